@@ -1,0 +1,1 @@
+"""The harness: configuration, data, actors, store and tables around supsup_core."""

@@ -1,0 +1,1 @@
+"""Hydra's configuration files, found through the package from any folder."""

@@ -1,0 +1,1 @@
+"""The hot loops: a Numba version for the CPU beside a plain one in torch for any device."""

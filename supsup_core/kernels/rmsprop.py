@@ -1,0 +1,117 @@
+"""One RMSprop step on scores, with the masks and masked signs that follow, in one pass.
+
+    g <- gradient * sign                     straight-through: d loss / d score
+    v <- smoothing v + (1 - smoothing) g g
+    s <- s - learning_rate g / (sqrt(v) + epsilon)
+    masked <- sign where s >= 0, else 0
+
+as torch.optim.RMSprop does without momentum or decay. The scores' type is the
+type of all arithmetic; gradient and sign may be narrower (bfloat16), which is
+exact for the sign. The plain version makes ten passes over memory where the
+fused one makes one, and memory is what limits the step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.extending import intrinsic
+from torch import Tensor
+
+EPSILON = 1e-8  # torch's default
+
+Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float], None]
+
+
+def rmsprop_step_plain(
+    scores: Tensor,
+    squares: Tensor,
+    gradients: Tensor,
+    signs: Tensor,
+    masked: Tensor,
+    learning_rate: float,
+    smoothing: float,
+) -> None:
+    """Take one step in torch operations, on any device.
+
+    Args:
+        scores: any shape, changed in place.
+        squares: the running mean of squared gradients, changed in place.
+        gradients: d loss / d masked sign.
+        signs: +1 or -1; its shape broadcasts to the scores'.
+        masked: overwritten with the signs that stay.
+        learning_rate: step size, in units of score.
+        smoothing: decay of the running mean a step.
+    """
+    g = gradients.to(scores.dtype) * signs.to(scores.dtype)
+    squares.mul_(smoothing).addcmul_(g, g, value=1 - smoothing)
+    scores.addcdiv_(g, squares.sqrt().add_(EPSILON), value=-learning_rate)
+    torch.where(scores >= 0, signs, torch.zeros_like(signs), out=masked)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _real(typing_context: Any, value: Any) -> Any:
+    """Read the bits of a bfloat16 (NumPy has no such type) as float32; pass floats through.
+
+    A bitcast inside the loop, since anything else keeps LLVM from vectorising it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(signature.args[0], numba.types.Float):
+            return args[0]
+        wide = builder.zext(args[0], ir.IntType(32))
+        return builder.bitcast(builder.shl(wide, ir.Constant(wide.type, 16)), ir.FloatType())
+
+    result = value if isinstance(value, numba.types.Float) else numba.types.float32
+    return result(value), generate
+
+
+@numba.njit(error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+def _fused(scores, squares, gradients, signs, masked, zero, constants):  # type: ignore[no-untyped-def]  # pragma: no cover
+    learning_rate, smoothing, rest, epsilon = constants
+    for i in range(scores.size):
+        g = _real(gradients[i]) * _real(signs[i])
+        v = smoothing * squares[i] + rest * g * g
+        s = scores[i] - learning_rate * g / (np.sqrt(v) + epsilon)
+        squares[i] = v
+        scores[i] = s
+        masked[i] = signs[i] if s >= scores.dtype.type(0) else zero
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """View a contiguous CPU tensor as a flat array; bfloat16 as its bits."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(-1).view(torch.int16).numpy().view(np.uint16)
+    return np.asarray(tensor.view(-1).numpy())
+
+
+def rmsprop_step_fused(
+    scores: Tensor,
+    squares: Tensor,
+    gradients: Tensor,
+    signs: Tensor,
+    masked: Tensor,
+    learning_rate: float,
+    smoothing: float,
+) -> None:
+    """Take the same step in one pass: contiguous CPU tensors, signs of the scores' shape."""
+    flat_scores, flat_signs = _flat(scores), _flat(signs)
+    real = flat_scores.dtype.type
+    constants = (real(learning_rate), real(smoothing), real(1 - smoothing), real(EPSILON))
+    _fused(
+        flat_scores,
+        _flat(squares),
+        _flat(gradients),
+        flat_signs,
+        _flat(masked),
+        flat_signs.dtype.type(0),
+        constants,
+    )
+
+
+def rmsprop_step_for(device: torch.device) -> Step:
+    """Choose the step for a device: fused on the CPU, plain elsewhere."""
+    return rmsprop_step_fused if device.type == "cpu" else rmsprop_step_plain
