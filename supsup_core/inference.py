@@ -22,7 +22,7 @@ authors' code, only stored tasks are candidates, and ties do not stall binary.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,6 +33,7 @@ from supsup_core.objectives import Objective, entropy
 from supsup_core.superposition import PackedMasks, superpose_dense
 
 
+@runtime_checkable  # so that the tests can check annotations
 class AlphaGradient(Protocol):
     """The gradient of an objective in the coefficients, for a batch of queries."""
 
@@ -236,3 +237,9 @@ def _logits_by_mask(
             for weight, mask in zip(weights, masks.layout.unflatten(unpacked), strict=True)
         ]
         yield forward(effective, images.flatten(0, 1)).unflatten(1, (num_queries, num_images))
+
+
+# By the names that configurations and tables use. The first two need an objective.
+GRADIENT_ALGORITHMS = {"one_shot": one_shot, "binary": binary}
+FORWARD_ALGORITHMS = {"min_entropy": min_entropy, "max_logit": max_logit}
+ALGORITHMS = (*GRADIENT_ALGORITHMS, *FORWARD_ALGORITHMS)

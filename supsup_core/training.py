@@ -16,7 +16,6 @@ a layer, S outputs.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,6 +29,8 @@ from supsup_core.networks import Network, fixed_signs, fixed_weights, forward
 from supsup_core.streams import Role, stream
 from supsup_core.tasks import Task
 
+DECAYS = ("none", "linear")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,14 +41,18 @@ class Recipe:
         batch_size: images a step.
         learning_rate: of RMSprop, at the first step.
         smoothing: of RMSprop's running mean of squares.
-        decay: "none", or "linear": the learning rate falls evenly towards 0.
+        decay: one of DECAYS: "none", or "linear": the learning rate falls evenly towards 0.
     """
 
     steps: int
     batch_size: int
     learning_rate: float
     smoothing: float = 0.99
-    decay: Literal["none", "linear"] = "none"
+    decay: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -72,7 +77,9 @@ def masked_weight(
     scores: Float[Tensor, "O I"], method: Method, weight: Float[Tensor, "O I"]
 ) -> Float[Tensor, "O I"]:
     """The weights that a score keeps, differentiable straight through the mask."""
-    kept: Tensor = _KeepMasked.apply(scores, method.mask(scores.detach()), weight)
+    kept: Tensor = _KeepMasked.apply(  # type: ignore[no-untyped-call]
+        scores, method.mask(scores.detach()), weight
+    )
     return kept
 
 
@@ -149,7 +156,7 @@ def train_task(
         labels = torch.from_numpy(data.labels[index]).long()
         optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(logits, labels).backward()
         optimizer.step()
     return [s.detach() for s in scores]
 
@@ -176,7 +183,8 @@ class _Inputs:
         elif all(s is not None for s in sources):
             stacked = np.stack([s for s in sources if s is not None]).astype(np.int64)
             self._sources = torch.from_numpy(stacked).to(device)
-        self._background = torch.tensor(-data.mean / data.std, dtype=dtype, device=device)
+        black = normalise(torch.zeros(1, dtype=torch.uint8), data.mean, data.std)
+        self._background = black.to(device, dtype)
 
     def at(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
         """Images (P, N) shared by all tasks, or (B, P, N); labels (B, N)."""

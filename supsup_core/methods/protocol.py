@@ -1,6 +1,6 @@
 """What a mask finder has to say. Shape letters: O and I as in a layer."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -9,6 +9,7 @@ from torch import Tensor
 from supsup_core.networks import Layer
 
 
+@runtime_checkable  # so that the tests can check annotations
 class Method(Protocol):
     """A rule that turns scores into masks, and the scores it starts from."""
 

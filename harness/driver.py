@@ -1,0 +1,262 @@
+"""The driver: plans, hands units out, commits what comes back, and says how far it is.
+
+The one process that writes. It trains every task that has no committed mask, and
+evaluates a checkpoint of k masks as soon as tasks 0 to k - 1 are committed.
+"""
+
+import logging
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from harness.actors import EvaluateWorker, TrainWorker
+from harness.config import Config, run_directory
+from harness.datasets import Dataset, load_dataset
+from harness.display import Display, make_console, make_display
+from harness.errors import UserError
+from harness.executors import Executor, Outcome, Pool, RayExecutor, SerialExecutor
+from harness.lock import run_lock
+from harness.plan import Checkpoints, EvaluationUnit, evaluation_units, pool_sizes, train_units
+from harness.results import write_table
+from harness.runs import Run, check_against_data, open_run, readable_path_errors
+from harness.store import CorruptMask
+from harness.summary import print_summary
+from supsup_core.data import ImageSet
+
+logger = logging.getLogger("harness")
+
+TRAIN, EVALUATE = "train", "evaluate"  # the pools
+TRAINING = "training"  # the bar
+DONE, FAILED, STOPPED = 0, 1, 130  # exit codes; 130 is what a shell gives Ctrl-C
+
+
+def run(config: Config) -> int:
+    """Do the main job.
+
+    Args:
+        config: checked.
+
+    Returns:
+        The exit code: 0, 1 where tasks were set aside, 130 where the user stopped it.
+
+    Raises:
+        UserError: something that the user can mend, in one line.
+    """
+    console = make_console()
+    display = make_display(console, quiet=config.quiet)
+    directory = run_directory(config)
+    with ExitStack() as held:
+        with readable_path_errors(directory):
+            held.enter_context(run_lock(directory))
+        data_dir = Path(config.data_dir) if config.data_dir else None
+        data = load_dataset(config.data, data_dir=data_dir, download=config.download)
+        check_against_data(config, data)
+        with readable_path_errors(directory):
+            ready = open_run(directory, config, data)
+        driver = Driver(ready, display)
+        try:
+            with _terminated_like_interrupted():
+                if driver.is_complete():
+                    logger.info("complete already: nothing left to train or evaluate")
+                else:
+                    driver.work(config, data)
+        except KeyboardInterrupt:
+            console.print(
+                f"stopped: {driver.num_committed} of {ready.job.config.tasks} tasks are committed "
+                f"in {directory}; type the same command again to go on",
+                soft_wrap=True,
+            )
+            return STOPPED
+        except CorruptMask as error:
+            raise UserError(f"{error}: type the same command again to train it anew") from error
+        print_summary(console, directory)
+        return driver.report_failures()
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM stop a run as cleanly as Ctrl-C does."""
+
+    def interrupt(signal_number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def make_executor(config: Config) -> Executor:
+    """The executor that the configuration names."""
+    if config.executor == "serial":
+        return SerialExecutor()
+
+    def sizes(cpus: int, gpus: float) -> dict[str, Any]:
+        train, evaluate = pool_sizes(config, cpus=cpus, gpus=gpus)
+        return {TRAIN: train, EVALUATE: evaluate}
+
+    return RayExecutor(sizes)
+
+
+def pools(run: Run, data: Dataset, share: Callable[[Any], Any]) -> dict[str, Pool]:
+    """The two pools of a run; the data set is shared with all their workers."""
+    train = share(ImageSet(data.train_images, data.train_labels, data.mean, data.std))
+    test = share(ImageSet(data.test_images, data.test_labels, data.mean, data.std))
+    job = share(run.job)
+    return {
+        TRAIN: Pool(TrainWorker, (job, train, test)),
+        EVALUATE: Pool(EvaluateWorker, (job, test), runs_alone_after=TRAIN),
+    }
+
+
+@dataclass
+class _Mean:
+    """A running mean; None before the first value."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: Iterable[float]) -> None:
+        for value in values:
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+@dataclass
+class _Bar:
+    """What is shown of a checkpoint."""
+
+    name: str
+    done: int = 0
+    accuracies: _Mean = field(default_factory=_Mean)
+
+
+class Driver:
+    """One start of a run: what is left to do, and what has come of it.
+
+    Args:
+        run: opened, its lock held.
+        display: shows how far it is.
+    """
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self._run, self._display = run, display
+        self._config = run.job.config
+        self._block = int(run.job.config.train.block)  # resolved: no longer auto
+        tasks = run.store.tasks()
+        # Checksums by task: what is committed, and what evaluation reads masks by.
+        self._crcs: dict[int, int] = dict(
+            zip(tasks["task_id"].to_pylist(), tasks["row_crc32c"].to_pylist(), strict=True)
+        )
+        self._accuracies = _Mean()
+        self._accuracies.add(tasks["accuracy"].to_pylist())
+        self._bars: dict[int, _Bar] = {}
+        self._failed: list[Outcome] = []
+
+    @property
+    def num_committed(self) -> int:
+        """Tasks whose masks are committed."""
+        return len(self._crcs)
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left to train or evaluate."""
+        return self.num_committed == self._config.tasks and not any(
+            self._missing_evaluations(k) for k in self._config.evaluate.checkpoints
+        )
+
+    def work(self, typed: Config, data: Dataset) -> None:
+        """Do all that is left.
+
+        Args:
+            typed: the configuration of this start: which executor, how many actors.
+            data: the data set.
+        """
+        executor = make_executor(typed)
+        try:
+            with self._display:
+                self._work(executor, data)
+        finally:
+            executor.close()
+
+    def _work(self, executor: Executor, data: Dataset) -> None:
+        logger.info("%s; run directory %s", executor.describe(), self._run.directory)
+        executor.start(pools(self._run, data, executor.share))
+        checkpoints = Checkpoints(self._config.evaluate.checkpoints)
+        total = self._config.tasks
+        if self.num_committed < total:
+            self._display.add(TRAINING, total, self.num_committed, "tasks")
+            self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+        for unit in train_units(total, self._block, self._crcs):
+            executor.submit(TRAIN, unit)
+        self._submit_ready(executor, checkpoints)
+        while executor.busy():
+            for outcome in executor.poll():
+                if outcome.error is not None:
+                    logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
+                    self._failed.append(outcome)
+                elif outcome.pool == TRAIN:
+                    self._commit(outcome)
+                    self._submit_ready(executor, checkpoints)
+                else:
+                    self._keep(outcome.unit, outcome.result)
+            self._show(executor.running())
+
+    def _submit_ready(self, executor: Executor, checkpoints: Checkpoints) -> None:
+        for k in checkpoints.ready(self._crcs):
+            units = self._missing_evaluations(k)
+            if not units:
+                continue
+            ids = range(k)
+            rows = executor.share(self._run.store.read(ids, [self._crcs[i] for i in ids]))
+            for unit in units:
+                executor.submit(EVALUATE, unit, rows)
+            self._bars[k] = _Bar(f"evaluating {k} masks")
+            self._display.add(self._bars[k].name, len(units), 0, "parts")
+
+    def _missing_evaluations(self, k: int) -> list[EvaluationUnit]:
+        return [
+            unit
+            for unit in evaluation_units(self._config, k)
+            if not (self._run.evaluations / f"{unit.name}.parquet").exists()
+        ]
+
+    def _commit(self, outcome: Outcome) -> None:
+        trained = outcome.result
+        with readable_path_errors(self._run.directory):
+            table = self._run.store.commit(trained.unit.name, trained.tasks, trained.rows)
+        ids, crcs = table["task_id"].to_pylist(), table["row_crc32c"].to_pylist()
+        self._crcs.update(zip(ids, crcs, strict=True))
+        self._accuracies.add(table["accuracy"].to_pylist())
+        self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+
+    def _keep(self, unit: EvaluationUnit, rows: pa.Table) -> None:
+        with readable_path_errors(self._run.directory):
+            write_table(rows, self._run.evaluations / f"{unit.name}.parquet")
+        bar = self._bars[unit.num_tasks]
+        bar.done += 1
+        bar.accuracies.add(rows["accuracy_gnu"].to_pylist())
+        self._display.update(bar.name, bar.done, bar.accuracies.value)
+
+    def _show(self, running: dict[str, float]) -> None:
+        if under_way := running.get(TRAIN, 0.0) * self._block:
+            done = min(self.num_committed + under_way, self._config.tasks)
+            self._display.update(TRAINING, done, self._accuracies.value)
+
+    def report_failures(self) -> int:
+        """Name the units that were set aside; the exit code that follows."""
+        for outcome in self._failed:
+            tasks = ", ".join(map(str, outcome.unit.task_ids))
+            logger.error(
+                "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
+            )
+        return FAILED if self._failed else DONE

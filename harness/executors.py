@@ -1,0 +1,342 @@
+"""Run work units in this process or on Ray actors, behind one interface.
+
+The driver submits units to pools by name and collects outcomes; it neither knows
+nor sees where they ran. The serial executor is the reference.
+"""
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.errors import UserError
+from harness.plan import PoolSize
+
+# A unit that fails this often is set aside, so that one bad task cannot stop a run.
+MAX_TRIES = 3
+
+Worker = Any  # has run(unit, *arguments) and progress()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended: with a result, or with the error of its last try."""
+
+    pool: str
+    unit: Any
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers of one kind.
+
+    Attributes:
+        factory: makes a worker from its arguments and, by keyword, its name.
+        arguments: shared values, as Executor.share returned them.
+        runs_alone_after: a pool during whose work this one has fewer actors.
+    """
+
+    factory: Callable[..., Worker]
+    arguments: tuple[Any, ...]
+    runs_alone_after: str | None = None
+
+
+class Executor(Protocol):
+    """Where work units run."""
+
+    def share(self, value: Any) -> Any:
+        """Make a large value cheap to hand to many workers and units."""
+        ...
+
+    def start(self, pools: Mapping[str, Pool]) -> None:
+        """Name the pools that units can be submitted to."""
+        ...
+
+    def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
+        """Queue a unit; its worker calls run(unit, *arguments)."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether any unit is queued or running."""
+        ...
+
+    def poll(self) -> list[Outcome]:
+        """Wait a moment at most for units to end; possibly none has."""
+        ...
+
+    def running(self) -> dict[str, float]:
+        """How many units are under way in each pool, counted by the share that is done."""
+        ...
+
+    def describe(self) -> str:
+        """What runs the work, for people."""
+        ...
+
+    def close(self) -> None:
+        """Stop all work, at once."""
+        ...
+
+
+class SerialExecutor:
+    """Everything in this process, one unit after another, evaluation first."""
+
+    def __init__(self) -> None:
+        self._pools: Mapping[str, Pool] = {}
+        self._workers: dict[str, Worker] = {}
+        self._queues: dict[str, deque[tuple[Any, tuple[Any, ...]]]] = {}
+
+    def share(self, value: Any) -> Any:
+        """Hand the value itself on."""
+        return value
+
+    def start(self, pools: Mapping[str, Pool]) -> None:
+        """Note the pools; a worker is made when it has work."""
+        self._pools = pools
+        self._queues = {name: deque() for name in pools}
+
+    def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
+        """Queue a unit."""
+        self._queues[pool].append((unit, arguments))
+
+    def busy(self) -> bool:
+        """Whether any unit is queued."""
+        return any(self._queues.values())
+
+    def poll(self) -> list[Outcome]:
+        """Run the next unit; an error of its own is its outcome, as on Ray."""
+        # The last pool first: what depends on committed masks is due before more of them.
+        name = next(name for name in reversed(self._queues) if self._queues[name])
+        if name not in self._workers:
+            pool = self._pools[name]
+            self._workers[name] = pool.factory(*pool.arguments, name="serial")
+        unit, arguments = self._queues[name].popleft()
+        for last in (False,) * (MAX_TRIES - 1) + (True,):
+            try:
+                return [Outcome(name, unit, self._workers[name].run(unit, *arguments))]
+            except Exception as error:
+                if last:
+                    return [Outcome(name, unit, error=f"{type(error).__name__}: {error}")]
+        raise AssertionError("a try ends the loop")
+
+    def running(self) -> dict[str, float]:
+        """Nothing: between two polls no unit is under way."""
+        return {}
+
+    def describe(self) -> str:
+        """This process."""
+        return "serial: everything in this process"
+
+    def close(self) -> None:
+        """Forget the workers."""
+        self._workers.clear()
+
+
+@dataclass
+class _Entry:
+    """A unit and how often it was tried."""
+
+    unit: Any
+    arguments: tuple[Any, ...]
+    tries: int = 0
+
+
+@dataclass
+class _RayPool:
+    """A pool's queue, its idle actors, and what is running where."""
+
+    pool: Pool
+    size: PoolSize
+    queue: deque[_Entry] = field(default_factory=deque)
+    idle: list[Any] = field(default_factory=list)
+    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # by result's reference
+    num_started: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.queue or self.running)
+
+
+class RayExecutor:
+    """Units on Ray actors, restarted by us: a unit that an actor's death took is tried again.
+
+    Ray's own restarts are off: a restarted actor has lost its state, and a unit
+    that kills its actor must not be tried for ever (MAX_TRIES).
+
+    Args:
+        sizes: cpus and gpus that Ray found -> for each pool its size.
+
+    Raises:
+        UserError: the sizes ask for more than Ray has.
+    """
+
+    def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
+        self._ray, self._is_ours = _start_ray()
+        resources = self._ray.cluster_resources()
+        self._cpus, self._gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
+        try:
+            self._sizes = sizes(self._cpus, self._gpus)
+        except ValueError as error:
+            self.close()
+            raise UserError(str(error)) from error
+        self._pools: dict[str, _RayPool] = {}
+        self._progress: dict[str, float] = {}
+        self._asked: dict[Any, str] = {}
+        self._asked_at = 0.0
+
+    def share(self, value: Any) -> Any:
+        """Put the value into the object store once."""
+        return self._ray.put(value)
+
+    def start(self, pools: Mapping[str, Pool]) -> None:
+        """Note the pools; an actor is made when it has work."""
+        self._pools = {name: _RayPool(pool, self._sizes[name]) for name, pool in pools.items()}
+
+    def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
+        """Queue a unit."""
+        self._pools[pool].queue.append(_Entry(unit, arguments))
+
+    def busy(self) -> bool:
+        """Whether any unit is queued or running."""
+        return any(pool.busy for pool in self._pools.values())
+
+    def poll(self) -> list[Outcome]:
+        """Start what can start, then wait half a second at most."""
+        for name in self._pools:
+            self._start_units(name)
+        references = [reference for pool in self._pools.values() for reference in pool.running]
+        if not references:
+            return []
+        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        if not ready:
+            ready, _ = self._ray.wait(references, timeout=0.5)
+        outcomes = []
+        for name, pool in self._pools.items():
+            for reference in [r for r in ready if r in pool.running]:
+                outcomes += self._collect(name, pool, reference)
+            if not pool.busy:
+                self._dismiss(pool)
+        return outcomes
+
+    def running(self) -> dict[str, float]:
+        """Ask the busy actors how far they are, without waiting for an answer."""
+        if self._asked:
+            ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            if len(ready) < len(self._asked) and time.monotonic() - self._asked_at < 2:
+                return self._progress
+            shares = dict.fromkeys(self._pools, 0.0)
+            for reference in ready:
+                try:
+                    shares[self._asked[reference]] += self._ray.get(reference)
+                except self._ray.exceptions.RayError:  # the actor has died; poll will tell
+                    continue
+            self._progress = shares
+        self._asked = {
+            actor.progress.remote(): name
+            for name, pool in self._pools.items()
+            for actor, _ in pool.running.values()
+        }
+        self._asked_at = time.monotonic()
+        return self._progress
+
+    def describe(self) -> str:
+        """Pools and what Ray has."""
+        train, evaluate = self._sizes.values()
+        gpus = f", {self._gpus:g} GPUs" if self._gpus else ""
+        return (
+            f"ray: {train.actors} training and {evaluate.actors} evaluation actors "
+            f"on {self._cpus} CPUs{gpus}"
+        )
+
+    def close(self) -> None:
+        """End our actors, and Ray if we started it."""
+        for pool in self._pools.values():
+            for actor in [*pool.idle, *(actor for actor, _ in pool.running.values())]:
+                self._ray.kill(actor)
+        self._pools = {}
+        if self._is_ours:
+            self._ray.shutdown()
+
+    def _start_units(self, name: str) -> None:
+        pool = self._pools[name]
+        other = pool.pool.runs_alone_after
+        shared = other is not None and self._pools[other].busy
+        limit = pool.size.actors if shared or other is None else pool.size.actors_alone
+        while pool.queue and len(pool.running) < limit:
+            actor = pool.idle.pop() if pool.idle else self._new_actor(name, pool)
+            entry = pool.queue.popleft()
+            entry.tries += 1
+            pool.running[actor.run.remote(entry.unit, *entry.arguments)] = (actor, entry)
+
+    def _new_actor(self, name: str, pool: _RayPool) -> Any:
+        pool.num_started += 1
+        make = self._ray.remote(
+            num_cpus=pool.size.cpus,
+            num_gpus=pool.size.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            # `progress` answers from a thread of its own while `run` is at work.
+            max_concurrency=2,
+        )(pool.pool.factory)
+        return make.remote(*pool.pool.arguments, name=f"{name}-{pool.num_started}")
+
+    def _collect(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
+        actor, entry = pool.running.pop(reference)
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            pool.idle.append(actor)  # the unit raised; its actor is well
+            cause = error.cause if error.cause is not None else error
+            return self._again(name, pool, entry, f"{type(cause).__name__}: {cause}")
+        except self._ray.exceptions.RayError as error:
+            # Died, lost its node, out of memory, or unavailable: that one may still live.
+            self._ray.kill(actor)
+            return self._again(name, pool, entry, f"{type(error).__name__}: {error}")
+        pool.idle.append(actor)
+        return [Outcome(name, entry.unit, result)]
+
+    def _again(self, name: str, pool: _RayPool, entry: _Entry, error: str) -> list[Outcome]:
+        if entry.tries < MAX_TRIES:
+            logging.getLogger(__name__).info("trying %s again: %s", entry.unit.name, error)
+            pool.queue.appendleft(entry)
+            return []
+        return [Outcome(name, entry.unit, error=" ".join(error.split()))]
+
+    def _dismiss(self, pool: _RayPool) -> None:
+        """End a pool's idle actors, so that their CPUs and memory serve the other pool."""
+        for actor in pool.idle:
+            self._ray.kill(actor)
+        pool.idle.clear()
+
+
+def _start_ray() -> tuple[Any, bool]:
+    """Join the cluster this machine belongs to, or start Ray here, quietly.
+
+    Returns:
+        The package, and whether this call began what `ray.shutdown` would end.
+
+    A cluster is found as Ray finds it: by RAY_ADDRESS, or because `ray start` ran
+    on this machine.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
+    import ray  # half a second that the serial executor need not wait
+
+    if ray.is_initialized():
+        return ray, False
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env=_environment(),
+    )
+    return ray, True
+
+
+def _environment() -> dict[str, Any]:
+    """One thread an actor, set before any library of the worker reads it."""
+    return {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}

@@ -1,0 +1,210 @@
+"""From a configuration to work units: pure, so that a resumed run plans the same work."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from harness.config import AUTO, Config
+from supsup_core.inference import FORWARD_ALGORITHMS
+
+# The steps of the automatic checkpoints, and how often they grow tenfold.
+_CHECKPOINT_STEPS = (10, 25, 50)
+
+# A block's training state should stay near the caches: 4 bytes of score, 4 of
+# running mean, 2 each of sign, masked sign and gradient for every weight.
+_STATE_BYTES_PER_WEIGHT = 14
+_BLOCK_STATE_BYTES = 48 * 1024 * 1024
+_MAX_BLOCK = 16
+
+# Tasks whose batches one evaluation unit infers and scores.
+TASKS_PER_EVALUATION = 25
+
+
+@dataclass(frozen=True)
+class TrainUnit:
+    """A block of tasks, trained together.
+
+    Attributes:
+        name: of its file in the commit log.
+        task_ids: all tasks of the block, in order.
+        missing: those without a committed mask; all, unless some were damaged.
+    """
+
+    name: str
+    task_ids: tuple[int, ...]
+    missing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationUnit:
+    """Some tasks' batches, inferred and scored among the first masks of the run.
+
+    Attributes:
+        num_tasks: k, the masks in the superposition: tasks 0 to k - 1.
+        algorithm: how the task is inferred.
+        objective: what is minimised; None for algorithms without one.
+        task_ids: the tasks whose batches are asked about.
+    """
+
+    num_tasks: int
+    algorithm: str
+    objective: str | None
+    task_ids: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its file among the evaluations."""
+        objective = f"-{self.objective}" if self.objective else ""
+        return f"k{self.num_tasks:06d}-{self.algorithm}{objective}-{self.task_ids[0]:06d}"
+
+
+def automatic_block(num_tasks: int, num_weights: int) -> int:
+    """Tasks of a block: as many as fit the caches, and four blocks at least.
+
+    It follows from the work alone, not from the machine: which tasks share a
+    block is part of what a mask is.
+    """
+    fitting = _BLOCK_STATE_BYTES // (_STATE_BYTES_PER_WEIGHT * num_weights)
+    quarter = -(-num_tasks // 4)
+    return max(1, min(fitting, quarter, _MAX_BLOCK))
+
+
+def automatic_checkpoints(num_tasks: int) -> list[int]:
+    """10, 25, 50, 100, 250, ... below the number of tasks, and that number."""
+    found, scale = [], 1
+    while _CHECKPOINT_STEPS[0] * scale < num_tasks:
+        found += [step * scale for step in _CHECKPOINT_STEPS if step * scale < num_tasks]
+        scale *= 10
+    return [*found, num_tasks]
+
+
+def resolve(config: Config, *, num_weights: int, has_bfloat16: bool) -> Config:
+    """Replace every `auto` that changes a result by what it means here.
+
+    Args:
+        config: as typed.
+        num_weights: of the network.
+        has_bfloat16: whether the training device multiplies bfloat16 matrices.
+    """
+    train = config.train
+    block = automatic_block(config.tasks, num_weights) if train.block == AUTO else train.block
+    automatic_dtype = "bfloat16" if has_bfloat16 else "float32"
+    dtype = automatic_dtype if train.dtype == AUTO else train.dtype
+    checkpoints = config.evaluate.checkpoints
+    if checkpoints == AUTO:
+        checkpoints = automatic_checkpoints(config.tasks)
+    return replace(
+        config,
+        train=replace(train, block=block, dtype=dtype),
+        evaluate=replace(config.evaluate, checkpoints=sorted(set(checkpoints))),
+    )
+
+
+def train_units(num_tasks: int, block: int, committed: Collection[int]) -> list[TrainUnit]:
+    """The blocks that still miss a mask, in order."""
+    units = []
+    for first in range(0, num_tasks, block):
+        ids = tuple(range(first, min(first + block, num_tasks)))
+        missing = tuple(i for i in ids if i not in committed)
+        if missing:
+            units.append(TrainUnit(f"unit-{first:06d}", ids, missing))
+    return units
+
+
+def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
+    """Tasks to ask about among the first k: evenly spaced, the first and the last included."""
+    if at_most is None or at_most >= num_tasks:
+        return list(range(num_tasks))
+    if at_most == 1:
+        return [num_tasks - 1]
+    return [i * (num_tasks - 1) // (at_most - 1) for i in range(at_most)]
+
+
+def evaluation_units(config: Config, num_tasks: int) -> list[EvaluationUnit]:
+    """All units of one checkpoint."""
+    asked = evaluated_tasks(num_tasks, config.evaluate.tasks)
+    groups = [
+        tuple(asked[start : start + TASKS_PER_EVALUATION])
+        for start in range(0, len(asked), TASKS_PER_EVALUATION)
+    ]
+    return [
+        EvaluationUnit(num_tasks, algorithm, objective, ids)
+        for algorithm in config.evaluate.algorithms
+        for objective in _objectives(config, algorithm)
+        for ids in groups
+    ]
+
+
+def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
+    return [None] if algorithm in FORWARD_ALGORITHMS else config.evaluate.objectives
+
+
+class Checkpoints:
+    """Tells which checkpoints have become ready, each once.
+
+    A checkpoint k is ready when the masks of tasks 0 to k - 1 are committed,
+    however many others are.
+    """
+
+    def __init__(self, sizes: Collection[int]) -> None:
+        self._waiting = sorted(sizes)
+        self._prefix = 0
+
+    def ready(self, committed: Collection[int]) -> Iterator[int]:
+        """Yield the checkpoints that the committed tasks complete."""
+        while self._prefix in committed:
+            self._prefix += 1
+        while self._waiting and self._waiting[0] <= self._prefix:
+            yield self._waiting.pop(0)
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many actors a pool has, and what one of them reserves.
+
+    Attributes:
+        actors: while the other pool may be at work.
+        actors_alone: once training is over.
+        cpus, gpus: reserved for one actor.
+    """
+
+    actors: int
+    actors_alone: int
+    cpus: float
+    gpus: float
+
+
+def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, PoolSize]:
+    """Divide what Ray found between training and evaluation.
+
+    On few CPUs every one trains, and an evaluation actor shares them without a
+    reservation; from 8 on, one in eight is kept for evaluation. With GPUs an actor
+    takes its share of one, and evaluation keeps one share in eight, at least one.
+
+    Returns:
+        The training pool's size and the evaluation pool's.
+
+    Raises:
+        ValueError: more actors asked for than Ray would ever start.
+    """
+    slots = int(gpus / config.actors.gpus) if gpus else cpus
+    kept = slots // 8 if not gpus else min(max(1, slots // 8), slots - 1)
+    train, evaluate = config.actors.train, config.actors.evaluate
+    num_train = max(1, slots - kept) if train == AUTO else int(train)
+    num_evaluate = max(1, kept) if evaluate == AUTO else int(evaluate)
+    if num_train > slots:
+        found = f"{gpus:g} GPUs in shares of {config.actors.gpus}" if gpus else f"{cpus} CPUs"
+        raise ValueError(
+            f"actors.train must be at most {slots}, for Ray has {found}, got {num_train}: "
+            "lower it, or leave it at auto"
+        )
+    reserves = kept and num_train + num_evaluate <= slots
+    share = config.actors.gpus if gpus else 0.0
+    return (
+        PoolSize(num_train, num_train, cpus=0.0 if gpus else 1.0, gpus=share),
+        PoolSize(
+            num_evaluate,
+            num_evaluate if gpus else max(num_evaluate, slots),
+            cpus=1.0 if reserves and not gpus else 0.0,
+            gpus=share if reserves else 0.0,
+        ),
+    )

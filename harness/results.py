@@ -1,0 +1,211 @@
+"""The tables of a run: their Arrow schemas, and how a table gets to disk and back.
+
+A table is a folder of Parquet files with one schema. A file appears whole or not
+at all, and once its writer has returned it survives a power cut. Every column
+says its unit and its meaning in the metadata of its field.
+"""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+
+
+def _column(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
+    """A column in which every row has a value."""
+    metadata = {"unit": unit, "description": description}
+    return pa.field(name, kind, nullable=False, metadata=metadata)
+
+
+def _schema(table: str, columns: list[pa.Field]) -> pa.Schema:
+    return pa.schema(columns, {"schema_version": str(SCHEMA_VERSION), "table": table})
+
+
+TASKS = _schema(
+    "tasks",
+    [
+        _column("task_id", pa.int64(), "1", "the task; row of the array `masks`, from 0"),
+        _column("method", pa.string(), "", "mask finder that trained the mask"),
+        _column("accuracy", pa.float64(), "fraction", "test images labelled right, task given"),
+        _column("loss", pa.float64(), "nats", "mean cross-entropy of the test images"),
+        _column("steps", pa.int64(), "steps", "training steps of the task"),
+        _column("train_seconds", pa.float64(), "seconds", "training; a task's share of its block"),
+        _column("density", pa.float64(), "fraction", "ones among the bits of the mask"),
+        _column("mask_bytes", pa.int64(), "bytes", "size of the packed row"),
+        _column("row_crc32c", pa.uint32(), "1", "CRC-32C of the packed row"),
+        _column("worker", pa.string(), "", "actor that trained the mask"),
+        _column("device", pa.string(), "", "device that trained the mask"),
+        _column("finished_at", pa.timestamp("us", tz="UTC"), "UTC", "end of training"),
+    ],
+)
+
+EVALUATIONS = _schema(
+    "evaluations",
+    [
+        _column("num_tasks", pa.int64(), "tasks", "masks in the superposition"),
+        _column("task_id", pa.int64(), "1", "the task whose images were shown"),
+        _column("algorithm", pa.string(), "", "how the task was inferred"),
+        pa.field(
+            "objective",
+            pa.string(),
+            nullable=True,
+            metadata={
+                "unit": "",
+                "description": "what inference minimised; null where it minimises nothing",
+            },
+        ),
+        _column("num_images", pa.int64(), "images", "images used to infer the task once"),
+        _column("num_batches", pa.int64(), "batches", "inferences behind this row"),
+        _column("task_accuracy", pa.float64(), "fraction", "batches whose task was inferred right"),
+        _column("accuracy_gg", pa.float64(), "fraction", "labels right, task given"),
+        _column(
+            "accuracy_gns", pa.float64(), "fraction", "labels right by the mask that was inferred"
+        ),
+        _column(
+            "accuracy_gnu", pa.float64(), "fraction", "labels right; 0 for a batch of a wrong task"
+        ),
+        _column("seconds_per_inference", pa.float64(), "seconds", "time to infer the task once"),
+        _column("num_gradients", pa.int64(), "gradients", "backward passes of one inference"),
+        _column("bits_read_fraction", pa.float64(), "fraction", "mask bits read by one inference"),
+        _column("device", pa.string(), "", "device that inferred"),
+    ],
+)
+
+
+def fsync(path: Path) -> None:
+    """Force a file, or the entries of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+    """Write a file that is on disk, whole, once this returns; on an error nothing changes.
+
+    Args:
+        path: of the file; a crash may leave ".<name>.<process>.partial" beside it.
+        data: all of its content.
+        exclusive: refuse to replace a file.
+
+    Raises:
+        FileExistsError: exclusive, and the file exists.
+        OSError: the disk is full, the folder is missing or may not be written, ...
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if not exclusive:
+            partial.replace(path)
+            fsync(path.parent)
+            return
+        path.hardlink_to(partial)  # unlike a rename, fails where the name is taken
+        try:
+            fsync(path.parent)
+        except OSError:
+            path.unlink()  # the caller is told that it failed, and may write it again
+            raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    if b"schema_version" not in (table.schema.metadata or {}):
+        raise ValueError("table must have a schema of this module, got one without schema_version")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table as one Parquet file, in place of the one that is there.
+
+    Args:
+        table: with a schema of this module.
+        path: of the file, in a folder that exists.
+
+    Raises:
+        ValueError: the table has no schema_version.
+        OSError: see write_durably.
+    """
+    write_durably(path, _parquet(table))
+
+
+def create_table_file(table: pa.Table, path: Path) -> None:
+    """Write a table as one new Parquet file.
+
+    Args:
+        table: with a schema of this module.
+        path: of the file, in a folder that exists.
+
+    Raises:
+        FileExistsError: the file exists; it is left as it is.
+        ValueError: the table has no schema_version.
+        OSError: see write_durably.
+    """
+    write_durably(path, _parquet(table), exclusive=True)
+
+
+def table_files(folder: Path) -> list[Path]:
+    """The Parquet files of a table, by name; none where there is no such folder."""
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+
+
+def read_table_file(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one file of a table.
+
+    Args:
+        path: of the file.
+        schema: TASKS or EVALUATIONS.
+
+    Raises:
+        ValueError: the file is no whole Parquet file, or has another schema version
+            or other columns.
+        OSError: the file cannot be read.
+    """
+    data = path.read_bytes()  # apart from the parsing: a failing disk is no damaged file
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(use_threads=False)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path} is not a whole Parquet file") from error
+    expected = schema.metadata[b"schema_version"].decode()
+    found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
+    if found != expected:
+        raise ValueError(f"{path} must have schema_version {expected}, got {found}")
+    if not table.schema.equals(schema):
+        raise ValueError(
+            f"{path} must have the columns {_columns(schema)}, got {_columns(table.schema)}"
+        )
+    return pa.Table.from_arrays(table.columns, schema=schema)
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
+def read_tables(folder: Path, schema: pa.Schema) -> pa.Table:
+    """Read a table: all its files, in the order of their names.
+
+    Args:
+        folder: may be missing.
+        schema: TASKS or EVALUATIONS.
+
+    Returns:
+        the rows of all files; no rows where there is no file.
+
+    Raises:
+        ValueError: see read_table_file.
+        OSError: a file cannot be read.
+    """
+    tables = [read_table_file(path, schema) for path in table_files(folder)]
+    return pa.concat_tables([schema.empty_table(), *tables])

@@ -1,0 +1,204 @@
+"""A run directory: opened or begun, its store checked and repaired, its refusals in one line.
+
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/
+"""
+
+import errno
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.actors import Job
+from harness.config import Config, differences, from_yaml, to_yaml
+from harness.datasets import Dataset
+from harness.errors import UserError
+from harness.plan import resolve
+from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
+from harness.results import write_durably
+from harness.store import MaskStore
+from supsup_core.masks import MaskLayout
+from supsup_core.networks import fixed_weights
+from supsup_core.tasks import angle_between, max_tasks, task_inputs
+
+logger = logging.getLogger("harness")
+
+# Beside the masks: the log, the tables, and a chunk that is written before it replaces another.
+_SPARE_BYTES = 16 * 1024 * 1024
+
+_PATH_ERRORS = {
+    errno.EACCES: "may not be written by this user",
+    errno.EPERM: "may not be written by this user",
+    errno.EROFS: "lies on a read-only file system",
+    errno.ENOTDIR: "lies below a file",
+    errno.EEXIST: "is a file, not a folder",
+    errno.ENOENT: "cannot be made there",
+    errno.ENOSPC: "has no room left on its disk",
+    errno.EDQUOT: "has no room left in this user's quota",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready for work.
+
+    Attributes:
+        directory: absolute.
+        job: with the configuration that the run began with.
+        store: checked, and rid of damaged masks.
+    """
+
+    directory: Path
+    job: Job
+    store: MaskStore
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of the table `evaluations`."""
+        return self.directory / "evaluations"
+
+
+@contextmanager
+def readable_path_errors(directory: Path) -> Iterator[None]:
+    """Turn what a disk refuses into a line for the user.
+
+    Raises:
+        UserError: the folder cannot be made or written, or is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _PATH_ERRORS.get(error.errno or 0)
+        if reason is None:
+            raise
+        advice = (
+            "free some and type the same command again; what is committed is kept"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "choose another run_dir"
+        )
+        raise UserError(f"run directory {directory} {reason}: {advice}") from error
+
+
+def check_against_data(config: Config, data: Dataset) -> None:
+    """Check what depends on the data set.
+
+    Raises:
+        UserError: more tasks than the family holds, or too few outputs.
+    """
+    limit = max_tasks(config.family, data.num_classes)
+    if limit is not None and config.tasks > limit:
+        raise UserError(
+            f"tasks must be at most {limit} for family={config.family} of the "
+            f"{data.num_classes} classes of {config.data}, got {config.tasks}"
+        )
+    if config.outputs < data.num_classes:
+        raise UserError(
+            f"outputs must be at least {data.num_classes}, the classes of {config.data}, "
+            f"got {config.outputs}"
+        )
+    if config.outputs == data.num_classes and "G" in config.evaluate.objectives:
+        raise UserError(
+            f"objective G needs superfluous neurons, got outputs={config.outputs} for "
+            f"{data.num_classes} classes: raise outputs or set evaluate.objectives=[H]"
+        )
+    if config.family in ("rotated", "permuted_rotated") and angle_between(config.tasks) < 1:
+        logger.warning(
+            "%d rotations lie %.2f degrees apart; below 1 degree neighbours look alike",
+            config.tasks,
+            angle_between(config.tasks),
+        )
+
+
+def open_run(directory: Path, config: Config, data: Dataset) -> Run:
+    """Begin a run, or go on with the one that is there.
+
+    Args:
+        directory: of the run; this process holds its lock.
+        config: as typed.
+        data: the data set that the configuration names.
+
+    Raises:
+        UserError: the folder holds another configuration, cannot be written, or has no room.
+    """
+    known = directory / "config.yaml"
+    if known.exists():
+        stored = from_yaml(known)
+        if found := differences(stored, config):
+            raise UserError(
+                f"run directory {directory} holds another configuration: {'; '.join(found)}: "
+                "choose another run_dir, or type what the run began with"
+            )
+        resolved = stored
+    else:
+        probe = Job(config, data.side, data.num_classes)
+        resolved = resolve(
+            config,
+            num_weights=probe.network.num_weights,
+            has_bfloat16=has_bfloat16_matrices(),
+        )
+    job = Job(resolved, data.side, data.num_classes)
+    layout = MaskLayout.of(job.network)
+    weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
+    inputs = task_inputs([job.task(i) for i in range(resolved.tasks)])
+    if not (directory / "masks.zarr").exists():
+        _check_room(directory, layout.row_bytes * resolved.tasks + 4 * job.network.num_weights)
+        MaskStore.create(
+            directory,
+            layout=layout,
+            weights=weights,
+            inputs=inputs,
+            capacity=resolved.tasks,
+            attributes=_attributes(job, data),
+        )
+    # Last: a folder with a config.yaml has a store too.
+    if not known.exists():
+        write_durably(known, to_yaml(resolved).encode())
+    record_start(directory, resolved)
+    store = MaskStore.open(directory)
+    _mend(store, weights, inputs)
+    (directory / "evaluations").mkdir(exist_ok=True)
+    return Run(directory, job, store)
+
+
+def _attributes(job: Job, data: Dataset) -> dict[str, object]:
+    config = job.config
+    return {
+        "network": config.network,
+        "activation": "relu",
+        "normalisation": {"mean": data.mean, "std": data.std},
+        "data": config.data,
+        "family": config.family,
+        "num_classes": data.num_classes,
+        "seed": config.seed,
+        "method": config.method,
+        "config_hash": config_hash(config),
+        "versions": versions(),
+    }
+
+
+def _check_room(directory: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(directory).free
+    needed = num_bytes + _SPARE_BYTES
+    if free < needed:
+        raise UserError(
+            f"run directory {directory} needs {needed / 1e6:.0f} MB, got {free / 1e6:.0f} MB of "
+            "free disk: free some, or choose another run_dir"
+        )
+
+
+def _mend(store: MaskStore, weights: list[np.ndarray], inputs: dict[str, np.ndarray]) -> None:
+    """Find what is damaged, say so, and forget it, so that it is trained again."""
+    damage = store.verify()
+    for found in damage:
+        lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""
+        logger.warning("damaged: %s %s%s", found.path, found.reason, lost)
+    if damage:
+        store.repair(damage, weights=weights, inputs=inputs)
+
+
+def _listed(task_ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, task_ids))

@@ -1,0 +1,153 @@
+import os
+import stat
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.results import (
+    EVALUATIONS,
+    TASKS,
+    create_table_file,
+    read_table_file,
+    read_tables,
+    write_table,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def evaluations(*task_ids, objective="entropy"):
+    values = {"string": "x", "int64": 1, "double": 0.5}
+    row = {field.name: values[str(field.type)] for field in EVALUATIONS}
+    rows = [{**row, "task_id": i, "objective": objective} for i in task_ids]
+    return pa.Table.from_pylist(rows, schema=EVALUATIONS)
+
+
+@pytest.mark.parametrize(("schema", "name"), [(TASKS, b"tasks"), (EVALUATIONS, b"evaluations")])
+def test_schemas_describe_themselves(schema, name):
+    assert schema.metadata == {b"schema_version": b"1", b"table": name}
+    for field in schema:
+        assert set(field.metadata) == {b"unit", b"description"}
+        assert field.metadata[b"description"]
+        assert field.nullable == (field.name == "objective")
+
+
+def test_columns_are_those_of_the_contract():
+    assert " ".join(TASKS.names) == (
+        "task_id method accuracy loss steps train_seconds density mask_bytes row_crc32c worker "
+        "device finished_at"
+    )
+    assert " ".join(EVALUATIONS.names) == (
+        "num_tasks task_id algorithm objective num_images num_batches task_accuracy accuracy_gg "
+        "accuracy_gns accuracy_gnu seconds_per_inference num_gradients bits_read_fraction device"
+    )
+    assert TASKS.field("row_crc32c").type == pa.uint32()
+    assert TASKS.field("finished_at").type == pa.timestamp("us", tz="UTC")
+
+
+def test_tables_come_back_in_the_order_of_file_names(tmp_path):
+    write_table(evaluations(3, objective=None), tmp_path / "b.parquet")
+    write_table(evaluations(1, 2), tmp_path / "a.parquet")
+    (tmp_path / ".c.parquet.1.partial").write_bytes(b"half")
+    (tmp_path / ".hidden.parquet").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_bytes(b"")
+
+    table = read_tables(tmp_path, EVALUATIONS)
+
+    assert table.equals(
+        pa.concat_tables([evaluations(1, 2), evaluations(3, objective=None)]), check_metadata=True
+    )
+
+
+def test_no_files_are_an_empty_table(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert read_tables(folder, TASKS).equals(TASKS.empty_table(), check_metadata=True)
+
+
+def test_write_replaces_and_create_does_not(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(evaluations(1), path)
+    write_table(evaluations(2), path)
+    with pytest.raises(FileExistsError):
+        create_table_file(evaluations(3), path)
+    create_table_file(evaluations(4), tmp_path / "b.parquet")
+
+    assert read_tables(tmp_path, EVALUATIONS)["task_id"].to_pylist() == [2, 4]
+    assert names(tmp_path) == ["a.parquet", "b.parquet"]
+
+
+@pytest.mark.parametrize("write", [write_table, create_table_file])
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, write):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(evaluations(1), tmp_path / "a.parquet")
+    assert names(tmp_path) == []
+
+
+def test_a_file_not_known_to_be_on_disk_is_not_created(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("harness.results.fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        create_table_file(evaluations(1), tmp_path / "a.parquet")
+    assert names(tmp_path) == []
+
+
+def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, events = tmp_path / "a.parquet", []
+    fsync = os.fsync
+
+    def record(descriptor):
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        events.append((kind, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    create_table_file(evaluations(1), path)
+    assert events == [("file", False), ("folder", True)]
+
+
+def test_another_version_is_refused_with_file_and_versions(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = evaluations(1).replace_schema_metadata({"schema_version": "7"})
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 1, got 7"):
+        read_tables(tmp_path, EVALUATIONS)
+    pq.write_table(evaluations(1).replace_schema_metadata(None), path)
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 1, got none"):
+        read_tables(tmp_path, EVALUATIONS)
+
+
+def test_a_table_without_version_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="schema_version"):
+        write_table(evaluations(1).replace_schema_metadata(None), tmp_path / "a.parquet")
+
+
+def test_another_table_is_refused(tmp_path):
+    write_table(evaluations(1), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet must have the columns task_id"):
+        read_tables(tmp_path, TASKS)
+
+
+def test_no_damage_to_a_file_goes_unnoticed_or_changes_values(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(evaluations(1), path)
+    data = path.read_bytes()
+    for end in range(0, len(data), 97):
+        path.write_bytes(data[:end])
+        with pytest.raises(ValueError, match="not a whole Parquet file"):
+            read_table_file(path, EVALUATIONS)
+    for place in range(0, len(data), 41):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
+        try:
+            table = read_table_file(path, EVALUATIONS)
+        except ValueError:
+            continue
+        assert table.equals(evaluations(1))

@@ -1,0 +1,64 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from supsup_core.data import ImageSet, batches, normalise
+
+
+def first(count, *arguments):
+    return list(islice(batches(*arguments), count))
+
+
+def test_batches_have_one_size_and_an_epoch_repeats_no_image():
+    found = first(6, 0, 0, 50, 16)  # three batches of 16 an epoch; two images are left over
+    assert [len(batch) for batch in found] == [16] * 6
+    for epoch in (found[:3], found[3:]):
+        drawn = np.concatenate(epoch)
+        assert len(set(drawn.tolist())) == 48
+        assert drawn.min() >= 0
+        assert drawn.max() < 50
+
+
+def test_epochs_have_orders_of_their_own():
+    found = first(6, 0, 0, 48, 16)
+    assert sorted(np.concatenate(found[:3])) == sorted(np.concatenate(found[3:])) == list(range(48))
+    assert not np.array_equal(np.concatenate(found[:3]), np.concatenate(found[3:]))
+
+
+def test_batches_are_the_same_again():
+    for one, again in zip(first(5, 3, 7, 20, 8), first(5, 3, 7, 20, 8), strict=True):
+        assert np.array_equal(one, again)
+
+
+def test_batches_differ_by_seed_and_key():
+    (base,), (other_key,), (other_seed,) = (
+        first(1, s, k, 99, 32) for s, k in [(0, 0), (0, 1), (1, 0)]
+    )
+    assert not np.array_equal(base, other_key)
+    assert not np.array_equal(base, other_seed)
+    assert not np.array_equal(other_key, other_seed)
+
+
+def test_fewer_images_than_a_batch_are_all_taken():
+    for batch in first(3, 0, 0, 5, 128):
+        assert sorted(batch) == [0, 1, 2, 3, 4]
+
+
+def test_first_batch_is_pinned():
+    assert first(1, 0, 0, 20, 8)[0].tolist() == [10, 12, 15, 1, 2, 11, 3, 4]
+
+
+def test_normalise_subtracts_the_mean_and_divides_by_the_deviation():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    expected = (np.arange(256) / 255 - 0.1307) / 0.3081
+    normal = normalise(pixels, 0.1307, 0.3081)
+    assert normal.dtype == torch.float32
+    np.testing.assert_allclose(normal, expected, atol=1e-6)
+    assert pixels.tolist() == list(range(256))
+
+
+def test_labels_and_images_of_different_numbers_are_refused(no_shape_checks):
+    with pytest.raises(ValueError, match="got 3 labels for 4 images"):
+        ImageSet(np.zeros((4, 16), np.uint8), np.zeros(3, np.uint8), mean=0.5, std=0.3)

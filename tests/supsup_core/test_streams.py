@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from supsup_core.streams import Role, stream
+
+# Every role, with the index of its kind, and the first two words of seed 0. They are part of a
+# run's identity: a change here is a change of every stored run.
+FIRST_WORDS = {
+    Role.WEIGHTS: ((0,), [0xE0142D5981F313BE, 0xD22AEAFAD1BFB762]),
+    Role.SCORES: ((0, 0), [0xE6099139729BD4FD, 0x445749A1CD81412D]),
+    Role.BATCHES: ((0, 0), [0xD942FF47B6A062ED, 0xEC3DB50ECB513585]),
+    Role.PERMUTATION: ((0,), [0xDCBCDA3F5B9D96A2, 0x4CAD3ABA98656786]),
+    Role.EVALUATION_ORDER: ((), [0x8A5BB30ACF62F6DC, 0x1B2A93549AFF9D03]),
+    Role.CLASS_ORDER: ((), [0x0760BDDD7F539A14, 0x5D3A5ED886680A8F]),
+}
+
+
+def words(*name):
+    return stream(*name).bit_generator.random_raw(2).tolist()
+
+
+@pytest.mark.parametrize("role", Role)
+def test_first_words_are_pinned(role):
+    index, expected = FIRST_WORDS[role]
+    assert words(0, role, *index) == expected
+
+
+def test_one_name_gives_the_same_draws_again():
+    assert words(3, Role.SCORES, 5, 1) == words(3, Role.SCORES, 5, 1)
+
+
+def test_every_part_of_the_name_matters():
+    names = [
+        (seed, role, *index)
+        for seed in range(4)
+        for role in Role
+        for index in [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1)]
+    ]
+    assert len({tuple(words(*name)) for name in names}) == len(names)
+
+
+def test_next_task_of_one_seed_is_not_this_task_of_the_next():
+    assert words(7, Role.PERMUTATION, 4) != words(8, Role.PERMUTATION, 3)
+
+
+def test_streams_do_not_share_a_position():
+    first, second = stream(0, Role.SCORES, 0, 0), stream(0, Role.SCORES, 0, 1)
+    first.random(1000)
+    assert np.array_equal(second.random(3), stream(0, Role.SCORES, 0, 1).random(3))
+
+
+@pytest.mark.parametrize("name", [(-1, Role.WEIGHTS, 0), (0, Role.SCORES, 2, -1)])
+def test_negative_seed_or_index_is_refused(name):
+    with pytest.raises(ValueError, match=">= 0"):
+        stream(*name)
