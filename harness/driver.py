@@ -221,7 +221,8 @@ class Driver:
             for unit in units:
                 executor.submit(EVALUATE, unit, rows)
             self._bars[k] = _Bar(f"evaluating {k} masks")
-            self._display.add(self._bars[k].name, len(units), 0, "parts")
+            num_rows = sum(len(unit.task_ids) for unit in units)
+            self._display.add(self._bars[k].name, num_rows, 0, "rows")
 
     def _missing_evaluations(self, k: int) -> list[EvaluationUnit]:
         return [
@@ -243,7 +244,7 @@ class Driver:
         with readable_path_errors(self._run.directory):
             write_table(rows, self._run.evaluations / f"{unit.name}.parquet")
         bar = self._bars[unit.num_tasks]
-        bar.done += 1
+        bar.done += len(rows)
         bar.accuracies.add(rows["accuracy_gnu"].to_pylist())
         self._display.update(bar.name, bar.done, bar.accuracies.value)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from supsup_core.streams import Role, stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
 class ImageSet:
     """Images and labels of one split of a data set.
 

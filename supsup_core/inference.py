@@ -21,7 +21,6 @@ authors' code, only stored tasks are candidates, and ties do not stall binary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, log2
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -146,9 +145,9 @@ class PackedGradient:
         ]
 
 
-def _check_finite(slopes: Tensor, num_candidates: int) -> None:
-    if not torch.isfinite(slopes).all():
-        raise FloatingPointError(f"gradient not finite with {num_candidates} candidates left")
+def _check_finite(evidence: Tensor, num_candidates: int) -> None:
+    if not torch.isfinite(evidence).all():
+        raise FloatingPointError(f"evidence not finite with {num_candidates} candidates left")
 
 
 def one_shot(gradient: AlphaGradient) -> Inference:
@@ -161,11 +160,6 @@ def one_shot(gradient: AlphaGradient) -> Inference:
     slopes = gradient(torch.full((1, num_tasks), 1 / num_tasks, device=gradient.device))
     _check_finite(slopes, num_tasks)
     return Inference(slopes.argmin(dim=1), num_gradients=1)
-
-
-def num_binary_gradients(num_tasks: int) -> int:
-    """ceil(log2 T)."""
-    return ceil(log2(num_tasks))
 
 
 def binary(gradient: AlphaGradient) -> Inference:
@@ -204,10 +198,15 @@ def min_entropy(
 ) -> Inference:
     """Run every mask forward; take the one with the lowest mean entropy.
 
+    Raises:
+        FloatingPointError: logits that are not finite.
+
     Cost: T forwards, no gradient.
     """
-    entropies = [entropy(z, num_real).mean(dim=2) for z in _logits_by_mask(weights, masks, images)]
-    return Inference(torch.cat(entropies).argmin(dim=0), num_gradients=0)
+    parts = [entropy(z, num_real).mean(dim=2) for z in _logits_by_mask(weights, masks, images)]
+    entropies = torch.cat(parts)
+    _check_finite(entropies, len(masks))
+    return Inference(entropies.argmin(dim=0), num_gradients=0)
 
 
 def max_logit(
@@ -218,12 +217,17 @@ def max_logit(
 ) -> Inference:
     """Run every mask forward; take the one with the highest mean of the largest real logit.
 
+    Raises:
+        FloatingPointError: logits that are not finite.
+
     Cost: T forwards, no gradient.
     """
-    largest = [
+    parts = [
         z[..., :num_real].amax(dim=3).mean(dim=2) for z in _logits_by_mask(weights, masks, images)
     ]
-    return Inference(torch.cat(largest).argmax(dim=0), num_gradients=0)
+    largest = torch.cat(parts)
+    _check_finite(largest, len(masks))
+    return Inference(largest.argmax(dim=0), num_gradients=0)
 
 
 def _logits_by_mask(

@@ -18,7 +18,6 @@ class Role(IntEnum):
     BATCHES = 3  # index: block or task, epoch
     PERMUTATION = 4  # index: task
     EVALUATION_ORDER = 5  # no index
-    CLASS_ORDER = 6  # no index
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

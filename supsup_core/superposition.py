@@ -47,7 +47,9 @@ class PackedMasks:
     def __init__(
         self, layout: MaskLayout, rows: UInt8[np.ndarray, "T R"], device: torch.device
     ) -> None:
-        check_shape("rows", rows.shape, (max(len(rows), 1), layout.row_bytes), "T R")
+        if not len(rows):
+            raise ValueError("masks must be at least one, got none")
+        check_shape("rows", rows.shape, (len(rows), layout.row_bytes), "T R")
         self.layout, self.rows, self.device = layout, rows, device
 
     def __len__(self) -> int:

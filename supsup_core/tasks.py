@@ -21,7 +21,7 @@ FAMILIES: tuple[str, ...] = get_args(Family)
 CLASSES_PER_TASK = 2  # of the split family
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
 class Task:
     """One learning problem.
 
@@ -66,7 +66,12 @@ def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
 
     Returns:
         For each place the nearest source pixel, or P where that lies outside.
+
+    Raises:
+        ValueError: an image too large for pixels to be numbered in 16 bits.
     """
+    if side * side > np.iinfo(np.uint16).max:
+        raise ValueError(f"images must have at most 65535 pixels, got {side} by {side}")
     centre = (side - 1) / 2
     rows, columns = np.mgrid[0:side, 0:side] - centre
     sine, cosine = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
@@ -107,8 +112,9 @@ def make_task(
         ValueError: an unknown family, or a task beyond what the family holds.
     """
     limit = max_tasks(family, num_classes)
-    if not 0 <= task_id < num_tasks or (limit is not None and task_id >= limit):
-        raise ValueError(f"task_id must be in [0, {limit or num_tasks}), got {task_id}")
+    end = num_tasks if limit is None else min(limit, num_tasks)
+    if not 0 <= task_id < end:
+        raise ValueError(f"task_id must be in [0, {end}), got {task_id}")
     match family:
         case "permuted":
             return Task(task_id, source=_permutation(seed, task_id, side))
@@ -139,12 +145,10 @@ def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         degrees and `sources` uint16 (T, P) for rotated ones, where the value P means
         black; `classes` uint16 (T, classes of a task) for split ones.
     """
-    found: dict[str, np.ndarray] = {}
     if tasks[0].classes is not None:
         return {"classes": np.array([task.classes for task in tasks], dtype=np.uint16)}
     sources = np.stack([task.source for task in tasks if task.source is not None])
     if tasks[0].is_permutation:
         return {"permutations": sources}
-    found["angles"] = np.array([task.angle for task in tasks], dtype=np.float64)
-    found["sources"] = sources
-    return found
+    angles = np.array([task.angle for task in tasks], dtype=np.float64)
+    return {"angles": angles, "sources": sources}

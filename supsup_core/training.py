@@ -51,6 +51,11 @@ class Recipe:
     decay: str = "none"
 
     def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise ValueError(
+                "steps must be >= 0, batch_size >= 1 and learning_rate > 0, got "
+                f"{self.steps}, {self.batch_size} and {self.learning_rate}"
+            )
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
 
@@ -90,11 +95,17 @@ def task_batches(
 
     Tasks of the whole data set share one sequence, named by the first of them.
     Tasks with classes of their own have each their own.
+
+    Raises:
+        ValueError: a task whose classes have no image.
     """
     if all(task.classes is None for task in tasks):
         for batch in batches(seed, tasks[0].task_id, len(data.images), recipe.batch_size):
             yield np.broadcast_to(batch, (len(tasks), len(batch)))
     members = [task.members(data.labels) for task in tasks]
+    for task, member in zip(tasks, members, strict=True):
+        if not len(member):
+            raise ValueError(f"no image of task {task.task_id}, classes {task.classes}")
     num_images = min(len(m) for m in members)  # so that the block's batches have one size
     size = min(recipe.batch_size, num_images)
     sequences = [
@@ -275,7 +286,8 @@ def train_block(
     """Train the masks of a block of tasks at once.
 
     The result depends on the seed, the tasks of the block, dtype, and the kind of
-    device; not on what else is trained, before, after or beside it.
+    device; not on what else is trained, before, after or beside it. Where the tasks'
+    classes differ, a batch is as large as the smallest of them allows.
 
     Args:
         network: whose weights follow from the seed.
@@ -295,7 +307,7 @@ def train_block(
     device = device or torch.device("cpu")
     inputs = _Inputs(tasks, data, dtype, device)
     accurate = torch.promote_types(dtype, torch.float32)
-    step_fused = rmsprop_step_for(device)
+    step_fused = rmsprop_step_for(method, device)
     scale = prod(layer.constant for layer in network.layers)
 
     starts = [initial_scores(network, method, task.task_id, seed) for task in tasks]

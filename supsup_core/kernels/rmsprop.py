@@ -3,15 +3,17 @@
     g <- gradient * sign                     straight-through: d loss / d score
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate g / (sqrt(v) + epsilon)
-    masked <- sign where s >= 0, else 0
+    masked <- sign where the method's mask keeps it, else 0
 
 as torch.optim.RMSprop does without momentum or decay. The scores' type is the
 type of all arithmetic; gradient and sign may be narrower (bfloat16), which is
 exact for the sign. The plain version makes ten passes over memory where the
-fused one makes one, and memory is what limits the step.
+fused one makes one, and memory is what limits the step. The fused one knows the
+threshold rule alone, mask = [s >= 0].
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, no_type_check
 
 import numba
@@ -21,7 +23,10 @@ from llvmlite import ir
 from numba.extending import intrinsic
 from torch import Tensor
 
+from supsup_core.methods import Method, Threshold
+
 EPSILON = 1e-8  # torch's default
+THRESHOLD = Threshold()
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, float], None]
 
@@ -34,8 +39,9 @@ def rmsprop_step_plain(
     masked: Tensor,
     learning_rate: float,
     smoothing: float,
+    method: Method = THRESHOLD,
 ) -> None:
-    """Take one step in torch operations, on any device.
+    """Take one step in torch operations, on any device, shapes that broadcast included.
 
     Args:
         scores: any shape, changed in place.
@@ -45,11 +51,12 @@ def rmsprop_step_plain(
         masked: overwritten with the signs that stay.
         learning_rate: step size, in units of score.
         smoothing: decay of the running mean a step.
+        method: the mask rule.
     """
     g = gradients.to(scores.dtype) * signs.to(scores.dtype)
     squares.mul_(smoothing).addcmul_(g, g, value=1 - smoothing)
     scores.addcdiv_(g, squares.sqrt().add_(EPSILON), value=-learning_rate)
-    torch.where(scores >= 0, signs, torch.zeros_like(signs), out=masked)
+    torch.where(method.mask(scores), signs, torch.zeros_like(signs), out=masked)
 
 
 @intrinsic
@@ -99,7 +106,14 @@ def rmsprop_step_fused(
     learning_rate: float,
     smoothing: float,
 ) -> None:
-    """Take the same step in one pass: contiguous CPU tensors, signs of the scores' shape."""
+    """Take the same step in one pass over contiguous CPU tensors of one shape.
+
+    Raises:
+        ValueError: shapes that differ; the loop checks no bounds.
+    """
+    shapes = {tuple(t.shape) for t in (scores, squares, gradients, signs, masked)}
+    if len(shapes) > 1:
+        raise ValueError(f"scores and all beside them must have one shape, got {sorted(shapes)}")
     flat_scores, flat_signs = _flat(scores), _flat(signs)
     real = flat_scores.dtype.type
     constants = (real(learning_rate), real(smoothing), real(1 - smoothing), real(EPSILON))
@@ -114,6 +128,8 @@ def rmsprop_step_fused(
     )
 
 
-def rmsprop_step_for(device: torch.device) -> Step:
-    """Choose the step for a device: fused on the CPU, plain elsewhere."""
-    return rmsprop_step_fused if device.type == "cpu" else rmsprop_step_plain
+def rmsprop_step_for(method: Method, device: torch.device) -> Step:
+    """Choose the step: fused for the threshold rule on the CPU, else plain."""
+    if device.type == "cpu" and isinstance(method, Threshold):
+        return rmsprop_step_fused
+    return partial(rmsprop_step_plain, method=method)

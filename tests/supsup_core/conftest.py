@@ -1,9 +1,8 @@
-"""What the tests of supsup_core share: one thread, a few images, and masks that have learnt."""
+"""What the tests of supsup_core share: a few images, and masks that have learnt."""
 
 import jaxtyping
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_digits
 
 from supsup_core.data import ImageSet
@@ -12,14 +11,6 @@ from supsup_core.methods import Threshold
 from supsup_core.networks import Network, make_network
 from supsup_core.tasks import make_task
 from supsup_core.training import Recipe, train_block
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

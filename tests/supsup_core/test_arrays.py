@@ -10,7 +10,7 @@ def test_refusal_tells_expected_letters_and_actual_shape():
 
 
 def test_another_number_of_axes_is_refused():
-    with pytest.raises(ValueError, match="got \\(250,\\)"):
+    with pytest.raises(ValueError, match=r"got \(250,\)"):
         check_shape("masks", (250,), (250, 784), "T P")
 
 

@@ -6,6 +6,7 @@ from supsup_core.kernels.rmsprop import (
     rmsprop_step_fused,
     rmsprop_step_plain,
 )
+from supsup_core.methods import Threshold
 
 SHAPE = (3, 7, 11)
 RATES = [1e-2, 1e-2, 3e-3, 1e-3]  # the rate may change from step to step
@@ -94,6 +95,35 @@ def test_fused_step_changes_no_copy_where_memory_is_not_contiguous():
         rmsprop_step_fused(*values, 0.1, 0.99)
 
 
-def test_device_chooses_the_step():
-    assert rmsprop_step_for(torch.device("cpu")) is rmsprop_step_fused
-    assert rmsprop_step_for(torch.device("cuda")) is rmsprop_step_plain
+def test_shapes_that_differ_are_refused_where_no_bounds_are_checked():
+    values = [torch.ones(2, 3) for _ in range(5)]
+    values[3] = torch.ones(3)
+    with pytest.raises(ValueError, match="must have one shape"):
+        rmsprop_step_fused(*values, 0.1, 0.99)
+
+
+class Negative:
+    """Another rule: keeps what the threshold drops."""
+
+    def initial_scores(self, layer, generator):
+        return generator.standard_normal(layer.shape, dtype="float32")
+
+    def mask(self, scores):
+        return scores < 0
+
+
+def test_rule_and_device_choose_the_step():
+    cpu = torch.device("cpu")
+    assert rmsprop_step_for(Threshold(), cpu) is rmsprop_step_fused
+    for method, device in ((Threshold(), torch.device("cuda")), (Negative(), cpu)):
+        step = rmsprop_step_for(method, device)
+        assert step.func is rmsprop_step_plain
+        assert step.keywords == {"method": method}
+
+
+def test_another_rule_than_the_threshold_is_obeyed():
+    signs, masked = torch.tensor([1.0, -1.0]), torch.zeros(2)
+    scores = torch.tensor([1.0, -1.0])
+    step = rmsprop_step_for(Negative(), torch.device("cpu"))
+    step(scores, torch.zeros(2), torch.zeros(2), signs, masked, 0.1, 0.99)
+    assert masked.tolist() == [0, -1]

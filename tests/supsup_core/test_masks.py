@@ -111,7 +111,7 @@ def test_density_counts_weights_and_no_padding(tiny):
 def test_mask_of_another_shape_is_refused(tiny):
     masks = random_masks(tiny, 2)
     masks[1] = masks[1].transpose(0, 2, 1)
-    with pytest.raises(ValueError, match="mask of layer2 must have shape .* \\(2, 8, 12\\)"):
+    with pytest.raises(ValueError, match=r"mask of layer2 must have shape .* \(2, 8, 12\)"):
         MaskLayout.of(tiny).pack(masks)
 
 

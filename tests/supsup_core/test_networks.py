@@ -70,7 +70,7 @@ def test_unknown_name_is_refused_with_the_known_ones():
 
 
 def test_hidden_widths_are_refused_beside_a_name():
-    with pytest.raises(ValueError, match="has its own hidden widths, got \\[300\\]"):
+    with pytest.raises(ValueError, match=r"has its own hidden widths, got \[300\]"):
         make_network("lenet_300_100", 784, 10, hidden=[300])
 
 

@@ -123,13 +123,13 @@ def test_only_the_split_family_is_limited_by_the_classes():
 
 @pytest.mark.parametrize("task_id", [-1, 5, 6])
 def test_split_task_beyond_the_classes_is_refused(task_id):
-    with pytest.raises(ValueError, match=f"\\[0, 5\\), got {task_id}"):
+    with pytest.raises(ValueError, match=rf"\[0, 5\), got {task_id}"):
         task("split", task_id, num_tasks=9)
 
 
 @pytest.mark.parametrize("family", ["permuted", "rotated"])
 def test_task_beyond_the_run_is_refused(family):
-    with pytest.raises(ValueError, match="\\[0, 5\\), got 5"):
+    with pytest.raises(ValueError, match=r"\[0, 5\), got 5"):
         task(family, 5)
 
 

@@ -1,5 +1,5 @@
 import hashlib
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_handwritten_gradients_are_those_of_autograd(rng, shared, widths):
     num_tasks, num_images, scale = 3, 9, 0.37
     masked = [
         torch.from_numpy(rng.integers(-1, 2, (num_tasks, o, i)).astype(np.float64))
-        for i, o in zip(widths, widths[1:], strict=False)
+        for i, o in pairwise(widths)
     ]
     x = torch.from_numpy(rng.standard_normal((*(() if shared else (num_tasks,)), 16, num_images)))
     labels = torch.from_numpy(rng.integers(0, 6, (num_tasks, num_images)))
@@ -107,6 +107,38 @@ def test_block_trains_the_masks_of_the_plain_form(tiny, few_images, family, deca
         for mask, score, start in zip(masks, scores, starts, strict=True):
             assert np.array_equal(mask[b], (score >= 0).numpy())
             assert ((start >= 0) != mask[b]).mean() > 0.05
+
+
+def test_block_trains_the_masks_of_another_rule_too(tiny, few_images):
+    class UpperHalf(Threshold):
+        def mask(self, scores):
+            return scores >= 0.05
+
+    class Other:  # not a Threshold, so that no kernel of its own exists
+        initial_scores = Threshold.initial_scores
+        mask = UpperHalf.mask
+
+    tasks = make_tasks("permuted")
+    masks = train_block(tiny, Other(), tasks, few_images, BRIEF, seed=0, dtype=torch.float64)
+    for b, task in enumerate(tasks):
+        order = (batch[b] for batch in task_batches(tasks, few_images, BRIEF, 0))
+        scores = train_task(
+            tiny, Other(), task, few_images, BRIEF, order, seed=0, dtype=torch.float64
+        )
+        for mask, score in zip(masks, scores, strict=True):
+            assert np.array_equal(mask[b], (score >= 0.05).numpy())
+
+
+def test_task_without_an_image_is_named(tiny, few_images):
+    lonely = make_task("split", 3, seed=0, num_tasks=4, side=4, num_classes=8)
+    with pytest.raises(ValueError, match=r"no image of task 3, classes \(6, 7\)"):
+        block(tiny, [lonely], few_images)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": -1}, {"batch_size": 0}, {"learning_rate": 0.0}])
+def test_recipe_that_cannot_train_is_refused(wrong):
+    with pytest.raises(ValueError, match="steps must be >= 0, batch_size >= 1"):
+        Recipe(**{"steps": 1, "batch_size": 1, "learning_rate": 0.1} | wrong)
 
 
 def test_block_without_steps_leaves_the_masks_of_the_initial_scores(tiny, few_images):

@@ -1,0 +1,64 @@
+"""Figures of a run: one function a figure, each from a table to a matplotlib Figure.
+
+python -m analysis.figures runs/mnist5k-permuted-32 accuracy.png
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.load import load
+
+
+def _label(algorithm: str, objective: str | None) -> str:
+    return f"{algorithm} {objective}" if isinstance(objective, str) else algorithm
+
+
+def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
+    """Accuracy and task accuracy against the number of masks in the superposition.
+
+    Args:
+        evaluations: rows of the table `evaluations`.
+
+    Returns:
+        Left: accuracy with the task given, and with the task inferred (a wrong task
+        counts 0). Right: the fraction of batches whose task was inferred right.
+        Means over tasks; bars are 95 % of a normal about the mean.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    grouped = evaluations.groupby(["algorithm", "objective"], dropna=False)
+    for (algorithm, objective), rows in grouped:
+        label = _label(algorithm, objective)
+        for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
+            stats = rows.groupby("num_tasks")[column].agg(["mean", "sem"]).fillna(0)
+            axes.errorbar(
+                stats.index, stats["mean"], yerr=1.96 * stats["sem"], marker="o", ms=4, label=label
+            )
+    given = evaluations.groupby("num_tasks")["accuracy_gg"].mean()
+    left.plot(given.index, given, "k--", label="task given (GG)")
+    left.set(ylabel="accuracy", title="labels right")
+    right.set(ylabel="task accuracy", title="tasks inferred right")
+    for axes in (left, right):
+        axes.set(xlabel="masks in the superposition", xscale="log")
+        axes.grid(alpha=0.3)
+    low = evaluations["task_accuracy"].min()
+    right.set_ylim(min(0.95, low) - 0.01, 1.01)
+    left.legend(fontsize="small")
+    return figure
+
+
+def main() -> None:
+    """Draw a run's accuracy into a file."""
+    parser = argparse.ArgumentParser(description="Draw a run's accuracy against its masks.")
+    parser.add_argument("run_dir", type=Path, help="a run directory")
+    parser.add_argument("file", type=Path, help="where to: a name ending in .png or .svg")
+    arguments = parser.parse_args()
+    figure = accuracy_by_masks(load(arguments.run_dir, "evaluations").to_pandas())
+    figure.savefig(arguments.file, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
