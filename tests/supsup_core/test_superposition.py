@@ -85,7 +85,7 @@ def test_masks_are_unpacked_once_each_and_few_at_a_time(packed):
 @pytest.mark.parametrize("shape", [(0, 192), (3, 191), (3, 256)])
 def test_rows_that_are_none_or_of_another_length_are_refused(tiny, shape):
     assert MaskLayout.of(tiny).row_bytes == 192
-    with pytest.raises(ValueError, match="rows must have shape|at least one, got none"):
+    with pytest.raises(ValueError, match=r"rows must have shape|at least one, got none"):
         PackedMasks(MaskLayout.of(tiny), np.zeros(shape, dtype=np.uint8), CPU)
 
 
