@@ -5,19 +5,25 @@ typed to plain dataclasses; everything further in takes those.
 """
 
 import difflib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_module
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+from yaml import YAMLError
 
 from harness.datasets import DATASETS
 from harness.errors import UserError
@@ -129,20 +135,34 @@ _FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
 ConfigStore.instance().store(name="schema", node=Config)
 
 
-def check_command_line(arguments: Sequence[str]) -> None:
-    """Refuse overrides that Hydra would answer with a page of its own.
+def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
+    """Compose what was typed, refusing what Hydra would answer with a page of its own.
+
+    Returns:
+        The configuration to run; None where Hydra is asked for something else: to
+        print, to sweep, or to read its files elsewhere.
 
     Raises:
         UserError: an unknown key or recipe, or a value of another type.
     """
-    parsed = get_args_parser().parse_args(list(arguments))
-    if parsed.multirun:
-        return  # a sweep's values are not yet single ones
+    parsed, unknown = get_args_parser().parse_known_args(list(arguments))
+    if unknown:
+        raise UserError(f"options must be key=value or those of --hydra-help, got {unknown[0]}")
+    if parsed.multirun or parsed.config_dir or parsed.config_path or parsed.config_name:
+        return None  # a sweep's values are not yet single ones
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            compose("config", overrides=parsed.overrides)
+            composed = compose("config", overrides=parsed.overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error)) from error
+    except ValueError as error:  # "=3", "train=3"
+        typed = " ".join(parsed.overrides)
+        raise UserError(
+            f"options must be key=value, and train the name of a recipe, got {typed}: "
+            "--cfg job lists all keys"
+        ) from error
+    asked = (parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)
+    return None if any(asked) or parsed.experimental_rerun else composed
 
 
 def _explain(error: Exception) -> str:
@@ -150,15 +170,51 @@ def _explain(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, MissingConfigException) and cause.options:
+        group, _, name = str(cause.missing_cfg_file).rpartition("/")
+        return _must_be_one_of(group, name, cause.options)
+    if isinstance(cause, OverrideParseException):
+        return (
+            f"options must be key=value, got {cause.override!r}: --cfg job lists all keys; "
+            "a value with special characters needs quotes inside quotes, \"key='value'\""
+        )
     key = getattr(cause, "full_key", None)
-    if key and "is not in struct" in str(cause):
-        near = difflib.get_close_matches(str(key), _keys(Config()), n=1)
-        hint = f"did you mean {near[0]}?" if near else "--cfg job lists all keys"
-        return f"unknown key {key}: {hint}"
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return _unknown_key(str(key))
+    if key and isinstance(cause, ValidationError):
+        key, value = str(key).partition("[")[0], getattr(cause, "value", None)
+        got = "null" if value is None else repr(value)
+        return f"{key} must be {_expected(key)}, got {got}: --cfg job shows its default"
     first = str(cause).strip().splitlines()[0]
-    if key:
-        return f"{key}: {first}; --cfg job shows what is expected"
-    return f"{first} (options are written key=value; --cfg job lists all keys)"
+    return f"{key}: {first}" if key else f"{first} (--cfg job lists all keys)"
+
+
+def _unknown_key(key: str) -> str:
+    groups = [entry.name for entry in fields(Config) if is_dataclass(entry.type)]
+    near = difflib.get_close_matches(key, [*_keys(Config()), *groups], n=1)
+    hint = f"did you mean {near[0]}?" if near else "--cfg job lists all keys"
+    return f"unknown key {key}: {hint}"
+
+
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    int | None: "a whole number or null",
+    int | str: "a whole number or auto",
+    float: "a number",
+    bool: "true or false",
+    list[int] | None: "a list of whole numbers such as [300,100]",
+    list[str]: "a list of names such as [H,G]",
+}
+
+
+def _expected(key: str) -> str:
+    """What values a key of the schema takes."""
+    kind: Any = Config
+    for part in key.split("."):
+        kind = {entry.name: entry.type for entry in fields(kind)}.get(part)
+        if not is_dataclass(kind):
+            return _KINDS.get(kind, "a text")
+    return f"set key by key, such as {key}.{fields(kind)[0].name}=..."
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:
@@ -182,10 +238,24 @@ def from_hydra(composed: DictConfig) -> Config:
     Raises:
         UserError: a value that no run can have.
     """
-    config = OmegaConf.to_object(composed)
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:  # a value taken away, or an interpolation
+        raise UserError(_explain(error)) from error
     assert isinstance(config, Config)
+    _refuse_added_keys(config)
     check(config)
     return config
+
+
+def _refuse_added_keys(config: Any, prefix: str = "") -> None:
+    """Refuse +key=value, which would be accepted and then do nothing."""
+    known = {entry.name for entry in fields(config)}
+    for name, value in vars(config).items():
+        if name not in known:
+            raise UserError(_unknown_key(f"{prefix}{name}"))
+        if is_dataclass(value):
+            _refuse_added_keys(value, f"{prefix}{name}.")
 
 
 def check(config: Config) -> None:
@@ -196,17 +266,20 @@ def check(config: Config) -> None:
     """
     for key, least in _LEAST.items():
         _at_least(key, _leaf(config, key), least)
+    for key in ("evaluate.tasks", "evaluate.batches"):
+        if (value := _leaf(config, key)) is not None:
+            _at_least(key, value, 1, instead="null")
     for key, known in _KNOWN.items():
         _one_of(key, _leaf(config, key), known)
     if config.train.dtype != AUTO:
         _one_of("train.dtype", config.train.dtype, DTYPES)
     for key in ("train.block", "actors.train", "actors.evaluate"):
         if (value := _leaf(config, key)) != AUTO:
-            _at_least(key, value, 1)
+            _at_least(key, value, 1, instead=AUTO)
     for key, known in (("algorithms", tuple(ALGORITHMS)), ("objectives", tuple(OBJECTIVES))):
         for value in _leaf(config.evaluate, key):
             _one_of(f"evaluate.{key}", value, known)
-    if not config.train.learning_rate > 0:
+    if not 0 < config.train.learning_rate < math.inf:
         raise UserError(f"train.learning_rate must be > 0, got {config.train.learning_rate}")
     if not 0 <= config.train.smoothing < 1:
         raise UserError(f"train.smoothing must be in [0, 1), got {config.train.smoothing}")
@@ -229,8 +302,6 @@ _LEAST = {
     "outputs": 1,
     "train.steps": 1,
     "train.batch_size": 1,
-    "evaluate.tasks": 1,
-    "evaluate.batches": 1,
     "evaluate.batch_size": 1,
     "evaluate.num_images": 1,
 }
@@ -244,18 +315,24 @@ _KNOWN = {
 }
 
 
-def _at_least(key: str, value: Any, least: int) -> None:
-    if value is None and key in ("evaluate.tasks", "evaluate.batches"):
-        return
+def _at_least(key: str, value: Any, least: int, instead: str | None = None) -> None:
     if not isinstance(value, int) or value < least:
-        raise UserError(f"{key} must be a whole number >= {least}, got {value}: try {key}={least}")
+        other = f"{instead} or " if instead else ""
+        raise UserError(
+            f"{key} must be {other}a whole number >= {least}, got {value}: "
+            f"try {key}={instead or least}"
+        )
 
 
 def _one_of(key: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f": did you mean {key}={near[0]}?" if near else ""
-        raise UserError(f"{key} must be one of {', '.join(known)}, got {value!r}{hint}")
+        raise UserError(_must_be_one_of(key, value, known))
+
+
+def _must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f": did you mean {key}={near[0]}?" if near else f": for example {key}={known[0]}"
+    return f"{key} must be one of {', '.join(known)}, got {value!r}{hint}"
 
 
 def _check_network(config: Config) -> None:
@@ -323,7 +400,11 @@ def differences(stored: Config, wanted: Config) -> list[str]:
 
 def result_values(config: Config) -> dict[str, Any]:
     """What of a configuration changes a result, by dotted key."""
-    return {key: _leaf(config, key) for key in _keys(config) if key.split(".")[0] not in _FREE_KEYS}
+    found = {key: _leaf(config, key) for key in _keys(config)}
+    checkpoints = config.evaluate.checkpoints
+    if isinstance(checkpoints, list):  # kept sorted, however they were typed
+        found["evaluate.checkpoints"] = sorted(set(checkpoints))
+    return {key: value for key, value in found.items() if key.split(".")[0] not in _FREE_KEYS}
 
 
 def to_yaml(config: Config) -> str:
@@ -338,20 +419,28 @@ def from_yaml(path: Path) -> Config:
         UserError: the file is not one.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), yaml.safe_load(path.read_text()))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
         config = OmegaConf.to_object(merged)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a run's configuration: {reason}") from error
-    assert isinstance(config, Config)
+        assert isinstance(config, Config)
+        check(config)
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError, UserError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is not a run's configuration: {reason}: put it back, or choose another run_dir"
+        ) from error
     return config
 
 
 def main_guard(job: Any) -> None:
-    """Run a job's command line: user errors are one line on stderr and exit code 2."""
+    """Run a job's command line: user errors are one line on stderr and exit code 2.
+
+    Args:
+        job: decorated by hydra.main. Given a configuration, it runs without Hydra, which
+            would put a traceback around a user error and leave a log of its own.
+    """
     try:
-        check_command_line(sys.argv[1:])
-        job()
+        composed = compose_command_line(sys.argv[1:])
+        job() if composed is None else job(composed)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

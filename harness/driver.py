@@ -50,13 +50,12 @@ def run(config: Config) -> int:
     console = make_console()
     display = make_display(console, quiet=config.quiet)
     directory = run_directory(config)
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    data = load_dataset(config.data, data_dir=data_dir, download=config.download)
+    check_against_data(config, data)
     with ExitStack() as held:
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
-        data_dir = Path(config.data_dir) if config.data_dir else None
-        data = load_dataset(config.data, data_dir=data_dir, download=config.download)
-        check_against_data(config, data)
-        with readable_path_errors(directory):
             ready = open_run(directory, config, data)
         driver = Driver(ready, display)
         try:

@@ -6,6 +6,8 @@ nor sees where they ran. The serial executor is the reference.
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -175,6 +177,7 @@ class RayExecutor:
     """
 
     def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
+        self._pools: dict[str, _RayPool] = {}
         self._ray, self._is_ours = _start_ray()
         resources = self._ray.cluster_resources()
         self._cpus, self._gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
@@ -183,7 +186,6 @@ class RayExecutor:
         except ValueError as error:
             self.close()
             raise UserError(str(error)) from error
-        self._pools: dict[str, _RayPool] = {}
         self._progress: dict[str, float] = {}
         self._asked: dict[Any, str] = {}
         self._asked_at = 0.0
@@ -195,6 +197,7 @@ class RayExecutor:
     def start(self, pools: Mapping[str, Pool]) -> None:
         """Note the pools; an actor is made when it has work."""
         self._pools = {name: _RayPool(pool, self._sizes[name]) for name, pool in pools.items()}
+        self._awaited = {pool.runs_alone_after for pool in pools.values()}
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
         """Queue a unit."""
@@ -218,7 +221,7 @@ class RayExecutor:
         for name, pool in self._pools.items():
             for reference in [r for r in ready if r in pool.running]:
                 outcomes += self._collect(name, pool, reference)
-            if not pool.busy:
+            if not pool.busy and name in self._awaited:
                 self._dismiss(pool)
         return outcomes
 
@@ -295,7 +298,7 @@ class RayExecutor:
         except self._ray.exceptions.RayError as error:
             # Died, lost its node, out of memory, or unavailable: that one may still live.
             self._ray.kill(actor)
-            return self._again(name, pool, entry, f"{type(error).__name__}: {error}")
+            return self._again(name, pool, entry, f"{type(error).__name__}: {_gist(error)}")
         pool.idle.append(actor)
         return [Outcome(name, entry.unit, result)]
 
@@ -307,10 +310,19 @@ class RayExecutor:
         return [Outcome(name, entry.unit, error=" ".join(error.split()))]
 
     def _dismiss(self, pool: _RayPool) -> None:
-        """End a pool's idle actors, so that their CPUs and memory serve the other pool."""
+        """End a pool's idle actors, so that what they reserve serves the pool that waits."""
         for actor in pool.idle:
             self._ray.kill(actor)
         pool.idle.clear()
+
+
+def _gist(error: Exception) -> str:
+    """What Ray's page about a lost actor says at its head.
+
+    Where an actor could not be made, what it raised stands at the end, after its traceback.
+    """
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]
 
 
 def _start_ray() -> tuple[Any, bool]:
@@ -328,12 +340,16 @@ def _start_ray() -> tuple[Any, bool]:
 
     if ray.is_initialized():
         return ray, False
+    on_terminate = signal.getsignal(signal.SIGTERM)
     ray.init(
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env=_environment(),
     )
+    # Ray puts handlers of its own in place: one aborts, with a C++ stack on the screen.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
     return ray, True
 
 

@@ -186,7 +186,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     Raises:
         ValueError: more actors asked for than Ray would ever start.
     """
-    slots = int(gpus / config.actors.gpus) if gpus else cpus
+    # An actor's share lies on one GPU: two GPUs in shares of 0.4 serve four actors, not five.
+    slots = int(gpus) * int(1 / config.actors.gpus + 1e-9) if gpus else cpus
     kept = slots // 8 if not gpus else min(max(1, slots // 8), slots - 1)
     train, evaluate = config.actors.train, config.actors.evaluate
     num_train = max(1, slots - kept) if train == AUTO else int(train)
@@ -203,7 +204,7 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
         PoolSize(num_train, num_train, cpus=0.0 if gpus else 1.0, gpus=share),
         PoolSize(
             num_evaluate,
-            num_evaluate if gpus else max(num_evaluate, slots),
+            max(num_evaluate, slots) if reserves or not gpus else num_evaluate,
             cpus=1.0 if reserves and not gpus else 0.0,
             gpus=share if reserves else 0.0,
         ),

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from harness.config import Config, result_values
+from harness.errors import UserError
 from harness.results import write_durably
 
 PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
@@ -72,9 +73,16 @@ def _processor() -> str:
 
 
 def record_start(run_dir: Path, config: Config) -> None:
-    """Add this start to the run's provenance.json; the first entry began the run."""
+    """Add this start to the run's provenance.json; the first entry began the run.
+
+    Raises:
+        UserError: there is such a file, and it is broken.
+    """
     path = run_dir / "provenance.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} must be JSON, got something else: remove it") from error
     start = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -19,7 +19,7 @@ from harness.datasets import Dataset
 from harness.errors import UserError
 from harness.plan import resolve
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
-from harness.results import write_durably
+from harness.results import table_files, write_durably
 from harness.store import MaskStore
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import fixed_weights
@@ -37,6 +37,7 @@ _PATH_ERRORS = {
     errno.ENOTDIR: "lies below a file",
     errno.EEXIST: "is a file, not a folder",
     errno.ENOENT: "cannot be made there",
+    errno.ENAMETOOLONG: "has too long a name",
     errno.ENOSPC: "has no room left on its disk",
     errno.EDQUOT: "has no room left in this user's quota",
 }
@@ -107,7 +108,7 @@ def check_against_data(config: Config, data: Dataset) -> None:
         )
     if config.family in ("rotated", "permuted_rotated") and angle_between(config.tasks) < 1:
         logger.warning(
-            "%d rotations lie %.2f degrees apart; below 1 degree neighbours look alike",
+            "%d rotations lie %.3g degrees apart; below 1 degree neighbours look alike",
             config.tasks,
             angle_between(config.tasks),
         )
@@ -134,6 +135,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
             )
         resolved = stored
     else:
+        _clear_unbegun(directory)
         probe = Job(config, data.side, data.num_classes)
         resolved = resolve(
             config,
@@ -142,10 +144,14 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
         )
     job = Job(resolved, data.side, data.num_classes)
     layout = MaskLayout.of(job.network)
+    begins = not (directory / "masks.zarr").exists()
+    if begins:
+        input_bytes = 2 * data.side**2  # a uint16 for every pixel
+        of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
+        _check_room(directory, of_tasks + 4 * job.network.num_weights)
     weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
     inputs = task_inputs([job.task(i) for i in range(resolved.tasks)])
-    if not (directory / "masks.zarr").exists():
-        _check_room(directory, layout.row_bytes * resolved.tasks + 4 * job.network.num_weights)
+    if begins:
         MaskStore.create(
             directory,
             layout=layout,
@@ -162,6 +168,24 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
     _mend(store, weights, inputs)
     (directory / "evaluations").mkdir(exist_ok=True)
     return Run(directory, job, store)
+
+
+def _clear_unbegun(directory: Path) -> None:
+    """Remove the empty store of a start that ended before it kept its configuration.
+
+    This start may have another configuration, which that store would not fit.
+
+    Raises:
+        UserError: the store holds masks.
+    """
+    store = directory / "masks.zarr"
+    if table_files(directory / "log") or (store / "masks" / "c").exists():
+        raise UserError(
+            f"run directory {directory} holds masks but no config.yaml: "
+            "put it back, or choose another run_dir"
+        )
+    if store.exists():
+        shutil.rmtree(store)
 
 
 def _attributes(job: Job, data: Dataset) -> dict[str, object]:

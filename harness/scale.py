@@ -16,8 +16,9 @@ from harness.driver import run
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
 def main(composed: DictConfig) -> None:
-    """Run the job and leave with its exit code."""
-    sys.exit(run(from_hydra(composed)))
+    """Run the job; leave with its exit code unless all is well."""
+    if code := run(from_hydra(composed)):
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from supsup_core.data import ImageSet, batches, normalise
+from supsup_core.kernels.cross_entropy import logit_gradient_for
 from supsup_core.kernels.rmsprop import rmsprop_step_for
 from supsup_core.methods import Method
 from supsup_core.networks import Network, fixed_signs, fixed_weights, forward
@@ -251,16 +252,13 @@ def sign_mask_gradients(
         z = _product(layer, activations[-1])
         if i < len(masked) - 1:
             activations.append(z.relu_())
-    accurate = torch.promote_types(z.dtype, torch.float32)
-    delta = torch.softmax(z.to(accurate) * scale, dim=1)
-    delta.scatter_add_(1, labels[:, None, :], delta.new_full((), -1).expand(labels[:, None].shape))
-    delta = delta.mul_(scale / labels.shape[1]).to(z.dtype)
+    delta = logit_gradient_for(z.dtype, z.device)(z, labels, scale)
     gradients: list[Tensor] = []
     for i in reversed(range(len(masked))):
         gradients.append(_weight_gradient(delta, activations[i]))
         if i:
             delta = torch.bmm(masked[i].transpose(1, 2), delta)
-            delta.masked_fill_(activations[i] <= 0, 0)
+            delta = torch.ops.aten.threshold_backward(delta, activations[i], 0)  # ReLU's
     return gradients[::-1]
 
 

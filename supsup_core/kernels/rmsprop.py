@@ -14,15 +14,14 @@ threshold rule alone, mask = [s >= 0].
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba.extending import intrinsic
 from torch import Tensor
 
+from supsup_core.kernels.bfloat16 import as_stored, real
 from supsup_core.methods import Method, Threshold
 
 EPSILON = 1e-8  # torch's default
@@ -59,42 +58,17 @@ def rmsprop_step_plain(
     torch.where(method.mask(scores), signs, torch.zeros_like(signs), out=masked)
 
 
-@intrinsic
-@no_type_check  # Numba wants the function itself, not the wrapper that checks shapes in tests
-def _real(typing_context: Any, value: Any) -> Any:
-    """Read the bits of a bfloat16 (NumPy has no such type) as float32; pass floats through.
-
-    A bitcast inside the loop, since anything else keeps LLVM from vectorising it.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if isinstance(signature.args[0], numba.types.Float):
-            return args[0]
-        wide = builder.zext(args[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(wide, ir.Constant(wide.type, 16)), ir.FloatType())
-
-    result = value if isinstance(value, numba.types.Float) else numba.types.float32
-    return result(value), generate
-
-
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
 def _fused(scores, squares, gradients, signs, masked, zero, constants):  # pragma: no cover
     learning_rate, smoothing, rest, epsilon = constants
     for i in range(scores.size):
-        g = _real(gradients[i]) * _real(signs[i])
+        g = real(gradients[i]) * real(signs[i])
         v = smoothing * squares[i] + rest * g * g
         s = scores[i] - learning_rate * g / (np.sqrt(v) + epsilon)
         squares[i] = v
         scores[i] = s
         masked[i] = signs[i] if s >= scores.dtype.type(0) else zero
-
-
-def _flat(tensor: Tensor) -> np.ndarray:
-    """View a contiguous CPU tensor as a flat array; bfloat16 as its bits."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(-1).view(torch.int16).numpy().view(np.uint16)
-    return np.asarray(tensor.view(-1).numpy())
 
 
 def rmsprop_step_fused(
@@ -114,18 +88,10 @@ def rmsprop_step_fused(
     shapes = {tuple(t.shape) for t in (scores, squares, gradients, signs, masked)}
     if len(shapes) > 1:
         raise ValueError(f"scores and all beside them must have one shape, got {sorted(shapes)}")
-    flat_scores, flat_signs = _flat(scores), _flat(signs)
-    real = flat_scores.dtype.type
-    constants = (real(learning_rate), real(smoothing), real(1 - smoothing), real(EPSILON))
-    _fused(
-        flat_scores,
-        _flat(squares),
-        _flat(gradients),
-        flat_signs,
-        _flat(masked),
-        flat_signs.dtype.type(0),
-        constants,
-    )
+    arrays = [as_stored(t).reshape(-1) for t in (scores, squares, gradients, signs, masked)]
+    real_type, sign_type = arrays[0].dtype.type, arrays[3].dtype.type
+    constants = (learning_rate, smoothing, 1 - smoothing, EPSILON)
+    _fused(*arrays, sign_type(0), tuple(real_type(c) for c in constants))
 
 
 def rmsprop_step_for(method: Method, device: torch.device) -> Step:

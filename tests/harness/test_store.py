@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from harness import store as store_module
 from harness.errors import UserError
-from harness.results import TASKS, create_table_file, read_table_file, write_table
 from harness.lock import run_lock
+from harness.results import TASKS, create_table_file, read_table_file, write_table
 from harness.store import CorruptMask, Damage, MaskStore, chunk_rows
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network

@@ -1,0 +1,334 @@
+"""Tasks per hour of three ways to train a mask, and the share of the matrix rate reached.
+
+    python benchmarks/train.py --data mnist --recipe paper --network lenet_300_100
+
+    authors  one task at a time, autograd, torch.optim.RMSprop, layers as 1x1
+             convolutions, one process with a thread a core
+    plain    the same with linear layers
+    ours     blocks of tasks, as many one-thread processes as cores
+
+All three see the same images, held in memory, and run in turns within one call, so
+that a ratio compares neighbours in time; it is the median over the rounds, shown with
+its range. The matrix rate is that of the very products of a training step, at their
+shapes and in their type, on all cores at once. Accuracies are means over tasks on all
+test images, with a 95 % interval by Student's t.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+
+from harness.actors import Job, TrainWorker
+from harness.config import Config, compose_config
+from harness.datasets import Dataset, load_dataset
+from harness.plan import TrainUnit, resolve
+from harness.provenance import has_bfloat16_matrices
+from supsup_core.data import ImageSet, normalise
+from supsup_core.methods import METHODS
+from supsup_core.networks import fixed_weights
+from supsup_core.training import initial_scores, masked_weight, task_batches
+
+
+@dataclass(frozen=True)
+class Result:
+    """One form's figures; ratios are tasks per hour over the other form's."""
+
+    form: str
+    recipe: str
+    dtype: str
+    network: str
+    tasks_per_hour: float
+    ratio_authors: float
+    ratio_plain: float
+    matrix_rate_share: float | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    peak_bytes: int
+
+
+class _MaskedLayer(nn.Module):
+    """A fixed weight under a trained mask, as a linear layer or as the authors' convolution."""
+
+    def __init__(self, weight: torch.Tensor, scores: np.ndarray, method: str, *, conv: bool):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.scores = nn.Parameter(torch.from_numpy(scores))
+        self._method, self._conv = METHODS[method], conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, I) -> (N, O), or (N, I, 1, 1) -> (N, O, 1, 1)."""
+        weight = masked_weight(self.scores, self._method, self.weight)
+        if self._conv:
+            return nn.functional.conv2d(x, weight[:, :, None, None])
+        return nn.functional.linear(x, weight)
+
+
+def _sets(data: Dataset) -> tuple[ImageSet, ImageSet]:
+    return (
+        ImageSet(data.train_images, data.train_labels, data.mean, data.std),
+        ImageSet(data.test_images, data.test_labels, data.mean, data.std),
+    )
+
+
+class OneTaskForm:
+    """Trains one task after another by autograd, with a thread a core."""
+
+    def __init__(self, job: Job, conv: bool) -> None:
+        torch.set_num_threads(os.cpu_count() or 1)
+        self._job, self._conv = job, conv
+        self._train, self._test = _sets(load_dataset(job.config.data))
+        self._pixels = normalise(
+            torch.from_numpy(self._train.images), self._train.mean, self._train.std
+        )
+        self._labels = torch.from_numpy(self._train.labels).long()
+
+    def run(self, task_id: int, steps: int) -> tuple[float, float, int]:
+        """Seconds a step, accuracy after these steps, and peak bytes of the process."""
+        task, recipe = self._job.task(task_id), self._job.recipe
+        network, seed = self._job.network, self._job.config.seed
+        scores = initial_scores(network, METHODS[self._job.config.method], task_id, seed)
+        layers: list[nn.Module] = []
+        for weight, start in zip(fixed_weights(network, seed), scores, strict=True):
+            method = self._job.config.method
+            layers += [_MaskedLayer(weight, start, method, conv=self._conv), nn.ReLU()]
+        model = nn.Sequential(*layers[:-1])
+        optimizer = torch.optim.RMSprop(
+            model.parameters(), lr=recipe.learning_rate, alpha=recipe.smoothing
+        )
+        source = torch.arange(network.widths[0])
+        if task.source is not None:
+            source = torch.from_numpy(task.source.astype(np.int64))
+        order = task_batches([task], self._train, recipe, seed)
+        began = time.perf_counter()
+        for step in range(steps):
+            index = torch.from_numpy(next(order)[0].copy())
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
+            logits = self._logits(model, self._pixels[index][:, source])
+            loss = nn.functional.cross_entropy(logits, self._labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        seconds = (time.perf_counter() - began) / steps
+        images = torch.from_numpy(task.images(self._test.images))
+        with torch.no_grad():
+            logits = self._logits(model, normalise(images, self._test.mean, self._test.std))
+        right = (logits.argmax(1).numpy() == self._test.labels).mean()
+        return seconds, float(right), _peak_bytes()
+
+    def _logits(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        if self._conv:
+            logits: torch.Tensor = model(images[:, :, None, None]).flatten(1)
+            return logits
+        flat: torch.Tensor = model(images)
+        return flat
+
+
+class BlockForm:
+    """Our training actor in a process of its own, and the bare products of its steps."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._worker = TrainWorker(job, *_sets(load_dataset(job.config.data)), name="benchmark")
+
+    def run(self, first: int) -> tuple[float, list[float], int]:
+        """Seconds for one block of tasks, measured and packed; accuracies; peak bytes."""
+        ids = tuple(range(first, first + int(self._job.config.train.block)))
+        began = time.perf_counter()
+        trained = self._worker.run(TrainUnit("unit", ids, ids))
+        seconds = time.perf_counter() - began
+        return seconds, trained.tasks["accuracy"].to_pylist(), _peak_bytes()
+
+    def products(self, repeats: int) -> float:
+        """Seconds a step and task of the products alone: forward, weights, activations."""
+        block, n = int(self._job.config.train.block), self._job.config.train.batch_size
+        dtype = getattr(torch, self._job.config.train.dtype)
+        widths = self._job.network.widths
+        x = [torch.randn(block, width, n).to(dtype) for width in widths]
+        w = [
+            torch.randn(block, o, i).to(dtype)
+            for i, o in zip(widths, widths[1:], strict=False)
+        ]
+        flat_w, flat_d, shared = w[0].flatten(0, 1), x[1].flatten(0, 1), x[0][0]
+        for repeat in range(repeats + 3):
+            if repeat == 3:  # the first ones warm up
+                began = time.perf_counter()
+            torch.mm(flat_w, shared)
+            torch.mm(flat_d, shared.t())
+            for i in range(1, len(w)):
+                torch.bmm(w[i], x[i])
+                torch.bmm(x[i + 1], x[i].transpose(1, 2))
+                torch.bmm(w[i].transpose(1, 2), x[i + 1])
+        return (time.perf_counter() - began) / repeats / block
+
+
+_form: Any = None  # of a child process: made once by its initialiser, used by every call
+
+
+def _make(kind: type, *arguments: Any) -> None:
+    global _form  # noqa: PLW0603 - the pool offers no other way to keep state in a child
+    _form = kind(*arguments)
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    return getattr(_form, name)(*arguments)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _child(kind: type, *arguments: Any) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=_make, initargs=(kind, *arguments)
+    )
+
+
+def _interval(values: list[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Mean, and the 95 % interval about it."""
+    if len(values) < 2:
+        return None, None, None
+    mean = statistics.mean(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return mean, mean - half, mean + half
+
+
+def benchmark(job: Job, rounds: int, steps: int, full: bool) -> tuple[list[Result], dict[str, Any]]:
+    """Measure all forms in turns.
+
+    Args:
+        job: recipe, network and type of the products.
+        rounds: how often each form has its turn.
+        steps: of a turn of the one-task forms, whose time a step does not change.
+        full: train the one-task forms to the end, once a round, for their accuracy.
+    """
+    recipe, cores = job.recipe, os.cpu_count() or 1
+    block = int(job.config.train.block)
+    kinds = {"authors": _child(OneTaskForm, job, True), "plain": _child(OneTaskForm, job, False)}
+    ours = [_child(BlockForm, job) for _ in range(cores)]
+    seconds: dict[str, list[float]] = {"authors": [], "plain": [], "ours": []}
+    accuracies: dict[str, list[float]] = {"authors": [], "plain": [], "ours": []}
+    peaks: dict[str, int] = dict.fromkeys(seconds, 0)
+    shares: list[float] = []
+    for child in ours:  # compiles the kernels before anything is timed
+        child.submit(_call, "run", 0).result()
+    for turn in range(rounds):
+        for form, child in kinds.items():
+            num = recipe.steps if full else steps
+            a_step, accuracy, peak = child.submit(_call, "run", turn, num).result()
+            seconds[form].append(a_step * recipe.steps)
+            accuracies[form] += [accuracy] if full else []
+            peaks[form] = peak
+        bare = [c.submit(_call, "products", 50) for c in ours]
+        product = statistics.mean(b.result() for b in bare)
+        firsts = [(turn * cores + i) * block for i in range(cores)]
+        began = time.perf_counter()
+        found = [c.submit(_call, "run", f) for c, f in zip(ours, firsts, strict=True)]
+        results = [f.result() for f in found]
+        elapsed = time.perf_counter() - began
+        seconds["ours"].append(elapsed / (block * cores))
+        accuracies["ours"] += [a for r in results for a in r[1]]
+        peaks["ours"] = max(r[2] for r in results)
+        shares.append(product * recipe.steps * block / statistics.mean(r[0] for r in results))
+    for child in [*kinds.values(), *ours]:
+        child.shutdown()
+    return _results(job, seconds, accuracies, peaks, shares), {
+        form: [min(values), max(values)] for form, values in seconds.items()
+    }
+
+
+def _results(
+    job: Job,
+    seconds: dict[str, list[float]],
+    accuracies: dict[str, list[float]],
+    peaks: dict[str, int],
+    shares: list[float],
+) -> list[Result]:
+    def ratio(form: str, over: str) -> float:
+        pairs = zip(seconds[over], seconds[form], strict=True)
+        return statistics.median(other / own for other, own in pairs)
+
+    config = job.config
+    return [
+        Result(
+            form,
+            config.train.name,
+            config.train.dtype if form == "ours" else "float32",
+            config.network,
+            3600 / statistics.median(seconds[form]),
+            ratio(form, "authors"),
+            ratio(form, "plain"),
+            statistics.median(shares) if form == "ours" else None,
+            *_interval(accuracies[form]),
+            peaks[form],
+        )
+        for form in seconds
+    ]
+
+
+def _print(results: list[Result], ranges: dict[str, Any]) -> None:
+    print(f"{'form':8} {'tasks/h':>9} {'/authors':>9} {'/plain':>7} {'matrix':>7} "
+          f"{'accuracy (95 %)':>26} {'peak MB':>8}   seconds a task, range")
+    for r in results:
+        share = f"{r.matrix_rate_share:.0%}" if r.matrix_rate_share is not None else ""
+        accuracy = ""
+        if r.accuracy is not None:
+            accuracy = f"{r.accuracy:.4f} [{r.accuracy_low:.4f}, {r.accuracy_high:.4f}]"
+        low, high = ranges[r.form]
+        print(f"{r.form:8} {r.tasks_per_hour:9.0f} {r.ratio_authors:9.2f} {r.ratio_plain:7.2f} "
+              f"{share:>7} {accuracy:>26} {r.peak_bytes / 1e6:8.0f}   {low:.3f} to {high:.3f}")
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--recipe", default="paper")
+    parser.add_argument("--network", default="lenet_300_100")
+    parser.add_argument("--outputs", type=int, default=500)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100, help="of a turn of the one-task forms")
+    parser.add_argument("--full", action="store_true", help="one-task forms to the end")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    arguments = parser.parse_args()
+    data = load_dataset(arguments.data)
+    config: Config = compose_config(
+        [
+            f"data={arguments.data}",
+            f"train={arguments.recipe}",
+            f"network={arguments.network}",
+            f"outputs={arguments.outputs}",
+            f"train.dtype={arguments.dtype}",
+            "tasks=2500",
+        ]
+    )
+    probe = Job(config, data.side, data.num_classes)
+    resolved = resolve(
+        config,
+        num_weights=probe.network.num_weights,
+        has_bfloat16=has_bfloat16_matrices(),
+    )
+    job = Job(resolved, data.side, data.num_classes)
+    results, ranges = benchmark(job, arguments.rounds, arguments.steps, arguments.full)
+    if arguments.json:
+        for result in results:
+            print(json.dumps(asdict(result)))
+    else:
+        _print(results, ranges)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""bfloat16 inside Numba kernels, where NumPy has no such type: its bits as uint16.
+
+Both conversions are single instructions on bits, built for LLVM directly, since
+anything else keeps it from vectorising the loop they stand in. Floats pass through
+unchanged, so that one kernel serves every type.
+"""
+
+from typing import Any, no_type_check
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.extending import intrinsic
+from torch import Tensor
+
+_U32 = ir.IntType(32)
+
+
+@intrinsic
+@no_type_check  # Numba wants the function itself, not the wrapper that checks shapes in tests
+def real(typing_context: Any, value: Any) -> Any:
+    """Read a stored value: bfloat16 bits as float32, a float as itself."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(signature.args[0], numba.types.Float):
+            return args[0]
+        wide = builder.zext(args[0], _U32)
+        return builder.bitcast(builder.shl(wide, ir.Constant(_U32, 16)), ir.FloatType())
+
+    result = value if isinstance(value, numba.types.Float) else numba.types.float32
+    return result(value), generate
+
+
+@intrinsic
+@no_type_check
+def stored(typing_context: Any, value: Any, like: Any) -> Any:
+    """Round a float32 to nearest even bfloat16 bits where `like` is uint16; else keep it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(signature.args[1], numba.types.Float):
+            return args[0]
+        bits = builder.bitcast(args[0], _U32)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(_U32, 16)), ir.Constant(_U32, 1))
+        rounded = builder.add(bits, builder.add(odd, ir.Constant(_U32, 0x7FFF)))
+        return builder.trunc(builder.lshr(rounded, ir.Constant(_U32, 16)), ir.IntType(16))
+
+    result = value if isinstance(like, numba.types.Float) else numba.types.uint16
+    return result(value, like), generate
+
+
+@intrinsic
+@no_type_check
+def power_of_two(typing_context: Any, exponent: Any) -> Any:
+    """2**exponent as float32, for a whole int32 in [-126, 127]."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        biased = builder.add(args[0], ir.Constant(_U32, 127))
+        return builder.bitcast(builder.shl(biased, ir.Constant(_U32, 23)), ir.FloatType())
+
+    return numba.types.float32(numba.types.int32), generate
+
+
+def as_stored(tensor: Tensor) -> np.ndarray:
+    """View a contiguous CPU tensor as the array a kernel takes; bfloat16 as its bits.
+
+    Raises:
+        RuntimeError: the tensor is not contiguous, and a copy would lose what is written.
+    """
+    flat = tensor.view(-1)
+    if tensor.dtype == torch.bfloat16:
+        flat = flat.view(torch.int16)
+        return flat.numpy().view(np.uint16).reshape(tensor.shape)
+    return np.asarray(flat.numpy().reshape(tensor.shape))

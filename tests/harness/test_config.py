@@ -1,0 +1,189 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness.config import (
+    Config,
+    compose_command_line,
+    differences,
+    from_hydra,
+    from_yaml,
+    main_guard,
+    result_values,
+    run_directory,
+    run_name,
+    to_yaml,
+)
+from harness.errors import UserError
+from harness.plan import resolve
+
+
+def typed(*overrides):
+    """The configuration that a command line gives."""
+    return from_hydra(compose_command_line(overrides))
+
+
+def kept(*overrides):
+    """The same as a run keeps it: every auto resolved."""
+    return resolve(typed(*overrides), num_weights=266_200, has_bfloat16=False)
+
+
+def test_no_overrides_give_the_paper_s_recipe():
+    config = typed()
+    train = config.train
+    assert (train.name, train.steps, train.batch_size) == ("paper", 1000, 128)
+    assert (train.learning_rate, train.smoothing, train.decay) == (1e-4, 0.99, "none")
+    assert config.tasks == 32
+    assert differences(config, typed("tasks=32")) == []
+
+
+def test_a_configuration_composed_inside_is_the_schema_itself():
+    config = typed("evaluate.checkpoints=[2,3]", "network=mlp", "hidden=[5,6]")
+    assert type(config) is Config
+    assert type(config.hidden) is list
+    assert type(config.evaluate.checkpoints) is list
+
+
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("seed=1", "seed is 0 there, 1 here"),
+        ("tasks=33", "tasks is 32 there, 33 here"),
+        ("data=digits", "data is mnist5k there, digits here"),
+        ("outputs=400", "outputs is 500 there, 400 here"),
+        ("family=rotated", "family is permuted there, rotated here"),
+        ("train.learning_rate=1e-3", "train.learning_rate is 0.0001 there, 0.001 here"),
+        ("train.block=2", "train.block is 8 there, 2 here"),
+        ("train.dtype=bfloat16", "train.dtype is float32 there, bfloat16 here"),
+        ("evaluate.batches=null", "evaluate.batches is 4 there, None here"),
+        (
+            "evaluate.checkpoints=[10]",
+            "evaluate.checkpoints is [10, 25, 32] there, [10] here",
+        ),
+    ],
+)
+def test_differences_name_the_key_and_both_values(override, difference):
+    assert differences(kept(), typed(override)) == [difference]
+
+
+def test_differences_name_every_key():
+    found = differences(kept(), typed("seed=1", "train.steps=5"))
+    assert [line.split()[0] for line in found] == ["seed", "train.steps"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("executor=serial", "actors.train=1", "actors.evaluate=2", "actors.gpus=0.5"),
+        *("quiet=true", "run_dir=/elsewhere", "data_dir=/data", "download=false"),
+    ],
+)
+def test_keys_that_change_no_result_make_no_difference(override):
+    assert differences(kept(), typed(override)) == []
+    assert result_values(typed(override)) == result_values(typed())
+
+
+def test_auto_agrees_with_what_it_became():
+    assert differences(kept(), typed()) == []
+    assert differences(kept("train.block=3"), typed()) == []
+    assert differences(typed(), typed("train.block=3")) == ["train.block is auto there, 3 here"]
+
+
+def test_checkpoints_make_no_difference_by_their_order():
+    assert differences(kept("evaluate.checkpoints=[25,10,25]"), typed()) == []
+    again = typed("evaluate.checkpoints=[25,10,25]")
+    assert differences(kept("evaluate.checkpoints=[25,10,25]"), again) == []
+
+
+def test_every_leaf_that_is_not_free_changes_results():
+    keys = set(result_values(typed()))
+    assert {"tasks", "seed", "train.steps", "train.name", "evaluate.num_images"} <= keys
+    assert not {key for key in keys if key.startswith(("actors", "executor", "run_dir", "quiet"))}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("evaluate.checkpoints=[1,2]", "evaluate.tasks=null", "seed=12345678901234567890"),
+        ("network=mlp", "hidden=[20,30]", "train.learning_rate=1e-7", "run_dir='/a: b/#c'"),
+    ],
+)
+def test_a_configuration_comes_back_from_yaml_as_it_was(overrides, tmp_path):
+    config = kept(*overrides)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert from_yaml(path) == config
+
+
+def test_a_missing_file_is_no_configuration(tmp_path):
+    with pytest.raises(UserError, match=r"config\.yaml is not a run's configuration: .*No such"):
+        from_yaml(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((), "mnist5k-permuted-32"),
+        (("tasks=2500", "data=mnist", "family=rotated"), "mnist-rotated-2500"),
+        (("network=fc_1024_1024",), "mnist5k-permuted-32-fc_1024_1024"),
+        (("network=mlp", "hidden=[20,30]"), "mnist5k-permuted-32-mlp_20_30"),
+        (("seed=3",), "mnist5k-permuted-32-seed3"),
+        (("train.name=mine", "seed=1"), "mnist5k-permuted-32-mine-seed1"),
+    ],
+)
+def test_run_names_tell_apart_what_people_vary(overrides, name):
+    assert run_name(typed(*overrides)) == name
+
+
+def test_run_directory_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = typed()
+    assert run_directory(config) == tmp_path / "runs" / "mnist5k-permuted-32"
+    assert run_directory(replace(config, run_dir="x")) == tmp_path / "x"
+    assert run_directory(replace(config, run_dir="~/x")) == tmp_path / "home" / "x"
+    assert run_directory(replace(config, run_dir="/x")) == Path("/x")
+
+
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("-m", "seed=1,2")])
+def test_what_only_hydra_can_do_is_left_to_it(asked, monkeypatch):
+    assert compose_command_line(asked) is None
+    calls = []
+    monkeypatch.setattr("sys.argv", ["scale.py", *asked])
+    main_guard(lambda *given: calls.append(given))
+    assert calls == [()]
+
+
+def test_a_job_is_handed_what_was_composed(monkeypatch):
+    calls = []
+    monkeypatch.setattr("sys.argv", ["scale.py", "tasks=7"])
+    main_guard(lambda *given: calls.append(given))
+    assert [config.tasks for (config,) in calls] == [7]
+
+
+def test_an_error_of_several_lines_is_printed_as_one(monkeypatch, capsys):
+    def fail(_):
+        raise UserError("first\nsecond")
+
+    monkeypatch.setattr("sys.argv", ["scale.py"])
+    with pytest.raises(SystemExit, match="2"):
+        main_guard(fail)
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_faults_of_ours_keep_their_traceback(monkeypatch):
+    def fail(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sys.argv", ["scale.py"])
+    with pytest.raises(ZeroDivisionError):
+        main_guard(fail)
+
+
+def test_a_configuration_without_a_recipe_is_refused():
+    composed = OmegaConf.structured(Config())
+    with pytest.raises(UserError, match="missing mandatory value"):
+        from_hydra(composed)

@@ -1,0 +1,491 @@
+"""What goes wrong while a run is under way costs the work in flight, and nothing else.
+
+Whatever happens, a later start ends with the masks of a run that nothing disturbed, and
+trains no task again that was committed.
+"""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hydra import compose, initialize_config_module
+
+from harness.actors import TrainedUnit, TrainWorker
+from harness.config import Config, from_hydra
+from harness.driver import run
+from harness.errors import UserError
+from harness.executors import Outcome, RayExecutor
+from harness.plan import TrainUnit
+from harness.results import EVALUATIONS, TASKS, read_tables
+from harness.store import MaskStore
+
+SCRIPT = Path(__file__).parents[2] / "harness" / "scale.py"
+NUM_TASKS = 6
+SMALL = [
+    *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "tasks=6", "train.block=2"),
+    *("train.steps=20", "train.learning_rate=0.01", "train.smoothing=0.9"),
+    *("evaluate.batches=1", "evaluate.checkpoints=[2,6]"),
+]
+# Seconds of work, so that a signal finds a run at it.
+LONG = [
+    *SMALL, "tasks=40", "train.steps=400", "train.learning_rate=0.001",
+    "evaluate.checkpoints=[4,16,40]",
+]  # fmt: skip
+MEDIUM = [*LONG, "tasks=16", "evaluate.checkpoints=[4,16]"]
+
+
+def configure(run_dir: Path, options: list[str], *more: str) -> Config:
+    """The configuration that a command line gives."""
+    # A later value of a key wins, as on Hydra's command line it does not.
+    values = dict(option.split("=", 1) for option in (*options, "executor=serial", *more))
+    overrides = [f"{key}={value}" for key, value in values.items()]
+    with initialize_config_module("harness.conf", version_base="1.3"):
+        return from_hydra(compose("config", [*overrides, f"run_dir={run_dir}"]))
+
+
+def mask_bytes(run_dir: Path) -> bytes:
+    """All rows of the array `masks`."""
+    rows: bytes = zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...].tobytes()
+    return rows
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The visible files of a folder, by name."""
+    return {p.name: p.read_bytes() for p in folder.glob("*") if not p.name.startswith(".")}
+
+
+def committed(run_dir: Path) -> list[int]:
+    """The tasks that have a mask."""
+    ids: list[int] = read_tables(run_dir / "log", TASKS)["task_id"].to_pylist()
+    return sorted(ids)
+
+
+def evaluated(run_dir: Path) -> list[tuple[Any, ...]]:
+    """What evaluation found, apart from its timings."""
+    table = read_tables(run_dir / "evaluations", EVALUATIONS).drop(["seconds_per_inference"])
+    return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
+
+
+def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
+    assert mask_bytes(run_dir) == mask_bytes(undisturbed)
+    assert committed(run_dir) == committed(undisturbed)
+    assert evaluated(run_dir) == evaluated(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run of SMALL. Only to be read."""
+    run_dir = tmp_path_factory.mktemp("small")
+    assert run(configure(run_dir, SMALL)) == 0
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """An undisturbed run of LONG, only to be read, and the seconds a unit took."""
+    run_dir = tmp_path_factory.mktemp("long")
+    started = time.monotonic()
+    assert run(configure(run_dir, LONG)) == 0
+    return run_dir, (time.monotonic() - started) / len(files(run_dir / "log"))
+
+
+@pytest.fixture(scope="module")
+def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run of MEDIUM. Only to be read."""
+    run_dir = tmp_path_factory.mktemp("medium")
+    assert run(configure(run_dir, MEDIUM)) == 0
+    return run_dir
+
+
+# --- a driver in a process of its own -------------------------------------------------
+
+
+class Drivers:
+    """Starts drivers in their own processes, with a folder of their own for Ray's sessions."""
+
+    def __init__(self, ray_dir: Path) -> None:
+        self._ray_dir = ray_dir
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, run_dir: Path, options: list[str], output: Path) -> "subprocess.Popen[str]":
+        """Start the main job; what it says goes to a file."""
+        environment = os.environ | {"RAY_TMPDIR": str(self._ray_dir)}
+        environment.pop("RAY_ADDRESS", None)
+        config = dict(option.split("=", 1) for option in options)
+        command = [sys.executable, str(SCRIPT), f"run_dir={run_dir}"]
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [*command, *(f"{key}={value}" for key, value in config.items())],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+                start_new_session=True,  # a group of its own, as a shell gives
+            )
+        self._started.append(process)
+        return process
+
+    def left(self) -> list[int]:
+        """Processes that descend from our drivers, by what they inherited."""
+        mark = f"RAY_TMPDIR={self._ray_dir}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+            except OSError:  # it has ended, or is not ours
+                continue
+        return found
+
+    def wait_for_all_to_go(self) -> None:
+        """Fail if a process stays; one that Ray was just starting takes half a minute to see."""
+        wait_until(lambda: not self.left(), 90, "all processes of ended drivers are gone")
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever the test did."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+        for pid in self.left():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def drivers() -> Iterator[Drivers]:
+    # Not tmp_path: the paths of Ray's sockets may have 107 bytes at most.
+    ray_dir = Path(tempfile.mkdtemp(prefix="ray"))
+    found = Drivers(ray_dir)
+    yield found
+    found.end()
+    shutil.rmtree(ray_dir, ignore_errors=True)
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"after {seconds} s still not: {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
+    long: tuple[Path, float], tmp_path: Path, drivers: Drivers
+) -> None:
+    undisturbed, unit_seconds = long
+    moments = random.Random(20)
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    seen: dict[str, bytes] = {}
+
+    def num_new() -> int:
+        return len(files(run_dir / "log").keys() - seen.keys())
+
+    for executor in ("ray", "serial", "ray", "serial", "serial"):
+        process = drivers.start(run_dir, [*LONG, f"executor={executor}"], output)
+        wait_until(lambda: "; run directory" in output.read_text(), 60, "at work")
+        # Of Ray's actors, which take seconds to begin, at least one commit is awaited.
+        least = moments.randint(1 if executor == "ray" else 0, 2)
+        wait_until(lambda: num_new() >= least, 60, "commits")  # noqa: B023
+        time.sleep(moments.uniform(0, unit_seconds))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        found = files(run_dir / "log")
+        assert {name: found[name] for name in seen} == seen
+        seen = found
+        # The next start comes at once, while Ray's processes of the killed one may still live.
+    assert 0 < len(seen) < 20
+
+    assert run(configure(run_dir, LONG)) == 0
+    found = files(run_dir / "log")
+    assert {name: found[name] for name in seen} == seen
+    assert_same_end(run_dir, undisturbed)
+    leftovers = [p.name for p in run_dir.rglob("*.partial")]
+    assert leftovers == []
+    drivers.wait_for_all_to_go()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("executor", "sent", "to_group"),
+    [
+        ("serial", signal.SIGINT, True),
+        ("serial", signal.SIGTERM, False),
+        ("ray", signal.SIGINT, True),  # as Ctrl-C on a terminal: Ray's processes get it too
+        ("ray", signal.SIGTERM, False),
+    ],
+)
+def test_a_signal_stops_a_run_cleanly(
+    executor: str,
+    sent: signal.Signals,
+    to_group: bool,
+    medium: Path,
+    tmp_path: Path,
+    drivers: Drivers,
+) -> None:
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    process = drivers.start(run_dir, [*MEDIUM, f"executor={executor}"], output)
+    wait_until(lambda: files(run_dir / "log"), 60, "a commit")
+    assert process.poll() is None
+    (os.killpg if to_group else os.kill)(process.pid, sent)
+    assert process.wait(timeout=30) == 130
+
+    said, num_committed = output.read_text(), len(committed(run_dir))
+    assert 0 < num_committed < 16
+    assert f"stopped: {num_committed} of 16 tasks are committed in {run_dir}" in said
+    assert "type the same command again to go on" in said
+    for noise in ("Traceback", "KeyboardInterrupt", "received at time"):
+        assert noise not in said
+    drivers.wait_for_all_to_go()
+
+    before = files(run_dir / "log")
+    assert run(configure(run_dir, MEDIUM)) == 0
+    assert {name: files(run_dir / "log")[name] for name in before} == before
+    assert_same_end(run_dir, medium)
+
+
+# --- actors that die ------------------------------------------------------------------
+
+
+UNITS = [f"unit-{first:06d}" for first in range(0, 16, 2)]  # of MEDIUM
+
+
+class Assassin(RayExecutor):
+    """Kills the actor that trains one unit, while it does so, as often as it is told."""
+
+    victim, kills, killed = "unit-000002", 0, 0
+    collected: list[str]
+
+    def poll(self) -> list[Outcome]:
+        pool = self._pools["train"]
+        for actor, entry in list(pool.running.values()):
+            if entry.unit.name == self.victim and self.killed < min(entry.tries, self.kills):
+                self.killed += 1
+                pid = self._ray.get(actor.__ray_call__.remote(lambda worker: os.getpid()))
+                while self._ray.get(actor.progress.remote()) == 0:
+                    time.sleep(0.01)
+                os.kill(pid, signal.SIGKILL)
+        return super().poll()
+
+    def _collect(self, name: str, pool: Any, reference: Any) -> list[Outcome]:
+        self.collected.append(pool.running[reference][1].unit.name)
+        return super()._collect(name, pool, reference)
+
+
+@pytest.fixture
+def assassin(monkeypatch: pytest.MonkeyPatch) -> type[Assassin]:
+    class Hired(Assassin):
+        collected: list[str] = []  # noqa: RUF012
+
+    monkeypatch.setattr("harness.driver.RayExecutor", Hired)
+    return Hired
+
+
+def test_the_unit_of_a_killed_actor_is_done_again_and_nothing_else(
+    assassin: type[Assassin], medium: Path, tmp_path: Path, ray_session: ModuleType
+) -> None:
+    assassin.kills = 1
+    config = configure(tmp_path, MEDIUM, "executor=ray", "actors.train=2")
+    assert run(config) == 0
+    trained = [name for name in assassin.collected if name.startswith("unit-")]
+    assert sorted(trained) == sorted([*UNITS, "unit-000002"])
+    assert_same_end(tmp_path, medium)
+
+
+def test_a_unit_that_kills_every_actor_is_set_aside(
+    assassin: type[Assassin],
+    medium: Path,
+    tmp_path: Path,
+    ray_session: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assassin.kills = 3
+    config = configure(tmp_path, MEDIUM, "executor=ray", "actors.train=2")
+    assert run(config) == 1
+    trained = [name for name in assassin.collected if name.startswith("unit-")]
+    assert sorted(trained) == sorted([*UNITS, *["unit-000002"] * 2])
+    assert committed(tmp_path) == [i for i in range(16) if i not in (2, 3)]
+    said = capsys.readouterr().err.splitlines()
+    assert sum("trying unit-000002 again: ActorDiedError" in line for line in said) == 2
+    assert "failed three times: unit-000002 (tasks 2, 3): ActorDiedError" in said[-1]
+    assert max(map(len, said)) < 250  # Ray's own message is a page
+
+    assert run(configure(tmp_path, MEDIUM)) == 0
+    assert_same_end(tmp_path, medium)
+
+
+# --- units that fail ------------------------------------------------------------------
+
+
+def test_a_unit_that_fails_three_times_is_set_aside_and_named(
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried = []
+    train = TrainWorker.run
+
+    def fail_one(worker: TrainWorker, unit: TrainUnit) -> TrainedUnit:
+        tried.append(unit.name)
+        if unit.name == "unit-000002":
+            raise RuntimeError("a poisoned unit")
+        return train(worker, unit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainWorker, "run", fail_one)
+        assert run(configure(tmp_path, SMALL)) == 1
+    assert tried == ["unit-000000", *["unit-000002"] * 3, "unit-000004"]
+    assert committed(tmp_path) == [0, 1, 4, 5]
+    assert {row[0] for row in evaluated(tmp_path)} == {2}  # six masks there never were
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "failed three times: unit-000002 (tasks 2, 3): RuntimeError: a poisoned unit" in last
+
+    before = files(tmp_path / "log")
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert {name: files(tmp_path / "log")[name] for name in before} == before
+    assert_same_end(tmp_path, small)
+
+
+def test_a_unit_that_fails_once_or_twice_is_tried_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = {"unit-000000": 2, "unit-000004": 1}
+    train = TrainWorker.run
+
+    def stumble(worker: TrainWorker, unit: TrainUnit) -> TrainedUnit:
+        if failures.get(unit.name):
+            failures[unit.name] -= 1
+            raise RuntimeError("a passing trouble")
+        return train(worker, unit)
+
+    monkeypatch.setattr(TrainWorker, "run", stumble)
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert not any(failures.values())
+    assert_same_end(tmp_path, small)
+
+
+# --- disks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written_by", "good_writes"),
+    [
+        ("harness.store.write_durably", 1),  # the second chunk of masks
+        ("harness.results.write_durably", 0),  # the first file of the log
+        ("harness.results.write_durably", 3),  # an evaluation
+    ],
+)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_a_run_in_one_line_and_a_later_start_completes_it(
+    written_by: str,
+    good_writes: int,
+    code: int,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, name = written_by.rsplit(".", 1)
+    write = getattr(sys.modules[module], name)
+    calls = []
+
+    def fill_up(path: Path, data: bytes, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) > good_writes:
+            raise OSError(code, os.strerror(code), str(path))
+        write(path, data, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(written_by, fill_up)
+        with pytest.raises(UserError) as ended:
+            run(configure(tmp_path, SMALL))
+    message = str(ended.value)
+    assert len(message.splitlines()) == 1
+    assert str(tmp_path) in message
+    assert "has no room left" in message
+    assert "what is committed is kept" in message
+
+    before = files(tmp_path / "log") | files(tmp_path / "evaluations")
+    assert len(committed(tmp_path)) < NUM_TASKS
+    assert run(configure(tmp_path, SMALL)) == 0
+    after = files(tmp_path / "log") | files(tmp_path / "evaluations")
+    assert {name: after[name] for name in before} == before
+    assert_same_end(tmp_path, small)
+
+
+def flip_byte(run_dir: Path, task_id: int) -> None:
+    """Change one byte in the middle of a mask, as a bad disk would."""
+    root = zarr.open_group(run_dir / "masks.zarr", mode="r")
+    row_bytes = root.attrs["row_bytes"]
+    assert isinstance(row_bytes, int)
+    path = run_dir / "masks.zarr" / "masks" / "c" / "0" / "0"
+    chunk = np.fromfile(path, np.uint8)
+    chunk[task_id * row_bytes + row_bytes // 2] ^= 4
+    path.write_bytes(chunk.tobytes())
+
+
+def test_one_flipped_byte_costs_one_task_which_is_named_and_trained_again(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(configure(tmp_path, SMALL)) == 0
+    tasks = {row["task_id"]: row for row in read_tables(tmp_path / "log", TASKS).to_pylist()}
+    evaluations = files(tmp_path / "evaluations")
+    flip_byte(tmp_path, 3)
+    capsys.readouterr()
+
+    assert run(configure(tmp_path, SMALL)) == 0
+    said = capsys.readouterr().err
+    assert "damaged: masks.zarr/masks/c/0/0" in said
+    assert "training again: tasks 3\n" in said
+    assert_same_end(tmp_path, small)
+    again = {row["task_id"]: row for row in read_tables(tmp_path / "log", TASKS).to_pylist()}
+    assert again.keys() == tasks.keys()
+    assert [i for i in tasks if tasks[i] != again[i]] == [3]
+    assert again[3]["finished_at"] > tasks[3]["finished_at"]
+    assert again[3]["row_crc32c"] == tasks[3]["row_crc32c"]
+    assert files(tmp_path / "evaluations") == evaluations
+
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_mask_damaged_under_way_ends_the_run_and_the_next_start_mends_it(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = MaskStore.commit
+
+    def commit_on_a_bad_disk(store: MaskStore, unit: str, *content: Any) -> Any:
+        table = commit(store, unit, *content)
+        if unit == "unit-000002":
+            flip_byte(tmp_path, 1)
+        return table
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MaskStore, "commit", commit_on_a_bad_disk)
+        with pytest.raises(UserError, match="type the same command again to train it anew"):
+            run(configure(tmp_path, SMALL))
+    assert committed(tmp_path) == [0, 1, 2, 3]
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert_same_end(tmp_path, small)
+
+
+def test_a_lost_file_of_the_log_costs_its_tasks_alone(small: Path, tmp_path: Path) -> None:
+    assert run(configure(tmp_path, SMALL)) == 0
+    before = files(tmp_path / "log")
+    (tmp_path / "log" / "unit-000002.parquet").unlink()
+    assert run(configure(tmp_path, SMALL)) == 0
+    after = files(tmp_path / "log")
+    assert [name for name in before if after[name] != before[name]] == ["unit-000002.parquet"]
+    assert_same_end(tmp_path, small)

@@ -1,0 +1,115 @@
+import io
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from harness.results import EVALUATIONS, TASKS, write_table
+from harness.summary import print_summary, summarise
+
+
+def evaluations(*rows):
+    """Rows of the table; a row is what it says and, for the rest, ones."""
+    same = {
+        "num_tasks": 10,
+        "task_id": 0,
+        "algorithm": "one_shot",
+        "objective": "H",
+        "num_images": 1,
+        "num_batches": 4,
+        "task_accuracy": 1.0,
+        "accuracy_gg": 1.0,
+        "accuracy_gns": 1.0,
+        "accuracy_gnu": 1.0,
+        "seconds_per_inference": 1.0,
+        "num_gradients": 1,
+        "bits_read_fraction": 1.0,
+        "device": "cpu",
+    }
+    return pa.Table.from_pylist([same | row for row in rows], schema=EVALUATIONS)
+
+
+TABLE = evaluations(
+    {"num_tasks": 25, "task_accuracy": 0.5, "accuracy_gnu": 0.25, "num_batches": 3},
+    {"task_id": 0, "task_accuracy": 0.5, "accuracy_gg": 0.75, "seconds_per_inference": 0.001},
+    {"task_id": 9, "task_accuracy": 1.0, "accuracy_gg": 0.25, "seconds_per_inference": 0.003},
+    {"task_id": 9, "objective": "G", "accuracy_gns": 0.125},
+    {"algorithm": "max_logit", "objective": None, "task_accuracy": 0.125},
+)
+
+
+def test_summaries_are_means_over_tasks_and_sums_of_inferences():
+    rows = summarise(TABLE).to_pylist()
+    found = {(row["num_tasks"], row["algorithm"], row["objective"]): row for row in rows}
+    assert len(found) == len(rows) == 4
+    two = found[10, "one_shot", "H"]
+    assert two["task_accuracy_mean"] == 0.75
+    assert two["accuracy_gg_mean"] == 0.5
+    assert two["accuracy_gns_mean"] == two["accuracy_gnu_mean"] == 1.0
+    assert two["seconds_per_inference_mean"] == pytest.approx(0.002)
+    assert two["num_batches_sum"] == 8
+    assert found[10, "one_shot", "G"]["accuracy_gns_mean"] == 0.125
+    assert found[10, "max_logit", None]["task_accuracy_mean"] == 0.125
+    one = found[25, "one_shot", "H"]
+    assert (one["accuracy_gnu_mean"], one["num_batches_sum"]) == (0.25, 3)
+
+
+def test_summaries_are_in_order():
+    rows = summarise(TABLE).to_pylist()
+    assert [(row["num_tasks"], row["algorithm"], row["objective"]) for row in rows] == [
+        (10, "max_logit", None),
+        (10, "one_shot", "G"),
+        (10, "one_shot", "H"),
+        (25, "one_shot", "H"),
+    ]
+
+
+def test_nothing_evaluated_has_an_empty_summary():
+    assert summarise(EVALUATIONS.empty_table()).num_rows == 0
+
+
+def task(task_id, accuracy):
+    return {
+        "task_id": task_id,
+        "method": "threshold",
+        "accuracy": accuracy,
+        "loss": 0.5,
+        "steps": 3,
+        "train_seconds": 1.5,
+        "density": 0.5,
+        "mask_bytes": 128,
+        "row_crc32c": 7,
+        "worker": "serial",
+        "device": "cpu",
+        "finished_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+
+
+def printed(folder):
+    console = Console(file=io.StringIO(), width=110)
+    print_summary(console, folder)
+    return console.file.getvalue()
+
+
+def test_the_printed_summary_says_how_well_and_where(tmp_path):
+    for name in ("log", "evaluations"):
+        (tmp_path / name).mkdir()
+    rows = [task(0, 0.75), task(1, 0.25)]
+    write_table(pa.Table.from_pylist(rows, schema=TASKS), tmp_path / "log" / "unit.parquet")
+    write_table(TABLE, tmp_path / "evaluations" / "k.parquet")
+    text = printed(tmp_path)
+    assert "2 masks" in text
+    assert "mean 0.5000, lowest 0.2500; 1.50 s of" in text
+    [line] = [line for line in text.splitlines() if "one_shot H" in line and " 10 " in line]
+    numbers = [cell.strip() for cell in line.strip("│").split("│")]
+    assert numbers == ["10", "one_shot H", "8", "0.7500", "0.5000", "1.0000", "1.0000", "2.00"]
+    [line] = [line for line in text.splitlines() if "max_logit" in line]
+    assert "None" not in line
+    assert str(tmp_path) in text
+
+
+def test_a_run_without_masks_can_be_summarised(tmp_path):
+    text = printed(tmp_path)
+    assert "0 masks" in text
+    assert "nan" not in text
