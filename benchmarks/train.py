@@ -22,6 +22,7 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
 
@@ -31,7 +32,7 @@ from scipy import stats
 from torch import nn
 
 from harness.actors import Job, TrainWorker
-from harness.config import Config, compose_config
+from harness.config import compose_command_line, from_hydra
 from harness.datasets import Dataset, load_dataset
 from harness.plan import TrainUnit, resolve
 from harness.provenance import has_bfloat16_matrices
@@ -39,6 +40,25 @@ from supsup_core.data import ImageSet, normalise
 from supsup_core.methods import METHODS
 from supsup_core.networks import fixed_weights
 from supsup_core.training import initial_scores, masked_weight, task_batches
+
+FORMS = ("authors", "plain", "ours")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rounds gave of each form; seconds are those of one task.
+
+    Attributes:
+        seconds: a task, in each round.
+        accuracies: of the tasks trained to the end.
+        peaks: bytes of the largest process.
+        shares: of the matrix rate that ours reached, in each round.
+    """
+
+    seconds: dict[str, list[float]]
+    accuracies: dict[str, list[float]]
+    peaks: dict[str, int]
+    shares: list[float]
 
 
 @dataclass(frozen=True)
@@ -64,13 +84,13 @@ class _MaskedLayer(nn.Module):
 
     def __init__(self, weight: torch.Tensor, scores: np.ndarray, method: str, *, conv: bool):
         super().__init__()
-        self.register_buffer("weight", weight)
+        self._weight = weight
         self.scores = nn.Parameter(torch.from_numpy(scores))
         self._method, self._conv = METHODS[method], conv
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, I) -> (N, O), or (N, I, 1, 1) -> (N, O, 1, 1)."""
-        weight = masked_weight(self.scores, self._method, self.weight)
+        weight = masked_weight(self.scores, self._method, self._weight)
         if self._conv:
             return nn.functional.conv2d(x, weight[:, :, None, None])
         return nn.functional.linear(x, weight)
@@ -157,10 +177,7 @@ class BlockForm:
         dtype = getattr(torch, self._job.config.train.dtype)
         widths = self._job.network.widths
         x = [torch.randn(block, width, n).to(dtype) for width in widths]
-        w = [
-            torch.randn(block, o, i).to(dtype)
-            for i, o in zip(widths, widths[1:], strict=False)
-        ]
+        w = [torch.randn(block, o, i).to(dtype) for i, o in pairwise(widths)]
         flat_w, flat_d, shared = w[0].flatten(0, 1), x[1].flatten(0, 1), x[0][0]
         for repeat in range(repeats + 3):
             if repeat == 3:  # the first ones warm up
@@ -178,7 +195,7 @@ _form: Any = None  # of a child process: made once by its initialiser, used by e
 
 
 def _make(kind: type, *arguments: Any) -> None:
-    global _form  # noqa: PLW0603 - the pool offers no other way to keep state in a child
+    global _form  # the pool offers no other way to keep state in a child
     _form = kind(*arguments)
 
 
@@ -196,7 +213,7 @@ def _child(kind: type, *arguments: Any) -> ProcessPoolExecutor:
     )
 
 
-def _interval(values: list[float]) -> tuple[float, float, float] | tuple[None, None, None]:
+def _interval(values: list[float]) -> tuple[float | None, float | None, float | None]:
     """Mean, and the 95 % interval about it."""
     if len(values) < 2:
         return None, None, None
@@ -205,8 +222,8 @@ def _interval(values: list[float]) -> tuple[float, float, float] | tuple[None, N
     return mean, mean - half, mean + half
 
 
-def benchmark(job: Job, rounds: int, steps: int, full: bool) -> tuple[list[Result], dict[str, Any]]:
-    """Measure all forms in turns.
+def measure(job: Job, rounds: int, steps: int, full: bool) -> Measured:
+    """Let all forms take turns.
 
     Args:
         job: recipe, network and type of the products.
@@ -214,81 +231,76 @@ def benchmark(job: Job, rounds: int, steps: int, full: bool) -> tuple[list[Resul
         steps: of a turn of the one-task forms, whose time a step does not change.
         full: train the one-task forms to the end, once a round, for their accuracy.
     """
-    recipe, cores = job.recipe, os.cpu_count() or 1
-    block = int(job.config.train.block)
-    kinds = {"authors": _child(OneTaskForm, job, True), "plain": _child(OneTaskForm, job, False)}
+    recipe, cores, block = job.recipe, os.cpu_count() or 1, int(job.config.train.block)
+    one_task = {"authors": _child(OneTaskForm, job, True), "plain": _child(OneTaskForm, job, False)}
     ours = [_child(BlockForm, job) for _ in range(cores)]
-    seconds: dict[str, list[float]] = {"authors": [], "plain": [], "ours": []}
-    accuracies: dict[str, list[float]] = {"authors": [], "plain": [], "ours": []}
-    peaks: dict[str, int] = dict.fromkeys(seconds, 0)
-    shares: list[float] = []
+    got = Measured(
+        {form: [] for form in FORMS}, {form: [] for form in FORMS}, dict.fromkeys(FORMS, 0), []
+    )
     for child in ours:  # compiles the kernels before anything is timed
         child.submit(_call, "run", 0).result()
     for turn in range(rounds):
-        for form, child in kinds.items():
+        for form, child in one_task.items():
             num = recipe.steps if full else steps
-            a_step, accuracy, peak = child.submit(_call, "run", turn, num).result()
-            seconds[form].append(a_step * recipe.steps)
-            accuracies[form] += [accuracy] if full else []
-            peaks[form] = peak
-        bare = [c.submit(_call, "products", 50) for c in ours]
-        product = statistics.mean(b.result() for b in bare)
-        firsts = [(turn * cores + i) * block for i in range(cores)]
+            a_step, accuracy, got.peaks[form] = child.submit(_call, "run", turn, num).result()
+            got.seconds[form].append(a_step * recipe.steps)
+            got.accuracies[form].extend([accuracy] if full else [])
+        bare = [child.submit(_call, "products", 50) for child in ours]
+        products = statistics.mean(b.result() for b in bare) * recipe.steps * block
         began = time.perf_counter()
-        found = [c.submit(_call, "run", f) for c, f in zip(ours, firsts, strict=True)]
-        results = [f.result() for f in found]
-        elapsed = time.perf_counter() - began
-        seconds["ours"].append(elapsed / (block * cores))
-        accuracies["ours"] += [a for r in results for a in r[1]]
-        peaks["ours"] = max(r[2] for r in results)
-        shares.append(product * recipe.steps * block / statistics.mean(r[0] for r in results))
-    for child in [*kinds.values(), *ours]:
+        calls = [
+            child.submit(_call, "run", (turn * cores + i) * block) for i, child in enumerate(ours)
+        ]
+        results = [call.result() for call in calls]
+        got.seconds["ours"].append((time.perf_counter() - began) / (block * cores))
+        got.accuracies["ours"].extend(a for result in results for a in result[1])
+        got.peaks["ours"] = max(result[2] for result in results)
+        got.shares.append(products / statistics.mean(result[0] for result in results))
+    for child in [*one_task.values(), *ours]:
         child.shutdown()
-    return _results(job, seconds, accuracies, peaks, shares), {
-        form: [min(values), max(values)] for form, values in seconds.items()
-    }
+    return got
 
 
-def _results(
-    job: Job,
-    seconds: dict[str, list[float]],
-    accuracies: dict[str, list[float]],
-    peaks: dict[str, int],
-    shares: list[float],
-) -> list[Result]:
+def results(job: Job, got: Measured) -> list[Result]:
+    """Medians and ratios; a ratio is taken within each round."""
+
     def ratio(form: str, over: str) -> float:
-        pairs = zip(seconds[over], seconds[form], strict=True)
+        pairs = zip(got.seconds[over], got.seconds[form], strict=True)
         return statistics.median(other / own for other, own in pairs)
 
-    config = job.config
+    train = job.config.train
     return [
         Result(
             form,
-            config.train.name,
-            config.train.dtype if form == "ours" else "float32",
-            config.network,
-            3600 / statistics.median(seconds[form]),
+            train.name,
+            train.dtype if form == "ours" else "float32",
+            job.config.network,
+            3600 / statistics.median(got.seconds[form]),
             ratio(form, "authors"),
             ratio(form, "plain"),
-            statistics.median(shares) if form == "ours" else None,
-            *_interval(accuracies[form]),
-            peaks[form],
+            statistics.median(got.shares) if form == "ours" else None,
+            *_interval(got.accuracies[form]),
+            got.peaks[form],
         )
-        for form in seconds
+        for form in FORMS
     ]
 
 
-def _print(results: list[Result], ranges: dict[str, Any]) -> None:
-    print(f"{'form':8} {'tasks/h':>9} {'/authors':>9} {'/plain':>7} {'matrix':>7} "
-          f"{'accuracy (95 %)':>26} {'peak MB':>8}   seconds a task, range")
-    for r in results:
+def _print(found: list[Result], seconds: dict[str, list[float]]) -> None:
+    print(
+        f"{'form':8} {'tasks/h':>9} {'/authors':>9} {'/plain':>7} {'matrix':>7} "
+        f"{'accuracy (95 %)':>26} {'peak MB':>8}   seconds a task, range"
+    )
+    for r in found:
         share = f"{r.matrix_rate_share:.0%}" if r.matrix_rate_share is not None else ""
         accuracy = ""
         if r.accuracy is not None:
             accuracy = f"{r.accuracy:.4f} [{r.accuracy_low:.4f}, {r.accuracy_high:.4f}]"
-        low, high = ranges[r.form]
-        print(f"{r.form:8} {r.tasks_per_hour:9.0f} {r.ratio_authors:9.2f} {r.ratio_plain:7.2f} "
-              f"{share:>7} {accuracy:>26} {r.peak_bytes / 1e6:8.0f}   {low:.3f} to {high:.3f}")
+        low, high = min(seconds[r.form]), max(seconds[r.form])
+        print(
+            f"{r.form:8} {r.tasks_per_hour:9.0f} {r.ratio_authors:9.2f} {r.ratio_plain:7.2f} "
+            f"{share:>7} {accuracy:>26} {r.peak_bytes / 1e6:8.0f}   {low:.3f} to {high:.3f}"
+        )
 
 
 def main() -> None:
@@ -305,7 +317,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
     data = load_dataset(arguments.data)
-    config: Config = compose_config(
+    composed = compose_command_line(
         [
             f"data={arguments.data}",
             f"train={arguments.recipe}",
@@ -315,6 +327,8 @@ def main() -> None:
             "tasks=2500",
         ]
     )
+    assert composed is not None
+    config = from_hydra(composed)
     probe = Job(config, data.side, data.num_classes)
     resolved = resolve(
         config,
@@ -322,12 +336,13 @@ def main() -> None:
         has_bfloat16=has_bfloat16_matrices(),
     )
     job = Job(resolved, data.side, data.num_classes)
-    results, ranges = benchmark(job, arguments.rounds, arguments.steps, arguments.full)
+    got = measure(job, arguments.rounds, arguments.steps, arguments.full)
+    found = results(job, got)
     if arguments.json:
-        for result in results:
+        for result in found:
             print(json.dumps(asdict(result)))
     else:
-        _print(results, ranges)
+        _print(found, got.seconds)
 
 
 if __name__ == "__main__":

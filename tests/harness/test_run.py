@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import zarr
 from hydra import compose, initialize_config_module
@@ -33,8 +34,8 @@ def configure(run_dir: Path, *overrides: str) -> Config:
 
 def mask_bytes(run_dir: Path) -> bytes:
     """All rows of the array `masks`."""
-    rows: bytes = zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...].tobytes()
-    return rows
+    rows = zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...]
+    return np.asarray(rows).tobytes()
 
 
 def observations(run_dir: Path) -> list[dict[str, Any]]:
