@@ -32,7 +32,7 @@ from scipy import stats
 from torch import nn
 
 from harness.actors import Job, TrainWorker
-from harness.config import compose_command_line, from_hydra
+from harness.commandline import compose_command_line, from_hydra
 from harness.datasets import Dataset, load_dataset
 from harness.plan import TrainUnit, resolve
 from harness.provenance import has_bfloat16_matrices

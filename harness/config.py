@@ -1,28 +1,17 @@
 """The configuration: its schema, its checks, and what of it decides a run's results.
 
-The only module that reads Hydra. It converts once, at the door, from what was
-typed to plain dataclasses; everything further in takes those.
+Plain dataclasses, made once at the door by harness/commandline.py and passed inward.
 """
 
 import difflib
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.datasets import DATASETS
@@ -34,7 +23,6 @@ from supsup_core.objectives import OBJECTIVES
 from supsup_core.tasks import FAMILIES
 from supsup_core.training import DECAYS
 
-CONFIG_MODULE = "harness.conf"
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16")
 EXECUTORS = ("ray", "serial")
@@ -132,130 +120,20 @@ class Config:
 # What may differ between a run and its continuation without changing a result.
 _FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
 
-ConfigStore.instance().store(name="schema", node=Config)
 
-
-def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
-    """Compose what was typed, refusing what Hydra would answer with a page of its own.
-
-    Returns:
-        The configuration to run; None where Hydra is asked for something else: to
-        print, to sweep, or to read its files elsewhere.
-
-    Raises:
-        UserError: an unknown key or recipe, or a value of another type.
-    """
-    parsed, unknown = get_args_parser().parse_known_args(list(arguments))
-    if unknown:
-        raise UserError(f"options must be key=value or those of --hydra-help, got {unknown[0]}")
-    if parsed.multirun or parsed.config_dir or parsed.config_path or parsed.config_name:
-        return None  # a sweep's values are not yet single ones
-    try:
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            composed = compose("config", overrides=parsed.overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error)) from error
-    except ValueError as error:  # "=3", "train=3"
-        typed = " ".join(parsed.overrides)
-        raise UserError(
-            f"options must be key=value, and train the name of a recipe, got {typed}: "
-            "--cfg job lists all keys"
-        ) from error
-    asked = (parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)
-    return None if any(asked) or parsed.experimental_rerun else composed
-
-
-def _explain(error: Exception) -> str:
-    """Say in one line what Hydra says in several."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, MissingConfigException) and cause.options:
-        group, _, name = str(cause.missing_cfg_file).rpartition("/")
-        return _must_be_one_of(group, name, cause.options)
-    if isinstance(cause, OverrideParseException):
-        return (
-            f"options must be key=value, got {cause.override!r}: --cfg job lists all keys; "
-            "a value with special characters needs quotes inside quotes, \"key='value'\""
-        )
-    key = getattr(cause, "full_key", None)
-    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _unknown_key(str(key))
-    if key and isinstance(cause, ValidationError):
-        key, value = str(key).partition("[")[0], getattr(cause, "value", None)
-        got = "null" if value is None else repr(value)
-        return f"{key} must be {_expected(key)}, got {got}: --cfg job shows its default"
-    first = str(cause).strip().splitlines()[0]
-    return f"{key}: {first}" if key else f"{first} (--cfg job lists all keys)"
-
-
-def _unknown_key(key: str) -> str:
-    groups = [entry.name for entry in fields(Config) if is_dataclass(entry.type)]
-    near = difflib.get_close_matches(key, [*_keys(Config()), *groups], n=1)
-    hint = f"did you mean {near[0]}?" if near else "--cfg job lists all keys"
-    return f"unknown key {key}: {hint}"
-
-
-_KINDS: dict[Any, str] = {
-    int: "a whole number",
-    int | None: "a whole number or null",
-    int | str: "a whole number or auto",
-    float: "a number",
-    bool: "true or false",
-    list[int] | None: "a list of whole numbers such as [300,100]",
-    list[str]: "a list of names such as [H,G]",
-}
-
-
-def _expected(key: str) -> str:
-    """What values a key of the schema takes."""
-    kind: Any = Config
-    for part in key.split("."):
-        kind = {entry.name: entry.type for entry in fields(kind)}.get(part)
-        if not is_dataclass(kind):
-            return _KINDS.get(kind, "a text")
-    return f"set key by key, such as {key}.{fields(kind)[0].name}=..."
-
-
-def _keys(config: Any, prefix: str = "") -> list[str]:
+def keys(config: Any, prefix: str = "") -> list[str]:
     """Every leaf's dotted name."""
-    keys = []
+    found = []
     for entry in fields(config):
         value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
-        keys += _keys(value, f"{name}.") if is_dataclass(value) else [name]
-    return keys
+        found += keys(value, f"{name}.") if is_dataclass(value) else [name]
+    return found
 
 
 def _leaf(config: Any, key: str) -> Any:
     for part in key.split("."):
         config = getattr(config, part)
     return config
-
-
-def from_hydra(composed: DictConfig) -> Config:
-    """Convert what Hydra composed and check every value.
-
-    Raises:
-        UserError: a value that no run can have.
-    """
-    try:
-        config = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:  # a value taken away, or an interpolation
-        raise UserError(_explain(error)) from error
-    assert isinstance(config, Config)
-    _refuse_added_keys(config)
-    check(config)
-    return config
-
-
-def _refuse_added_keys(config: Any, prefix: str = "") -> None:
-    """Refuse +key=value, which would be accepted and then do nothing."""
-    known = {entry.name for entry in fields(config)}
-    for name, value in vars(config).items():
-        if name not in known:
-            raise UserError(_unknown_key(f"{prefix}{name}"))
-        if is_dataclass(value):
-            _refuse_added_keys(value, f"{prefix}{name}.")
 
 
 def check(config: Config) -> None:
@@ -326,10 +204,11 @@ def _at_least(key: str, value: Any, least: int, instead: str | None = None) -> N
 
 def _one_of(key: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
-        raise UserError(_must_be_one_of(key, value, known))
+        raise UserError(must_be_one_of(key, value, known))
 
 
-def _must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
+def must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
+    """Say what a key may be, what came, and the name that was probably meant."""
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f": did you mean {key}={near[0]}?" if near else f": for example {key}={known[0]}"
     return f"{key} must be one of {', '.join(known)}, got {value!r}{hint}"
@@ -400,7 +279,7 @@ def differences(stored: Config, wanted: Config) -> list[str]:
 
 def result_values(config: Config) -> dict[str, Any]:
     """What of a configuration changes a result, by dotted key."""
-    found = {key: _leaf(config, key) for key in _keys(config)}
+    found = {key: _leaf(config, key) for key in keys(config)}
     checkpoints = config.evaluate.checkpoints
     if isinstance(checkpoints, list):  # kept sorted, however they were typed
         found["evaluate.checkpoints"] = sorted(set(checkpoints))
@@ -429,18 +308,3 @@ def from_yaml(path: Path) -> Config:
             f"{path} is not a run's configuration: {reason}: put it back, or choose another run_dir"
         ) from error
     return config
-
-
-def main_guard(job: Any) -> None:
-    """Run a job's command line: user errors are one line on stderr and exit code 2.
-
-    Args:
-        job: decorated by hydra.main. Given a configuration, it runs without Hydra, which
-            would put a traceback around a user error and leave a log of its own.
-    """
-    try:
-        composed = compose_command_line(sys.argv[1:])
-        job() if composed is None else job(composed)
-    except UserError as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-        sys.exit(2)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.actors import EvaluateWorker, TrainWorker
+from harness.commandline import STOPPED
 from harness.config import Config, run_directory
 from harness.datasets import Dataset, load_dataset
 from harness.display import Display, make_console, make_display
@@ -32,7 +33,7 @@ logger = logging.getLogger("harness")
 
 TRAIN, EVALUATE = "train", "evaluate"  # the pools
 TRAINING = "training"  # the bar
-DONE, FAILED, STOPPED = 0, 1, 130  # exit codes; 130 is what a shell gives Ctrl-C
+DONE, FAILED = 0, 1  # exit codes
 
 
 def run(config: Config) -> int:

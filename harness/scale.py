@@ -10,7 +10,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness.config import from_hydra, main_guard
+from harness.commandline import from_hydra, main_guard
 from harness.driver import run
 
 

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_module
 
 from harness.actors import EvaluateWorker, Job, TrainedUnit, TrainWorker
-from harness.config import from_hydra
+from harness.commandline import from_hydra
 from harness.datasets import Dataset, load_dataset
 from harness.plan import EvaluationUnit, TrainUnit, evaluation_units
 from supsup_core.data import ImageSet, normalise

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import scale
-from harness.config import main_guard
+from harness.commandline import main_guard
 from harness.lock import run_lock
 
 SCALE = Path(scale.__file__)

@@ -4,13 +4,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from harness.commandline import compose_command_line, from_hydra, main_guard
 from harness.config import (
     Config,
-    compose_command_line,
     differences,
-    from_hydra,
     from_yaml,
-    main_guard,
     result_values,
     run_directory,
     run_name,

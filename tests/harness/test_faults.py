@@ -24,7 +24,8 @@ import zarr
 from hydra import compose, initialize_config_module
 
 from harness.actors import TrainedUnit, TrainWorker
-from harness.config import Config, from_hydra
+from harness.commandline import from_hydra
+from harness.config import Config
 from harness.driver import run
 from harness.errors import UserError
 from harness.executors import Outcome, RayExecutor

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from hydra import compose, initialize_config_module
 
-from harness.config import from_hydra
+from harness.commandline import from_hydra
 from harness.datasets import load_dataset
 from harness.driver import run
 from harness.results import TASKS, read_tables

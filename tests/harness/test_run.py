@@ -11,7 +11,8 @@ import pytest
 import zarr
 from hydra import compose, initialize_config_module
 
-from harness.config import AUTO, Config, from_hydra, from_yaml, result_values
+from harness.commandline import from_hydra
+from harness.config import AUTO, Config, from_yaml, result_values
 from harness.driver import Driver, run
 from harness.errors import UserError
 from harness.lock import run_lock
