@@ -1,16 +1,9 @@
 """Train the masks of a block of tasks at once, and of one task plainly.
 
-The block works on sign masks: weights are +-c, so with m = mask * sign and ReLU
-the logits are C m_L relu(... m_1 x) with C the product of the layers' constants.
-Every product is then one of numbers 0, +1 and -1, exact in bfloat16. Activations
-are feature-major, (B, units, N).
+`train_task` is what a textbook would write; `train_block` does the same for many tasks
+by the pass forward and back of supsup_core/block.py, and is held to it by tests.
 
-Tasks that see the same images share each batch. If they are permutations, the
-permutation moves from the images to the columns of the first layer, whose
-products for the whole block become a single one.
-
-Shape letters: B tasks of the block, N images of a batch, P pixels, O and I as in
-a layer, S outputs.
+Shape letters: B tasks of the block, N images of a batch, O and I as in a layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from supsup_core.block import BlockInputs, backpropagate, layer_form
 from supsup_core.data import ImageSet, batches, normalise
-from supsup_core.kernels.cross_entropy import logit_gradient_for
-from supsup_core.kernels.rmsprop import rmsprop_step_for
 from supsup_core.methods import Method
 from supsup_core.networks import Network, fixed_signs, fixed_weights, forward
 from supsup_core.streams import Role, stream
@@ -173,102 +165,6 @@ def train_task(
     return [s.detach() for s in scores]
 
 
-class _Inputs:
-    """The images of a step as the block's first layer reads them, and their labels.
-
-    `columns`: for permutations, each task's columns of the first layer in the
-    order of the pixels (its inverse permutation); None where the images are gathered.
-    """
-
-    def __init__(
-        self, tasks: Sequence[Task], data: ImageSet, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self._data, self._dtype = data, dtype
-        self._images = torch.from_numpy(data.images).to(device)
-        self._labels = torch.from_numpy(data.labels).to(device).long()
-        sources = [task.source for task in tasks]
-        self._shared = all(task.classes is None for task in tasks)
-        self.columns: np.ndarray | None = None
-        self._sources: Tensor | None = None
-        if all(task.is_permutation for task in tasks) and self._shared:
-            self.columns = np.argsort(np.stack([s for s in sources if s is not None]), axis=1)
-        elif all(s is not None for s in sources):
-            stacked = np.stack([s for s in sources if s is not None]).astype(np.int64)
-            self._sources = torch.from_numpy(stacked).to(device)
-        black = normalise(torch.zeros(1, dtype=torch.uint8), data.mean, data.std)
-        self._background = black.to(device, dtype)
-
-    def at(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
-        """Images (P, N) shared by all tasks, or (B, P, N); labels (B, N)."""
-        if not self._shared:
-            picked = torch.tensor(index, device=self._images.device)
-            return self._normal(self._images[picked]), self._labels[picked]
-        picked = torch.tensor(index[0], device=self._images.device)
-        labels = self._labels[picked].expand(len(index), -1)
-        images = self._normal(self._images[picked])
-        if self._sources is None:
-            return images, labels
-        padded = torch.cat([images, self._background.expand(1, images.shape[1])])
-        return padded[self._sources], labels
-
-    def _normal(self, pixels: Tensor) -> Tensor:
-        normal = normalise(pixels, self._data.mean, self._data.std)
-        return normal.transpose(-1, -2).to(self._dtype, memory_format=torch.contiguous_format)
-
-
-def _product(masked: Float[Tensor, "B O I"], x: Tensor) -> Float[Tensor, "B O N"]:
-    """Masked @ x; one single product where x (I, N) is shared by the block."""
-    if x.dim() == 2:
-        return (masked.flatten(0, 1) @ x).view(*masked.shape[:2], -1)
-    return torch.bmm(masked, x)
-
-
-def _weight_gradient(delta: Float[Tensor, "B O N"], x: Tensor) -> Float[Tensor, "B O I"]:
-    """Delta @ x^T, summed over images; one single product where x (I, N) is shared."""
-    if x.dim() == 2:
-        return (delta.flatten(0, 1) @ x.t()).view(*delta.shape[:2], -1)
-    return torch.bmm(delta, x.transpose(1, 2))
-
-
-def sign_mask_gradients(
-    masked: Sequence[Float[Tensor, "B _ _"]],
-    x: Tensor,
-    labels: Integer[Tensor, "B N"],
-    scale: float,
-) -> list[Float[Tensor, "B _ _"]]:
-    """Gradients of the mean cross-entropy in the masked signs, written out by hand.
-
-    Args:
-        masked: sign * mask of each layer.
-        x: (I, N) shared by the block, or (B, I, N).
-        labels: the class of every image.
-        scale: C, the product of the layers' constants.
-
-    Returns:
-        d loss_b / d masked, for each layer.
-    """
-    activations = [x]
-    for i, layer in enumerate(masked):
-        z = _product(layer, activations[-1])
-        if i < len(masked) - 1:
-            activations.append(z.relu_())
-    delta = logit_gradient_for(z.dtype, z.device)(z, labels, scale)
-    gradients: list[Tensor] = []
-    for i in reversed(range(len(masked))):
-        gradients.append(_weight_gradient(delta, activations[i]))
-        if i:
-            delta = torch.bmm(masked[i].transpose(1, 2), delta)
-            delta = torch.ops.aten.threshold_backward(delta, activations[i], 0)  # ReLU's
-    return gradients[::-1]
-
-
-def _reorder(values: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
-    """Put the last axis of each task's values (B, O, I) in the order of its columns (B, I)."""
-    if columns is None:
-        return values
-    return np.take_along_axis(values, columns[:, None, :], axis=2)
-
-
 def train_block(
     network: Network,
     method: Method,
@@ -303,33 +199,25 @@ def train_block(
         bool (B, O, I) for each layer, on the CPU.
     """
     device = device or torch.device("cpu")
-    inputs = _Inputs(tasks, data, dtype, device)
-    accurate = torch.promote_types(dtype, torch.float32)
-    step_fused = rmsprop_step_for(method, device)
-    scale = prod(layer.constant for layer in network.layers)
-
+    inputs = BlockInputs(tasks, data, dtype, device)
+    form = layer_form(method, device)
     starts = [initial_scores(network, method, task.task_id, seed) for task in tasks]
-    scores, squares, signs, masked = [], [], [], []
+    layers = []
     for i, layer in enumerate(network.layers):
-        columns = inputs.columns if i == 0 else None
-        start = _reorder(np.stack([s[i] for s in starts]), columns)
-        sign = np.broadcast_to(fixed_signs(layer, seed, i), start.shape)
-        scores.append(torch.from_numpy(start).to(device, accurate))
-        squares.append(torch.zeros_like(scores[-1]))
-        signs.append(torch.from_numpy(_reorder(sign, columns).copy()).to(device, dtype))
-        masked.append(signs[-1] * method.mask(scores[-1]))
+        scores = np.stack([start[i] for start in starts])
+        signs = np.broadcast_to(fixed_signs(layer, seed, i), scores.shape)
+        if i == 0:
+            scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
+        layers.append(form(scores, signs, method, recipe.smoothing, dtype, device))
 
-    for step, index in zip(
-        range(recipe.steps), task_batches(tasks, data, recipe, seed), strict=False
-    ):
-        x, labels = inputs.at(index)
-        gradients = sign_mask_gradients(masked, x, labels, scale)
+    scale = prod(layer.constant for layer in network.layers)
+    order = task_batches(tasks, data, recipe, seed)
+    for step in range(recipe.steps):
+        x, labels = inputs.at(next(order))
         rate = recipe.learning_rate_at(step)
-        for layer_state in zip(scores, squares, gradients, signs, masked, strict=True):
-            step_fused(*layer_state, rate, recipe.smoothing)
+        for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
+            layers[i].learn(delta, received, rate)
         if on_step is not None:
             on_step(step + 1)
-
-    back = None if inputs.columns is None else np.argsort(inputs.columns, axis=1)
-    masks = [method.mask(s).cpu().numpy() for s in scores]
-    return [_reorder(mask, back if i == 0 else None) for i, mask in enumerate(masks)]
+    masks = [layer.masks() for layer in layers]
+    return [inputs.from_columns(masks[0]), *masks[1:]]

@@ -1,7 +1,7 @@
 """bfloat16 inside Numba kernels, where NumPy has no such type: its bits as uint16.
 
-Both conversions are single instructions on bits, built for LLVM directly, since
-anything else keeps it from vectorising the loop they stand in. Floats pass through
+These are a few instructions on bits, built for LLVM directly, since anything else
+keeps it from vectorising the loop they stand in. Floats pass through
 unchanged, so that one kernel serves every type.
 """
 
@@ -47,6 +47,22 @@ def stored(typing_context: Any, value: Any, like: Any) -> Any:
 
     result = value if isinstance(like, numba.types.Float) else numba.types.uint16
     return result(value, like), generate
+
+
+@intrinsic
+@no_type_check
+def sign_of(typing_context: Any, value: Any) -> Any:
+    """+1 or -1 by the sign bit, which a zero has too; in the value's type."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        double = signature.args[0] == numba.types.float64
+        width, one = (64, 0x3FF0000000000000) if double else (32, 0x3F800000)
+        kind = ir.IntType(width)
+        sign = builder.and_(builder.bitcast(args[0], kind), ir.Constant(kind, 1 << (width - 1)))
+        bits = builder.or_(sign, ir.Constant(kind, one))
+        return builder.bitcast(bits, ir.DoubleType() if double else ir.FloatType())
+
+    return value(value), generate
 
 
 @intrinsic

@@ -67,7 +67,7 @@ def test_units_miss_what_is_not_committed_in_blocks_that_never_change(num_tasks,
 @pytest.mark.parametrize(
     ("num_tasks", "num_weights", "block"),
     [
-        (2500, LENET_WEIGHTS, 11),
+        (2500, LENET_WEIGHTS, 8),
         (32, LENET_WEIGHTS, 8),  # four blocks at least
         (5, LENET_WEIGHTS, 2),
         (1, LENET_WEIGHTS, 1),

@@ -6,6 +6,13 @@ import pytest
 import torch
 
 from supsup_core import training
+from supsup_core.block import (
+    BlockLayer,
+    FusedBlockLayer,
+    backpropagate,
+    layer_form,
+    sign_mask_gradients,
+)
 from supsup_core.data import normalise
 from supsup_core.masks import MaskLayout
 from supsup_core.methods import Threshold
@@ -15,7 +22,6 @@ from supsup_core.training import (
     Recipe,
     initial_scores,
     masked_weight,
-    sign_mask_gradients,
     task_batches,
     train_block,
     train_task,
@@ -129,6 +135,32 @@ def test_block_trains_the_masks_of_another_rule_too(tiny, few_images):
             assert np.array_equal(mask[b], (score >= 0.05).numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fused_layers_train_what_plain_ones_train(tiny, few_images, family, dtype, monkeypatch):
+    """The form for any device, run here on the CPU, beside the one for the CPU."""
+    tasks = make_tasks(family)
+    forms = iter((FusedBlockLayer, BlockLayer))
+    masks = []
+    for form in (FusedBlockLayer, BlockLayer):
+        monkeypatch.setattr(training, "layer_form", lambda method, device, form=form: form)
+        masks.append(block(tiny, tasks, few_images, dtype=dtype))
+    for fused, plain in zip(*masks, strict=True):
+        # Rounding differs in the last bit, and a score within it of 0 may fall either way.
+        assert (fused != plain).mean() < (0.002 if dtype == torch.float32 else 0.02)
+
+
+def test_rule_and_device_choose_the_form():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+
+    class Other:  # has what a method has, and is no Threshold
+        initial_scores, mask = Threshold.initial_scores, Threshold.mask
+
+    assert layer_form(Threshold(), cpu) is FusedBlockLayer
+    assert layer_form(Threshold(), cuda) is BlockLayer
+    assert layer_form(Other(), cpu) is BlockLayer
+
+
 def test_task_without_an_image_is_named(tiny, few_images):
     lonely = make_task("split", 3, seed=0, num_tasks=4, side=4, num_classes=8)
     with pytest.raises(ValueError, match=r"no image of task 3, classes \(6, 7\)"):
@@ -159,9 +191,9 @@ def test_block_reads_the_very_images_and_labels_of_the_plain_form(
 
     def spy(masked, x, labels, scale):
         seen.append((x, labels))
-        return sign_mask_gradients(masked, x, labels, scale)
+        return backpropagate(masked, x, labels, scale)
 
-    monkeypatch.setattr(training, "sign_mask_gradients", spy)
+    monkeypatch.setattr(training, "backpropagate", spy)
     tasks = make_tasks(family)
     block(tiny, tasks, few_images, Recipe(steps=3, batch_size=8, learning_rate=1e-2))
     steps = task_batches(tasks, few_images, BRIEF, seed=0)

@@ -1,0 +1,230 @@
+"""A block of tasks in training: its inputs, the pass forward and back, its scores.
+
+The block works on sign masks: weights are +-c, so with m = mask * sign and ReLU
+the logits are C m_L relu(... m_1 x) with C the product of the layers' constants.
+Every product is then one of numbers 0, +1 and -1, exact in bfloat16. Activations
+are feature-major, (B, units, N).
+
+Tasks that see the same images share each batch. If they are permutations, the
+permutation moves from the images to the columns of the first layer, whose
+products for the whole block become a single one.
+
+Shape letters: B tasks of the block, N images of a batch, P pixels, O and I as in
+a layer, S outputs.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from supsup_core.data import ImageSet, normalise
+from supsup_core.kernels.cross_entropy import logit_gradient_for
+from supsup_core.kernels.rmsprop import FusedRmsprop, rmsprop_step_plain, signed_squares
+from supsup_core.methods import Method, Threshold
+from supsup_core.tasks import Task
+
+
+class BlockInputs:
+    """The images of a step as the block's first layer reads them, and their labels.
+
+    Attributes:
+        columns: for permutations, each task's columns of the first layer in the order
+            of the pixels (its inverse permutation); None where images are gathered.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], data: ImageSet, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._data, self._dtype = data, dtype
+        self._images = torch.from_numpy(data.images).to(device)
+        self._labels = torch.from_numpy(data.labels).to(device).long()
+        self._shared = all(task.classes is None for task in tasks)
+        self.columns: np.ndarray | None = None
+        self._sources: Tensor | None = None
+        sources = [task.source for task in tasks]
+        if all(task.is_permutation for task in tasks) and self._shared:
+            self.columns = np.argsort(np.stack([s for s in sources if s is not None]), axis=1)
+        elif all(s is not None for s in sources):
+            stacked = np.stack([s for s in sources if s is not None]).astype(np.int64)
+            self._sources = torch.from_numpy(stacked).to(device)
+        black = normalise(torch.zeros(1, dtype=torch.uint8), data.mean, data.std)
+        self._background = black.to(device, dtype)
+
+    def at(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
+        """Images (P, N) shared by all tasks, or (B, P, N); labels (B, N)."""
+        num_tasks, num_images = index.shape
+        picked = torch.tensor(index[:1] if self._shared else index, device=self._images.device)
+        pixels = self._images.index_select(0, picked.flatten())
+        images = normalise(pixels, self._data.mean, self._data.std).to(self._dtype)
+        labels = self._labels[picked].expand(num_tasks, -1)
+        if not self._shared:
+            return images.view(num_tasks, num_images, -1).transpose(1, 2), labels
+        if self._sources is None:
+            return images.t(), labels
+        padded = torch.cat([images.t(), self._background.expand(1, num_images)])
+        return padded[self._sources], labels
+
+    def to_columns(self, values: np.ndarray) -> np.ndarray:
+        """First-layer values (B, O, I), from the order of its inputs to that of training."""
+        return self._reordered(values, self.columns)
+
+    def from_columns(self, values: np.ndarray) -> np.ndarray:
+        """First-layer values (B, O, I), from the order of training back to that of inputs."""
+        back = None if self.columns is None else np.argsort(self.columns, axis=1)
+        return self._reordered(values, back)
+
+    @staticmethod
+    def _reordered(values: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+        if order is None:
+            return values
+        return np.take_along_axis(values, order[:, None, :], axis=2)
+
+
+def _product(masked: Float[Tensor, "B O I"], x: Tensor) -> Float[Tensor, "B O N"]:
+    """Masked @ x; one single product where x (I, N) is shared by the block."""
+    if x.dim() == 2:
+        return (masked.flatten(0, 1) @ x).view(*masked.shape[:2], -1)
+    return torch.bmm(masked, x)
+
+
+def _weight_gradient(delta: Float[Tensor, "B O N"], x: Tensor) -> Float[Tensor, "B O I"]:
+    """Delta @ x^T, summed over images; one single product where x (I, N) is shared."""
+    if x.dim() == 2:
+        return (delta.flatten(0, 1) @ x.t()).view(*delta.shape[:2], -1)
+    return torch.bmm(delta, x.transpose(1, 2))
+
+
+def backpropagate(
+    masked: Sequence[Float[Tensor, "B _ _"]],
+    x: Tensor,
+    labels: Integer[Tensor, "B N"],
+    scale: float,
+) -> Iterator[tuple[int, Float[Tensor, "B O N"], Tensor]]:
+    """Run forward, then hand out what each layer needs to learn, the last layer first.
+
+    Args:
+        masked: sign * mask of each layer.
+        x: (I, N) shared by the block, or (B, I, N).
+        labels: the class of every image.
+        scale: C, the product of the layers' constants.
+
+    Yields:
+        The layer's index, what the mean cross-entropy sends back to its outputs, and
+        its inputs. `masked` of this layer is not read any more, and may change.
+    """
+    activations = [x]
+    for i, layer in enumerate(masked):
+        z = _product(layer, activations[-1])
+        if i < len(masked) - 1:
+            activations.append(z.relu_())
+    delta = logit_gradient_for(z.dtype, z.device)(z, labels, scale)
+    for i in reversed(range(len(masked))):
+        received = delta
+        if i:
+            delta = torch.bmm(masked[i].transpose(1, 2), received)
+            delta = torch.ops.aten.threshold_backward(delta, activations[i], 0)  # ReLU's
+        yield i, received, activations[i]
+
+
+def sign_mask_gradients(
+    masked: Sequence[Float[Tensor, "B _ _"]],
+    x: Tensor,
+    labels: Integer[Tensor, "B N"],
+    scale: float,
+) -> list[Float[Tensor, "B _ _"]]:
+    """Gradients of the mean cross-entropy in the masked signs; arguments as above."""
+    passed = backpropagate(masked, x, labels, scale)
+    return [_weight_gradient(delta, inputs) for _, delta, inputs in passed][::-1]
+
+
+class BlockLayer:
+    """One layer's scores of every task of a block, and the masked signs that follow.
+
+    Args:
+        scores: to start from, (B, O, I).
+        signs: of the weights, +1 and -1, (B, O, I).
+        method: the mask rule.
+        smoothing: of RMSprop.
+        dtype: of the products; scores are at least float32.
+        device: where.
+
+    Attributes:
+        masked: sign * mask, in dtype.
+    """
+
+    def __init__(
+        self,
+        scores: Float[np.ndarray, "B O I"],
+        signs: np.ndarray,
+        method: Method,
+        smoothing: float,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        accurate = torch.promote_types(dtype, torch.float32)
+        self._method, self._smoothing = method, smoothing
+        self._scores = torch.tensor(scores, dtype=accurate, device=device)
+        of_weights = torch.tensor(signs, dtype=accurate, device=device)
+        self._squares = signed_squares(of_weights)
+        self.masked = (of_weights * method.mask(self._scores)).to(dtype)
+
+    def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
+        """Step down the gradient delta @ x^T, x as in backpropagate."""
+        gradients = _weight_gradient(delta, x)
+        rmsprop_step_plain(
+            self._scores,
+            self._squares,
+            gradients,
+            self.masked,
+            learning_rate,
+            self._smoothing,
+            self._method,
+        )
+
+    def masks(self) -> Bool[np.ndarray, "B O I"]:
+        """The masks now."""
+        return self._method.mask(self._scores).cpu().numpy()
+
+
+class FusedBlockLayer(BlockLayer):
+    """The same in one pass on the CPU, for the threshold rule.
+
+    Where the block shares its inputs (the first layer, three quarters of LeNet's
+    weights) it goes task by task: the gradient then lies in a buffer that stays in the
+    cache, and scores, squares and masked signs are all the memory that a step moves.
+    """
+
+    @cached_property
+    def _by_task(self) -> tuple[Tensor, list[FusedRmsprop]]:
+        gradient = torch.empty_like(self.masked[0])
+        states = zip(self._scores, self._squares, self.masked, strict=True)
+        return gradient, [FusedRmsprop(s, v, gradient, m, self._smoothing) for s, v, m in states]
+
+    @cached_property
+    def _at_once(self) -> tuple[Tensor, FusedRmsprop]:
+        gradients = torch.empty_like(self.masked)
+        state = (self._scores, self._squares, gradients, self.masked)
+        return gradients, FusedRmsprop(*state, self._smoothing)
+
+    def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
+        """Step down the gradient delta @ x^T, x as in backpropagate."""
+        if x.dim() == 2:
+            gradient, steps = self._by_task
+            for received, step in zip(delta, steps, strict=True):
+                torch.mm(received, x.t(), out=gradient)
+                step.step(learning_rate)
+        else:
+            gradients, step = self._at_once
+            torch.bmm(delta, x.transpose(1, 2), out=gradients)
+            step.step(learning_rate)
+
+
+def layer_form(method: Method, device: torch.device) -> type[BlockLayer]:
+    """Choose: fused for the threshold rule on the CPU, else plain."""
+    if device.type == "cpu" and isinstance(method, Threshold):
+        return FusedBlockLayer
+    return BlockLayer
