@@ -140,7 +140,6 @@ def test_block_trains_the_masks_of_another_rule_too(tiny, few_images):
 def test_fused_layers_train_what_plain_ones_train(tiny, few_images, family, dtype, monkeypatch):
     """The form for any device, run here on the CPU, beside the one for the CPU."""
     tasks = make_tasks(family)
-    forms = iter((FusedBlockLayer, BlockLayer))
     masks = []
     for form in (FusedBlockLayer, BlockLayer):
         monkeypatch.setattr(training, "layer_form", lambda method, device, form=form: form)
