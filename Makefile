@@ -35,7 +35,8 @@ clean: ## remove the virtual environment and the tools' caches; runs stay
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer expected, got $$($(PYTHON) --version): set PYTHON=python3.11" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "error: Python's venv module expected (Debian: apt install python3-venv)" >&2; exit 2; }
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV): once, some minutes at most"

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from intervals import interval
 from torch import nn
 
 from harness.actors import Job, TrainWorker
@@ -213,15 +213,6 @@ def _child(kind: type, *arguments: Any) -> ProcessPoolExecutor:
     )
 
 
-def _interval(values: list[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean, and the 95 % interval about it."""
-    if len(values) < 2:
-        return None, None, None
-    mean = statistics.mean(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return mean, mean - half, mean + half
-
-
 def measure(job: Job, rounds: int, steps: int, full: bool) -> Measured:
     """Let all forms take turns.
 
@@ -279,7 +270,7 @@ def results(job: Job, got: Measured) -> list[Result]:
             ratio(form, "authors"),
             ratio(form, "plain"),
             statistics.median(got.shares) if form == "ours" else None,
-            *_interval(got.accuracies[form]),
+            *(interval(values) if len(values := got.accuracies[form]) > 1 else (None,) * 3),
             got.peaks[form],
         )
         for form in FORMS

@@ -32,8 +32,9 @@ from supsup_core.superposition import PackedMasks
 from supsup_core.tasks import Task, make_task
 from supsup_core.training import Recipe, train_block
 
-# Queries inferred together: 32 float32 gradients of LeNet 300-100 are 40 MB.
-QUERIES_AT_ONCE = 32
+# Float32 gradients of the queries inferred together: 32 of LeNet 300-100; binary holds
+# as much again for their superpositions.
+GRADIENT_BYTES = 41_000_000
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,9 @@ class EvaluateWorker:
         queries = [query for i in unit.task_ids for query in self._queries(self._job.task(i))]
         inferred: list[int] = []
         started = time.perf_counter()
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            found = self._infer(unit, masks, queries[start : start + QUERIES_AT_ONCE])
+        at_once = max(1, GRADIENT_BYTES // (4 * self._layout.row_bits))
+        for start in range(0, len(queries), at_once):
+            found = self._infer(unit, masks, queries[start : start + at_once])
             inferred += found.tasks.tolist()
             self._steps_done = len(inferred) / len(queries)
         seconds = (time.perf_counter() - started) / len(queries)
@@ -232,10 +234,11 @@ class EvaluateWorker:
         return self._score(unit, masks, queries, inferred, seconds, found.num_gradients)
 
     def _queries(self, task: Task) -> list[_Query]:
-        """The task's test batches, in an order that all tasks share."""
+        """The task's test batches, in an order of its own: tasks are independent samples."""
         evaluate = self._job.config.evaluate
         members = task.members(self._test.labels)
-        order = stream(self._job.config.seed, Role.EVALUATION_ORDER).permutation(len(members))
+        generator = stream(self._job.config.seed, Role.EVALUATION_ORDER, task.task_id)
+        order = generator.permutation(len(members))
         found: list[_Query] = []
         for start in range(0, len(order), evaluate.batch_size):
             if evaluate.batches is not None and len(found) == evaluate.batches:

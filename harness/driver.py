@@ -23,7 +23,7 @@ from harness.errors import UserError
 from harness.executors import Executor, Outcome, Pool, RayExecutor, SerialExecutor
 from harness.lock import run_lock
 from harness.plan import Checkpoints, EvaluationUnit, evaluation_units, pool_sizes, train_units
-from harness.results import write_table
+from harness.results import EVALUATIONS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
 from harness.store import CorruptMask
 from harness.summary import print_summary
@@ -70,6 +70,7 @@ def run(config: Config) -> int:
                 f"stopped: {driver.num_committed} of {ready.job.config.tasks} tasks are committed "
                 f"in {directory}; type the same command again to go on",
                 soft_wrap=True,
+                markup=False,
             )
             return STOPPED
         except CorruptMask as error:
@@ -225,11 +226,23 @@ class Driver:
             self._display.add(self._bars[k].name, num_rows, 0, "rows")
 
     def _missing_evaluations(self, k: int) -> list[EvaluationUnit]:
-        return [
-            unit
-            for unit in evaluation_units(self._config, k)
-            if not (self._run.evaluations / f"{unit.name}.parquet").exists()
-        ]
+        return [unit for unit in evaluation_units(self._config, k) if not self._is_kept(unit)]
+
+    def _is_kept(self, unit: EvaluationUnit) -> bool:
+        """Whether a unit's rows are there, whole; a broken file is put aside."""
+        path = self._evaluation_file(unit)
+        if not path.exists():
+            return False
+        try:
+            read_table_file(path, EVALUATIONS)
+        except ValueError as error:
+            logger.warning("damaged: %s; evaluating again", error)
+            path.replace(path.with_name(f"{path.name}.broken"))
+            return False
+        return True
+
+    def _evaluation_file(self, unit: EvaluationUnit) -> Path:
+        return self._run.evaluations / f"{unit.name}.parquet"
 
     def _commit(self, outcome: Outcome) -> None:
         trained = outcome.result
@@ -242,7 +255,7 @@ class Driver:
 
     def _keep(self, unit: EvaluationUnit, rows: pa.Table) -> None:
         with readable_path_errors(self._run.directory):
-            write_table(rows, self._run.evaluations / f"{unit.name}.parquet")
+            write_table(rows, self._evaluation_file(unit))
         bar = self._bars[unit.num_tasks]
         bar.done += len(rows)
         bar.accuracies.add(rows["accuracy_gnu"].to_pylist())
@@ -260,4 +273,6 @@ class Driver:
             logger.error(
                 "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
             )
+        if late := [k for k in self._config.evaluate.checkpoints if self._missing_evaluations(k)]:
+            logger.error("not evaluated whole for want of those: checkpoints %s", late)
         return FAILED if self._failed else DONE

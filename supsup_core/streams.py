@@ -17,7 +17,7 @@ class Role(IntEnum):
     SCORES = 2  # index: task, layer
     BATCHES = 3  # index: block or task, epoch
     PERMUTATION = 4  # index: task
-    EVALUATION_ORDER = 5  # no index
+    EVALUATION_ORDER = 5  # index: task
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

@@ -16,8 +16,8 @@ from torch import Tensor
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout, as_floats
 
-# Rows unpacked at once: 64 float32 masks of LeNet 300-100 are 80 MB.
-ROWS_AT_ONCE = 64
+# Float32 masks unpacked at once: 64 of LeNet 300-100, fewer of wider networks.
+UNPACKED_BYTES = 80_000_000
 
 
 def superpose_dense(
@@ -57,8 +57,9 @@ class PackedMasks:
 
     def unpacked(self) -> Iterator[tuple[slice, Float[Tensor, "C F"]]]:
         """The masks as floats, some at a time, with where they stand among the T."""
-        for start in range(0, len(self.rows), ROWS_AT_ONCE):
-            where = slice(start, start + ROWS_AT_ONCE)
+        at_once = max(1, UNPACKED_BYTES // (4 * self.layout.row_bits))
+        for start in range(0, len(self.rows), at_once):
+            where = slice(start, start + at_once)
             yield where, as_floats(self.rows[where], self.device)
 
     def combine(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "A F"]:

@@ -218,9 +218,9 @@ def test_one_shot_scores_are_those_of_a_plain_calculation(
         torch.from_numpy(layer.reshape(NUM_TASKS, *weight.shape)).float()
         for layer, weight in zip(bits, weights, strict=True)
     ]
-    order = stream(job.config.seed, Role.EVALUATION_ORDER).permutation(359)
     for row in found:
         task_id = row["task_id"]
+        order = stream(job.config.seed, Role.EVALUATION_ORDER, task_id).permutation(359)
         pixels = torch.from_numpy(test_set.images[:, job.task(task_id).source])
         images = normalise(pixels, test_set.mean, test_set.std)
         hits, right_gg, right_gns, right_gnu, total = [], 0, 0, 0, 0

@@ -478,6 +478,20 @@ def test_one_flipped_byte_costs_one_task_which_is_named_and_trained_again(
     assert "damaged" not in capsys.readouterr().err
 
 
+def test_a_broken_file_of_evaluations_is_put_aside_and_made_again(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(configure(tmp_path, SMALL)) == 0
+    victim = sorted((tmp_path / "evaluations").glob("*.parquet"))[0]
+    victim.write_bytes(victim.read_bytes()[:100])
+    capsys.readouterr()
+
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert f"{victim.name} is not a whole Parquet file; evaluating again" in capsys.readouterr().err
+    assert victim.with_name(f"{victim.name}.broken").exists()
+    assert_same_end(tmp_path, small)
+
+
 def test_a_mask_damaged_under_way_ends_the_run_and_the_next_start_mends_it(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

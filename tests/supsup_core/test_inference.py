@@ -55,9 +55,10 @@ def random_queries(num_images, num_queries=NUM_QUERIES):
 
 
 @pytest.fixture(params=[2, 64])
-def _rows_at_once(request, monkeypatch):
+def _rows_at_once(request, monkeypatch, tiny):
     """Fewer rows at once than there are masks, and more."""
-    monkeypatch.setattr(superposition, "ROWS_AT_ONCE", request.param)
+    row_bits = MaskLayout.of(tiny).row_bits
+    monkeypatch.setattr(superposition, "UNPACKED_BYTES", 4 * row_bits * request.param)
 
 
 # Gradients

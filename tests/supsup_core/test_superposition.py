@@ -19,8 +19,8 @@ def masks(tiny, rng):
 @pytest.fixture(params=[2, 7, 64])
 def packed(tiny, masks, request, monkeypatch):
     """Seven masks, unpacked in four parts, in one full part, or in one part with room."""
-    monkeypatch.setattr(superposition, "ROWS_AT_ONCE", request.param)
     layout = MaskLayout.of(tiny)
+    monkeypatch.setattr(superposition, "UNPACKED_BYTES", 4 * layout.row_bits * request.param)
     return PackedMasks(layout, layout.pack(masks), CPU)
 
 
@@ -79,7 +79,13 @@ def test_masks_are_unpacked_once_each_and_few_at_a_time(packed):
     parts = [(np.arange(NUM_TASKS)[where], floats) for where, floats in packed.unpacked()]
     assert np.concatenate([where for where, _ in parts]).tolist() == list(range(NUM_TASKS))
     for where, floats in parts:
-        assert len(where) == len(floats) <= superposition.ROWS_AT_ONCE
+        assert len(where) == len(floats)
+        assert floats.nbytes <= superposition.UNPACKED_BYTES
+
+
+def test_a_mask_larger_than_the_bytes_at_once_is_unpacked_alone(packed, monkeypatch):
+    monkeypatch.setattr(superposition, "UNPACKED_BYTES", 1)
+    assert [len(floats) for _, floats in packed.unpacked()] == [1] * NUM_TASKS
 
 
 @pytest.mark.parametrize("shape", [(0, 192), (3, 191), (3, 256)])
