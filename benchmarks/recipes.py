@@ -81,7 +81,7 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
 
 
 def _slopes(job: Job, test: ImageSet, rows: np.ndarray, objective: str) -> np.ndarray:
-    """d objective / d alpha (Q, T) of single images, QUERIES_A_TASK of each task in turn."""
+    """D objective / d alpha (Q, T) of single images, QUERIES_A_TASK of each task in turn."""
     masks = PackedMasks(MaskLayout.of(job.network), rows, torch.device("cpu"))
     weights = fixed_weights(job.network, job.config.seed)
     chosen = test.images[:QUERIES_A_TASK]

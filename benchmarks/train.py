@@ -7,7 +7,8 @@
     plain    the same with linear layers
     ours     blocks of tasks, as many one-thread processes as cores
 
-All three see the same images, held in memory, and run in turns within one call, so
+All three see the same images, held in memory; the first two keep the paper's recipe,
+whatever ours is told to train by. They run in turns within one call, so
 that a ratio compares neighbours in time; it is the median over the rounds, shown with
 its range. The matrix rate is that of the very products of a training step, at their
 shapes and in their type, on all cores at once. Accuracies are means over tasks on all
@@ -213,17 +214,21 @@ def _child(kind: type, *arguments: Any) -> ProcessPoolExecutor:
     )
 
 
-def measure(job: Job, rounds: int, steps: int, full: bool) -> Measured:
+def measure(job: Job, paper: Job, rounds: int, steps: int, full: bool) -> Measured:
     """Let all forms take turns.
 
     Args:
-        job: recipe, network and type of the products.
+        job: ours: recipe, network and type of the products.
+        paper: what the one-task forms train: the same by the paper's recipe.
         rounds: how often each form has its turn.
         steps: of a turn of the one-task forms, whose time a step does not change.
         full: train the one-task forms to the end, once a round, for their accuracy.
     """
     recipe, cores, block = job.recipe, os.cpu_count() or 1, int(job.config.train.block)
-    one_task = {"authors": _child(OneTaskForm, job, True), "plain": _child(OneTaskForm, job, False)}
+    one_task = {
+        "authors": _child(OneTaskForm, paper, True),
+        "plain": _child(OneTaskForm, paper, False),
+    }
     ours = [_child(BlockForm, job) for _ in range(cores)]
     got = Measured(
         {form: [] for form in FORMS}, {form: [] for form in FORMS}, dict.fromkeys(FORMS, 0), []
@@ -232,9 +237,9 @@ def measure(job: Job, rounds: int, steps: int, full: bool) -> Measured:
         child.submit(_call, "run", 0).result()
     for turn in range(rounds):
         for form, child in one_task.items():
-            num = recipe.steps if full else steps
+            num = paper.recipe.steps if full else steps
             a_step, accuracy, got.peaks[form] = child.submit(_call, "run", turn, num).result()
-            got.seconds[form].append(a_step * recipe.steps)
+            got.seconds[form].append(a_step * paper.recipe.steps)
             got.accuracies[form].extend([accuracy] if full else [])
         bare = [child.submit(_call, "products", 50) for child in ours]
         products = statistics.mean(b.result() for b in bare) * recipe.steps * block
@@ -259,22 +264,27 @@ def results(job: Job, got: Measured) -> list[Result]:
         pairs = zip(got.seconds[over], got.seconds[form], strict=True)
         return statistics.median(other / own for other, own in pairs)
 
-    train = job.config.train
-    return [
-        Result(
-            form,
-            train.name,
-            train.dtype if form == "ours" else "float32",
-            job.config.network,
-            3600 / statistics.median(got.seconds[form]),
-            ratio(form, "authors"),
-            ratio(form, "plain"),
-            statistics.median(got.shares) if form == "ours" else None,
-            *(interval(values) if len(values := got.accuracies[form]) > 1 else (None,) * 3),
-            got.peaks[form],
+    found = []
+    for form in FORMS:
+        ours, accuracies = form == "ours", got.accuracies[form]
+        mean, low, high = interval(accuracies) if len(accuracies) > 1 else (None, None, None)
+        found.append(
+            Result(
+                form=form,
+                recipe=job.config.train.name if ours else "paper",
+                dtype=job.config.train.dtype if ours else "float32",
+                network=job.config.network,
+                tasks_per_hour=3600 / statistics.median(got.seconds[form]),
+                ratio_authors=ratio(form, "authors"),
+                ratio_plain=ratio(form, "plain"),
+                matrix_rate_share=statistics.median(got.shares) if ours else None,
+                accuracy=mean,
+                accuracy_low=low,
+                accuracy_high=high,
+                peak_bytes=got.peaks[form],
+            )
         )
-        for form in FORMS
-    ]
+    return found
 
 
 def _print(found: list[Result], seconds: dict[str, list[float]]) -> None:
@@ -294,27 +304,16 @@ def _print(found: list[Result], seconds: dict[str, list[float]]) -> None:
         )
 
 
-def main() -> None:
-    """Read the options, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--recipe", default="paper")
-    parser.add_argument("--network", default="lenet_300_100")
-    parser.add_argument("--outputs", type=int, default=500)
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100, help="of a turn of the one-task forms")
-    parser.add_argument("--full", action="store_true", help="one-task forms to the end")
-    parser.add_argument("--json", action="store_true", help="one object a line")
-    arguments = parser.parse_args()
-    data = load_dataset(arguments.data)
+def resolved_job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> Job:
+    """The job of a run with these options."""
     composed = compose_command_line(
         [
             f"data={arguments.data}",
-            f"train={arguments.recipe}",
+            f"train={recipe}",
             f"network={arguments.network}",
             f"outputs={arguments.outputs}",
             f"train.dtype={arguments.dtype}",
+            f"train.block={arguments.block}",
             "tasks=2500",
         ]
     )
@@ -326,8 +325,27 @@ def main() -> None:
         num_weights=probe.network.num_weights,
         has_bfloat16=has_bfloat16_matrices(),
     )
-    job = Job(resolved, data.side, data.num_classes)
-    got = measure(job, arguments.rounds, arguments.steps, arguments.full)
+    return Job(resolved, data.side, data.num_classes)
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--recipe", default="paper", help="of ours; the others keep the paper's")
+    parser.add_argument("--network", default="lenet_300_100")
+    parser.add_argument("--outputs", type=int, default=500)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--block", default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100, help="of a turn of the one-task forms")
+    parser.add_argument("--full", action="store_true", help="one-task forms to the end")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    arguments = parser.parse_args()
+    data = load_dataset(arguments.data)
+    job = resolved_job(arguments, arguments.recipe, data)
+    paper = resolved_job(arguments, "paper", data)
+    got = measure(job, paper, arguments.rounds, arguments.steps, arguments.full)
     found = results(job, got)
     if arguments.json:
         for result in found:

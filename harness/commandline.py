@@ -35,16 +35,21 @@ def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
 
     Returns:
         The configuration to run; None where Hydra is asked for something else: to
-        print, to sweep, or to read its files elsewhere.
+        print, or to read its files elsewhere.
 
     Raises:
-        UserError: an unknown key or recipe, or a value of another type.
+        UserError: an unknown key or recipe, a value of another type, or a sweep.
     """
     parsed, unknown = get_args_parser().parse_known_args(list(arguments))
+    if parsed.multirun:
+        raise UserError(
+            "options must give one run, got --multirun: each run has its own directory and lock; "
+            "type one command a value"
+        )
     if unknown:
         raise UserError(f"options must be key=value or those of --hydra-help, got {unknown[0]}")
-    if parsed.multirun or parsed.config_dir or parsed.config_path or parsed.config_name:
-        return None  # a sweep's values are not yet single ones
+    if parsed.config_dir or parsed.config_path or parsed.config_name:
+        return None
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
             composed = compose("config", overrides=parsed.overrides)
@@ -81,6 +86,9 @@ def _explain(error: Exception) -> str:
         got = "null" if value is None else repr(value)
         return f"{key} must be {_expected(key)}, got {got}: --cfg job shows its default"
     first = str(cause).strip().splitlines()[0]
+    if "--multirun" in str(cause):  # Hydra's advice for key=a,b
+        typed = first.partition("'")[2].rpartition("'")[0]
+        return f"options must have one value, got {typed}: type one command a value, or key=[a,b]"
     return f"{key}: {first}" if key else f"{first} (--cfg job lists all keys)"
 
 

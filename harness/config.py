@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from harness.datasets import DATASETS
 from harness.errors import UserError
-from supsup_core.inference import ALGORITHMS
+from supsup_core.inference import ALGORITHMS, GRADIENT_ALGORITHMS
 from supsup_core.methods import METHODS
 from supsup_core.networks import NETWORKS
 from supsup_core.objectives import OBJECTIVES
@@ -154,9 +154,10 @@ def check(config: Config) -> None:
     for key in ("train.block", "actors.train", "actors.evaluate"):
         if (value := _leaf(config, key)) != AUTO:
             _at_least(key, value, 1, instead=AUTO)
-    for key, known in (("algorithms", tuple(ALGORITHMS)), ("objectives", tuple(OBJECTIVES))):
-        for value in _leaf(config.evaluate, key):
-            _one_of(f"evaluate.{key}", value, known)
+    _names("evaluate.algorithms", config.evaluate.algorithms, ALGORITHMS)
+    # The forward algorithms minimise nothing.
+    if config.evaluate.objectives or set(config.evaluate.algorithms) & set(GRADIENT_ALGORITHMS):
+        _names("evaluate.objectives", config.evaluate.objectives, tuple(OBJECTIVES))
     if not 0 < config.train.learning_rate < math.inf:
         raise UserError(f"train.learning_rate must be > 0, got {config.train.learning_rate}")
     if not 0 <= config.train.smoothing < 1:
@@ -205,6 +206,17 @@ def _at_least(key: str, value: Any, least: int, instead: str | None = None) -> N
 def _one_of(key: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         raise UserError(must_be_one_of(key, value, known))
+
+
+def _names(key: str, values: Sequence[str], known: Sequence[str]) -> None:
+    if not values:
+        raise UserError(f"{key} must have a name at least, got []: for example {key}=[{known[0]}]")
+    for value in values:
+        _one_of(key, value, known)
+    once = list(dict.fromkeys(values))
+    if len(once) < len(values):
+        typed, wanted = ",".join(values), ",".join(once)
+        raise UserError(f"{key} must have each name once, got [{typed}]: try {key}=[{wanted}]")
 
 
 def must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:

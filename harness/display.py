@@ -14,15 +14,15 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 logger = logging.getLogger("harness")
 
 SECONDS_BETWEEN_LINES = 5.0
 LINE_WIDTH = 110
+BAR_WIDTH = 24  # at most: on a narrow terminal the bar alone shrinks
 
 
 class Display(Protocol):
@@ -50,30 +50,56 @@ class Display(Protocol):
         ...
 
 
-class _Rate(ProgressColumn):
+def _digits(rate: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{rate:.3g}" if rate < 999.5 else f"{rate:.0f}"
+
+
+def _rate(task: Task) -> float:
     """Units a second since the bar began, what was there before not counted."""
+    # A full bar stays on the screen, and its clock runs on.
+    seconds = task.finished_time if task.finished else task.elapsed
+    return (task.completed - task.fields["before"]) / seconds if seconds else 0.0
+
+
+class _RateColumn(ProgressColumn):
+    """How fast it goes."""
 
     def render(self, task: Task) -> Text:
-        """Show nothing until there is something to divide by."""
-        done = task.completed - task.fields["before"]
-        if not task.elapsed or done <= 0:
+        """Show nothing until something is done."""
+        rate = _rate(task)
+        return Text(f"{_digits(rate)} {task.fields['unit']}/s" if rate > 0 else "")
+
+
+class _LeftColumn(ProgressColumn):
+    """Hours, minutes and seconds left at that rate."""
+
+    def render(self, task: Task) -> Text:
+        """Show nothing until something is done, nor when all is."""
+        rate = _rate(task)
+        if rate <= 0 or task.finished or task.remaining is None:
             return Text("")
-        return Text(f"{done / task.elapsed:.3g} {task.fields['unit']}/s")
+        minutes, seconds = divmod(int(task.remaining / rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02}:{seconds:02} left")
+
+
+def _text(template: str) -> TextColumn:
+    return TextColumn(template, markup=False, table_column=Column(no_wrap=True))
 
 
 class LiveDisplay:
-    """Bars on a terminal."""
+    """Bars on a terminal, each on one line of the usual 80 columns."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]} {task.fields[unit]}"),
-            _Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[accuracy]}"),
+            _text("{task.description}"),
+            # The one column that may wrap, which is what makes it shrink first.
+            BarColumn(BAR_WIDTH, table_column=Column(no_wrap=False)),
+            _text("{task.fields[count]} {task.fields[unit]}"),
+            _RateColumn(table_column=Column(no_wrap=True)),
+            _LeftColumn(table_column=Column(no_wrap=True)),
+            _text("{task.fields[accuracy]}"),
             console=console,
             refresh_per_second=4,
         )
@@ -96,7 +122,7 @@ class LiveDisplay:
     def add(self, name: str, total: int, done: int, unit: str) -> None:
         """Begin a bar."""
         bar = self._progress.add_task(
-            name,
+            name.removesuffix(" masks"),
             total=total,
             completed=done,
             before=done,
@@ -109,7 +135,7 @@ class LiveDisplay:
     def update(self, name: str, done: float, accuracy: float | None) -> None:
         """Say how far a bar is."""
         bar, total = self._bars[name]
-        said = "" if accuracy is None else f"accuracy {accuracy:.4f}"
+        said = "" if accuracy is None else f"acc {accuracy:.4f}"
         self._progress.update(bar, completed=done, count=f"{int(done)}/{total}", accuracy=said)
 
 
@@ -149,7 +175,7 @@ class LineDisplay:
         rate = (done - before) / max(now - began, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and not full else ""
         score = "" if accuracy is None else f", accuracy {accuracy:.4f}"
-        logger.info("%s: %d/%d %s, %.3g/s%s%s", name, done, total, unit, rate, left, score)
+        logger.info("%s: %d/%d %s, %s/s%s%s", name, done, total, unit, _digits(rate), left, score)
 
 
 def make_console() -> Console:

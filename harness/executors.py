@@ -7,6 +7,7 @@ nor sees where they ran. The serial executor is the reference.
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -19,6 +20,9 @@ from harness.plan import PoolSize
 
 # A unit that fails this often is set aside, so that one bad task cannot stop a run.
 MAX_TRIES = 3
+
+SECONDS_TO_CONNECT = 5.0
+SECONDS_OF_SILENCE = 30.0  # until a line says what is waited for
 
 Worker = Any  # has run(unit, *arguments) and progress()
 
@@ -189,6 +193,8 @@ class RayExecutor:
         self._progress: dict[str, float] = {}
         self._asked: dict[Any, str] = {}
         self._asked_at = 0.0
+        self._first_poll: float | None = None
+        self._heard = False  # from any actor
 
     def share(self, value: Any) -> Any:
         """Put the value into the object store once."""
@@ -217,6 +223,8 @@ class RayExecutor:
         ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         if not ready:
             ready, _ = self._ray.wait(references, timeout=0.5)
+        self._heard = self._heard or bool(ready)
+        self._mention_silence()
         outcomes = []
         for name, pool in self._pools.items():
             for reference in [r for r in ready if r in pool.running]:
@@ -235,6 +243,7 @@ class RayExecutor:
             for reference in ready:
                 try:
                     shares[self._asked[reference]] += self._ray.get(reference)
+                    self._heard = True
                 except self._ray.exceptions.RayError:  # the actor has died; poll will tell
                     continue
             self._progress = shares
@@ -263,6 +272,16 @@ class RayExecutor:
         self._pools = {}
         if self._is_ours:
             self._ray.shutdown()
+
+    def _mention_silence(self) -> None:
+        """Say once that no actor has come up: Ray itself waits for room without a word."""
+        if self._first_poll is None:
+            self._first_poll = time.monotonic()
+        if not self._heard and time.monotonic() - self._first_poll > SECONDS_OF_SILENCE:
+            self._heard = True
+            logging.getLogger(__name__).warning(
+                "waiting for Ray to start actors: the cluster may be busy"
+            )
 
     def _start_units(self, name: str) -> None:
         pool = self._pools[name]
@@ -333,6 +352,9 @@ def _start_ray() -> tuple[Any, bool]:
 
     A cluster is found as Ray finds it: by RAY_ADDRESS, or because `ray start` ran
     on this machine.
+
+    Raises:
+        UserError: RAY_ADDRESS leads nowhere, or Ray would not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
@@ -340,17 +362,40 @@ def _start_ray() -> tuple[Any, bool]:
 
     if ray.is_initialized():
         return ray, False
+    _check_address(os.environ.get("RAY_ADDRESS", ""))
     on_terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env=_environment(),
-    )
+    try:
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=_environment(),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        address = os.environ.get("RAY_ADDRESS")
+        where = f" (RAY_ADDRESS={address})" if address else ""
+        raise UserError(
+            f"Ray{where} did not start: {reason}: mend that, or set executor=serial"
+        ) from error
     # Ray puts handlers of its own in place: one aborts, with a C++ stack on the screen.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     return ray, True
+
+
+def _check_address(address: str) -> None:
+    """Refuse a RAY_ADDRESS that nobody listens at: Ray would try it for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in host:  # auto, local, ray://...: Ray's own
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UserError(
+            f"RAY_ADDRESS must be host:port of a cluster that runs, got {address} ({error}): "
+            "unset it, or start that cluster"
+        ) from error
 
 
 def _environment() -> dict[str, Any]:

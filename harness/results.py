@@ -5,13 +5,18 @@ at all, and once its writer has returned it survives a power cut. Every column
 says its unit and its meaning in the metadata of its field.
 """
 
+import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 1
+
+# What file systems without hard links answer to the wish for one: FAT, some network mounts.
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def _column(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
@@ -67,9 +72,20 @@ EVALUATIONS = _schema(
         _column(
             "accuracy_gnu", pa.float64(), "fraction", "labels right; 0 for a batch of a wrong task"
         ),
-        _column("seconds_per_inference", pa.float64(), "seconds", "time to infer the task once"),
+        _column(
+            "seconds_per_inference",
+            pa.float64(),
+            "seconds",
+            "time to infer the task once: mean over queries that are inferred together in batches, "
+            "on an actor that may share its CPU with training",
+        ),
         _column("num_gradients", pa.int64(), "gradients", "backward passes of one inference"),
-        _column("bits_read_fraction", pa.float64(), "fraction", "mask bits read by one inference"),
+        _column(
+            "bits_read_fraction",
+            pa.float64(),
+            "fraction",
+            "mask bits read by one gradient, of those of the stored masks",
+        ),
         _column("device", pa.string(), "", "device that inferred"),
     ],
 )
@@ -88,7 +104,8 @@ def write_durably(path: Path, data: bytes, *, exclusive: bool = False) -> None:
     """Write a file that is on disk, whole, once this returns; on an error nothing changes.
 
     Args:
-        path: of the file; a crash may leave ".<name>.<process>.partial" beside it.
+        path: of the file; a crash may leave ".<name>.<process>.partial" beside it, and on a
+            file system without hard links an exclusive file that is not whole.
         data: all of its content.
         exclusive: refuse to replace a file.
 
@@ -99,14 +116,12 @@ def write_durably(path: Path, data: bytes, *, exclusive: bool = False) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _fill(file, data)
         if not exclusive:
             partial.replace(path)
             fsync(path.parent)
             return
-        path.hardlink_to(partial)  # unlike a rename, fails where the name is taken
+        _link_or_create(path, partial, data)
         try:
             fsync(path.parent)
         except OSError:
@@ -114,6 +129,41 @@ def write_durably(path: Path, data: bytes, *, exclusive: bool = False) -> None:
             raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _fill(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _link_or_create(path: Path, partial: Path, data: bytes) -> None:
+    """Give the partial file its name, or write its content anew where there are no hard links."""
+    try:
+        path.hardlink_to(partial)  # unlike a rename, fails where the name is taken
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+    with path.open("xb") as file:
+        try:
+            _fill(file, data)
+        except BaseException:
+            path.unlink()  # only a crash leaves half a file
+            raise
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what crashed writers left in a folder, which may be missing.
+
+    Only for the one process that may write there.
+
+    Args:
+        folder: not those below it.
+    """
+    for path in folder.glob(".*.partial"):
+        if path.is_file():
+            path.unlink()
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -19,8 +19,8 @@ from harness.datasets import Dataset
 from harness.errors import UserError
 from harness.plan import resolve
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
-from harness.results import table_files, write_durably
-from harness.store import MaskStore
+from harness.results import remove_partial_files, table_files, write_durably
+from harness.store import MaskStore, check_store
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import fixed_weights
 from supsup_core.tasks import angle_between, max_tasks, task_inputs
@@ -123,17 +123,12 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
         data: the data set that the configuration names.
 
     Raises:
-        UserError: the folder holds another configuration, cannot be written, or has no room.
+        UserError: the folder holds another configuration, or a store that does not fit its
+            own; it cannot be written, or has no room.
     """
     known = directory / "config.yaml"
     if known.exists():
-        stored = from_yaml(known)
-        if found := differences(stored, config):
-            raise UserError(
-                f"run directory {directory} holds another configuration: {'; '.join(found)}: "
-                "choose another run_dir, or type what the run began with"
-            )
-        resolved = stored
+        resolved = _configuration(known, config)
     else:
         _clear_unbegun(directory)
         probe = Job(config, data.side, data.num_classes)
@@ -144,11 +139,14 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
         )
     job = Job(resolved, data.side, data.num_classes)
     layout = MaskLayout.of(job.network)
+    attributes = _attributes(job, data)
     begins = not (directory / "masks.zarr").exists()
     if begins:
         input_bytes = 2 * data.side**2  # a uint16 for every pixel
         of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
         _check_room(directory, of_tasks + 4 * job.network.num_weights)
+    else:
+        check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
     weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
     inputs = task_inputs([job.task(i) for i in range(resolved.tasks)])
     if begins:
@@ -158,15 +156,36 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
             weights=weights,
             inputs=inputs,
             capacity=resolved.tasks,
-            attributes=_attributes(job, data),
+            attributes=attributes,
         )
     # Last: a folder with a config.yaml has a store too.
     if not known.exists():
         write_durably(known, to_yaml(resolved).encode())
-    record_start(directory, resolved)
+    return _ready(directory, job, weights, inputs)
+
+
+def _configuration(known: Path, wanted: Config) -> Config:
+    """The configuration that a run began with, which the wanted one must agree with."""
+    stored = from_yaml(known)
+    if found := differences(stored, wanted):
+        raise UserError(
+            f"run directory {known.parent} holds another configuration: {'; '.join(found)}: "
+            "choose another run_dir, or type what the run began with"
+        )
+    return stored
+
+
+def _ready(
+    directory: Path, job: Job, weights: list[np.ndarray], inputs: dict[str, np.ndarray]
+) -> Run:
+    """Open a run that fits its configuration, rid of what crashes and bad disks left."""
+    evaluations = directory / "evaluations"
+    for folder in (directory, evaluations):
+        remove_partial_files(folder)
+    record_start(directory, job.config)
     store = MaskStore.open(directory)
     _mend(store, weights, inputs)
-    (directory / "evaluations").mkdir(exist_ok=True)
+    evaluations.mkdir(exist_ok=True)
     return Run(directory, job, store)
 
 

@@ -3,138 +3,108 @@
 A row of `masks.zarr/masks` is a mask once a file of `log/` names its task and its
 CRC-32C; until then it does not exist, whatever its bytes are. One process writes, under
 the lock of harness/lock.py; any number may read. Zarr makes the arrays and anyone with
-plain zarr reads them, but chunks of masks are read and written here as files: that is
-how one bad row is told from its chunk, and how a chunk is on disk before it replaces the
-old one, which holds masks already committed.
+plain zarr reads them, but chunks of masks are read and written here as files: see
+harness/chunks.py. harness/repair.py says what is damaged.
 
 Shape letters: B masks of a commit or a read, R bytes of a row.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
-from math import log2
 from pathlib import Path
 from typing import Any, cast
 
-import google_crc32c
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import zarr
 from jaxtyping import UInt8
-from zarr.codecs import Crc32cCodec
 
+from harness.attributes import check_format, difference, group_attributes, layout_of
+from harness.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
 from harness.errors import UserError
-from harness.results import (
-    TASKS,
-    create_table_file,
-    fsync,
-    read_table_file,
-    read_tables,
-    table_files,
-    write_durably,
-    write_table,
-)
+from harness.repair import CODECS, Damage, StoreFiles, check_range, fsync_tree, write_fixed
+from harness.results import TASKS, create_table_file, fsync, read_tables, table_files
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
-from supsup_core.networks import Layer
 
-FORMAT_VERSION = 1
-CHUNK_BYTES = 2_500_000  # about: chunks hold a power of two of rows
-FILL = 255  # every byte of a row never written; the last byte of a mask is 0
-CRC_BYTES = 4  # zarr's crc32c codec puts them, little-endian, behind the data
-CODECS = (Crc32cCodec(),)  # after "bytes": no compression, masks of density 1/2 have no slack
+__all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
 
 
-class CorruptMask(Exception):  # noqa: N818 - a finding about data, not a fault of the caller
-    """Stored bytes that do not match their checksum: names the tasks and the file."""
+def _open_group(path: Path) -> tuple[dict[str, Any], zarr.Array[Any]]:
+    """The attributes of a store's group, and its array `masks`."""
+    if not path.is_dir():
+        raise UserError(f"{path.parent} must be the directory of a run, got no masks.zarr in it")
+    try:
+        root = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+        return dict(root.attrs), cast(zarr.Array[Any], root["masks"])
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"{path} must be a Zarr group with an array masks") from error
 
 
-@dataclass(frozen=True)
-class Damage:
-    """One file of a store that is not as it was written.
-
-    Attributes:
-        path: of the file or array, relative to the run directory.
-        task_ids: the masks lost with it; () where none is.
-        reason: goes on the sentence that starts with the path.
-    """
-
-    path: str
-    task_ids: tuple[int, ...]
-    reason: str
-
-
-def chunk_rows(row_bytes: int) -> int:
-    """Rows of a chunk: the power of two that comes nearest to CHUNK_BYTES."""
-    return int(2 ** max(0, round(log2(CHUNK_BYTES / row_bytes))))
-
-
-def _crc32c(data: np.ndarray) -> int:
-    return cast(int, google_crc32c.value(data))
-
-
-def _write_fixed(
-    root: zarr.Group,
-    layout: MaskLayout,
-    weights: Sequence[np.ndarray],
-    inputs: Mapping[str, np.ndarray],
-) -> None:
-    """Write what never changes, over what may be there: `weights/...` and `inputs/...`."""
-    arrays = {f"inputs/{name}": array for name, array in inputs.items()}
-    for layer, weight in zip(layout.layers, weights, strict=True):
-        check_shape(f"weights of {layer.name}", weight.shape, layer.shape, "O I")
-        arrays[f"weights/{layer.name}"] = weight.astype(np.float32)
-    for name, array in arrays.items():
-        rows = min(len(array), chunk_rows(array[0].nbytes))
-        root.create_array(
-            name,
-            data=array,
-            chunks=(rows, *array.shape[1:]),
-            compressors=CODECS,
-            # a chunk left out because it holds only the fill value would look lost
-            config={"write_empty_chunks": True},
-            overwrite=True,
+def _check_absent(run_dir: Path) -> None:
+    if (run_dir / "masks.zarr").exists():
+        raise FileExistsError(f"{run_dir / 'masks.zarr'} exists")
+    if table_files(run_dir / "log"):
+        raise UserError(
+            f"{run_dir} has the log of a run but not its masks.zarr: "
+            "put masks.zarr back, or choose another run_dir"
         )
 
 
-def _fsync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        fsync(path)
+def _create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> None:
+    """Make the array `masks`, without any chunk."""
+    root.create_array(
+        "masks",
+        shape=(capacity, row_bytes),
+        dtype="uint8",
+        chunks=(chunk_rows(row_bytes), row_bytes),
+        fill_value=FILL,
+        compressors=CODECS,
+    )
+
+
+def check_store(
+    run_dir: Path, *, layout: MaskLayout, capacity: int, attributes: Mapping[str, Any]
+) -> None:
+    """Check that the store of a run is the one that `create` would make now.
+
+    Args:
+        run_dir: of the run; its files are left alone.
+        layout: as for MaskStore.create.
+        capacity: likewise.
+        attributes: likewise; `versions` may differ, for it says what the run began with.
+
+    Raises:
+        UserError: no store, one of an unknown format, or a difference: the first one.
+    """
+    path = run_dir / "masks.zarr"
+    stored, masks = _open_group(path)
+    check_format(path, stored)
+    expected = group_attributes(layout, attributes)
+    file, found = path / "zarr.json", difference(stored, expected, but=("versions", "config_hash"))
+    if not found:
+        file = path / "masks" / "zarr.json"
+        found = difference({"shape": masks.shape}, {"shape": (capacity, layout.row_bytes)})
+    if found:
+        raise UserError(
+            f"{file} must have {found}: put {file.relative_to(run_dir)} and config.yaml back as "
+            "they were, or choose another run_dir"
+        )
 
 
 class MaskStore:
     """The masks of one run directory. Made by `create` or `open`."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
         self._root = run_dir / "masks.zarr"
         self._log = run_dir / "log"
-        if not self._root.is_dir():
-            raise UserError(f"{run_dir} must be the directory of a run, got no masks.zarr in it")
-        try:
-            root = zarr.open_group(self._root, mode="r", zarr_format=3, use_consolidated=False)
-            self._attributes = dict(root.attrs)
-            masks = cast(zarr.Array[Any], root["masks"])
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            raise UserError(f"{self._root} must be a Zarr group with an array masks") from error
-        version = self._attributes.get("format_version")
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{self._root} must have format_version {FORMAT_VERSION}, got {version}: "
-                "use the version of this program that wrote it"
-            )
-        layers = cast(list[dict[str, Any]], self._attributes["layers"])
-        self._layout = MaskLayout(
-            tuple(Layer(layer["name"], (layer["shape"][0], layer["shape"][1])) for layer in layers),
-            tuple(layer["byte_offset"] for layer in layers),
-            cast(int, self._attributes["row_bytes"]),
-        )
+        self._attributes, masks = _open_group(self._root)
+        check_format(self._root, self._attributes)
+        self._layout = layout_of(self._root, self._attributes)
         self._capacity = masks.shape[0]
-        self._chunk_rows = masks.chunks[0]
-        self._num_chunks = -(-self._capacity // self._chunk_rows)
+        self._chunks = ChunkFiles(self._root / "masks", masks.chunks[0], self._layout.row_bytes)
+        self._files = StoreFiles(run_dir, self._layout, self._capacity, self._chunks)
         self._committed: set[int] | None = None  # of this writer; read from the log when needed
 
     @classmethod
@@ -166,46 +136,18 @@ class MaskStore:
                 attribute that the layout sets.
         """
         final, partial = run_dir / "masks.zarr", run_dir / ".masks.zarr.partial"
-        if final.exists():
-            raise FileExistsError(f"{final} exists")
-        if table_files(run_dir / "log"):
-            raise UserError(
-                f"{run_dir} has the log of a run but not its masks.zarr: "
-                "put masks.zarr back, or choose another run_dir"
-            )
+        _check_absent(run_dir)
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1, got {capacity}")
-        own = {
-            "format_version": FORMAT_VERSION,
-            "layers": [
-                {
-                    "name": layer.name,
-                    "shape": list(layer.shape),
-                    "byte_offset": offset,
-                    "num_bits": layer.num_weights,
-                }
-                for layer, offset in zip(layout.layers, layout.byte_offsets, strict=True)
-            ],
-            "bit_order": "little",
-            "row_bytes": layout.row_bytes,
-        }
-        if clash := own.keys() & attributes.keys():
-            raise ValueError(f"attributes must not name {sorted(clash)}: the layout sets them")
+        everything = group_attributes(layout, attributes)
 
         if partial.exists():
             shutil.rmtree(partial)  # of a create that crashed
         (run_dir / "log").mkdir(parents=True, exist_ok=True)
-        root = zarr.create_group(partial, zarr_format=3, attributes={**own, **attributes})
-        root.create_array(
-            "masks",
-            shape=(capacity, layout.row_bytes),
-            dtype="uint8",
-            chunks=(chunk_rows(layout.row_bytes), layout.row_bytes),
-            fill_value=FILL,
-            compressors=CODECS,
-        )
-        _write_fixed(root, layout, weights, inputs)
-        _fsync_tree(partial)
+        root = zarr.create_group(partial, zarr_format=3, attributes=everything)
+        _create_masks(root, capacity, layout.row_bytes)
+        write_fixed(root, layout, weights, inputs)
+        fsync_tree(partial)
         partial.rename(final)
         fsync(run_dir)
         return cls(run_dir)
@@ -261,43 +203,18 @@ class MaskStore:
             CorruptMask: a chunk that these rows go to is damaged.
             OSError: disk full and the like; nothing is committed, and may be again later.
         """
-        if not unit or Path(unit).name != unit or unit.startswith("."):
-            raise ValueError(f"unit must be a name for a visible file, got {unit!r}")
-        if {*tasks.column_names, "row_crc32c"} != set(TASKS.names):
-            raise ValueError(f"tasks must have the columns {TASKS.names}, got {tasks.column_names}")
-        if rows.dtype != np.uint8:
-            raise ValueError(f"rows must have dtype uint8, got {rows.dtype}")
-        check_shape("rows", rows.shape, (len(tasks), self._layout.row_bytes), "B R")
-        if rows[:, -1].any():
-            raise ValueError("rows must end with a zero guard byte, got another value")
+        self._check_commit(unit, tasks, rows)
         task_ids = tasks["task_id"].to_numpy()
-        self._check_range(task_ids)
-        if len(np.unique(task_ids)) < len(task_ids):
-            raise ValueError(f"task_id must name each task once, got {task_ids.tolist()}")
-        if self._committed is None:
-            self._committed = set(self.tasks()["task_id"].to_pylist())
-        if known := self._committed.intersection(task_ids.tolist()):
-            raise ValueError(f"tasks {sorted(known)} are committed already")
+        self._check_new(task_ids)
 
         rows = np.ascontiguousarray(rows)
-        crcs = pa.array([_crc32c(row) for row in rows], pa.uint32())
+        crcs = pa.array([crc32c(row) for row in rows], pa.uint32())
         columns = {name: tasks[name] for name in TASKS.names if name != "row_crc32c"}
         table = pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
 
-        chunks, places = np.divmod(task_ids, self._chunk_rows)
-        for chunk in np.unique(chunks).tolist():
-            here = chunks == chunk
-            content = self._read_chunk(chunk)
-            content[places[here]] = rows[here]
-            self._write_chunk(chunk, content)
-
-        for n in count(1):  # a repair may have left a file of this unit, without these tasks
-            try:
-                create_table_file(table, self._log / f"{unit}{'' if n == 1 else f'-{n}'}.parquet")
-                break
-            except FileExistsError:
-                continue
-        self._committed.update(task_ids.tolist())
+        self._write_rows(task_ids, rows)
+        self._write_log(unit, table)
+        self._known().update(task_ids.tolist())
         return table
 
     def tasks(self) -> pa.Table:
@@ -326,22 +243,18 @@ class MaskStore:
         """
         ids, expected = np.asarray(task_ids, np.int64), np.asarray(crcs, np.int64)
         check_shape("crcs", expected.shape, ids.shape, "B")
-        self._check_range(ids)
+        check_range(ids, self._capacity)
         rows = np.zeros((len(ids), self._layout.row_bytes), np.uint8)
-        chunks, places = np.divmod(ids, self._chunk_rows)
+        chunks, places = np.divmod(ids, self._chunks.rows)
         for chunk in np.unique(chunks).tolist():
-            path = self._chunk_path(chunk)
+            path = self._chunks.path(chunk)
             here = np.flatnonzero(chunks == chunk)
             try:
-                with path.open("rb", buffering=0) as file:
-                    for i in here:
-                        file.seek(places[i] * self._layout.row_bytes)
-                        # short at the end of a truncated file: then the checksum differs
-                        file.readinto(rows[i].data)
+                rows[here] = self._chunks.read_rows(chunk, places[here])
             except FileNotFoundError as error:
                 raise CorruptMask(f"tasks {ids[here].tolist()}: {path} is missing") from error
             for i in here:
-                if _crc32c(rows[i]) != expected[i]:
+                if crc32c(rows[i]) != expected[i]:
                     raise CorruptMask(
                         f"task {ids[i]}: its mask in {path} does not match its checksum"
                     )
@@ -358,13 +271,7 @@ class MaskStore:
         Raises:
             OSError: a file that is there but cannot be read.
         """
-        log, damage = self._verify_log()
-        task_ids, crcs = log["task_id"].to_numpy(), log["row_crc32c"].to_numpy()
-        chunks = task_ids // self._chunk_rows
-        for chunk in range(self._num_chunks):
-            here = chunks == chunk
-            damage += self._verify_chunk(chunk, task_ids[here].tolist(), crcs[here].tolist())
-        return damage + self._verify_fixed()
+        return self._files.verify()
 
     def repair(
         self,
@@ -384,151 +291,49 @@ class MaskStore:
             UserError: a fixed array is damaged, and weights and inputs were not given.
             OSError: disk full and the like; verify and repair again later.
         """
-        paths = {self._run_dir / finding.path for finding in damage}
-        lost = {task_id for finding in damage for task_id in finding.task_ids}
-
-        broken = sorted(name for name in self._fixed_names() if self._root / name in paths)
-        if broken:
-            if weights is None or inputs is None:
-                raise UserError(
-                    f"{self._root / broken[0]} is damaged: copy it from another run of the same "
-                    "configuration, or choose another run_dir"
-                )
-            root = zarr.open_group(self._root, mode="r+", use_consolidated=False)
-            _write_fixed(root, self._layout, weights, inputs)
-            _fsync_tree(self._root)
-
-        # The log before the chunks: after a crash between them the masks are forgotten, and
-        # the chunk is found again, as damage that costs nothing.
         self._committed = None
-        for path in table_files(self._log):
-            if path in paths:
-                path.rename(path.with_name(f"{path.name}.broken"))
+        self._files.repair(damage, weights, inputs)
+
+    def _check_commit(self, unit: str, tasks: pa.Table, rows: np.ndarray) -> None:
+        """Check the form of what is to be committed."""
+        if not unit or Path(unit).name != unit or unit.startswith("."):
+            raise ValueError(f"unit must be a name for a visible file, got {unit!r}")
+        if {*tasks.column_names, "row_crc32c"} != set(TASKS.names):
+            raise ValueError(f"tasks must have the columns {TASKS.names}, got {tasks.column_names}")
+        if rows.dtype != np.uint8:
+            raise ValueError(f"rows must have dtype uint8, got {rows.dtype}")
+        check_shape("rows", rows.shape, (len(tasks), self._layout.row_bytes), "B R")
+        if rows[:, -1].any():
+            raise ValueError("rows must end with a zero guard byte, got another value")
+
+    def _check_new(self, task_ids: np.ndarray) -> None:
+        """Check that these tasks may be committed, each once."""
+        check_range(task_ids, self._capacity)
+        if len(np.unique(task_ids)) < len(task_ids):
+            raise ValueError(f"task_id must name each task once, got {task_ids.tolist()}")
+        if known := self._known().intersection(task_ids.tolist()):
+            raise ValueError(f"tasks {sorted(known)} are committed already")
+
+    def _known(self) -> set[int]:
+        """The tasks that are committed."""
+        if self._committed is None:
+            self._committed = set(self.tasks()["task_id"].to_pylist())
+        return self._committed
+
+    def _write_rows(self, task_ids: np.ndarray, rows: np.ndarray) -> None:
+        """Put masks into their chunks, where nothing names them yet."""
+        chunks, places = np.divmod(task_ids, self._chunks.rows)
+        for chunk in np.unique(chunks).tolist():
+            here = chunks == chunk
+            content = self._chunks.read_for_change(chunk)
+            content[places[here]] = rows[here]
+            self._chunks.write(chunk, content)
+
+    def _write_log(self, unit: str, table: pa.Table) -> None:
+        """Make masks exist: one new file of the log."""
+        for n in count(1):  # a repair may have left a file of this unit, without these tasks
+            try:
+                create_table_file(table, self._log / f"{unit}{'' if n == 1 else f'-{n}'}.parquet")
+                return
+            except FileExistsError:
                 continue
-            table = self._read_log_file(path)
-            kept = table.filter(pc.invert(pc.is_in(table["task_id"], pa.array(lost, pa.int64()))))
-            if 0 < len(kept) < len(table):
-                write_table(kept, path)
-            elif len(kept) < len(table):
-                path.unlink()
-        fsync(self._log)
-
-        committed = self.tasks()["task_id"].to_numpy()
-        for chunk in range(self._num_chunks):
-            first = chunk * self._chunk_rows
-            last = first + self._chunk_rows
-            if self._chunk_path(chunk) in paths or any(first <= i < last for i in lost):
-                old = self._examine_chunk(chunk)[1]
-                new = np.full((self._chunk_rows, self._layout.row_bytes), FILL, np.uint8)
-                if old is not None:
-                    places = committed[(committed >= first) & (committed < last)] - first
-                    new[places] = old[places]
-                self._write_chunk(chunk, new)
-
-    def _verify_log(self) -> tuple[pa.Table, list[Damage]]:
-        """The rows of the files that can be read, and what is wrong with the log."""
-        tables, damage = [TASKS.empty_table()], []
-        for path in table_files(self._log):
-            try:
-                tables.append(self._read_log_file(path))
-            except ValueError:
-                reason = "is not a whole Parquet file of the table tasks"
-                damage.append(Damage(self._name(path), (), reason))
-        log = pa.concat_tables(tables)
-        values, counts = np.unique(log["task_id"].to_numpy(), return_counts=True)
-        if twice := values[counts > 1].tolist():
-            damage.append(Damage(self._name(self._log), tuple(twice), "names tasks more than once"))
-        return log, damage
-
-    def _verify_chunk(self, chunk: int, task_ids: list[int], crcs: list[int]) -> list[Damage]:
-        """Check a chunk, and the masks in it that the log names."""
-        reason, rows = self._examine_chunk(chunk)
-        if rows is None and not task_ids:
-            return []  # nothing was ever written there
-        bad = {
-            task_id
-            for task_id, crc in zip(task_ids, crcs, strict=True)
-            if rows is None or _crc32c(rows[task_id % self._chunk_rows]) != crc
-        }
-        if not bad and not reason:
-            return []
-        # a bad row in a chunk with a good checksum: an older copy of the file, say
-        reason = reason or "does not match the log"
-        return [Damage(self._name(self._chunk_path(chunk)), tuple(sorted(bad)), reason)]
-
-    def _verify_fixed(self) -> list[Damage]:
-        """Check the weights and inputs, by the checksums of their chunks."""
-        damage = []
-        root = zarr.open_group(self._root, mode="r", use_consolidated=False)
-        for name in self._fixed_names():
-            try:
-                array = cast(zarr.Array[Any], root[name])
-                array[...]
-                lost = array.nchunks - array.nchunks_initialized  # zarr reads these as zeros
-            except Exception:  # whatever zarr makes of the bytes: the array cannot be read
-                lost = 1
-            if lost:
-                reason = "is missing or does not match its checksums"
-                damage.append(Damage(self._name(self._root / name), (), reason))
-        return damage
-
-    def _name(self, path: Path) -> str:
-        return str(path.relative_to(self._run_dir))
-
-    def _check_range(self, task_ids: np.ndarray) -> None:
-        beyond = task_ids[(task_ids < 0) | (task_ids >= self._capacity)]
-        if len(beyond):
-            raise ValueError(
-                f"task_id must be >= 0 and < capacity {self._capacity}, got {beyond.tolist()}"
-            )
-
-    def _read_log_file(self, path: Path) -> pa.Table:
-        table = read_table_file(path, TASKS)
-        self._check_range(table["task_id"].to_numpy())
-        return table
-
-    def _fixed_names(self) -> list[str]:
-        inputs = sorted(path.name for path in self._root.glob("inputs/*") if path.is_dir())
-        return [
-            *(f"weights/{layer.name}" for layer in self._layout.layers),
-            *(f"inputs/{name}" for name in inputs),
-        ]
-
-    def _chunk_path(self, chunk: int) -> Path:
-        return self._root / "masks" / "c" / str(chunk) / "0"
-
-    def _examine_chunk(self, chunk: int) -> tuple[str, np.ndarray | None]:
-        """What is wrong with a chunk's file, "" if nothing; and its rows, None if missing.
-
-        The rows are uint8 (rows of a chunk, R), filled up where the file is too short.
-        """
-        try:
-            raw = np.fromfile(self._chunk_path(chunk), np.uint8)
-        except FileNotFoundError:
-            return "is missing", None
-        shape = (self._chunk_rows, self._layout.row_bytes)
-        size = shape[0] * shape[1]
-        if len(raw) != size + CRC_BYTES:
-            rows = np.full(size, FILL, np.uint8)
-            rows[: len(raw)] = raw[:size]
-            reason = f"must have {size + CRC_BYTES} bytes, got {len(raw)}"
-            return reason, rows.reshape(shape)
-        rows = raw[:size]
-        intact = _crc32c(rows) == int.from_bytes(raw[size:].tobytes(), "little")
-        return "" if intact else "does not match its checksum", rows.reshape(shape)
-
-    def _read_chunk(self, chunk: int) -> np.ndarray:
-        """The rows of a chunk, to be changed: refuses to build on a damaged one."""
-        reason, rows = self._examine_chunk(chunk)
-        if rows is None:
-            return np.full((self._chunk_rows, self._layout.row_bytes), FILL, np.uint8)
-        if reason:
-            raise CorruptMask(f"{self._chunk_path(chunk)} {reason}")
-        return rows
-
-    def _write_chunk(self, chunk: int, rows: np.ndarray) -> None:
-        path = self._chunk_path(chunk)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, rows.tobytes() + _crc32c(rows).to_bytes(CRC_BYTES, "little"))
-        for folder in (path.parents[1], path.parents[2]):  # the first chunk makes masks/c
-            fsync(folder)

@@ -146,7 +146,7 @@ def test_run_directory_is_absolute(tmp_path, monkeypatch):
     assert run_directory(replace(config, run_dir="/x")) == Path("/x")
 
 
-@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("-m", "seed=1,2")])
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("--config-name", "other")])
 def test_what_only_hydra_can_do_is_left_to_it(asked, monkeypatch):
     assert compose_command_line(asked) is None
     calls = []
@@ -179,6 +179,25 @@ def test_faults_of_ours_keep_their_traceback(monkeypatch):
     monkeypatch.setattr("sys.argv", ["scale.py"])
     with pytest.raises(ZeroDivisionError):
         main_guard(fail)
+
+
+@pytest.mark.parametrize("key", ["evaluate.algorithms", "evaluate.objectives"])
+def test_names_may_not_be_given_twice(key):
+    value = {"evaluate.algorithms": "binary", "evaluate.objectives": "G"}[key]
+    with pytest.raises(UserError) as refused:
+        typed(f"{key}=[{value},{value}]")
+    assert str(refused.value) == (
+        f"{key} must have each name once, got [{value},{value}]: try {key}=[{value}]"
+    )
+
+
+def test_something_must_be_inferred_by():
+    with pytest.raises(UserError, match=r"evaluate\.algorithms must have a name at least"):
+        typed("evaluate.algorithms=[]")
+    with pytest.raises(UserError, match=r"evaluate\.objectives must have a name at least"):
+        typed("evaluate.objectives=[]")
+    # What minimises nothing needs no objective.
+    assert typed("evaluate.algorithms=[max_logit]", "evaluate.objectives=[]").evaluate
 
 
 def test_a_configuration_without_a_recipe_is_refused():

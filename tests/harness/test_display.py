@@ -7,6 +7,7 @@ from rich.console import Console
 
 from harness import display as display_module
 from harness.display import (
+    BAR_WIDTH,
     LINE_WIDTH,
     SECONDS_BETWEEN_LINES,
     LineDisplay,
@@ -119,10 +120,84 @@ def test_bars_show_name_count_rate_and_accuracy():
         display.update("training", 25.5, 0.9354)
     training, evaluating = plain(console).splitlines()[-2:]
     assert re.search(r"^training +\S+ 25/40 tasks [0-9.e+]+ tasks/s ", training)
-    assert training.rstrip().endswith("accuracy 0.9354")
-    assert re.search(r"^evaluating 25 masks +\S+ 0/8 parts ", evaluating)
+    assert training.rstrip().endswith("acc 0.9354")
+    assert re.search(r"^evaluating 25 +\S+ 0/8 parts ", evaluating)
     assert "/s" not in evaluating
-    assert "accuracy" not in evaluating
+    assert "left" not in evaluating
+    assert "acc" not in evaluating
+
+
+@pytest.fixture
+def bar_clock():
+    """A console of some width and the clock of its bars, which is put on by hand."""
+
+    def make(width):
+        console = terminal(width)
+        display = LiveDisplay(console)
+        now = [100.0]
+        display._progress.get_time = lambda: now[0]
+        return console, display, now
+
+    return make
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_each_bar_fits_one_line_whole(width, bar_clock):
+    console, display, now = bar_clock(width)
+    with display:
+        display.add("training", 2500, 0, "tasks")
+        display.add("evaluating 2500 masks", 15000, 0, "rows")
+        now[0] += 2016
+        display.update("training", 2499.2, 0.93512)
+        display.update("evaluating 2500 masks", 2.5, 0.5)
+        display._progress.refresh()
+    lines = plain(console).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    training, evaluating = (" ".join(line.split()) for line in lines[-2:])
+    assert re.fullmatch(
+        r"training \S{4,24} 2499/2500 tasks 1\.24 tasks/s 0:00:00 left acc 0\.9351", training
+    )
+    assert re.fullmatch(
+        r"evaluating 2500 \S{4,24}( \S+)? 2/15000 rows 0\.00124 rows/s 3359:26:24 left acc 0\.5000",
+        evaluating,
+    )
+
+
+def test_the_bar_alone_shrinks_where_there_is_little_room(bar_clock):
+    lengths = {}
+    for width in (80, 120):
+        console, display, now = bar_clock(width)
+        with display:
+            display.add("evaluating 2500 masks", 2500, 0, "tasks")
+            now[0] += 100
+            display.update("evaluating 2500 masks", 124, 0.9351)
+            display._progress.refresh()
+        line = plain(console).splitlines()[-1].rstrip()
+        assert line.startswith("evaluating 2500 ")
+        assert line.endswith(" 124/2500 tasks 1.24 tasks/s 0:31:56 left acc 0.9351")
+        lengths[width] = len(line) - len(line.replace("━", "").replace("╺", "").replace("╸", ""))
+    assert 8 <= lengths[80] < lengths[120] == BAR_WIDTH
+
+
+def test_a_full_bar_keeps_its_rate(bar_clock):
+    console, display, now = bar_clock(80)
+    with display:
+        display.add("training", 2500, 500, "tasks")
+        now[0] += 100
+        display.update("training", 2500, 0.9351)
+        now[0] += 900
+        display._progress.refresh()
+    line = plain(console).splitlines()[-1].rstrip()
+    assert "2500/2500 tasks 20 tasks/s " in line
+    assert "left" not in line
+
+
+def test_rates_have_no_exponent(clock, lines):
+    display = LineDisplay()
+    display.add("evaluating 5 masks", 4000, 0, "rows")
+    clock.now += 1.0
+    display.update("evaluating 5 masks", 4000, None)
+    assert lines == ["evaluating 5 masks: 4000/4000 rows, 4000/s"]
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """One set of tests for every executor, and what only Ray has to stand."""
 
+import logging
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from harness import executors
 from harness.errors import UserError
 from harness.executors import MAX_TRIES, Pool, RayExecutor, SerialExecutor
 from harness.plan import PoolSize
@@ -305,3 +308,107 @@ def test_asking_how_far_it_is_never_waits(ray_executor, tmp_path):
         ray_executor.busy()
         slowest = max(slowest, time.monotonic() - began)
     assert slowest < 2
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """A Ray that has not been started; what its `init` does is the test's."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
+    return ray
+
+
+def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, monkeypatch):
+    with socket.socket() as held:  # bound, and not listening: nobody else can take it
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        began = time.monotonic()
+        with pytest.raises(UserError) as refused:
+            executors._start_ray()
+    assert time.monotonic() - began < executors.SECONDS_TO_CONNECT + 1
+    assert f"RAY_ADDRESS must be host:port of a cluster that runs, got {address} (" in str(
+        refused.value
+    )
+    assert str(refused.value).endswith("unset it, or start that cluster")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:99999", "a..b:6379"])
+def test_an_address_that_cannot_be_is_refused(address, no_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="RAY_ADDRESS must be host:port"):
+        executors._start_ray()
+
+
+@pytest.mark.parametrize("address", ["", "auto", "local", "ray://127.0.0.1:1"])
+def test_addresses_of_another_form_are_left_to_ray(address, no_ray, monkeypatch):
+    asked = []
+    monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert executors._start_ray() == (no_ray, True)
+    assert len(asked) == 1
+
+
+def test_an_address_where_somebody_listens_is_handed_to_ray(no_ray, monkeypatch):
+    asked = []
+    monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        executors._start_ray()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError, ValueError])
+def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray, monkeypatch):
+    def fail(**_):
+        raise kind("no cluster there\nand much more")
+
+    monkeypatch.setattr(no_ray, "init", fail)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError) as refused:
+        executors._start_ray()
+    assert str(refused.value) == (
+        "Ray (RAY_ADDRESS=auto) did not start: no cluster there: mend that, or set executor=serial"
+    )
+
+
+@pytest.fixture
+def warnings():
+    """What executors.py warns about, whatever handlers another test left."""
+    found = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    logger = logging.getLogger("harness.executors")
+    disabled, logger.disabled = logger.disabled, False
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+    logger.disabled = disabled
+
+
+def test_a_cluster_with_no_room_is_mentioned_once(
+    ray_executor, ray_session, tmp_path, monkeypatch, warnings
+):
+    monkeypatch.setattr(executors, "SECONDS_OF_SILENCE", 0.5)
+    busy = ray_session.remote(num_cpus=2)(make_workers()).remote(tmp_path, None, "guest")
+    ray_session.get(busy.progress.remote())
+    start(ray_executor, tmp_path)
+    ray_executor.submit("train", Unit("good", 3))
+    for _ in range(5):
+        ray_executor.poll()
+        ray_executor.running()
+    ray_session.kill(busy)
+    assert [outcome.result for outcome in collect(ray_executor)] == [3]
+    assert warnings == ["waiting for Ray to start actors: the cluster may be busy"]
+
+
+def test_actors_at_work_are_not_waited_for(ray_executor, tmp_path, monkeypatch, warnings):
+    start(ray_executor, tmp_path)
+    ray_executor.submit("train", Unit("sleeps", 6))
+    while not ray_executor.running().get("train"):
+        ray_executor.poll()
+    monkeypatch.setattr(executors, "SECONDS_OF_SILENCE", 0.0)
+    ray_executor.poll()
+    assert warnings == []

@@ -400,7 +400,7 @@ def test_a_unit_that_fails_once_or_twice_is_tried_again(
 @pytest.mark.parametrize(
     ("written_by", "good_writes"),
     [
-        ("harness.store.write_durably", 1),  # the second chunk of masks
+        ("harness.chunks.write_durably", 1),  # the second chunk of masks
         ("harness.results.write_durably", 0),  # the first file of the log
         ("harness.results.write_durably", 3),  # an evaluation
     ],

@@ -1,5 +1,7 @@
+import errno
 import os
 import stat
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ from harness.results import (
     create_table_file,
     read_table_file,
     read_tables,
+    remove_partial_files,
     write_table,
 )
 
@@ -112,6 +115,76 @@ def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", record)
     create_table_file(evaluations(1), path)
     assert events == [("file", False), ("folder", True)]
+
+
+def refuse_links(monkeypatch, code):
+    def refuse(path, target):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+
+
+NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS]
+
+
+@pytest.mark.parametrize("code", NO_LINKS)
+def test_a_file_system_without_hard_links_creates_and_never_replaces(tmp_path, monkeypatch, code):
+    refuse_links(monkeypatch, code)
+    path = tmp_path / "a.parquet"
+    create_table_file(evaluations(1), path)
+    with pytest.raises(FileExistsError):
+        create_table_file(evaluations(2), path)
+    assert read_table_file(path, EVALUATIONS).equals(evaluations(1))
+    assert names(tmp_path) == ["a.parquet"]
+
+
+def test_without_hard_links_too_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    refuse_links(monkeypatch, errno.EPERM)
+    path, fsync = tmp_path / "a.parquet", os.fsync
+
+    def fill_up(descriptor):
+        if path.exists():
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        create_table_file(evaluations(1), path)
+    assert names(tmp_path) == []
+
+
+def test_without_hard_links_too_content_is_on_disk_before_the_caller_goes_on(tmp_path, monkeypatch):
+    refuse_links(monkeypatch, errno.EPERM)
+    path, events = tmp_path / "a.parquet", []
+    fsync = os.fsync
+
+    def record(descriptor):
+        status = os.fstat(descriptor)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        events.append("folder" if is_folder else "file" if not path.exists() else "final")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    create_table_file(evaluations(1), path)
+    assert events == ["file", "final", "folder"]
+
+
+def test_another_failure_to_link_is_an_error(tmp_path, monkeypatch):
+    refuse_links(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        create_table_file(evaluations(1), tmp_path / "a.parquet")
+    assert names(tmp_path) == []
+
+
+def test_partial_files_are_removed_from_one_folder_and_nothing_else_is(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".masks.zarr.partial").mkdir()
+    for name in (".a.parquet.1.partial", "a.partial", "below/.b.1.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path / "missing")
+    assert names(tmp_path) == [".masks.zarr.partial", "a.partial", "below"]
+    assert names(tmp_path / "below") == [".b.1.partial"]
 
 
 def test_another_version_is_refused_with_file_and_versions(tmp_path):

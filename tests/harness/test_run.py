@@ -77,6 +77,28 @@ def test_ray_gives_the_results_of_the_serial_executor(
     assert len(set(workers)) == actors
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_real_network_has_the_same_masks_on_any_number_of_actors(
+    dtype: str, tmp_path: Path, ray_session: ModuleType
+) -> None:
+    options = [
+        *("data=mnist5k", "network=lenet_300_100", "hidden=null", "outputs=500"),
+        *("tasks=4", "train.block=2", "train.steps=5", f"train.dtype={dtype}"),
+        *("evaluate.checkpoints=[2]", "evaluate.tasks=1", "evaluate.algorithms=[max_logit]"),
+    ]
+    ways = {
+        "serial": ("executor=serial",),
+        "one": ("executor=ray", "actors.train=1"),
+        "two": ("executor=ray", "actors.train=2"),
+    }
+    for name, way in ways.items():
+        assert run(configure(tmp_path / name, *options, *way)) == 0
+    expected = mask_bytes(tmp_path / "serial"), observations(tmp_path / "serial")
+    assert len(expected[1]) == 4 + 1  # tasks, and one that is asked about
+    for name in ("one", "two"):
+        assert (mask_bytes(tmp_path / name), observations(tmp_path / name)) == expected
+
+
 def test_a_run_may_go_on_with_another_executor_and_other_actors(
     serial: Path, tmp_path: Path, ray_session: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

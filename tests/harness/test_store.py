@@ -16,10 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import store as store_module
+from harness.chunks import ChunkFiles
+from harness.config import Config, EvaluateConfig, TrainConfig
+from harness.datasets import load_dataset
 from harness.errors import UserError
 from harness.lock import run_lock
 from harness.results import TASKS, create_table_file, read_table_file, write_table
-from harness.store import CorruptMask, Damage, MaskStore, chunk_rows
+from harness.runs import open_run
+from harness.store import CorruptMask, Damage, MaskStore, check_store
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network
 
@@ -162,11 +166,6 @@ def test_chunks_of_lenet_hold_64_rows_and_are_not_compressed(tmp_path):
         assert "consolidated_metadata" not in json.loads(path.read_text())
 
 
-def test_chunks_never_hold_less_than_a_row():
-    assert chunk_rows(100_000_000) == 1
-    assert [chunk_rows(row_bytes) for row_bytes in (39_488, 295_424)] == [64, 8]
-
-
 def test_a_crash_while_creating_leaves_no_store(tmp_path, monkeypatch):
     def crash(self, target):
         raise KeyboardInterrupt
@@ -200,16 +199,115 @@ def test_create_checks_its_arguments(tmp_path):
         create(tmp_path, row_bytes=3)
 
 
+def edit(path, change):
+    """Change the metadata of a group or an array."""
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+
+
 @pytest.mark.parametrize("version", [99, None])
 def test_an_unknown_format_is_refused_in_one_line(tmp_path, version):
     create(tmp_path)
-    path = tmp_path / "masks.zarr/zarr.json"
-    metadata = json.loads(path.read_text())
-    metadata["attributes"]["format_version"] = version
-    path.write_text(json.dumps(metadata))
+    edit(
+        tmp_path / "masks.zarr/zarr.json",
+        lambda metadata: metadata["attributes"].update(format_version=version),
+    )
     with pytest.raises(UserError, match=f"must have format_version 1, got {version}") as caught:
         MaskStore.open(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "layers", [None, 7, [{}], [{"name": "layer1", "shape": [8], "byte_offset": 0}]]
+)
+def test_a_store_that_does_not_say_how_a_row_lies_is_refused_in_one_line(tmp_path, layers):
+    create(tmp_path)
+    edit(
+        tmp_path / "masks.zarr/zarr.json",
+        lambda metadata: metadata["attributes"].update(layers=layers),
+    )
+    with pytest.raises(UserError, match="must have attributes layers and row_bytes") as caught:
+        MaskStore.open(tmp_path, read_only=True)
+    assert "\n" not in str(caught.value)
+
+
+GIVEN = {
+    "network": "t",
+    "hidden": (8, 4),
+    "normalisation": {"mean": 0.1307, "std": 0.3081},
+    "versions": {"python": "3.11.9"},
+}
+
+
+def check_given(run_dir, **changes):
+    check_store(run_dir, **{"layout": SMALL, "capacity": 10, "attributes": GIVEN, **changes})
+
+
+def test_a_store_fits_what_it_was_made_with_whatever_the_versions(tmp_path):
+    create(tmp_path, activation="relu", **{**GIVEN, "network": "t"})
+    given = {**GIVEN, "activation": "relu", "versions": {"python": "3.12.1", "numpy": "2"}}
+    before = content(tmp_path)
+    check_given(tmp_path, attributes=given)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "said"),
+    [
+        (
+            "zarr.json",
+            lambda metadata: metadata["attributes"].pop("layers"),
+            'must have layers [{"name": "layer1", "shape": [8, 16], "byte_offset": 0, "num_bits": '
+            '128}, {"name": "layer2", "shape": [4, 8], "byte_offset": 64, "num_bits": 32}], '
+            "got none",
+        ),
+        (
+            "zarr.json",
+            lambda metadata: metadata["attributes"]["normalisation"].update(mean=0.5),
+            "must have normalisation.mean 0.1307, got 0.5",
+        ),
+        (
+            "zarr.json",
+            lambda metadata: metadata["attributes"]["layers"][1].update(byte_offset=128),
+            "must have layers[1].byte_offset 64, got 128",
+        ),
+        (
+            "zarr.json",
+            lambda metadata: metadata["attributes"].update(hidden=[8]),
+            "must have hidden [8, 4], got [8]",
+        ),
+        (
+            "zarr.json",
+            lambda metadata: metadata["attributes"].update(note="mine"),
+            'must have note none, got "mine"',
+        ),
+        (
+            "masks/zarr.json",
+            lambda metadata: metadata.update(shape=[20, 128]),
+            "must have shape[0] 10, got 20",
+        ),
+    ],
+)
+def test_an_edited_store_is_refused_with_the_attribute_and_what_to_do(
+    tmp_path, where, change, said
+):
+    MaskStore.create(
+        tmp_path,
+        layout=SMALL,
+        weights=weights_of(SMALL),
+        inputs=inputs_of(10),
+        capacity=10,
+        attributes=GIVEN,
+    )
+    check_given(tmp_path)
+    edit(tmp_path / "masks.zarr" / where, change)
+    with pytest.raises(UserError) as caught:
+        check_given(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/masks.zarr/{where} {said}: put masks.zarr/{where} and config.yaml back as "
+        "they were, or choose another run_dir"
+    )
 
 
 def test_what_is_no_store_is_refused_in_one_line(tmp_path):
@@ -531,7 +629,7 @@ def test_a_crash_of_repair_between_log_and_chunk_is_repaired(store, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MaskStore, "_write_chunk", crash)
+        patch.setattr(ChunkFiles, "write", crash)
         with pytest.raises(KeyboardInterrupt):
             store.repair(damage)
     again = MaskStore.open(tmp_path)
@@ -564,6 +662,65 @@ def test_a_damaged_fixed_array_is_written_again_if_given(tmp_path, name, how):
     store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))
     assert store.verify() == []
     assert content(tmp_path) == before
+
+
+# --- the store of a run ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def begin(run_dir, digits):
+    config = Config(
+        data="digits",
+        network="mlp",
+        hidden=[24],
+        outputs=20,
+        tasks=4,
+        train=TrainConfig("paper", 10, 16, 0.01, 0.9, "none", "float32", 2),
+        evaluate=EvaluateConfig(checkpoints=[4]),
+    )
+    with run_lock(run_dir):
+        return open_run(run_dir, config, digits)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda attributes: attributes.pop("layers"), "must have layers "),
+        (
+            lambda attributes: attributes["normalisation"].update(mean=0.5),
+            "must have normalisation.mean ",
+        ),
+    ],
+)
+def test_a_run_does_not_go_on_with_an_edited_store(tmp_path, digits, change, said):
+    begin(tmp_path, digits)
+    begin(tmp_path, digits)
+    edit(tmp_path / "masks.zarr/zarr.json", lambda metadata: change(metadata["attributes"]))
+    before = content(tmp_path)
+    with pytest.raises(UserError) as caught:
+        begin(tmp_path, digits)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert content(tmp_path) == before
+
+
+def test_a_start_removes_what_crashed_writers_left_in_the_run(tmp_path, digits):
+    run = begin(tmp_path, digits)
+    left = [
+        tmp_path / ".config.yaml.1.partial",
+        tmp_path / ".provenance.json.1.partial",
+        run.evaluations / ".0004-binary.parquet.1.partial",
+    ]
+    kept = [tmp_path / "notes.partial", run.evaluations / "0004-binary.parquet.broken"]
+    for path in [*left, *kept]:
+        path.write_bytes(b"half")
+    begin(tmp_path, digits)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
 
 
 # --- lock -----------------------------------------------------------------------------

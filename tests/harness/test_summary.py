@@ -86,8 +86,8 @@ def task(task_id, accuracy):
     }
 
 
-def printed(folder):
-    console = Console(file=io.StringIO(), width=110)
+def printed(folder, width=110):
+    console = Console(file=io.StringIO(), width=width)
     print_summary(console, folder)
     return console.file.getvalue()
 
@@ -101,12 +101,44 @@ def test_the_printed_summary_says_how_well_and_where(tmp_path):
     text = printed(tmp_path)
     assert "2 masks" in text
     assert "mean 0.5000, lowest 0.2500; 1.50 s of" in text
-    [line] = [line for line in text.splitlines() if "one_shot H" in line and " 10 " in line]
+    [line] = [line for line in text.splitlines() if "one_shot H" in line and "10 " in line]
     numbers = [cell.strip() for cell in line.strip("│").split("│")]
     assert numbers == ["10", "one_shot H", "8", "0.7500", "0.5000", "1.0000", "1.0000", "2.00"]
     [line] = [line for line in text.splitlines() if "max_logit" in line]
     assert "None" not in line
     assert str(tmp_path) in text
+
+
+def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
+    for name in ("log", "evaluations"):
+        (tmp_path / name).mkdir()
+    many = {"num_tasks": 10_000, "num_batches": 200_000, "seconds_per_inference": 1.25}
+    table = evaluations(many | {"algorithm": "min_entropy", "objective": None}, many)
+    write_table(table, tmp_path / "evaluations" / "k.parquet")
+    text = printed(tmp_path, width=80)
+    table, caption = text.split("n inferences", 1)
+    assert "…" not in table
+    assert max(len(line) for line in table.splitlines()) <= 80
+    cells = [
+        [cell.strip() for cell in line.replace("┃", "│").split("│")]
+        for line in table.splitlines()
+        if "│" in line or "┃" in line
+    ]
+    assert cells == [
+        ["k", "inferred by", "n", "task acc.", "GG", "GNs", "GNu", "ms"],
+        ["10000", "min_entropy", "200000", *4 * ["1.0000"], "1250.00"],
+        ["10000", "one_shot H", "200000", *4 * ["1.0000"], "1250.00"],
+    ]
+    for name in ("ms each", "GG", "GNs", "GNu"):
+        assert name in " ".join(caption.split())
+
+
+@pytest.mark.parametrize("name", ["[red]run", "run[/red]", "a[b]c"])
+def test_brackets_in_a_folder_s_name_are_printed_as_they_are(name, tmp_path):
+    folder = tmp_path.joinpath(*name.split("/"))
+    for table in ("log", "evaluations"):
+        (folder / table).mkdir(parents=True)
+    assert str(folder) in printed(folder)
 
 
 def test_a_run_without_masks_can_be_summarised(tmp_path):

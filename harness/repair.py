@@ -1,0 +1,247 @@
+"""What of a mask store is not as it was written, and how the rest of it goes on.
+
+A damaged mask is named alone, not with its chunk, and forgotten; weights and inputs,
+which can be computed again, are written anew. Only harness/store.py calls this.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from harness.chunks import ChunkFiles, chunk_rows, crc32c
+from harness.errors import UserError
+from harness.results import TASKS, fsync, read_table_file, read_tables, table_files, write_table
+from supsup_core.arrays import check_shape
+from supsup_core.masks import MaskLayout
+
+CODECS = (Crc32cCodec(),)  # after "bytes": no compression, masks of density 1/2 have no slack
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file of a store that is not as it was written.
+
+    Attributes:
+        path: of the file or array, relative to the run directory.
+        task_ids: the masks lost with it; () where none is.
+        reason: goes on the sentence that starts with the path.
+    """
+
+    path: str
+    task_ids: tuple[int, ...]
+    reason: str
+
+
+def write_fixed(
+    root: zarr.Group,
+    layout: MaskLayout,
+    weights: Sequence[np.ndarray],
+    inputs: Mapping[str, np.ndarray],
+) -> None:
+    """Write what never changes, over what may be there: `weights/...` and `inputs/...`.
+
+    Raises:
+        ValueError: weights of another shape than their layer.
+    """
+    arrays = {f"inputs/{name}": array for name, array in inputs.items()}
+    for layer, weight in zip(layout.layers, weights, strict=True):
+        check_shape(f"weights of {layer.name}", weight.shape, layer.shape, "O I")
+        arrays[f"weights/{layer.name}"] = weight.astype(np.float32)
+    for name, array in arrays.items():
+        rows = min(len(array), chunk_rows(array[0].nbytes))
+        root.create_array(
+            name,
+            data=array,
+            chunks=(rows, *array.shape[1:]),
+            compressors=CODECS,
+            # a chunk left out because it holds only the fill value would look lost
+            config={"write_empty_chunks": True},
+            overwrite=True,
+        )
+
+
+def fsync_tree(folder: Path) -> None:
+    """Force a folder and everything in it to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        fsync(path)
+
+
+def check_range(task_ids: np.ndarray, capacity: int) -> None:
+    """Check that a store has a place for these tasks.
+
+    Raises:
+        ValueError: a task beyond the capacity.
+    """
+    beyond = task_ids[(task_ids < 0) | (task_ids >= capacity)]
+    if len(beyond):
+        raise ValueError(f"task_id must be >= 0 and < capacity {capacity}, got {beyond.tolist()}")
+
+
+@dataclass(frozen=True)
+class StoreFiles:
+    """The files of one store, as verify and repair see them.
+
+    Attributes:
+        run_dir: what the paths of a Damage are relative to.
+        layout: of a packed row.
+        capacity: tasks that there may be.
+        chunks: of the array `masks`.
+    """
+
+    run_dir: Path
+    layout: MaskLayout
+    capacity: int
+    chunks: ChunkFiles
+
+    def verify(self) -> list[Damage]:
+        """See MaskStore.verify."""
+        log, damage = self._verify_log()
+        task_ids, crcs = log["task_id"].to_numpy(), log["row_crc32c"].to_numpy()
+        chunks = task_ids // self.chunks.rows
+        for chunk in range(self._num_chunks):
+            here = chunks == chunk
+            damage += self._verify_chunk(chunk, task_ids[here].tolist(), crcs[here].tolist())
+        return damage + self._verify_fixed()
+
+    def repair(
+        self,
+        damage: Sequence[Damage],
+        weights: Sequence[np.ndarray] | None,
+        inputs: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        """See MaskStore.repair."""
+        paths = {self.run_dir / finding.path for finding in damage}
+        lost = {task_id for finding in damage for task_id in finding.task_ids}
+        self._repair_fixed(paths, weights, inputs)
+        # The log before the chunks: after a crash between them the masks are forgotten, and
+        # the chunk is found again, as damage that costs nothing.
+        self._repair_log(paths, lost)
+        self._repair_chunks(paths, lost)
+
+    @property
+    def _root(self) -> Path:
+        return self.run_dir / "masks.zarr"
+
+    @property
+    def _log(self) -> Path:
+        return self.run_dir / "log"
+
+    @property
+    def _num_chunks(self) -> int:
+        return -(-self.capacity // self.chunks.rows)
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self.run_dir))
+
+    def _fixed_names(self) -> list[str]:
+        inputs = sorted(path.name for path in self._root.glob("inputs/*") if path.is_dir())
+        return [
+            *(f"weights/{layer.name}" for layer in self.layout.layers),
+            *(f"inputs/{name}" for name in inputs),
+        ]
+
+    def _read_log_file(self, path: Path) -> pa.Table:
+        table = read_table_file(path, TASKS)
+        check_range(table["task_id"].to_numpy(), self.capacity)
+        return table
+
+    def _verify_log(self) -> tuple[pa.Table, list[Damage]]:
+        """The rows of the files that can be read, and what is wrong with the log."""
+        tables, damage = [TASKS.empty_table()], []
+        for path in table_files(self._log):
+            try:
+                tables.append(self._read_log_file(path))
+            except ValueError:
+                reason = "is not a whole Parquet file of the table tasks"
+                damage.append(Damage(self._name(path), (), reason))
+        log = pa.concat_tables(tables)
+        values, counts = np.unique(log["task_id"].to_numpy(), return_counts=True)
+        if twice := values[counts > 1].tolist():
+            damage.append(Damage(self._name(self._log), tuple(twice), "names tasks more than once"))
+        return log, damage
+
+    def _verify_chunk(self, chunk: int, task_ids: list[int], crcs: list[int]) -> list[Damage]:
+        """Check a chunk, and the masks in it that the log names."""
+        reason, rows = self.chunks.examine(chunk)
+        if rows is None and not task_ids:
+            return []  # nothing was ever written there
+        bad = {
+            task_id
+            for task_id, crc in zip(task_ids, crcs, strict=True)
+            if rows is None or crc32c(rows[task_id % self.chunks.rows]) != crc
+        }
+        if not bad and not reason:
+            return []
+        # a bad row in a chunk with a good checksum: an older copy of the file, say
+        reason = reason or "does not match the log"
+        return [Damage(self._name(self.chunks.path(chunk)), tuple(sorted(bad)), reason)]
+
+    def _verify_fixed(self) -> list[Damage]:
+        """Check the weights and inputs, by the checksums of their chunks."""
+        damage = []
+        root = zarr.open_group(self._root, mode="r", use_consolidated=False)
+        for name in self._fixed_names():
+            try:
+                array = cast(zarr.Array[Any], root[name])
+                array[...]
+                lost = array.nchunks - array.nchunks_initialized  # zarr reads these as zeros
+            except Exception:  # whatever zarr makes of the bytes: the array cannot be read
+                lost = 1
+            if lost:
+                reason = "is missing or does not match its checksums"
+                damage.append(Damage(self._name(self._root / name), (), reason))
+        return damage
+
+    def _repair_fixed(
+        self,
+        paths: set[Path],
+        weights: Sequence[np.ndarray] | None,
+        inputs: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        """Write the weights and inputs again if one of them is among the damaged paths."""
+        broken = sorted(name for name in self._fixed_names() if self._root / name in paths)
+        if not broken:
+            return
+        if weights is None or inputs is None:
+            raise UserError(
+                f"{self._root / broken[0]} is damaged: copy it from another run of the same "
+                "configuration, or choose another run_dir"
+            )
+        root = zarr.open_group(self._root, mode="r+", use_consolidated=False)
+        write_fixed(root, self.layout, weights, inputs)
+        fsync_tree(self._root)
+
+    def _repair_log(self, paths: set[Path], lost: set[int]) -> None:
+        """Move broken files aside, and take the lost tasks out of the others."""
+        for path in table_files(self._log):
+            if path in paths:
+                path.rename(path.with_name(f"{path.name}.broken"))
+                continue
+            table = self._read_log_file(path)
+            kept = table.filter(pc.invert(pc.is_in(table["task_id"], pa.array(lost, pa.int64()))))
+            if 0 < len(kept) < len(table):
+                write_table(kept, path)
+            elif len(kept) < len(table):
+                path.unlink()
+        fsync(self._log)
+
+    def _repair_chunks(self, paths: set[Path], lost: set[int]) -> None:
+        """Write the chunks that are damaged or held lost masks, with what is committed alone."""
+        committed = read_tables(self._log, TASKS)["task_id"].to_numpy()
+        for chunk in range(self._num_chunks):
+            first = chunk * self.chunks.rows
+            last = first + self.chunks.rows
+            if self.chunks.path(chunk) in paths or any(first <= i < last for i in lost):
+                old = self.chunks.examine(chunk)[1]
+                new = self.chunks.empty()
+                if old is not None:
+                    places = committed[(committed >= first) & (committed < last)] - first
+                    new[places] = old[places]
+                self.chunks.write(chunk, new)
