@@ -267,12 +267,13 @@ class Driver:
             self._display.update(TRAINING, done, self._accuracies.value)
 
     def report_failures(self) -> int:
-        """Name the units that were set aside; the exit code that follows."""
+        """Name what was not evaluated and what was set aside; the exit code that follows."""
+        late = [k for k in self._config.evaluate.checkpoints if self._missing_evaluations(k)]
+        if late:
+            logger.error("not evaluated whole, for want of what failed: checkpoints %s", late)
         for outcome in self._failed:
             tasks = ", ".join(map(str, outcome.unit.task_ids))
             logger.error(
                 "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
             )
-        if late := [k for k in self._config.evaluate.checkpoints if self._missing_evaluations(k)]:
-            logger.error("not evaluated whole for want of those: checkpoints %s", late)
         return FAILED if self._failed else DONE
