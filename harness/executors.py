@@ -5,10 +5,6 @@ nor sees where they ran. The serial executor is the reference.
 """
 
 import logging
-import os
-import signal
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,11 +13,11 @@ from typing import Any, Protocol
 
 from harness.errors import UserError
 from harness.plan import PoolSize
+from harness.ray_start import start_ray
 
 # A unit that fails this often is set aside, so that one bad task cannot stop a run.
 MAX_TRIES = 3
 
-SECONDS_TO_CONNECT = 5.0
 SECONDS_OF_SILENCE = 30.0  # until a line says what is waited for
 
 Worker = Any  # has run(unit, *arguments) and progress()
@@ -182,7 +178,7 @@ class RayExecutor:
 
     def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
         self._pools: dict[str, _RayPool] = {}
-        self._ray, self._is_ours = _start_ray()
+        self._ray, self._is_ours = start_ray()
         resources = self._ray.cluster_resources()
         self._cpus, self._gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
         try:
@@ -342,62 +338,3 @@ def _gist(error: Exception) -> str:
     """
     lines = str(error).strip().splitlines() or ["no reason given"]
     return f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]
-
-
-def _start_ray() -> tuple[Any, bool]:
-    """Join the cluster this machine belongs to, or start Ray here, quietly.
-
-    Returns:
-        The package, and whether this call began what `ray.shutdown` would end.
-
-    A cluster is found as Ray finds it: by RAY_ADDRESS, or because `ray start` ran
-    on this machine.
-
-    Raises:
-        UserError: RAY_ADDRESS leads nowhere, or Ray would not start.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and no warning about it
-    import ray  # half a second that the serial executor need not wait
-
-    if ray.is_initialized():
-        return ray, False
-    _check_address(os.environ.get("RAY_ADDRESS", ""))
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=_environment(),
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        address = os.environ.get("RAY_ADDRESS")
-        where = f" (RAY_ADDRESS={address})" if address else ""
-        raise UserError(
-            f"Ray{where} did not start: {reason}: mend that, or set executor=serial"
-        ) from error
-    # Ray puts handlers of its own in place: one aborts, with a C++ stack on the screen.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)
-    return ray, True
-
-
-def _check_address(address: str) -> None:
-    """Refuse a RAY_ADDRESS that nobody listens at: Ray would try it for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "://" in host:  # auto, local, ray://...: Ray's own
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise UserError(
-            f"RAY_ADDRESS must be host:port of a cluster that runs, got {address} ({error}): "
-            "unset it, or start that cluster"
-        ) from error
-
-
-def _environment() -> dict[str, Any]:
-    """One thread an actor, set before any library of the worker reads it."""
-    return {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness import executors
+from harness import executors, ray_start
 from harness.errors import UserError
 from harness.executors import MAX_TRIES, Pool, RayExecutor, SerialExecutor
 from harness.plan import PoolSize
@@ -327,8 +327,8 @@ def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, mon
         monkeypatch.setenv("RAY_ADDRESS", address)
         began = time.monotonic()
         with pytest.raises(UserError) as refused:
-            executors._start_ray()
-    assert time.monotonic() - began < executors.SECONDS_TO_CONNECT + 1
+            ray_start.start_ray()
+    assert time.monotonic() - began < ray_start.SECONDS_TO_CONNECT + 1
     assert f"RAY_ADDRESS must be host:port of a cluster that runs, got {address} (" in str(
         refused.value
     )
@@ -339,7 +339,7 @@ def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, mon
 def test_an_address_that_cannot_be_is_refused(address, no_ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match="RAY_ADDRESS must be host:port"):
-        executors._start_ray()
+        ray_start.start_ray()
 
 
 @pytest.mark.parametrize("address", ["", "auto", "local", "ray://127.0.0.1:1"])
@@ -347,7 +347,7 @@ def test_addresses_of_another_form_are_left_to_ray(address, no_ray, monkeypatch)
     asked = []
     monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert executors._start_ray() == (no_ray, True)
+    assert ray_start.start_ray() == (no_ray, True)
     assert len(asked) == 1
 
 
@@ -356,7 +356,7 @@ def test_an_address_where_somebody_listens_is_handed_to_ray(no_ray, monkeypatch)
     monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
-        executors._start_ray()
+        ray_start.start_ray()
     assert len(asked) == 1
 
 
@@ -368,7 +368,7 @@ def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray,
     monkeypatch.setattr(no_ray, "init", fail)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(UserError) as refused:
-        executors._start_ray()
+        ray_start.start_ray()
     assert str(refused.value) == (
         "Ray (RAY_ADDRESS=auto) did not start: no cluster there: mend that, or set executor=serial"
     )
