@@ -57,9 +57,8 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
     )
     assert composed is not None
     job = Job(from_hydra(composed), loaded.side, loaded.num_classes)
-    test = ImageSet(loaded.test_images, loaded.test_labels, loaded.mean, loaded.std)
-    train = ImageSet(loaded.train_images, loaded.train_labels, loaded.mean, loaded.std)
-    worker = TrainWorker(job, train, test, name="search")
+    test = loaded.test
+    worker = TrainWorker(job, loaded.train, test, name="search")
     began = time.perf_counter()
     trained = []
     for first in range(0, num_tasks, BLOCK):

@@ -37,7 +37,7 @@ from harness.commandline import compose_command_line, from_hydra
 from harness.datasets import Dataset, load_dataset
 from harness.plan import TrainUnit, resolve
 from harness.provenance import has_bfloat16_matrices
-from supsup_core.data import ImageSet, normalise
+from supsup_core.data import normalise
 from supsup_core.methods import METHODS
 from supsup_core.networks import fixed_weights
 from supsup_core.training import initial_scores, masked_weight, task_batches
@@ -97,20 +97,14 @@ class _MaskedLayer(nn.Module):
         return nn.functional.linear(x, weight)
 
 
-def _sets(data: Dataset) -> tuple[ImageSet, ImageSet]:
-    return (
-        ImageSet(data.train_images, data.train_labels, data.mean, data.std),
-        ImageSet(data.test_images, data.test_labels, data.mean, data.std),
-    )
-
-
 class OneTaskForm:
     """Trains one task after another by autograd, with a thread a core."""
 
     def __init__(self, job: Job, conv: bool) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
         self._job, self._conv = job, conv
-        self._train, self._test = _sets(load_dataset(job.config.data))
+        data = load_dataset(job.config.data)
+        self._train, self._test = data.train, data.test
         self._pixels = normalise(
             torch.from_numpy(self._train.images), self._train.mean, self._train.std
         )
@@ -162,7 +156,8 @@ class BlockForm:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._worker = TrainWorker(job, *_sets(load_dataset(job.config.data)), name="benchmark")
+        data = load_dataset(job.config.data)
+        self._worker = TrainWorker(job, data.train, data.test, name="benchmark")
 
     def run(self, first: int) -> tuple[float, list[float], int]:
         """Seconds for one block of tasks, measured and packed; accuracies; peak bytes."""

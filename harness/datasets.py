@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harness.errors import UserError
+from supsup_core.data import ImageSet
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,16 @@ class Dataset:
     """Mean of the training pixels / 255, rounded to 4 digits."""
     std: float
     """Standard deviation of the training pixels / 255, likewise."""
+
+    @property
+    def train(self) -> ImageSet:
+        """The training images, as supsup_core reads them."""
+        return ImageSet(self.train_images, self.train_labels, self.mean, self.std)
+
+    @property
+    def test(self) -> ImageSet:
+        """The test images, likewise."""
+        return ImageSet(self.test_images, self.test_labels, self.mean, self.std)
 
 
 def load_dataset(name: str, *, data_dir: Path | None = None, download: bool = False) -> Dataset:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -32,12 +31,7 @@ class Display(Protocol):
         """Begin to show."""
         ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave the last state on the screen."""
         ...
 
@@ -110,12 +104,7 @@ class LiveDisplay:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave the last state on the screen."""
         self._progress.stop()
 
@@ -150,12 +139,7 @@ class LineDisplay:
         """Nothing to begin."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Nothing to end."""
 
     def add(self, name: str, total: int, done: int, unit: str) -> None:

@@ -27,7 +27,6 @@ from harness.results import EVALUATIONS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
 from harness.store import CorruptMask
 from harness.summary import print_summary
-from supsup_core.data import ImageSet
 
 logger = logging.getLogger("harness")
 
@@ -107,9 +106,7 @@ def make_executor(config: Config) -> Executor:
 
 def pools(run: Run, data: Dataset, share: Callable[[Any], Any]) -> dict[str, Pool]:
     """The two pools of a run; the data set is shared with all their workers."""
-    train = share(ImageSet(data.train_images, data.train_labels, data.mean, data.std))
-    test = share(ImageSet(data.test_images, data.test_labels, data.mean, data.std))
-    job = share(run.job)
+    train, test, job = share(data.train), share(data.test), share(run.job)
     return {
         TRAIN: Pool(TrainWorker, (job, train, test)),
         EVALUATE: Pool(EvaluateWorker, (job, test), runs_alone_after=TRAIN),
@@ -268,6 +265,8 @@ class Driver:
 
     def report_failures(self) -> int:
         """Name what was not evaluated and what was set aside; the exit code that follows."""
+        if not self._failed:
+            return DONE
         late = [k for k in self._config.evaluate.checkpoints if self._missing_evaluations(k)]
         if late:
             logger.error("not evaluated whole, for want of what failed: checkpoints %s", late)
@@ -276,4 +275,4 @@ class Driver:
             logger.error(
                 "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
             )
-        return FAILED if self._failed else DONE
+        return FAILED
