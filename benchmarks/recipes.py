@@ -4,7 +4,7 @@
 
 Each combination trains the same permuted tasks in blocks, in one process of as many as
 there are cores, and is measured on the whole test set (95 % by Student's t over tasks).
-Then one test image of each of 4 batches a task is a one-shot query among all its masks.
+Then 8 single test images of every task are one-shot queries among all its masks.
 The margin of a query is how far the right task's slope lies below the mean of the others,
 in their standard deviations: accuracy among k tasks needs a margin that grows with
 sqrt(2 ln k), 3.3 for 250 and 4 for 2500; the table gives its 1 % quantile.
@@ -34,7 +34,7 @@ from supsup_core.objectives import OBJECTIVES
 from supsup_core.superposition import PackedMasks
 
 BLOCK = 8
-QUERIES_A_TASK = 4
+QUERIES_A_TASK = 8
 
 
 @dataclass(frozen=True)

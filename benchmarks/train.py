@@ -2,7 +2,7 @@
 
     python benchmarks/train.py --data mnist --recipe paper --network lenet_300_100
 
-    authors  one task at a time, autograd, torch.optim.RMSprop, layers as 1x1
+    authors  one task at a time, autograd, torch.optim, layers as 1x1
              convolutions, one process with a thread a core
     plain    the same with linear layers
     ours     blocks of tasks, as many one-thread processes as cores
@@ -54,12 +54,14 @@ class Measured:
         accuracies: of the tasks trained to the end.
         peaks: bytes of the largest process.
         shares: of the matrix rate that ours reached, in each round.
+        scalings: tasks an hour of as many actors as cores, over those of one alone.
     """
 
     seconds: dict[str, list[float]]
     accuracies: dict[str, list[float]]
     peaks: dict[str, int]
     shares: list[float]
+    scalings: list[float]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Result:
     ratio_authors: float
     ratio_plain: float
     matrix_rate_share: float | None
+    actors_scaling: float | None
     accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
@@ -120,9 +123,8 @@ class OneTaskForm:
             method = self._job.config.method
             layers += [_MaskedLayer(weight, start, method, conv=self._conv), nn.ReLU()]
         model = nn.Sequential(*layers[:-1])
-        optimizer = torch.optim.RMSprop(
-            model.parameters(), lr=recipe.learning_rate, alpha=recipe.smoothing
-        )
+        groups = [{"params": list(model.parameters())}]
+        optimizer = recipe.make_optimizer().torch_form(groups, recipe.learning_rate)
         source = torch.arange(network.widths[0])
         if task.source is not None:
             source = torch.from_numpy(task.source.astype(np.int64))
@@ -130,7 +132,7 @@ class OneTaskForm:
         began = time.perf_counter()
         for step in range(steps):
             index = torch.from_numpy(next(order)[0].copy())
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step, 0)
             logits = self._logits(model, self._pixels[index][:, source])
             loss = nn.functional.cross_entropy(logits, self._labels[index])
             optimizer.zero_grad()
@@ -226,7 +228,11 @@ def measure(job: Job, paper: Job, rounds: int, steps: int, full: bool) -> Measur
     }
     ours = [_child(BlockForm, job) for _ in range(cores)]
     got = Measured(
-        {form: [] for form in FORMS}, {form: [] for form in FORMS}, dict.fromkeys(FORMS, 0), []
+        seconds={form: [] for form in FORMS},
+        accuracies={form: [] for form in FORMS},
+        peaks=dict.fromkeys(FORMS, 0),
+        shares=[],
+        scalings=[],
     )
     for child in ours:  # compiles the kernels before anything is timed
         child.submit(_call, "run", 0).result()
@@ -246,7 +252,10 @@ def measure(job: Job, paper: Job, rounds: int, steps: int, full: bool) -> Measur
         got.seconds["ours"].append((time.perf_counter() - began) / (block * cores))
         got.accuracies["ours"].extend(a for result in results for a in result[1])
         got.peaks["ours"] = max(result[2] for result in results)
-        got.shares.append(products / statistics.mean(result[0] for result in results))
+        together = statistics.mean(result[0] for result in results)
+        got.shares.append(products / together)
+        alone, _, _ = ours[0].submit(_call, "run", turn * cores * block).result()
+        got.scalings.append(cores * alone / together)
     for child in [*one_task.values(), *ours]:
         child.shutdown()
     return got
@@ -273,6 +282,7 @@ def results(job: Job, got: Measured) -> list[Result]:
                 ratio_authors=ratio(form, "authors"),
                 ratio_plain=ratio(form, "plain"),
                 matrix_rate_share=statistics.median(got.shares) if ours else None,
+                actors_scaling=statistics.median(got.scalings) if ours else None,
                 accuracy=mean,
                 accuracy_low=low,
                 accuracy_high=high,
@@ -282,7 +292,7 @@ def results(job: Job, got: Measured) -> list[Result]:
     return found
 
 
-def _print(found: list[Result], seconds: dict[str, list[float]]) -> None:
+def _print(found: list[Result], got: Measured) -> None:
     print(
         f"{'form':8} {'tasks/h':>9} {'/authors':>9} {'/plain':>7} {'matrix':>7} "
         f"{'accuracy (95 %)':>26} {'peak MB':>8}   seconds a task, range"
@@ -292,11 +302,16 @@ def _print(found: list[Result], seconds: dict[str, list[float]]) -> None:
         accuracy = ""
         if r.accuracy is not None:
             accuracy = f"{r.accuracy:.4f} [{r.accuracy_low:.4f}, {r.accuracy_high:.4f}]"
-        low, high = min(seconds[r.form]), max(seconds[r.form])
+        low, high = min(got.seconds[r.form]), max(got.seconds[r.form])
         print(
             f"{r.form:8} {r.tasks_per_hour:9.0f} {r.ratio_authors:9.2f} {r.ratio_plain:7.2f} "
             f"{share:>7} {accuracy:>26} {r.peak_bytes / 1e6:8.0f}   {low:.3f} to {high:.3f}"
         )
+    low, high = min(got.scalings), max(got.scalings)
+    print(
+        f"from 1 to {os.cpu_count()} actors: {statistics.median(got.scalings):.2f} x "
+        f"({low:.2f} to {high:.2f})"
+    )
 
 
 def resolved_job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> Job:
@@ -346,7 +361,7 @@ def main() -> None:
         for result in found:
             print(json.dumps(asdict(result)))
     else:
-        _print(found, got.seconds)
+        _print(found, got)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from supsup_core.inference import (
     PackedGradient,
 )
 from supsup_core.masks import MaskLayout, density
+from supsup_core.measure import measure_form
 from supsup_core.methods import METHODS
 from supsup_core.networks import Network, fixed_weights, forward, make_network
 from supsup_core.objectives import OBJECTIVES
@@ -73,7 +74,14 @@ class Job:
         """How masks are trained."""
         train = self.config.train
         return Recipe(
-            train.steps, train.batch_size, train.learning_rate, train.smoothing, train.decay
+            steps=train.steps,
+            batch_size=train.batch_size,
+            learning_rate=train.learning_rate,
+            smoothing=train.smoothing,
+            decay=train.decay,
+            later_layers=train.later_layers,
+            optimizer=train.optimizer,
+            momentum=train.momentum,
         )
 
 
@@ -117,11 +125,12 @@ class TrainWorker:
     def __init__(self, job: Job, train: ImageSet, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
         self._job, self._name = job, name
-        self._train, self._test = _own(train), _own(test)
+        self._train = _own(train)
         self._device = _device()
         self._network = job.network
         self._layout = MaskLayout.of(self._network)
-        self._weights = [w.to(self._device) for w in fixed_weights(self._network, job.config.seed)]
+        weights = fixed_weights(self._network, job.config.seed)
+        self._measure = measure_form(self._device)(weights, _own(test), self._device)
         self._steps_done = 0
 
     def progress(self) -> float:
@@ -173,19 +182,6 @@ class TrainWorker:
 
     def _on_step(self, done: int) -> None:
         self._steps_done = done
-
-    def _measure(self, task: Task, mask: list[np.ndarray]) -> tuple[float, float]:
-        """Accuracy and mean cross-entropy (nats) of one mask on all test images, in float32."""
-        members = task.members(self._test.labels)
-        pixels = torch.from_numpy(task.images(self._test.images[members])).to(self._device)
-        labels = torch.from_numpy(self._test.labels[members]).to(self._device).long()
-        weights = [
-            weight * torch.from_numpy(m).to(self._device)
-            for weight, m in zip(self._weights, mask, strict=True)
-        ]
-        logits = forward(weights, normalise(pixels, self._test.mean, self._test.std))
-        accuracy = (logits.argmax(dim=1) == labels).double().mean()
-        return float(accuracy), float(torch.nn.functional.cross_entropy(logits, labels))
 
 
 @dataclass(frozen=True)

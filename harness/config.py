@@ -20,6 +20,7 @@ from supsup_core.inference import ALGORITHMS, GRADIENT_ALGORITHMS
 from supsup_core.methods import METHODS
 from supsup_core.networks import NETWORKS
 from supsup_core.objectives import OBJECTIVES
+from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.tasks import FAMILIES
 from supsup_core.training import DECAYS
 
@@ -39,11 +40,17 @@ class TrainConfig:
     batch_size: int = MISSING
     """Images a step."""
     learning_rate: float = MISSING
-    """Of RMSprop, at the first step."""
+    """At the first step."""
     smoothing: float = MISSING
-    """Of RMSprop's running mean of squared gradients."""
+    """Of the running mean of squared gradients, which rmsprop and adam have."""
     decay: str = MISSING
     """none, or linear: the learning rate falls evenly towards 0."""
+    later_layers: float = 1.0
+    """Share of the learning rate that the layers after the first take."""
+    optimizer: str = "rmsprop"
+    """Of the scores: rmsprop, adam or sgd."""
+    momentum: float = 0.0
+    """Of the running mean (adam) or sum (sgd) of gradients."""
     dtype: str = AUTO
     """Of the matrix products; auto takes bfloat16 where the processor multiplies it."""
     block: int | str = AUTO
@@ -158,10 +165,7 @@ def check(config: Config) -> None:
     # The forward algorithms minimise nothing.
     if config.evaluate.objectives or set(config.evaluate.algorithms) & set(GRADIENT_ALGORITHMS):
         _names("evaluate.objectives", config.evaluate.objectives, tuple(OBJECTIVES))
-    if not 0 < config.train.learning_rate < math.inf:
-        raise UserError(f"train.learning_rate must be > 0, got {config.train.learning_rate}")
-    if not 0 <= config.train.smoothing < 1:
-        raise UserError(f"train.smoothing must be in [0, 1), got {config.train.smoothing}")
+    _check_recipe(config.train)
     if not 0 < config.actors.gpus <= 1:
         raise UserError(f"actors.gpus must be in (0, 1], got {config.actors.gpus}")
     _check_network(config)
@@ -191,6 +195,7 @@ _KNOWN = {
     "method": tuple(METHODS),
     "executor": EXECUTORS,
     "train.decay": DECAYS,
+    "train.optimizer": OPTIMIZERS,
 }
 
 
@@ -224,6 +229,20 @@ def must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f": did you mean {key}={near[0]}?" if near else f": for example {key}={known[0]}"
     return f"{key} must be one of {', '.join(known)}, got {value!r}{hint}"
+
+
+def _check_recipe(train: TrainConfig) -> None:
+    for key in ("learning_rate", "later_layers"):
+        if not 0 < getattr(train, key) < math.inf:
+            raise UserError(f"train.{key} must be > 0, got {getattr(train, key)}")
+    for key in ("smoothing", "momentum"):
+        if not 0 <= getattr(train, key) < 1:
+            raise UserError(f"train.{key} must be in [0, 1), got {getattr(train, key)}")
+    if train.momentum and train.optimizer == "rmsprop":
+        raise UserError(
+            f"train.momentum goes with adam and sgd, got {train.momentum} with rmsprop: "
+            "leave it out, or try train.optimizer=adam"
+        )
 
 
 def _check_network(config: Config) -> None:

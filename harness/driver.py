@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from harness.actors import EvaluateWorker, TrainWorker
 from harness.commandline import STOPPED
-from harness.config import Config, run_directory
+from harness.config import AUTO, Config, TrainConfig, run_directory
 from harness.datasets import Dataset, load_dataset
 from harness.display import Display, make_console, make_display
 from harness.errors import UserError
@@ -182,12 +182,13 @@ class Driver:
         executor = make_executor(typed)
         try:
             with self._display:
-                self._work(executor, data)
+                self._work(typed, executor, data)
         finally:
             executor.close()
 
-    def _work(self, executor: Executor, data: Dataset) -> None:
+    def _work(self, typed: Config, executor: Executor, data: Dataset) -> None:
         logger.info("%s; run directory %s", executor.describe(), self._run.directory)
+        logger.info("training %s", self._described(typed.train))
         executor.start(pools(self._run, data, executor.share))
         checkpoints = Checkpoints(self._config.evaluate.checkpoints)
         total = self._config.tasks
@@ -208,6 +209,13 @@ class Driver:
                 else:
                     self._keep(outcome.unit, outcome.result)
             self._show(executor.running())
+
+    def _described(self, typed: TrainConfig) -> str:
+        """What `auto` came to; a run keeps what it began with."""
+        train = self._config.train
+        products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
+        block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
+        return f"by recipe {train.name}: {products}, {block}"
 
     def _submit_ready(self, executor: Executor, checkpoints: Checkpoints) -> None:
         for k in checkpoints.ready(self._crcs):

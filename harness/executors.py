@@ -225,6 +225,7 @@ class RayExecutor:
         for name, pool in self._pools.items():
             for reference in [r for r in ready if r in pool.running]:
                 outcomes += self._collect(name, pool, reference)
+            self._start_units(name)  # before what came is dealt with: actors need not wait for it
             if not pool.busy and name in self._awaited:
                 self._dismiss(pool)
         return outcomes

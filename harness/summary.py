@@ -60,15 +60,18 @@ def print_summary(console: Console, directory: Path) -> None:
             ),
             f"{1000 * row['seconds_per_inference_mean']:.2f}",
         )
-    console.print(table)
+    if len(evaluations):
+        console.print(table)
     if len(tasks):
         accuracies = tasks["accuracy"].to_numpy()
         console.print(
-            f"accuracy of a mask on all test images, task given: mean {accuracies.mean():.4f}, "
-            f"lowest {accuracies.min():.4f}; {tasks['train_seconds'].to_numpy().mean():.2f} s of "
-            "one actor a mask",
+            f"{len(tasks)} masks: accuracy on all test images, task given: mean "
+            f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
+            f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor a mask",
             soft_wrap=True,
         )
+    else:
+        console.print("0 masks")
     console.print(
         f"masks, tables and configuration: {directory}",
         soft_wrap=True,

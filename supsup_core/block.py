@@ -13,8 +13,10 @@ Shape letters: B tasks of the block, N images of a batch, P pixels, O and I as i
 a layer, S outputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +25,8 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
 from supsup_core.kernels.cross_entropy import logit_gradient_for
-from supsup_core.kernels.rmsprop import FusedRmsprop, rmsprop_step_plain, signed_squares
 from supsup_core.methods import Method, Threshold
+from supsup_core.optimizers import FusedStep, Optimizer
 from supsup_core.tasks import Task
 
 
@@ -148,7 +150,7 @@ class BlockLayer:
         scores: to start from, (B, O, I).
         signs: of the weights, +1 and -1, (B, O, I).
         method: the mask rule.
-        smoothing: of RMSprop.
+        optimizer: of the scores.
         dtype: of the products; scores are at least float32.
         device: where.
 
@@ -161,33 +163,57 @@ class BlockLayer:
         scores: Float[np.ndarray, "B O I"],
         signs: np.ndarray,
         method: Method,
-        smoothing: float,
+        optimizer: Optimizer,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         accurate = torch.promote_types(dtype, torch.float32)
-        self._method, self._smoothing = method, smoothing
+        self._method, self._optimizer, self._count = method, optimizer, 0
         self._scores = torch.tensor(scores, dtype=accurate, device=device)
         of_weights = torch.tensor(signs, dtype=accurate, device=device)
-        self._squares = signed_squares(of_weights)
+        self._state = optimizer.begin(of_weights)
         self.masked = (of_weights * method.mask(self._scores)).to(dtype)
 
     def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
         """Step down the gradient delta @ x^T, x as in backpropagate."""
-        gradients = _weight_gradient(delta, x)
-        rmsprop_step_plain(
-            self._scores,
-            self._squares,
-            gradients,
-            self.masked,
-            learning_rate,
-            self._smoothing,
-            self._method,
+        self._count += 1
+        self._move(delta, x, learning_rate)
+
+    def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
+        constants = self._optimizer.constants(learning_rate, self._count)
+        self._step(_weight_gradient(delta, x), constants)
+
+    def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:
+        self._optimizer.step(
+            self._scores, self._state, gradients, self.masked, constants, self._method
         )
 
     def masks(self) -> Bool[np.ndarray, "B O I"]:
         """The masks now."""
         return self._method.mask(self._scores).cpu().numpy()
+
+
+class CompiledBlockLayer(BlockLayer):
+    """The same for GPUs: torch.compile makes one kernel of the optimiser's step.
+
+    The constants travel as tensors, since compiled code takes a number for a constant of
+    its own and would be made anew for every learning rate.
+    """
+
+    backend = "inductor"
+
+    @cached_property
+    def _compiled(self) -> Callable[..., None]:
+        compiled: Callable[..., None] = torch.compile(
+            self._optimizer.step, fullgraph=True, dynamic=False, backend=self.backend
+        )
+        return compiled
+
+    def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:
+        numbers = torch.tensor(list(constants), dtype=self._scores.dtype, device=gradients.device)
+        self._compiled(
+            self._scores, self._state, gradients, self.masked, numbers.unbind(), self._method
+        )
 
 
 class FusedBlockLayer(BlockLayer):
@@ -199,32 +225,33 @@ class FusedBlockLayer(BlockLayer):
     """
 
     @cached_property
-    def _by_task(self) -> tuple[Tensor, list[FusedRmsprop]]:
+    def _by_task(self) -> tuple[Tensor, list[FusedStep]]:
         gradient = torch.empty_like(self.masked[0])
-        states = zip(self._scores, self._squares, self.masked, strict=True)
-        return gradient, [FusedRmsprop(s, v, gradient, m, self._smoothing) for s, v, m in states]
+        tasks = zip(self._scores, zip(*self._state, strict=True), self.masked, strict=True)
+        return gradient, [FusedStep(self._optimizer, s, v, gradient, m) for s, v, m in tasks]
 
     @cached_property
-    def _at_once(self) -> tuple[Tensor, FusedRmsprop]:
+    def _at_once(self) -> tuple[Tensor, FusedStep]:
         gradients = torch.empty_like(self.masked)
-        state = (self._scores, self._squares, gradients, self.masked)
-        return gradients, FusedRmsprop(*state, self._smoothing)
+        fused = FusedStep(self._optimizer, self._scores, self._state, gradients, self.masked)
+        return gradients, fused
 
-    def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
-        """Step down the gradient delta @ x^T, x as in backpropagate."""
+    def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
         if x.dim() == 2:
-            gradient, steps = self._by_task
-            for received, step in zip(delta, steps, strict=True):
+            gradient, fused = self._by_task
+            for received, step in zip(delta, fused, strict=True):
                 torch.mm(received, x.t(), out=gradient)
-                step.step(learning_rate)
+                step.step(learning_rate, self._count)
         else:
-            gradients, step = self._at_once
+            gradients, one = self._at_once
             torch.bmm(delta, x.transpose(1, 2), out=gradients)
-            step.step(learning_rate)
+            one.step(learning_rate, self._count)
 
 
 def layer_form(method: Method, device: torch.device) -> type[BlockLayer]:
-    """Choose: fused for the threshold rule on the CPU, else plain."""
+    """Choose: fused for the threshold rule on the CPU, compiled on a GPU that can, else plain."""
     if device.type == "cpu" and isinstance(method, Threshold):
         return FusedBlockLayer
+    if device.type == "cuda" and find_spec("triton"):
+        return CompiledBlockLayer
     return BlockLayer

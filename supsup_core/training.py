@@ -19,6 +19,7 @@ from supsup_core.block import BlockInputs, backpropagate, layer_form
 from supsup_core.data import ImageSet, batches, normalise
 from supsup_core.methods import Method
 from supsup_core.networks import Network, fixed_signs, fixed_weights, forward
+from supsup_core.optimizers import Optimizer, make_optimizer
 from supsup_core.streams import Role, stream
 from supsup_core.tasks import Task
 
@@ -32,9 +33,12 @@ class Recipe:
     Attributes:
         steps: optimiser steps a task.
         batch_size: images a step.
-        learning_rate: of RMSprop, at the first step.
-        smoothing: of RMSprop's running mean of squares.
+        learning_rate: at the first step.
+        smoothing: of the optimiser's running mean of squares, where it has one.
         decay: one of DECAYS: "none", or "linear": the learning rate falls evenly towards 0.
+        later_layers: the share of the learning rate that the layers after the first take.
+        optimizer: one of OPTIMIZERS.
+        momentum: of the optimiser's running mean or sum of gradients, where it has one.
     """
 
     steps: int
@@ -42,6 +46,9 @@ class Recipe:
     learning_rate: float
     smoothing: float = 0.99
     decay: str = "none"
+    later_layers: float = 1.0
+    optimizer: str = "rmsprop"
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
@@ -51,10 +58,16 @@ class Recipe:
             )
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
+        self.make_optimizer()
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        return self.learning_rate * (1 - step / self.steps if self.decay == "linear" else 1)
+    def learning_rate_at(self, step: int, layer: int) -> float:
+        """The learning rate of a layer at a step, both counted from 0."""
+        rate = self.learning_rate * (self.later_layers if layer else 1)
+        return rate * (1 - step / self.steps if self.decay == "linear" else 1)
+
+    def make_optimizer(self) -> Optimizer:
+        """Make the optimiser of the scores."""
+        return make_optimizer(self.optimizer, smoothing=self.smoothing, momentum=self.momentum)
 
 
 class _KeepMasked(torch.autograd.Function):
@@ -149,7 +162,8 @@ def train_task(
         torch.from_numpy(s).to(dtype).requires_grad_()
         for s in initial_scores(network, method, task.task_id, seed)
     ]
-    optimizer = torch.optim.RMSprop(scores, lr=recipe.learning_rate, alpha=recipe.smoothing)
+    groups = [{"params": [s]} for s in scores]
+    optimizer = recipe.make_optimizer().torch_form(groups, recipe.learning_rate)
     for step in range(recipe.steps):
         index = next(index_batches)
         pixels = torch.from_numpy(task.images(data.images[index]))
@@ -158,7 +172,8 @@ def train_task(
             normalise(pixels, data.mean, data.std).to(dtype),
         )
         labels = torch.from_numpy(data.labels[index]).long()
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
+        for i, group in enumerate(optimizer.param_groups):
+            group["lr"] = recipe.learning_rate_at(step, i)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, labels).backward()
         optimizer.step()
@@ -208,15 +223,14 @@ def train_block(
         signs = np.broadcast_to(fixed_signs(layer, seed, i), scores.shape)
         if i == 0:
             scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
-        layers.append(form(scores, signs, method, recipe.smoothing, dtype, device))
+        layers.append(form(scores, signs, method, recipe.make_optimizer(), dtype, device))
 
     scale = prod(layer.constant for layer in network.layers)
     order = task_batches(tasks, data, recipe, seed)
     for step in range(recipe.steps):
         x, labels = inputs.at(next(order))
-        rate = recipe.learning_rate_at(step)
         for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
-            layers[i].learn(delta, received, rate)
+            layers[i].learn(delta, received, recipe.learning_rate_at(step, i))
         if on_step is not None:
             on_step(step + 1)
     masks = [layer.masks() for layer in layers]

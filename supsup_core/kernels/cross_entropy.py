@@ -41,7 +41,7 @@ def logit_gradient_plain(
 
 @numba.njit(inline="always")
 @no_type_check
-def _exp(x: Any) -> Any:
+def exp_not_positive(x: Any) -> Any:
     """Compute exp of a float32 in [-87, 0], to 2 units in the last place.
 
     x = k ln 2 + r with |r| <= ln 2 / 2, and the minimax polynomial of degree 7 that
@@ -73,7 +73,9 @@ def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: 
         for s in range(num_outputs):
             for n in range(num_images):
                 x = (real(logits[b, s, n]) - largest[n]) * scale
-                exponentials[s, n] = _exp(max(x, np.float32(-87)))  # below, exp is no float32
+                exponentials[s, n] = exp_not_positive(
+                    max(x, np.float32(-87))
+                )  # below, exp is no float32
                 total[n] += exponentials[s, n]
         for n in range(num_images):
             total[n] = share / total[n]

@@ -15,9 +15,12 @@ from harness.datasets import Dataset, load_dataset
 from harness.plan import EvaluationUnit, TrainUnit, evaluation_units
 from supsup_core.data import ImageSet, normalise
 from supsup_core.inference import DenseGradient, one_shot
+from supsup_core.masks import MaskLayout
+from supsup_core.measure import Measure
 from supsup_core.networks import fixed_weights, forward
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.streams import Role, stream
+from supsup_core.training import Recipe
 
 NUM_TASKS = 6
 ALL = tuple(range(NUM_TASKS))
@@ -79,6 +82,33 @@ def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
     assert again.tasks["task_id"].to_pylist() == [1, 4]
     for column in ("accuracy", "loss", "density"):
         assert again.tasks[column].to_pylist() == trained.tasks[column].take([1, 4]).to_pylist()
+
+
+def test_the_recipe_is_all_that_train_says() -> None:
+    job = make_job(
+        "train.batch_size=9", "train.decay=linear", "train.later_layers=0.5",
+        "train.optimizer=adam", "train.momentum=0.8",
+    )  # fmt: skip
+    assert job.recipe == Recipe(
+        steps=12,
+        batch_size=9,
+        learning_rate=0.01,
+        smoothing=0.9,
+        decay="linear",
+        later_layers=0.5,
+        optimizer="adam",
+        momentum=0.8,
+    )
+
+
+def test_a_mask_is_measured_on_the_test_images(test_set: ImageSet, trained: TrainedUnit) -> None:
+    job = make_job()
+    masks = MaskLayout.of(job.network).unpack(trained.rows)
+    measure = Measure(fixed_weights(job.network, 0), test_set, torch.device("cpu"))
+    for i in ALL:
+        accuracy, loss = measure(job.task(i), [mask[i] for mask in masks])
+        assert trained.tasks["accuracy"][i].as_py() == accuracy
+        assert trained.tasks["loss"][i].as_py() == pytest.approx(loss, abs=1e-5)
 
 
 def test_a_trained_row_says_what_was_done(trained: TrainedUnit) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of supsup_core share: a few images, and masks that have learnt."""
+"""What the tests of supsup_core share: a few images, recipes, and masks that have learnt."""
 
 import jaxtyping
 import numpy as np
@@ -38,6 +38,22 @@ def digits():
     images, labels = (15 * pixels).astype(np.uint8), labels.astype(np.uint8)
     is_test = np.arange(len(labels)) % 5 == 0
     return tuple(ImageSet(images[s], labels[s], mean=0.29, std=0.35) for s in (~is_test, is_test))
+
+
+@pytest.fixture(
+    params=[("rmsprop", 0.0, 1e-2), ("adam", 0.9, 3e-2), ("sgd", 0.0, 1.0), ("sgd", 0.9, 0.1)],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
+def brief(request):
+    """A recipe of every optimiser, at a rate that changes a good part of the masks in 20 steps."""
+    name, momentum, learning_rate = request.param
+    return Recipe(20, 8, learning_rate, optimizer=name, momentum=momentum)
+
+
+@pytest.fixture
+def optimizer(brief):
+    """Every optimiser."""
+    return brief.make_optimizer()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -6,13 +7,7 @@ import pytest
 import torch
 
 from supsup_core import training
-from supsup_core.block import (
-    BlockLayer,
-    FusedBlockLayer,
-    backpropagate,
-    layer_form,
-    sign_mask_gradients,
-)
+from supsup_core.block import BlockLayer, FusedBlockLayer, backpropagate, sign_mask_gradients
 from supsup_core.data import normalise
 from supsup_core.masks import MaskLayout
 from supsup_core.methods import Threshold
@@ -41,6 +36,26 @@ def make_tasks(family, task_ids=(0, 1, 2), side=4, num_classes=6):
 
 def block(network, tasks, data, recipe=BRIEF, dtype=torch.float64, **more):
     return train_block(network, METHOD, tasks, data, recipe, seed=0, dtype=dtype, **more)
+
+
+def plain_masks(network, tasks, data, recipe, method=METHOD):
+    """What block gives, a mask at a time by the plain form."""
+    scores = []
+    for b, task in enumerate(tasks):
+        order = (step[b] for step in task_batches(tasks, data, recipe, seed=0))
+        scores.append(
+            train_task(network, method, task, data, recipe, order, seed=0, dtype=torch.float64)
+        )
+    return [method.mask(torch.stack(layer)).numpy() for layer in zip(*scores, strict=True)]
+
+
+def changed(network, tasks, masks):
+    """Share of each layer's bits that training has turned."""
+    starts = [initial_scores(network, METHOD, task.task_id, seed=0) for task in tasks]
+    return [
+        float(((np.stack(start) >= 0) != mask).mean())
+        for start, mask in zip(zip(*starts, strict=True), masks, strict=True)
+    ]
 
 
 def accuracies(network, tasks, masks, data, seed=0):
@@ -101,63 +116,54 @@ def test_handwritten_gradients_are_those_of_autograd(rng, shared, widths):
 @pytest.mark.parametrize("decay", ["none", "linear"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_block_trains_the_masks_of_the_plain_form(tiny, few_images, family, decay):
-    tasks = make_tasks(family)
-    recipe = Recipe(steps=20, batch_size=8, learning_rate=1e-2, decay=decay)
+    tasks, recipe = make_tasks(family), replace(BRIEF, decay=decay)
     masks = block(tiny, tasks, few_images, recipe)
-    for b, task in enumerate(tasks):
-        rows = (step[b] for step in task_batches(tasks, few_images, recipe, seed=0))
-        scores = train_task(
-            tiny, METHOD, task, few_images, recipe, rows, seed=0, dtype=torch.float64
-        )
-        starts = initial_scores(tiny, METHOD, task.task_id, seed=0)
-        for mask, score, start in zip(masks, scores, starts, strict=True):
-            assert np.array_equal(mask[b], (score >= 0).numpy())
-            assert ((start >= 0) != mask[b]).mean() > 0.05
+    for mask, plain in zip(masks, plain_masks(tiny, tasks, few_images, recipe), strict=True):
+        assert np.array_equal(mask, plain)
+    assert min(changed(tiny, tasks, masks)) > 0.05
 
 
-def test_block_trains_the_masks_of_another_rule_too(tiny, few_images):
-    class UpperHalf(Threshold):
+@pytest.mark.parametrize("later_layers", [1.0, 0.35, 2.0])
+@pytest.mark.parametrize("family", ["permuted", "split"])
+def test_block_trains_the_masks_of_the_plain_form_by_every_optimizer(
+    tiny, few_images, family, brief, later_layers
+):
+    tasks, recipe = make_tasks(family), replace(brief, later_layers=later_layers, decay="linear")
+    masks = block(tiny, tasks, few_images, recipe)
+    for mask, plain in zip(masks, plain_masks(tiny, tasks, few_images, recipe), strict=True):
+        assert np.array_equal(mask, plain)
+    assert min(changed(tiny, tasks, masks)) > 0.02
+
+
+def test_block_trains_the_masks_of_another_rule_too(tiny, few_images, brief):
+    class Other:  # not a Threshold, so that no kernel of its own exists
+        initial_scores = Threshold.initial_scores
+
         def mask(self, scores):
             return scores >= 0.05
 
-    class Other:  # not a Threshold, so that no kernel of its own exists
-        initial_scores = Threshold.initial_scores
-        mask = UpperHalf.mask
-
     tasks = make_tasks("permuted")
-    masks = train_block(tiny, Other(), tasks, few_images, BRIEF, seed=0, dtype=torch.float64)
-    for b, task in enumerate(tasks):
-        order = (batch[b] for batch in task_batches(tasks, few_images, BRIEF, 0))
-        scores = train_task(
-            tiny, Other(), task, few_images, BRIEF, order, seed=0, dtype=torch.float64
-        )
-        for mask, score in zip(masks, scores, strict=True):
-            assert np.array_equal(mask[b], (score >= 0.05).numpy())
+    masks = train_block(tiny, Other(), tasks, few_images, brief, seed=0, dtype=torch.float64)
+    for mask, plain in zip(
+        masks, plain_masks(tiny, tasks, few_images, brief, Other()), strict=True
+    ):
+        assert np.array_equal(mask, plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fused_layers_train_what_plain_ones_train(tiny, few_images, family, dtype, monkeypatch):
+def test_fused_layers_train_what_plain_ones_train(
+    tiny, few_images, family, dtype, brief, monkeypatch
+):
     """The form for any device, run here on the CPU, beside the one for the CPU."""
     tasks = make_tasks(family)
     masks = []
     for form in (FusedBlockLayer, BlockLayer):
         monkeypatch.setattr(training, "layer_form", lambda method, device, form=form: form)
-        masks.append(block(tiny, tasks, few_images, dtype=dtype))
+        masks.append(block(tiny, tasks, few_images, brief, dtype))
     for fused, plain in zip(*masks, strict=True):
         # Rounding differs in the last bit, and a score within it of 0 may fall either way.
         assert (fused != plain).mean() < (0.002 if dtype == torch.float32 else 0.02)
-
-
-def test_rule_and_device_choose_the_form():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-
-    class Other:  # has what a method has, and is no Threshold
-        initial_scores, mask = Threshold.initial_scores, Threshold.mask
-
-    assert layer_form(Threshold(), cpu) is FusedBlockLayer
-    assert layer_form(Threshold(), cuda) is BlockLayer
-    assert layer_form(Other(), cpu) is BlockLayer
 
 
 def test_task_without_an_image_is_named(tiny, few_images):
@@ -170,6 +176,19 @@ def test_task_without_an_image_is_named(tiny, few_images):
 def test_recipe_that_cannot_train_is_refused(wrong):
     with pytest.raises(ValueError, match="steps must be >= 0, batch_size >= 1"):
         Recipe(**{"steps": 1, "batch_size": 1, "learning_rate": 0.1} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"decay": "cosine"}, "decay must be one of none, linear, got 'cosine'"),
+        ({"optimizer": "adagrad"}, "optimizer must be one of rmsprop, adam, sgd, got 'adagrad'"),
+        ({"momentum": 0.9}, "momentum goes with adam and sgd, got 0.9 with rmsprop"),
+    ],
+)
+def test_recipe_of_what_is_not_known_is_refused(wrong, reason):
+    with pytest.raises(ValueError, match=reason):
+        Recipe(1, 1, 0.1, **wrong)
 
 
 def test_block_without_steps_leaves_the_masks_of_the_initial_scores(tiny, few_images):
@@ -280,13 +299,26 @@ def test_initial_scores_belong_to_task_layer_and_seed(tiny):
 
 def test_linear_decay_falls_evenly_towards_zero():
     recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8, decay="linear")
-    rates = [recipe.learning_rate_at(step) for step in range(4)]
+    rates = [recipe.learning_rate_at(step, 0) for step in range(4)]
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
 def test_no_decay_keeps_the_rate():
     recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8)
-    assert [recipe.learning_rate_at(step) for step in range(4)] == [0.8] * 4
+    assert [recipe.learning_rate_at(step, 0) for step in range(4)] == [0.8] * 4
+
+
+def test_layers_after_the_first_take_their_share_of_the_rate():
+    recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8, decay="linear", later_layers=0.5)
+    rates = [recipe.learning_rate_at(2, layer) for layer in range(3)]
+    assert rates == pytest.approx([0.4, 0.2, 0.2])
+
+
+def test_share_of_the_later_layers_leaves_the_first_its_rate(tiny, few_images):
+    tasks, recipe = make_tasks("permuted"), replace(BRIEF, later_layers=1e-9)
+    first, *later = changed(tiny, tasks, block(tiny, tasks, few_images, recipe))
+    assert first > 0.1
+    assert later == [0, 0]
 
 
 def test_block_obeys_every_part_of_the_recipe(tiny, few_images):
@@ -297,6 +329,11 @@ def test_block_obeys_every_part_of_the_recipe(tiny, few_images):
         Recipe(20, 8, 2e-3),
         Recipe(20, 16, 1e-2),
         Recipe(5, 8, 1e-2),
+        Recipe(20, 8, 1e-2, later_layers=0.5),
+        Recipe(20, 8, 1e-2, optimizer="adam"),
+        Recipe(20, 8, 1e-2, optimizer="adam", momentum=0.9),
+        Recipe(20, 8, 1e-2, optimizer="sgd"),
+        Recipe(20, 8, 1e-2, optimizer="sgd", momentum=0.9),
     ]
     layout, tasks = MaskLayout.of(tiny), make_tasks("permuted")
     found = {layout.pack(block(tiny, tasks, few_images, recipe)).tobytes() for recipe in recipes}

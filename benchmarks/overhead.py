@@ -1,0 +1,116 @@
+"""What Ray, the store and the log add to training, beside bare processes that do the same.
+
+    python benchmarks/overhead.py --tasks 256 train=fast data=mnist
+
+bare  as many one-thread processes as cores, each training block after block from one
+      queue; the masks stay in memory
+run   `harness/scale.py` with the same options and no evaluation
+
+Both take turns, each for `--rounds` rounds. Seconds a task are those between the first
+block's end and the last one's, over the tasks that ended in between: steady training,
+without what either needs to start, which is printed beside it, with all a run's seconds.
+"""
+
+import argparse
+import multiprocessing as mp
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from analysis.load import load
+from harness.actors import Job, TrainWorker
+from harness.commandline import compose_command_line, from_hydra
+from harness.datasets import load_dataset
+from harness.plan import TrainUnit, resolve, train_units
+from harness.provenance import has_bfloat16_matrices
+
+SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
+
+
+def _train(job: Job, units: Any, ends: Any) -> None:
+    """One process of the bare form: train units until there are none."""
+    data = load_dataset(job.config.data)
+    worker = TrainWorker(job, data.train, data.test, name="bare")
+    while (unit := units.get()) is not None:
+        worker.run(unit)
+        ends.put((time.time(), len(unit.task_ids)))
+
+
+def bare(job: Job, units: list[TrainUnit]) -> list[tuple[float, int]]:
+    """When each unit ended, and how many tasks it had."""
+    context = mp.get_context("spawn")
+    queue, ends = context.Queue(), context.Queue()
+    cores = os.cpu_count() or 1
+    for unit in [*units, *[None] * cores]:
+        queue.put(unit)
+    processes = [context.Process(target=_train, args=(job, queue, ends)) for _ in range(cores)]
+    for process in processes:
+        process.start()
+    found = [ends.get() for _ in units]
+    for process in processes:
+        process.join()
+    return found
+
+
+def whole_run(options: list[str], num_tasks: int) -> list[tuple[float, int]]:
+    """The same of a run of the main job, from the times in its log."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(SCALE), *options, f"tasks={num_tasks}"]
+        command += ["evaluate.checkpoints=[]", f"run_dir={folder}/run"]
+        subprocess.run(command, check=True, capture_output=True)
+        tasks = load(f"{folder}/run", "tasks").to_pandas()
+    sizes = tasks.groupby("finished_at").size()
+    return [(when.timestamp(), int(size)) for when, size in sizes.items()]
+
+
+def steady(ends: list[tuple[float, int]]) -> float:
+    """Seconds a task from the first unit's end to the last one's."""
+    ends = sorted(ends)
+    return (ends[-1][0] - ends[0][0]) / sum(size for _, size in ends[1:])
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("options", nargs="*", help="of the main job")
+    arguments = parser.parse_args()
+    composed = compose_command_line([*arguments.options, f"tasks={arguments.tasks}"])
+    assert composed is not None
+    config = from_hydra(composed)
+    data = load_dataset(config.data)
+    weights = Job(config, data.side, data.num_classes).network.num_weights
+    resolved = resolve(config, num_weights=weights, has_bfloat16=has_bfloat16_matrices())
+    job = Job(resolved, data.side, data.num_classes)
+    units = train_units(arguments.tasks, int(resolved.train.block), [])
+    rates: dict[str, list[float]] = {"bare": [], "run": []}
+    starts, totals = [], []
+    for _ in range(arguments.rounds):
+        rates["bare"].append(steady(bare(job, units)))
+        began = time.time()
+        ends = whole_run(arguments.options, arguments.tasks)
+        totals.append(time.time() - began)
+        rates["run"].append(steady(ends))
+        # The first units end after start and one block of training.
+        starts.append(min(ends)[0] - began - steady(ends) * len(units[0].task_ids) * os.cpu_count())
+    for form, seconds in rates.items():
+        print(
+            f"{form:5} {statistics.median(seconds):.4f} s a task "
+            f"({min(seconds):.4f} to {max(seconds):.4f})"
+        )
+    added = [r / b - 1 for b, r in zip(rates["bare"], rates["run"], strict=True)]
+    print(
+        f"added while training: {statistics.median(added):.1%} "
+        f"({min(added):.1%} to {max(added):.1%}); before it, once: "
+        f"{statistics.median(starts):.1f} s of {statistics.median(totals):.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
