@@ -47,7 +47,7 @@ def shares(job: Job, data: Dataset) -> dict[str, float]:
             scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
         form = layer_form(method, CPU)
         layers.append(form(scores, signs, method, recipe.make_optimizer(), torch.bfloat16, CPU))
-    scale = prod(layer.constant for layer in network.layers)
+    scale = prod(layer.constant for layer in network.layers) / recipe.temperature
     order = task_batches(tasks, data.train, recipe, seed)
     found: dict[str, list[float]] = {}
     for step in range(recipe.steps):
@@ -61,7 +61,7 @@ def shares(job: Job, data: Dataset) -> dict[str, float]:
             if i:
                 dead = (received == 0).all(dim=2)
                 found.setdefault(f"dead units of layer {i}", []).append(_mean(dead))
-            layers[i].learn(delta, received, recipe.learning_rate_at(step, i))
+            layers[i].learn(delta, received, recipe.learning_rate_at(step))
     return {name: statistics.mean(values) for name, values in found.items()}
 
 

@@ -123,8 +123,8 @@ class OneTaskForm:
             method = self._job.config.method
             layers += [_MaskedLayer(weight, start, method, conv=self._conv), nn.ReLU()]
         model = nn.Sequential(*layers[:-1])
-        groups = [{"params": list(model.parameters())}]
-        optimizer = recipe.make_optimizer().torch_form(groups, recipe.learning_rate)
+        parameters = list(model.parameters())
+        optimizer = recipe.make_optimizer().torch_form(parameters, recipe.learning_rate)
         source = torch.arange(network.widths[0])
         if task.source is not None:
             source = torch.from_numpy(task.source.astype(np.int64))
@@ -132,7 +132,7 @@ class OneTaskForm:
         began = time.perf_counter()
         for step in range(steps):
             index = torch.from_numpy(next(order)[0].copy())
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step, 0)
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
             logits = self._logits(model, self._pixels[index][:, source])
             loss = nn.functional.cross_entropy(logits, self._labels[index])
             optimizer.zero_grad()

@@ -79,7 +79,7 @@ class Job:
             learning_rate=train.learning_rate,
             smoothing=train.smoothing,
             decay=train.decay,
-            later_layers=train.later_layers,
+            temperature=train.temperature,
             optimizer=train.optimizer,
             momentum=train.momentum,
         )

@@ -45,8 +45,8 @@ class TrainConfig:
     """Of the running mean of squared gradients, which rmsprop and adam have."""
     decay: str = MISSING
     """none, or linear: the learning rate falls evenly towards 0."""
-    later_layers: float = 1.0
-    """Share of the learning rate that the layers after the first take."""
+    temperature: float = 1.0
+    """Logits are divided by it in the loss; above 1 the softmax is softer."""
     optimizer: str = "rmsprop"
     """Of the scores: rmsprop, adam or sgd."""
     momentum: float = 0.0
@@ -232,7 +232,7 @@ def must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
 
 
 def _check_recipe(train: TrainConfig) -> None:
-    for key in ("learning_rate", "later_layers"):
+    for key in ("learning_rate", "temperature"):
         if not 0 < getattr(train, key) < math.inf:
             raise UserError(f"train.{key} must be > 0, got {getattr(train, key)}")
     for key in ("smoothing", "momentum"):

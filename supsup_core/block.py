@@ -197,15 +197,21 @@ class CompiledBlockLayer(BlockLayer):
     """The same for GPUs: torch.compile makes one kernel of the optimiser's step.
 
     The constants travel as tensors, since compiled code takes a number for a constant of
-    its own and would be made anew for every learning rate.
+    its own and would be made anew for every learning rate. It is made for every shape:
+    each layer's, in whole blocks and in the last one.
     """
 
     backend = "inductor"
+    max_shapes = 64
 
     @cached_property
     def _compiled(self) -> Callable[..., None]:
-        compiled: Callable[..., None] = torch.compile(
-            self._optimizer.step, fullgraph=True, dynamic=False, backend=self.backend
+        compiled: Callable[..., None] = torch.compile(  # type: ignore[call-overload]
+            self._optimizer.step,
+            fullgraph=True,
+            dynamic=False,
+            backend=self.backend,
+            recompile_limit=self.max_shapes,
         )
         return compiled
 

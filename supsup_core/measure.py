@@ -99,5 +99,6 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 
 
 def measure_form(device: torch.device) -> type[Measure]:
-    """Choose: integers on the CPU, else float32."""
-    return IntegerMeasure if device.type == "cpu" else Measure
+    """Choose: integers on a CPU with instructions for their products, else float32."""
+    has_integers = torch.cpu.get_capabilities().get("avx512_vnni", False)
+    return IntegerMeasure if device.type == "cpu" and has_integers else Measure

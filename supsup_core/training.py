@@ -36,7 +36,7 @@ class Recipe:
         learning_rate: at the first step.
         smoothing: of the optimiser's running mean of squares, where it has one.
         decay: one of DECAYS: "none", or "linear": the learning rate falls evenly towards 0.
-        later_layers: the share of the learning rate that the layers after the first take.
+        temperature: logits are divided by it in the loss; above 1 the softmax is softer.
         optimizer: one of OPTIMIZERS.
         momentum: of the optimiser's running mean or sum of gradients, where it has one.
     """
@@ -46,7 +46,7 @@ class Recipe:
     learning_rate: float
     smoothing: float = 0.99
     decay: str = "none"
-    later_layers: float = 1.0
+    temperature: float = 1.0
     optimizer: str = "rmsprop"
     momentum: float = 0.0
 
@@ -60,10 +60,9 @@ class Recipe:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
         self.make_optimizer()
 
-    def learning_rate_at(self, step: int, layer: int) -> float:
-        """The learning rate of a layer at a step, both counted from 0."""
-        rate = self.learning_rate * (self.later_layers if layer else 1)
-        return rate * (1 - step / self.steps if self.decay == "linear" else 1)
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.learning_rate * (1 - step / self.steps if self.decay == "linear" else 1)
 
     def make_optimizer(self) -> Optimizer:
         """Make the optimiser of the scores."""
@@ -162,8 +161,7 @@ def train_task(
         torch.from_numpy(s).to(dtype).requires_grad_()
         for s in initial_scores(network, method, task.task_id, seed)
     ]
-    groups = [{"params": [s]} for s in scores]
-    optimizer = recipe.make_optimizer().torch_form(groups, recipe.learning_rate)
+    optimizer = recipe.make_optimizer().torch_form(scores, recipe.learning_rate)
     for step in range(recipe.steps):
         index = next(index_batches)
         pixels = torch.from_numpy(task.images(data.images[index]))
@@ -172,10 +170,9 @@ def train_task(
             normalise(pixels, data.mean, data.std).to(dtype),
         )
         labels = torch.from_numpy(data.labels[index]).long()
-        for i, group in enumerate(optimizer.param_groups):
-            group["lr"] = recipe.learning_rate_at(step, i)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, labels).backward()
+        torch.nn.functional.cross_entropy(logits / recipe.temperature, labels).backward()
         optimizer.step()
     return [s.detach() for s in scores]
 
@@ -225,12 +222,13 @@ def train_block(
             scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
         layers.append(form(scores, signs, method, recipe.make_optimizer(), dtype, device))
 
-    scale = prod(layer.constant for layer in network.layers)
+    scale = prod(layer.constant for layer in network.layers) / recipe.temperature
     order = task_batches(tasks, data, recipe, seed)
     for step in range(recipe.steps):
         x, labels = inputs.at(next(order))
+        rate = recipe.learning_rate_at(step)
         for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
-            layers[i].learn(delta, received, recipe.learning_rate_at(step, i))
+            layers[i].learn(delta, received, rate)
         if on_step is not None:
             on_step(step + 1)
     masks = [layer.masks() for layer in layers]

@@ -92,8 +92,6 @@ class Adam:
         squares.copy_(v * signs)
         masked.copy_(signs * method.mask(scores))
 
-    def torch_form(
-        self, groups: list[dict[str, Any]], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """torch.optim.Adam."""
-        return torch.optim.Adam(groups, learning_rate, (self.momentum, self.smoothing))
+        return torch.optim.Adam(parameters, learning_rate, (self.momentum, self.smoothing))

@@ -61,10 +61,8 @@ class Optimizer(Protocol):
         """
         ...
 
-    def torch_form(
-        self, groups: list[dict[str, Any]], learning_rate: float
-    ) -> torch.optim.Optimizer:
-        """Make what torch has of this name, for its groups of parameters."""
+    def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+        """Make what torch has of this name."""
         ...
 
 

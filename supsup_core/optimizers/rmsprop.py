@@ -77,8 +77,6 @@ class RMSprop:
         squares.copy_(v * signs)
         masked.copy_(signs * method.mask(scores))
 
-    def torch_form(
-        self, groups: list[dict[str, Any]], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """torch.optim.RMSprop."""
-        return torch.optim.RMSprop(groups, lr=learning_rate, alpha=self.smoothing)
+        return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=self.smoothing)

@@ -71,8 +71,6 @@ class SGD:
         scores.sub_(learning_rate * sums)
         masked.copy_(signs * method.mask(scores))
 
-    def torch_form(
-        self, groups: list[dict[str, Any]], learning_rate: float
-    ) -> torch.optim.Optimizer:
+    def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """torch.optim.SGD."""
-        return torch.optim.SGD(groups, learning_rate, self.momentum)
+        return torch.optim.SGD(parameters, learning_rate, self.momentum)

@@ -86,7 +86,7 @@ def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
 
 def test_the_recipe_is_all_that_train_says() -> None:
     job = make_job(
-        "train.batch_size=9", "train.decay=linear", "train.later_layers=0.5",
+        "train.batch_size=9", "train.decay=linear", "train.temperature=0.5",
         "train.optimizer=adam", "train.momentum=0.8",
     )  # fmt: skip
     assert job.recipe == Recipe(
@@ -95,7 +95,7 @@ def test_the_recipe_is_all_that_train_says() -> None:
         learning_rate=0.01,
         smoothing=0.9,
         decay="linear",
-        later_layers=0.5,
+        temperature=0.5,
         optimizer="adam",
         momentum=0.8,
     )

@@ -33,7 +33,7 @@ def test_no_overrides_give_the_paper_s_recipe():
     train = config.train
     assert (train.name, train.steps, train.batch_size) == ("paper", 1000, 128)
     assert (train.learning_rate, train.smoothing, train.decay) == (1e-4, 0.99, "none")
-    assert (train.optimizer, train.momentum, train.later_layers) == ("rmsprop", 0, 1)
+    assert (train.optimizer, train.momentum, train.temperature) == ("rmsprop", 0, 1)
     assert config.tasks == 32
     assert differences(config, typed("tasks=32")) == []
 
@@ -54,7 +54,7 @@ def test_a_configuration_composed_inside_is_the_schema_itself():
         ("outputs=400", "outputs is 500 there, 400 here"),
         ("family=rotated", "family is permuted there, rotated here"),
         ("train.learning_rate=1e-3", "train.learning_rate is 0.0001 there, 0.001 here"),
-        ("train.later_layers=0.5", "train.later_layers is 1.0 there, 0.5 here"),
+        ("train.temperature=0.5", "train.temperature is 1.0 there, 0.5 here"),
         ("train.optimizer=sgd", "train.optimizer is rmsprop there, sgd here"),
         ("train.block=2", "train.block is 8 there, 2 here"),
         ("train.dtype=bfloat16", "train.dtype is float32 there, bfloat16 here"),
@@ -110,7 +110,7 @@ def test_every_leaf_that_is_not_free_changes_results():
         (),
         ("evaluate.checkpoints=[1,2]", "evaluate.tasks=null", "seed=12345678901234567890"),
         ("network=mlp", "hidden=[20,30]", "train.learning_rate=1e-7", "run_dir='/a: b/#c'"),
-        ("train.optimizer=adam", "train.momentum=0.9", "train.later_layers=0.35"),
+        ("train.optimizer=adam", "train.momentum=0.9", "train.temperature=0.35"),
     ],
 )
 def test_a_configuration_comes_back_from_yaml_as_it_was(overrides, tmp_path):
@@ -121,7 +121,7 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(overrides, tmp_path):
 
 
 def test_a_configuration_kept_before_there_was_a_choice_of_optimizer_is_that_of_rmsprop(tmp_path):
-    path, new = tmp_path / "config.yaml", ("later_layers", "optimizer", "momentum")
+    path, new = tmp_path / "config.yaml", ("temperature", "optimizer", "momentum")
     lines = to_yaml(kept()).splitlines(keepends=True)
     before = [line for line in lines if line.strip().partition(":")[0] not in new]
     assert len(lines) - len(before) == len(new)

@@ -70,7 +70,6 @@ def test_layers_of_one_shape_are_compiled_once_whatever_their_rates(compiler):
     assert compiler.frame_count == 1
 
 
-@pytest.mark.xfail(strict=True, reason="each shape counts towards torch's limit of 8 for the step")
 def test_layers_of_more_shapes_than_torch_compiles_unasked_are_compiled_too(compiler):
     num_shapes = torch._dynamo.config.recompile_limit + 1
     for i in range(num_shapes):

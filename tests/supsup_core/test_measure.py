@@ -96,6 +96,9 @@ def test_sums_of_the_first_layer_are_exact(rng, monkeypatch):
     assert np.abs(sums).max() == 784 * 128
 
 
-def test_device_chooses_the_form():
+def test_device_chooses_the_form(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     assert measure_form(CPU) is IntegerMeasure
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
+    assert measure_form(CPU) is Measure
     assert measure_form(torch.device("cuda")) is Measure

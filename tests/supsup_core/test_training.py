@@ -123,12 +123,12 @@ def test_block_trains_the_masks_of_the_plain_form(tiny, few_images, family, deca
     assert min(changed(tiny, tasks, masks)) > 0.05
 
 
-@pytest.mark.parametrize("later_layers", [1.0, 0.35, 2.0])
+@pytest.mark.parametrize("temperature", [1.0, 1.5, 3.0])
 @pytest.mark.parametrize("family", ["permuted", "split"])
 def test_block_trains_the_masks_of_the_plain_form_by_every_optimizer(
-    tiny, few_images, family, brief, later_layers
+    tiny, few_images, family, brief, temperature
 ):
-    tasks, recipe = make_tasks(family), replace(brief, later_layers=later_layers, decay="linear")
+    tasks, recipe = make_tasks(family), replace(brief, temperature=temperature, decay="linear")
     masks = block(tiny, tasks, few_images, recipe)
     for mask, plain in zip(masks, plain_masks(tiny, tasks, few_images, recipe), strict=True):
         assert np.array_equal(mask, plain)
@@ -299,26 +299,13 @@ def test_initial_scores_belong_to_task_layer_and_seed(tiny):
 
 def test_linear_decay_falls_evenly_towards_zero():
     recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8, decay="linear")
-    rates = [recipe.learning_rate_at(step, 0) for step in range(4)]
+    rates = [recipe.learning_rate_at(step) for step in range(4)]
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
 def test_no_decay_keeps_the_rate():
     recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8)
-    assert [recipe.learning_rate_at(step, 0) for step in range(4)] == [0.8] * 4
-
-
-def test_layers_after_the_first_take_their_share_of_the_rate():
-    recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8, decay="linear", later_layers=0.5)
-    rates = [recipe.learning_rate_at(2, layer) for layer in range(3)]
-    assert rates == pytest.approx([0.4, 0.2, 0.2])
-
-
-def test_share_of_the_later_layers_leaves_the_first_its_rate(tiny, few_images):
-    tasks, recipe = make_tasks("permuted"), replace(BRIEF, later_layers=1e-9)
-    first, *later = changed(tiny, tasks, block(tiny, tasks, few_images, recipe))
-    assert first > 0.1
-    assert later == [0, 0]
+    assert [recipe.learning_rate_at(step) for step in range(4)] == [0.8] * 4
 
 
 def test_block_obeys_every_part_of_the_recipe(tiny, few_images):
@@ -329,7 +316,7 @@ def test_block_obeys_every_part_of_the_recipe(tiny, few_images):
         Recipe(20, 8, 2e-3),
         Recipe(20, 16, 1e-2),
         Recipe(5, 8, 1e-2),
-        Recipe(20, 8, 1e-2, later_layers=0.5),
+        Recipe(20, 8, 1e-2, temperature=0.5),
         Recipe(20, 8, 1e-2, optimizer="adam"),
         Recipe(20, 8, 1e-2, optimizer="adam", momentum=0.9),
         Recipe(20, 8, 1e-2, optimizer="sgd"),
