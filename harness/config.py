@@ -45,16 +45,16 @@ class TrainConfig:
     """Of the running mean of squared gradients, which rmsprop and adam have."""
     decay: str = MISSING
     """none, or linear: the learning rate falls evenly towards 0."""
+    dtype: str = AUTO
+    """Of the matrix products; auto takes bfloat16 where the processor multiplies it."""
+    block: int | str = AUTO
+    """Tasks trained together in one work unit; auto follows the network's size."""
     temperature: float = 1.0
     """Logits are divided by it in the loss; above 1 the softmax is softer."""
     optimizer: str = "rmsprop"
     """Of the scores: rmsprop, adam or sgd."""
     momentum: float = 0.0
     """Of the running mean (adam) or sum (sgd) of gradients."""
-    dtype: str = AUTO
-    """Of the matrix products; auto takes bfloat16 where the processor multiplies it."""
-    block: int | str = AUTO
-    """Tasks trained together in one work unit; auto follows the network's size."""
 
 
 @dataclass

@@ -73,9 +73,8 @@ def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: 
         for s in range(num_outputs):
             for n in range(num_images):
                 x = (real(logits[b, s, n]) - largest[n]) * scale
-                exponentials[s, n] = exp_not_positive(
-                    max(x, np.float32(-87))
-                )  # below, exp is no float32
+                # Below -87, exp is no float32.
+                exponentials[s, n] = exp_not_positive(max(x, np.float32(-87)))
                 total[n] += exponentials[s, n]
         for n in range(num_images):
             total[n] = share / total[n]

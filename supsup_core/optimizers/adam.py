@@ -1,9 +1,9 @@
 """Adam, as torch.optim.Adam does it without decay (Kingma & Ba 2015).
 
-g <- gradient * sign
-u <- momentum u + (1 - momentum) g
-v <- smoothing v + (1 - smoothing) g g
-s <- s - learning_rate / (1 - momentum^t) u / (sqrt(v / (1 - smoothing^t)) + epsilon)
+    g <- gradient * sign
+    u <- momentum u + (1 - momentum) g
+    v <- smoothing v + (1 - smoothing) g g
+    s <- s - learning_rate / (1 - momentum^t) u / (sqrt(v / (1 - smoothing^t)) + epsilon)
 
 Scores s, gradients in them g, weights' signs as in protocol.py.
 """
@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import real, sign_of, stored
-from supsup_core.methods import Method
-from supsup_core.optimizers.protocol import EPSILON, signed_squares, signs_of
+from supsup_core.optimizers.protocol import EPSILON, Optimizer, signed_squares, signs_of
 
 
 @numba.njit(error_model="numpy", cache=True)
@@ -40,7 +39,7 @@ def _fused(scores, squares, means, gradients, masked, zero, constants):  # pragm
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
     """Divides a running mean of gradients by the root of that of their squares.
 
     Attributes:
@@ -72,25 +71,20 @@ class Adam:
             EPSILON,
         )
 
-    def step(
-        self,
-        scores: Tensor,
-        state: tuple[Tensor, ...],
-        gradients: Tensor,
-        masked: Tensor,
-        constants: Iterable[Any],
-        method: Method,
+    def signs(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Read from the sign bits of the squares."""
+        return signs_of(state[0])
+
+    def move(
+        self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations."""
+        """Move scores and state in torch operations."""
         squares, means = state
         size, momentum, rest_momentum, smoothing, rest, correction, epsilon = constants
-        signs = signs_of(squares)
-        g = gradients.to(scores.dtype) * signs
         means.copy_(momentum * means + rest_momentum * g)
         v = smoothing * squares.abs() + rest * g * g
         scores.sub_(size * means / (v.sqrt() * correction + epsilon))
-        squares.copy_(v * signs)
-        masked.copy_(signs * method.mask(scores))
+        squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """torch.optim.Adam."""

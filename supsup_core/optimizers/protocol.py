@@ -6,8 +6,9 @@ limits it, so little is touched: where an optimiser keeps squares, which are nev
 negative, their sign bit holds the weight's sign ("signed squares").
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,8 +20,7 @@ from supsup_core.methods import Method
 EPSILON = 1e-8  # torch's default, of RMSprop and Adam
 
 
-@runtime_checkable  # so that the tests can check annotations
-class Optimizer(Protocol):
+class Optimizer(ABC):
     """A rule that moves scores down their gradient.
 
     The form in torch runs on any device; the kernel is the same in one pass on the CPU,
@@ -28,17 +28,34 @@ class Optimizer(Protocol):
     """
 
     @property
+    @abstractmethod
     def kernel(self) -> Callable[..., None]:
         """(scores, *state, gradients, masked, zero, constants), all flat; changes them in place."""
-        ...
 
+    @abstractmethod
     def begin(self, signs: Float[Tensor, "*shape"]) -> tuple[Tensor, ...]:
         """Make the state before the first step; it holds the weights' signs, +1 and -1."""
-        ...
 
+    @abstractmethod
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
         """Numbers that the step with this count, from 1, needs."""
-        ...
+
+    @abstractmethod
+    def signs(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Read the weights' signs from the state, +1 and -1."""
+
+    @abstractmethod
+    def move(
+        self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
+    ) -> None:
+        """Move scores and state in torch operations, in place.
+
+        Args:
+            scores: of any shape.
+            state: as it began, or as the step before left it; keeps the weights' signs.
+            g: d loss / d score, of the scores' shape and type.
+            constants: of this step, numbers or tensors of no dimension.
+        """
 
     def step(
         self,
@@ -59,11 +76,13 @@ class Optimizer(Protocol):
             constants: of this step, numbers or tensors of no dimension.
             method: the mask rule.
         """
-        ...
+        signs = self.signs(state)
+        self.move(scores, state, gradients.to(scores.dtype) * signs, constants)
+        masked.copy_(signs * method.mask(scores))
 
+    @abstractmethod
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Make what torch has of this name."""
-        ...
 
 
 def signed_squares(signs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

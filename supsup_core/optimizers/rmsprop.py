@@ -1,8 +1,8 @@
 """RMSprop, as torch.optim.RMSprop does it without momentum or decay.
 
-g <- gradient * sign
-v <- smoothing v + (1 - smoothing) g g
-s <- s - learning_rate g / (sqrt(v) + epsilon)
+    g <- gradient * sign
+    v <- smoothing v + (1 - smoothing) g g
+    s <- s - learning_rate g / (sqrt(v) + epsilon)
 
 Scores s, gradients in them g, weights' signs as in protocol.py.
 """
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import real, sign_of, stored
-from supsup_core.methods import Method
-from supsup_core.optimizers.protocol import EPSILON, signed_squares, signs_of
+from supsup_core.optimizers.protocol import EPSILON, Optimizer, signed_squares, signs_of
 
 
 @numba.njit(error_model="numpy", cache=True)
@@ -36,7 +35,7 @@ def _fused(scores, squares, gradients, masked, zero, constants):  # pragma: no c
 
 
 @dataclass(frozen=True)
-class RMSprop:
+class RMSprop(Optimizer):
     """Divides a gradient by the root of its running mean of squares.
 
     Attributes:
@@ -58,24 +57,19 @@ class RMSprop:
         """Learning rate, smoothing, 1 - smoothing, epsilon."""
         return learning_rate, self.smoothing, 1 - self.smoothing, EPSILON
 
-    def step(
-        self,
-        scores: Tensor,
-        state: tuple[Tensor, ...],
-        gradients: Tensor,
-        masked: Tensor,
-        constants: Iterable[Any],
-        method: Method,
+    def signs(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Read from the sign bits of the squares."""
+        return signs_of(state[0])
+
+    def move(
+        self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations."""
+        """Move scores and state in torch operations."""
         (squares,) = state
         learning_rate, smoothing, rest, epsilon = constants
-        signs = signs_of(squares)
-        g = gradients.to(scores.dtype) * signs
         v = smoothing * squares.abs() + rest * g * g
         scores.sub_(learning_rate * g / (v.sqrt() + epsilon))
-        squares.copy_(v * signs)
-        masked.copy_(signs * method.mask(scores))
+        squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """torch.optim.RMSprop."""

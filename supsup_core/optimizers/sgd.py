@@ -1,8 +1,8 @@
 """Stochastic gradient descent, as torch.optim.SGD does it without dampening or decay.
 
-g <- gradient * sign
-u <- momentum u + g
-s <- s - learning_rate u
+    g <- gradient * sign
+    u <- momentum u + g
+    s <- s - learning_rate u
 
 Scores s, gradients in them g, weights' signs as in protocol.py.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import real, stored
-from supsup_core.methods import Method
+from supsup_core.optimizers.protocol import Optimizer
 
 
 @numba.njit(error_model="numpy", cache=True)
@@ -33,7 +33,7 @@ def _fused(scores, signs, sums, gradients, masked, zero, constants):  # pragma: 
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Optimizer):
     """Follows the gradient itself.
 
     Attributes:
@@ -55,21 +55,18 @@ class SGD:
         """Learning rate and momentum."""
         return learning_rate, self.momentum
 
-    def step(
-        self,
-        scores: Tensor,
-        state: tuple[Tensor, ...],
-        gradients: Tensor,
-        masked: Tensor,
-        constants: Iterable[Any],
-        method: Method,
+    def signs(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Kept as they are."""
+        return state[0]
+
+    def move(
+        self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations."""
-        signs, sums = state
+        """Move scores and state in torch operations."""
+        _, sums = state
         learning_rate, momentum = constants
-        sums.copy_(momentum * sums + gradients.to(scores.dtype) * signs)
+        sums.copy_(momentum * sums + g)
         scores.sub_(learning_rate * sums)
-        masked.copy_(signs * method.mask(scores))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """torch.optim.SGD."""

@@ -11,7 +11,7 @@ from harness.config import ActorsConfig, Config, EvaluateConfig, TrainConfig
 from harness.provenance import PACKAGES, config_hash, record_start
 
 CONFIG = Config(
-    train=TrainConfig("paper", 1000, 128, 1e-4, 0.99, "none", dtype="float32", block=8),
+    train=TrainConfig("paper", 1000, 128, 1e-4, 0.99, "none", "float32", 8),
     evaluate=EvaluateConfig(checkpoints=[10, 32]),
 )
 

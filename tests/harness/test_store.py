@@ -679,7 +679,7 @@ def begin(run_dir, digits):
         hidden=[24],
         outputs=20,
         tasks=4,
-        train=TrainConfig("paper", 10, 16, 0.01, 0.9, "none", dtype="float32", block=2),
+        train=TrainConfig("paper", 10, 16, 0.01, 0.9, "none", "float32", 2),
         evaluate=EvaluateConfig(checkpoints=[4]),
     )
     with run_lock(run_dir):
