@@ -22,12 +22,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobs import compose, resolved_job
+
 from analysis.load import load
 from harness.actors import Job, TrainWorker
-from harness.commandline import compose_command_line, from_hydra
 from harness.datasets import load_dataset
-from harness.plan import TrainUnit, resolve, train_units
-from harness.provenance import has_bfloat16_matrices
+from harness.plan import TrainUnit, train_units
 
 SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 
@@ -57,10 +57,10 @@ def bare(job: Job, units: list[TrainUnit]) -> list[tuple[float, int]]:
     return found
 
 
-def whole_run(options: list[str], num_tasks: int) -> list[tuple[float, int]]:
+def whole_run(options: list[str]) -> list[tuple[float, int]]:
     """The same of a run of the main job, from the times in its log."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(SCALE), *options, f"tasks={num_tasks}"]
+        command = [sys.executable, str(SCALE), *options]
         command += ["evaluate.checkpoints=[]", f"run_dir={folder}/run"]
         subprocess.run(command, check=True, capture_output=True)
         tasks = load(f"{folder}/run", "tasks").to_pandas()
@@ -81,20 +81,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("options", nargs="*", help="of the main job")
     arguments = parser.parse_args()
-    composed = compose_command_line([*arguments.options, f"tasks={arguments.tasks}"])
-    assert composed is not None
-    config = from_hydra(composed)
-    data = load_dataset(config.data)
-    weights = Job(config, data.side, data.num_classes).network.num_weights
-    resolved = resolve(config, num_weights=weights, has_bfloat16=has_bfloat16_matrices())
-    job = Job(resolved, data.side, data.num_classes)
-    units = train_units(arguments.tasks, int(resolved.train.block), [])
+    options = [*arguments.options, f"tasks={arguments.tasks}"]
+    config = compose(options)
+    job = resolved_job(config, load_dataset(config.data))
+    units = train_units(arguments.tasks, int(job.config.train.block), [])
     rates: dict[str, list[float]] = {"bare": [], "run": []}
     starts, totals = [], []
     for _ in range(arguments.rounds):
         rates["bare"].append(steady(bare(job, units)))
         began = time.time()
-        ends = whole_run(arguments.options, arguments.tasks)
+        ends = whole_run(options)
         totals.append(time.time() - began)
         rates["run"].append(steady(ends))
         # The first units end after start and one block of training.

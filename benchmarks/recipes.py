@@ -23,10 +23,10 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from intervals import interval
+from jobs import compose, resolved_job
 from scipy import stats
 
 from harness.actors import Job, TrainWorker
-from harness.commandline import compose_command_line, from_hydra
 from harness.datasets import load_dataset
 from harness.plan import TrainUnit
 from supsup_core.data import ImageSet, normalise
@@ -54,11 +54,8 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
     """Train, measure and infer."""
     loaded = load_dataset(data)
     overrides = [f"train.{key}={value}" for key, value in choice.items()]
-    composed = compose_command_line(
-        [*overrides, f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
-    )
-    assert composed is not None
-    job = Job(from_hydra(composed), loaded.side, loaded.num_classes)
+    fixed = [f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
+    job = resolved_job(compose([*overrides, *fixed]), loaded)
     test = loaded.test
     worker = TrainWorker(job, loaded.train, test, name="search")
     began = time.perf_counter()

@@ -16,19 +16,16 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from math import prod
 
-import numpy as np
 import torch
+from jobs import compose, resolved_job, step_products
 
 from harness.actors import Job
-from harness.commandline import compose_command_line, from_hydra
 from harness.datasets import Dataset, load_dataset
-from supsup_core.block import BlockInputs, backpropagate, layer_form
+from supsup_core.block import BlockInputs, backpropagate
 from supsup_core.methods import METHODS
-from supsup_core.networks import fixed_signs
-from supsup_core.training import initial_scores, task_batches
+from supsup_core.training import begin_layers, task_batches
 
 BLOCK = 8
 CPU = torch.device("cpu")
@@ -39,14 +36,7 @@ def shares(job: Job, data: Dataset) -> dict[str, float]:
     tasks, recipe, seed = [job.task(i) for i in range(BLOCK)], job.recipe, job.config.seed
     method, network = METHODS[job.config.method], job.network
     inputs = BlockInputs(tasks, data.train, torch.bfloat16, CPU)
-    layers = []
-    for i, layer in enumerate(network.layers):
-        scores = np.stack([initial_scores(network, method, t.task_id, seed)[i] for t in tasks])
-        signs = np.broadcast_to(fixed_signs(layer, seed, i), scores.shape)
-        if i == 0:
-            scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
-        form = layer_form(method, CPU)
-        layers.append(form(scores, signs, method, recipe.make_optimizer(), torch.bfloat16, CPU))
+    layers = begin_layers(network, method, tasks, inputs, recipe, seed=seed, dtype=torch.bfloat16)
     scale = prod(layer.constant for layer in network.layers) / recipe.temperature
     order = task_batches(tasks, data.train, recipe, seed)
     found: dict[str, list[float]] = {}
@@ -67,24 +57,6 @@ def shares(job: Job, data: Dataset) -> dict[str, float]:
 
 def _mean(flags: torch.Tensor) -> float:
     return float(flags.double().mean())
-
-
-def products(widths: tuple[int, ...], num_images: int) -> Callable[[], None]:
-    """All matrix products of a step and block, on a network of these widths."""
-    sizes = list(pairwise(widths))
-    x = [torch.randn(BLOCK, width, num_images).bfloat16() for width in widths]
-    w = [torch.randn(BLOCK, o, i).bfloat16() for i, o in sizes]
-
-    def step() -> None:
-        torch.mm(w[0].flatten(0, 1), x[0][0])
-        for delta in x[1]:
-            torch.mm(delta, x[0][0].t())
-        for i in range(1, len(w)):
-            torch.bmm(w[i], x[i])
-            torch.bmm(x[i + 1], x[i].transpose(1, 2))
-            torch.bmm(w[i].transpose(1, 2), x[i + 1])
-
-    return step
 
 
 def compare(whole: Callable[[], None], part: Callable[[], None], rounds: int) -> tuple[float, ...]:
@@ -108,11 +80,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset(arguments.data)
-    composed = compose_command_line([f"data={arguments.data}", f"train={arguments.recipe}"])
-    assert composed is not None
-    job = Job(from_hydra(composed), data.side, data.num_classes)
+    job = resolved_job(compose([f"data={arguments.data}", f"train={arguments.recipe}"]), data)
     widths = job.network.widths
-    whole = products(widths, job.recipe.batch_size)
+    whole = step_products(widths, BLOCK, job.recipe.batch_size, torch.bfloat16)
     print("                        share   products: all / without them, ms a step and task")
     for name, share in shares(job, data).items():
         layer = 0 if "pixels" in name else len(widths) - 1
@@ -120,7 +90,7 @@ def main() -> None:
             layer = int(name.split()[-1])
         left = list(widths)
         left[layer] -= round(share * left[layer])
-        part = products(tuple(left), job.recipe.batch_size)
+        part = step_products(left, BLOCK, job.recipe.batch_size, torch.bfloat16)
         before, after = compare(whole, part, arguments.rounds)
         print(f"{name:22} {share:6.1%}   {before:.3f} / {after:.3f}")
 

@@ -23,20 +23,18 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import torch
 from intervals import interval
+from jobs import compose, resolved_job, step_products
 from torch import nn
 
 from harness.actors import Job, TrainWorker
-from harness.commandline import compose_command_line, from_hydra
 from harness.datasets import Dataset, load_dataset
-from harness.plan import TrainUnit, resolve
-from harness.provenance import has_bfloat16_matrices
+from harness.plan import TrainUnit
 from supsup_core.data import normalise
 from supsup_core.methods import METHODS
 from supsup_core.networks import fixed_weights
@@ -173,19 +171,11 @@ class BlockForm:
         """Seconds a step and task of the products alone: forward, weights, activations."""
         block, n = int(self._job.config.train.block), self._job.config.train.batch_size
         dtype = getattr(torch, self._job.config.train.dtype)
-        widths = self._job.network.widths
-        x = [torch.randn(block, width, n).to(dtype) for width in widths]
-        w = [torch.randn(block, o, i).to(dtype) for i, o in pairwise(widths)]
-        flat_w, flat_d, shared = w[0].flatten(0, 1), x[1].flatten(0, 1), x[0][0]
+        step = step_products(self._job.network.widths, block, n, dtype)
         for repeat in range(repeats + 3):
             if repeat == 3:  # the first ones warm up
                 began = time.perf_counter()
-            torch.mm(flat_w, shared)
-            torch.mm(flat_d, shared.t())
-            for i in range(1, len(w)):
-                torch.bmm(w[i], x[i])
-                torch.bmm(x[i + 1], x[i].transpose(1, 2))
-                torch.bmm(w[i].transpose(1, 2), x[i + 1])
+            step()
         return (time.perf_counter() - began) / repeats / block
 
 
@@ -314,28 +304,18 @@ def _print(found: list[Result], got: Measured) -> None:
     )
 
 
-def resolved_job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> Job:
+def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> Job:
     """The job of a run with these options."""
-    composed = compose_command_line(
-        [
-            f"data={arguments.data}",
-            f"train={recipe}",
-            f"network={arguments.network}",
-            f"outputs={arguments.outputs}",
-            f"train.dtype={arguments.dtype}",
-            f"train.block={arguments.block}",
-            "tasks=2500",
-        ]
-    )
-    assert composed is not None
-    config = from_hydra(composed)
-    probe = Job(config, data.side, data.num_classes)
-    resolved = resolve(
-        config,
-        num_weights=probe.network.num_weights,
-        has_bfloat16=has_bfloat16_matrices(),
-    )
-    return Job(resolved, data.side, data.num_classes)
+    options = [
+        f"data={arguments.data}",
+        f"train={recipe}",
+        f"network={arguments.network}",
+        f"outputs={arguments.outputs}",
+        f"train.dtype={arguments.dtype}",
+        f"train.block={arguments.block}",
+        "tasks=2500",
+    ]
+    return resolved_job(compose(options), data)
 
 
 def main() -> None:
@@ -353,8 +333,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
     data = load_dataset(arguments.data)
-    job = resolved_job(arguments, arguments.recipe, data)
-    paper = resolved_job(arguments, "paper", data)
+    job = _job(arguments, arguments.recipe, data)
+    paper = _job(arguments, "paper", data)
     got = measure(job, paper, arguments.rounds, arguments.steps, arguments.full)
     found = results(job, got)
     if arguments.json:

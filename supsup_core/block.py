@@ -36,12 +36,13 @@ class BlockInputs:
     Attributes:
         columns: for permutations, each task's columns of the first layer in the order
             of the pixels (its inverse permutation); None where images are gathered.
+        device: where they are.
     """
 
     def __init__(
         self, tasks: Sequence[Task], data: ImageSet, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self._data, self._dtype = data, dtype
+        self._data, self._dtype, self.device = data, dtype, device
         self._images = torch.from_numpy(data.images).to(device)
         self._labels = torch.from_numpy(data.labels).to(device).long()
         self._shared = all(task.classes is None for task in tasks)

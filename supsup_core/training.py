@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from supsup_core.block import BlockInputs, backpropagate, layer_form
+from supsup_core.block import BlockInputs, BlockLayer, backpropagate, layer_form
 from supsup_core.data import ImageSet, batches, normalise
 from supsup_core.methods import Method
 from supsup_core.networks import Network, fixed_signs, fixed_weights, forward
@@ -177,6 +177,29 @@ def train_task(
     return [s.detach() for s in scores]
 
 
+def begin_layers(
+    network: Network,
+    method: Method,
+    tasks: Sequence[Task],
+    inputs: BlockInputs,
+    recipe: Recipe,
+    *,
+    seed: int,
+    dtype: torch.dtype,
+) -> list[BlockLayer]:
+    """Make the layers of a block as they are before the first step; arguments as in train_block."""
+    form = layer_form(method, inputs.device)
+    starts = [initial_scores(network, method, task.task_id, seed) for task in tasks]
+    layers = []
+    for i, layer in enumerate(network.layers):
+        scores = np.stack([start[i] for start in starts])
+        signs = np.broadcast_to(fixed_signs(layer, seed, i), scores.shape)
+        if i == 0:
+            scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
+        layers.append(form(scores, signs, method, recipe.make_optimizer(), dtype, inputs.device))
+    return layers
+
+
 def train_block(
     network: Network,
     method: Method,
@@ -212,16 +235,7 @@ def train_block(
     """
     device = device or torch.device("cpu")
     inputs = BlockInputs(tasks, data, dtype, device)
-    form = layer_form(method, device)
-    starts = [initial_scores(network, method, task.task_id, seed) for task in tasks]
-    layers = []
-    for i, layer in enumerate(network.layers):
-        scores = np.stack([start[i] for start in starts])
-        signs = np.broadcast_to(fixed_signs(layer, seed, i), scores.shape)
-        if i == 0:
-            scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
-        layers.append(form(scores, signs, method, recipe.make_optimizer(), dtype, device))
-
+    layers = begin_layers(network, method, tasks, inputs, recipe, seed=seed, dtype=dtype)
     scale = prod(layer.constant for layer in network.layers) / recipe.temperature
     order = task_batches(tasks, data, recipe, seed)
     for step in range(recipe.steps):

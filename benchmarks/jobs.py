@@ -1,0 +1,46 @@
+"""What benchmarks share: a job as a run would make it, and the bare products of its steps."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+
+from harness.actors import Job
+from harness.commandline import compose_command_line, from_hydra
+from harness.config import Config
+from harness.datasets import Dataset
+from harness.plan import resolve
+from harness.provenance import has_bfloat16_matrices
+
+
+def compose(options: Sequence[str]) -> Config:
+    """The configuration of a run with these options."""
+    composed = compose_command_line(list(options))
+    assert composed is not None
+    return from_hydra(composed)
+
+
+def resolved_job(config: Config, data: Dataset) -> Job:
+    """The job of a run, every `auto` resolved for this machine."""
+    num_weights = Job(config, data.side, data.num_classes).network.num_weights
+    resolved = resolve(config, num_weights=num_weights, has_bfloat16=has_bfloat16_matrices())
+    return Job(resolved, data.side, data.num_classes)
+
+
+def step_products(
+    widths: Sequence[int], block: int, num_images: int, dtype: torch.dtype
+) -> Callable[[], None]:
+    """All matrix products of a step of a block: forward, weights, activations."""
+    x = [torch.randn(block, width, num_images).to(dtype) for width in widths]
+    w = [torch.randn(block, o, i).to(dtype) for i, o in pairwise(widths)]
+    flat_w, flat_d, shared = w[0].flatten(0, 1), x[1].flatten(0, 1), x[0][0]
+
+    def step() -> None:
+        torch.mm(flat_w, shared)
+        torch.mm(flat_d, shared.t())
+        for i in range(1, len(w)):
+            torch.bmm(w[i], x[i])
+            torch.bmm(x[i + 1], x[i].transpose(1, 2))
+            torch.bmm(w[i].transpose(1, 2), x[i + 1])
+
+    return step
