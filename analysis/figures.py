@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from analysis.load import load
 
 
-def _label(algorithm: str, objective: str | None) -> str:
-    return f"{algorithm} {objective}" if isinstance(objective, str) else algorithm
+def _label(algorithm: str, objective: str | None, images: str, distracted: bool) -> str:
+    by = f"{algorithm} {objective}" if isinstance(objective, str) else algorithm
+    return f"{by}{images}{', with untrained masks' if distracted else ''}"
 
 
 def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
@@ -29,15 +30,19 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    grouped = evaluations.groupby(["algorithm", "objective"], dropna=False)
-    for (algorithm, objective), rows in grouped:
-        label = _label(algorithm, objective)
+    # Untrained masks are another kind of crowd: a point beside the line, not on it.
+    distracted = (evaluations["num_distractors"] > 0).rename("distracted")
+    by = ["algorithm", "objective", "num_images", distracted]
+    differ = evaluations["num_images"].nunique() > 1
+    for (algorithm, objective, num_images, *rest), rows in evaluations.groupby(by, dropna=False):
+        images = f", images: {num_images}" if differ else ""
+        label = _label(algorithm, objective, images, *rest)
         for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
             stats = rows.groupby("num_tasks")[column].agg(["mean", "sem"]).fillna(0)
             axes.errorbar(
                 stats.index, stats["mean"], yerr=1.96 * stats["sem"], marker="o", ms=4, label=label
             )
-    given = evaluations.groupby("num_tasks")["accuracy_gg"].mean()
+    given = evaluations[~distracted].groupby("num_tasks")["accuracy_gg"].mean()
     left.plot(given.index, given, "k--", label="task given (GG)")
     left.set(ylabel="accuracy", title="labels right")
     right.set(ylabel="task accuracy", title="tasks inferred right")

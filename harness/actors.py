@@ -1,11 +1,10 @@
-"""What runs inside a training and an evaluation actor: plain classes, which know no Ray.
+"""What runs inside a training actor: a plain class, which knows no Ray.
 
-The serial executor calls them in this process; the Ray executor makes actors of
-them. Both hold the data set and one thread; neither touches the store.
+The serial executor calls it in this process; the Ray executor makes actors of it. It
+holds the data set and one thread, and does not touch the store.
 """
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,27 +14,15 @@ import torch
 
 from harness import results
 from harness.config import Config
-from harness.plan import EvaluationUnit, TrainUnit
-from supsup_core.data import ImageSet, normalise
-from supsup_core.inference import (
-    FORWARD_ALGORITHMS,
-    GRADIENT_ALGORITHMS,
-    Inference,
-    PackedGradient,
-)
+from harness.plan import TrainUnit
+from supsup_core.data import ImageSet
+from supsup_core.inference import Options
 from supsup_core.masks import MaskLayout, density
 from supsup_core.measure import measure_form
 from supsup_core.methods import METHODS
-from supsup_core.networks import Network, fixed_weights, forward, make_network
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.streams import Role, stream
-from supsup_core.superposition import PackedMasks
+from supsup_core.networks import Network, fixed_weights, make_network
 from supsup_core.tasks import Task, make_task
 from supsup_core.training import Recipe, train_block
-
-# Float32 gradients of the queries inferred together: 32 of LeNet 300-100; binary holds
-# as much again for their superpositions.
-GRADIENT_BYTES = 41_000_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +57,17 @@ class Job:
         )
 
     @property
+    def layout(self) -> MaskLayout:
+        """Of the packed rows."""
+        return MaskLayout.of(self.network)
+
+    @property
+    def options(self) -> Options:
+        """What the inference algorithms are told."""
+        evaluate = self.config.evaluate
+        return Options(log_base=evaluate.log_base, steps=evaluate.steps, rate=evaluate.rate)
+
+    @property
     def recipe(self) -> Recipe:
         """How masks are trained."""
         train = self.config.train
@@ -85,12 +83,13 @@ class Job:
         )
 
 
-def _own(data: ImageSet) -> ImageSet:
+def own(data: ImageSet) -> ImageSet:
     """Copy arrays that came read-only from Ray's object store: torch wants to own them."""
     return replace(data, images=data.images.copy(), labels=data.labels.copy())
 
 
-def _device() -> torch.device:
+def pick_device() -> torch.device:
+    """A GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -125,12 +124,12 @@ class TrainWorker:
     def __init__(self, job: Job, train: ImageSet, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
         self._job, self._name = job, name
-        self._train = _own(train)
-        self._device = _device()
+        self._train = own(train)
+        self._device = pick_device()
         self._network = job.network
         self._layout = MaskLayout.of(self._network)
         weights = fixed_weights(self._network, job.config.seed)
-        self._measure = measure_form(self._device)(weights, _own(test), self._device)
+        self._measure = measure_form(self._device)(weights, own(test), self._device)
         self._steps_done = 0
 
     def progress(self) -> float:
@@ -182,132 +181,3 @@ class TrainWorker:
 
     def _on_step(self, done: int) -> None:
         self._steps_done = done
-
-
-@dataclass(frozen=True)
-class _Query:
-    """One test batch of one task: what is asked, and what is scored with the answer."""
-
-    task_id: int
-    images: torch.Tensor  # (N, P), normalised
-    labels: torch.Tensor  # (N,)
-
-
-class EvaluateWorker:
-    """Infers the tasks of test batches and scores the batches with the inferred masks.
-
-    Args:
-        job: of the run.
-        test: the test images.
-        name: of this worker.
-    """
-
-    def __init__(self, job: Job, test: ImageSet, name: str) -> None:
-        torch.set_num_threads(1)
-        self._job, self._test = job, _own(test)
-        self._device = _device()
-        self._layout = MaskLayout.of(job.network)
-        self._weights = [w.to(self._device) for w in fixed_weights(job.network, job.config.seed)]
-        self._steps_done = 0.0
-
-    def progress(self) -> float:
-        """Share of the current unit that is done; asked from another thread."""
-        return self._steps_done
-
-    def run(self, unit: EvaluationUnit, rows: np.ndarray) -> pa.Table:
-        """Evaluate a unit among the masks in rows (k, R): rows of the table `evaluations`."""
-        masks = PackedMasks(self._layout, rows, self._device)
-        queries = [query for i in unit.task_ids for query in self._queries(self._job.task(i))]
-        inferred: list[int] = []
-        started = time.perf_counter()
-        at_once = max(1, GRADIENT_BYTES // (4 * self._layout.row_bits))
-        for start in range(0, len(queries), at_once):
-            found = self._infer(unit, masks, queries[start : start + at_once])
-            inferred += found.tasks.tolist()
-            self._steps_done = len(inferred) / len(queries)
-        seconds = (time.perf_counter() - started) / len(queries)
-        self._steps_done = 0.0
-        return self._score(unit, masks, queries, inferred, seconds, found.num_gradients)
-
-    def _queries(self, task: Task) -> list[_Query]:
-        """The task's test batches, in an order of its own: tasks are independent samples."""
-        evaluate = self._job.config.evaluate
-        members = task.members(self._test.labels)
-        generator = stream(self._job.config.seed, Role.EVALUATION_ORDER, task.task_id)
-        order = generator.permutation(len(members))
-        found: list[_Query] = []
-        for start in range(0, len(order), evaluate.batch_size):
-            if evaluate.batches is not None and len(found) == evaluate.batches:
-                break
-            index = members[order[start : start + evaluate.batch_size]]
-            pixels = torch.from_numpy(task.images(self._test.images[index])).to(self._device)
-            labels = torch.from_numpy(self._test.labels[index]).to(self._device)
-            found.append(
-                _Query(task.task_id, normalise(pixels, self._test.mean, self._test.std), labels)
-            )
-        return found
-
-    def _infer(self, unit: EvaluationUnit, masks: PackedMasks, queries: list[_Query]) -> Inference:
-        # A last batch may hold fewer images than a query should; it repeats its first ones.
-        num_images = self._job.config.evaluate.num_images
-        picks = [torch.arange(num_images) % len(query.images) for query in queries]
-        images = torch.stack([q.images[p] for q, p in zip(queries, picks, strict=True)])
-        num_real = self._job.num_classes
-        if unit.algorithm in FORWARD_ALGORITHMS:
-            return FORWARD_ALGORITHMS[unit.algorithm](self._weights, masks, images, num_real)
-        assert unit.objective is not None
-        gradient = PackedGradient(
-            self._weights, masks, images, OBJECTIVES[unit.objective], num_real
-        )
-        return GRADIENT_ALGORITHMS[unit.algorithm](gradient)
-
-    def _score(
-        self,
-        unit: EvaluationUnit,
-        masks: PackedMasks,
-        queries: list[_Query],
-        inferred: list[int],
-        seconds: float,
-        num_gradients: int,
-    ) -> pa.Table:
-        """Count right labels with the true and with the inferred mask, a row a task."""
-        asked: dict[int, list[tuple[_Query, int]]] = defaultdict(list)
-        for query, task in zip(queries, inferred, strict=True):
-            asked[query.task_id].append((query, task))
-        columns: dict[str, list[object]] = defaultdict(list)
-        for task_id, answers in asked.items():
-            num_images = sum(len(query.labels) for query, _ in answers)
-            given = [self._num_right(masks, query, task_id) for query, _ in answers]
-            used = [
-                right if task == task_id else self._num_right(masks, query, task)
-                for right, (query, task) in zip(given, answers, strict=True)
-            ]
-            hit = [task == task_id for _, task in answers]
-            columns["task_id"].append(task_id)
-            columns["num_batches"].append(len(answers))
-            columns["task_accuracy"].append(sum(hit) / len(hit))
-            columns["accuracy_gg"].append(sum(given) / num_images)
-            columns["accuracy_gns"].append(sum(used) / num_images)
-            columns["accuracy_gnu"].append(
-                sum(right for right, h in zip(used, hit, strict=True) if h) / num_images
-            )
-        same = {
-            "num_tasks": unit.num_tasks,
-            "algorithm": unit.algorithm,
-            "objective": unit.objective,
-            "num_images": self._job.config.evaluate.num_images,
-            "seconds_per_inference": seconds,
-            "num_gradients": num_gradients,
-            "bits_read_fraction": 1.0,
-            "device": device_name(self._device),
-        }
-        columns |= {name: [value] * len(asked) for name, value in same.items()}
-        ordered = {name: columns[name] for name in results.EVALUATIONS.names}
-        return pa.table(ordered, schema=results.EVALUATIONS)
-
-    def _num_right(self, masks: PackedMasks, query: _Query, task_id: int) -> int:
-        """Images of a batch that one mask labels rightly."""
-        alone = PackedMasks(masks.layout, masks.rows[task_id : task_id + 1], masks.device)
-        one = torch.ones((1, 1), device=masks.device)
-        weights = [w[0] for w in alone.effective_weights(self._weights, one)]
-        return int((forward(weights, query.images).argmax(dim=1) == query.labels).sum())

@@ -12,6 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -63,6 +64,13 @@ def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
         ) from error
     asked = (parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)
     return None if any(asked) or parsed.experimental_rerun else composed
+
+
+def typed_keys(arguments: Sequence[str]) -> list[str]:
+    """The dotted names that a command line sets; the recipe's is `train`."""
+    overrides = get_args_parser().parse_known_args(list(arguments))[0].overrides
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [override.key_or_group for override in parsed]
 
 
 def _explain(error: Exception) -> str:
@@ -126,13 +134,23 @@ def from_hydra(composed: DictConfig) -> Config:
     Raises:
         UserError: a value that no run can have.
     """
+    config = unchecked(composed)
+    check(config)
+    return config
+
+
+def unchecked(composed: DictConfig) -> Config:
+    """Convert what Hydra composed, for a job that has yet to put a run's values in.
+
+    Raises:
+        UserError: a key that there is not, or a value taken away.
+    """
     try:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:  # a value taken away, or an interpolation
         raise UserError(_explain(error)) from error
     assert isinstance(config, Config)
     _refuse_addedkeys(config)
-    check(config)
     return config
 
 

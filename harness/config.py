@@ -16,7 +16,8 @@ from yaml import YAMLError
 
 from harness.datasets import DATASETS
 from harness.errors import UserError
-from supsup_core.inference import ALGORITHMS, GRADIENT_ALGORITHMS
+from supsup_core.bit_inference import ALGORITHMS
+from supsup_core.inference import FORWARD_ALGORITHMS
 from supsup_core.methods import METHODS
 from supsup_core.networks import NETWORKS
 from supsup_core.objectives import OBJECTIVES
@@ -27,6 +28,13 @@ from supsup_core.training import DECAYS
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16")
 EXECUTORS = ("ray", "serial")
+
+# Descent takes many gradients, and the first layer's objectives would double all that is
+# evaluated: both only on demand.
+DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
+DEFAULT_OBJECTIVES = ("H", "G")
+# What reads the outputs without a class.
+SUPERFLUOUS_OBJECTIVES = ("G", "G_first_layer")
 
 
 @dataclass
@@ -63,10 +71,11 @@ class EvaluateConfig:
 
     checkpoints: Any = AUTO
     """Numbers of masks in the superposition; auto: 10, 25, 50, 100, 250, ... and all."""
-    algorithms: list[str] = field(default_factory=lambda: [*ALGORITHMS])
-    """Ways to infer the task."""
-    objectives: list[str] = field(default_factory=lambda: [*OBJECTIVES])
-    """What the gradient's algorithms minimise: H entropy, G superfluous neurons."""
+    algorithms: list[str] = field(default_factory=lambda: [*DEFAULT_ALGORITHMS])
+    """Ways to infer the task; gradient_descent and frank_wolfe, which are costly, on demand."""
+    objectives: list[str] = field(default_factory=lambda: [*DEFAULT_OBJECTIVES])
+    """What the gradient's algorithms minimise: H entropy, G superfluous neurons; H_first_layer
+    and G_first_layer: the same by the first layer's masks alone."""
     tasks: int | None = 50
     """Tasks evaluated at a checkpoint, evenly spaced; null: all of them."""
     batches: int | None = 4
@@ -75,6 +84,15 @@ class EvaluateConfig:
     """Images of a test batch, scored with the one task inferred for it."""
     num_images: int = 1
     """Images of the batch that the inference sees."""
+    distractors: int = 0
+    """Untrained masks, drawn from the densities of the trained ones, that the last checkpoint
+    gets beside them in a second evaluation, by one_shot and one_shot_ranked."""
+    log_base: int = 2
+    """Into how many parts binary divides the candidates at each gradient."""
+    steps: int = 10
+    """Gradients of gradient_descent and frank_wolfe."""
+    rate: float = 0.3
+    """Learning rate of gradient_descent."""
 
 
 @dataclass
@@ -87,6 +105,9 @@ class ActorsConfig:
     """Evaluation actors while training goes on."""
     gpus: float = 0.25
     """Share of a GPU an actor takes, where there are GPUs."""
+    shards: int = 1
+    """Parts that a checkpoint's masks are divided into, each held by an actor of its own; for
+    masks that do not fit one."""
 
 
 @dataclass
@@ -125,7 +146,7 @@ class Config:
 
 
 # What may differ between a run and its continuation without changing a result.
-_FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
+FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
 
 
 def keys(config: Any, prefix: str = "") -> list[str]:
@@ -137,7 +158,8 @@ def keys(config: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _leaf(config: Any, key: str) -> Any:
+def leaf(config: Any, key: str) -> Any:
+    """The value of a dotted name."""
     for part in key.split("."):
         config = getattr(config, part)
     return config
@@ -150,22 +172,25 @@ def check(config: Config) -> None:
         UserError: naming the key, what was expected and what came.
     """
     for key, least in _LEAST.items():
-        _at_least(key, _leaf(config, key), least)
+        _at_least(key, leaf(config, key), least)
     for key in ("evaluate.tasks", "evaluate.batches"):
-        if (value := _leaf(config, key)) is not None:
+        if (value := leaf(config, key)) is not None:
             _at_least(key, value, 1, instead="null")
     for key, known in _KNOWN.items():
-        _one_of(key, _leaf(config, key), known)
+        _one_of(key, leaf(config, key), known)
     if config.train.dtype != AUTO:
         _one_of("train.dtype", config.train.dtype, DTYPES)
     for key in ("train.block", "actors.train", "actors.evaluate"):
-        if (value := _leaf(config, key)) != AUTO:
+        if (value := leaf(config, key)) != AUTO:
             _at_least(key, value, 1, instead=AUTO)
     _names("evaluate.algorithms", config.evaluate.algorithms, ALGORITHMS)
     # The forward algorithms minimise nothing.
-    if config.evaluate.objectives or set(config.evaluate.algorithms) & set(GRADIENT_ALGORITHMS):
+    if config.evaluate.objectives or set(config.evaluate.algorithms) - set(FORWARD_ALGORITHMS):
         _names("evaluate.objectives", config.evaluate.objectives, tuple(OBJECTIVES))
-    _check_recipe(config.train)
+    for key in ("train.learning_rate", "train.temperature", "evaluate.rate"):
+        if not 0 < leaf(config, key) < math.inf:
+            raise UserError(f"{key} must be > 0, got {leaf(config, key)}")
+    _check_means(config.train)
     if not 0 < config.actors.gpus <= 1:
         raise UserError(f"actors.gpus must be in (0, 1], got {config.actors.gpus}")
     _check_network(config)
@@ -187,6 +212,10 @@ _LEAST = {
     "train.batch_size": 1,
     "evaluate.batch_size": 1,
     "evaluate.num_images": 1,
+    "evaluate.distractors": 0,
+    "evaluate.log_base": 2,
+    "evaluate.steps": 1,
+    "actors.shards": 1,
 }
 _KNOWN = {
     "data": DATASETS,
@@ -231,10 +260,7 @@ def must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
     return f"{key} must be one of {', '.join(known)}, got {value!r}{hint}"
 
 
-def _check_recipe(train: TrainConfig) -> None:
-    for key in ("learning_rate", "temperature"):
-        if not 0 < getattr(train, key) < math.inf:
-            raise UserError(f"train.{key} must be > 0, got {getattr(train, key)}")
+def _check_means(train: TrainConfig) -> None:
     for key in ("smoothing", "momentum"):
         if not 0 <= getattr(train, key) < 1:
             raise UserError(f"train.{key} must be in [0, 1), got {getattr(train, key)}")
@@ -310,11 +336,11 @@ def differences(stored: Config, wanted: Config) -> list[str]:
 
 def result_values(config: Config) -> dict[str, Any]:
     """What of a configuration changes a result, by dotted key."""
-    found = {key: _leaf(config, key) for key in keys(config)}
+    found = {key: leaf(config, key) for key in keys(config)}
     checkpoints = config.evaluate.checkpoints
     if isinstance(checkpoints, list):  # kept sorted, however they were typed
         found["evaluate.checkpoints"] = sorted(set(checkpoints))
-    return {key: value for key, value in found.items() if key.split(".")[0] not in _FREE_KEYS}
+    return {key: value for key, value in found.items() if key.split(".")[0] not in FREE_KEYS}
 
 
 def to_yaml(config: Config) -> str:

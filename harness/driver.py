@@ -1,7 +1,8 @@
 """The driver: plans, hands units out, commits what comes back, and says how far it is.
 
 The one process that writes. It trains every task that has no committed mask, and
-evaluates a checkpoint of k masks as soon as tasks 0 to k - 1 are committed.
+evaluates a checkpoint of k masks as soon as tasks 0 to k - 1 are committed. Its base,
+the evaluator, does the second alone (harness/evaluate.py).
 """
 
 import logging
@@ -14,12 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from harness.actors import EvaluateWorker, TrainWorker
+from harness.actors import TrainWorker
 from harness.commandline import STOPPED
 from harness.config import AUTO, Config, TrainConfig, run_directory
 from harness.datasets import Dataset, load_dataset
 from harness.display import Display, make_console, make_display
 from harness.errors import UserError
+from harness.evaluation import EvaluateWorker
 from harness.executors import Executor, Outcome, Pool, RayExecutor, SerialExecutor
 from harness.lock import run_lock
 from harness.plan import Checkpoints, EvaluationUnit, evaluation_units, pool_sizes, train_units
@@ -36,13 +38,24 @@ DONE, FAILED = 0, 1  # exit codes
 
 
 def run(config: Config) -> int:
-    """Do the main job.
+    """Do the main job; see carry_out."""
+    return carry_out(config, open_run, Driver)
+
+
+def carry_out(
+    config: Config,
+    opened: Callable[[Path, Config, Dataset], Run],
+    kind: "type[Evaluator]",
+) -> int:
+    """Do a job on a run directory, under its lock.
 
     Args:
         config: checked.
+        opened: directory, config and data set -> the run.
+        kind: what does the job.
 
     Returns:
-        The exit code: 0, 1 where tasks were set aside, 130 where the user stopped it.
+        The exit code: 0, 1 where units were set aside, 130 where the user stopped it.
 
     Raises:
         UserError: something that the user can mend, in one line.
@@ -56,25 +69,24 @@ def run(config: Config) -> int:
     with ExitStack() as held:
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
-            ready = open_run(directory, config, data)
-        driver = Driver(ready, display)
+            ready = opened(directory, config, data)
+        driver = kind(ready, display)
         try:
             with _terminated_like_interrupted():
                 if driver.is_complete():
-                    logger.info("complete already: nothing left to train or evaluate")
+                    logger.info("complete already: nothing left to %s", driver.does)
                 else:
                     driver.work(config, data)
         except KeyboardInterrupt:
             console.print(
-                f"stopped: {driver.num_committed} of {ready.job.config.tasks} tasks are committed "
-                f"in {directory}; type the same command again to go on",
+                f"stopped: {driver.state()} in {directory}; type the same command again to go on",
                 soft_wrap=True,
                 markup=False,
             )
             return STOPPED
         except CorruptMask as error:
-            raise UserError(f"{error}: type the same command again to train it anew") from error
-        print_summary(console, directory)
+            raise UserError(f"{error}: {driver.cure} to train it anew") from error
+        print_summary(console, directory, driver.evaluation_files())
         return driver.report_failures()
 
 
@@ -139,38 +151,35 @@ class _Bar:
     accuracies: _Mean = field(default_factory=_Mean)
 
 
-class Driver:
-    """One start of a run: what is left to do, and what has come of it.
+class Evaluator:
+    """One start of work on a run: what is left to evaluate, and what has come of it.
 
     Args:
         run: opened, its lock held.
         display: shows how far it is.
     """
 
+    does = "evaluate"
+    cure = "go on with the run by harness/scale.py"  # of a damaged mask
+
     def __init__(self, run: Run, display: Display) -> None:
         self._run, self._display = run, display
         self._config = run.job.config
-        self._block = int(run.job.config.train.block)  # resolved: no longer auto
-        tasks = run.store.tasks()
+        self._found = run.store.tasks()  # at the start
+        ids, crcs = self._found["task_id"].to_pylist(), self._found["row_crc32c"].to_pylist()
         # Checksums by task: what is committed, and what evaluation reads masks by.
-        self._crcs: dict[int, int] = dict(
-            zip(tasks["task_id"].to_pylist(), tasks["row_crc32c"].to_pylist(), strict=True)
-        )
-        self._accuracies = _Mean()
-        self._accuracies.add(tasks["accuracy"].to_pylist())
+        self._crcs: dict[int, int] = dict(zip(ids, crcs, strict=True))
+        self._checkpoints = Checkpoints(self._config.evaluate.checkpoints)
         self._bars: dict[int, _Bar] = {}
         self._failed: list[Outcome] = []
 
-    @property
-    def num_committed(self) -> int:
-        """Tasks whose masks are committed."""
-        return len(self._crcs)
-
     def is_complete(self) -> bool:
-        """Whether nothing is left to train or evaluate."""
-        return self.num_committed == self._config.tasks and not any(
-            self._missing_evaluations(k) for k in self._config.evaluate.checkpoints
-        )
+        """Whether nothing is left to do."""
+        return not any(self._missing_evaluations(k) for k in self._config.evaluate.checkpoints)
+
+    def state(self) -> str:
+        """What a start that is stopped leaves."""
+        return "what was evaluated is kept"
 
     def work(self, typed: Config, data: Dataset) -> None:
         """Do all that is left.
@@ -182,43 +191,37 @@ class Driver:
         executor = make_executor(typed)
         try:
             with self._display:
-                self._work(typed, executor, data)
+                executor.start(pools(self._run, data, executor.share))
+                self._begin(typed, executor)
+                self._submit_ready(executor)
+                while executor.busy():
+                    for outcome in executor.poll():
+                        self._settle(executor, outcome)
+                    self._show(executor.running())
         finally:
             executor.close()
 
-    def _work(self, typed: Config, executor: Executor, data: Dataset) -> None:
-        logger.info("%s; run directory %s", executor.describe(), self._run.directory)
-        logger.info("training %s", self._described(typed.train))
-        executor.start(pools(self._run, data, executor.share))
-        checkpoints = Checkpoints(self._config.evaluate.checkpoints)
-        total = self._config.tasks
-        if self.num_committed < total:
-            self._display.add(TRAINING, total, self.num_committed, "tasks")
-            self._display.update(TRAINING, self.num_committed, self._accuracies.value)
-        for unit in train_units(total, self._block, self._crcs):
-            executor.submit(TRAIN, unit)
-        self._submit_ready(executor, checkpoints)
-        while executor.busy():
-            for outcome in executor.poll():
-                if outcome.error is not None:
-                    logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
-                    self._failed.append(outcome)
-                elif outcome.pool == TRAIN:
-                    self._commit(outcome)
-                    self._submit_ready(executor, checkpoints)
-                else:
-                    self._keep(outcome.unit, outcome.result)
-            self._show(executor.running())
+    def _begin(self, typed: Config, executor: Executor) -> None:
+        """Say what is done, and submit what depends on nothing."""
+        logger.info("evaluating, executor %s; run directory %s", typed.executor, self._directory)
 
-    def _described(self, typed: TrainConfig) -> str:
-        """What `auto` came to; a run keeps what it began with."""
-        train = self._config.train
-        products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
-        block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
-        return f"by recipe {train.name}: {products}, {block}"
+    def _settle(self, executor: Executor, outcome: Outcome) -> None:
+        """Keep what came of a unit."""
+        if outcome.error is not None:
+            logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
+            self._failed.append(outcome)
+        else:
+            self._keep(outcome.unit, outcome.result)
 
-    def _submit_ready(self, executor: Executor, checkpoints: Checkpoints) -> None:
-        for k in checkpoints.ready(self._crcs):
+    def _show(self, running: dict[str, float]) -> None:
+        """Show the units under way, which are counted by the share that is done."""
+
+    @property
+    def _directory(self) -> Path:
+        return self._run.directory
+
+    def _submit_ready(self, executor: Executor) -> None:
+        for k in self._checkpoints.ready(self._crcs):
             units = self._missing_evaluations(k)
             if not units:
                 continue
@@ -230,8 +233,11 @@ class Driver:
             num_rows = sum(len(unit.task_ids) for unit in units)
             self._display.add(self._bars[k].name, num_rows, 0, "rows")
 
+    def _units(self, k: int) -> list[EvaluationUnit]:
+        return evaluation_units(self._config, k, self._run.own)
+
     def _missing_evaluations(self, k: int) -> list[EvaluationUnit]:
-        return [unit for unit in evaluation_units(self._config, k) if not self._is_kept(unit)]
+        return [unit for unit in self._units(k) if not self._is_kept(unit)]
 
     def _is_kept(self, unit: EvaluationUnit) -> bool:
         """Whether a unit's rows are there, whole; a broken file is put aside."""
@@ -249,27 +255,19 @@ class Driver:
     def _evaluation_file(self, unit: EvaluationUnit) -> Path:
         return self._run.evaluations / f"{unit.name}.parquet"
 
-    def _commit(self, outcome: Outcome) -> None:
-        trained = outcome.result
-        with readable_path_errors(self._run.directory):
-            table = self._run.store.commit(trained.unit.name, trained.tasks, trained.rows)
-        ids, crcs = table["task_id"].to_pylist(), table["row_crc32c"].to_pylist()
-        self._crcs.update(zip(ids, crcs, strict=True))
-        self._accuracies.add(table["accuracy"].to_pylist())
-        self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+    def evaluation_files(self) -> list[Path]:
+        """What there is of the evaluations that were asked for; a run may hold others too."""
+        checkpoints = self._config.evaluate.checkpoints
+        paths = [self._evaluation_file(unit) for k in checkpoints for unit in self._units(k)]
+        return [path for path in paths if path.exists()]
 
     def _keep(self, unit: EvaluationUnit, rows: pa.Table) -> None:
-        with readable_path_errors(self._run.directory):
+        with readable_path_errors(self._directory):
             write_table(rows, self._evaluation_file(unit))
         bar = self._bars[unit.num_tasks]
         bar.done += len(rows)
         bar.accuracies.add(rows["accuracy_gnu"].to_pylist())
         self._display.update(bar.name, bar.done, bar.accuracies.value)
-
-    def _show(self, running: dict[str, float]) -> None:
-        if under_way := running.get(TRAIN, 0.0) * self._block:
-            done = min(self.num_committed + under_way, self._config.tasks)
-            self._display.update(TRAINING, done, self._accuracies.value)
 
     def report_failures(self) -> int:
         """Name what was not evaluated and what was set aside; the exit code that follows."""
@@ -284,3 +282,67 @@ class Driver:
                 "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
             )
         return FAILED
+
+
+class Driver(Evaluator):
+    """One start of the main job: it trains what is missing, and evaluates meanwhile."""
+
+    does = "train or evaluate"
+    cure = "type the same command again"
+
+    def __init__(self, run: Run, display: Display) -> None:
+        super().__init__(run, display)
+        self._block = int(run.job.config.train.block)  # resolved: no longer auto
+        self._accuracies = _Mean()
+        self._accuracies.add(self._found["accuracy"].to_pylist())
+
+    @property
+    def num_committed(self) -> int:
+        """Tasks whose masks are committed."""
+        return len(self._crcs)
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left to train or evaluate."""
+        return self.num_committed == self._config.tasks and super().is_complete()
+
+    def state(self) -> str:
+        """How many masks there are."""
+        return f"{self.num_committed} of {self._config.tasks} tasks are committed"
+
+    def _begin(self, typed: Config, executor: Executor) -> None:
+        logger.info("%s; run directory %s", executor.describe(), self._directory)
+        logger.info("training %s", self._described(typed.train))
+        total = self._config.tasks
+        if self.num_committed < total:
+            self._display.add(TRAINING, total, self.num_committed, "tasks")
+            self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+        for unit in train_units(total, self._block, self._crcs):
+            executor.submit(TRAIN, unit)
+
+    def _described(self, typed: TrainConfig) -> str:
+        """What `auto` came to; a run keeps what it began with."""
+        train = self._config.train
+        products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
+        block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
+        return f"by recipe {train.name}: {products}, {block}"
+
+    def _settle(self, executor: Executor, outcome: Outcome) -> None:
+        if outcome.pool == TRAIN and outcome.error is None:
+            self._commit(outcome)
+            self._submit_ready(executor)
+        else:
+            super()._settle(executor, outcome)
+
+    def _commit(self, outcome: Outcome) -> None:
+        trained = outcome.result
+        with readable_path_errors(self._directory):
+            table = self._run.store.commit(trained.unit.name, trained.tasks, trained.rows)
+        ids, crcs = table["task_id"].to_pylist(), table["row_crc32c"].to_pylist()
+        self._crcs.update(zip(ids, crcs, strict=True))
+        self._accuracies.add(table["accuracy"].to_pylist())
+        self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+
+    def _show(self, running: dict[str, float]) -> None:
+        if under_way := running.get(TRAIN, 0.0) * self._block:
+            done = min(self.num_committed + under_way, self._config.tasks)
+            self._display.update(TRAINING, done, self._accuracies.value)

@@ -1,9 +1,13 @@
 """From a configuration to work units: pure, so that a resumed run plans the same work."""
 
+import hashlib
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
 
-from harness.config import AUTO, Config
+from harness.config import AUTO, Config, EvaluateConfig
 from supsup_core.inference import FORWARD_ALGORITHMS
 
 # The steps of the automatic checkpoints, and how often they grow tenfold.
@@ -18,6 +22,18 @@ _MAX_BLOCK = 16
 
 # Tasks whose batches one evaluation unit infers and scores.
 TASKS_PER_EVALUATION = 25
+
+# Algorithms whose cost lets them stand among many distractors.
+DISTRACTED_ALGORITHMS = ("one_shot", "one_shot_ranked")
+
+# What of `evaluate` decides which batches a unit asks about, and what else its answers follow
+# from. The rest (masks, distractors, algorithm, objective) its name says in full.
+_SAMPLE_KEYS = ("tasks", "batches", "batch_size", "num_images")
+_ALGORITHM_KEYS = {
+    "binary": ("log_base",),
+    "gradient_descent": ("steps", "rate"),
+    "frank_wolfe": ("steps",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,22 +56,34 @@ class EvaluationUnit:
     """Some tasks' batches, inferred and scored among the first masks of the run.
 
     Attributes:
-        num_tasks: k, the masks in the superposition: tasks 0 to k - 1.
+        num_tasks: k, the masks of the run in the superposition: tasks 0 to k - 1.
         algorithm: how the task is inferred.
         objective: what is minimised; None for algorithms without one.
         task_ids: the tasks whose batches are asked about.
+        num_distractors: untrained masks beside the k.
+        variant: short digest of what differs from the run's own evaluations; "" for those.
     """
 
     num_tasks: int
     algorithm: str
     objective: str | None
     task_ids: tuple[int, ...]
+    num_distractors: int = 0
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """Of its file among the evaluations."""
-        objective = f"-{self.objective}" if self.objective else ""
-        return f"k{self.num_tasks:06d}-{self.algorithm}{objective}-{self.task_ids[0]:06d}"
+        parts = [f"k{self.num_tasks:06d}"]
+        if self.num_distractors:
+            parts.append(f"distractors{self.num_distractors:06d}")
+        parts.append(self.algorithm)
+        if self.objective:
+            parts.append(self.objective)
+        parts.append(f"{self.task_ids[0]:06d}")
+        if self.variant:
+            parts.append(self.variant)
+        return "-".join(parts)
 
 
 def automatic_block(num_tasks: int, num_weights: int) -> int:
@@ -78,6 +106,13 @@ def automatic_checkpoints(num_tasks: int) -> list[int]:
     return [*found, num_tasks]
 
 
+def resolve_checkpoints(checkpoints: Any, num_tasks: int) -> list[int]:
+    """Checkpoints in order, each once; `auto` is those of num_tasks tasks."""
+    if checkpoints == AUTO:
+        return automatic_checkpoints(num_tasks)
+    return sorted(set(checkpoints))
+
+
 def resolve(config: Config, *, num_weights: int, has_bfloat16: bool) -> Config:
     """Replace every `auto` that changes a result by what it means here.
 
@@ -90,13 +125,11 @@ def resolve(config: Config, *, num_weights: int, has_bfloat16: bool) -> Config:
     block = automatic_block(config.tasks, num_weights) if train.block == AUTO else train.block
     automatic_dtype = "bfloat16" if has_bfloat16 else "float32"
     dtype = automatic_dtype if train.dtype == AUTO else train.dtype
-    checkpoints = config.evaluate.checkpoints
-    if checkpoints == AUTO:
-        checkpoints = automatic_checkpoints(config.tasks)
+    checkpoints = resolve_checkpoints(config.evaluate.checkpoints, config.tasks)
     return replace(
         config,
         train=replace(train, block=block, dtype=dtype),
-        evaluate=replace(config.evaluate, checkpoints=sorted(set(checkpoints))),
+        evaluate=replace(config.evaluate, checkpoints=checkpoints),
     )
 
 
@@ -120,23 +153,55 @@ def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
     return [i * (num_tasks - 1) // (at_most - 1) for i in range(at_most)]
 
 
-def evaluation_units(config: Config, num_tasks: int) -> list[EvaluationUnit]:
-    """All units of one checkpoint."""
-    asked = evaluated_tasks(num_tasks, config.evaluate.tasks)
+def evaluation_units(
+    config: Config, num_tasks: int, own: EvaluateConfig | None = None
+) -> list[EvaluationUnit]:
+    """All units of one checkpoint.
+
+    Args:
+        config: what is asked for, its checkpoints resolved.
+        num_tasks: the checkpoint.
+        own: what the run itself evaluates; None: the same. A unit that asks for anything else
+            has a name of its own.
+    """
+    evaluate = config.evaluate
+    asked = evaluated_tasks(num_tasks, evaluate.tasks)
     groups = [
         tuple(asked[start : start + TASKS_PER_EVALUATION])
         for start in range(0, len(asked), TASKS_PER_EVALUATION)
     ]
-    return [
-        EvaluationUnit(num_tasks, algorithm, objective, ids)
-        for algorithm in config.evaluate.algorithms
+    units = [
+        EvaluationUnit(num_tasks, algorithm, objective, ids, variant=variant)
+        for algorithm in evaluate.algorithms
+        for variant in [_variant(evaluate, own or evaluate, algorithm)]
         for objective in _objectives(config, algorithm)
         for ids in groups
     ]
+    if evaluate.distractors and num_tasks == max(evaluate.checkpoints):
+        units += [
+            replace(unit, num_distractors=evaluate.distractors)
+            for unit in units
+            if unit.algorithm in DISTRACTED_ALGORITHMS
+        ]
+    return units
 
 
 def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
     return [None] if algorithm in FORWARD_ALGORITHMS else config.evaluate.objectives
+
+
+def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
+    """Tell an algorithm's other evaluations from the run's own."""
+    keys = (*_SAMPLE_KEYS, *_ALGORITHM_KEYS.get(algorithm, ()))
+    values = {key: getattr(asked, key) for key in keys}
+    if values == {key: getattr(own, key) for key in keys}:
+        return ""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+
+
+def num_leading(committed: Collection[int]) -> int:
+    """How many tasks from 0 on are committed without a gap: the largest checkpoint."""
+    return next(k for k in count() if k not in committed)
 
 
 class Checkpoints:

@@ -13,24 +13,25 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
-
 # What file systems without hard links answer to the wish for one: FAT, some network mounts.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def _column(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
-    """A column in which every row has a value."""
+def _column(
+    name: str, kind: pa.DataType, unit: str, description: str, *, nullable: bool = False
+) -> pa.Field:
+    """A column, in which every row has a value unless it is nullable."""
     metadata = {"unit": unit, "description": description}
-    return pa.field(name, kind, nullable=False, metadata=metadata)
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
 
-def _schema(table: str, columns: list[pa.Field]) -> pa.Schema:
-    return pa.schema(columns, {"schema_version": str(SCHEMA_VERSION), "table": table})
+def _schema(table: str, version: int, columns: list[pa.Field]) -> pa.Schema:
+    return pa.schema(columns, {"schema_version": str(version), "table": table})
 
 
 TASKS = _schema(
     "tasks",
+    1,
     [
         _column("task_id", pa.int64(), "1", "the task; row of the array `masks`, from 0"),
         _column("method", pa.string(), "", "mask finder that trained the mask"),
@@ -49,18 +50,24 @@ TASKS = _schema(
 
 EVALUATIONS = _schema(
     "evaluations",
+    2,
     [
         _column("num_tasks", pa.int64(), "tasks", "masks in the superposition"),
+        _column(
+            "num_distractors",
+            pa.int64(),
+            "tasks",
+            "masks of the superposition, counted in num_tasks, that were drawn at random from the "
+            "densities of the run's own and never trained",
+        ),
         _column("task_id", pa.int64(), "1", "the task whose images were shown"),
         _column("algorithm", pa.string(), "", "how the task was inferred"),
-        pa.field(
+        _column(
             "objective",
             pa.string(),
+            "",
+            "what inference minimised; null where it minimises nothing",
             nullable=True,
-            metadata={
-                "unit": "",
-                "description": "what inference minimised; null where it minimises nothing",
-            },
         ),
         _column("num_images", pa.int64(), "images", "images used to infer the task once"),
         _column("num_batches", pa.int64(), "batches", "inferences behind this row"),
@@ -86,9 +93,19 @@ EVALUATIONS = _schema(
             "fraction",
             "mask bits read by one gradient, of those of the stored masks",
         ),
+        _column(
+            "agreement",
+            pa.float64(),
+            "fraction",
+            "inferences whose answer equals the exact one-shot's; null where it was not compared",
+            nullable=True,
+        ),
         _column("device", pa.string(), "", "device that inferred"),
     ],
 )
+
+# What version 2 says of evaluations that were written before it.
+_SINCE_VERSION_2 = {"num_distractors": 0, "agreement": None}
 
 
 def fsync(path: Path) -> None:
@@ -210,14 +227,14 @@ def table_files(folder: Path) -> list[Path]:
 
 
 def read_table_file(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read one file of a table.
+    """Read one file of a table; one of an older version comes as it would be written now.
 
     Args:
         path: of the file.
         schema: TASKS or EVALUATIONS.
 
     Raises:
-        ValueError: the file is no whole Parquet file, or has another schema version
+        ValueError: the file is no whole Parquet file, or has an unknown schema version
             or other columns.
         OSError: the file cannot be read.
     """
@@ -230,13 +247,26 @@ def read_table_file(path: Path, schema: pa.Schema) -> pa.Table:
         raise ValueError(f"{path} is not a whole Parquet file") from error
     expected = schema.metadata[b"schema_version"].decode()
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if found != expected:
+    if (found, expected) == ("1", "2"):  # evaluations alone have a second version
+        table = _upgraded(table)
+    elif found != expected:
         raise ValueError(f"{path} must have schema_version {expected}, got {found}")
     if not table.schema.equals(schema):
         raise ValueError(
             f"{path} must have the columns {_columns(schema)}, got {_columns(table.schema)}"
         )
     return pa.Table.from_arrays(table.columns, schema=schema)
+
+
+def _upgraded(table: pa.Table) -> pa.Table:
+    """Evaluations of version 1 with the columns of version 2; anything else as it is."""
+    if table.column_names != [name for name in EVALUATIONS.names if name not in _SINCE_VERSION_2]:
+        return table
+    for name, value in _SINCE_VERSION_2.items():
+        place = EVALUATIONS.get_field_index(name)
+        column = EVALUATIONS.field(place)
+        table = table.add_column(place, column, pa.array([value] * len(table), column.type))
+    return table
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -8,16 +8,23 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from harness.actors import Job
-from harness.config import Config, differences, from_yaml, to_yaml
+from harness.config import (
+    SUPERFLUOUS_OBJECTIVES,
+    Config,
+    EvaluateConfig,
+    differences,
+    from_yaml,
+    to_yaml,
+)
 from harness.datasets import Dataset
 from harness.errors import UserError
-from harness.plan import resolve
+from harness.plan import num_leading, resolve, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.results import remove_partial_files, table_files, write_durably
 from harness.store import MaskStore, check_store
@@ -49,13 +56,15 @@ class Run:
 
     Attributes:
         directory: absolute.
-        job: with the configuration that the run began with.
-        store: checked, and rid of damaged masks.
+        job: with the configuration that the run began with, but for what is evaluated now.
+        store: checked; where it is written to, rid of damaged masks.
+        own: what the run itself evaluates.
     """
 
     directory: Path
     job: Job
     store: MaskStore
+    own: EvaluateConfig
 
     @property
     def evaluations(self) -> Path:
@@ -101,9 +110,10 @@ def check_against_data(config: Config, data: Dataset) -> None:
             f"outputs must be at least {data.num_classes}, the classes of {config.data}, "
             f"got {config.outputs}"
         )
-    if config.outputs == data.num_classes and "G" in config.evaluate.objectives:
+    blind = [name for name in config.evaluate.objectives if name in SUPERFLUOUS_OBJECTIVES]
+    if config.outputs == data.num_classes and blind:
         raise UserError(
-            f"objective G needs superfluous neurons, got outputs={config.outputs} for "
+            f"objective {blind[0]} needs superfluous neurons, got outputs={config.outputs} for "
             f"{data.num_classes} classes: raise outputs or set evaluate.objectives=[H]"
         )
     if config.family in ("rotated", "permuted_rotated") and angle_between(config.tasks) < 1:
@@ -164,6 +174,54 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
     return _ready(directory, job, weights, inputs)
 
 
+def open_evaluated(directory: Path, config: Config, data: Dataset) -> Run:
+    """Open a run for other evaluations; its masks are only read.
+
+    Args:
+        directory: of the run; this process holds its lock.
+        config: what the run began with, but for the evaluation and what changes no result.
+        data: the data set that the configuration names.
+
+    Raises:
+        UserError: a store that does not fit the configuration, or a checkpoint of masks that
+            are not all committed.
+    """
+    stored = from_yaml(directory / "config.yaml")
+    job = Job(stored, data.side, data.num_classes)
+    check_store(
+        directory,
+        layout=MaskLayout.of(job.network),
+        capacity=stored.tasks,
+        attributes=_attributes(job, data),
+    )
+    store = MaskStore.open(directory, read_only=True)
+    checkpoints = _committed_checkpoints(directory, store, config)
+    evaluations = directory / "evaluations"
+    evaluations.mkdir(exist_ok=True)
+    remove_partial_files(evaluations)
+    record_start(directory, stored)
+    asked = replace(config, evaluate=replace(config.evaluate, checkpoints=checkpoints))
+    return Run(directory, replace(job, config=asked), store, stored.evaluate)
+
+
+def _committed_checkpoints(directory: Path, store: MaskStore, config: Config) -> list[int]:
+    """The checkpoints asked for, all of whose masks must be committed."""
+    go_on = "go on with the run by harness/scale.py"
+    try:
+        largest = num_leading(set(store.tasks()["task_id"].to_pylist()))
+    except ValueError as error:
+        raise UserError(f"{error}: {go_on}, which mends it") from error
+    if not largest:
+        raise UserError(f"run directory {directory} holds no mask of task 0 yet: {go_on}")
+    checkpoints = resolve_checkpoints(config.evaluate.checkpoints, largest)
+    if wrong := [k for k in checkpoints if k > largest]:
+        raise UserError(
+            f"evaluate.checkpoints must lie in [1, {largest}], the tasks committed so far without "
+            f"a gap, got {wrong}: lower them, or {go_on}"
+        )
+    return checkpoints
+
+
 def _configuration(known: Path, wanted: Config) -> Config:
     """The configuration that a run began with, which the wanted one must agree with."""
     stored = from_yaml(known)
@@ -186,7 +244,7 @@ def _ready(
     store = MaskStore.open(directory)
     _mend(store, weights, inputs)
     evaluations.mkdir(exist_ok=True)
-    return Run(directory, job, store)
+    return Run(directory, job, store, job.config.evaluate)
 
 
 def _clear_unbegun(directory: Path) -> None:

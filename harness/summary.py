@@ -1,17 +1,26 @@
 """The table that ends a run on the screen: what was inferred, how well, at what cost."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
-from harness.results import EVALUATIONS, TASKS, read_tables
+from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables, table_files
 
 _CAPTION = (
-    "n inferences among k masks, in ms each. Accuracy of labels: GG the task given; GNs the task "
-    "inferred; GNu the same, a batch of a wrong task counted as 0."
+    "n inferences among k masks (+ untrained ones), in ms each; task: the fraction that named the "
+    "right one. Accuracy of labels: GG the task given; GNs the task inferred; GNu the same, a "
+    "batch of a wrong task counted as 0."
 )
+_CAPTIONS = {
+    "bits": " bits: the share of the masks' bits that a gradient read.",
+    "agree": " agree: answers equal to the exact one-shot's.",
+}
 
 
 def summarise(evaluations: pa.Table) -> pa.Table:
@@ -19,49 +28,97 @@ def summarise(evaluations: pa.Table) -> pa.Table:
 
     Args:
         evaluations: rows of the table `evaluations`.
+
+    Returns:
+        columns as there, `_mean` or `_sum` behind their names; an agreement is null where no
+        row has one.
     """
-    means = ("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu")
-    keys = ["num_tasks", "algorithm", "objective"]
+    means = (
+        *("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu"),
+        *("seconds_per_inference", "bits_read_fraction", "agreement"),
+    )
+    keys = ["num_tasks", "num_distractors", "algorithm", "objective"]
     grouped = evaluations.group_by(keys).aggregate(
-        [
-            *((name, "mean") for name in means),
-            ("seconds_per_inference", "mean"),
-            ("num_batches", "sum"),
-        ]
+        [*((name, "mean") for name in means), ("num_batches", "sum")]
     )
     return grouped.sort_by([(key, "ascending") for key in keys])
 
 
-def print_summary(console: Console, directory: Path) -> None:
-    """Print what a run holds and where it lies."""
-    tasks = read_tables(directory / "log", TASKS)
-    evaluations = read_tables(directory / "evaluations", EVALUATIONS)
+def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> Table:
+    """Rows of a summary for the screen.
+
+    Args:
+        rows: of `summarise`.
+        title: above the table.
+        extra: of `bits` and `agree`, the columns to have.
+    """
     table = Table(
-        title=f"{len(tasks)} masks",
+        title=title,
         title_justify="left",
-        caption=_CAPTION,
+        caption=_CAPTION + "".join(_CAPTIONS[name] for name in extra),
         caption_justify="left",
-        show_edge=False,  # four columns less: it fits a terminal of 80
+        # No lines between columns, and one blank less: it fits a terminal of 80.
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
         pad_edge=False,
     )
     table.add_column("k", justify="right", no_wrap=True)
-    table.add_column("inferred by", no_wrap=True)
-    for name in ("n", "task acc.", "GG", "GNs", "GNu", "ms"):
+    table.add_column("inferred by")  # a long name breaks before its objective
+    for name in ("n", "task", "GG", "GNs", "GNu", *extra, "ms"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in summarise(evaluations).to_pylist():
-        by = row["algorithm"] + (f" {row['objective']}" if row["objective"] else "")
+    for row in rows:
+        extras = {"bits": row["bits_read_fraction_mean"], "agree": row["agreement_mean"]}
+        distractors = row["num_distractors"]
         table.add_row(
-            str(row["num_tasks"]),
-            by,
+            f"{row['num_tasks'] - distractors}" + (f"+{distractors}" if distractors else ""),
+            row["algorithm"] + (f" {row['objective']}" if row["objective"] else ""),
             str(row["num_batches_sum"]),
             *(
                 f"{row[f'{name}_mean']:.4f}"
                 for name in ("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu")
             ),
+            *("" if extras[name] is None else f"{extras[name]:.3f}" for name in extra),
             f"{1000 * row['seconds_per_inference_mean']:.2f}",
         )
-    if len(evaluations):
-        console.print(table)
+    return table
+
+
+def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """With the columns that say something here, as far as the screen is wide enough."""
+    extra = []
+    if any(row["agreement_mean"] is not None for row in rows):
+        extra.append("agree")
+    if any(row["bits_read_fraction_mean"] != 1 for row in rows):
+        extra.append("bits")
+    while extra:
+        table = _table(rows, title, extra)
+        unlimited = console.options.update(max_width=10 * console.width)
+        if Measurement.get(console, unlimited, table).maximum <= console.width:
+            return table
+        extra.pop()
+    return _table(rows, title, [])
+
+
+def print_summary(
+    console: Console, directory: Path, evaluations: Sequence[Path] | None = None
+) -> None:
+    """Print what a run holds and where it lies.
+
+    Args:
+        console: where to.
+        directory: of the run.
+        evaluations: files of the table to summarise; None: all.
+    """
+    tasks = read_tables(directory / "log", TASKS)
+    files = table_files(directory / "evaluations") if evaluations is None else evaluations
+    rows = summarise(
+        pa.concat_tables(
+            [EVALUATIONS.empty_table(), *(read_table_file(path, EVALUATIONS) for path in files)]
+        )
+    ).to_pylist()
+    if rows:
+        console.print(_fitting_table(console, rows, f"{len(tasks)} masks"))
     if len(tasks):
         accuracies = tasks["accuracy"].to_numpy()
         console.print(

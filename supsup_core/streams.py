@@ -18,6 +18,7 @@ class Role(IntEnum):
     BATCHES = 3  # index: block or task, epoch
     PERMUTATION = 4  # index: task
     EVALUATION_ORDER = 5  # index: task
+    DISTRACTORS = 6  # index: number
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

@@ -2,29 +2,58 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import SCHEMA_VERSION, load
+from analysis.load import SCHEMA_VERSIONS, load
 from harness import results
 
+NEW = ["num_distractors", "agreement"]  # of version 2
 
-def _table(num_tasks: int, version: str = SCHEMA_VERSION) -> pa.Table:
-    return pa.table({"num_tasks": [num_tasks]}).replace_schema_metadata({"schema_version": version})
+
+def _evaluations(num_tasks: int) -> pa.Table:
+    values = {"string": "x", "int64": num_tasks, "double": 0.5}
+    row = {field.name: values[str(field.type)] for field in results.EVALUATIONS}
+    return pa.Table.from_pylist([row], schema=results.EVALUATIONS)
+
+
+def _as_of(version: str, table: pa.Table) -> pa.Table:
+    return table.replace_schema_metadata({"schema_version": version, "table": "evaluations"})
 
 
 def test_all_files_of_a_table_are_read_and_hidden_ones_are_not(tmp_path):
     folder = tmp_path / "evaluations"
     folder.mkdir()
     for name, k in (("a.parquet", 1), ("b.parquet", 2), (".c.parquet", 3)):
-        pq.write_table(_table(k), folder / name)
+        pq.write_table(_evaluations(k), folder / name)
 
     assert load(tmp_path, "evaluations")["num_tasks"].to_pylist() == [1, 2]
 
 
-def test_another_schema_version_is_refused_by_file_and_version(tmp_path):
-    (tmp_path / "log").mkdir()
-    pq.write_table(_table(1, version="0"), tmp_path / "log" / "old.parquet")
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_evaluations_of_version_1_come_as_those_of_version_2(tmp_path, first):
+    folder = tmp_path / "evaluations"
+    folder.mkdir()
+    names = {"old": "b.parquet", "new": "b.parquet"} | {first: "a.parquet"}
+    pq.write_table(_as_of("1", _evaluations(7).drop(NEW)), folder / names["old"])
+    pq.write_table(_evaluations(8), folder / names["new"])
 
-    with pytest.raises(ValueError, match=r"old\.parquet must have schema_version 1, got 0"):
-        load(tmp_path, "tasks")
+    table = load(tmp_path, "evaluations")
+
+    assert table.schema.equals(results.EVALUATIONS)
+    assert table.schema.metadata[b"schema_version"] == b"2"
+    rows = {row["num_tasks"]: row for row in table.to_pylist()}
+    assert [rows[7][name] for name in NEW] == [0, None]
+    assert [rows[8][name] for name in NEW] == [8, 0.5]
+
+
+@pytest.mark.parametrize(("table", "version"), [("tasks", "1"), ("evaluations", "2")])
+def test_another_schema_version_is_refused_by_file_and_version(tmp_path, table, version):
+    folder = tmp_path / {"tasks": "log"}.get(table, table)
+    folder.mkdir()
+    pq.write_table(_as_of("0", _evaluations(1)), folder / "old.parquet")
+
+    with pytest.raises(
+        ValueError, match=rf"old\.parquet must have schema_version {version}, got 0"
+    ):
+        load(tmp_path, table)
 
 
 def test_a_table_without_files_says_so(tmp_path):
@@ -32,5 +61,9 @@ def test_a_table_without_files_says_so(tmp_path):
         load(tmp_path, "tasks")
 
 
-def test_the_schema_version_is_the_one_that_the_harness_writes():
-    assert str(results.SCHEMA_VERSION) == SCHEMA_VERSION
+def test_the_schema_versions_are_those_that_the_harness_writes():
+    written = {
+        schema.metadata[b"table"].decode(): schema.metadata[b"schema_version"].decode()
+        for schema in (results.TASKS, results.EVALUATIONS)
+    }
+    assert written == SCHEMA_VERSIONS

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from harness.actors import EvaluateWorker, Job, TrainedUnit, TrainWorker
+from harness.actors import Job, TrainedUnit, TrainWorker
 from harness.commandline import from_hydra
 from harness.datasets import Dataset, load_dataset
+from harness.evaluation import EvaluateWorker
 from harness.plan import EvaluationUnit, TrainUnit, evaluation_units
 from supsup_core.data import ImageSet, normalise
 from supsup_core.inference import DenseGradient, one_shot
@@ -184,6 +185,7 @@ def test_gradients_are_counted_by_algorithm(
     counted = {(row["algorithm"], row["num_gradients"]) for row in rows}
     assert counted == {
         ("one_shot", 1),
+        ("one_shot_ranked", 1),
         ("binary", ceil(log2(num_tasks))),
         ("min_entropy", 0),
         ("max_logit", 0),
@@ -192,7 +194,7 @@ def test_gradients_are_counted_by_algorithm(
 
 def test_accuracies_agree_with_each_other(test_set: ImageSet, trained: TrainedUnit) -> None:
     rows = evaluate_all(make_job("evaluate.batches=3"), test_set, trained.rows, NUM_TASKS)
-    assert len(rows) == NUM_TASKS * 6  # two algorithms with two objectives, and two without
+    assert len(rows) == NUM_TASKS * 8  # three algorithms with two objectives, and two without
     for row in rows:
         # A batch of a wrong task scores 0 in GNu, its inferred mask's own score in GNs.
         assert 0 <= row["accuracy_gnu"] <= min(row["accuracy_gns"], row["accuracy_gg"]) <= 1
@@ -225,7 +227,7 @@ def test_a_wrong_task_still_counts_by_its_own_mask_in_gns(
 
 def test_a_single_mask_is_always_inferred_right(test_set: ImageSet, trained: TrainedUnit) -> None:
     rows = evaluate_all(make_job(), test_set, trained.rows, 1)
-    assert len(rows) == 6
+    assert len(rows) == 8
     for row in rows:
         assert row["task_accuracy"] == 1
         assert row["accuracy_gnu"] == row["accuracy_gns"] == row["accuracy_gg"] > 0.3

@@ -129,6 +129,13 @@ REFUSED = {
     "evaluate.checkpoints=[true]": ["must be auto or a list of whole numbers", "got [True]"],
     "evaluate.batches=-1": ["batches must be null or a whole number >= 1", "got -1", "try"],
     "evaluate.num_images=129": ["num_images must be at most evaluate.batch_size = 128", "got 129"],
+    "evaluate.distractors=-1": ["distractors must be a whole number >= 0", "got -1", "try"],
+    "evaluate.log_base=1": ["evaluate.log_base must be a whole number >= 2", "got 1", "try"],
+    "evaluate.steps=0": ["evaluate.steps must be a whole number >= 1", "got 0", "try"],
+    "evaluate.rate=0": ["evaluate.rate must be > 0", "got 0"],
+    "evaluate.rate=inf": ["evaluate.rate must be > 0", "got inf"],
+    "evaluate.rate=nan": ["evaluate.rate must be > 0", "got nan"],
+    "actors.shards=0": ["actors.shards must be a whole number >= 1", "got 0", "try"],
     "train.steps=0": ["train.steps must be a whole number >= 1", "got 0", "try train.steps=1"],
     "train.block=0": ["train.block must be auto or a whole number >= 1", "got 0", "try"],
     "train.block=foo": ["train.block must be auto or a whole number >= 1", "got foo", "=auto"],
@@ -161,6 +168,7 @@ REFUSED = {
     "family=split tasks=6": ["tasks must be at most 5", "family=split", "got 6"],
     "evaluate.algorithms=[]": ["algorithms must have a name at least", "got []", "[one_shot]"],
     "evaluate.algorithms=[binary] evaluate.objectives=[]": ["evaluate.objectives must", "got []"],
+    "evaluate.algorithms=[frank_wolfe] evaluate.objectives=[]": ["evaluate.objectives must have"],
     "evaluate.algorithms=[max_logit,binary,max_logit]": [
         *("evaluate.algorithms must have each name once", "got [max_logit,binary,max_logit]"),
         "try evaluate.algorithms=[max_logit,binary]",
@@ -171,6 +179,7 @@ REFUSED = {
     "seed=1,2": ["options must have one value", "got seed=1,2", "one command a value", "key=[a,b]"],
     "seed=range(1,3)": ["options must have one value", "got seed=range(1,3)", "one command"],
     "outputs=9": ["outputs must be at least 10", "classes of digits", "got 9"],
+    "outputs=10 evaluate.objectives=[H,G_first_layer]": ["objective G_first_layer needs", "[H]"],
     "outputs=10": ["objective G needs superfluous neurons", "outputs=10", "objectives=[H]"],
 }
 

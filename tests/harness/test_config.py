@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from harness.commandline import compose_command_line, from_hydra, main_guard
+from harness.commandline import compose_command_line, from_hydra, main_guard, typed_keys
 from harness.config import (
     Config,
     differences,
@@ -59,6 +59,10 @@ def test_a_configuration_composed_inside_is_the_schema_itself():
         ("train.block=2", "train.block is 8 there, 2 here"),
         ("train.dtype=bfloat16", "train.dtype is float32 there, bfloat16 here"),
         ("evaluate.batches=null", "evaluate.batches is 4 there, None here"),
+        ("evaluate.distractors=9", "evaluate.distractors is 0 there, 9 here"),
+        ("evaluate.log_base=4", "evaluate.log_base is 2 there, 4 here"),
+        ("evaluate.steps=3", "evaluate.steps is 10 there, 3 here"),
+        ("evaluate.rate=0.5", "evaluate.rate is 0.3 there, 0.5 here"),
         (
             "evaluate.checkpoints=[10]",
             "evaluate.checkpoints is [10, 25, 32] there, [10] here",
@@ -78,6 +82,7 @@ def test_differences_name_every_key():
     "override",
     [
         *("executor=serial", "actors.train=1", "actors.evaluate=2", "actors.gpus=0.5"),
+        "actors.shards=2",
         *("quiet=true", "run_dir=/elsewhere", "data_dir=/data", "download=false"),
     ],
 )
@@ -127,6 +132,33 @@ def test_a_configuration_kept_before_there_was_a_choice_of_optimizer_is_that_of_
     assert len(lines) - len(before) == len(new)
     path.write_text("".join(before))
     assert from_yaml(path) == kept()
+
+
+def test_a_configuration_kept_before_there_were_distractors_has_none(tmp_path):
+    path, new = tmp_path / "config.yaml", ("distractors", "log_base", "rate", "shards")
+    lines = to_yaml(kept()).splitlines(keepends=True)
+    before = [line for line in lines if line.strip().partition(":")[0] not in new]
+    assert len(lines) - len(before) == len(new)
+    path.write_text("".join(before))
+    assert from_yaml(path) == kept()
+
+
+def test_what_is_costly_is_evaluated_on_demand_only():
+    evaluate = typed().evaluate
+    assert evaluate.algorithms == [
+        *("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
+    ]
+    assert evaluate.objectives == ["H", "G"]
+    asked = ("gradient_descent", "frank_wolfe"), ("H_first_layer", "G_first_layer")
+    given = typed(*(f"evaluate.{k}=[{','.join(v)}]" for k, v in zip(
+        ("algorithms", "objectives"), asked, strict=True
+    ))).evaluate  # fmt: skip
+    assert (tuple(given.algorithms), tuple(given.objectives)) == asked
+
+
+def test_keys_that_were_typed_are_told_from_defaults():
+    given = ("evaluate.tasks=3", "train=fast", "+actors.shards=2", "~quiet", "--cfg", "job")
+    assert typed_keys(given) == ["evaluate.tasks", "train", "actors.shards", "quiet"]
 
 
 def test_a_momentum_that_has_an_effect_is_taken():

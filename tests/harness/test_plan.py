@@ -13,11 +13,13 @@ from harness.plan import (
     automatic_checkpoints,
     evaluated_tasks,
     evaluation_units,
+    num_leading,
     pool_sizes,
     resolve,
     train_units,
 )
-from supsup_core.inference import ALGORITHMS, FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
+from supsup_core.bit_inference import ALGORITHMS
+from supsup_core.inference import FORWARD_ALGORITHMS
 
 LENET_WEIGHTS = 784 * 300 + 300 * 100 + 100 * 500
 BIG_WEIGHTS = 784 * 1024 + 1024 * 1024 + 1024 * 500
@@ -133,6 +135,13 @@ def test_a_checkpoint_waits_for_every_task_before_it():
     assert list(checkpoints.ready([3, 2, 1, 0])) == []
 
 
+@pytest.mark.parametrize(
+    ("committed", "num"), [([], 0), ([1, 2], 0), ([0, 1, 3], 2), (range(5), 5)]
+)
+def test_the_largest_checkpoint_ends_at_the_first_gap(committed, num):
+    assert num_leading(set(committed)) == num
+
+
 @given(order=st.permutations(range(12)), sizes=st.sets(st.integers(1, 12), min_size=1))
 def test_each_checkpoint_is_ready_once_as_soon_as_it_can_be(order, sizes):
     checkpoints, committed, found = Checkpoints(sizes), set(), []
@@ -176,17 +185,85 @@ def test_evaluation_units_have_names_of_their_own():
 
 
 def test_evaluation_asks_every_algorithm_about_every_task_once():
-    config = Config(tasks=100, evaluate=EvaluateConfig(tasks=60))
+    config = Config(tasks=100, evaluate=EvaluateConfig(tasks=60, algorithms=[*ALGORITHMS]))
     units = evaluation_units(config, 100)
     asked = [(u.algorithm, u.objective, i) for u in units for i in u.task_ids]
     assert len(set(asked)) == len(asked)
     pairs = {(algorithm, objective) for algorithm, objective, _ in asked}
-    assert pairs == {(name, objective) for name in GRADIENT_ALGORITHMS for objective in "HG"} | {
-        (name, None) for name in FORWARD_ALGORITHMS
+    assert pairs == {(name, None) for name in FORWARD_ALGORITHMS} | {
+        (name, objective)
+        for name in set(ALGORITHMS) - set(FORWARD_ALGORITHMS)
+        for objective in "HG"
     }
-    assert {algorithm for algorithm, _ in pairs} == set(ALGORITHMS)
     assert len(asked) == 60 * len(pairs)
     assert max(len(unit.task_ids) for unit in units) <= TASKS_PER_EVALUATION
+
+
+def named(asked, num_tasks=100, own=None):
+    """The names of a checkpoint's units, and what they are about."""
+    units = evaluation_units(Config(tasks=100, evaluate=asked), num_tasks, own)
+    return {unit.name: unit for unit in units}
+
+
+def test_files_of_runs_that_exist_keep_their_names():
+    names = named(EvaluateConfig(checkpoints=[100], algorithms=["one_shot", "max_logit"]))
+    assert sorted(names) == [
+        *("k000100-max_logit-000000", "k000100-max_logit-000050"),
+        *("k000100-one_shot-G-000000", "k000100-one_shot-G-000050"),
+        *("k000100-one_shot-H-000000", "k000100-one_shot-H-000050"),
+    ]
+
+
+def test_the_last_checkpoint_comes_again_with_distractors():
+    asked = EvaluateConfig(checkpoints=[10, 100], tasks=5, distractors=900)
+    assert not any(unit.num_distractors for unit in named(asked, 10).values())
+    units = list(named(asked, 100).values())
+    distracted = [unit for unit in units if unit.num_distractors]
+    assert {(u.num_tasks, u.num_distractors, u.algorithm, u.objective) for u in distracted} == {
+        (100, 900, algorithm, objective)
+        for algorithm in ("one_shot", "one_shot_ranked")
+        for objective in "HG"
+    }
+    assert "k000100-distractors000900-one_shot-H-000000" in [unit.name for unit in distracted]
+    assert [unit for unit in units if not unit.num_distractors] == list(
+        named(replace(asked, distractors=0), 100).values()
+    )
+
+
+OWN = EvaluateConfig(checkpoints=[100], algorithms=[*ALGORITHMS], objectives=["H"], tasks=20)
+
+
+@pytest.mark.parametrize(
+    ("change", "renamed"),
+    [
+        ({}, set()),
+        ({"checkpoints": [50, 100]}, set()),
+        ({"tasks": 21}, set(ALGORITHMS)),
+        ({"batches": None}, set(ALGORITHMS)),
+        ({"batch_size": 64}, set(ALGORITHMS)),
+        ({"num_images": 2}, set(ALGORITHMS)),
+        # What an algorithm does not know of changes nothing that it answers.
+        ({"log_base": 3}, {"binary"}),
+        ({"steps": 3}, {"gradient_descent", "frank_wolfe"}),
+        ({"rate": 0.5}, {"gradient_descent"}),
+        ({"distractors": 9}, set()),  # apart from those, which have names of their own
+    ],
+)
+def test_what_another_evaluation_answers_differently_has_another_name(change, renamed):
+    own = named(OWN, own=OWN)
+    other = {
+        name: unit
+        for name, unit in named(replace(OWN, **change), own=OWN).items()
+        if not unit.num_distractors
+    }
+    assert {unit.algorithm for name, unit in other.items() if name not in own} == renamed
+    assert {unit.algorithm for name, unit in own.items() if name not in other} == renamed
+
+
+def test_no_two_of_many_evaluations_share_a_name():
+    changes = [{"num_images": 2}, {"num_images": 3}, {"batches": 7}, {"tasks": 21}, {"tasks": None}]
+    names = [name for change in changes for name in named(replace(OWN, **change), own=OWN)]
+    assert len(set(names)) == len(names)
 
 
 # Pools

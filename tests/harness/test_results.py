@@ -29,13 +29,15 @@ def evaluations(*task_ids, objective="entropy"):
     return pa.Table.from_pylist(rows, schema=EVALUATIONS)
 
 
-@pytest.mark.parametrize(("schema", "name"), [(TASKS, b"tasks"), (EVALUATIONS, b"evaluations")])
-def test_schemas_describe_themselves(schema, name):
-    assert schema.metadata == {b"schema_version": b"1", b"table": name}
+@pytest.mark.parametrize(
+    ("schema", "name", "version"), [(TASKS, b"tasks", b"1"), (EVALUATIONS, b"evaluations", b"2")]
+)
+def test_schemas_describe_themselves(schema, name, version):
+    assert schema.metadata == {b"schema_version": version, b"table": name}
     for field in schema:
         assert set(field.metadata) == {b"unit", b"description"}
         assert field.metadata[b"description"]
-        assert field.nullable == (field.name == "objective")
+        assert field.nullable == (field.name in ("objective", "agreement"))
 
 
 def test_columns_are_those_of_the_contract():
@@ -44,8 +46,9 @@ def test_columns_are_those_of_the_contract():
         "device finished_at"
     )
     assert " ".join(EVALUATIONS.names) == (
-        "num_tasks task_id algorithm objective num_images num_batches task_accuracy accuracy_gg "
-        "accuracy_gns accuracy_gnu seconds_per_inference num_gradients bits_read_fraction device"
+        "num_tasks num_distractors task_id algorithm objective num_images num_batches "
+        "task_accuracy accuracy_gg accuracy_gns accuracy_gnu seconds_per_inference num_gradients "
+        "bits_read_fraction agreement device"
     )
     assert TASKS.field("row_crc32c").type == pa.uint32()
     assert TASKS.field("finished_at").type == pa.timestamp("us", tz="UTC")
@@ -187,14 +190,43 @@ def test_partial_files_are_removed_from_one_folder_and_nothing_else_is(tmp_path)
     assert names(tmp_path / "below") == [".b.1.partial"]
 
 
+def of_version_1(*task_ids):
+    """Evaluations as they were written before there were distractors."""
+    table = evaluations(*task_ids).drop(["num_distractors", "agreement"])
+    return table.replace_schema_metadata({"schema_version": "1", "table": "evaluations"})
+
+
+def test_evaluations_of_version_1_come_as_they_would_be_written_now(tmp_path):
+    write_table(of_version_1(1, 2), tmp_path / "a.parquet")
+    write_table(evaluations(3), tmp_path / "b.parquet")
+
+    table = read_tables(tmp_path, EVALUATIONS)
+
+    assert table.schema.equals(EVALUATIONS, check_metadata=True)
+    assert table["task_id"].to_pylist() == [1, 2, 3]
+    assert table["num_distractors"].to_pylist() == [0, 0, 1]
+    assert table["agreement"].to_pylist() == [None, None, 0.5]
+    before = of_version_1(1, 2)
+    assert table.select(before.column_names)[:2].equals(before)
+
+
+def test_other_columns_are_refused_in_version_1_too(tmp_path):
+    path = tmp_path / "a.parquet"
+    metadata = of_version_1(1).schema.metadata
+    for table in (of_version_1(1).drop(["device"]), evaluations(1).drop(["agreement"])):
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(ValueError, match=r"a\.parquet must have the columns num_tasks"):
+            read_table_file(path, EVALUATIONS)
+
+
 def test_another_version_is_refused_with_file_and_versions(tmp_path):
     path = tmp_path / "a.parquet"
     table = evaluations(1).replace_schema_metadata({"schema_version": "7"})
     pq.write_table(table, path)
-    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 1, got 7"):
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 2, got 7"):
         read_tables(tmp_path, EVALUATIONS)
     pq.write_table(evaluations(1).replace_schema_metadata(None), path)
-    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 1, got none"):
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 2, got none"):
         read_tables(tmp_path, EVALUATIONS)
 
 
@@ -205,8 +237,14 @@ def test_a_table_without_version_is_not_written(tmp_path):
 
 def test_another_table_is_refused(tmp_path):
     write_table(evaluations(1), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 1, got 2"):
+        read_tables(tmp_path, TASKS)
+    write_table(of_version_1(1), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a\.parquet must have the columns task_id"):
         read_tables(tmp_path, TASKS)
+    write_table(TASKS.empty_table(), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet must have the columns num_tasks"):
+        read_tables(tmp_path, EVALUATIONS)
 
 
 def test_no_damage_to_a_file_goes_unnoticed_or_changes_values(tmp_path):

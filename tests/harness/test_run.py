@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from hydra import compose, initialize_config_module
@@ -143,7 +144,7 @@ def test_evaluation_starts_before_training_ends(serial: Path) -> None:
         k: [path.stat().st_mtime_ns for path in serial.glob(f"evaluations/k{k:06d}-*.parquet")]
         for k in (2, 6)
     }
-    assert len(evaluated[2]) == len(evaluated[6]) == 6
+    assert len(evaluated[2]) == len(evaluated[6]) == 8
     assert max(evaluated[2]) < last_commit < min(evaluated[6])
 
 
@@ -154,6 +155,7 @@ def test_the_tables_hold_every_task_and_every_evaluation_once(serial: Path) -> N
     found = [(r["num_tasks"], r["task_id"], r["algorithm"], r["objective"]) for r in rows]
     asked = [
         *(("one_shot", "H"), ("one_shot", "G"), ("binary", "H"), ("binary", "G")),
+        *(("one_shot_ranked", "H"), ("one_shot_ranked", "G")),
         *(("min_entropy", None), ("max_logit", None)),
     ]
     assert sorted(found, key=str) == sorted(
@@ -168,6 +170,35 @@ def test_the_sample_is_bounded_by_tasks_and_batches(tmp_path: Path) -> None:
     found = sorted((row["num_tasks"], row["task_id"], row["num_batches"]) for row in rows)
     # 359 test images: three batches of 100 and one of 59; the first and the last task included.
     assert found == [(2, 0, 4), (2, 1, 4), (6, 0, 4), (6, 2, 4), (6, 5, 4)]
+
+
+def test_the_last_checkpoint_is_evaluated_again_among_distractors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("evaluate.distractors=5", "evaluate.algorithms=[one_shot,max_logit]")
+    for _ in range(2):
+        assert run(configure(tmp_path, *options, "evaluate.objectives=[H]")) == 0
+    rows = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pylist()
+    found = {(r["num_tasks"], r["num_distractors"], r["algorithm"]) for r in rows}
+    plain = {(k, 0, by) for k in (2, 6) for by in ("one_shot", "max_logit")}
+    assert found == plain | {(11, 5, "one_shot")}
+    assert sorted(r["task_id"] for r in rows if r["num_distractors"]) == list(range(6))
+    said = capsys.readouterr()
+    assert "6+5  one_shot H" in said.out
+    assert "complete already" in said.err
+
+
+def test_evaluations_of_the_version_before_are_neither_lost_nor_made_again(tmp_path: Path) -> None:
+    assert run(configure(tmp_path)) == 0
+    for path in (tmp_path / "evaluations").iterdir():
+        table = pq.read_table(path).drop(["num_distractors", "agreement"])
+        metadata = {"schema_version": "1", "table": "evaluations"}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    before = files(tmp_path)
+    assert run(configure(tmp_path)) == 0
+    after = files(tmp_path)
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == {"provenance.json"}
 
 
 @pytest.mark.parametrize("executor", ["serial", "ray"])

@@ -1,4 +1,5 @@
 import io
+import re
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ def evaluations(*rows):
     """Rows of the table; a row is what it says and, for the rest, ones."""
     same = {
         "num_tasks": 10,
+        "num_distractors": 0,
         "task_id": 0,
         "algorithm": "one_shot",
         "objective": "H",
@@ -25,6 +27,7 @@ def evaluations(*rows):
         "seconds_per_inference": 1.0,
         "num_gradients": 1,
         "bits_read_fraction": 1.0,
+        "agreement": None,
         "device": "cpu",
     }
     return pa.Table.from_pylist([same | row for row in rows], schema=EVALUATIONS)
@@ -65,6 +68,29 @@ def test_summaries_are_in_order():
     ]
 
 
+def test_distractors_make_a_row_of_their_own():
+    table = evaluations(
+        {"num_tasks": 15, "num_distractors": 5, "task_accuracy": 0.5},
+        {"num_tasks": 15},
+        {"num_tasks": 15, "task_accuracy": 0.0},
+    )
+    rows = summarise(table).to_pylist()
+    found = [(r["num_tasks"], r["num_distractors"], r["task_accuracy_mean"]) for r in rows]
+    assert found == [(15, 0, 0.5), (15, 5, 0.5)]
+
+
+def test_agreement_is_a_mean_of_what_was_compared():
+    table = evaluations(
+        {"algorithm": "one_shot_ranked", "agreement": 0.5, "bits_read_fraction": 0.25},
+        {"algorithm": "one_shot_ranked", "agreement": 1.0, "bits_read_fraction": 0.5},
+        {"algorithm": "one_shot_ranked", "agreement": None, "bits_read_fraction": 0.75},
+        {},
+    )
+    exact, ranked = summarise(table).to_pylist()
+    assert (exact["agreement_mean"], exact["bits_read_fraction_mean"]) == (None, 1.0)
+    assert (ranked["agreement_mean"], ranked["bits_read_fraction_mean"]) == (0.75, 0.5)
+
+
 def test_nothing_evaluated_has_an_empty_summary():
     assert summarise(EVALUATIONS.empty_table()).num_rows == 0
 
@@ -92,6 +118,12 @@ def printed(folder, width=110):
     return console.file.getvalue()
 
 
+def cells(text):
+    """What stands in the lines of a printed table, its header first."""
+    table = text.split("n inferences", 1)[0].splitlines()[1:]
+    return [re.split(r" {2,}", line.strip()) for line in table if "─" not in line]
+
+
 def test_the_printed_summary_says_how_well_and_where(tmp_path):
     for name in ("log", "evaluations"):
         (tmp_path / name).mkdir()
@@ -101,9 +133,8 @@ def test_the_printed_summary_says_how_well_and_where(tmp_path):
     text = printed(tmp_path)
     assert "2 masks" in text
     assert "mean 0.5000, lowest 0.2500; 1.50 s of" in text
-    [line] = [line for line in text.splitlines() if "one_shot H" in line and "10 " in line]
-    numbers = [cell.strip() for cell in line.strip("│").split("│")]
-    assert numbers == ["10", "one_shot H", "8", "0.7500", "0.5000", "1.0000", "1.0000", "2.00"]
+    [row] = [row for row in cells(text) if row[:2] == ["10", "one_shot H"]]
+    assert row == ["10", "one_shot H", "8", "0.7500", "0.5000", "1.0000", "1.0000", "2.00"]
     [line] = [line for line in text.splitlines() if "max_logit" in line]
     assert "None" not in line
     assert str(tmp_path) in text
@@ -119,18 +150,56 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
     table, caption = text.split("n inferences", 1)
     assert "…" not in table
     assert max(len(line) for line in table.splitlines()) <= 80
-    cells = [
-        [cell.strip() for cell in line.replace("┃", "│").split("│")]
-        for line in table.splitlines()
-        if "│" in line or "┃" in line
-    ]
-    assert cells == [
-        ["k", "inferred by", "n", "task acc.", "GG", "GNs", "GNu", "ms"],
+    assert cells(text) == [
+        ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", "ms"],
         ["10000", "min_entropy", "200000", *4 * ["1.0000"], "1250.00"],
         ["10000", "one_shot H", "200000", *4 * ["1.0000"], "1250.00"],
     ]
     for name in ("ms each", "GG", "GNs", "GNu"):
         assert name in " ".join(caption.split())
+
+
+RANKED = {
+    "algorithm": "one_shot_ranked", "num_batches": 200, "bits_read_fraction": 0.117,
+    "agreement": 0.995, "seconds_per_inference": 0.00234,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "extra"),
+    [(110, {"agree": "0.995", "bits": "0.117"}), (80, {"agree": "0.995"}), (72, {})],
+)
+def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra):
+    (tmp_path / "evaluations").mkdir()
+    table = evaluations(RANKED | {"num_tasks": 2500, "num_distractors": 2250})
+    write_table(table, tmp_path / "evaluations" / "k.parquet")
+    text = printed(tmp_path, width)
+    assert cells(text) == [
+        ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", *extra, "ms"],
+        ["250+2250", "one_shot_ranked H", "200", *4 * ["1.0000"], *extra.values(), "2.34"],
+    ]
+    assert max(len(line) for line in text.splitlines()[:-1]) <= width  # but for the folder
+    for name in ("agree", "bits"):
+        assert (f"{name}:" in text) == (name in extra)
+
+
+def test_a_long_name_breaks_before_its_objective(tmp_path):
+    (tmp_path / "evaluations").mkdir()
+    long = {"algorithm": "gradient_descent", "objective": "H_first_layer", "num_batches": 200_000}
+    write_table(evaluations(long), tmp_path / "evaluations" / "k.parquet")
+    lines = printed(tmp_path, 80).splitlines()
+    [first] = [i for i, line in enumerate(lines) if "gradient_descent " in line]
+    assert lines[first + 1].strip() == "H_first_layer"
+
+
+def test_only_the_files_that_are_asked_for_are_summarised(tmp_path):
+    folder = tmp_path / "evaluations"
+    folder.mkdir()
+    write_table(evaluations({"num_tasks": 10}), folder / "a.parquet")
+    write_table(evaluations({"num_tasks": 20}), folder / "b.parquet")
+    console = Console(file=io.StringIO(), width=80)
+    print_summary(console, tmp_path, [folder / "b.parquet"])
+    assert [row[0] for row in cells(console.file.getvalue())] == ["k", "20"]
 
 
 @pytest.mark.parametrize("name", ["[red]run", "run[/red]", "a[b]c"])

@@ -49,3 +49,18 @@ def test_g_is_refused_without_superfluous_outputs(num_real):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_give_one_value_an_image(name):
     assert OBJECTIVES[name](torch.zeros(2, 3, 8), 5).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_is_that_of_autograd(name):
+    logits = torch.randn(3, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    leaf = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(OBJECTIVES[name](leaf, 5).sum(), leaf)
+    torch.testing.assert_close(OBJECTIVES[name].gradient(logits, 5), expected)
+
+
+@pytest.mark.parametrize("name", ["H", "G"])
+def test_scope_changes_neither_value_nor_gradient(name):
+    every, first = OBJECTIVES[name], OBJECTIVES[f"{name}_first_layer"]
+    assert (every.first_layer_only, first.first_layer_only) == (False, True)
+    assert (every.value, every.gradient) == (first.value, first.gradient)

@@ -1,0 +1,90 @@
+"""What inference benchmarks share: trained masks of a run, more drawn like them, and queries."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jobs import compose
+
+from harness.actors import Job
+from harness.config import Config, from_yaml
+from harness.datasets import Dataset, load_dataset
+from harness.evaluation import with_distractors
+from harness.store import MaskStore
+from supsup_core.data import normalise
+from supsup_core.networks import fixed_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+# What is trained where no run is named: real masks, about a minute.
+FALLBACK = ["tasks=64", "train=fast", "evaluate.checkpoints=[]", "run_dir=runs/benchmark-inference"]
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+class Masks:
+    """Masks to infer among, and whose tasks may be asked about.
+
+    Attributes:
+        job: of the run that trained the first of them.
+        data: its data set.
+        rows: packed, (T, R).
+        num_trained: how many of them were trained; the rest are distractors.
+    """
+
+    job: Job
+    data: Dataset
+    rows: np.ndarray
+    num_trained: int
+
+    def first(self, num_masks: int) -> "Masks":
+        """Fewer of them."""
+        return Masks(self.job, self.data, self.rows[:num_masks], min(self.num_trained, num_masks))
+
+    def weights(self) -> list[torch.Tensor]:
+        """The fixed network."""
+        return fixed_weights(self.job.network, self.job.config.seed)
+
+    def queries(self, count: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+        """Single test images of random trained tasks (Q, 1, P), and the tasks."""
+        generator = np.random.default_rng(seed)
+        truth = generator.integers(0, self.num_trained, count)
+        test = self.data.test
+        pixels = []
+        for task_id in truth.tolist():
+            task = self.job.task(task_id)
+            index = generator.choice(task.members(test.labels), 1)
+            pixels.append(task.images(test.images[index]))
+        shown = torch.from_numpy(np.concatenate(pixels))
+        return normalise(shown, test.mean, test.std)[:, None], truth
+
+
+def train_some() -> Path:
+    """Train a few masks, unless that was done before; the run's folder."""
+    config = compose(FALLBACK)
+    folder = ROOT / str(config.run_dir)
+    command = [sys.executable, str(ROOT / "harness" / "scale.py"), *FALLBACK, "quiet=true"]
+    # What the job says goes where figures do not.
+    subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
+    return folder
+
+
+def load_masks(run: Path | None, num_masks: int) -> Masks:
+    """Read a run's masks, all committed from the first on, and draw what is missing.
+
+    Args:
+        run: its folder; None to train a few.
+        num_masks: T.
+    """
+    run = run or train_some()
+    config: Config = from_yaml(run / "config.yaml")
+    data = load_dataset(config.data)
+    job = Job(config, data.side, data.num_classes)
+    store = MaskStore.open(run, read_only=True)
+    tasks = store.tasks().slice(0, num_masks)
+    ids = tasks["task_id"].to_numpy()
+    if not len(ids) or (ids != np.arange(len(ids))).any():
+        raise SystemExit(f"error: {run} must hold tasks 0 to k - 1 committed, got {len(ids)} tasks")
+    rows = store.read(ids, tasks["row_crc32c"].to_numpy())
+    return Masks(job, data, with_distractors(job, rows, num_masks - len(rows)), len(rows))

@@ -1,0 +1,176 @@
+"""What runs inside an evaluation actor: a plain class, which knows no Ray.
+
+It infers the tasks of test batches among the masks of a checkpoint, and scores each batch
+with the mask that was inferred.
+"""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from harness.actors import Job, own, pick_device
+from harness.plan import EvaluationUnit
+from harness.questions import Answers, Questions
+from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
+from supsup_core.counts import ones_fused
+from supsup_core.data import ImageSet
+from supsup_core.distractors import Distractors
+from supsup_core.inference import (
+    FORWARD_ALGORITHMS,
+    GRADIENT_ALGORITHMS,
+    Inference,
+    PackedGradient,
+)
+from supsup_core.networks import fixed_weights
+from supsup_core.objectives import OBJECTIVES
+from supsup_core.superposition import PackedMasks
+from supsup_core.threads import Threads
+
+# Float32 gradients of the queries inferred together: 32 of LeNet 300-100; binary holds
+# as much again for their superpositions.
+GRADIENT_BYTES = 41_000_000
+
+
+class EvaluateWorker:
+    """Infers the tasks of test batches and scores the batches with the inferred masks.
+
+    Args:
+        job: of the run.
+        test: the test images.
+        name: of this worker.
+    """
+
+    def __init__(self, job: Job, test: ImageSet, name: str) -> None:
+        torch.set_num_threads(1)
+        self._job = job
+        self._questions = Questions(job, own(test), pick_device())
+        self._masks = CheckpointMasks(job)
+        self._steps_done = 0.0
+
+    def progress(self) -> float:
+        """Share of the current unit that is done; asked from another thread."""
+        return self._steps_done
+
+    def run(self, unit: EvaluationUnit, rows: np.ndarray) -> pa.Table:
+        """Evaluate a unit among the masks in rows (k, R): rows of the table `evaluations`."""
+        masks = self._masks.of(rows, unit.num_distractors)
+        asked = [self._questions.of(i) for i in unit.task_ids]
+        answers = self._infer(unit, masks, self._questions.images(asked))
+        self._steps_done = 0.0
+        return self._questions.score(unit, asked, answers, lambda task: masks.rows[task])
+
+    def _infer(self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor) -> Answers:
+        """Infer the task of each query (Q, K, P), some at a time."""
+        found: list[Inference] = []
+        exact: list[int] = []
+        seconds, done = 0.0, 0
+        at_once = max(1, GRADIENT_BYTES // (4 * self._job.layout.row_bits))
+        for queries in images.split(at_once):
+            started = time.perf_counter()
+            found.append(self._infer_some(unit, masks, queries))
+            seconds += time.perf_counter() - started
+            if unit.algorithm == "one_shot_ranked":
+                assert unit.objective is not None
+                objective = OBJECTIVES[unit.objective]
+                exact += masks.bits().one_shot(queries.cpu(), objective).tasks.tolist()
+            done += len(queries)
+            self._steps_done = done / len(images)
+        tasks = [task for part in found for task in part.tasks.tolist()]
+        read = [part.bits_read_fraction for part in found for _ in part.tasks]
+        return Answers(
+            tasks,
+            seconds / len(tasks),
+            found[0].num_gradients,
+            float(np.mean(read)),
+            float(np.mean(np.equal(tasks, exact))) if exact else None,
+        )
+
+    def _infer_some(
+        self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor
+    ) -> Inference:
+        num_real = self._job.num_classes
+        weights, packed = self._questions.weights, masks.packed(self._questions.device)
+        if unit.algorithm in FORWARD_ALGORITHMS:
+            return FORWARD_ALGORITHMS[unit.algorithm](weights, packed, images, num_real)
+        assert unit.objective is not None
+        objective, options = OBJECTIVES[unit.objective], self._job.options
+        on_cpu = self._questions.device.type == "cpu"
+        if unit.algorithm in BIT_ALGORITHMS and (
+            on_cpu or unit.algorithm not in GRADIENT_ALGORITHMS
+        ):
+            return BIT_ALGORITHMS[unit.algorithm](masks.bits(), images.cpu(), objective, options)
+        gradient = PackedGradient(weights, packed, images, objective, num_real)
+        return GRADIENT_ALGORITHMS[unit.algorithm](gradient, options)
+
+
+class PreparedMasks:
+    """A checkpoint's masks, and what inference on bits makes of them once it is needed.
+
+    Args:
+        job: of the run.
+        rows: packed, (T, R).
+        before: masks that these begin with, taken over.
+    """
+
+    def __init__(self, job: Job, rows: np.ndarray, before: BitInference | None = None) -> None:
+        self.rows = rows
+        self._job, self._bits = job, before
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def bits(self) -> BitInference:
+        """For inference on bits."""
+        if self._bits is None:
+            job = self._job
+            weights = fixed_weights(job.network, job.config.seed)
+            self._bits = BitInference(weights, job.layout, self.rows, job.num_classes)
+        elif len(self._bits) < len(self.rows):
+            self._bits.grow(self.rows)
+        return self._bits
+
+    def grown(self, rows: np.ndarray) -> "PreparedMasks":
+        """The masks of a later checkpoint."""
+        return PreparedMasks(self._job, rows, self._bits)
+
+    def packed(self, device: torch.device) -> PackedMasks:
+        """For inference by matrix products."""
+        return PackedMasks(self._job.layout, self.rows, device)
+
+
+class CheckpointMasks:
+    """Prepares the masks of the checkpoint at hand, and keeps them for its other units.
+
+    Args:
+        job: of the run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._num_distractors = 0
+        self._now: PreparedMasks | None = None
+
+    def of(self, rows: np.ndarray, num_distractors: int = 0) -> PreparedMasks:
+        """Masks of the run, and so many distractors behind them."""
+        now, wanted = self._now, len(rows) + num_distractors
+        same = now is not None and self._num_distractors == num_distractors
+        if now is None or not same or len(now) > wanted or (num_distractors and len(now) < wanted):
+            self._now = None  # both may be large
+            now = PreparedMasks(self._job, with_distractors(self._job, rows, num_distractors))
+        elif len(now) < wanted:
+            now = now.grown(rows)
+        self._now, self._num_distractors = now, num_distractors
+        return now
+
+
+def with_distractors(job: Job, rows: np.ndarray, num_distractors: int) -> np.ndarray:
+    """Rows (k, R), and behind them distractors drawn from their densities."""
+    if not num_distractors:
+        return rows
+    counts = ones_fused(rows, np.arange(len(rows)), Threads(1))
+    both = np.empty((len(rows) + num_distractors, rows.shape[1]), np.uint8)
+    both[: len(rows)] = rows
+    Distractors(counts, len(rows), job.config.seed).draw(0, both[len(rows) :])
+    return both

@@ -1,0 +1,117 @@
+"""Infer tasks among masks that do not fit in memory: packed rows pass by once.
+
+Rows stay as they are packed. The first layer's evidence is rounded to a few bits and cut
+into planes, and a row's product with it is AND and popcount. What is not read that way
+(later layers, rounding) may move the difference of two products by a normal number, as in
+ranked.py; the tasks that may still be the smallest are read again and decided exactly.
+
+Shape letters: Q queries, T masks in all, B rows that pass by, R bytes of a row, V words of
+64 bits of it, N words with evidence, P planes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8, UInt64
+
+from supsup_core.evidence import Evidence
+from supsup_core.kernels.bits import cut_planes, plane_products
+from supsup_core.ranked import CONFIDENCE
+from supsup_core.scan import exact_products
+from supsup_core.threads import Threads
+
+_PLANES = 6
+_WORD_BITS = 64
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+class _Planes:
+    """A query's evidence of the first layer in bit planes.
+
+    Attributes:
+        words: which words of a row have any.
+        planes: of those words.
+        scale: what a whole number is worth.
+        unread: squares of the evidence that is not in the planes.
+    """
+
+    words: Int64[np.ndarray, " N"]
+    planes: UInt64[np.ndarray, "N P"]
+    scale: float
+    unread: float
+
+
+def _cut(evidence: Evidence, num_words: int) -> _Planes:
+    first = evidence.layers[0]
+    live = first.live()
+    values = np.zeros((num_words, _WORD_BITS), np.float32)
+    num_inputs = first.weights.shape[1]
+    places = (first.first + num_inputs * live)[:, None] + np.arange(num_inputs)
+    values.reshape(-1)[places] = first.whole_values(live)
+    words = np.flatnonzero(values.any(axis=1))
+    values = values[words]
+    largest = float(np.abs(values).max(initial=0.0))
+    scale = largest / (2 ** (_PLANES - 1) - 1) if largest else 1.0
+    planes = np.empty((len(words), _PLANES), np.uint64)
+    cut_planes(values.reshape(-1), 1 / scale, planes)
+    rest = values - scale * np.rint(values / scale)
+    later = sum(float(layer.energies().sum()) for layer in evidence.layers[1:])
+    return _Planes(words, planes, scale, later + float(np.vdot(rest, rest)))
+
+
+class StreamedScan:
+    """One pass over masks for some queries.
+
+    Args:
+        queries: their evidence, under the superposition of all T masks.
+        num_masks: T.
+        row_bytes: R.
+        threads: that share the work.
+        confidence: standard deviations behind the leader at which a task is dropped.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[Evidence],
+        num_masks: int,
+        row_bytes: int,
+        threads: Threads,
+        confidence: float = CONFIDENCE,
+    ) -> None:
+        self._queries, self._threads, self._confidence = queries, threads, confidence
+        self._planes = [_cut(query, row_bytes // 8) for query in queries]
+        self._products: Int64[np.ndarray, "Q T"] = np.zeros((len(queries), num_masks), np.int64)
+
+    def take(self, first: int, rows: UInt8[np.ndarray, "B R"]) -> None:
+        """Multiply the rows from task `first` on; parts may come in any order, and at once."""
+        words = rows.view(np.uint64)
+        for planes, products in zip(self._planes, self._products, strict=True):
+            out = products[first : first + len(rows)]
+            plane_products(words, planes.words, planes.planes, out, 0, len(rows))
+
+    def open_tasks(self) -> list[Int64[np.ndarray, " C"]]:
+        """For each query the tasks that may still have the smallest product."""
+        found = []
+        for planes, products in zip(self._planes, self._products, strict=True):
+            behind = planes.scale * (products - products.min())
+            found.append(np.flatnonzero(behind <= self._confidence * sqrt(planes.unread / 2)))
+        return found
+
+    def decide(
+        self, read: Callable[[Int64[np.ndarray, " C"]], UInt8[np.ndarray, "C R"]]
+    ) -> Int64[np.ndarray, " Q"]:
+        """The task of each query: exact among those that are open.
+
+        Args:
+            read: tasks, lowest first -> their packed rows.
+        """
+        tasks = []
+        for query, left in zip(self._queries, self.open_tasks(), strict=True):
+            words = np.ascontiguousarray(read(left)).view(np.uint64)
+            exact: Float64[np.ndarray, " C"] = exact_products(
+                words, query, np.arange(len(left)), self._threads
+            )
+            tasks.append(int(left[exact.argmin()]))
+        return np.array(tasks)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from supsup_core.bit_inference import BitInference
+from supsup_core.masks import MaskLayout
+from supsup_core.networks import Network, fixed_weights
+from supsup_core.objectives import OBJECTIVES
+from supsup_core.streamed import StreamedScan, _cut
+from supsup_core.threads import Threads
+
+NETWORK = Network("wide", (130, 64, 12, 6))
+LAYOUT = MaskLayout.of(NETWORK)
+
+
+@pytest.fixture
+def rows(rng):
+    return LAYOUT.pack([rng.random((150, *layer.shape)) < 0.5 for layer in NETWORK.layers])
+
+
+@pytest.fixture
+def queries(rows):
+    images = torch.randn(12, 1, 130, generator=torch.Generator().manual_seed(1))
+    bits = BitInference(fixed_weights(NETWORK, 0), LAYOUT, rows, num_real=4)
+    expected = bits.one_shot(images, OBJECTIVES["H"]).tasks.tolist()
+    return bits.evidence(images, OBJECTIVES["H"]), expected
+
+
+@pytest.mark.parametrize("num_rows", [150, 64, 7])
+def test_rows_that_pass_by_in_any_order_give_the_answer_of_all_at_once(num_rows, rows, queries):
+    evidence, expected = queries
+    scan = StreamedScan(evidence, len(rows), LAYOUT.row_bytes, Threads(1))
+    for first in reversed(range(0, len(rows), num_rows)):
+        scan.take(first, rows[first : first + num_rows])
+    assert scan.decide(lambda tasks: rows[tasks]).tolist() == expected
+    assert len(set(expected)) > 5
+
+
+def test_few_tasks_are_left_open_where_the_evidence_is_clear(rows, queries):
+    evidence, _ = queries
+    values = [e.whole_values(np.arange(len(e.weights))) for e in evidence[0].layers]
+    rows[77] = LAYOUT.pack([value[None] < 0 for value in values])[0]
+    scan = StreamedScan(evidence[:1], len(rows), LAYOUT.row_bytes, Threads(1))
+    scan.take(0, rows)
+    assert scan.open_tasks()[0].tolist() == [77]
+
+
+def test_planes_hold_the_evidence_but_for_rounding(rows, queries):
+    for evidence in queries[0]:
+        planes = _cut(evidence, LAYOUT.row_bytes // 8)
+        first = evidence.layers[0]
+        values = first.whole_values(np.arange(len(first.weights))).astype(np.float64)
+        bits = np.unpackbits(planes.planes.view(np.uint8), axis=1, bitorder="little")
+        bits = bits.reshape(len(planes.words), -1, 64)
+        worth = 2.0 ** np.arange(bits.shape[1])
+        worth[-1] *= -1
+        found = np.zeros(LAYOUT.row_bits)
+        found.reshape(-1, 64)[planes.words] = planes.scale * np.einsum("p,npb->nb", worth, bits)
+        found = found[: values.size].reshape(values.shape)
+        assert np.abs(found - values).max() <= planes.scale / 2 * (1 + 1e-6)
+        later = sum(layer.energies().sum() for layer in evidence.layers[1:])
+        assert planes.unread == pytest.approx(((found - values) ** 2).sum() + later, rel=1e-3)
