@@ -105,9 +105,6 @@ class ActorsConfig:
     """Evaluation actors while training goes on."""
     gpus: float = 0.25
     """Share of a GPU an actor takes, where there are GPUs."""
-    shards: int = 1
-    """Parts that a checkpoint's masks are divided into, each held by an actor of its own; for
-    masks that do not fit one."""
 
 
 @dataclass
@@ -215,7 +212,6 @@ _LEAST = {
     "evaluate.distractors": 0,
     "evaluate.log_base": 2,
     "evaluate.steps": 1,
-    "actors.shards": 1,
 }
 _KNOWN = {
     "data": DATASETS,

@@ -135,7 +135,6 @@ REFUSED = {
     "evaluate.rate=0": ["evaluate.rate must be > 0", "got 0"],
     "evaluate.rate=inf": ["evaluate.rate must be > 0", "got inf"],
     "evaluate.rate=nan": ["evaluate.rate must be > 0", "got nan"],
-    "actors.shards=0": ["actors.shards must be a whole number >= 1", "got 0", "try"],
     "train.steps=0": ["train.steps must be a whole number >= 1", "got 0", "try train.steps=1"],
     "train.block=0": ["train.block must be auto or a whole number >= 1", "got 0", "try"],
     "train.block=foo": ["train.block must be auto or a whole number >= 1", "got foo", "=auto"],

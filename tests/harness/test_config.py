@@ -82,7 +82,6 @@ def test_differences_name_every_key():
     "override",
     [
         *("executor=serial", "actors.train=1", "actors.evaluate=2", "actors.gpus=0.5"),
-        "actors.shards=2",
         *("quiet=true", "run_dir=/elsewhere", "data_dir=/data", "download=false"),
     ],
 )
@@ -135,7 +134,7 @@ def test_a_configuration_kept_before_there_was_a_choice_of_optimizer_is_that_of_
 
 
 def test_a_configuration_kept_before_there_were_distractors_has_none(tmp_path):
-    path, new = tmp_path / "config.yaml", ("distractors", "log_base", "rate", "shards")
+    path, new = tmp_path / "config.yaml", ("distractors", "log_base", "rate")
     lines = to_yaml(kept()).splitlines(keepends=True)
     before = [line for line in lines if line.strip().partition(":")[0] not in new]
     assert len(lines) - len(before) == len(new)
@@ -157,8 +156,8 @@ def test_what_is_costly_is_evaluated_on_demand_only():
 
 
 def test_keys_that_were_typed_are_told_from_defaults():
-    given = ("evaluate.tasks=3", "train=fast", "+actors.shards=2", "~quiet", "--cfg", "job")
-    assert typed_keys(given) == ["evaluate.tasks", "train", "actors.shards", "quiet"]
+    given = ("evaluate.tasks=3", "train=fast", "+actors.evaluate=2", "~quiet", "--cfg", "job")
+    assert typed_keys(given) == ["evaluate.tasks", "train", "actors.evaluate", "quiet"]
 
 
 def test_a_momentum_that_has_an_effect_is_taken():

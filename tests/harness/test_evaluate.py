@@ -228,7 +228,6 @@ REFUSED = {
     "evaluate.tasks=many": ["evaluate.tasks must be a whole number or null", "got 'many'"],
     "evaluate.algorithms=[foo]": ["evaluate.algorithms must be one of", "got 'foo'"],
     "evaluate.rate=0": ["evaluate.rate must be > 0", "got 0"],
-    "actors.shards=0": ["actors.shards must be a whole number >= 1"],
     "executor=dask": ["executor must be one of ray, serial"],
     "--multirun": ["options must give one run"],
 }
@@ -348,11 +347,11 @@ def test_what_was_not_typed_is_as_the_run_began_but_for_the_actors_that_trained(
     path.write_text(text)
     stored = from_yaml(path)
     assert (stored.actors.train, stored.actors.gpus, stored.quiet) == (64, 0.5, True)
-    given = ["run_dir", "evaluate.tasks", "actors.shards"]
+    given = ["run_dir", "evaluate.tasks", "actors.evaluate"]
     asked = from_yaml(path)
-    asked.run_dir, asked.evaluate.tasks, asked.actors.shards = str(run), 7, 3
+    asked.run_dir, asked.evaluate.tasks, asked.actors.evaluate = str(run), 7, 3
     asked.tasks, asked.actors.gpus, asked.executor, asked.quiet = 99, 1.0, "ray", False
     config = evaluate.configuration(asked, given)
-    assert (config.evaluate.tasks, config.actors.shards) == (7, 3)
+    assert (config.evaluate.tasks, config.actors.evaluate) == (7, 3)
     assert (config.tasks, config.actors.gpus, config.executor) == (5, 0.5, "serial")
     assert (config.actors.train, config.quiet) == ("auto", True)
