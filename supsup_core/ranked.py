@@ -46,7 +46,8 @@ class RankedScan:
         masks, first = self._scan.masks, evidence.layers[0]
         energies = first.energies()
         order = np.argsort(-energies, kind="stable")[: np.count_nonzero(energies)]
-        unread = sum(float(layer.energies().sum()) for layer in evidence.layers)
+        later = sum(float(layer.energies().sum()) for layer in evidence.layers[1:])
+        unread = float(energies.sum()) + later
         left, num_read = np.arange(len(masks)), 0
         products = np.zeros(len(masks))
         inverse = coarse_scale(first, energies)

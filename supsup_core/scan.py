@@ -116,7 +116,7 @@ class Scan:
             size += layer.size(parts[-1])
         first, terms, ground = evidence.layers[0], None, 0.0
         if first.ground:
-            live = first.live()
+            live = parts[0].units
             terms = live, first.ground_factors(live)
             ground = float(np.abs(terms[1]).sum()) * first.received.shape[1]
         weighed = self.masks.weigh(parts, scale_for(size, slack), terms)

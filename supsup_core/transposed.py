@@ -155,7 +155,8 @@ class TransposedMasks:
             add(0, 1)
         else:
             self._threads.split(add, len(pieces))
-        bound, squares, num_rows = np.sum([bounds for _, bounds, _ in found], axis=0)
+        # Of one block: the others round the same values, and read the same weights.
+        bound, squares, num_rows = np.sum([b for place, b, _ in found if place == 0], axis=0)
         products = np.zeros(len(self))
         for place, _, totals in found:
             first = BLOCK_TASKS * place
