@@ -22,6 +22,7 @@ from supsup_core.methods import METHODS
 from supsup_core.networks import NETWORKS
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.optimizers import OPTIMIZERS
+from supsup_core.shards import SHARDED_ALGORITHMS
 from supsup_core.tasks import FAMILIES
 from supsup_core.training import DECAYS
 
@@ -105,6 +106,9 @@ class ActorsConfig:
     """Evaluation actors while training goes on."""
     gpus: float = 0.25
     """Share of a GPU an actor takes, where there are GPUs."""
+    shards: int = 1
+    """Above 1: so many evaluation actors, each with a part of the masks, for masks that do not
+    fit one; by one_shot and one_shot_ranked alone."""
 
 
 @dataclass
@@ -192,6 +196,7 @@ def check(config: Config) -> None:
         raise UserError(f"actors.gpus must be in (0, 1], got {config.actors.gpus}")
     _check_network(config)
     _check_checkpoints(config)
+    _check_shards(config)
     if config.evaluate.num_images > config.evaluate.batch_size:
         raise UserError(
             f"evaluate.num_images must be at most evaluate.batch_size = "
@@ -212,6 +217,7 @@ _LEAST = {
     "evaluate.distractors": 0,
     "evaluate.log_base": 2,
     "evaluate.steps": 1,
+    "actors.shards": 1,
 }
 _KNOWN = {
     "data": DATASETS,
@@ -294,6 +300,23 @@ def _check_checkpoints(config: Config) -> None:
         raise UserError(
             f"evaluate.checkpoints must lie in [1, tasks] = [1, {config.tasks}], got {wrong}: "
             "lower them or raise tasks"
+        )
+
+
+def _check_shards(config: Config) -> None:
+    if config.actors.shards == 1:
+        return
+    whole = [name for name in config.evaluate.algorithms if name not in SHARDED_ALGORITHMS]
+    if whole:
+        raise UserError(
+            f"evaluate.algorithms must be among {', '.join(SHARDED_ALGORITHMS)} where "
+            f"actors.shards > 1, got {', '.join(whole)}: try "
+            f"evaluate.algorithms=[{','.join(SHARDED_ALGORITHMS)}]"
+        )
+    if config.evaluate.distractors:
+        raise UserError(
+            f"evaluate.distractors must be 0 where actors.shards > 1, got "
+            f"{config.evaluate.distractors}: leave one of them out"
         )
 
 

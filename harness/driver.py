@@ -7,12 +7,13 @@ the evaluator, does the second alone (harness/evaluate.py).
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from harness.actors import TrainWorker
@@ -24,9 +25,17 @@ from harness.errors import UserError
 from harness.evaluation import EvaluateWorker
 from harness.executors import Executor, Outcome, Pool, RayExecutor, SerialExecutor
 from harness.lock import run_lock
-from harness.plan import Checkpoints, EvaluationUnit, evaluation_units, pool_sizes, train_units
+from harness.plan import (
+    Checkpoints,
+    EvaluationUnit,
+    PoolSize,
+    evaluation_units,
+    pool_sizes,
+    train_units,
+)
 from harness.results import EVALUATIONS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
+from harness.sharding import ShardedEvaluation, ShardWorker, shard_pool
 from harness.store import CorruptMask
 from harness.summary import print_summary
 
@@ -109,20 +118,25 @@ def make_executor(config: Config) -> Executor:
     if config.executor == "serial":
         return SerialExecutor()
 
-    def sizes(cpus: int, gpus: float) -> dict[str, Any]:
+    def sizes(cpus: int, gpus: float) -> dict[str, PoolSize]:
         train, evaluate = pool_sizes(config, cpus=cpus, gpus=gpus)
-        return {TRAIN: train, EVALUATE: evaluate}
+        shards = config.actors.shards
+        if shards == 1:
+            return {TRAIN: train, EVALUATE: evaluate}
+        one = replace(evaluate, actors=1, actors_alone=1, gpus=0.0)
+        return {TRAIN: train, **{shard_pool(i): one for i in range(shards)}}
 
     return RayExecutor(sizes)
 
 
-def pools(run: Run, data: Dataset, share: Callable[[Any], Any]) -> dict[str, Pool]:
-    """The two pools of a run; the data set is shared with all their workers."""
+def pools(run: Run, data: Dataset, share: Callable[[Any], Any], num_shards: int) -> dict[str, Pool]:
+    """The pools of a run; the data set is shared with all their workers."""
     train, test, job = share(data.train), share(data.test), share(run.job)
-    return {
-        TRAIN: Pool(TrainWorker, (job, train, test)),
-        EVALUATE: Pool(EvaluateWorker, (job, test), runs_alone_after=TRAIN),
-    }
+    training = {TRAIN: Pool(TrainWorker, (job, train, test))}
+    if num_shards == 1:
+        return training | {EVALUATE: Pool(EvaluateWorker, (job, test), runs_alone_after=TRAIN)}
+    shard = Pool(ShardWorker, (job, test), runs_alone_after=TRAIN)
+    return training | {shard_pool(i): shard for i in range(num_shards)}
 
 
 @dataclass
@@ -172,6 +186,7 @@ class Evaluator:
         self._checkpoints = Checkpoints(self._config.evaluate.checkpoints)
         self._bars: dict[int, _Bar] = {}
         self._failed: list[Outcome] = []
+        self._sharded: ShardedEvaluation | None = None
 
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
@@ -188,10 +203,12 @@ class Evaluator:
             typed: the configuration of this start: which executor, how many actors.
             data: the data set.
         """
-        executor = make_executor(typed)
+        executor, num_shards = make_executor(typed), typed.actors.shards
+        if num_shards > 1:
+            self._sharded = ShardedEvaluation(executor, num_shards, self._read)
         try:
             with self._display:
-                executor.start(pools(self._run, data, executor.share))
+                executor.start(pools(self._run, data, executor.share, num_shards))
                 self._begin(typed, executor)
                 self._submit_ready(executor)
                 while executor.busy():
@@ -207,6 +224,13 @@ class Evaluator:
 
     def _settle(self, executor: Executor, outcome: Outcome) -> None:
         """Keep what came of a unit."""
+        if outcome.pool == TRAIN or self._sharded is None:
+            self._finish(outcome)
+        else:
+            for whole in self._sharded.settle(outcome):
+                self._finish(whole)
+
+    def _finish(self, outcome: Outcome) -> None:
         if outcome.error is not None:
             logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
             self._failed.append(outcome)
@@ -225,13 +249,19 @@ class Evaluator:
             units = self._missing_evaluations(k)
             if not units:
                 continue
-            ids = range(k)
-            rows = executor.share(self._run.store.read(ids, [self._crcs[i] for i in ids]))
-            for unit in units:
-                executor.submit(EVALUATE, unit, rows)
+            if self._sharded is not None:
+                self._sharded.submit(k, units)
+            else:
+                rows = executor.share(self._read(range(k)))
+                for unit in units:
+                    executor.submit(EVALUATE, unit, rows)
             self._bars[k] = _Bar(f"evaluating {k} masks")
             num_rows = sum(len(unit.task_ids) for unit in units)
             self._display.add(self._bars[k].name, num_rows, 0, "rows")
+
+    def _read(self, ids: Sequence[int]) -> np.ndarray:
+        """Committed masks, packed, each checked."""
+        return self._run.store.read(ids, [self._crcs[i] for i in ids])
 
     def _units(self, k: int) -> list[EvaluationUnit]:
         return evaluation_units(self._config, k, self._run.own)

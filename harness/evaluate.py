@@ -53,7 +53,9 @@ def configuration(typed: Config, given: Sequence[str]) -> Config:
             )
     stored = from_yaml(directory / "config.yaml")
     # How many actors trained, on whatever machine, says nothing about this job.
-    config = replace(stored, evaluate=typed.evaluate, actors=replace(stored.actors, train=AUTO))
+    config = replace(
+        stored, evaluate=typed.evaluate, actors=replace(stored.actors, train=AUTO, shards=1)
+    )
     for key in keys(config):
         group, _, name = key.rpartition(".")
         if key in given or group in given:

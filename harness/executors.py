@@ -254,10 +254,11 @@ class RayExecutor:
 
     def describe(self) -> str:
         """Pools and what Ray has."""
-        train, evaluate = self._sizes.values()
+        train, *evaluate = self._sizes.values()
         gpus = f", {self._gpus:g} GPUs" if self._gpus else ""
         return (
-            f"ray: {train.actors} training and {evaluate.actors} evaluation actors "
+            f"ray: {train.actors} training and {sum(size.actors for size in evaluate)} "
+            "evaluation actors "
             f"on {self._cpus} CPUs{gpus}"
         )
 

@@ -258,6 +258,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     train, evaluate = config.actors.train, config.actors.evaluate
     num_train = max(1, slots - kept) if train == AUTO else int(train)
     num_evaluate = max(1, kept) if evaluate == AUTO else int(evaluate)
+    if config.actors.shards > 1:
+        num_evaluate = config.actors.shards
     if num_train > slots:
         found = f"{gpus:g} GPUs in shares of {config.actors.gpus}" if gpus else f"{cpus} CPUs"
         raise ValueError(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Float32, Int32, UInt8
 from torch import Tensor
 
 from supsup_core.counts import OnesCounter, ones_fused
@@ -100,12 +100,13 @@ class BitInference:
         """
         self._all_together = self._superposed(counts, num_masks)
 
-    def products(
-        self, images: Float32[Tensor, "Q K P"], objective: Objective, tasks: Int64[Tensor, " Q"]
-    ) -> Float64[np.ndarray, " Q"]:
-        """Each query's exact product of its evidence with one mask, in float64."""
-        pairs = zip(self.evidence(images, objective), tasks.numpy(), strict=True)
-        return np.array([self._scan.exact(e, np.array([task]))[0] for e, task in pairs])
+    def leader(self, evidence: Evidence, *, ranked: bool = False) -> Smallest:
+        """The task of one query, exact or from the strongest evidence first."""
+        return (self._ranked if ranked else self._scan).smallest(evidence)
+
+    def product(self, evidence: Evidence, task: int) -> float:
+        """Of a query's evidence with one mask, in float64."""
+        return float(self._scan.exact(evidence, np.array([task]))[0])
 
     def evidence(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> list[Evidence]:
         """What the superposition of all masks says about each query.
@@ -121,7 +122,7 @@ class BitInference:
         Raises:
             FloatingPointError: evidence that is not finite.
         """
-        return _gathered([self._scan.smallest(e) for e in self.evidence(images, objective)])
+        return _gathered([self.leader(e) for e in self.evidence(images, objective)])
 
     def one_shot_ranked(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
         """The same from the strongest evidence first, which may differ in rare cases.
@@ -129,7 +130,7 @@ class BitInference:
         Raises:
             FloatingPointError: evidence that is not finite.
         """
-        return _gathered([self._ranked.smallest(e) for e in self.evidence(images, objective)])
+        return _gathered([self.leader(e, ranked=True) for e in self.evidence(images, objective)])
 
     def binary(
         self, images: Float32[Tensor, "Q K P"], objective: Objective, log_base: int = 2

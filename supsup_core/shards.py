@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
-from torch import Tensor
+from jaxtyping import Float64, Int64
 
-from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
-from supsup_core.inference import Options
-from supsup_core.objectives import Objective
+from supsup_core.bit_inference import BitInference
+from supsup_core.evidence import Evidence
 
-# By the names of their algorithms: those that need one gradient.
+# Those that need one gradient.
 SHARDED_ALGORITHMS = ("one_shot", "one_shot_ranked")
 
 
@@ -37,6 +35,20 @@ class Leaders:
     products: Float64[np.ndarray, " Q"]
     bits_read_fraction: float
 
+    @classmethod
+    def joined(cls, some: Sequence["Leaders"]) -> "Leaders":
+        """Of queries that were answered some at a time."""
+        return cls(
+            np.concatenate([one.tasks for one in some]),
+            np.concatenate([one.products for one in some]),
+            float(
+                np.average(
+                    [one.bits_read_fraction for one in some],
+                    weights=[len(one.tasks) for one in some],
+                )
+            ),
+        )
+
 
 def part_bounds(num_masks: int, num_parts: int) -> list[tuple[int, int]]:
     """First mask of each part, and the one after its last: as even as can be."""
@@ -45,24 +57,23 @@ def part_bounds(num_masks: int, num_parts: int) -> list[tuple[int, int]]:
 
 
 def leaders(
-    part: BitInference,
-    first: int,
-    images: Float32[Tensor, "Q K P"],
-    objective: Objective,
-    algorithm: str,
+    part: BitInference, first: int, queries: Sequence[Evidence], *, ranked: bool = False
 ) -> Leaders:
     """Let a part answer.
 
     Args:
         part: its masks, superposed with those of all parts (BitInference.superpose).
         first: task of its first mask.
-        images: the queries.
-        objective: to minimise.
-        algorithm: one of SHARDED_ALGORITHMS.
+        queries: their evidence, as the part gave it.
+        ranked: from the strongest evidence first, instead of exactly.
     """
-    found = BIT_ALGORITHMS[algorithm](part, images, objective, Options())
-    products = part.products(images, objective, found.tasks)
-    return Leaders(found.tasks.numpy() + first, products, found.bits_read_fraction)
+    found = [part.leader(evidence, ranked=ranked) for evidence in queries]
+    pairs = zip(queries, found, strict=True)
+    return Leaders(
+        np.array([one.task for one in found]) + first,
+        np.array([part.product(evidence, one.task) for evidence, one in pairs]),
+        float(np.mean([one.bits_read_fraction for one in found])),
+    )
 
 
 def merge(parts: Sequence[Leaders]) -> Int64[np.ndarray, " Q"]:

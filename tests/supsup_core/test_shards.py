@@ -40,7 +40,12 @@ def test_parts_answer_as_one_place_does(num_parts, name, objective, rows):
     for part in parts:
         part.superpose(counts, len(rows))
     found = [
-        leaders(part, first, images, OBJECTIVES[objective], name)
+        leaders(
+            part,
+            first,
+            part.evidence(images, OBJECTIVES[objective]),
+            ranked=name == "one_shot_ranked",
+        )
         for part, (first, _) in zip(parts, bounds, strict=True)
     ]
     assert merge(found).tolist() == expected.tolist()
