@@ -101,11 +101,13 @@ class LayerEvidence:
         outer = self._outer(units, received[:, inputs])
         return UnitValues(outer, self.weights, units, inputs, self.first)
 
+    def outer(self, units: Int64[np.ndarray, " U"]) -> Float32[np.ndarray, "U I"]:
+        """What the weights of some units are multiplied by, all of it."""
+        return self._outer(units, self.received)
+
     def whole_values(self, units: Int64[np.ndarray, " U"]) -> Float32[np.ndarray, "U I"]:
         """Evidence of some units, all of it."""
-        outer = self._outer(units, self.received)
-        outer *= self.weights[units]
-        return outer
+        return np.asarray(self.outer(units) * self.weights[units])
 
     def size(self, values: UnitValues) -> Size:
         """Of the evidence that `values` gave for the live units."""

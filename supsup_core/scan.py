@@ -5,17 +5,19 @@ rounding can have changed is bounded, so the masks that may still be the smalles
 known; they are few, and are decided in float64 on their packed rows. The answer is that of
 float64 over all masks, the lowest task among equals.
 
-Shape letters: T masks, R bytes of a packed row, C candidates, H the half of them.
+Shape letters: T masks, R bytes of a packed row, V 64-bit words of it, N words that have
+evidence, C candidates, H the half of them.
 """
 
 from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8, UInt64
+from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 
 from supsup_core.evidence import Evidence, Size
-from supsup_core.kernels.bits import add_exact_products
+from supsup_core.kernels.bits import exact_products as fill_exact_products
+from supsup_core.kernels.bits import lay_out
 from supsup_core.threads import Threads
 from supsup_core.transposed import TransposedMasks, Weighed
 
@@ -26,10 +28,11 @@ EXACT_SLACK = 0.7
 # A cut through the middle of the products leaves more of them open.
 HALVING_SLACK = 0.02
 # As few candidates are decided one by one sooner than by adding rows of all masks.
-_FEW = 64
+_FEW = 512
 # Evidence is a float32 product of float32 factors, with the ground and without it: what
 # the two differ by, as a share of the sum of absolute values.
 _FLOAT32 = 5 * 2.0**-24
+_WORD_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -138,19 +141,28 @@ def exact_products(
         tasks: which rows.
         threads: that share them.
     """
-    products = np.zeros(len(tasks))
-    parts = []
-    for layer in evidence.layers:
-        live = layer.live()
-        firsts = layer.first + layer.weights.shape[1] * live
-        parts.append((layer.whole_values(live), firsts))
-
-    def add(start: int, end: int) -> None:
-        for values, firsts in parts:
-            add_exact_products(words, tasks, values, firsts, products, start, end)
-
-    threads.split(add, len(tasks))
+    places, values = laid_out(evidence)
+    flat, products = values.reshape(-1), np.empty(len(tasks))
+    threads.split(
+        lambda start, end: fill_exact_products(words, tasks, places, flat, products, start, end),
+        len(tasks),
+    )
     return products
+
+
+def laid_out(
+    evidence: Evidence,
+) -> tuple[Int64[np.ndarray, " N"], Float32[np.ndarray, "N 64"]]:
+    """All evidence where the bits lie: which words of a packed row have any, and their values."""
+    live = [layer.live() for layer in evidence.layers]
+    pairs = list(zip(evidence.layers, live, strict=True))
+    most = sum(len(units) * (layer.weights.shape[1] // _WORD_BITS + 2) for layer, units in pairs)
+    places, values = np.empty(most, np.int64), np.empty((most, _WORD_BITS), np.float32)
+    count = 0
+    for layer, units in pairs:
+        outer = layer.outer(units)
+        count = lay_out(outer, layer.weights, units, layer.first, places, values, count)
+    return places[:count], values[:count]
 
 
 _LARGEST = 2.0**23

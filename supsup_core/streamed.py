@@ -19,11 +19,10 @@ from jaxtyping import Float64, Int64, UInt8, UInt64
 from supsup_core.evidence import Evidence
 from supsup_core.kernels.bits import cut_planes, plane_products
 from supsup_core.ranked import CONFIDENCE
-from supsup_core.scan import exact_products
+from supsup_core.scan import exact_products, laid_out
 from supsup_core.threads import Threads
 
 _PLANES = 6
-_WORD_BITS = 64
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
@@ -43,15 +42,8 @@ class _Planes:
     unread: float
 
 
-def _cut(evidence: Evidence, num_words: int) -> _Planes:
-    first = evidence.layers[0]
-    live = first.live()
-    values = np.zeros((num_words, _WORD_BITS), np.float32)
-    num_inputs = first.weights.shape[1]
-    places = (first.first + num_inputs * live)[:, None] + np.arange(num_inputs)
-    values.reshape(-1)[places] = first.whole_values(live)
-    words = np.flatnonzero(values.any(axis=1))
-    values = values[words]
+def _cut(evidence: Evidence) -> _Planes:
+    words, values = laid_out(Evidence(evidence.layers[:1]))
     largest = float(np.abs(values).max(initial=0.0))
     scale = largest / (2 ** (_PLANES - 1) - 1) if largest else 1.0
     planes = np.empty((len(words), _PLANES), np.uint64)
@@ -67,7 +59,6 @@ class StreamedScan:
     Args:
         queries: their evidence, under the superposition of all T masks.
         num_masks: T.
-        row_bytes: R.
         threads: that share the work.
         confidence: standard deviations behind the leader at which a task is dropped.
     """
@@ -76,12 +67,11 @@ class StreamedScan:
         self,
         queries: Sequence[Evidence],
         num_masks: int,
-        row_bytes: int,
         threads: Threads,
         confidence: float = CONFIDENCE,
     ) -> None:
         self._queries, self._threads, self._confidence = queries, threads, confidence
-        self._planes = [_cut(query, row_bytes // 8) for query in queries]
+        self._planes = [_cut(query) for query in queries]
         self._products: Int64[np.ndarray, "Q T"] = np.zeros((len(queries), num_masks), np.int64)
 
     def take(self, first: int, rows: UInt8[np.ndarray, "B R"]) -> None:

@@ -6,7 +6,7 @@ product with a row of bits is P times AND and popcount:
     <v, m> = -2^(P-1) popcount(b_(P-1) & m) + sum over p < P-1 of 2^p popcount(b_p & m)
 
 Shape letters: T masks, W words of a transposed row, V 64-bit words of a packed row,
-P planes, U units (rows of a weight matrix), I inputs of a unit, N chosen words.
+P planes, U units (rows of a weight matrix), I inputs of a unit, N words of a packed row.
 """
 
 from typing import Any, no_type_check
@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
-from supsup_core.kernels.vectors import LANES, add_chosen, no_doubles, total
+from supsup_core.kernels.vectors import LANES, add_chosen, load_doubles, no_doubles, total
 
 
 @intrinsic
@@ -68,45 +68,84 @@ def transpose(rows, bits, start, end):  # pragma: no cover
                     bits[64 * v + b, w] = square[b]
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def add_exact_products(rows, tasks, values, firsts, products, start, end):  # pragma: no cover
-    """Add <values, bits> of chosen masks in float64, bit by bit.
+def _multiply(left, right, out):  # pragma: no cover
+    for i in range(len(out)):
+        out[i] = left[i] * right[i]
+
+
+@numba.njit(error_model="numpy", cache=True)
+@no_type_check
+def lay_out(outer, weights, units, first, places, laid, count):  # pragma: no cover
+    """Put a layer's values where its bits lie: 64 for each word of a packed row that has any.
 
     Args:
-        rows: uint64 (T, V), packed masks with a zero byte at their end.
+        outer: float32 (U, I); times the weights these are the values.
+        weights: float32 (all units, I).
+        units: int64 (U,), in order.
+        first: where the layer's bits begin in a packed row, a multiple of 64.
+        places: int64 (N,), which words; written from `count` on.
+        laid: float32 (N, 64), written alike; zero where there is no value.
+        count: words that there are already.
+
+    Returns:
+        the words that there are now.
+    """
+    num_inputs = outer.shape[1]
+    begun = count
+    for u in range(len(units)):
+        bit = first + num_inputs * units[u]
+        i = 0
+        while i < num_inputs:
+            place, shift = bit >> 6, bit & 63
+            if count == begun or places[count - 1] != place:
+                places[count] = place
+                laid[count] = 0
+                count += 1
+            number = min(64 - shift, num_inputs - i)
+            _multiply(
+                outer[u, i : i + number],
+                weights[units[u], i : i + number],
+                laid[count - 1, shift : shift + number],
+            )
+            i += number
+            bit += number
+    return count
+
+
+@numba.njit(error_model="numpy", cache=True, nogil=True)
+@no_type_check
+def exact_products(rows, tasks, places, values, products, start, end):  # pragma: no cover
+    """<values, bits> of chosen masks in float64, bit by bit.
+
+    Args:
+        rows: uint64 (T, V), packed masks.
         tasks: int64, which masks.
-        values: float32 (U, I).
-        firsts: int64 (U,), of each unit's bits in a row.
-        products: float64 (len(tasks),), added to.
+        places: int64 (N,), which words the values belong to.
+        values: float32 (64 N,).
+        products: float64 (len(tasks),), written.
         start: first of the tasks.
         end: the one after the last.
     """
-    num_inputs = values.shape[1]
-    for t in range(start, end):
-        row = rows[tasks[t]]
-        # One sum for each bit of a byte, twice, so that additions need not wait for each other.
-        even, odd, rest = no_doubles(), no_doubles(), 0.0
-        for u in range(len(values)):
-            value = values[u]
-            for i in range(0, num_inputs, 64):
-                bit = firsts[u] + i
-                place, shift = bit >> 6, np.uint64(bit & 63)
-                word = row[place] >> shift
-                if shift:
-                    word |= row[place + 1] << (np.uint64(64) - shift)
-                count = min(64, num_inputs - i)
-                j = i
-                while j + 16 <= i + count:
-                    even = add_chosen(even, value, j, np.uint8(word))
-                    odd = add_chosen(odd, value, j + 8, np.uint8(word >> np.uint64(8)))
-                    word >>= np.uint64(16)
-                    j += 16
-                while j < i + count:
-                    rest += np.float64(value[j]) * np.int32(word & np.uint64(1))
-                    word >>= np.uint64(1)
-                    j += 1
-        products[t] += total(even) + total(odd) + rest
+    for t in range(start, end, 4):
+        # Four masks at a time share the values, and none waits for its own last addition; for
+        # want of four the last one again.
+        t1, t2, t3 = min(t + 1, end - 1), min(t + 2, end - 1), min(t + 3, end - 1)
+        r0, r1, r2, r3 = rows[tasks[t]], rows[tasks[t1]], rows[tasks[t2]], rows[tasks[t3]]
+        s0, s1, s2, s3 = no_doubles(), no_doubles(), no_doubles(), no_doubles()
+        for n in range(len(places)):
+            place = places[n]
+            w0, w1, w2, w3 = r0[place], r1[place], r2[place], r3[place]
+            for b in range(8):
+                numbers = load_doubles(values, 64 * n + 8 * b)
+                shift = np.uint64(8 * b)
+                s0 = add_chosen(s0, numbers, np.uint8(w0 >> shift))
+                s1 = add_chosen(s1, numbers, np.uint8(w1 >> shift))
+                s2 = add_chosen(s2, numbers, np.uint8(w2 >> shift))
+                s3 = add_chosen(s3, numbers, np.uint8(w3 >> shift))
+        products[t], products[t1] = total(s0), total(s1)
+        products[t2], products[t3] = total(s2), total(s3)
 
 
 @numba.njit(error_model="numpy", cache=True)

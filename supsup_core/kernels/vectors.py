@@ -161,20 +161,30 @@ def no_doubles(typing_context: Any) -> Any:
 
 @intrinsic
 @no_type_check
-def add_chosen(typing_context: Any, sums: Any, array: Any, index: Any, byte: Any) -> Any:
-    """Add array[index + b], float32, to sum b for each bit b of a byte that is one."""
+def load_doubles(typing_context: Any, array: Any, index: Any) -> Any:
+    """The numbers array[index : index + LANES], of float32; no bounds are checked."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        sums, array, index, byte = args
+        array, index = args
         floats = ir.VectorType(ir.FloatType(), LANES)
-        data = context.make_array(signature.args[1])(context, builder, value=array).data
+        data = context.make_array(signature.args[0])(context, builder, value=array).data
         place = builder.bitcast(builder.gep(data, [index]), floats.as_pointer())
-        values = builder.load(place, align=4)
-        bits = builder.bitcast(byte, ir.VectorType(ir.IntType(1), LANES))
-        chosen = builder.select(bits, values, ir.Constant(floats, [0.0] * LANES))
-        return builder.fadd(sums, builder.fpext(chosen, _DOUBLE_VECTOR))
+        return builder.fpext(builder.load(place, align=4), _DOUBLE_VECTOR)
 
-    return DOUBLES(sums, array, types.intp, types.uint8), generate
+    return DOUBLES(array, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def add_chosen(typing_context: Any, sums: Any, numbers: Any, byte: Any) -> Any:
+    """Add number b to sum b for each bit b of a byte that is one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, numbers, byte = args
+        bits = builder.bitcast(byte, ir.VectorType(ir.IntType(1), LANES))
+        return builder.select(bits, builder.fadd(sums, numbers), sums)
+
+    return DOUBLES(sums, numbers, types.uint8), generate
 
 
 @intrinsic

@@ -29,7 +29,7 @@ def queries(rows):
 @pytest.mark.parametrize("num_rows", [150, 64, 7])
 def test_rows_that_pass_by_in_any_order_give_the_answer_of_all_at_once(num_rows, rows, queries):
     evidence, expected = queries
-    scan = StreamedScan(evidence, len(rows), LAYOUT.row_bytes, Threads(1))
+    scan = StreamedScan(evidence, len(rows), Threads(1))
     for first in reversed(range(0, len(rows), num_rows)):
         scan.take(first, rows[first : first + num_rows])
     assert scan.decide(lambda tasks: rows[tasks]).tolist() == expected
@@ -40,14 +40,14 @@ def test_few_tasks_are_left_open_where_the_evidence_is_clear(rows, queries):
     evidence, _ = queries
     values = [e.whole_values(np.arange(len(e.weights))) for e in evidence[0].layers]
     rows[77] = LAYOUT.pack([value[None] < 0 for value in values])[0]
-    scan = StreamedScan(evidence[:1], len(rows), LAYOUT.row_bytes, Threads(1))
+    scan = StreamedScan(evidence[:1], len(rows), Threads(1))
     scan.take(0, rows)
     assert scan.open_tasks()[0].tolist() == [77]
 
 
 def test_planes_hold_the_evidence_but_for_rounding(rows, queries):
     for evidence in queries[0]:
-        planes = _cut(evidence, LAYOUT.row_bytes // 8)
+        planes = _cut(evidence)
         first = evidence.layers[0]
         values = first.whole_values(np.arange(len(first.weights))).astype(np.float64)
         bits = np.unpackbits(planes.planes.view(np.uint8), axis=1, bitorder="little")
