@@ -100,9 +100,10 @@ class BitInference:
         """
         self._all_together = self._superposed(counts, num_masks)
 
-    def leader(self, evidence: Evidence, *, ranked: bool = False) -> Smallest:
-        """The task of one query, exact or from the strongest evidence first."""
-        return (self._ranked if ranked else self._scan).smallest(evidence)
+    def leaders(self, queries: Sequence[Evidence], *, ranked: bool = False) -> list[Smallest]:
+        """The task of each query, exact or from the strongest evidence first."""
+        scan = self._ranked if ranked else self._scan
+        return self._threads.map(scan.smallest, queries)
 
     def product(self, evidence: Evidence, task: int) -> float:
         """Of a query's evidence with one mask, in float64."""
@@ -122,7 +123,7 @@ class BitInference:
         Raises:
             FloatingPointError: evidence that is not finite.
         """
-        return _gathered([self.leader(e) for e in self.evidence(images, objective)])
+        return _gathered(self.leaders(self.evidence(images, objective)))
 
     def one_shot_ranked(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
         """The same from the strongest evidence first, which may differ in rare cases.
@@ -130,7 +131,7 @@ class BitInference:
         Raises:
             FloatingPointError: evidence that is not finite.
         """
-        return _gathered([self.leader(e, ranked=True) for e in self.evidence(images, objective)])
+        return _gathered(self.leaders(self.evidence(images, objective), ranked=True))
 
     def binary(
         self, images: Float32[Tensor, "Q K P"], objective: Objective, log_base: int = 2
@@ -140,10 +141,10 @@ class BitInference:
         Raises:
             FloatingPointError: evidence that is not finite.
         """
-        found = [
-            self._halve(e, q[None], objective, log_base)
-            for e, q in zip(self.evidence(images, objective), images, strict=True)
-        ]
+        found = self._threads.map(
+            lambda pair: self._halve(*pair, objective, log_base),
+            list(zip(self.evidence(images, objective), images[:, None], strict=True)),
+        )
         tasks, rounds = zip(*found, strict=True)
         return Inference(torch.tensor(tasks), num_gradients=max(rounds))
 

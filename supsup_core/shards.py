@@ -67,7 +67,7 @@ def leaders(
         queries: their evidence, as the part gave it.
         ranked: from the strongest evidence first, instead of exactly.
     """
-    found = [part.leader(evidence, ranked=ranked) for evidence in queries]
+    found = part.leaders(queries, ranked=ranked)
     pairs = zip(queries, found, strict=True)
     return Leaders(
         np.array([one.task for one in found]) + first,

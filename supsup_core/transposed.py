@@ -8,6 +8,7 @@ Shape letters: T masks, R bytes of a packed row, F = 8 R bits of it, W words of 
 transposed row, U units, I inputs of a unit, O units of the first layer.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -112,7 +113,7 @@ class TransposedMasks:
             np.arange(num_inputs),
             first=8 * layout.byte_offsets[0],
         )
-        self._sums: dict[tuple[int, int], Sums] = {}
+        self._own = threading.local()
         kept: list[_Block] = [] if grown_from is None else grown_from._blocks
         self._blocks: list[_Block] = [b for b in kept if b.num_tasks == BLOCK_TASKS]
         words = np.ascontiguousarray(rows).view(np.uint64)
@@ -147,7 +148,7 @@ class TransposedMasks:
         def add(start: int, end: int) -> None:
             for place, share_start, share_end in pieces[start:end]:
                 block = self._blocks[place]
-                sums = self._sums_of(block.width, start)
+                sums = self._sums_of(block.width)
                 bounds, totals = _add_shares(block, parts, inverse, sums, share_start, share_end)
                 found.append((place, bounds, totals))
 
@@ -180,11 +181,13 @@ class TransposedMasks:
             some = products[first : first + block.num_tasks]
             add_scaled_rows(block.sign_sums, units, factors, some)
 
-    def _sums_of(self, width: int, part: int) -> Sums:
-        """Working memory of a thread, kept: new pages are dear."""
-        if (width, part) not in self._sums:
-            self._sums[width, part] = Sums(width)
-        return self._sums[width, part]
+    def _sums_of(self, width: int) -> Sums:
+        """Working memory of this thread, kept: new pages are dear."""
+        sums: dict[int, Sums] = getattr(self._own, "sums", {})
+        if width not in sums:
+            sums[width] = Sums(width)
+        self._own.sums = sums
+        return sums[width]
 
     def _transposed(self, words: UInt64[np.ndarray, "T V"]) -> _Block:
         num_words = -(-len(words) // _WORD_BITS)
@@ -204,7 +207,7 @@ class TransposedMasks:
         flat = bits.reshape(-1)
 
         def add(start: int, end: int) -> None:
-            sums = self._sums_of(width, part=start)
+            sums = self._sums_of(width)
             for unit in range(start, end):
                 _, _, excess, _ = weigh(
                     flat, width, *_arrays(signs), 1.0, sums.state, unit, unit + 1
