@@ -16,7 +16,8 @@ def test_parts_cover_a_range_once(count, length):
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("num_items", [0, 1, 2, 3, 10])
 def test_map_keeps_the_order(count, num_items):
-    assert Threads(count).map(lambda i: 2 * i, range(num_items)) == [2 * i for i in range(num_items)]
+    doubled = Threads(count).map(lambda i: 2 * i, range(num_items))
+    assert doubled == [2 * i for i in range(num_items)]
 
 
 def test_parts_run_at_once():
