@@ -1,8 +1,9 @@
 """Time task inference against reading the masks once, and against dense float masks.
 
     python benchmarks/inference.py --run runs/mnist-permuted-2500-fast --tasks 2500
-    python benchmarks/inference.py --tasks 2500 --json       one object a line
-    python benchmarks/inference.py --run … --agreement 10000  ranked against exact
+    python benchmarks/inference.py --tasks 2500 --json             one object a line
+    python benchmarks/inference.py --run … --agreement 10000       ranked against exact
+    python benchmarks/inference.py --run … --growth growth.svg     from 10 masks to 1,000,000
 
 Every query is one test image of a trained task, as the paper's one-image inference. Without
 --run a few masks are trained; what --tasks asks beyond those of the run is drawn from their
@@ -21,7 +22,8 @@ dense_product    the same as one matrix product a layer, without the copies
 
 ratio_dense and ratio_read say how many of a form's inferences go into one of dense, and into
 one reading. extra_bytes is what a form holds beyond the packed masks. agreement is
-the share of queries whose answer is the exact one-shot's.
+the share of queries whose answer is the exact one-shot's. --growth writes its rows beside the
+figure, as JSON; 1,000,000 masks pass by from a Zarr array (benchmarks/streaming.py).
 """
 
 import argparse
@@ -30,122 +32,52 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
+from forms import BATCH, Form, by_bits, dense_forms, reading
+from growth import Row, draw, print_exponents
 from intervals import wilson
 from masks import Masks, load_masks
+from streaming import measure_streamed
 
 from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
-from supsup_core.inference import DenseGradient, Options, one_shot
-from supsup_core.objectives import OBJECTIVES, Objective
+from supsup_core.inference import Options
+from supsup_core.objectives import OBJECTIVES
 from supsup_core.threads import Threads
 
-BATCH = 128
+GROWTH = (10, 100, 1000, 2500, 10_000, 100_000)
+STREAMED = 1_000_000
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of --json; None where a figure was not taken."""
-
-    algorithm: str
-    num_tasks: int
-    seconds_per_inference: float
-    bits_read_fraction: float
-    agreement: float | None
-    ratio_dense: float | None
-    ratio_read: float
-    extra_bytes: int
-    task_accuracy: float | None
-    num_inferences: int
-    num_trained: int
-    objective: str
-    threads: int
-
-
-@dataclass(frozen=True)
-class Form:
-    """A way to infer: queries (Q, 1, P) -> tasks and the share of bits read."""
-
-    infer: Callable[[torch.Tensor], tuple[list[int], float]]
-    extra_bytes: int
-    queries_a_round: int
-    together: int = 1
-
-
-@numba.njit(nogil=True)
-def _sum(words: np.ndarray) -> int:
-    total = np.uint64(0)
-    for word in words:
-        total += word
-    return total
-
-
-def reading(rows: np.ndarray, threads: Threads) -> Form:
-    """Read all packed bits once."""
-    words = rows.view(np.uint64).reshape(-1)
-
-    def read(queries: torch.Tensor) -> tuple[list[int], float]:
-        threads.split(lambda start, end: _sum(words[start:end]), len(words))
-        return [], 1.0
-
-    return Form(read, 0, 20)
-
-
-def by_bits(bits: BitInference, name: str, objective: str, together: int, number: int) -> Form:
-    """One of BIT_ALGORITHMS."""
-
-    def infer(queries: torch.Tensor) -> tuple[list[int], float]:
-        found = BIT_ALGORITHMS[name](bits, queries, OBJECTIVES[objective], Options())
-        return found.tasks.tolist(), found.bits_read_fraction
-
-    return Form(infer, bits.extra_bytes, number, together)
-
-
-def authors_gradient(
-    weights: Sequence[torch.Tensor],
-    layers: Sequence[torch.Tensor],
-    images: torch.Tensor,
-    objective: Objective,
-    num_real: int,
-) -> torch.Tensor:
-    """D objective / d alpha (T, 1, 1) as the authors' code takes it."""
-    num_tasks = len(layers[0])
-    alphas = torch.full((num_tasks, 1, 1), 1 / num_tasks, requires_grad=True)
-    x = images
-    for i, (weight, masks) in enumerate(zip(weights, layers, strict=True)):
-        chosen = (alphas > 0).flatten()
-        effective = weight * (alphas[chosen] * masks[chosen]).sum(dim=0)
-        x = (torch.relu(x) if i else x) @ effective.t()
-    value = objective(x, num_real).mean()
-    return torch.autograd.grad(value, alphas)[0]
-
-
-def dense_forms(masks: Masks, objective: str) -> dict[str, Form]:
-    """The float stack with autograd."""
-    layers = [
-        torch.from_numpy(mask.astype(np.float32)) for mask in masks.job.layout.unpack(masks.rows)
-    ]
-    weights, num_real = masks.weights(), masks.job.num_classes
-    minimised = OBJECTIVES[objective]
-
-    def authors(queries: torch.Tensor) -> tuple[list[int], float]:
-        slopes = authors_gradient(weights, layers, queries[0], minimised, num_real)
-        return [int(slopes.argmin())], 1.0
-
-    def product(queries: torch.Tensor) -> tuple[list[int], float]:
-        gradient = DenseGradient(weights, layers, queries, minimised, num_real)
-        return one_shot(gradient).tasks.tolist(), 1.0
-
-    floats = 4 * sum(layer.numel() for layer in layers)
-    return {
-        "dense": Form(authors, 3 * floats - masks.rows.nbytes, 1),
-        "dense_product": Form(product, floats - masks.rows.nbytes, 2),
+def make_forms(masks: Masks, options: argparse.Namespace) -> dict[str, Form]:
+    """All that take turns at so many masks."""
+    bits = bits_of(masks, options)
+    objective = options.objective
+    # A round's queries, fewer where each takes long.
+    number = max(4, min(40, 400_000 // len(masks.rows)))
+    forms = {
+        "read": reading(masks.rows, Threads(options.threads)),
+        "one_shot": by_bits(bits, "one_shot", objective, number),
+        "one_shot_ranked": by_bits(bits, "one_shot_ranked", objective, 2 * number),
+        "binary": by_bits(bits, "binary", objective, 4),
+        "batched": by_bits(bits, "one_shot", objective, BATCH, together=BATCH),
     }
+    if len(masks.rows) > options.binary_tasks:
+        del forms["binary"]
+    if len(masks.rows) <= options.dense_tasks:
+        forms |= dense_forms(masks, objective, options.threads)
+    return forms
+
+
+def bits_of(masks: Masks, options: argparse.Namespace) -> BitInference:
+    """What bits need."""
+    return BitInference(
+        masks.weights(), masks.job.layout, masks.rows, masks.job.num_classes, options.threads
+    )
 
 
 def _share(hits: Iterable[bool]) -> float | None:
@@ -155,39 +87,31 @@ def _share(hits: Iterable[bool]) -> float | None:
 
 def measure(masks: Masks, options: argparse.Namespace) -> list[Row]:
     """All forms in turns."""
-    threads = Threads(options.threads)
-    torch.set_num_threads(options.threads)
-    bits = BitInference(
-        masks.weights(), masks.job.layout, masks.rows, masks.job.num_classes, options.threads
-    )
-    forms = {
-        "read": reading(masks.rows, threads),
-        "one_shot": by_bits(bits, "one_shot", options.objective, 1, 40),
-        "one_shot_ranked": by_bits(bits, "one_shot_ranked", options.objective, 1, 100),
-        "binary": by_bits(bits, "binary", options.objective, 1, 4),
-        "batched": by_bits(bits, "one_shot", options.objective, BATCH, BATCH),
-    }
-    if len(masks.rows) > options.binary_tasks:
-        del forms["binary"]
-    if len(masks.rows) <= options.dense_tasks:
-        forms |= dense_forms(masks, options.objective)
-    images, truth = masks.queries(BATCH)
+    torch.set_num_threads(1)
+    forms = make_forms(masks, options)
+    images, truth = masks.queries(options.queries)
     reference = forms["batched"].infer(images)[0]
     seconds: dict[str, list[float]] = defaultdict(list)
     answers: dict[str, list[tuple[int, int]]] = defaultdict(list)  # query, task
     read: dict[str, list[float]] = defaultdict(list)
-    for form in forms.values():
+    for name, form in forms.items():
+        torch.set_num_threads(form.torch_threads)
         form.infer(images[: form.together])  # compiled, and pages touched
+        if form.answers_all:
+            found, share = form.infer(images)
+            answers[name], read[name] = list(enumerate(found)), [share]
     for turn in range(options.rounds):
         for name, form in forms.items():
+            torch.set_num_threads(form.torch_threads)
             for start in range(0, form.queries_a_round, form.together):
-                index = (np.arange(form.together) + start + turn * 7) % BATCH
+                index = (np.arange(form.together) + start + turn * 7) % len(images)
                 chosen = images[index]
                 began = time.perf_counter()
                 found, share = form.infer(chosen)
                 seconds[name].append((time.perf_counter() - began) / form.together)
-                answers[name] += zip(index.tolist(), found, strict=False)
-                read[name].append(share)
+                if not form.answers_all:
+                    answers[name] += zip(index.tolist(), found, strict=False)
+                    read[name].append(share)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     rows = []
     for name, form in forms.items():
@@ -201,9 +125,11 @@ def measure(masks: Masks, options: argparse.Namespace) -> list[Row]:
                 agreement=_share(t == reference[q] for q, t in asked),
                 ratio_dense=medians["dense"] / medians[name] if "dense" in medians else None,
                 ratio_read=medians["read"] / medians[name],
+                packed_bytes=masks.rows.nbytes,
                 extra_bytes=form.extra_bytes,
                 task_accuracy=_share(t == truth[q] for q, t in asked),
-                num_inferences=len(seconds[name]) * form.together,
+                num_inferences=len(asked),
+                num_timed=len(seconds[name]) * form.together,
                 num_trained=masks.num_trained,
                 objective=options.objective,
                 threads=options.threads,
@@ -212,25 +138,32 @@ def measure(masks: Masks, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def print_table(rows: list[Row]) -> None:
-    """Figures for people."""
-    print("form              ms an inference   x dense    x read   bits read   agrees   right   MB")
+def print_rows(rows: list[Row], *, as_json: bool) -> None:
+    """Figures, for programs or people."""
+    if as_json:
+        for row in rows:
+            print(json.dumps(asdict(row)), flush=True)
+        return
+    print(
+        "masks    form              ms an inference   x dense    x read   bits read   agrees"
+        "   right      MB"
+    )
     for row in rows:
         by_dense = f"{row.ratio_dense:9.0f}" if row.ratio_dense else " " * 9
         agreed = "" if row.agreement is None else f"{row.agreement:.4f}"
         right = "" if row.task_accuracy is None else f"{row.task_accuracy:.4f}"
         print(
-            f"{row.algorithm:16} {1000 * row.seconds_per_inference:16.3f} {by_dense} "
-            f"{row.ratio_read:9.3f} {row.bits_read_fraction:11.4f} {agreed:>8} {right:>7} "
-            f"{row.extra_bytes / 1e6:5.0f}"
+            f"{row.num_tasks:<8} {row.algorithm:16} {1000 * row.seconds_per_inference:16.3f} "
+            f"{by_dense} {row.ratio_read:9.3f} {row.bits_read_fraction:11.4f} {agreed:>8} "
+            f"{right:>7} {row.extra_bytes / 1e6:7.0f}",
+            flush=True,
         )
 
 
 def print_agreement(masks: Masks, options: argparse.Namespace) -> None:
     """How often ranked names what exact names, and both the right task."""
-    bits = BitInference(
-        masks.weights(), masks.job.layout, masks.rows, masks.job.num_classes, options.threads
-    )
+    torch.set_num_threads(1)
+    bits = bits_of(masks, options)
     images, truth = masks.queries(options.agreement, seed=1)
     for name, objective in OBJECTIVES.items():
         found = {
@@ -248,6 +181,22 @@ def print_agreement(masks: Masks, options: argparse.Namespace) -> None:
         )
 
 
+def measure_growth(options: argparse.Namespace) -> None:
+    """Rows for every number of masks, their figure, and the exponents of time."""
+    rows: list[Row] = []
+    for num_masks in GROWTH:
+        rows += measure(load_masks(options.run, num_masks), options)
+        print_rows([row for row in rows if row.num_tasks == num_masks], as_json=options.json)
+    if options.stream:
+        streamed = measure_streamed(options.run, STREAMED, options.stream, options)
+        print_rows(streamed, as_json=options.json)
+        rows += streamed
+    lines = [json.dumps(asdict(row)) for row in rows]
+    options.growth.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
+    draw(rows).savefig(options.growth, dpi=120)
+    print_exponents(rows)
+
+
 def main() -> None:
     """Read the options, measure, print."""
     parser = argparse.ArgumentParser(
@@ -257,22 +206,23 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=2500, help="k, masks to infer among")
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--queries", type=int, default=512, help="asked for accuracy")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--dense-tasks", type=int, default=2500)
-    parser.add_argument("--binary-tasks", type=int, default=5000)
+    parser.add_argument("--binary-tasks", type=int, default=10_000)
     parser.add_argument("--agreement", type=int, help="queries to compare ranked and exact by")
+    parser.add_argument("--growth", type=Path, help="figure to draw, .svg or .png")
+    parser.add_argument("--stream", type=Path, help="folder with 40 GB for 1,000,000 masks")
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args()
+    if options.growth:
+        measure_growth(options)
+        return
     masks = load_masks(options.run, options.tasks)
     if options.agreement:
         print_agreement(masks, options)
         return
-    rows = measure(masks, options)
-    if options.json:
-        for row in rows:
-            print(json.dumps(asdict(row)))
-    else:
-        print_table(rows)
+    print_rows(measure(masks, options), as_json=options.json)
 
 
 if __name__ == "__main__":

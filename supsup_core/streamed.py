@@ -5,8 +5,8 @@ into planes, and a row's product with it is AND and popcount. What is not read t
 (later layers, rounding) may move the difference of two products by a normal number, as in
 ranked.py; the tasks that may still be the smallest are read again and decided exactly.
 
-Shape letters: Q queries, T masks in all, B rows that pass by, R bytes of a row, V words of
-64 bits of it, N words with evidence, P planes.
+Shape letters: Q queries, T masks in all, B rows that pass by, R bytes of a row, N lines of
+LANES words of 64 bits with evidence, P planes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,14 @@ from jaxtyping import Float64, Int64, UInt8, UInt64
 
 from supsup_core.evidence import Evidence
 from supsup_core.kernels.bits import cut_planes, plane_products
+from supsup_core.kernels.vectors import LANES
 from supsup_core.ranked import CONFIDENCE
 from supsup_core.scan import exact_products, laid_out
 from supsup_core.threads import Threads
 
 _PLANES = 6
+# Rows that are held while open tasks are decided: a query without a clear leader leaves many.
+_READ_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
@@ -30,14 +33,14 @@ class _Planes:
     """A query's evidence of the first layer in bit planes.
 
     Attributes:
-        words: which words of a row have any.
+        lines: which LANES words of a row have any.
         planes: of those words.
         scale: what a whole number is worth.
         unread: squares of the evidence that is not in the planes.
     """
 
-    words: Int64[np.ndarray, " N"]
-    planes: UInt64[np.ndarray, "N P"]
+    lines: Int64[np.ndarray, " N"]
+    planes: UInt64[np.ndarray, "N P LANES"]
     scale: float
     unread: float
 
@@ -46,11 +49,14 @@ def _cut(evidence: Evidence) -> _Planes:
     words, values = laid_out(Evidence(evidence.layers[:1]))
     largest = float(np.abs(values).max(initial=0.0))
     scale = largest / (2 ** (_PLANES - 1) - 1) if largest else 1.0
-    planes = np.empty((len(words), _PLANES), np.uint64)
-    cut_planes(values.reshape(-1), 1 / scale, planes)
+    cut = np.empty((len(words), _PLANES), np.uint64)
+    cut_planes(values.reshape(-1), 1 / scale, cut)
+    lines, place = np.unique(words // LANES, return_inverse=True)
+    planes = np.zeros((len(lines), _PLANES, LANES), np.uint64)
+    planes[place, :, words % LANES] = cut
     rest = values - scale * np.rint(values / scale)
     later = sum(float(layer.energies().sum()) for layer in evidence.layers[1:])
-    return _Planes(words, planes, scale, later + float(np.vdot(rest, rest)))
+    return _Planes(lines, planes, scale, later + float(np.vdot(rest, rest)))
 
 
 class StreamedScan:
@@ -76,10 +82,10 @@ class StreamedScan:
 
     def take(self, first: int, rows: UInt8[np.ndarray, "B R"]) -> None:
         """Multiply the rows from task `first` on; parts may come in any order, and at once."""
-        words = rows.view(np.uint64)
+        words, num_words = rows.view(np.uint64).reshape(-1), rows.shape[1] // 8
         for planes, products in zip(self._planes, self._products, strict=True):
             out = products[first : first + len(rows)]
-            plane_products(words, planes.words, planes.planes, out, 0, len(rows))
+            plane_products(words, num_words, planes.lines, planes.planes.reshape(-1), out)
 
     def open_tasks(self) -> list[Int64[np.ndarray, " C"]]:
         """For each query the tasks that may still have the smallest product."""
@@ -99,9 +105,10 @@ class StreamedScan:
         """
         tasks = []
         for query, left in zip(self._queries, self.open_tasks(), strict=True):
-            words = np.ascontiguousarray(read(left)).view(np.uint64)
-            exact: Float64[np.ndarray, " C"] = exact_products(
-                words, query, np.arange(len(left)), self._threads
-            )
-            tasks.append(int(left[exact.argmin()]))
+            exact: list[Float64[np.ndarray, " C"]] = []
+            for start in range(0, len(left), _READ_AT_ONCE):
+                rows = np.ascontiguousarray(read(left[start : start + _READ_AT_ONCE]))
+                words, some = rows.view(np.uint64), np.arange(len(rows))
+                exact.append(exact_products(words, query, some, self._threads))
+            tasks.append(int(left[np.concatenate(exact).argmin()]))
         return np.array(tasks)

@@ -9,24 +9,22 @@ Shape letters: T masks, W words of a transposed row, V 64-bit words of a packed 
 P planes, U units (rows of a weight matrix), I inputs of a unit, N words of a packed row.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numba
 import numpy as np
-from numba.extending import intrinsic
 
-from supsup_core.kernels.vectors import LANES, add_chosen, load_doubles, no_doubles, total
-
-
-@intrinsic
-@no_type_check  # Numba wants the function itself, not the wrapper that checks shapes in tests
-def _popcount(typing_context: Any, word: Any) -> Any:
-    """Ones of a word."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return word(word), generate
+from supsup_core.kernels.vectors import (
+    LANES,
+    add_chosen,
+    load,
+    load_doubles,
+    no_doubles,
+    popcount,
+    spread,
+    total,
+    total_words,
+)
 
 
 @numba.njit(error_model="numpy", cache=True)
@@ -168,24 +166,25 @@ def cut_planes(values, inverse, planes):  # pragma: no cover
 
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
-def plane_products(rows, words, planes, products, start, end):  # pragma: no cover
+def plane_products(rows, num_words, lines, planes, products):  # pragma: no cover
     """Multiply planes with masks as they are packed: for masks that are read only once.
 
     Args:
-        rows: uint64 (T, V), packed masks.
-        words: int64 (N,), which words the planes belong to.
-        planes: uint64 (N, P).
+        rows: uint64 (T V,), packed masks, one after another.
+        num_words: V.
+        lines: int64 (N,), which LANES words the planes belong to.
+        planes: uint64 (N P LANES,), of each line the lowest plane first.
         products: int64 (T,), written.
-        start: first mask.
-        end: the one after the last.
     """
-    last = planes.shape[1] - 1
-    for t in range(start, end):
-        total = np.int64(0)
-        for n in range(len(words)):
-            word = rows[t, words[n]]
-            value = -np.int64(_popcount(word & planes[n, last]))
-            for p in range(last - 1, -1, -1):
-                value = value + value + np.int64(_popcount(word & planes[n, p]))
-            total += value
-        products[t] = total
+    num_planes = len(planes) // max(1, LANES * len(lines))
+    for t in range(len(products)):
+        sums = spread(np.uint64(0))
+        for n in range(len(lines)):
+            words = load(rows, t * num_words + LANES * lines[n])
+            place = LANES * num_planes * n
+            last = place + LANES * (num_planes - 1)
+            value = spread(np.uint64(0)) - popcount(words & load(planes, last))
+            for p in range(last - LANES, place - LANES, -LANES):
+                value = value + value + popcount(words & load(planes, p))
+            sums = sums + value
+        products[t] = total_words(sums)

@@ -76,11 +76,22 @@ def _register(function: Any, instruction: str) -> None:
 
 
 for _function, _instruction in (
+    (operator.add, "add"),
+    (operator.sub, "sub"),
     (operator.xor, "xor"),
     (operator.and_, "and_"),
     (operator.or_, "or_"),
 ):
     _register(_function, _instruction)
+
+
+def _all_lanes(builder: Any, add: Any, vector: Any) -> Any:
+    """Lanes added up, lowest first."""
+    lanes = [builder.extract_element(vector, ir.IntType(32)(b)) for b in range(LANES)]
+    result = lanes[0]
+    for lane in lanes[1:]:
+        result = add(result, lane)
+    return result
 
 
 def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -127,6 +138,30 @@ def spread(typing_context: Any, word: Any) -> Any:
         return builder.shuffle_vector(vector, none, everywhere)
 
     return WORDS(types.uint64), generate
+
+
+@intrinsic
+@no_type_check
+def popcount(typing_context: Any, words: Any) -> Any:
+    """Ones of each word."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.ctpop.v8i64")
+        return builder.call(function, args)
+
+    return words(words), generate
+
+
+@intrinsic
+@no_type_check
+def total_words(typing_context: Any, words: Any) -> Any:
+    """All words together, as one number of 64 bits with a sign."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _all_lanes(builder, builder.add, args[0])
+
+    return types.int64(words), generate
 
 
 @intrinsic
@@ -193,10 +228,6 @@ def total(typing_context: Any, sums: Any) -> Any:
     """All sums together, lowest first."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = [builder.extract_element(args[0], ir.IntType(32)(b)) for b in range(LANES)]
-        result = lanes[0]
-        for lane in lanes[1:]:
-            result = builder.fadd(result, lane)
-        return result
+        return _all_lanes(builder, builder.fadd, args[0])
 
     return types.float64(sums), generate

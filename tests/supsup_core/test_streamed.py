@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from supsup_core.bit_inference import BitInference
+from supsup_core.kernels.vectors import LANES
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network, fixed_weights
 from supsup_core.objectives import OBJECTIVES
@@ -27,7 +28,10 @@ def queries(rows):
 
 
 @pytest.mark.parametrize("num_rows", [150, 64, 7])
-def test_rows_that_pass_by_in_any_order_give_the_answer_of_all_at_once(num_rows, rows, queries):
+def test_rows_that_pass_by_in_any_order_give_the_answer_of_all_at_once(
+    num_rows, rows, queries, monkeypatch
+):
+    monkeypatch.setattr("supsup_core.streamed._READ_AT_ONCE", num_rows // 3)
     evidence, expected = queries
     scan = StreamedScan(evidence, len(rows), Threads(1))
     for first in reversed(range(0, len(rows), num_rows)):
@@ -50,12 +54,14 @@ def test_planes_hold_the_evidence_but_for_rounding(rows, queries):
         planes = _cut(evidence)
         first = evidence.layers[0]
         values = first.whole_values(np.arange(len(first.weights))).astype(np.float64)
-        bits = np.unpackbits(planes.planes.view(np.uint8), axis=1, bitorder="little")
-        bits = bits.reshape(len(planes.words), -1, 64)
-        worth = 2.0 ** np.arange(bits.shape[1])
+        cut = np.moveaxis(planes.planes, 1, 2)  # a line's words, and the planes of each
+        bits = np.unpackbits(np.ascontiguousarray(cut).view(np.uint8), bitorder="little")
+        bits = bits.reshape(len(planes.lines), LANES, -1, 64)
+        worth = 2.0 ** np.arange(bits.shape[2])
         worth[-1] *= -1
         found = np.zeros(LAYOUT.row_bits)
-        found.reshape(-1, 64)[planes.words] = planes.scale * np.einsum("p,npb->nb", worth, bits)
+        lines = found.reshape(-1, LANES, 64)
+        lines[planes.lines] = planes.scale * np.einsum("p,nwpb->nwb", worth, bits)
         found = found[: values.size].reshape(values.shape)
         assert np.abs(found - values).max() <= planes.scale / 2 * (1 + 1e-6)
         later = sum(layer.energies().sum() for layer in evidence.layers[1:])

@@ -1,0 +1,108 @@
+"""The ways to infer a task that benchmarks/inference.py lets take turns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+from masks import Masks
+
+from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
+from supsup_core.inference import DenseGradient, Options, one_shot
+from supsup_core.objectives import OBJECTIVES, Objective
+from supsup_core.threads import Threads
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to infer: queries (Q, 1, P) -> tasks and the share of bits read.
+
+    Attributes:
+        infer: does it.
+        extra_bytes: held beyond the packed masks.
+        queries_a_round: how many it is asked when its turn comes.
+        together: of these at once.
+        torch_threads: for its matrix products; the threads of bits are not torch's.
+        answers_all: fast enough to be asked every query, for its accuracy.
+    """
+
+    infer: Callable[[torch.Tensor], tuple[list[int], float]]
+    extra_bytes: int
+    queries_a_round: int
+    together: int = 1
+    torch_threads: int = 1
+    answers_all: bool = False
+
+
+@numba.njit(nogil=True)
+def _sum(words: np.ndarray) -> int:
+    total = np.uint64(0)
+    for word in words:
+        total += word
+    return total
+
+
+def reading(rows: np.ndarray, threads: Threads) -> Form:
+    """Read all packed bits once."""
+    words = rows.view(np.uint64).reshape(-1)
+
+    def read(queries: torch.Tensor) -> tuple[list[int], float]:
+        threads.split(lambda start, end: _sum(words[start:end]), len(words))
+        return [], 1.0
+
+    return Form(read, 0, 20)
+
+
+def by_bits(bits: BitInference, name: str, objective: str, number: int, together: int = 1) -> Form:
+    """One of BIT_ALGORITHMS."""
+
+    def infer(queries: torch.Tensor) -> tuple[list[int], float]:
+        found = BIT_ALGORITHMS[name](bits, queries, OBJECTIVES[objective], Options())
+        return found.tasks.tolist(), found.bits_read_fraction
+
+    return Form(infer, bits.extra_bytes, number, together, answers_all=name != "binary")
+
+
+def authors_gradient(
+    weights: Sequence[torch.Tensor],
+    layers: Sequence[torch.Tensor],
+    images: torch.Tensor,
+    objective: Objective,
+    num_real: int,
+) -> torch.Tensor:
+    """D objective / d alpha (T, 1, 1) as the authors' code takes it."""
+    num_tasks = len(layers[0])
+    alphas = torch.full((num_tasks, 1, 1), 1 / num_tasks, requires_grad=True)
+    x = images
+    for i, (weight, masks) in enumerate(zip(weights, layers, strict=True)):
+        chosen = (alphas > 0).flatten()
+        effective = weight * (alphas[chosen] * masks[chosen]).sum(dim=0)
+        x = (torch.relu(x) if i else x) @ effective.t()
+    value = objective(x, num_real).mean()
+    return torch.autograd.grad(value, alphas)[0]
+
+
+def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, Form]:
+    """The float stack with autograd."""
+    layers = [
+        torch.from_numpy(mask.astype(np.float32)) for mask in masks.job.layout.unpack(masks.rows)
+    ]
+    weights, num_real = masks.weights(), masks.job.num_classes
+    minimised = OBJECTIVES[objective]
+
+    def authors(queries: torch.Tensor) -> tuple[list[int], float]:
+        slopes = authors_gradient(weights, layers, queries[0], minimised, num_real)
+        return [int(slopes.argmin())], 1.0
+
+    def product(queries: torch.Tensor) -> tuple[list[int], float]:
+        gradient = DenseGradient(weights, layers, queries, minimised, num_real)
+        return one_shot(gradient).tasks.tolist(), 1.0
+
+    floats = 4 * sum(layer.numel() for layer in layers)
+    return {
+        "dense": Form(authors, 3 * floats - masks.rows.nbytes, 1, torch_threads=torch_threads),
+        "dense_product": Form(product, floats - masks.rows.nbytes, 2, torch_threads=torch_threads),
+    }

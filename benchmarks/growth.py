@@ -1,0 +1,95 @@
+"""How the figures of benchmarks/inference.py grow with the number of masks: rows, figure, fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Fits leave out where a constant cost of a millisecond or less hides the growth.
+_FITTED_FROM = 1000
+_ORDER = (
+    *("read", "one_shot", "one_shot_ranked", "batched", "binary", "dense", "dense_product"),
+    *("read_store", "streamed", "streamed_batched"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of --json; None where a figure was not taken."""
+
+    algorithm: str
+    num_tasks: int
+    seconds_per_inference: float
+    bits_read_fraction: float
+    agreement: float | None
+    ratio_dense: float | None
+    ratio_read: float
+    packed_bytes: int
+    extra_bytes: int
+    task_accuracy: float | None
+    num_inferences: int
+    num_timed: int
+    num_trained: int
+    objective: str
+    threads: int
+
+
+def _lines(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """A form's rows by the number of masks."""
+    ordered = sorted(rows, key=lambda row: (_ORDER.index(row.algorithm), row.num_tasks))
+    return [(name, list(line)) for name, line in groupby(ordered, lambda row: row.algorithm)]
+
+
+def exponent(line: Sequence[Row]) -> float | None:
+    """Of time as a power of the number of masks; None of fewer than two points."""
+    points = [row for row in line if row.num_tasks >= _FITTED_FROM]
+    if len(points) < 2:
+        return None
+    logs = np.log([[row.num_tasks, row.seconds_per_inference] for row in points])
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+def print_exponents(rows: Sequence[Row]) -> None:
+    """Say how time grows."""
+    for name, line in _lines(rows):
+        if (fitted := exponent(line)) is not None:
+            numbers = [row.num_tasks for row in line if row.num_tasks >= _FITTED_FROM]
+            print(
+                f"{name}: time grows as k^{fitted:.2f} ({len(numbers)} numbers of masks, {numbers})"
+            )
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Time, bits read, memory, and tasks inferred right, against the number of masks."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (time, bits), (memory, accuracy) = figure.subplots(2, 2, sharex=True)
+    for color, (name, line) in enumerate(_lines(rows)):
+        wall = name in ("read", "read_store")
+        style = {"color": f"C{color}", "marker": "o", "ms": 4, "ls": "--" if wall else "-"}
+        fitted = exponent(line)
+        label = name if fitted is None else f"{name}, k^{fitted:.2f}"
+        numbers = [row.num_tasks for row in line]
+        time.plot(numbers, [1e3 * row.seconds_per_inference for row in line], label=label, **style)
+        bits.plot(numbers, [100 * row.bits_read_fraction for row in line], **style)
+        if not wall:
+            memory.plot(numbers, [max(row.extra_bytes, 1) / 1e6 for row in line], **style)
+            right = [(row.num_tasks, row.task_accuracy) for row in line if row.num_inferences >= 32]
+            if right:
+                accuracy.plot(*zip(*right, strict=True), **style)
+    packed = sorted({row.num_tasks: row.packed_bytes for row in rows}.items())
+    memory.plot([k for k, _ in packed], [size / 1e6 for _, size in packed], "k--", label="packed")
+    memory.legend(fontsize="small")
+    time.set(ylabel="ms an inference", yscale="log", title="time; dashed: reading all bits once")
+    bits.set(ylabel="% of the masks' bits", yscale="log", title="bits read")
+    memory.set(ylabel="MB", yscale="log", title="memory beyond the packed masks")
+    accuracy.set(ylabel="task accuracy", ylim=(0.8, 1.005), title="tasks inferred right, one image")
+    trained = max(row.num_trained for row in rows)
+    for axes in (time, bits, memory, accuracy):
+        axes.set(xscale="log")
+        axes.grid(alpha=0.3)
+    for axes in (memory, accuracy):
+        axes.set_xlabel(f"masks (beyond {trained}: drawn, not trained)")
+    time.legend(fontsize="small")
+    return figure

@@ -1,0 +1,250 @@
+"""Infer tasks among masks that pass by from a Zarr array, against reading its files alone.
+
+Called by benchmarks/inference.py --growth; alone:
+
+    python benchmarks/streaming.py --run runs/mnist-permuted-2500-fast --stream /tmp/stream
+
+The array begins with the run's masks and goes on with distractors. It is written once and
+kept; 1,000,000 masks of LeNet 300-100 are 39.5 GB.
+
+read_store        the array's files, read as they are: what the disk or page cache gives
+streamed          one query a pass, each chunk checked against its checksum
+streamed_batched  all queries in one pass; seconds a query
+
+Files leave the page cache after each pass where --cold is given, or memory cannot hold them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from growth import Row
+from masks import Masks, load_masks
+from zarr.codecs import Crc32cCodec
+
+from harness.chunks import ChunkFiles, chunk_rows
+from supsup_core.counts import ones_fused
+from supsup_core.distractors import Distractors
+from supsup_core.evidence import Evidence, backward
+from supsup_core.objectives import OBJECTIVES
+from supsup_core.streamed import StreamedScan
+from supsup_core.threads import Threads
+
+TRAINED = 2500
+QUERIES = 64
+
+
+class Stream:
+    """An array of masks on disk.
+
+    Args:
+        path: of the group.
+    """
+
+    def __init__(self, path: Path) -> None:
+        group = zarr.open_group(path, mode="r")
+        masks = group["masks"]
+        self.counts: np.ndarray = group["counts"][:]
+        self.num_masks, self.row_bytes = masks.shape
+        self._rows = masks.chunks[0]
+        self.files = ChunkFiles(path / "masks", self._rows, self.row_bytes)
+        self.num_chunks = -(-self.num_masks // self._rows)
+
+    def paths(self) -> list[Path]:
+        """Of the files."""
+        return [self.files.path(chunk) for chunk in range(self.num_chunks)]
+
+    def chunk(self, number: int) -> tuple[int, np.ndarray]:
+        """Task of a chunk's first mask, and its rows, checked."""
+        reason, rows = self.files.examine(number)
+        if reason or rows is None:
+            raise SystemExit(f"error: {self.files.path(number)} {reason}: remove it, to be written")
+        first = number * self._rows
+        return first, rows[: self.num_masks - first]
+
+    def some(self, tasks: np.ndarray) -> np.ndarray:
+        """Rows of some masks, of chunks that were checked when they passed by."""
+        places = [divmod(task, self._rows) for task in tasks.tolist()]
+        return np.concatenate(
+            [self.files.read_rows(number, np.array([place])) for number, place in places]
+        )
+
+
+def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> Stream:
+    """Write the masks and distractors behind them, unless they are there."""
+    path = folder / f"masks-{num_masks}.zarr"
+    if path.exists():
+        return Stream(path)
+    row_bytes = masks.rows.shape[1]
+    needed, free = num_masks * row_bytes, shutil.disk_usage(folder).free
+    if free < needed:
+        raise SystemExit(f"error: {folder} must have {needed:,} bytes free, got {free:,}")
+    partial = path.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    group = zarr.create_group(partial)
+    size = chunk_rows(row_bytes)
+    array = group.create_array(
+        "masks",
+        shape=(num_masks, row_bytes),
+        dtype="uint8",
+        chunks=(size, row_bytes),
+        compressors=[Crc32cCodec()],
+    )
+    num_trained = len(masks.rows)
+    trained = ones_fused(masks.rows, np.arange(num_trained), Threads(1))
+    distractors = Distractors(trained, num_trained, masks.job.config.seed)
+
+    def write(first: int) -> np.ndarray:
+        rows = np.empty((min(size, num_masks - first), row_bytes), np.uint8)
+        num_kept = max(0, min(len(rows), num_trained - first))
+        rows[:num_kept] = masks.rows[first : first + num_kept]
+        distractors.draw(max(0, first - num_trained), rows[num_kept:])
+        array[first : first + len(rows)] = rows
+        return ones_fused(rows, np.arange(len(rows)), Threads(1))
+
+    counts = np.zeros(8 * row_bytes, np.int32)
+    with ThreadPoolExecutor(threads) as pool:
+        for counted in pool.map(write, range(0, num_masks, size)):
+            counts += counted
+    group.create_array("counts", data=counts)
+    partial.rename(path)
+    return Stream(path)
+
+
+def read_files(stream: Stream, threads: int) -> None:
+    """Read all files as they are, into the same memory again and again."""
+    paths = stream.paths()
+
+    def read(part: int) -> None:
+        buffer = bytearray(paths[0].stat().st_size)
+        for path in paths[part::threads]:
+            with path.open("rb", buffering=0) as file:
+                file.readinto(buffer)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, range(threads)))
+
+
+def infer(stream: Stream, queries: list[Evidence], threads: int) -> np.ndarray:
+    """One pass for some queries."""
+    scan = StreamedScan(queries, stream.num_masks, Threads(threads))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda number: scan.take(*stream.chunk(number)), range(stream.num_chunks)))
+    return scan.decide(stream.some)
+
+
+def evidence_of(
+    stream: Stream, masks: Masks, images: torch.Tensor, objective: str
+) -> list[Evidence]:
+    """Evidence of queries under the superposition of all masks of the stream."""
+    layout, weights = masks.job.layout, masks.weights()
+    shares = torch.from_numpy(stream.counts).to(torch.float32) / stream.num_masks
+    effective = [w * s[0] for w, s in zip(weights, layout.unflatten(shares[None]), strict=True)]
+    firsts = [8 * offset for offset in layout.byte_offsets]
+    return backward(
+        weights, effective, firsts, images, OBJECTIVES[objective], masks.job.num_classes
+    )
+
+
+@contextmanager
+def uncached(stream: Stream, *, cold: bool) -> Iterator[None]:
+    """Let the page cache hold nothing of the files, before and after."""
+
+    def forget() -> None:
+        for path in stream.paths() if cold else ():
+            number = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(number)
+
+    forget()
+    yield
+    forget()
+
+
+def measure_streamed(
+    run: Path | None, num_masks: int, folder: Path, options: argparse.Namespace
+) -> list[Row]:
+    """Passes in turns."""
+    torch.set_num_threads(1)
+    masks = load_masks(run, min(TRAINED, num_masks))
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = write_stream(masks, num_masks, folder, options.threads)
+    images, truth = masks.queries(QUERIES)
+    queries = evidence_of(stream, masks, images, options.objective)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cold = getattr(options, "cold", False) or num_masks * stream.row_bytes > memory / 2
+    passes: dict[str, Callable[[], object]] = {
+        "read_store": lambda: read_files(stream, options.threads),
+        "streamed": lambda: infer(stream, queries[:1], options.threads),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(options.rounds):
+        for name, do in passes.items():
+            with uncached(stream, cold=cold):
+                began = time.perf_counter()
+                do()
+                seconds[name].append(time.perf_counter() - began)
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    with uncached(stream, cold=cold):
+        began = time.perf_counter()
+        found = infer(stream, queries, options.threads)
+        medians["streamed_batched"] = (time.perf_counter() - began) / len(queries)
+    right = float((found == truth).mean())
+
+    def row(name: str, extra_bytes: int, accuracy: float | None) -> Row:
+        return Row(
+            algorithm=name,
+            num_tasks=num_masks,
+            seconds_per_inference=medians[name],
+            bits_read_fraction=1.0,
+            agreement=None,
+            ratio_dense=None,
+            ratio_read=medians["read_store"] / medians[name],
+            packed_bytes=num_masks * stream.row_bytes,
+            extra_bytes=extra_bytes,
+            task_accuracy=accuracy,
+            num_inferences=len(queries) if accuracy is not None else 0,
+            num_timed=options.rounds if name in passes else len(queries),
+            num_trained=len(masks.rows),
+            objective=options.objective,
+            threads=options.threads,
+        )
+
+    one = 8 * num_masks + stream.counts.nbytes  # a query's products, and the superposition
+    return [
+        row("read_store", 0, None),
+        row("streamed", one, None),
+        row("streamed_batched", one * len(queries), right),
+    ]
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, help="a run's folder; without it a few are trained")
+    parser.add_argument("--stream", type=Path, required=True, help="folder for the masks")
+    parser.add_argument("--tasks", type=int, default=100_000, help="k, masks to infer among")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="H")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--cold", action="store_true", help="from the disk, not the page cache")
+    options = parser.parse_args()
+    for row in measure_streamed(options.run, options.tasks, options.stream, options):
+        print(json.dumps(asdict(row)))
+
+
+if __name__ == "__main__":
+    main()
