@@ -67,11 +67,13 @@ def draw(rows: Sequence[Row]) -> Figure:
     (time, bits), (memory, accuracy) = figure.subplots(2, 2, sharex=True)
     for color, (name, line) in enumerate(_lines(rows)):
         wall = name in ("read", "read_store")
-        style = {"color": f"C{color}", "marker": "o", "ms": 4, "ls": "--" if wall else "-"}
+        style = {"color": f"C{color}", "marker": "o", "ms": 4, "alpha": 0.8, "ls": "--" if wall else "-"}
         fitted = exponent(line)
         label = name if fitted is None else f"{name}, k^{fitted:.2f}"
         numbers = [row.num_tasks for row in line]
         time.plot(numbers, [1e3 * row.seconds_per_inference for row in line], label=label, **style)
+        if name == "batched":
+            continue  # but for its time the same as one_shot
         bits.plot(numbers, [100 * row.bits_read_fraction for row in line], **style)
         if not wall:
             memory.plot(numbers, [max(row.extra_bytes, 1) / 1e6 for row in line], **style)
