@@ -67,7 +67,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     (time, bits), (memory, accuracy) = figure.subplots(2, 2, sharex=True)
     for color, (name, line) in enumerate(_lines(rows)):
         wall = name in ("read", "read_store")
-        style = {"color": f"C{color}", "marker": "o", "ms": 4, "alpha": 0.8, "ls": "--" if wall else "-"}
+        style = {"color": f"C{color}", "marker": "o", "ms": 4, "ls": "--" if wall else "-"}
         fitted = exponent(line)
         label = name if fitted is None else f"{name}, k^{fitted:.2f}"
         numbers = [row.num_tasks for row in line]
