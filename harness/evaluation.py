@@ -12,7 +12,7 @@ import torch
 
 from harness.actors import Job, own, pick_device
 from harness.plan import EvaluationUnit
-from harness.questions import Answers, Questions
+from harness.questions import Answers, Questions, compared
 from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
 from supsup_core.counts import ones_fused
 from supsup_core.data import ImageSet
@@ -64,17 +64,12 @@ class EvaluateWorker:
     def _infer(self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor) -> Answers:
         """Infer the task of each query (Q, K, P), some at a time."""
         found: list[Inference] = []
-        exact: list[int] = []
         seconds, done = 0.0, 0
         at_once = max(1, GRADIENT_BYTES // (4 * self._job.layout.row_bits))
         for queries in images.split(at_once):
             started = time.perf_counter()
             found.append(self._infer_some(unit, masks, queries))
             seconds += time.perf_counter() - started
-            if unit.algorithm == "one_shot_ranked":
-                assert unit.objective is not None
-                objective = OBJECTIVES[unit.objective]
-                exact += masks.bits().one_shot(queries.cpu(), objective).tasks.tolist()
             done += len(queries)
             self._steps_done = done / len(images)
         tasks = [task for part in found for task in part.tasks.tolist()]
@@ -84,8 +79,19 @@ class EvaluateWorker:
             seconds / len(tasks),
             found[0].num_gradients,
             float(np.mean(read)),
-            float(np.mean(np.equal(tasks, exact))) if exact else None,
+            self._agreement(unit, masks, images, tasks),
         )
+
+    def _agreement(
+        self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor, tasks: list[int]
+    ) -> float | None:
+        """With the exact answers, of the algorithm that may differ from them."""
+        if unit.algorithm != "one_shot_ranked":
+            return None
+        assert unit.objective is not None
+        index = compared(len(tasks))
+        exact = masks.bits().one_shot(images[index].cpu(), OBJECTIVES[unit.objective]).tasks
+        return float((exact.numpy() == np.array(tasks)[index]).mean())
 
     def _infer_some(
         self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Int64
 
 from harness import results
 from harness.actors import Job, device_name
@@ -44,7 +45,7 @@ class Answers:
         seconds: for one inference.
         num_gradients: of one inference.
         bits_read_fraction: mean share of the masks' bits read by a gradient.
-        agreement: share of the answers that are the exact one-shot's, if compared.
+        agreement: share of the `compared` answers that are the exact one-shot's.
     """
 
     tasks: list[int]
@@ -52,6 +53,16 @@ class Answers:
     num_gradients: int
     bits_read_fraction: float
     agreement: float | None = None
+
+
+# Answers of a unit that are held against the exact ones: these take several times as long.
+_COMPARED = 100
+
+
+def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
+    """Which of a unit's queries one_shot_ranked is compared on: some, evenly spaced."""
+    count = min(num_queries, _COMPARED)
+    return np.arange(count) * num_queries // count
 
 
 class Questions:

@@ -18,7 +18,7 @@ from harness.actors import Job, own
 from harness.evaluation import PreparedMasks
 from harness.executors import Executor, Outcome
 from harness.plan import EvaluationUnit
-from harness.questions import Answers, Questions
+from harness.questions import Answers, Questions, compared
 from supsup_core.data import ImageSet
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.shards import Leaders, leaders, merge, part_bounds
@@ -97,7 +97,7 @@ class PartAnswers:
 
     Attributes:
         leaders: by the algorithm that was asked for.
-        exact: the exact ones, where that algorithm is another.
+        exact: the exact ones of the queries that are compared, where that algorithm is another.
         seconds: for one inference.
         num_masks: in the part.
     """
@@ -167,23 +167,20 @@ class ShardWorker:
         asked = [self._questions.of(i) for i in unit.asked.task_ids]
         images = self._questions.images(asked)
         ranked = unit.asked.algorithm == "one_shot_ranked"
+        assert unit.asked.objective is not None
+        bits, objective = masks.bits(), OBJECTIVES[unit.asked.objective]
         found: list[Leaders] = []
-        exact: list[Leaders] = []
-        seconds = 0.0
+        seconds, exact = 0.0, None
         for queries in images.split(QUERIES_TOGETHER):
             started = time.perf_counter()
-            evidence = masks.bits().evidence(queries, OBJECTIVES[unit.asked.objective or ""])
-            found.append(leaders(masks.bits(), unit.first, evidence, ranked=ranked))
+            evidence = bits.evidence(queries, objective)
+            found.append(leaders(bits, unit.first, evidence, ranked=ranked))
             seconds += time.perf_counter() - started
-            if ranked:
-                exact.append(leaders(masks.bits(), unit.first, evidence))
             self._done += len(queries) / len(images)
-        return PartAnswers(
-            Leaders.joined(found),
-            Leaders.joined(exact) if ranked else None,
-            seconds / len(images),
-            len(masks),
-        )
+        if ranked:
+            evidence = bits.evidence(images[compared(len(images))], objective)
+            exact = leaders(bits, unit.first, evidence)
+        return PartAnswers(Leaders.joined(found), exact, seconds / len(images), len(masks))
 
 
 def agreed(parts: Sequence[PartAnswers]) -> Answers:
@@ -193,6 +190,7 @@ def agreed(parts: Sequence[PartAnswers]) -> Answers:
     """
     tasks = merge([part.leaders for part in parts])
     exact = [part.exact for part in parts if part.exact is not None]
+    some = tasks[compared(len(tasks))]
     sizes = [part.num_masks for part in parts]
     shares = [part.leaders.bits_read_fraction for part in parts]
     return Answers(
@@ -200,7 +198,7 @@ def agreed(parts: Sequence[PartAnswers]) -> Answers:
         max(part.seconds for part in parts),
         num_gradients=1,
         bits_read_fraction=float(np.average(shares, weights=sizes)),
-        agreement=float((tasks == merge(exact)).mean()) if exact else None,
+        agreement=float((some == merge(exact)).mean()) if exact else None,
     )
 
 

@@ -14,6 +14,7 @@ from harness.commandline import from_hydra
 from harness.datasets import Dataset, load_dataset
 from harness.evaluation import EvaluateWorker
 from harness.plan import EvaluationUnit, TrainUnit, evaluation_units
+from harness.questions import compared
 from supsup_core.data import ImageSet, normalise
 from supsup_core.inference import DenseGradient, one_shot
 from supsup_core.masks import MaskLayout
@@ -313,3 +314,11 @@ def test_progress_is_a_share_of_the_unit(
     assert seen[0] > 0
     assert seen[-1] == 1
     assert train_worker.progress() == 0  # between two units
+
+
+@pytest.mark.parametrize(("num_queries", "expected"), [(1, 1), (7, 7), (100, 100), (1975, 100)])
+def test_compared_queries_are_spread_over_all(num_queries, expected):
+    index = compared(num_queries)
+    assert len(set(index.tolist())) == expected
+    assert 0 <= index.min() <= index.max() < num_queries
+    assert np.diff(index, append=num_queries).max() <= -(-num_queries // expected)
