@@ -28,6 +28,10 @@ _LEAST = 8
 _ROUNDING = 0.02
 # As few are decided exactly sooner than by one more slice over all tasks.
 _FEW = 8
+# Times that deciding a task takes as long as a task of an exact scan over all: where the
+# evidence tells so few apart (its task is none of these, or the first layer does not), the
+# scan is the sooner.
+_DECIDING = 5
 
 
 class RankedScan:
@@ -65,6 +69,8 @@ class RankedScan:
             if len(left) <= _FEW:
                 break
             start, end = end, 2 * end
+        if len(left) * _DECIDING > len(masks):
+            return self._scan.smallest(evidence)
         return self._scan.decide(evidence, left, num_read)
 
 

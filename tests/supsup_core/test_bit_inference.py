@@ -64,10 +64,12 @@ def test_one_shot_names_what_the_plain_form_names(network, num_images, objective
     assert len(set(found.tasks.tolist())) > 1
 
 
+@pytest.mark.parametrize("few", [0, 20, 512])
 @pytest.mark.parametrize("log_base", [2, 3, 1000])
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 37, 90])
 @pytest.mark.parametrize("network", NETWORKS[:2], ids=named)
-def test_binary_halves_as_the_plain_form_does(network, num_tasks, log_base):
+def test_binary_halves_as_the_plain_form_does(network, num_tasks, log_base, few, monkeypatch):
+    monkeypatch.setattr("supsup_core.scan._FEW", few)
     rows, images = random_rows(network, num_tasks), random_images(network, 5)
     found = bits_of(network, rows).binary(images, OBJECTIVES["H"], log_base)
     expected = binary(plain_of(network, rows, images, OBJECTIVES["H"]), log_base)
@@ -101,8 +103,20 @@ def test_ranked_is_exact_where_nothing_may_be_dropped():
     rows, images = random_rows(WIDE, 100), random_images(WIDE, 20)
     bits = bits_of(WIDE, rows)
     scan = RankedScan(bits._scan, confidence=1e9)
-    found = [scan.smallest(e).task for e in bits.evidence(images, OBJECTIVES["G"])]
-    assert found == bits.one_shot(images, OBJECTIVES["G"]).tasks.tolist()
+    found = [scan.smallest(e) for e in bits.evidence(images, OBJECTIVES["G"])]
+    exact = bits.leaders(bits.evidence(images, OBJECTIVES["G"]))
+    assert found == exact  # and it reads as much
+
+
+@pytest.mark.parametrize("deciding", [1, 1000])
+def test_ranked_decides_what_is_left_by_all_evidence(deciding, monkeypatch):
+    """Whether one by one or by an exact scan."""
+    monkeypatch.setattr("supsup_core.ranked._DECIDING", deciding)
+    rows, images = random_rows(WIDE, 100), random_images(WIDE, 20)
+    bits = bits_of(WIDE, rows)
+    scan = RankedScan(bits._scan, confidence=10)
+    found = [scan.smallest(e).task for e in bits.evidence(images, OBJECTIVES["H"])]
+    assert found == bits.one_shot(images, OBJECTIVES["H"]).tasks.tolist()
 
 
 @pytest.mark.parametrize("name", BIT_ALGORITHMS)
