@@ -1,14 +1,22 @@
-"""How the figures of benchmarks/inference.py grow with the number of masks: rows, figure, fits."""
+"""How the figures of benchmarks/inference.py grow with the number of masks: rows, figure, fits.
 
+python benchmarks/growth.py growth.jsonl growth.svg     draw rows again
+"""
+
+import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-# Fits leave out where a constant cost of a millisecond or less hides the growth.
-_FITTED_FROM = 1000
+# Fits leave out where a constant cost of milliseconds hides the growth: below the first of
+# these, or the second where that leaves too few numbers of masks.
+_FITTED_FROM = (1000, 100)
+_FEWEST = 3
 _ORDER = (
     *("read", "one_shot", "one_shot_ranked", "batched", "binary", "dense", "dense_product"),
     *("read_store", "streamed", "streamed_batched"),
@@ -42,10 +50,16 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     return [(name, list(line)) for name, line in groupby(ordered, lambda row: row.algorithm)]
 
 
+def fitted_rows(line: Sequence[Row]) -> list[Row]:
+    """What an exponent is fitted to."""
+    above = [[row for row in line if row.num_tasks >= least] for least in _FITTED_FROM]
+    return next((rows for rows in above if len(rows) >= _FEWEST), above[-1])
+
+
 def exponent(line: Sequence[Row]) -> float | None:
-    """Of time as a power of the number of masks; None of fewer than two points."""
-    points = [row for row in line if row.num_tasks >= _FITTED_FROM]
-    if len(points) < 2:
+    """Of time as a power of the number of masks; None of too few points."""
+    points = fitted_rows(line)
+    if len(points) < _FEWEST:
         return None
     logs = np.log([[row.num_tasks, row.seconds_per_inference] for row in points])
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
@@ -55,7 +69,7 @@ def print_exponents(rows: Sequence[Row]) -> None:
     """Say how time grows."""
     for name, line in _lines(rows):
         if (fitted := exponent(line)) is not None:
-            numbers = [row.num_tasks for row in line if row.num_tasks >= _FITTED_FROM]
+            numbers = [row.num_tasks for row in fitted_rows(line)]
             print(
                 f"{name}: time grows as k^{fitted:.2f} ({len(numbers)} numbers of masks, {numbers})"
             )
@@ -63,7 +77,7 @@ def print_exponents(rows: Sequence[Row]) -> None:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Time, bits read, memory, and tasks inferred right, against the number of masks."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = Figure(figsize=(12, 8), layout="constrained")
     (time, bits), (memory, accuracy) = figure.subplots(2, 2, sharex=True)
     for color, (name, line) in enumerate(_lines(rows)):
         wall = name in ("read", "read_store")
@@ -93,5 +107,20 @@ def draw(rows: Sequence[Row]) -> Figure:
         axes.grid(alpha=0.3)
     for axes in (memory, accuracy):
         axes.set_xlabel(f"masks (beyond {trained}: drawn, not trained)")
-    time.legend(fontsize="small")
+    figure.legend(*time.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
+
+
+def main() -> None:
+    """Draw rows that were kept."""
+    parser = argparse.ArgumentParser(description="Draw how inference grows with the masks.")
+    parser.add_argument("rows", type=Path, help="a file of benchmarks/inference.py --growth")
+    parser.add_argument("figure", type=Path, help="where to: a name ending in .png or .svg")
+    options = parser.parse_args()
+    rows = [Row(**json.loads(line)) for line in options.rows.read_text().splitlines()]
+    draw(rows).savefig(options.figure, dpi=120)
+    print_exponents(rows)
+
+
+if __name__ == "__main__":
+    main()

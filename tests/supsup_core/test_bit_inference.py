@@ -114,7 +114,7 @@ def test_ranked_decides_what_is_left_by_all_evidence(deciding, monkeypatch):
     monkeypatch.setattr("supsup_core.ranked._DECIDING", deciding)
     rows, images = random_rows(WIDE, 100), random_images(WIDE, 20)
     bits = bits_of(WIDE, rows)
-    scan = RankedScan(bits._scan, confidence=10)
+    scan = RankedScan(bits._scan, confidence=10.0)
     found = [scan.smallest(e).task for e in bits.evidence(images, OBJECTIVES["H"])]
     assert found == bits.one_shot(images, OBJECTIVES["H"]).tasks.tolist()
 
