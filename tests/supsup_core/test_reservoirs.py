@@ -1,0 +1,292 @@
+"""Reservoirs: what they keep, what they lose, and that recall goes downhill."""
+
+import math
+
+import pytest
+import torch
+
+from supsup_core.reservoirs import (
+    Centred,
+    Hebb,
+    Perceptron,
+    Projection,
+    Quantised,
+    RandomFeatures,
+    Reservoir,
+    Storkey,
+)
+from supsup_core.reservoirs.recall import SWEEPS, Recalled, erased, flipped, recall, score
+from supsup_core.reservoirs.theory import break_even, capacity
+
+DIM = 200
+SYMMETRIC = [Hebb, Storkey, Projection]
+
+
+def wide_perceptron(dim):
+    """One whose patterns have room around them, as few patterns can."""
+    return Perceptron(dim, margin=2.0)
+
+
+RULES = [*SYMMETRIC, wide_perceptron]
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def random_patterns(count, generator, dim=DIM, density=0.5):
+    ones = torch.rand(count, dim, generator=generator) < density
+    return 2.0 * ones - 1
+
+
+def filled(reservoir, patterns):
+    for pattern in patterns:
+        reservoir.store(pattern)
+    if isinstance(reservoir, Perceptron):
+        reservoir.rehearse(patterns, sweeps=50)
+    return reservoir
+
+
+def exact(reservoir, patterns, generator, share=0.1, **more):
+    cues = flipped(patterns, share, generator)
+    found = recall(reservoir, cues, 30, generator, **more)
+    return score(found, torch.arange(len(patterns)), patterns).exact
+
+
+# What is stored
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_few_patterns_are_recalled_from_noisy_and_from_erased_cues(rule, generator):
+    patterns = random_patterns(8, generator)
+    reservoir = filled(rule(DIM), patterns)
+    assert isinstance(reservoir, Reservoir)
+    assert reservoir.num_stored == 8
+    assert exact(reservoir, patterns, generator) == 1
+    found = recall(reservoir, erased(patterns, 0.3, generator), 30, generator)
+    assert torch.equal(found.states, patterns)
+    assert found.settled.all()
+
+
+def test_rules_hold_as_many_as_theory_orders(generator):
+    """At half a pattern a unit: Hebb and Storkey have forgotten, projection has not."""
+    patterns = random_patterns(DIM // 2, generator)
+    found = {
+        rule: exact(filled(rule(DIM), patterns), patterns, generator, 0.02) for rule in SYMMETRIC
+    }
+    assert found[Hebb] < 0.05
+    assert found[Storkey] < 0.9
+    assert found[Projection] == 1
+
+
+def test_storkey_holds_more_than_hebb(generator):
+    patterns = random_patterns(26, generator)
+    by_hebb, by_storkey = (
+        exact(filled(rule(DIM), patterns), patterns, generator) for rule in (Hebb, Storkey)
+    )
+    assert by_storkey > by_hebb + 0.3
+
+
+def test_hebb_is_the_sum_of_outer_products(generator):
+    patterns = random_patterns(5, generator)
+    expected = patterns.t() @ patterns / DIM
+    assert torch.allclose(filled(Hebb(DIM), patterns).weights, expected, atol=1e-6)
+
+
+def test_storkey_by_its_formula(generator):
+    patterns = random_patterns(5, generator)
+    expected = torch.zeros(DIM, DIM)
+    for z in patterns:
+        h = expected @ z
+        outer = torch.outer(z, z) - torch.outer(z, h) - torch.outer(h, z) - torch.eye(DIM)
+        expected = expected + outer / DIM
+    assert torch.allclose(filled(Storkey(DIM), patterns).weights, expected, atol=1e-6)
+
+
+def test_projection_is_that_of_all_at_once(generator):
+    patterns = random_patterns(60, generator)
+    expected = patterns.t() @ torch.linalg.pinv(patterns.t())
+    reservoir = filled(Projection(DIM), patterns)
+    assert torch.allclose(reservoir.weights, expected, atol=1e-4)
+    before = reservoir.weights.clone()
+    reservoir.store(patterns[7])
+    reservoir.store(-patterns[3])  # within the span: nothing is new
+    assert torch.allclose(reservoir.weights, before, atol=1e-5)
+
+
+def test_rehearsal_keeps_more_patterns_than_there_are_units(generator):
+    patterns = random_patterns(int(1.3 * DIM), generator)
+    reservoir = Perceptron(DIM, margin=0.0)
+    assert not reservoir.rehearse(patterns, sweeps=1)
+    assert reservoir.rehearse(patterns, sweeps=2000)
+    assert torch.equal(reservoir.field(patterns).sign(), patterns)
+    assert (reservoir.weights.diagonal() == 0).all()
+
+
+def test_random_features_recall_few_patterns_in_a_memory_of_constant_size(generator):
+    patterns = random_patterns(4, generator, dim=32)
+    reservoir = RandomFeatures(32, 40_000, beta=0.05, generator=generator)
+    assert isinstance(reservoir, Reservoir)
+    empty = reservoir.num_bytes
+    filled(reservoir, patterns)
+    assert exact(reservoir, patterns, generator) == 1
+    assert reservoir.num_bytes == empty == 8 * 40_000
+    kernels = (-0.05 / 2 * (patterns[0] - patterns).square().sum(dim=1)).exp()
+    assert reservoir.energy(patterns[:1]).item() == pytest.approx(
+        -math.log(kernels.sum()), abs=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    "reservoir",
+    [
+        *(rule(64) for rule in RULES),
+        RandomFeatures(64, 500, 0.02, torch.Generator().manual_seed(0)),
+        Centred(Hebb(64), 0.3),
+    ],
+    ids=lambda reservoir: type(reservoir).__name__,
+)
+def test_the_field_of_some_units_is_that_of_all(reservoir, generator):
+    filled(reservoir, random_patterns(6, generator, dim=64))
+    states = random_patterns(3, generator, dim=64)
+    units = torch.tensor([5, 0, 63])
+    some = reservoir.field(states, units)
+    assert torch.allclose(some, reservoir.field(states)[:, units], atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", SYMMETRIC)
+def test_the_field_is_the_slope_of_the_energy(rule, generator):
+    reservoir = filled(rule(50), random_patterns(6, generator, dim=50))
+    states = torch.randn(3, 50, generator=generator, requires_grad=True)
+    (slope,) = torch.autograd.grad(reservoir.energy(states).sum(), states)
+    assert torch.allclose(-slope, reservoir.field(states.detach()), atol=1e-5)
+
+
+def test_a_pattern_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="pattern must have shape"):
+        Hebb.store.__wrapped__(Hebb(5), torch.ones(4))
+
+
+# Sparse patterns, few bits
+
+
+def test_sparse_patterns_need_centring(generator):
+    patterns = random_patterns(15, generator, density=0.15)
+    assert exact(filled(Hebb(DIM), patterns), patterns, generator, 0.05) < 0.1
+    assert exact(filled(Centred(Hebb(DIM), 0.15), patterns), patterns, generator, 0.05) > 0.6
+    assert exact(filled(Centred(Projection(DIM), 0.15), patterns), patterns, generator, 0.05) == 1
+
+
+def test_what_is_not_known_is_at_its_mean(generator):
+    patterns = random_patterns(6, generator, density=0.2)
+    reservoir = filled(Centred(Projection(DIM), 0.2), patterns)
+    found = recall(reservoir, erased(patterns, 0.5, generator), 30, generator)
+    assert torch.equal(found.states, patterns)
+
+
+@pytest.mark.parametrize(("num_bits", "num_bytes"), [(8, 200 * 200 + 800), (4, 200 * 100 + 800)])
+def test_few_bits_are_enough_for_few_patterns(num_bits, num_bytes, generator):
+    patterns = random_patterns(30, generator)
+    reservoir = filled(Projection(DIM), patterns)
+    rounded = Quantised(reservoir, num_bits)
+    assert rounded.num_bytes == num_bytes
+    assert rounded.weights.unique(dim=0).shape == (DIM, DIM)
+    assert max(len(row.unique()) for row in rounded.weights) <= 2**num_bits - 1
+    assert exact(rounded, patterns, generator) == 1
+
+
+def test_two_bits_lose_what_eight_keep(generator):
+    patterns = random_patterns(100, generator)
+    reservoir = filled(Projection(DIM), patterns)
+    kept, lost = (exact(Quantised(reservoir, n), patterns, generator, 0.02) for n in (8, 2))
+    assert kept == 1
+    assert lost < 0.5
+
+
+@pytest.mark.parametrize("num_bits", [1, 9])
+def test_bits_out_of_range_are_refused(num_bits):
+    with pytest.raises(ValueError, match=r"num_bits must be in \[2, 8\]"):
+        Quantised(Hebb(4), num_bits)
+
+
+# Recall
+
+
+@pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS)
+def test_recall_stops_where_nothing_changes(sweep, generator):
+    patterns = random_patterns(10, generator)
+    reservoir = filled(Hebb(DIM), patterns)
+    found = recall(reservoir, flipped(patterns, 0.1, generator), 30, generator, sweep)
+    assert torch.equal(found.states, patterns)
+    assert (found.steps >= 1).all()
+    again = recall(reservoir, found.states, 30, generator, sweep)
+    assert torch.equal(again.states, found.states)
+    assert (again.steps == 0).all()
+    assert again.settled.all()
+
+
+def test_units_one_by_one_go_downhill_and_settle(generator):
+    """Among too many patterns too, where all at once may go round for ever."""
+    reservoir = filled(Hebb(DIM), random_patterns(DIM, generator))
+    states = random_patterns(5, generator)
+    for _ in range(4):
+        before = reservoir.energy(states)
+        states = SWEEPS["asynchronous"](reservoir, states, generator)
+        assert (reservoir.energy(states) <= before + 1e-4).all()
+    found = recall(reservoir, states, 200, generator, SWEEPS["asynchronous"])
+    assert found.settled.all()
+
+
+def test_all_at_once_may_go_round_for_ever(generator):
+    swap = Hebb(2)
+    swap.weights = torch.tensor([[0.0, -1.0], [-1.0, 0.0]])
+    found = recall(swap, torch.ones(1, 2), 10, generator)
+    assert not found.settled.item()
+    assert found.steps.item() == 10
+
+
+def test_a_unit_without_a_field_stays_and_an_unknown_one_becomes_one(generator):
+    found = recall(Hebb(3), torch.tensor([[-1.0, 1.0, 0.0]]), 5, generator)
+    assert found.states.tolist() == [[-1.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_cues_differ_in_as_many_bits_as_asked(share, generator):
+    patterns = random_patterns(4, generator)
+    turned, unknown = flipped(patterns, share, generator), erased(patterns, share, generator)
+    assert ((turned != patterns).sum(dim=1) == share * DIM).all()
+    assert (turned.abs() == 1).all()
+    assert ((unknown == 0).sum(dim=1) == share * DIM).all()
+    assert ((unknown == patterns) | (unknown == 0)).all()
+
+
+def test_a_share_out_of_range_is_refused(generator):
+    with pytest.raises(ValueError, match=r"share must be in \[0, 1\], got 1.5"):
+        flipped(torch.ones(1, 4), 1.5, generator)
+
+
+def test_a_score_tells_apart_what_was_recalled():
+    patterns = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1]])
+    states = torch.stack([patterns[0], patterns[1], -patterns[0], torch.tensor([1.0, 1, 1, -1])])
+    settled = torch.tensor([True, True, True, True])
+    found = Recalled(states, torch.zeros(4, dtype=torch.int64), settled)
+    told = score(found, torch.zeros(4, dtype=torch.int64), patterns)
+    assert (told.exact, told.other, told.spurious, told.unsettled) == (0.25, 0.5, 0.25, 0)
+    assert told.bit_accuracy == pytest.approx((1 + 0.5 + 0 + 0.75) / 4)
+
+
+# Theory
+
+
+def test_capacities_follow_the_literature():
+    assert capacity("hebb", 1000) == pytest.approx(138)
+    assert capacity("hebb_exact", 1000) == pytest.approx(1000 / (2 * math.log(1000)))
+    assert capacity("storkey", 1000) == pytest.approx(1000 / math.sqrt(2 * math.log(1000)))
+    assert (capacity("projection", 1000), capacity("perceptron", 1000)) == (1000, 2000)
+    with pytest.raises(ValueError, match="rule must be one of hebb"):
+        capacity("hopfield", 10)
+
+
+def test_a_float_reservoir_breaks_even_at_32_masks_a_unit():
+    assert break_even(512, Hebb(512).num_bytes) == 32 * 512
