@@ -52,7 +52,7 @@ class RandomFeatures:
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """beta sum_p z_p exp(...): where all states are as long, as corners are, -dE/ds.
+        """-dE/ds where all states are as long, as corners are: beta sum_p z_p exp(...).
 
         The gradient of the kernels is beta (z_p - s) times each; what it says of s itself is
         the change of length, and is put back.
