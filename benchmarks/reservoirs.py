@@ -1,0 +1,189 @@
+"""Measure what each reservoir holds: recall of random patterns, beside its theory and its bytes.
+
+    python benchmarks/reservoirs.py --dim 1024 --figure capacity.svg
+    python benchmarks/reservoirs.py --dim 1024 --json               one object a line
+
+Patterns are stored one by one; at each load, some of them are recalled from cues with --flipped
+of their bits turned around, all units at once. A point is the share of cues from which the
+very pattern came back, with a 95 % interval by Wilson. Vertical lines are the capacities of the
+literature (supsup_core/reservoirs/theory.py): of all patterns as fixed points, as the number of
+units grows; a cue that is wrong in some bits leads back to fewer.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from intervals import wilson
+from matplotlib.figure import Figure
+
+from supsup_core.reservoirs import (
+    Hebb,
+    Perceptron,
+    Projection,
+    Quadratic,
+    Quantised,
+    RandomFeatures,
+    Reservoir,
+    Storkey,
+)
+from supsup_core.reservoirs.recall import flipped, recall, score
+from supsup_core.reservoirs.theory import break_even, capacity
+
+LOADS = (0.02, 0.05, 0.08, 0.1, 0.14, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+MOST_CUES = 200
+MOST_STEPS = 50
+SWEEPS = 200  # that perceptrons rehearse
+BETA_DIM = 8.0  # random features: beta times D, so that a cue is near its own pattern alone
+
+
+@dataclass(frozen=True)
+class Point:
+    """Recall at one load."""
+
+    reservoir: str
+    dim: int
+    num_patterns: int
+    flipped: float
+    exact: float
+    low: float
+    high: float
+    bit_accuracy: float
+    spurious: float
+    unsettled: float
+    reservoir_bytes: int
+    packed_bytes: int
+
+
+def reservoirs(dim: int) -> dict[str, Callable[[], Reservoir]]:
+    """What is compared: as many bytes for all but the perceptron's rehearsal and few bits."""
+    features = dim * dim // 2  # as many numbers as weights
+
+    def random_features() -> RandomFeatures:
+        generator = torch.Generator().manual_seed(1)
+        return RandomFeatures(dim, features // 16, BETA_DIM / dim, generator)
+
+    return {
+        "hebb": lambda: Hebb(dim),
+        "storkey": lambda: Storkey(dim),
+        "projection": lambda: Projection(dim),
+        "perceptron": lambda: Perceptron(dim, margin=0.5),
+        "random_features": random_features,
+    }
+
+
+def fill(reservoir: Reservoir, patterns: torch.Tensor, first: int, end: int) -> None:
+    """Store some more patterns."""
+    for pattern in patterns[first:end]:
+        reservoir.store(pattern)
+    if isinstance(reservoir, Perceptron):
+        reservoir.rehearse(patterns[:end], SWEEPS)
+
+
+def variants(name: str, reservoir: Reservoir) -> Iterator[tuple[str, Reservoir]]:
+    """The reservoir, and for the one that holds most what few bits leave of it."""
+    yield name, reservoir
+    if name == "projection":
+        assert isinstance(reservoir, Quadratic)
+        for num_bits in (8, 4):
+            yield f"{name}, {num_bits} bits", Quantised(reservoir, num_bits)
+
+
+def measure(dim: int, share: float, seed: int) -> Iterator[Point]:
+    """All reservoirs at all loads."""
+    generator = torch.Generator().manual_seed(seed)
+    patterns = 2.0 * (torch.rand(round(max(LOADS) * dim), dim, generator=generator) < 0.5) - 1
+    for name, make in reservoirs(dim).items():
+        reservoir, stored = make(), 0
+        for load in LOADS:
+            count = round(load * dim)
+            fill(reservoir, patterns, stored, count)
+            stored = count
+            wanted = torch.randperm(count, generator=generator)[:MOST_CUES]
+            cues = flipped(patterns[wanted], share, generator)
+            for label, variant in variants(name, reservoir):
+                found = recall(variant, cues, MOST_STEPS, generator)
+                told = score(found, wanted, patterns[:count])
+                low, high = wilson(round(told.exact * len(wanted)), len(wanted))
+                yield Point(
+                    label,
+                    dim,
+                    count,
+                    share,
+                    told.exact,
+                    low,
+                    high,
+                    told.bit_accuracy,
+                    told.spurious,
+                    told.unsettled,
+                    variant.num_bytes,
+                    -(-dim // 8) * count,
+                )
+
+
+def draw(points: Sequence[Point]) -> Figure:
+    """Exact recall against the load, measured and by theory."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    dim = points[0].dim
+    for color, label in enumerate(dict.fromkeys(point.reservoir for point in points)):
+        line = [point for point in points if point.reservoir == label]
+        loads = [point.num_patterns / dim for point in line]
+        axes.plot(loads, [p.exact for p in line], f"C{color}o-", ms=4, label=_described(line[0]))
+        axes.fill_between(
+            loads, [p.low for p in line], [p.high for p in line], color=f"C{color}", alpha=0.15
+        )
+    for color, rule in enumerate(("hebb_exact", "storkey", "projection")):
+        limit = capacity(rule, dim) / dim
+        axes.axvline(limit, color=f"C{color}", ls=":", lw=1)
+        axes.text(limit, 1.03, f"{rule} {limit:.2f}", fontsize="small", ha="center")
+    axes.set(
+        xlabel="patterns stored, in units",
+        ylabel="share of cues that lead back",
+        ylim=(-0.02, 1.1),
+        title=f"{dim} units, {points[0].flipped:.0%} of a cue's bits wrong",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _described(point: Point) -> str:
+    masks = break_even(point.dim, point.reservoir_bytes)
+    return f"{point.reservoir}: as large as {masks:,.0f} packed masks"
+
+
+def main() -> None:
+    """Read the options, measure, print or draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dim", type=int, default=1024, help="D, units")
+    parser.add_argument("--flipped", type=float, default=0.1, help="share of a cue's bits")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path, help="figure to draw, .svg or .png")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    points = []
+    for point in measure(options.dim, options.flipped, options.seed):
+        points.append(point)
+        if options.json:
+            print(json.dumps(asdict(point)), flush=True)
+        else:
+            print(
+                f"{point.reservoir:20} {point.num_patterns:6} patterns: exact {point.exact:.3f} "
+                f"[{point.low:.3f}, {point.high:.3f}], bits {point.bit_accuracy:.4f}, "
+                f"spurious {point.spurious:.3f}, unsettled {point.unsettled:.3f}, "
+                f"{point.reservoir_bytes:,} bytes beside {point.packed_bytes:,} packed",
+                flush=True,
+            )
+    if options.figure:
+        draw(points).savefig(options.figure, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
