@@ -73,7 +73,7 @@ def authors_gradient(
     objective: Objective,
     num_real: int,
 ) -> torch.Tensor:
-    """D objective / d alpha (T, 1, 1) as the authors' code takes it."""
+    """The slopes d objective / d alpha (T, 1, 1) as the authors' code takes them."""
     num_tasks = len(layers[0])
     alphas = torch.full((num_tasks, 1, 1), 1 / num_tasks, requires_grad=True)
     x = images

@@ -107,8 +107,8 @@ class ActorsConfig:
     gpus: float = 0.25
     """Share of a GPU an actor takes, where there are GPUs."""
     shards: int = 1
-    """Above 1: so many evaluation actors, each with a part of the masks, for masks that do not
-    fit one; by one_shot and one_shot_ranked alone."""
+    """Above 1: so many evaluation actors, whatever `evaluate` says, each with a part of the
+    masks, for masks that do not fit one; by one_shot and one_shot_ranked alone."""
 
 
 @dataclass

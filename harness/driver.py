@@ -35,7 +35,8 @@ from harness.plan import (
 )
 from harness.results import EVALUATIONS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
-from harness.sharding import ShardedEvaluation, ShardWorker, shard_pool
+from harness.shard_worker import ShardWorker
+from harness.sharding import ShardedEvaluation, shard_pool
 from harness.store import CorruptMask
 from harness.summary import print_summary
 

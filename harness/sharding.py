@@ -2,30 +2,26 @@
 
 A checkpoint goes in three steps, all of work units on pools of one actor each: every shard
 counts the ones of its part; with the sum of the counts each answers the queries with the
-leaders of its part; and what they agree on is scored by one of them. The result is that of
-one actor with all masks (supsup_core/shards.py).
+leaders of its part; and what they agree on is scored by one of them. The exact answers are
+those of one actor with all masks (supsup_core/shards.py), on the CPU.
 """
 
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pyarrow as pa
-import torch
 
-from harness.actors import Job, own
-from harness.evaluation import PreparedMasks
 from harness.executors import Executor, Outcome
 from harness.plan import EvaluationUnit
-from harness.questions import Answers, Questions, compared
-from supsup_core.data import ImageSet
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.shards import Leaders, leaders, merge, part_bounds
-
-QUERIES_TOGETHER = 128  # so that progress is seen
+from harness.shard_worker import CountUnit, LeadersUnit, PartAnswers, ScoreUnit, agreed
+from supsup_core.shards import part_bounds
 
 ReadRows = Callable[[Sequence[int]], np.ndarray]  # tasks -> their packed rows
+
+# Evaluation units that are asked at a time: enough to keep every shard at work, and few, so
+# that rows are kept early and little waits in memory.
+_ASKED_AT_ONCE = 3
 
 
 def shard_pool(place: int) -> str:
@@ -33,200 +29,31 @@ def shard_pool(place: int) -> str:
     return f"shard-{place}"
 
 
-@dataclass(frozen=True)
-class CountUnit:
-    """Count the ones of one part of a checkpoint's masks.
-
-    Attributes:
-        num_tasks: k, the checkpoint.
-        place: of the part.
-    """
-
-    num_tasks: int
-    place: int
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"count of part {self.place} of {self.num_tasks} masks"
-
-
-@dataclass(frozen=True)
-class LeadersUnit:
-    """Answer an evaluation unit's queries with the leaders of one part.
-
-    Attributes:
-        asked: the evaluation unit.
-        place: of the part.
-        first: task of its first mask.
-    """
-
-    asked: EvaluationUnit
-    place: int
-    first: int
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.asked.name} by part {self.place}"
-
-
-@dataclass(frozen=True)
-class ScoreUnit:
-    """Score an evaluation unit's batches with the masks that were inferred.
-
-    Attributes:
-        asked: the evaluation unit.
-        answers: of all parts together.
-        rows: by task, the packed masks that scoring needs.
-    """
-
-    asked: EvaluationUnit
-    answers: Answers
-    rows: dict[int, np.ndarray]
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"score of {self.asked.name}"
-
-
-@dataclass(frozen=True)
-class PartAnswers:
-    """What one part answers.
-
-    Attributes:
-        leaders: by the algorithm that was asked for.
-        exact: the exact ones of the queries that are compared, where that algorithm is another.
-        seconds: for one inference.
-        num_masks: in the part.
-    """
-
-    leaders: Leaders
-    exact: Leaders | None
-    seconds: float
-    num_masks: int
-
-
-class ShardWorker:
-    """Holds a part of a checkpoint's masks; what runs inside an actor, and knows no Ray.
-
-    Args:
-        job: of the run.
-        test: the test images.
-        name: of this worker; unused, for its rows do not name it.
-    """
-
-    def __init__(self, job: Job, test: ImageSet, name: str) -> None:
-        torch.set_num_threads(1)
-        self._job = job
-        self._questions = Questions(job, own(test), torch.device("cpu"))
-        self._part: tuple[int, PreparedMasks] | None = None  # of the checkpoint it belongs to
-        self._done = 0.0
-
-    def progress(self) -> float:
-        """Share of the current unit that is done; asked from another thread."""
-        return self._done
-
-    def run(
-        self,
-        unit: CountUnit | LeadersUnit | ScoreUnit,
-        rows: np.ndarray | None = None,
-        counts: np.ndarray | None = None,
-    ) -> np.ndarray | PartAnswers | pa.Table:
-        """Do a unit.
-
-        Args:
-            unit: what to do.
-            rows: packed masks of the part; none to score.
-            counts: of ones at each bit over all parts; for LeadersUnit.
-
-        Returns:
-            counts of the part, its answers, or rows of the table `evaluations`.
-        """
-        self._done = 0.0
-        if isinstance(unit, ScoreUnit):
-            asked = [self._questions.of(i) for i in unit.asked.task_ids]
-            return self._questions.score(unit.asked, asked, unit.answers, unit.rows.__getitem__)
-        assert rows is not None
-        if isinstance(unit, CountUnit):
-            return self._masks(unit.num_tasks, rows).bits().counts
-        assert counts is not None
-        masks = self._masks(unit.asked.num_tasks, rows)
-        masks.bits().superpose(counts, unit.asked.num_tasks)
-        return self._answers(unit, masks)
-
-    def _masks(self, num_tasks: int, rows: np.ndarray) -> PreparedMasks:
-        """Kept for the checkpoint's other units; an actor that was restarted begins anew."""
-        if self._part is None or self._part[0] != num_tasks:
-            self._part = None  # both may be large
-            self._part = num_tasks, PreparedMasks(self._job, rows)
-        return self._part[1]
-
-    def _answers(self, unit: LeadersUnit, masks: PreparedMasks) -> PartAnswers:
-        asked = [self._questions.of(i) for i in unit.asked.task_ids]
-        images = self._questions.images(asked)
-        ranked = unit.asked.algorithm == "one_shot_ranked"
-        assert unit.asked.objective is not None
-        bits, objective = masks.bits(), OBJECTIVES[unit.asked.objective]
-        found: list[Leaders] = []
-        seconds, exact = 0.0, None
-        for queries in images.split(QUERIES_TOGETHER):
-            started = time.perf_counter()
-            evidence = bits.evidence(queries, objective)
-            found.append(leaders(bits, unit.first, evidence, ranked=ranked))
-            seconds += time.perf_counter() - started
-            self._done += len(queries) / len(images)
-        if ranked:
-            evidence = bits.evidence(images[compared(len(images))], objective)
-            exact = leaders(bits, unit.first, evidence)
-        return PartAnswers(Leaders.joined(found), exact, seconds / len(images), len(masks))
-
-
-def agreed(parts: Sequence[PartAnswers]) -> Answers:
-    """What the parts, in the order of their tasks, answer together.
-
-    Parts answer at once, so an inference takes as long as the slowest of them.
-    """
-    tasks = merge([part.leaders for part in parts])
-    exact = [part.exact for part in parts if part.exact is not None]
-    some = tasks[compared(len(tasks))]
-    sizes = [part.num_masks for part in parts]
-    shares = [part.leaders.bits_read_fraction for part in parts]
-    return Answers(
-        tasks.tolist(),
-        max(part.seconds for part in parts),
-        num_gradients=1,
-        bits_read_fraction=float(np.average(shares, weights=sizes)),
-        agreement=float((some == merge(exact)).mean()) if exact else None,
-    )
-
-
 @dataclass
 class _Checkpoint:
-    """A checkpoint under way.
+    """The checkpoint under way.
 
     Attributes:
-        units: to evaluate.
+        num_tasks: k.
+        waiting: units that are not asked yet.
+        asked: units that are, by name, and what each part has answered.
         first: task of each part's first mask.
         rows: of each part, shared.
         counts: of each part, as they come.
         shared_counts: their sum, shared.
-        answers: of each part, as they come, by the unit's name.
-        left: units that are neither scored nor given up, by name.
     """
 
-    units: list[EvaluationUnit]
+    num_tasks: int
+    waiting: deque[EvaluationUnit]
     first: list[int]
     rows: list[object]
     counts: dict[int, np.ndarray] = field(default_factory=dict)
     shared_counts: object = None
-    answers: dict[str, dict[int, PartAnswers]] = field(default_factory=dict)
-    left: set[str] = field(default_factory=set)
+    asked: dict[str, dict[int, PartAnswers]] = field(default_factory=dict)
 
 
 class ShardedEvaluation:
-    """The driver's side: which step follows which.
+    """The driver's side: which step follows which. One checkpoint is under way at a time.
 
     Args:
         executor: has the pools of `shard_pool`.
@@ -236,21 +63,15 @@ class ShardedEvaluation:
 
     def __init__(self, executor: Executor, num_shards: int, read: ReadRows) -> None:
         self._executor, self._num_shards, self._read = executor, num_shards, read
-        self._under_way: dict[int, _Checkpoint] = {}
+        self._later: deque[tuple[int, Sequence[EvaluationUnit]]] = deque()
+        self._now: _Checkpoint | None = None
+        self._num_scored = 0
 
     def submit(self, num_tasks: int, units: Sequence[EvaluationUnit]) -> None:
-        """Begin a checkpoint."""
-        bounds = part_bounds(num_tasks, min(self._num_shards, num_tasks))
-        # One part at a time passes through this process.
-        rows = [self._executor.share(self._read(range(first, end))) for first, end in bounds]
-        self._under_way[num_tasks] = _Checkpoint(
-            list(units),
-            [first for first, _ in bounds],
-            rows,
-            left={unit.name for unit in units},
-        )
-        for place, part in enumerate(rows):
-            self._executor.submit(shard_pool(place), CountUnit(num_tasks, place), part)
+        """Evaluate a checkpoint after those that were submitted before."""
+        self._later.append((num_tasks, units))
+        if self._now is None:
+            self._begin()
 
     def settle(self, outcome: Outcome) -> list[Outcome]:
         """Go on with what a step has brought.
@@ -259,50 +80,75 @@ class ShardedEvaluation:
             the outcomes of whole evaluation units: their rows, or why there are none.
         """
         unit = outcome.unit
+        if outcome.error is not None:
+            outcome = replace(outcome, error=f"{unit.name}: {outcome.error}")
         if isinstance(unit, CountUnit):
             return self._counted(unit, outcome)
         if isinstance(unit, LeadersUnit):
             return self._answered(unit, outcome)
-        return self._ended(outcome, [unit.asked])
+        return self._ended(outcome, unit.asked)
+
+    def _begin(self) -> None:
+        """Count the parts of the next checkpoint."""
+        num_tasks, units = self._later.popleft()
+        bounds = part_bounds(num_tasks, min(self._num_shards, num_tasks))
+        # One part at a time passes through this process.
+        rows = [self._executor.share(self._read(range(first, end))) for first, end in bounds]
+        self._now = _Checkpoint(num_tasks, deque(units), [first for first, _ in bounds], rows)
+        for place, part in enumerate(rows):
+            self._executor.submit(shard_pool(place), CountUnit(num_tasks, place), part)
 
     def _counted(self, unit: CountUnit, outcome: Outcome) -> list[Outcome]:
-        now = self._under_way.get(unit.num_tasks)
-        if now is None:  # given up for want of another part
+        now = self._now
+        if now is None or now.num_tasks != unit.num_tasks:  # given up for want of another part
             return []
         if outcome.error is not None:
-            return self._ended(outcome, now.units)
+            given_up = [replace(outcome, unit=asked) for asked in now.waiting]
+            now.waiting.clear()
+            self._go_on()
+            return given_up
         now.counts[unit.place] = outcome.result
         if len(now.counts) == len(now.rows):
-            now.shared_counts = self._executor.share(
-                np.sum(list(now.counts.values()), axis=0, dtype=np.int32)
-            )
-            for asked in now.units:
-                for place, (first, rows) in enumerate(zip(now.first, now.rows, strict=True)):
-                    step = LeadersUnit(asked, place, first)
-                    self._executor.submit(shard_pool(place), step, rows, now.shared_counts)
+            counts = np.sum(list(now.counts.values()), axis=0, dtype=np.int32)
+            now.shared_counts = self._executor.share(counts)
+            self._go_on()
         return []
 
+    def _go_on(self) -> None:
+        """Ask more of the checkpoint, or begin the next."""
+        now = self._now
+        assert now is not None
+        while now.waiting and len(now.asked) < _ASKED_AT_ONCE:
+            asked = now.waiting.popleft()
+            now.asked[asked.name] = {}
+            for place, (first, rows) in enumerate(zip(now.first, now.rows, strict=True)):
+                step = LeadersUnit(asked, place, first)
+                self._executor.submit(shard_pool(place), step, rows, now.shared_counts)
+        if not now.asked:
+            self._now = None  # its masks are let go
+            if self._later:
+                self._begin()
+
     def _answered(self, unit: LeadersUnit, outcome: Outcome) -> list[Outcome]:
-        now = self._under_way.get(unit.asked.num_tasks)
-        if now is None or unit.asked.name not in now.left:
+        now = self._now
+        if now is None or unit.asked.name not in now.asked:  # given up for want of another part
             return []
         if outcome.error is not None:
-            return self._ended(outcome, [unit.asked])
-        answers = now.answers.setdefault(unit.asked.name, {})
+            return self._ended(outcome, unit.asked)
+        answers = now.asked[unit.asked.name]
         answers[unit.place] = outcome.result
         if len(answers) == len(now.rows):
             together = agreed([answers[place] for place in sorted(answers)])
-            del now.answers[unit.asked.name]
             tasks = sorted({*unit.asked.task_ids, *together.tasks})
             rows = dict(zip(tasks, self._read(tasks), strict=True))
-            step = ScoreUnit(unit.asked, together, rows)
-            self._executor.submit(shard_pool(unit.place), step)
+            pool = shard_pool(self._num_scored % len(now.rows))
+            self._num_scored += 1
+            self._executor.submit(pool, ScoreUnit(unit.asked, together, rows))
         return []
 
-    def _ended(self, outcome: Outcome, units: Sequence[EvaluationUnit]) -> list[Outcome]:
-        """Outcomes of units, and the checkpoint's masks let go with its last one."""
-        now = self._under_way[units[0].num_tasks]
-        now.left -= {unit.name for unit in units}
-        if not now.left:
-            del self._under_way[units[0].num_tasks]
-        return [Outcome(outcome.pool, unit, outcome.result, outcome.error) for unit in units]
+    def _ended(self, outcome: Outcome, unit: EvaluationUnit) -> list[Outcome]:
+        """A unit's own outcome, and whatever follows it."""
+        assert self._now is not None
+        del self._now.asked[unit.name]
+        self._go_on()
+        return [replace(outcome, unit=unit)]

@@ -105,10 +105,6 @@ class LayerEvidence:
         """What the weights of some units are multiplied by, all of it."""
         return self._outer(units, self.received)
 
-    def whole_values(self, units: Int64[np.ndarray, " U"]) -> Float32[np.ndarray, "U I"]:
-        """Evidence of some units, all of it."""
-        return np.asarray(self.outer(units) * self.weights[units])
-
     def size(self, values: UnitValues) -> Size:
         """Of the evidence that `values` gave for the live units."""
         constant = Size(1, self.constant, self.constant**2, self.constant)

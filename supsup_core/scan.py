@@ -10,7 +10,7 @@ evidence, C candidates, H the half of them.
 """
 
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
@@ -37,7 +37,11 @@ _WORD_BITS = 64
 
 @dataclass(frozen=True)
 class Smallest:
-    """The task found, and the share of the masks' bits read for it."""
+    """The task found, and the share of the masks' bits read for it, at most.
+
+    Bits that are read twice, as those of a task that is decided exactly, count twice; an exact
+    scan that follows a ranked one counts alone.
+    """
 
     task: int
     bits_read_fraction: float
@@ -123,7 +127,8 @@ class Scan:
             terms = live, first.ground_factors(live)
             ground = float(np.abs(terms[1]).sum()) * first.received.shape[1]
         weighed = self.masks.weigh(parts, scale_for(size, slack), terms)
-        rounding = 2 * _FLOAT32 * (size.absolute + ground)
+        # A sum over several images is rounded at every term.
+        rounding = 2 * _FLOAT32 * len(first.deltas) * (size.absolute + ground)
         return replace(weighed, slack=weighed.slack + rounding)
 
 
@@ -174,6 +179,9 @@ def scale_for(size: Size, slack: float) -> float:
     Rounding takes a quarter of a unit off a value on average, and a product's standard
     deviation is half the root of the values' squares, where masks differ like coins.
     """
-    if not size.squares:  # no evidence, or so little that its squares vanish: any scale does
+    if not size.count:  # no evidence: any scale does
         return 1.0
-    return min(size.count / (2 * slack * sqrt(size.squares)), _LARGEST / size.largest)
+    finest = _LARGEST / size.largest
+    if not 0 < size.squares < inf:  # so small or large that its squares are lost
+        return finest
+    return min(size.count / (2 * slack * sqrt(size.squares)), finest)

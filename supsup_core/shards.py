@@ -2,7 +2,8 @@
 
 The superposition is the sum of the parts' counters, so every part can take the same
 gradient; a query's answer is the leader with the smallest product. Products are exact, so
-the answer is that of one place with all masks.
+the exact answer is that of one place with all masks. A ranked one may differ: each part drops
+tasks that lie behind its own leader.
 
 Shape letters: Q queries.
 """

@@ -54,7 +54,8 @@ def _cut(evidence: Evidence) -> _Planes:
     lines, place = np.unique(words // LANES, return_inverse=True)
     planes = np.zeros((len(lines), _PLANES, LANES), np.uint64)
     planes[place, :, words % LANES] = cut
-    rest = values - scale * np.rint(values / scale)
+    exact = values.astype(np.float64)
+    rest = exact - scale * np.rint(exact / scale)
     later = sum(float(layer.energies().sum()) for layer in evidence.layers[1:])
     return _Planes(lines, planes, scale, later + float(np.vdot(rest, rest)))
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import CodeType
 from typing import TypeVar
 
@@ -35,6 +35,8 @@ class Threads:
     def split(self, part: Callable[[int, int], object], length: int) -> None:
         """Call part(start, end) for as many parts of [0, length) as there are threads.
 
+        A range shorter than that is one part. Where a part raises, the others end first.
+
         Args:
             part: a function or a lambda; of a part of no length it does nothing.
             length: of the range.
@@ -44,11 +46,14 @@ class Threads:
             part(0, length)
             return
         if part.__code__ not in self._compiled:
-            part(0, 0)  # so that Numba compiles its kernels once, and on one thread
+            part(0, 0)  # kernels that it calls directly are compiled once, and on one thread
             self._compiled.add(part.__code__)
         ends = [length * i // count for i in range(count + 1)]
         others = [self._pool.submit(self._run, part, *ends[i : i + 2]) for i in range(1, count)]
-        self._run(part, *ends[:2])
+        try:
+            self._run(part, *ends[:2])
+        finally:
+            wait(others)
         for other in others:
             other.result()
 

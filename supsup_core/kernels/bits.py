@@ -66,14 +66,14 @@ def transpose(rows, bits, start, end):  # pragma: no cover
                     bits[64 * v + b, w] = square[b]
 
 
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def _multiply(left, right, out):  # pragma: no cover
     for i in range(len(out)):
         out[i] = left[i] * right[i]
 
 
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def lay_out(outer, weights, units, first, places, laid, count):  # pragma: no cover
     """Put a layer's values where its bits lie: 64 for each word of a packed row that has any.
@@ -146,7 +146,7 @@ def exact_products(rows, tasks, places, values, products, start, end):  # pragma
         products[t2], products[t3] = total(s2), total(s3)
 
 
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def cut_planes(values, inverse, planes):  # pragma: no cover
     """Cut rounded values into bit planes.

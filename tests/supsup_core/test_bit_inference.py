@@ -43,6 +43,11 @@ def bits_of(network, rows, **more):
     return BitInference(fixed_weights(network, 0), MaskLayout.of(network), rows, NUM_REAL, **more)
 
 
+def whole_values(layer):
+    """All evidence of a layer."""
+    return layer.outer(np.arange(len(layer.weights))) * layer.weights
+
+
 def plain_of(network, rows, images, objective):
     masks = PackedMasks(MaskLayout.of(network), rows, CPU)
     return PackedGradient(fixed_weights(network, 0), masks, images, objective, NUM_REAL)
@@ -81,8 +86,7 @@ def with_wanted_masks(network, rows, images, objective, first):
     """Give some tasks the masks that the queries' evidence wants: they lie far below others."""
     layout, bits = MaskLayout.of(network), bits_of(network, rows)
     for task, evidence in enumerate(bits.evidence(images, objective), start=first):
-        units = [np.arange(len(layer.weights)) for layer in evidence.layers]
-        values = [e.whole_values(u) for e, u in zip(evidence.layers, units, strict=True)]
+        values = [whole_values(layer) for layer in evidence.layers]
         rows[task] = layout.pack([v[None] < 0 for v in values])[0]
 
 
@@ -168,7 +172,7 @@ def test_scans_find_the_smallest_product_of_float64(num_images):
     for evidence in bits.evidence(images, OBJECTIVES["H"]):
         exact = np.zeros(60)
         for layer, mask in zip(evidence.layers, masks, strict=True):
-            values = layer.whole_values(np.arange(len(layer.weights))).astype(np.float64)
+            values = whole_values(layer).astype(np.float64)
             exact += (mask * values).sum(axis=(1, 2))
         found = bits._scan.exact(evidence, np.arange(60))
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
@@ -191,7 +195,7 @@ def test_sizes_from_factors_are_those_of_the_values(num_images):
             assert found.count == expected.count
             for name in ("absolute", "squares", "largest"):
                 assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-5)
-            whole = layer.whole_values(np.arange(len(layer.weights)))
+            whole = whole_values(layer)
             np.testing.assert_allclose(layer.energies(), (whole**2).sum(axis=1), rtol=1e-4)
 
 

@@ -42,7 +42,7 @@ def test_rows_that_pass_by_in_any_order_give_the_answer_of_all_at_once(
 
 def test_few_tasks_are_left_open_where_the_evidence_is_clear(rows, queries):
     evidence, _ = queries
-    values = [e.whole_values(np.arange(len(e.weights))) for e in evidence[0].layers]
+    values = [e.outer(np.arange(len(e.weights))) * e.weights for e in evidence[0].layers]
     rows[77] = LAYOUT.pack([value[None] < 0 for value in values])[0]
     scan = StreamedScan(evidence[:1], len(rows), Threads(1))
     scan.take(0, rows)
@@ -53,7 +53,7 @@ def test_planes_hold_the_evidence_but_for_rounding(rows, queries):
     for evidence in queries[0]:
         planes = _cut(evidence)
         first = evidence.layers[0]
-        values = first.whole_values(np.arange(len(first.weights))).astype(np.float64)
+        values = (first.outer(np.arange(len(first.weights))) * first.weights).astype(np.float64)
         cut = np.moveaxis(planes.planes, 1, 2)  # a line's words, and the planes of each
         bits = np.unpackbits(np.ascontiguousarray(cut).view(np.uint8), bitorder="little")
         bits = bits.reshape(len(planes.lines), LANES, -1, 64)
