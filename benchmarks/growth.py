@@ -5,12 +5,15 @@ python benchmarks/growth.py growth.jsonl growth.svg     draw rows again
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+from masks import one_line_errors
 from matplotlib.figure import Figure
 
 # Fits leave out where a constant cost of milliseconds hides the growth: below the first of
@@ -65,14 +68,12 @@ def exponent(line: Sequence[Row]) -> float | None:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-def print_exponents(rows: Sequence[Row]) -> None:
+def print_exponents(rows: Sequence[Row], file: TextIO = sys.stdout) -> None:
     """Say how time grows."""
     for name, line in _lines(rows):
         if (fitted := exponent(line)) is not None:
             numbers = [row.num_tasks for row in fitted_rows(line)]
-            print(
-                f"{name}: time grows as k^{fitted:.2f} ({len(numbers)} numbers of masks, {numbers})"
-            )
+            print(f"{name}: time grows as k^{fitted:.2f} over k = {numbers}", file=file)
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -117,7 +118,8 @@ def main() -> None:
     parser.add_argument("rows", type=Path, help="a file of benchmarks/inference.py --growth")
     parser.add_argument("figure", type=Path, help="where to: a name ending in .png or .svg")
     options = parser.parse_args()
-    rows = [Row(**json.loads(line)) for line in options.rows.read_text().splitlines()]
+    with one_line_errors(parser):
+        rows = [Row(**json.loads(line)) for line in options.rows.read_text().splitlines()]
     draw(rows).savefig(options.figure, dpi=120)
     print_exponents(rows)
 

@@ -30,6 +30,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -41,7 +42,7 @@ import torch
 from forms import BATCH, Form, by_bits, dense_forms, reading
 from growth import Row, draw, print_exponents
 from intervals import wilson
-from masks import Masks, load_masks
+from masks import Masks, at_least_one, load_masks, one_line_errors
 from streaming import measure_streamed
 
 from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
@@ -194,7 +195,7 @@ def measure_growth(options: argparse.Namespace) -> None:
     lines = [json.dumps(asdict(row)) for row in rows]
     options.growth.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
     draw(rows).savefig(options.growth, dpi=120)
-    print_exponents(rows)
+    print_exponents(rows, sys.stderr if options.json else sys.stdout)
 
 
 def main() -> None:
@@ -203,22 +204,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, help="a run's folder; without it a few are trained")
-    parser.add_argument("--tasks", type=int, default=2500, help="k, masks to infer among")
+    parser.add_argument("--tasks", type=at_least_one, default=2500, help="k, masks to infer among")
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--queries", type=int, default=512, help="asked for accuracy")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--dense-tasks", type=int, default=2500)
-    parser.add_argument("--binary-tasks", type=int, default=10_000)
-    parser.add_argument("--agreement", type=int, help="queries to compare ranked and exact by")
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--queries", type=at_least_one, default=512, help="asked for accuracy")
+    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
+    parser.add_argument("--dense-tasks", type=at_least_one, default=2500)
+    parser.add_argument("--binary-tasks", type=at_least_one, default=10_000)
+    parser.add_argument(
+        "--agreement", type=at_least_one, help="queries to compare ranked and exact by"
+    )
     parser.add_argument("--growth", type=Path, help="figure to draw, .svg or .png")
     parser.add_argument("--stream", type=Path, help="folder with 40 GB for 1,000,000 masks")
     parser.add_argument("--json", action="store_true", help="one object a line")
     options = parser.parse_args()
-    if options.growth:
-        measure_growth(options)
-        return
-    masks = load_masks(options.run, options.tasks)
+    if options.stream and not options.growth:
+        parser.error("--stream goes with --growth: give both")
+    with one_line_errors(parser):
+        if options.growth:
+            measure_growth(options)
+            return
+        masks = load_masks(options.run, options.tasks)
     if options.agreement:
         print_agreement(masks, options)
         return

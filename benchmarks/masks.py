@@ -1,7 +1,10 @@
 """What inference benchmarks share: trained masks of a run, more drawn like them, and queries."""
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from jobs import compose
 from harness.actors import Job
 from harness.config import Config, from_yaml
 from harness.datasets import Dataset, load_dataset
+from harness.errors import UserError
 from harness.evaluation import with_distractors
 from harness.store import MaskStore
 from supsup_core.data import normalise
@@ -60,6 +64,23 @@ class Masks:
         return normalise(shown, test.mean, test.std)[:, None], truth
 
 
+def at_least_one(text: str) -> int:
+    """The type of an option that is a number of something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+    return number
+
+
+@contextmanager
+def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Say in one line what the user can mend, and leave with code 2."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        parser.error(" ".join(str(error).split()))
+
+
 def train_some() -> Path:
     """Train a few masks, unless that was done before; the run's folder."""
     config = compose(FALLBACK)
@@ -85,6 +106,9 @@ def load_masks(run: Path | None, num_masks: int) -> Masks:
     tasks = store.tasks().slice(0, num_masks)
     ids = tasks["task_id"].to_numpy()
     if not len(ids) or (ids != np.arange(len(ids))).any():
-        raise SystemExit(f"error: {run} must hold tasks 0 to k - 1 committed, got {len(ids)} tasks")
+        raise UserError(
+            f"run directory {run} must hold tasks 0 to k - 1 committed, got {ids.tolist()[:9]} and "
+            "so on: finish the run first"
+        )
     rows = store.read(ids, tasks["row_crc32c"].to_numpy())
     return Masks(job, data, with_distractors(job, rows, num_masks - len(rows)), len(rows))

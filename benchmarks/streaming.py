@@ -30,10 +30,11 @@ import numpy as np
 import torch
 import zarr
 from growth import Row
-from masks import Masks, load_masks
+from masks import Masks, at_least_one, load_masks, one_line_errors
 from zarr.codecs import Crc32cCodec
 
-from harness.chunks import ChunkFiles, chunk_rows
+from harness.chunks import ChunkFiles, chunk_rows, crc32c
+from harness.errors import UserError
 from supsup_core.counts import ones_fused
 from supsup_core.distractors import Distractors
 from supsup_core.evidence import Evidence, backward
@@ -55,6 +56,7 @@ class Stream:
     def __init__(self, path: Path) -> None:
         group = zarr.open_group(path, mode="r")
         masks = group["masks"]
+        self.origin = dict(group.attrs)
         self.counts: np.ndarray = group["counts"][:]
         self.num_masks, self.row_bytes = masks.shape
         self._rows = masks.chunks[0]
@@ -69,7 +71,7 @@ class Stream:
         """Task of a chunk's first mask, and its rows, checked."""
         reason, rows = self.files.examine(number)
         if reason or rows is None:
-            raise SystemExit(f"error: {self.files.path(number)} {reason}: remove it, to be written")
+            raise UserError(f"{self.files.path(number)} {reason}: remove the folder, to write anew")
         first = number * self._rows
         return first, rows[: self.num_masks - first]
 
@@ -84,15 +86,24 @@ class Stream:
 def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> Stream:
     """Write the masks and distractors behind them, unless they are there."""
     path = folder / f"masks-{num_masks}.zarr"
+    # What the array follows from.
+    origin = {"trained_crc32c": crc32c(masks.rows), "seed": masks.job.config.seed}
     if path.exists():
-        return Stream(path)
+        stream = Stream(path)
+        if stream.origin != origin:
+            raise UserError(
+                f"stream {path} must be of these masks, got one of others: remove it, to write anew"
+            )
+        return stream
     row_bytes = masks.rows.shape[1]
     needed, free = num_masks * row_bytes, shutil.disk_usage(folder).free
     if free < needed:
-        raise SystemExit(f"error: {folder} must have {needed:,} bytes free, got {free:,}")
+        raise UserError(
+            f"folder {folder} must have {needed:,} bytes free, got {free:,}: choose another"
+        )
     partial = path.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.create_group(partial)
+    group = zarr.create_group(partial, attributes=origin)
     size = chunk_rows(row_bytes)
     array = group.create_array(
         "masks",
@@ -173,7 +184,12 @@ def uncached(stream: Stream, *, cold: bool) -> Iterator[None]:
 
 
 def measure_streamed(
-    run: Path | None, num_masks: int, folder: Path, options: argparse.Namespace
+    run: Path | None,
+    num_masks: int,
+    folder: Path,
+    options: argparse.Namespace,
+    *,
+    cold: bool = False,
 ) -> list[Row]:
     """Passes in turns."""
     torch.set_num_threads(1)
@@ -183,7 +199,7 @@ def measure_streamed(
     images, truth = masks.queries(QUERIES)
     queries = evidence_of(stream, masks, images, options.objective)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cold = getattr(options, "cold", False) or num_masks * stream.row_bytes > memory / 2
+    cold = cold or num_masks * stream.row_bytes > memory / 2
     passes: dict[str, Callable[[], object]] = {
         "read_store": lambda: read_files(stream, options.threads),
         "streamed": lambda: infer(stream, queries[:1], options.threads),
@@ -221,11 +237,11 @@ def measure_streamed(
             threads=options.threads,
         )
 
-    one = 8 * num_masks + stream.counts.nbytes  # a query's products, and the superposition
+    products, superposition = 8 * num_masks, stream.counts.nbytes
     return [
         row("read_store", 0, None),
-        row("streamed", one, None),
-        row("streamed_batched", one * len(queries), right),
+        row("streamed", products + superposition, None),
+        row("streamed_batched", products * len(queries) + superposition, right),
     ]
 
 
@@ -236,13 +252,19 @@ def main() -> None:
     )
     parser.add_argument("--run", type=Path, help="a run's folder; without it a few are trained")
     parser.add_argument("--stream", type=Path, required=True, help="folder for the masks")
-    parser.add_argument("--tasks", type=int, default=100_000, help="k, masks to infer among")
+    parser.add_argument(
+        "--tasks", type=at_least_one, default=100_000, help="k, masks to infer among"
+    )
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
     parser.add_argument("--cold", action="store_true", help="from the disk, not the page cache")
     options = parser.parse_args()
-    for row in measure_streamed(options.run, options.tasks, options.stream, options):
+    with one_line_errors(parser):
+        rows = measure_streamed(
+            options.run, options.tasks, options.stream, options, cold=options.cold
+        )
+    for row in rows:
         print(json.dumps(asdict(row)))
 
 

@@ -10,7 +10,7 @@ from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network, fixed_weights
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.ranked import RankedScan
-from supsup_core.scan import scale_for
+from supsup_core.scan import laid_out, scale_for
 from supsup_core.superposition import PackedMasks
 
 CPU = torch.device("cpu")
@@ -123,9 +123,11 @@ def test_ranked_decides_what_is_left_by_all_evidence(deciding, monkeypatch):
     assert found == bits.one_shot(images, OBJECTIVES["H"]).tasks.tolist()
 
 
+@pytest.mark.parametrize("num_queries", [1, 4])  # each shared out, or whole queries
 @pytest.mark.parametrize("name", BIT_ALGORITHMS)
-def test_threads_change_nothing(name):
-    rows, images = random_rows(WIDE, 150), random_images(WIDE, 4)
+def test_threads_change_nothing(name, num_queries, monkeypatch):
+    monkeypatch.setattr("supsup_core.transposed._WORDS_WORTH_A_THREAD", 0)
+    rows, images = random_rows(WIDE, 150), random_images(WIDE, num_queries)
     one, two = (bits_of(WIDE, rows, threads=n) for n in (1, 2))
     found = [BIT_ALGORITHMS[name](bits, images, OBJECTIVES["G"], Options()) for bits in (one, two)]
     assert found[0].tasks.tolist() == found[1].tasks.tolist()
@@ -251,6 +253,31 @@ def test_images_that_are_not_finite_are_refused(name, bad):
     images[-1, 0, 3] = bad
     with pytest.raises(FloatingPointError, match="evidence not finite"):
         BIT_ALGORITHMS[name](bits_of(ODD, random_rows(ODD, 6)), images, OBJECTIVES["H"], Options())
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e10, 1e18])
+@pytest.mark.parametrize("name", ["one_shot", "one_shot_ranked"])
+def test_images_may_be_of_any_size(name, size):
+    """Squares of evidence may vanish, or be beyond float32."""
+    rows, images = random_rows(ODD, 30), size * random_images(ODD, 5, black=0)
+    bits = bits_of(ODD, rows)
+    found = BIT_ALGORITHMS[name](bits, images, OBJECTIVES["H"], Options())
+    for task, evidence in zip(found.tasks, bits.evidence(images, OBJECTIVES["H"]), strict=True):
+        products = bits._scan.exact(evidence, np.arange(30))
+        assert products[task] == products.min()
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=named)
+def test_evidence_is_laid_out_where_the_bits_lie(network):
+    bits = bits_of(network, random_rows(network, 3))
+    for evidence in bits.evidence(random_images(network, 4, black=0.1), OBJECTIVES["H"]):
+        layers = [torch.from_numpy(whole_values(layer))[None] for layer in evidence.layers]
+        expected = MaskLayout.of(network).flatten(layers)[0].numpy()
+        places, values = laid_out(evidence)
+        assert len(np.unique(places)) == len(places)
+        found = np.zeros_like(expected)
+        found.reshape(-1, 64)[places] = values
+        assert np.array_equal(found, expected)
 
 
 def test_images_of_one_colour_are_answered():

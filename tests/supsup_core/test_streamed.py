@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from supsup_core.bit_inference import BitInference
+from supsup_core.evidence import Evidence
 from supsup_core.kernels.vectors import LANES
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network, fixed_weights
 from supsup_core.objectives import OBJECTIVES
+from supsup_core.scan import exact_products
 from supsup_core.streamed import StreamedScan, _cut
 from supsup_core.threads import Threads
 
@@ -47,6 +51,25 @@ def test_few_tasks_are_left_open_where_the_evidence_is_clear(rows, queries):
     scan = StreamedScan(evidence[:1], len(rows), Threads(1))
     scan.take(0, rows)
     assert scan.open_tasks()[0].tolist() == [77]
+
+
+@pytest.mark.parametrize("kept", [[3], [3, 3], [5, 3, 3, 9]], ids=str)
+def test_one_and_identical_masks_leave_the_lowest(kept, rows, queries):
+    some = rows[kept]
+    scan = StreamedScan(queries[0], len(some), Threads(1))
+    scan.take(0, some)
+    for evidence, task in zip(queries[0], scan.decide(lambda tasks: some[tasks]), strict=True):
+        products = exact_products(some.view(np.uint64), evidence, np.arange(len(some)), Threads(1))
+        assert task == products.argmin()
+
+
+def test_no_evidence_and_hardly_any_leave_an_answer(rows, queries):
+    first = queries[0][0].layers[0]
+    for size in (0.0, 1e-42):
+        layer = replace(first, deltas=first.deltas * np.float32(size))
+        scan = StreamedScan([Evidence((layer,))], len(rows), Threads(1))
+        scan.take(0, rows)
+        assert scan.decide(lambda tasks: rows[tasks])[0] in range(len(rows))
 
 
 def test_planes_hold_the_evidence_but_for_rounding(rows, queries):

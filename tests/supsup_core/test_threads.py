@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -55,6 +56,21 @@ def test_a_part_that_fails_raises_and_leaves_the_threads_usable(at):
         threads.split(fail, 4)
     assert threads.count == 2
     assert threads.map(str, [1, 2]) == ["1", "2"]
+
+
+def test_a_part_that_fails_waits_for_the_others():
+    ended = []
+
+    def slow_or_broken(start, end):
+        if start < end and start == 0:
+            raise KeyError(start)
+        if start < end:
+            time.sleep(0.2)
+            ended.append(start)
+
+    with pytest.raises(KeyError):
+        Threads(2).split(slow_or_broken, 2)
+    assert ended == [1]
 
 
 def test_threads_are_one_at_least():
