@@ -1,0 +1,76 @@
+"""Measure how many random patterns each rule keeps, against the literature.
+
+    python benchmarks/capacities.py --dim 1000
+
+Patterns are stored one by one, and recall begins at the patterns themselves. A rule's capacity
+is the load, in patterns a unit, up to which nine in ten are kept: to the bit, but for hebb,
+whose capacity in the literature is that of patterns kept nearly (here: an overlap of 0.9).
+Capacities of the literature hold as the number of units grows.
+"""
+
+import argparse
+import statistics
+
+import torch
+from masks import at_least_one
+from reservoirs import MOST_STEPS, fill
+
+from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
+from supsup_core.reservoirs.recall import recall
+from supsup_core.reservoirs.theory import capacity
+
+# Of each name in theory.py: the rule, and the overlap with which a pattern counts as kept.
+RULES: dict[str, tuple[type[Quadratic], float]] = {
+    "hebb": (Hebb, 0.9),
+    "hebb_exact": (Hebb, 1.0),
+    "storkey": (Storkey, 1.0),
+    "projection": (Projection, 1.0),
+}
+SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # of the literature's capacity
+LEAST_KEPT = 0.9
+
+
+def load_kept(name: str, dim: int, seed: int) -> float:
+    """The load at which the share of patterns that are kept falls below nine in ten."""
+    rule, least_overlap = RULES[name]
+    generator = torch.Generator().manual_seed(seed)
+    reservoir, stored = rule(dim), 0
+    loads = [share * capacity(name, dim) / dim for share in SHARES]
+    patterns = 2.0 * (torch.rand(round(loads[-1] * dim), dim, generator=generator) < 0.5) - 1
+    before = (0.0, 1.0)
+    for load in loads:
+        count = round(load * dim)
+        fill(reservoir, patterns, stored, count)
+        stored = count
+        found = recall(reservoir, patterns[:count], MOST_STEPS, generator)
+        overlaps = (found.states * patterns[:count]).mean(dim=1)
+        kept = float((overlaps >= least_overlap).double().mean())
+        if kept < LEAST_KEPT:
+            share = (before[1] - LEAST_KEPT) / (before[1] - kept)
+            return before[0] + share * (load - before[0])
+        before = load, kept
+    return loads[-1]
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dim", type=at_least_one, default=1000, help="D, units")
+    parser.add_argument("--seeds", type=at_least_one, default=3, help="draws")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in RULES:
+        found = [load_kept(name, options.dim, seed) for seed in range(options.seeds)]
+        expected = capacity(name, options.dim) / options.dim
+        print(
+            f"{name:10} {statistics.mean(found):.4f} patterns a unit ({min(found):.4f} to "
+            f"{max(found):.4f}, {options.seeds} draws of {options.dim} units), literature "
+            f"{expected:.4f}, ratio {statistics.mean(found) / expected:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
