@@ -1,0 +1,129 @@
+"""Recover unit masks from Hopfield reservoirs and unlabelled images: SplitMNIST, as the paper.
+
+    python benchmarks/hopsupsup.py --data mnist --seed 0
+    python benchmarks/hopsupsup.py --data mnist --classes      labels 0 to 9, not 0 and 1 a task
+
+Five tasks of two digits each train masks over the units of a fixed 784-2048-2048-10 network, in
+one epoch, all at once. Each hidden layer's masks go into one reservoir. Then each task's masks
+are sought by descent from the mean of the stored masks, a step for every 64 test images.
+"""
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from masks import at_least_one
+
+from harness.datasets import DATASETS, Dataset, load_dataset
+from supsup_core.data import ImageSet, batches, normalise
+from supsup_core.networks import Network, fixed_weights
+from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
+from supsup_core.reservoirs.recovery import Descent, recover
+from supsup_core.tasks import CLASSES_PER_TASK, make_task
+from supsup_core.unit_masks import UnitRecipe, train_unit_masks, unit_forward
+
+NUM_TASKS = 5
+RULES: dict[str, type[Quadratic]] = {"storkey": Storkey, "hebb": Hebb, "projection": Projection}
+BATCH = 128
+TEST_BATCH = 64
+
+
+class SplitTasks:
+    """Images and labels of the five tasks.
+
+    Args:
+        data: with ten classes.
+        seed: of the order of images.
+        by_class: labels are classes; else they count from 0 in every task.
+    """
+
+    def __init__(self, data: Dataset, seed: int, *, by_class: bool) -> None:
+        self._data, self._seed, self._by_class = data, seed, by_class
+        self._tasks = [
+            make_task("split", i, seed=seed, num_tasks=NUM_TASKS, side=data.side, num_classes=10)
+            for i in range(NUM_TASKS)
+        ]
+
+    def training(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One epoch of the smallest task: images (5, 128, P) and labels."""
+        members = [task.members(self._data.train.labels) for task in self._tasks]
+        orders = [batches(self._seed, i, len(m), BATCH) for i, m in enumerate(members)]
+        for _ in range(min(map(len, members)) // BATCH):
+            chosen = [m[next(order)] for m, order in zip(members, orders, strict=True)]
+            shown = [self._shown(self._data.train, index) for index in chosen]
+            yield torch.stack([x for x, _ in shown]), torch.stack([y for _, y in shown])
+
+    def test(self, task_id: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The test images of a task, in batches of an order that is drawn."""
+        members = self._tasks[task_id].members(self._data.test.labels)
+        order = np.random.default_rng((self._seed, task_id)).permutation(members)
+        starts = range(0, len(order), TEST_BATCH)
+        return [self._shown(self._data.test, order[i : i + TEST_BATCH]) for i in starts]
+
+    def _shown(self, images: ImageSet, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.from_numpy(images.labels[index].astype(np.int64))
+        if not self._by_class:
+            labels %= CLASSES_PER_TASK
+        return normalise(torch.from_numpy(images.images[index]), images.mean, images.std), labels
+
+
+def accuracy(
+    weights: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor],
+    shown: Sequence[tuple[torch.Tensor, torch.Tensor]],
+) -> float:
+    """Share of images that masks of -1 and +1 label rightly."""
+    gains = [(mask[None] + 1) / 2 for mask in masks]
+    right = [
+        (unit_forward(weights, gains, x[None])[0].argmax(dim=1) == y).sum().item() for x, y in shown
+    ]
+    return sum(right) / sum(len(y) for _, y in shown)
+
+
+def main() -> None:
+    """Read the options, train, recover, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", choices=DATASETS, default="mnist5k")
+    parser.add_argument("--rule", choices=RULES, default="storkey")
+    parser.add_argument("--hidden", type=at_least_one, nargs="+", default=[2048, 2048])
+    parser.add_argument("--classes", action="store_true", help="labels are classes")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_dataset(options.data)
+    tasks = SplitTasks(data, options.seed, by_class=options.classes)
+    network = Network("units", (data.side**2, *options.hidden, 10))
+    weights = fixed_weights(network, options.seed)
+    trained = train_unit_masks(weights, tasks.training(), NUM_TASKS, UnitRecipe())
+    patterns = [2 * mask.to(torch.float32) - 1 for mask in trained]
+    reservoirs = [RULES[options.rule](width) for width in options.hidden]
+    for reservoir, layer in zip(reservoirs, patterns, strict=True):
+        for pattern in layer:
+            reservoir.store(pattern)
+    found, own = [], []
+    for i in range(NUM_TASKS):
+        shown, true = tasks.test(i), [layer[i] for layer in patterns]
+        starts = [layer.mean(dim=0) for layer in patterns]
+        recovered = recover(weights, reservoirs, starts, [x for x, _ in shown], Descent())
+        pairs = zip(recovered.masks, true, strict=True)
+        wrong = [int((mask != wanted).sum()) for mask, wanted in pairs]
+        found.append(accuracy(weights, recovered.masks, shown))
+        own.append(accuracy(weights, true, shown))
+        print(
+            f"task {i}: {recovered.steps} of {len(shown)} steps until nothing changed, "
+            f"{wrong} of {options.hidden} bits wrong, accuracy {found[-1]:.4f}, with the true "
+            f"masks {own[-1]:.4f}",
+            flush=True,
+        )
+    print(
+        f"{options.rule}: mean accuracy {statistics.mean(found):.4f}, with the true masks "
+        f"{statistics.mean(own):.4f}; reservoirs {sum(r.num_bytes for r in reservoirs):,} bytes"
+    )
+
+
+if __name__ == "__main__":
+    main()
