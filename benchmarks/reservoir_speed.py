@@ -1,0 +1,92 @@
+"""Time how long a reservoir takes to store patterns and to recall them from noisy cues.
+
+    python benchmarks/reservoir_speed.py --dim 4096 --patterns 2500 --cues 500
+
+Random patterns are stored one by one, none twice, and some are recalled from cues with --flipped
+of their bits turned around, all units at once, --together cues at a time. In 8 and 4 bits the
+weights are rounded after the last pattern, and computed with as floats.
+"""
+
+import argparse
+import json
+import os
+import time
+
+import torch
+from intervals import wilson
+from masks import at_least_one
+
+from supsup_core.reservoirs import Hebb, Projection, Quadratic, Quantised, Storkey
+from supsup_core.reservoirs.recall import Recalled, flipped, recall, score
+
+RULES: dict[str, type[Quadratic]] = {"hebb": Hebb, "storkey": Storkey, "projection": Projection}
+MOST_STEPS = 50
+
+
+def recall_all(
+    reservoir: Quadratic, cues: torch.Tensor, together: int, generator: torch.Generator
+) -> Recalled:
+    """Some cues at a time."""
+    parts = [recall(reservoir, some, MOST_STEPS, generator) for some in cues.split(together)]
+    return Recalled(
+        torch.cat([part.states for part in parts]),
+        torch.cat([part.steps for part in parts]),
+        torch.cat([part.settled for part in parts]),
+    )
+
+
+def main() -> None:
+    """Read the options, measure, print one object a line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dim", type=at_least_one, default=4096, help="D, units")
+    parser.add_argument("--patterns", type=at_least_one, default=2500)
+    parser.add_argument("--cues", type=at_least_one, default=500)
+    parser.add_argument("--together", type=at_least_one, default=100)
+    parser.add_argument("--flipped", type=float, default=0.1, help="share of a cue's bits")
+    parser.add_argument("--rules", choices=RULES, nargs="+", default=list(RULES))
+    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    generator = torch.Generator().manual_seed(0)
+    patterns = 2.0 * (torch.rand(options.patterns, options.dim, generator=generator) < 0.5) - 1
+    wanted = torch.randperm(options.patterns, generator=generator)[: options.cues]
+    cues = flipped(patterns[wanted], options.flipped, generator)
+    for name in options.rules:
+        reservoir = RULES[name](options.dim)
+        began = time.perf_counter()
+        for pattern in patterns:
+            reservoir.store(pattern)
+        store_seconds = time.perf_counter() - began
+        for num_bits in (32, 8, 4):
+            kept = reservoir if num_bits == 32 else Quantised(reservoir, num_bits)
+            began = time.perf_counter()
+            found = recall_all(kept, cues, options.together, generator)
+            seconds = time.perf_counter() - began
+            told = score(found, wanted, patterns)
+            low, high = wilson(round(told.exact * len(wanted)), len(wanted))
+            row = {
+                "rule": name,
+                "num_bits": num_bits,
+                "dim": options.dim,
+                "num_patterns": options.patterns,
+                "flipped": options.flipped,
+                "store_seconds": store_seconds,
+                "seconds_per_pattern": store_seconds / options.patterns,
+                "recalled_per_second": len(wanted) / seconds,
+                "exact": told.exact,
+                "low": low,
+                "high": high,
+                "spurious": told.spurious,
+                "unsettled": told.unsettled,
+                "num_cues": len(wanted),
+                "reservoir_bytes": kept.num_bytes,
+                "packed_bytes": -(-options.dim // 8) * options.patterns,
+                "threads": options.threads,
+            }
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
