@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from supsup_core.reservoirs import (
     Centred,
@@ -78,6 +80,28 @@ def test_rules_hold_as_many_as_theory_orders(generator):
     assert found[Hebb] < 0.05
     assert found[Storkey] < 0.9
     assert found[Projection] == 1
+
+
+@given(
+    dim=st.integers(100, 300),
+    share=st.floats(0.1, 0.8),
+    rule=st.sampled_from([(Hebb, "hebb_exact", 0.3), (Storkey, "storkey", 0.25)]),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25, deadline=None)
+def test_patterns_are_fixed_points_well_below_capacity(dim, share, rule, seed):
+    kind, name, well_below = rule
+    count = max(1, int(share * well_below * capacity(name, dim)))
+    patterns = random_patterns(count, torch.Generator().manual_seed(seed), dim)
+    assert torch.equal(filled(kind(dim), patterns).field(patterns).sign(), patterns)
+
+
+@given(dim=st.integers(40, 200), load=st.floats(0.02, 0.8), seed=st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_projection_keeps_every_pattern_below_its_capacity(dim, load, seed):
+    count = max(1, int(load * dim))
+    patterns = random_patterns(count, torch.Generator().manual_seed(seed), dim)
+    assert torch.equal(filled(Projection(dim), patterns).field(patterns).sign(), patterns)
 
 
 def test_storkey_holds_more_than_hebb(generator):
