@@ -31,15 +31,16 @@ import torch
 import zarr
 from growth import Row
 from masks import Masks, at_least_one, load_masks, one_line_errors
-from zarr.codecs import Crc32cCodec
 
-from harness.chunks import ChunkFiles, chunk_rows, crc32c
+from harness.chunks import ChunkFiles, crc32c
 from harness.errors import UserError
+from harness.evaluation import distractors_like
+from harness.store import create_masks
 from supsup_core.counts import ones_fused
-from supsup_core.distractors import Distractors
 from supsup_core.evidence import Evidence, backward
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.streamed import StreamedScan
+from supsup_core.superposition import superpose_counted
 from supsup_core.threads import Threads
 
 TRAINED = 2500
@@ -104,17 +105,9 @@ def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> St
     partial = path.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     group = zarr.create_group(partial, attributes=origin)
-    size = chunk_rows(row_bytes)
-    array = group.create_array(
-        "masks",
-        shape=(num_masks, row_bytes),
-        dtype="uint8",
-        chunks=(size, row_bytes),
-        compressors=[Crc32cCodec()],
-    )
-    num_trained = len(masks.rows)
-    trained = ones_fused(masks.rows, np.arange(num_trained), Threads(1))
-    distractors = Distractors(trained, num_trained, masks.job.config.seed)
+    array = create_masks(group, num_masks, row_bytes)
+    size, num_trained = array.chunks[0], len(masks.rows)
+    distractors = distractors_like(masks.job, masks.rows)
 
     def write(first: int) -> np.ndarray:
         rows = np.empty((min(size, num_masks - first), row_bytes), np.uint8)
@@ -160,8 +153,7 @@ def evidence_of(
 ) -> list[Evidence]:
     """Evidence of queries under the superposition of all masks of the stream."""
     layout, weights = masks.job.layout, masks.weights()
-    shares = torch.from_numpy(stream.counts).to(torch.float32) / stream.num_masks
-    effective = [w * s[0] for w, s in zip(weights, layout.unflatten(shares[None]), strict=True)]
+    effective = superpose_counted(weights, layout, stream.counts, stream.num_masks)
     firsts = [8 * offset for offset in layout.byte_offsets]
     return backward(
         weights, effective, firsts, images, OBJECTIVES[objective], masks.job.num_classes

@@ -175,8 +175,13 @@ def with_distractors(job: Job, rows: np.ndarray, num_distractors: int) -> np.nda
     """Rows (k, R), and behind them distractors drawn from their densities."""
     if not num_distractors:
         return rows
-    counts = ones_fused(rows, np.arange(len(rows)), Threads(1))
     both = np.empty((len(rows) + num_distractors, rows.shape[1]), np.uint8)
     both[: len(rows)] = rows
-    Distractors(counts, len(rows), job.config.seed).draw(0, both[len(rows) :])
+    distractors_like(job, rows).draw(0, both[len(rows) :])
     return both
+
+
+def distractors_like(job: Job, rows: np.ndarray) -> Distractors:
+    """Draws masks as dense as those in rows (k, R)."""
+    counts = ones_fused(rows, np.arange(len(rows)), Threads(1))
+    return Distractors(counts, len(rows), job.config.seed)

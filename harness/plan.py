@@ -22,6 +22,8 @@ _MAX_BLOCK = 16
 
 # Tasks whose batches one evaluation unit infers and scores.
 TASKS_PER_EVALUATION = 25
+# Ranked answers of a unit that are held against the exact ones, which take several times as long.
+COMPARED_PER_EVALUATION = 100
 
 # Algorithms whose cost lets them stand among many distractors.
 DISTRACTED_ALGORITHMS = ("one_shot", "one_shot_ranked")

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from harness import results
 from harness.actors import Job, device_name
-from harness.plan import EvaluationUnit
+from harness.plan import COMPARED_PER_EVALUATION, EvaluationUnit
 from supsup_core.data import ImageSet, normalise
 from supsup_core.networks import fixed_weights, forward
 from supsup_core.streams import Role, stream
@@ -55,13 +55,9 @@ class Answers:
     agreement: float | None = None
 
 
-# Answers of a unit that are held against the exact ones: these take several times as long.
-_COMPARED = 100
-
-
 def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
     """Which of a unit's queries one_shot_ranked is compared on: some, evenly spaced."""
-    count = min(num_queries, _COMPARED)
+    count = min(num_queries, COMPARED_PER_EVALUATION)
     return np.arange(count) * num_queries // count
 
 

@@ -52,9 +52,9 @@ def _check_absent(run_dir: Path) -> None:
         )
 
 
-def _create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> None:
+def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[Any]:
     """Make the array `masks`, without any chunk."""
-    root.create_array(
+    return root.create_array(
         "masks",
         shape=(capacity, row_bytes),
         dtype="uint8",
@@ -145,7 +145,7 @@ class MaskStore:
             shutil.rmtree(partial)  # of a create that crashed
         (run_dir / "log").mkdir(parents=True, exist_ok=True)
         root = zarr.create_group(partial, zarr_format=3, attributes=everything)
-        _create_masks(root, capacity, layout.row_bytes)
+        create_masks(root, capacity, layout.row_bytes)
         write_fixed(root, layout, weights, inputs)
         fsync_tree(partial)
         partial.rename(final)

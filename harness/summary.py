@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from harness.plan import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables, table_files
 
 _CAPTION = (
@@ -19,7 +20,10 @@ _CAPTION = (
 )
 _CAPTIONS = {
     "bits": " bits: the share of the masks' bits that a gradient read.",
-    "agree": " agree: answers equal to the exact one-shot's, of 100 in every 25 tasks.",
+    "agree": (
+        f" agree: answers equal to the exact one-shot's, of {COMPARED_PER_EVALUATION} in every "
+        f"{TASKS_PER_EVALUATION} tasks."
+    ),
 }
 
 

@@ -28,6 +28,7 @@ from supsup_core.masks import MaskLayout
 from supsup_core.objectives import Objective
 from supsup_core.ranked import RankedScan
 from supsup_core.scan import Scan, Smallest
+from supsup_core.superposition import superpose_counted
 from supsup_core.threads import Threads
 from supsup_core.transposed import TransposedMasks
 
@@ -173,10 +174,7 @@ class BitInference:
         return backward(self._weights, effective, self._firsts, images, objective, self._num_real)
 
     def _superposed(self, counts: np.ndarray, num_masks: int) -> list[Tensor]:
-        """Effective weights of masks in equal shares."""
-        shares = torch.from_numpy(counts).to(torch.float32).div_(num_masks)
-        layers = self._layout.unflatten(shares[None])
-        return [weight * share[0] for weight, share in zip(self._weights, layers, strict=True)]
+        return superpose_counted(self._weights, self._layout, counts, num_masks)
 
 
 def _gathered(found: Sequence[Smallest]) -> Inference:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
 from supsup_core.arrays import check_shape
@@ -30,6 +30,25 @@ def superpose_dense(
         weight * torch.einsum("t,toi->oi", alphas, mask)
         for weight, mask in zip(weights, masks, strict=True)
     ]
+
+
+def superpose_counted(
+    weights: Sequence[Float[Tensor, "_ _"]],
+    layout: MaskLayout,
+    counts: Int32[np.ndarray, " F"],
+    num_masks: int,
+) -> list[Float[Tensor, "_ _"]]:
+    """Effective weights (O, I) of masks in equal shares, on the CPU.
+
+    Args:
+        weights: fixed, (O, I) of each layer.
+        layout: of the packed rows.
+        counts: how many masks have a one at each bit of a packed row.
+        num_masks: how many masks there are.
+    """
+    shares = torch.from_numpy(counts).to(torch.float32).div_(num_masks)
+    layers = layout.unflatten(shares[None])
+    return [weight * share[0] for weight, share in zip(weights, layers, strict=True)]
 
 
 class PackedMasks:

@@ -37,6 +37,7 @@ class _Doubles(types.Type):  # type: ignore[misc]
 
 DOUBLES = _Doubles()
 _DOUBLE_VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+_FLOAT_VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
 @register_model(_Doubles)
@@ -94,10 +95,12 @@ def _all_lanes(builder: Any, add: Any, vector: Any) -> Any:
     return result
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    """Where the words from index on lie in a contiguous uint64 array."""
+def _place(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any = _VECTOR
+) -> Any:
+    """Where the LANES numbers from index on lie in a contiguous array."""
     data = context.make_array(kind)(context, builder, value=array).data
-    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
 @intrinsic
@@ -200,10 +203,7 @@ def load_doubles(typing_context: Any, array: Any, index: Any) -> Any:
     """The numbers array[index : index + LANES], of float32; no bounds are checked."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array, index = args
-        floats = ir.VectorType(ir.FloatType(), LANES)
-        data = context.make_array(signature.args[0])(context, builder, value=array).data
-        place = builder.bitcast(builder.gep(data, [index]), floats.as_pointer())
+        place = _place(context, builder, signature.args[0], *args, vector=_FLOAT_VECTOR)
         return builder.fpext(builder.load(place, align=4), _DOUBLE_VECTOR)
 
     return DOUBLES(array, types.intp), generate
