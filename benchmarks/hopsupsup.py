@@ -18,11 +18,14 @@ from masks import at_least_one
 
 from harness.datasets import DATASETS, Dataset, load_dataset
 from supsup_core.data import ImageSet, batches, normalise
+from supsup_core.masking import UNITS
 from supsup_core.networks import Network, fixed_weights
 from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
 from supsup_core.tasks import CLASSES_PER_TASK, make_task
-from supsup_core.unit_masks import UnitRecipe, train_unit_masks, unit_forward
+from supsup_core.training import Recipe
+from supsup_core.unit_masks import NORM_EPSILON, normalised
+from supsup_core.unit_training import train_unit_masks
 
 NUM_TASKS = 5
 RULES: dict[str, type[Quadratic]] = {"storkey": Storkey, "hebb": Hebb, "projection": Projection}
@@ -46,11 +49,19 @@ class SplitTasks:
             for i in range(NUM_TASKS)
         ]
 
+    @property
+    def steps(self) -> int:
+        """Of the epoch."""
+        return min(map(len, self._members())) // BATCH
+
+    def _members(self) -> list[np.ndarray]:
+        return [task.members(self._data.train.labels) for task in self._tasks]
+
     def training(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One epoch of the smallest task: images (5, 128, P) and labels."""
-        members = [task.members(self._data.train.labels) for task in self._tasks]
+        """Batches of one epoch of the smallest task: images (5, 128, P) and labels."""
+        members = self._members()
         orders = [batches(self._seed, i, len(m), BATCH) for i, m in enumerate(members)]
-        for _ in range(min(map(len, members)) // BATCH):
+        for _ in range(self.steps):
             chosen = [m[next(order)] for m, order in zip(members, orders, strict=True)]
             shown = [self._shown(self._data.train, index) for index in chosen]
             yield torch.stack([x for x, _ in shown]), torch.stack([y for _, y in shown])
@@ -75,10 +86,8 @@ def accuracy(
     shown: Sequence[tuple[torch.Tensor, torch.Tensor]],
 ) -> float:
     """Share of images that masks of -1 and +1 label rightly."""
-    gains = [(mask[None] + 1) / 2 for mask in masks]
-    right = [
-        (unit_forward(weights, gains, x[None])[0].argmax(dim=1) == y).sum().item() for x, y in shown
-    ]
+    gains = [(mask[:, None] + 1) / 2 for mask in masks]
+    right = [(UNITS.on(weights, x)(gains).argmax(dim=1) == y).sum().item() for x, y in shown]
     return sum(right) / sum(len(y) for _, y in shown)
 
 
@@ -98,8 +107,13 @@ def main() -> None:
     tasks = SplitTasks(data, options.seed, by_class=options.classes)
     network = Network("units", (data.side**2, *options.hidden, 10))
     weights = fixed_weights(network, options.seed)
-    trained = train_unit_masks(weights, tasks.training(), NUM_TASKS, UnitRecipe())
-    patterns = [2 * mask.to(torch.float32) - 1 for mask in trained]
+    recipe = Recipe(tasks.steps, BATCH, 0.1, optimizer="sgd", momentum=0.9)  # the authors'
+    drives = (
+        (normalised(weights[0] @ images.transpose(1, 2), NORM_EPSILON), labels)
+        for images, labels in tasks.training()
+    )
+    trained = train_unit_masks(weights[1:], drives, NUM_TASKS, recipe)
+    patterns = [2 * mask[:, :, 0].to(torch.float32) - 1 for mask in trained]
     reservoirs = [RULES[options.rule](width) for width in options.hidden]
     for reservoir, layer in zip(reservoirs, patterns, strict=True):
         for pattern in layer:

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import torch
 
-from harness.actors import Job
 from harness.commandline import compose_command_line, from_hydra
 from harness.config import Config
 from harness.datasets import Dataset
+from harness.job import Job
 from harness.plan import resolve
 from harness.provenance import has_bfloat16_matrices
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from jobs import compose
 
-from harness.actors import Job
 from harness.config import Config, from_yaml
 from harness.datasets import Dataset, load_dataset
 from harness.errors import UserError
 from harness.evaluation import with_distractors
+from harness.job import Job
 from harness.store import MaskStore
 from supsup_core.data import normalise
 from supsup_core.networks import fixed_weights

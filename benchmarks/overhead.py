@@ -25,8 +25,9 @@ from typing import Any
 from jobs import compose, resolved_job
 
 from analysis.load import load
-from harness.actors import Job, TrainWorker
+from harness.actors import TrainWorker
 from harness.datasets import load_dataset
+from harness.job import Job
 from harness.plan import TrainUnit, train_units
 
 SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"

@@ -26,8 +26,9 @@ from intervals import interval
 from jobs import compose, resolved_job
 from scipy import stats
 
-from harness.actors import Job, TrainWorker
+from harness.actors import TrainWorker
 from harness.datasets import load_dataset
+from harness.job import Job
 from harness.plan import TrainUnit
 from supsup_core.data import ImageSet, normalise
 from supsup_core.inference import PackedGradient

@@ -17,7 +17,7 @@ from intervals import wilson
 from masks import at_least_one
 
 from supsup_core.reservoirs import Hebb, Projection, Quadratic, Quantised, Storkey
-from supsup_core.reservoirs.recall import Recalled, flipped, recall, score
+from supsup_core.reservoirs.recall import Recalled, flipped, packed, recall, score
 
 RULES: dict[str, type[Quadratic]] = {"hebb": Hebb, "storkey": Storkey, "projection": Projection}
 MOST_STEPS = 50
@@ -28,11 +28,7 @@ def recall_all(
 ) -> Recalled:
     """Some cues at a time."""
     parts = [recall(reservoir, some, MOST_STEPS, generator) for some in cues.split(together)]
-    return Recalled(
-        torch.cat([part.states for part in parts]),
-        torch.cat([part.steps for part in parts]),
-        torch.cat([part.settled for part in parts]),
-    )
+    return Recalled.joined(parts)
 
 
 def main() -> None:
@@ -53,6 +49,7 @@ def main() -> None:
     patterns = 2.0 * (torch.rand(options.patterns, options.dim, generator=generator) < 0.5) - 1
     wanted = torch.randperm(options.patterns, generator=generator)[: options.cues]
     cues = flipped(patterns[wanted], options.flipped, generator)
+    stored = set(packed(patterns))
     for name in options.rules:
         reservoir = RULES[name](options.dim)
         began = time.perf_counter()
@@ -64,7 +61,7 @@ def main() -> None:
             began = time.perf_counter()
             found = recall_all(kept, cues, options.together, generator)
             seconds = time.perf_counter() - began
-            told = score(found, wanted, patterns)
+            told = score(found, patterns[wanted], stored)
             low, high = wilson(round(told.exact * len(wanted)), len(wanted))
             row = {
                 "rule": name,

@@ -30,14 +30,14 @@ from supsup_core.reservoirs import (
     Reservoir,
     Storkey,
 )
-from supsup_core.reservoirs.recall import flipped, recall, score
+from supsup_core.reservoirs.recall import flipped, packed, recall, score
+from supsup_core.reservoirs.rules import BETA_DIM
 from supsup_core.reservoirs.theory import break_even, capacity
 
 LOADS = (0.02, 0.05, 0.08, 0.1, 0.14, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MOST_CUES = 200
 MOST_STEPS = 50
 SWEEPS = 200  # that perceptrons rehearse
-BETA_DIM = 5.0  # random features, beta times D: of 5 to 12 and 1 to 3 the best at 20 patterns
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def measure(dim: int, share: float, seed: int) -> Iterator[Point]:
             stored = count
             wanted = torch.randperm(count, generator=generator)[:MOST_CUES]
             cues = flipped(patterns[wanted], share, generator)
+            stored_bits = set(packed(patterns[:count]))
             for label, variant in variants(name, reservoir):
                 found = recall(variant, cues, MOST_STEPS, generator)
-                told = score(found, wanted, patterns[:count])
+                told = score(found, patterns[wanted], stored_bits)
                 low, high = wilson(round(told.exact * len(wanted)), len(wanted))
                 yield Point(
                     label,

@@ -21,8 +21,8 @@ from math import prod
 import torch
 from jobs import compose, resolved_job, step_products
 
-from harness.actors import Job
 from harness.datasets import Dataset, load_dataset
+from harness.job import Job
 from supsup_core.block import BlockInputs, backpropagate
 from supsup_core.methods import METHODS
 from supsup_core.training import begin_layers, task_batches

@@ -32,8 +32,9 @@ from intervals import interval
 from jobs import compose, resolved_job, step_products
 from torch import nn
 
-from harness.actors import Job, TrainWorker
+from harness.actors import TrainWorker
 from harness.datasets import Dataset, load_dataset
+from harness.job import Job
 from harness.plan import TrainUnit
 from supsup_core.data import normalise
 from supsup_core.methods import METHODS

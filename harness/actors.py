@@ -13,74 +13,11 @@ import pyarrow as pa
 import torch
 
 from harness import results
-from harness.config import Config
+from harness.job import Job
 from harness.plan import TrainUnit
+from harness.trainers import make_trainer
 from supsup_core.data import ImageSet
-from supsup_core.inference import Options
-from supsup_core.masks import MaskLayout, density
-from supsup_core.measure import measure_form
-from supsup_core.methods import METHODS
-from supsup_core.networks import Network, fixed_weights, make_network
-from supsup_core.tasks import Task, make_task
-from supsup_core.training import Recipe, train_block
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker of a run has to know.
-
-    Attributes:
-        config: with every `auto` resolved.
-        side: pixels of a side of the images.
-        num_classes: of the data set, the real neurons.
-    """
-
-    config: Config
-    side: int
-    num_classes: int
-
-    @property
-    def network(self) -> Network:
-        """The fixed network's specification."""
-        config = self.config
-        return make_network(config.network, self.side**2, config.outputs, config.hidden)
-
-    def task(self, task_id: int) -> Task:
-        """One task of the run."""
-        return make_task(
-            self.config.family,
-            task_id,
-            seed=self.config.seed,
-            num_tasks=self.config.tasks,
-            side=self.side,
-            num_classes=self.num_classes,
-        )
-
-    @property
-    def layout(self) -> MaskLayout:
-        """Of the packed rows."""
-        return MaskLayout.of(self.network)
-
-    @property
-    def options(self) -> Options:
-        """What the inference algorithms are told."""
-        evaluate = self.config.evaluate
-        return Options(log_base=evaluate.log_base, steps=evaluate.steps, rate=evaluate.rate)
-
-    @property
-    def recipe(self) -> Recipe:
-        """How masks are trained."""
-        train = self.config.train
-        return Recipe(
-            steps=train.steps,
-            batch_size=train.batch_size,
-            learning_rate=train.learning_rate,
-            smoothing=train.smoothing,
-            decay=train.decay,
-            temperature=train.temperature,
-            optimizer=train.optimizer,
-            momentum=train.momentum,
-        )
+from supsup_core.masks import density
 
 
 def own(data: ImageSet) -> ImageSet:
@@ -124,12 +61,9 @@ class TrainWorker:
     def __init__(self, job: Job, train: ImageSet, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
         self._job, self._name = job, name
-        self._train = own(train)
         self._device = pick_device()
-        self._network = job.network
-        self._layout = MaskLayout.of(self._network)
-        weights = fixed_weights(self._network, job.config.seed)
-        self._measure = measure_form(self._device)(weights, own(test), self._device)
+        self._trainer = make_trainer(job, own(train), own(test), self._device)
+        self._layout = job.layout
         self._steps_done = 0
 
     def progress(self) -> float:
@@ -145,22 +79,12 @@ class TrainWorker:
         started = time.perf_counter()
         config = self._job.config
         tasks = [self._job.task(i) for i in unit.task_ids]
-        masks = train_block(
-            self._network,
-            METHODS[config.method],
-            tasks,
-            self._train,
-            self._job.recipe,
-            seed=config.seed,
-            dtype=getattr(torch, config.train.dtype),
-            device=self._device,
-            on_step=self._on_step,
-        )
+        masks = self._trainer.train(tasks, self._on_step)
         seconds = (time.perf_counter() - started) / len(tasks)
         self._steps_done = 0
         wanted = [unit.task_ids.index(i) for i in unit.missing]
         rows = self._layout.pack([mask[wanted] for mask in masks])
-        measured = [self._measure(tasks[i], [mask[i] for mask in masks]) for i in wanted]
+        measured = [self._trainer.measure(tasks[i], [mask[i] for mask in masks]) for i in wanted]
         table = pa.table(
             {
                 "task_id": list(unit.missing),

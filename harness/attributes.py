@@ -6,6 +6,7 @@ zarr and numpy can evaluate a mask. They are written once.
 
 import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,13 @@ def group_attributes(layout: MaskLayout, given: Mapping[str, Any]) -> dict[str, 
                 "name": layer.name,
                 "shape": list(layer.shape),
                 "byte_offset": offset,
-                "num_bits": layer.num_weights,
+                "num_bits": prod(shape),
+                # Of masks over units alone, so that stores from before them stay as they are.
+                **({} if shape == layer.shape else {"mask_shape": list(shape)}),
             }
-            for layer, offset in zip(layout.layers, layout.byte_offsets, strict=True)
+            for layer, shape, offset in zip(
+                layout.layers, layout.mask_shapes, layout.byte_offsets, strict=True
+            )
         ],
         "bit_order": "little",
         "row_bytes": layout.row_bytes,
@@ -73,7 +78,8 @@ def layout_of(path: Path, attributes: Mapping[str, Any]) -> MaskLayout:
     try:
         layers = attributes["layers"]
         return MaskLayout(
-            tuple(Layer(layer["name"], (layer["shape"][0], layer["shape"][1])) for layer in layers),
+            tuple(Layer(layer["name"], _pair(layer["shape"])) for layer in layers),
+            tuple(_pair(layer.get("mask_shape", layer["shape"])) for layer in layers),
             tuple(layer["byte_offset"] for layer in layers),
             attributes["row_bytes"],
         )
@@ -82,6 +88,10 @@ def layout_of(path: Path, attributes: Mapping[str, Any]) -> MaskLayout:
             f"{path / 'zarr.json'} must have attributes layers and row_bytes that describe a "
             f"row, got {type(error).__name__} {error}: put the file back"
         ) from error
+
+
+def _pair(shape: Sequence[int]) -> tuple[int, int]:
+    return shape[0], shape[1]
 
 
 def difference(

@@ -17,11 +17,12 @@ from yaml import YAMLError
 from harness.datasets import DATASETS
 from harness.errors import UserError
 from supsup_core.bit_inference import ALGORITHMS
-from supsup_core.inference import FORWARD_ALGORITHMS
+from supsup_core.inference import FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
 from supsup_core.methods import METHODS
 from supsup_core.networks import NETWORKS
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.optimizers import OPTIMIZERS
+from supsup_core.reservoirs.rules import RULES
 from supsup_core.shards import SHARDED_ALGORITHMS
 from supsup_core.tasks import FAMILIES
 from supsup_core.training import DECAYS
@@ -29,6 +30,8 @@ from supsup_core.training import DECAYS
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16")
 EXECUTORS = ("ray", "serial")
+CUES = ("flipped", "erased", "data")
+UNIT_MASK = "unit_mask"  # the method whose masks are over units; the others' are over weights
 
 # Descent takes many gradients, and the first layer's objectives would double all that is
 # evaluated: both only on demand.
@@ -94,6 +97,25 @@ class EvaluateConfig:
     """Gradients of gradient_descent and frank_wolfe."""
     rate: float = 0.3
     """Learning rate of gradient_descent."""
+    reservoir: bool = False
+    """Whether masks are also stored in reservoirs and recalled from them."""
+
+
+@dataclass
+class ReservoirConfig:
+    """Memories of constant size that masks are recalled from, where evaluate.reservoir is true."""
+
+    rules: list[str] = field(default_factory=lambda: ["projection"])
+    """How a mask is stored."""
+    cues: list[str] = field(default_factory=lambda: [*CUES])
+    """What recall begins with: flipped or erased, a mask some of whose bits are turned around or
+    unknown; data, a batch of images without labels and nothing of the mask."""
+    share: float = 0.1
+    """Of the bits of a cue that are flipped or erased."""
+    block: int | str = AUTO
+    """Bits held together; auto: a whole mask if it has no more than 8192, else 1024 at a time."""
+    most_steps: int = 50
+    """Sweeps over all bits after which a recall that has not settled is given up."""
 
 
 @dataclass
@@ -130,9 +152,10 @@ class Config:
     outputs: int = 500
     """Output units: a class each, and the rest superfluous."""
     method: str = "threshold"
-    """How scores become masks."""
+    """How scores become masks over weights; or unit_mask, for masks over hidden units."""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    reservoir: ReservoirConfig = field(default_factory=ReservoirConfig)
     actors: ActorsConfig = field(default_factory=ActorsConfig)
     executor: str = "ray"
     """ray, or serial: everything in this process."""
@@ -181,7 +204,7 @@ def check(config: Config) -> None:
         _one_of(key, leaf(config, key), known)
     if config.train.dtype != AUTO:
         _one_of("train.dtype", config.train.dtype, DTYPES)
-    for key in ("train.block", "actors.train", "actors.evaluate"):
+    for key in ("train.block", "reservoir.block", "actors.train", "actors.evaluate"):
         if (value := leaf(config, key)) != AUTO:
             _at_least(key, value, 1, instead=AUTO)
     _names("evaluate.algorithms", config.evaluate.algorithms, ALGORITHMS)
@@ -192,11 +215,13 @@ def check(config: Config) -> None:
         if not 0 < leaf(config, key) < math.inf:
             raise UserError(f"{key} must be > 0, got {leaf(config, key)}")
     _check_means(config.train)
+    _check_reservoir(config.reservoir)
     if not 0 < config.actors.gpus <= 1:
         raise UserError(f"actors.gpus must be in (0, 1], got {config.actors.gpus}")
     _check_network(config)
     _check_checkpoints(config)
     _check_shards(config)
+    _check_unit_mask(config)
     if config.evaluate.num_images > config.evaluate.batch_size:
         raise UserError(
             f"evaluate.num_images must be at most evaluate.batch_size = "
@@ -217,13 +242,14 @@ _LEAST = {
     "evaluate.distractors": 0,
     "evaluate.log_base": 2,
     "evaluate.steps": 1,
+    "reservoir.most_steps": 1,
     "actors.shards": 1,
 }
 _KNOWN = {
     "data": DATASETS,
     "family": FAMILIES,
     "network": NETWORKS,
-    "method": tuple(METHODS),
+    "method": (*METHODS, UNIT_MASK),
     "executor": EXECUTORS,
     "train.decay": DECAYS,
     "train.optimizer": OPTIMIZERS,
@@ -318,6 +344,50 @@ def _check_shards(config: Config) -> None:
             f"evaluate.distractors must be 0 where actors.shards > 1, got "
             f"{config.evaluate.distractors}: leave one of them out"
         )
+    if config.evaluate.reservoir:
+        raise UserError(
+            "evaluate.reservoir must be false where actors.shards > 1, got true: recall by "
+            "harness/recall.py afterwards"
+        )
+
+
+def _check_reservoir(reservoir: ReservoirConfig) -> None:
+    _names("reservoir.rules", reservoir.rules, tuple(RULES))
+    _names("reservoir.cues", reservoir.cues, CUES)
+    if not 0 <= reservoir.share <= 1:
+        raise UserError(f"reservoir.share must be in [0, 1], got {reservoir.share}")
+
+
+def _check_unit_mask(config: Config) -> None:
+    """A mask over units goes with less than one over weights."""
+    if config.method != UNIT_MASK:
+        return
+    known = tuple(GRADIENT_ALGORITHMS)
+    if other := [name for name in config.evaluate.algorithms if name not in known]:
+        raise UserError(
+            f"evaluate.algorithms must be among {', '.join(known)} with method=unit_mask, got "
+            f"{', '.join(other)}: try evaluate.algorithms=[one_shot], or {_PRESET}"
+        )
+    if config.evaluate.num_images < 2:
+        raise UserError(
+            "evaluate.num_images must be >= 2 with method=unit_mask, whose units are normalised "
+            f"over a batch, got {config.evaluate.num_images}: try evaluate.num_images="
+            f"{config.evaluate.batch_size}, or {_PRESET}"
+        )
+    if config.train.dtype not in (AUTO, "float32"):
+        raise UserError(
+            f"train.dtype must be auto or float32 with method=unit_mask, got {config.train.dtype}: "
+            "leave it out"
+        )
+    if config.actors.shards > 1:
+        raise UserError(
+            f"actors.shards must be 1 with method=unit_mask, got {config.actors.shards}: leave it "
+            "out, for these masks are small"
+        )
+
+
+# Sets all that masks over units go with.
+_PRESET = "experiment=reservoir for all that goes with it"
 
 
 def run_name(config: Config) -> str:
@@ -327,6 +397,8 @@ def run_name(config: Config) -> str:
         parts.append("mlp_" + "_".join(map(str, config.hidden or [])))
     elif config.network != Config().network:
         parts.append(config.network)
+    if config.method != Config().method:
+        parts.append(config.method)
     if config.train.name != "paper":
         parts.append(config.train.name)
     if config.seed:

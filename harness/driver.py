@@ -29,11 +29,13 @@ from harness.plan import (
     Checkpoints,
     EvaluationUnit,
     PoolSize,
+    WorkUnit,
     evaluation_units,
     pool_sizes,
+    recall_units,
     train_units,
 )
-from harness.results import EVALUATIONS, read_table_file, write_table
+from harness.results import SCHEMAS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
 from harness.shard_worker import ShardWorker
 from harness.sharding import ShardedEvaluation, shard_pool
@@ -251,40 +253,43 @@ class Evaluator:
             if not units:
                 continue
             if self._sharded is not None:
-                self._sharded.submit(k, units)
+                whole = [unit for unit in units if isinstance(unit, EvaluationUnit)]
+                self._sharded.submit(k, whole)  # no reservoir goes with shards (config.py)
             else:
                 rows = executor.share(self._read(range(k)))
                 for unit in units:
                     executor.submit(EVALUATE, unit, rows)
             self._bars[k] = _Bar(f"evaluating {k} masks")
-            num_rows = sum(len(unit.task_ids) for unit in units)
+            num_rows = sum(unit.num_rows for unit in units)
             self._display.add(self._bars[k].name, num_rows, 0, "rows")
 
     def _read(self, ids: Sequence[int]) -> np.ndarray:
         """Committed masks, packed, each checked."""
         return self._run.store.read(ids, [self._crcs[i] for i in ids])
 
-    def _units(self, k: int) -> list[EvaluationUnit]:
-        return evaluation_units(self._config, k, self._run.own)
+    def _units(self, k: int) -> Sequence[WorkUnit]:
+        """All units of a checkpoint."""
+        units: list[WorkUnit] = [*evaluation_units(self._config, k, self._run.own)]
+        return units + recall_units(self._config, k) if self._config.evaluate.reservoir else units
 
-    def _missing_evaluations(self, k: int) -> list[EvaluationUnit]:
+    def _missing_evaluations(self, k: int) -> list[WorkUnit]:
         return [unit for unit in self._units(k) if not self._is_kept(unit)]
 
-    def _is_kept(self, unit: EvaluationUnit) -> bool:
+    def _is_kept(self, unit: WorkUnit) -> bool:
         """Whether a unit's rows are there, whole; a broken file is put aside."""
         path = self._evaluation_file(unit)
         if not path.exists():
             return False
         try:
-            read_table_file(path, EVALUATIONS)
+            read_table_file(path, SCHEMAS[unit.table])
         except ValueError as error:
             logger.warning("damaged: %s; evaluating again", error)
             path.replace(path.with_name(f"{path.name}.broken"))
             return False
         return True
 
-    def _evaluation_file(self, unit: EvaluationUnit) -> Path:
-        return self._run.evaluations / f"{unit.name}.parquet"
+    def _evaluation_file(self, unit: WorkUnit) -> Path:
+        return self._directory / unit.table / f"{unit.name}.parquet"
 
     def evaluation_files(self) -> list[Path]:
         """What there is of the evaluations that were asked for; a run may hold others too."""
@@ -292,12 +297,13 @@ class Evaluator:
         paths = [self._evaluation_file(unit) for k in checkpoints for unit in self._units(k)]
         return [path for path in paths if path.exists()]
 
-    def _keep(self, unit: EvaluationUnit, rows: pa.Table) -> None:
+    def _keep(self, unit: WorkUnit, rows: pa.Table) -> None:
         with readable_path_errors(self._directory):
             write_table(rows, self._evaluation_file(unit))
         bar = self._bars[unit.num_tasks]
         bar.done += len(rows)
-        bar.accuracies.add(rows["accuracy_gnu"].to_pylist())
+        of_labels = "accuracy_gnu" if isinstance(unit, EvaluationUnit) else "accuracy"
+        bar.accuracies.add(rows[of_labels].to_pylist())
         self._display.update(bar.name, bar.done, bar.accuracies.value)
 
     def report_failures(self) -> int:

@@ -1,7 +1,7 @@
 """What runs inside an evaluation actor: a plain class, which knows no Ray.
 
 It infers the tasks of test batches among the masks of a checkpoint, and scores each batch
-with the mask that was inferred.
+with the mask that was inferred. What it does with reservoirs is in harness/recalling.py.
 """
 
 import time
@@ -10,19 +10,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from harness.actors import Job, own, pick_device
-from harness.plan import EvaluationUnit
+from harness.actors import own, pick_device
+from harness.job import Job
+from harness.plan import EvaluationUnit, RecallUnit, WorkUnit
 from harness.questions import Answers, Questions, compared
+from harness.recalling import Recalling
 from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
 from supsup_core.counts import ones_fused
 from supsup_core.data import ImageSet
 from supsup_core.distractors import Distractors
+from supsup_core.gain_gradient import GainGradient
 from supsup_core.inference import (
     FORWARD_ALGORITHMS,
     GRADIENT_ALGORITHMS,
     Inference,
     PackedGradient,
 )
+from supsup_core.masking import UNITS
 from supsup_core.networks import fixed_weights
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.superposition import PackedMasks
@@ -47,25 +51,33 @@ class EvaluateWorker:
         self._job = job
         self._questions = Questions(job, own(test), pick_device())
         self._masks = CheckpointMasks(job)
+        self._recalling = Recalling(job, self._questions)
         self._steps_done = 0.0
 
     def progress(self) -> float:
         """Share of the current unit that is done; asked from another thread."""
         return self._steps_done
 
-    def run(self, unit: EvaluationUnit, rows: np.ndarray) -> pa.Table:
-        """Evaluate a unit among the masks in rows (k, R): rows of the table `evaluations`."""
+    def run(self, unit: WorkUnit, rows: np.ndarray) -> pa.Table:
+        """Do a unit with the masks in rows (k, R): rows of its table."""
+        if isinstance(unit, RecallUnit):
+            table = self._recalling.run(unit, rows, self._on_share)
+            self._steps_done = 0.0
+            return table
         masks = self._masks.of(rows, unit.num_distractors)
         asked = [self._questions.of(i) for i in unit.task_ids]
         answers = self._infer(unit, masks, self._questions.images(asked))
         self._steps_done = 0.0
         return self._questions.score(unit, asked, answers, lambda task: masks.rows[task])
 
+    def _on_share(self, done: float) -> None:
+        self._steps_done = done
+
     def _infer(self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor) -> Answers:
         """Infer the task of each query (Q, K, P), some at a time."""
         found: list[Inference] = []
         seconds, done = 0.0, 0
-        at_once = max(1, GRADIENT_BYTES // (4 * self._job.layout.row_bits))
+        at_once = max(1, GRADIENT_BYTES // (4 * self._numbers_of_query()))
         for queries in images.split(at_once):
             started = time.perf_counter()
             found.append(self._infer_some(unit, masks, queries))
@@ -81,6 +93,12 @@ class EvaluateWorker:
             float(np.mean(read)),
             self._agreement(unit, masks, images, tasks),
         )
+
+    def _numbers_of_query(self) -> int:
+        """What a query's gradient takes: evidence for every bit, or a batch of hidden units."""
+        if not self._job.masking.normalises:
+            return self._job.layout.row_bits
+        return self._job.config.evaluate.num_images * sum(self._job.network.widths[1:-1])
 
     def _agreement(
         self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor, tasks: list[int]
@@ -102,6 +120,9 @@ class EvaluateWorker:
             return FORWARD_ALGORITHMS[unit.algorithm](weights, packed, images, num_real)
         assert unit.objective is not None
         objective, options = OBJECTIVES[unit.objective], self._job.options
+        if self._job.masking is UNITS:
+            of_gains = GainGradient(UNITS, weights, packed, images, objective, num_real)
+            return GRADIENT_ALGORITHMS[unit.algorithm](of_gains, options)
         on_cpu = self._questions.device.type == "cpu"
         if unit.algorithm in BIT_ALGORITHMS and (
             on_cpu or unit.algorithm not in GRADIENT_ALGORITHMS

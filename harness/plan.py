@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from harness.config import AUTO, Config, EvaluateConfig
+from harness.config import AUTO, UNIT_MASK, Config, EvaluateConfig
 from supsup_core.inference import FORWARD_ALGORITHMS
 
 # The steps of the automatic checkpoints, and how often they grow tenfold.
@@ -27,6 +27,10 @@ COMPARED_PER_EVALUATION = 100
 
 # Algorithms whose cost lets them stand among many distractors.
 DISTRACTED_ALGORITHMS = ("one_shot", "one_shot_ranked")
+
+# A mask of no more bits goes into one reservoir, a longer one in blocks.
+_MAX_WHOLE_BITS = 8192
+_BLOCK_BITS = 1024
 
 # What of `evaluate` decides which batches a unit asks about, and what else its answers follow
 # from. The rest (masks, distractors, algorithm, objective) its name says in full.
@@ -73,6 +77,13 @@ class EvaluationUnit:
     num_distractors: int = 0
     variant: str = ""
 
+    table = "evaluations"
+
+    @property
+    def num_rows(self) -> int:
+        """Of the table."""
+        return len(self.task_ids)
+
     @property
     def name(self) -> str:
         """Of its file among the evaluations."""
@@ -86,6 +97,40 @@ class EvaluationUnit:
         if self.variant:
             parts.append(self.variant)
         return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class RecallUnit:
+    """The first masks of the run in one reservoir, and some of them recalled from it.
+
+    Attributes:
+        num_tasks: k, the masks in the reservoir: tasks 0 to k - 1.
+        rule: how a mask is stored.
+        cues: what recall begins with.
+        task_ids: the tasks whose masks are recalled.
+        variant: short digest of whatever else the answers follow from.
+    """
+
+    num_tasks: int
+    rule: str
+    cues: tuple[str, ...]
+    task_ids: tuple[int, ...]
+    variant: str
+
+    table = "reservoir"
+
+    @property
+    def num_rows(self) -> int:
+        """Of the table."""
+        return len(self.cues)
+
+    @property
+    def name(self) -> str:
+        """Of its file among the table's."""
+        return f"k{self.num_tasks:06d}-{self.rule}-{self.variant}"
+
+
+WorkUnit = EvaluationUnit | RecallUnit
 
 
 def automatic_block(num_tasks: int, num_weights: int) -> int:
@@ -125,7 +170,7 @@ def resolve(config: Config, *, num_weights: int, has_bfloat16: bool) -> Config:
     """
     train = config.train
     block = automatic_block(config.tasks, num_weights) if train.block == AUTO else train.block
-    automatic_dtype = "bfloat16" if has_bfloat16 else "float32"
+    automatic_dtype = "bfloat16" if has_bfloat16 and config.method != UNIT_MASK else "float32"
     dtype = automatic_dtype if train.dtype == AUTO else train.dtype
     checkpoints = resolve_checkpoints(config.evaluate.checkpoints, config.tasks)
     return replace(
@@ -188,6 +233,30 @@ def evaluation_units(
     return units
 
 
+def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
+    """All reservoirs of one checkpoint.
+
+    Args:
+        config: what is asked for, its checkpoints resolved.
+        num_tasks: the checkpoint.
+    """
+    reservoir, evaluate = config.reservoir, config.evaluate
+    values = {key: getattr(evaluate, key) for key in ("tasks", "batches", "batch_size")}
+    values |= {key: getattr(reservoir, key) for key in ("cues", "share", "block", "most_steps")}
+    asked = tuple(evaluated_tasks(num_tasks, evaluate.tasks))
+    return [
+        RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, _digest(values))
+        for rule in reservoir.rules
+    ]
+
+
+def block_bits(block: int | str, mask_bits: int) -> int:
+    """Bits of a mask that a reservoir holds together."""
+    if block != AUTO:
+        return min(int(block), mask_bits)
+    return mask_bits if mask_bits <= _MAX_WHOLE_BITS else _BLOCK_BITS
+
+
 def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
     return [None] if algorithm in FORWARD_ALGORITHMS else config.evaluate.objectives
 
@@ -198,6 +267,10 @@ def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
     values = {key: getattr(asked, key) for key in keys}
     if values == {key: getattr(own, key) for key in keys}:
         return ""
+    return _digest(values)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
 

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Int64
 
 from harness import results
-from harness.actors import Job, device_name
+from harness.actors import device_name
+from harness.job import Job
 from harness.plan import COMPARED_PER_EVALUATION, EvaluationUnit
 from supsup_core.data import ImageSet, normalise
-from supsup_core.networks import fixed_weights, forward
+from supsup_core.networks import fixed_weights
 from supsup_core.streams import Role, stream
-from supsup_core.superposition import PackedMasks
 from supsup_core.tasks import Task
 
 
@@ -96,13 +96,13 @@ class Questions:
         num_images = self._job.config.evaluate.num_images
         # A last batch may hold fewer images than a query should; it repeats its first ones.
         parts = [
-            self._shown(one.task, np.concatenate([np.resize(b, num_images) for b in one.batches]))
+            self.shown(one.task, np.concatenate([np.resize(b, num_images) for b in one.batches]))
             for one in asked
         ]
         shown: torch.Tensor = torch.cat(parts).unflatten(0, (-1, num_images))
         return shown
 
-    def _shown(self, task: Task, index: np.ndarray) -> torch.Tensor:
+    def shown(self, task: Task, index: np.ndarray) -> torch.Tensor:
         """Images as the task shows them, normalised."""
         pixels = torch.from_numpy(task.images(self._test.images[index])).to(self.device)
         return normalise(pixels, self._test.mean, self._test.std)
@@ -154,7 +154,7 @@ class Questions:
         given = self._right_with_own_mask(asked, mask_of)
         hit = [task == task_id for task in inferred]
         used = [
-            right if h else self._num_right(asked.task, [batch], mask_of(task))[0]
+            right if h else self.num_right(asked.task, [batch], mask_of(task))[0]
             for h, right, batch, task in zip(hit, given, asked.batches, inferred, strict=True)
         ]
         num_images = sum(len(batch) for batch in asked.batches)
@@ -170,16 +170,21 @@ class Questions:
     def _right_with_own_mask(self, asked: Asked, mask_of: Callable[[int], np.ndarray]) -> list[int]:
         task_id = asked.task.task_id
         if task_id not in self._given:
-            self._given[task_id] = self._num_right(asked.task, asked.batches, mask_of(task_id))
+            self._given[task_id] = self.num_right(asked.task, asked.batches, mask_of(task_id))
         return self._given[task_id]
 
-    def _num_right(self, task: Task, batches: Sequence[np.ndarray], mask: np.ndarray) -> list[int]:
-        """Images of each batch that a mask labels rightly."""
-        alone = PackedMasks(self._job.layout, mask[None], self.device)
-        one = torch.ones((1, 1), device=self.device)
-        weights = [w[0] for w in alone.effective_weights(self.weights, one)]
-        index = np.concatenate(batches)
-        chosen = forward(weights, self._shown(task, index)).argmax(dim=1).cpu().numpy()
-        right = chosen == self._test.labels[index]
+    def num_right(self, task: Task, batches: Sequence[np.ndarray], mask: np.ndarray) -> list[int]:
+        """Images of each batch that a packed mask labels rightly."""
+        masking = self._job.masking
+        gains = [
+            torch.from_numpy(layer[0]).to(self.device, torch.float32)
+            for layer in self._job.layout.unpack(mask[None])
+        ]
+        together = batches if masking.normalises else [np.concatenate(batches)]
+        chosen = [
+            masking.on(self.weights, self.shown(task, index))(gains).argmax(dim=1).cpu().numpy()
+            for index in together
+        ]
+        right = np.concatenate(chosen) == self._test.labels[np.concatenate(batches)]
         ends = np.cumsum([len(batch) for batch in batches])[:-1]
         return [int(part.sum()) for part in np.split(right, ends)]

@@ -104,6 +104,47 @@ EVALUATIONS = _schema(
     ],
 )
 
+RESERVOIR = _schema(
+    "reservoir",
+    1,
+    [
+        _column("rule", pa.string(), "", "how masks were stored"),
+        _column("dim", pa.int64(), "bits", "units of one reservoir: bits held together"),
+        _column("num_blocks", pa.int64(), "1", "reservoirs that hold a mask between them"),
+        _column("num_tasks", pa.int64(), "tasks", "masks in the reservoir"),
+        _column(
+            "cue",
+            pa.string(),
+            "",
+            "what recall began with: a mask with bits flipped or erased, or data: a batch of "
+            "images alone",
+        ),
+        _column(
+            "share",
+            pa.float64(),
+            "fraction",
+            "bits of the cue that were flipped or erased; null for data",
+            nullable=True,
+        ),
+        _column("num_cues", pa.int64(), "1", "recalls behind this row, each of another task"),
+        _column("bit_accuracy", pa.float64(), "fraction", "bits recalled right"),
+        _column("exact_recall", pa.float64(), "fraction", "cues from which the very mask came"),
+        _column("other", pa.float64(), "fraction", "cues that led to another stored mask"),
+        _column("spurious", pa.float64(), "fraction", "cues that settled on what was not stored"),
+        _column("unsettled", pa.float64(), "fraction", "cues that had not settled at the end"),
+        _column("steps", pa.float64(), "sweeps", "mean sweeps over all bits that changed one"),
+        _column("accuracy", pa.float64(), "fraction", "labels right by the masks recalled"),
+        _column("accuracy_gg", pa.float64(), "fraction", "the same by the masks stored"),
+        _column("reservoir_bytes", pa.int64(), "bytes", "of the reservoir, whatever it holds"),
+        _column("store_bytes", pa.int64(), "bytes", "of the same masks, packed"),
+        _column("seconds", pa.float64(), "seconds", "one recall: mean, of cues recalled together"),
+        _column("store_seconds", pa.float64(), "seconds", "storing one mask: mean"),
+        _column("device", pa.string(), "", "device that stored and recalled"),
+    ],
+)
+
+SCHEMAS = {"tasks": TASKS, "evaluations": EVALUATIONS, "reservoir": RESERVOIR}
+
 # What version 2 says of evaluations that were written before it.
 _SINCE_VERSION_2 = {"num_distractors": 0, "agreement": None}
 
@@ -231,7 +272,7 @@ def read_table_file(path: Path, schema: pa.Schema) -> pa.Table:
 
     Args:
         path: of the file.
-        schema: TASKS or EVALUATIONS.
+        schema: one of SCHEMAS.
 
     Raises:
         ValueError: the file is no whole Parquet file, or has an unknown schema version
@@ -278,7 +319,7 @@ def read_tables(folder: Path, schema: pa.Schema) -> pa.Table:
 
     Args:
         folder: may be missing.
-        schema: TASKS or EVALUATIONS.
+        schema: one of SCHEMAS.
 
     Returns:
         the rows of all files; no rows where there is no file.

@@ -1,6 +1,6 @@
 """A run directory: opened or begun, its store checked and repaired, its refusals in one line.
 
-config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/
 """
 
 import errno
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.actors import Job
 from harness.config import (
     SUPERFLUOUS_OBJECTIVES,
     Config,
@@ -24,11 +23,11 @@ from harness.config import (
 )
 from harness.datasets import Dataset
 from harness.errors import UserError
+from harness.job import Job
 from harness.plan import num_leading, resolve, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.results import remove_partial_files, table_files, write_durably
 from harness.store import MaskStore, check_store
-from supsup_core.masks import MaskLayout
 from supsup_core.networks import fixed_weights
 from supsup_core.tasks import angle_between, max_tasks, task_inputs
 
@@ -70,6 +69,11 @@ class Run:
     def evaluations(self) -> Path:
         """The folder of the table `evaluations`."""
         return self.directory / "evaluations"
+
+    @property
+    def reservoir(self) -> Path:
+        """The folder of the table `reservoir`."""
+        return self.directory / "reservoir"
 
 
 @contextmanager
@@ -148,7 +152,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
             has_bfloat16=has_bfloat16_matrices(),
         )
     job = Job(resolved, data.side, data.num_classes)
-    layout = MaskLayout.of(job.network)
+    layout = job.layout
     attributes = _attributes(job, data)
     begins = not (directory / "masks.zarr").exists()
     if begins:
@@ -190,18 +194,17 @@ def open_evaluated(directory: Path, config: Config, data: Dataset) -> Run:
     job = Job(stored, data.side, data.num_classes)
     check_store(
         directory,
-        layout=MaskLayout.of(job.network),
+        layout=job.layout,
         capacity=stored.tasks,
         attributes=_attributes(job, data),
     )
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
-    evaluations = directory / "evaluations"
-    evaluations.mkdir(exist_ok=True)
-    remove_partial_files(evaluations)
     record_start(directory, stored)
     asked = replace(config, evaluate=replace(config.evaluate, checkpoints=checkpoints))
-    return Run(directory, replace(job, config=asked), store, stored.evaluate)
+    run = Run(directory, replace(job, config=asked), store, stored.evaluate)
+    _make_table_folders(run)
+    return run
 
 
 def _committed_checkpoints(directory: Path, store: MaskStore, config: Config) -> list[int]:
@@ -237,14 +240,23 @@ def _ready(
     directory: Path, job: Job, weights: list[np.ndarray], inputs: dict[str, np.ndarray]
 ) -> Run:
     """Open a run that fits its configuration, rid of what crashes and bad disks left."""
-    evaluations = directory / "evaluations"
-    for folder in (directory, evaluations):
-        remove_partial_files(folder)
+    remove_partial_files(directory)
     record_start(directory, job.config)
     store = MaskStore.open(directory)
     _mend(store, weights, inputs)
-    evaluations.mkdir(exist_ok=True)
-    return Run(directory, job, store, job.config.evaluate)
+    run = Run(directory, job, store, job.config.evaluate)
+    _make_table_folders(run)
+    return run
+
+
+def _make_table_folders(run: Run) -> None:
+    """Make the folders that results go to, rid of what crashes left."""
+    wanted = [run.evaluations]
+    if run.job.config.evaluate.reservoir:
+        wanted.append(run.reservoir)
+    for folder in wanted:
+        folder.mkdir(exist_ok=True)
+        remove_partial_files(folder)
 
 
 def _clear_unbegun(directory: Path) -> None:
@@ -269,7 +281,7 @@ def _attributes(job: Job, data: Dataset) -> dict[str, object]:
     config = job.config
     return {
         "network": config.network,
-        "activation": "relu",
+        "activation": job.masking.activation,
         "normalisation": {"mean": data.mean, "std": data.std},
         "data": config.data,
         "family": config.family,

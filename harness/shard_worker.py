@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from harness.actors import Job, own
+from harness.actors import own
 from harness.evaluation import PreparedMasks
+from harness.job import Job
 from harness.plan import EvaluationUnit
 from harness.questions import Answers, Questions, compared
 from supsup_core.data import ImageSet

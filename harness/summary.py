@@ -11,7 +11,14 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from harness.plan import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
-from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables, table_files
+from harness.results import (
+    EVALUATIONS,
+    RESERVOIR,
+    TASKS,
+    read_table_file,
+    read_tables,
+    table_files,
+)
 
 _CAPTION = (
     "n inferences among k masks (+ untrained ones), in ms each; task: the fraction that named the "
@@ -25,6 +32,13 @@ _CAPTIONS = {
         f"{TASKS_PER_EVALUATION} tasks."
     ),
 }
+
+
+_RECALL_CAPTION = (
+    "n masks recalled among k. exact: the fraction recalled to the bit; bits: bits that are right; "
+    "label: accuracy of labels by the masks recalled, GG by the true ones. MB of the reservoir and "
+    "of the k masks packed; ms a recall."
+)
 
 
 def summarise(evaluations: pa.Table) -> pa.Table:
@@ -104,25 +118,54 @@ def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str)
     return _table(rows, title, [])
 
 
-def print_summary(
-    console: Console, directory: Path, evaluations: Sequence[Path] | None = None
-) -> None:
+def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Rows of the table `reservoir` for the screen."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=_RECALL_CAPTION,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
+    for name in ("k", "rule", "cue", "n", "exact", "bits", "label", "GG", "MB", "packed", "ms"):
+        justify: Any = "left" if name in ("rule", "cue") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "rule")
+    for row in rows:
+        share = "" if row["share"] is None else f" {row['share']:.0%}"
+        table.add_row(
+            str(row["num_tasks"]),
+            row["rule"],
+            row["cue"] + share,
+            str(row["num_cues"]),
+            *(
+                f"{row[name]:.4f}"
+                for name in ("exact_recall", "bit_accuracy", "accuracy", "accuracy_gg")
+            ),
+            *(f"{row[name] / 1e6:.3g}" for name in ("reservoir_bytes", "store_bytes")),
+            f"{1000 * row['seconds']:.1f}",
+        )
+    return table
+
+
+def print_summary(console: Console, directory: Path, files: Sequence[Path] | None = None) -> None:
     """Print what a run holds and where it lies.
 
     Args:
         console: where to.
         directory: of the run.
-        evaluations: files of the table to summarise; None: all.
+        files: of the tables `evaluations` and `reservoir` to summarise; None: all.
     """
     tasks = read_tables(directory / "log", TASKS)
-    files = table_files(directory / "evaluations") if evaluations is None else evaluations
-    rows = summarise(
-        pa.concat_tables(
-            [EVALUATIONS.empty_table(), *(read_table_file(path, EVALUATIONS) for path in files)]
-        )
-    ).to_pylist()
+    rows = summarise(_rows(directory / "evaluations", EVALUATIONS, files)).to_pylist()
     if rows:
         console.print(_fitting_table(console, rows, f"{len(tasks)} masks"))
+    order = [(name, "ascending") for name in ("num_tasks", "rule", "cue")]
+    recalled = _rows(directory / "reservoir", RESERVOIR, files).sort_by(order).to_pylist()
+    if recalled:
+        console.print(_recall_table(recalled, f"{len(tasks)} masks, recalled from a reservoir"))
     if len(tasks):
         accuracies = tasks["accuracy"].to_numpy()
         console.print(
@@ -139,3 +182,10 @@ def print_summary(
         highlight=False,
         markup=False,  # a folder's name may have [brackets]
     )
+
+
+def _rows(folder: Path, schema: pa.Schema, files: Sequence[Path] | None) -> pa.Table:
+    """Rows of one table: those of the files that lie in its folder, or all."""
+    chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
+    tables = [read_table_file(path, schema) for path in chosen]
+    return pa.concat_tables([schema.empty_table(), *tables])

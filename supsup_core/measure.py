@@ -17,6 +17,7 @@ from supsup_core.data import ImageSet, normalise
 from supsup_core.kernels.scoring import score_fused, score_plain
 from supsup_core.networks import forward
 from supsup_core.tasks import Task
+from supsup_core.unit_masks import has_integer_products
 
 # Images whose activations stay in a core's own cache.
 _IMAGES_AT_ONCE = 1000
@@ -100,5 +101,4 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 
 def measure_form(device: torch.device) -> type[Measure]:
     """Choose: integers on a CPU with instructions for their products, else float32."""
-    has_integers = torch.cpu.get_capabilities().get("avx512_vnni", False)
-    return IntegerMeasure if device.type == "cpu" and has_integers else Measure
+    return IntegerMeasure if device.type == "cpu" and has_integer_products() else Measure

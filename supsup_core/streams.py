@@ -19,6 +19,7 @@ class Role(IntEnum):
     PERMUTATION = 4  # index: task
     EVALUATION_ORDER = 5  # index: task
     DISTRACTORS = 6  # index: number
+    CUES = 7  # index: task, kind of cue
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

@@ -4,92 +4,103 @@ Each hidden layer is normalised over the batch (no parameters, no running statis
 multiplied by the 0/1 mask of its units, and goes through Swish, which keeps zeros zero. A
 mask is as many bits as there are hidden units, few enough for a reservoir to hold.
 
+The normalisation takes a shift and a scale of the images away, so the first layer's drive,
+which no mask changes, may be computed from whole pixels.
+
 Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
-Shape letters: T tasks of a block, N images of a batch, P pixels, O units of a hidden layer,
-S outputs.
+Shape letters: A masks (or none: one mask), N images of a batch, P pixels, O units of a hidden
+layer, S outputs.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int8, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-_NORM_EPSILON = 1e-5  # added to a variance before its root
+from supsup_core.networks import Network, fixed_signs, fixed_weights
+
+# Added to the variance of the drives of normalised images, before its root.
+NORM_EPSILON = 1e-5
+_SHIFT = 128  # of a pixel, from 0..255 to the range of int8
 
 
-@dataclass(frozen=True)
-class UnitRecipe:
-    """How scores of units are trained: SGD, the authors' values as defaults."""
-
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+def normalised(drives: Float32[Tensor, "*A O N"], epsilon: float) -> Float32[Tensor, "*A O N"]:
+    """Of mean 0 and variance 1 over a batch."""
+    centred = drives - drives.mean(dim=-1, keepdim=True)
+    spread = centred.square().mean(dim=-1, keepdim=True).add_(epsilon).rsqrt_()
+    return centred * spread
 
 
-def unit_forward(
-    weights: Sequence[Float32[Tensor, "_ _"]],
-    masks: Sequence[Float32[Tensor, "T _"]],
-    images: Float32[Tensor, "T N P"],
-) -> Float32[Tensor, "T N S"]:
-    """Logits of each task's images under its masks; all tasks share the matrix products.
-
-    Args:
-        weights: fixed, (O, I) of each layer.
-        masks: of each hidden layer's units.
-        images: normalised; statistics are those of a task's N images.
-    """
-    x = images
-    for weight, mask in zip(weights[:-1], masks, strict=True):
-        drive = x @ weight.t()
-        centred = drive - drive.mean(dim=1, keepdim=True)
-        spread = centred.square().mean(dim=1, keepdim=True).add(_NORM_EPSILON).rsqrt()
-        x = functional.silu(centred * spread * mask[:, None])
-    return x @ weights[-1].t()
-
-
-def train_unit_masks(
-    weights: Sequence[Float32[Tensor, "_ _"]],
-    batches: Iterable[tuple[Float32[Tensor, "T N P"], Int64[Tensor, "T N"]]],
-    num_tasks: int,
-    recipe: UnitRecipe,
-) -> list[Bool[Tensor, "T _"]]:
-    """Train the masks of a block of tasks at once.
-
-    Scores begin at 0; a unit speaks while its score is not negative, and the gradient passes
-    that step unchanged.
+def logits_of_drives(
+    later: Sequence[Float32[Tensor, "_ _"]],
+    gains: Sequence[Float32[Tensor, "*A _ _"]],
+    drives: Float32[Tensor, "*B O N"],
+) -> Float32[Tensor, "*A N S"]:
+    """Logits from the first hidden layer's drives on; all masks share the matrix products.
 
     Args:
-        weights: fixed, (O, I) of each layer.
-        batches: images and labels of every task, a step each.
-        num_tasks: T.
-        recipe: of the steps.
-
-    Returns:
-        masks of each hidden layer.
+        later: weights behind the first layer, (O, I).
+        gains: of each hidden layer's units, (O, 1): a mask, or what lies between masks. One
+            for the outputs, which have none, may follow, (S, 0).
+        drives: of the first hidden layer, normalised; B is A, or none where all masks share
+            the images.
     """
-    scores = [
-        torch.zeros(num_tasks, len(weight), device=weight.device, requires_grad=True)
-        for weight in weights[:-1]
-    ]
-    optimizer = torch.optim.SGD(
-        scores,
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
-    for images, labels in batches:
-        optimizer.zero_grad()
-        logits = unit_forward(weights, [_straight_through(s) for s in scores], images)
-        # Summed over tasks: each has the gradient that it would have alone.
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-        (loss / labels.shape[1]).backward()
-        optimizer.step()
-    return [score.detach() >= 0 for score in scores]
+    x = functional.silu(drives * gains[0])
+    for weight, gain in zip(later[:-1], gains[1 : len(later)], strict=True):
+        x = functional.silu(normalised(weight @ x, NORM_EPSILON) * gain)
+    return (later[-1] @ x).transpose(-1, -2)
 
 
-def _straight_through(scores: Tensor) -> Tensor:
-    """0 or 1 by the score's sign, whose gradient is the score's."""
-    return (scores >= 0).to(scores.dtype) + scores - scores.detach()
+class UnitNetwork:
+    """A fixed network whose first layer reads whole pixels.
+
+    Args:
+        network: whose weights follow from the seed.
+        seed: of the run.
+        std: of the pixels as fractions of 255, which images are divided by.
+        device: where.
+
+    Attributes:
+        later: weights behind the first layer, (O, I).
+        device: as given.
+    """
+
+    def __init__(self, network: Network, seed: int, std: float, device: torch.device) -> None:
+        layer = network.layers[0]
+        self._signs = torch.from_numpy(fixed_signs(layer, seed, 0)).to(device)
+        self.later = [weight.to(device) for weight in fixed_weights(network, seed)[1:]]
+        self.device = device
+        # Of sums of pixels, whose variance is larger than that of normalised images' drives.
+        self._epsilon = NORM_EPSILON * (255 * std / layer.constant) ** 2
+
+    def drives(
+        self, pixels: UInt8[np.ndarray, "N P"], units: Int64[Tensor, " U"] | None = None
+    ) -> Float32[Tensor, "_ N"]:
+        """Of the first hidden layer, normalised over images as a task shows them.
+
+        Args:
+            pixels: of the images.
+            units: which, for speed; None for all.
+        """
+        signs = self._signs if units is None else self._signs[units]
+        columns = torch.from_numpy(pixels).to(self.device).t()
+        return normalised(signed_sums(signs, columns), self._epsilon)
+
+
+def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:
+    """Sums of pixels with a sign each, of which 128 is taken off first.
+
+    All are whole numbers below 2 ** 24, and exact on any device.
+    """
+    if signs.device.type == "cpu" and has_integer_products():
+        shifted = (pixels ^ _SHIFT).view(torch.int8)
+        return torch._int_mm(signs, shifted).to(torch.float32)
+    return signs.to(torch.float32) @ (pixels.to(torch.float32) - _SHIFT)
+
+
+def has_integer_products() -> bool:
+    """Whether the CPU has instructions for products of 8-bit integers."""
+    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))

@@ -1,11 +1,13 @@
 """Reservoirs: memories of constant size that masks are recalled from, one idea a file."""
 
+from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.protocol import Reservoir
 from supsup_core.reservoirs.quadratic import Hebb, Perceptron, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.random_features import RandomFeatures
 from supsup_core.reservoirs.variants import Centred, Quantised
 
 __all__ = [
+    "Blocks",
     "Centred",
     "Hebb",
     "Perceptron",

@@ -40,7 +40,7 @@ class Quadratic(ABC):
         """Take one pattern in.
 
         Args:
-            pattern: -1 and +1, or such numbers centred (centred.py).
+            pattern: -1 and +1, or such numbers centred (variants.py).
 
         Raises:
             ValueError: another length than D.

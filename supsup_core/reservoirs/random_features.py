@@ -23,15 +23,22 @@ class RandomFeatures:
         dim: D.
         num_frequencies: F.
         beta: how fast a pattern's pull falls off with the square of the distance.
-        generator: draws Omega.
+        generator: draws Omega, on the CPU.
+        device: where it is kept.
     """
 
     def __init__(
-        self, dim: int, num_frequencies: int, beta: float, generator: torch.Generator
+        self,
+        dim: int,
+        num_frequencies: int,
+        beta: float,
+        generator: torch.Generator,
+        device: torch.device | None = None,
     ) -> None:
         self.dim, self.num_stored, self._beta = dim, 0, beta
-        self._omega = torch.randn(num_frequencies, dim, generator=generator) * beta**0.5
-        self._sums = torch.zeros(2, num_frequencies)
+        omega = torch.randn(num_frequencies, dim, generator=generator).mul_(beta**0.5)
+        self._omega = omega.to(device)
+        self._sums = torch.zeros(2, num_frequencies, device=device)
 
     @property
     def num_bytes(self) -> int:

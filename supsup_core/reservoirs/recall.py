@@ -1,11 +1,12 @@
 """Recall: from a cue to a state that the reservoir keeps; cues, and what was recalled.
 
-Shape letters: D units, B cues, P patterns.
+Shape letters: D units, B cues.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
@@ -26,6 +27,15 @@ class Recalled:
     states: Float32[Tensor, "B D"]
     steps: Int64[Tensor, " B"]
     settled: Bool[Tensor, " B"]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Recalled"]) -> "Recalled":
+        """Those of several groups of cues, in their order."""
+        return cls(
+            torch.cat([part.states for part in parts]),
+            torch.cat([part.steps for part in parts]),
+            torch.cat([part.settled for part in parts]),
+        )
 
 
 Sweep = Callable[[Reservoir, Float32[Tensor, "B D"], torch.Generator], Float32[Tensor, "B D"]]
@@ -68,8 +78,8 @@ def recall(
         generator: of the order of units.
         sweep: one of SWEEPS.
     """
-    states, steps = cues.clone(), torch.zeros(len(cues), dtype=torch.int64)
-    moving = torch.ones(len(cues), dtype=torch.bool)
+    states, steps = cues.clone(), cues.new_zeros(len(cues), dtype=torch.int64)
+    moving = cues.new_ones(len(cues), dtype=torch.bool)
     for _ in range(most_steps):
         where = moving.nonzero().flatten()
         after = sweep(reservoir, states[where], generator)
@@ -115,27 +125,32 @@ class Score:
     unsettled: float
 
 
-def score(
-    recalled: Recalled, wanted: Int64[Tensor, " B"], patterns: Float32[Tensor, "P D"]
-) -> Score:
+def packed(states: Float32[Tensor, "B D"]) -> list[bytes]:
+    """Each state of -1 and +1 in few bytes, to find it among others."""
+    rows = np.packbits((states > 0).cpu().numpy(), axis=1)
+    return [row.tobytes() for row in rows]
+
+
+def score(recalled: Recalled, wanted: Float32[Tensor, "B D"], stored: Collection[bytes]) -> Score:
     """Compare what was recalled with what is stored.
 
     Args:
         recalled: from the cues.
-        wanted: of which pattern each cue was made.
-        patterns: all that are stored.
+        wanted: the pattern that each cue was made of.
+        stored: every pattern that is, packed.
     """
-    dim = patterns.shape[1]
-    overlaps = recalled.states @ patterns.t() / dim
-    own = overlaps.gather(1, wanted[:, None])[:, 0]
-    exact = own == 1
-    known = (overlaps.abs() == 1).any(dim=1)
+    right = recalled.states == wanted
+    exact = right.all(dim=1)
+    either_way = zip(packed(recalled.states), packed(-recalled.states), strict=True)
+    known = torch.tensor(
+        [state in stored or turned in stored for state, turned in either_way], device=exact.device
+    )
 
     def share(which: Tensor) -> float:
         return float(which.double().mean())
 
     return Score(
-        bit_accuracy=share((1 + own) / 2),
+        bit_accuracy=share(right),
         exact=share(exact),
         other=share(known & ~exact),
         spurious=share(recalled.settled & ~known),
@@ -149,7 +164,8 @@ def _some(patterns: Tensor, share: float, generator: torch.Generator) -> Tensor:
         raise ValueError(f"share must be in [0, 1], got {share}")
     chances = torch.rand(patterns.shape, generator=generator)
     chosen = chances.topk(round(share * patterns.shape[1]), dim=1).indices
-    return torch.zeros(patterns.shape, dtype=torch.bool).scatter_(1, chosen, 1)
+    some = torch.zeros(patterns.shape, dtype=torch.bool).scatter_(1, chosen, 1)
+    return some.to(patterns.device)
 
 
 def _follow(field: Tensor, states: Tensor) -> Tensor:

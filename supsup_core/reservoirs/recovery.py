@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from supsup_core.masking import UNITS
 from supsup_core.objectives import entropy
 from supsup_core.reservoirs.protocol import Reservoir
-from supsup_core.unit_masks import unit_forward
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def recover(
         optimizer.zero_grad()
         # The gradient passes the binary step unchanged.
         states = [_binary(real) + real - real.detach() for real in reals]
-        logits = unit_forward(weights, [(s[None] + 1) / 2 for s in states], images[None])
-        loss = (1 - done) * entropy(logits[0], logits.shape[-1]).mean()
+        logits = UNITS.on(weights, images)([(state[:, None] + 1) / 2 for state in states])
+        loss = (1 - done) * entropy(logits, logits.shape[-1]).mean()
         for reservoir, state in zip(reservoirs, states, strict=True):
             loss = loss + descent.energy * done * reservoir.energy(state[None])[0]
         loss.backward()

@@ -3,8 +3,9 @@
 Shape letters: D units, B states, U chosen units.
 """
 
-from math import sqrt
+from copy import copy
 
+import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -13,53 +14,81 @@ from supsup_core.reservoirs.quadratic import Quadratic
 
 
 class Centred:
-    """Takes the mean off patterns and states before a reservoir sees them.
+    """Takes the mean of what is stored off patterns and states before a reservoir sees them.
 
-    Patterns with other than half of their bits one all pull the same way, and the mean is what
-    is recalled (Amit, Gutfreund & Sompolinsky 1987). Centred, +1 and -1 pull with unequal
-    strength; a threshold half-way between tells them apart (Tsodyks & Feigelman 1988).
+    Patterns with other than half of their bits one, or with units that are one in most, all
+    pull the same way, and the mean is what is recalled (Amit, Gutfreund & Sompolinsky 1987).
+    Centred, +1 and -1 pull with unequal strength; a threshold half-way between tells them
+    apart (Tsodyks & Feigelman 1988). The mean, of every unit, follows what comes: D more
+    numbers, and nothing is stored twice.
 
     Args:
         inner: the reservoir.
-        density: fraction of +1 in the patterns, in (0, 1).
+        density: fraction of +1 to expect of patterns before any has come, in (0, 1).
+        device: where the mean is kept.
     """
 
-    def __init__(self, inner: Reservoir, density: float) -> None:
+    # Patterns that the expectation counts for.
+    _PRIOR = 10
+
+    def __init__(
+        self, inner: Reservoir, density: float = 0.5, device: torch.device | None = None
+    ) -> None:
         if not 0 < density < 1:
             raise ValueError(f"density must be in (0, 1), got {density}")
-        self._inner, self._mean = inner, 2 * density - 1
-        self._scale = 1 / sqrt(1 - self._mean**2)
-        self._threshold = -self._mean * self._scale
-        self.dim = inner.dim
-
-    @property
-    def num_stored(self) -> int:
-        """Patterns so far."""
-        return self._inner.num_stored
+        self.inner, self.dim, self.num_stored = inner, inner.dim, 0
+        expected = self._PRIOR * (2 * density - 1)
+        self._sum = torch.full((inner.dim,), expected, device=device)
 
     @property
     def num_bytes(self) -> int:
-        """Of the reservoir within."""
-        return self._inner.num_bytes
+        """Of the reservoir within, and of the mean."""
+        return self.inner.num_bytes + self._sum.numel() * self._sum.element_size()
+
+    @property
+    def mean(self) -> Float32[Tensor, " D"]:
+        """Of every unit, as it is known so far."""
+        return self._sum / (self._PRIOR + self.num_stored)
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
         """Take one pattern of -1 and +1 in."""
-        self._inner.store(self._centred(pattern))
+        self._sum += pattern
+        self.num_stored += 1
+        mean = self.mean
+        self.inner.store((pattern - mean) * _scale(mean))
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
         """Of the centred states, above the threshold."""
-        return self._inner.field(self._centred(states), units) - self._threshold
+        field = self.inner.field(self.centred(states), units)
+        return field - (self._threshold if units is None else self._threshold[units])
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
         """Of the centred states, and what the threshold adds."""
-        centred = self._centred(states)
-        return self._inner.energy(centred) + self._threshold * centred.sum(dim=1)
+        centred = self.centred(states)
+        return self.inner.energy(centred) + centred @ self._threshold
 
-    def _centred(self, states: Tensor) -> Tensor:
-        """A unit that is not known, 0, is at its mean."""
-        return (states - self._mean * (states != 0)) * self._scale
+    def over(self, inner: Reservoir) -> "Centred":
+        """The same mean about another reservoir."""
+        other = copy(self)
+        other.inner = inner
+        return other
+
+    def centred(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, "B D"]:
+        """States as the reservoir within sees them; one that is not known, 0, is at its mean."""
+        mean = self.mean
+        return (states - mean * (states != 0)) * _scale(mean)
+
+    @property
+    def _threshold(self) -> Float32[Tensor, " D"]:
+        mean = self.mean
+        return -mean * _scale(mean)
+
+
+def _scale(mean: Tensor) -> Tensor:
+    """Makes centred patterns as long as those of -1 and +1."""
+    return (1 - mean.square()).mean().rsqrt()
 
 
 class Quantised(Quadratic):

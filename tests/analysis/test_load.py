@@ -64,6 +64,6 @@ def test_a_table_without_files_says_so(tmp_path):
 def test_the_schema_versions_are_those_that_the_harness_writes():
     written = {
         schema.metadata[b"table"].decode(): schema.metadata[b"schema_version"].decode()
-        for schema in (results.TASKS, results.EVALUATIONS)
+        for schema in results.SCHEMAS.values()
     }
     assert written == SCHEMA_VERSIONS

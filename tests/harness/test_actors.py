@@ -9,10 +9,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from harness.actors import Job, TrainedUnit, TrainWorker
+from harness.actors import TrainedUnit, TrainWorker
 from harness.commandline import from_hydra
 from harness.datasets import Dataset, load_dataset
 from harness.evaluation import EvaluateWorker
+from harness.job import Job
 from harness.plan import EvaluationUnit, TrainUnit, evaluation_units
 from harness.questions import compared
 from supsup_core.data import ImageSet, normalise

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from supsup_core.masks import MaskLayout, as_floats, density
 from supsup_core.networks import Network, make_network
+from supsup_core.reservoirs.patterns import gains, patterns, rows_of
 
 any_widths = st.lists(st.integers(1, 40), min_size=2, max_size=5).map(tuple)
 without_deadline = settings(deadline=None, max_examples=50)
@@ -126,3 +127,35 @@ def test_rows_of_another_length_are_refused(tiny):
     layout = MaskLayout.of(tiny)
     with pytest.raises(ValueError, match="rows must have shape"):
         layout.unpack(np.zeros((2, layout.row_bytes - 1), dtype=np.uint8))
+
+
+# Masks over units
+
+
+def test_units_have_a_bit_each_and_outputs_none():
+    layout = MaskLayout.of_units(Network("units", (20, 70, 9, 6)))
+    assert layout.mask_shapes == ((70, 1), (9, 1), (6, 0))
+    assert layout.num_bits == 79
+    assert (layout.byte_offsets, layout.row_bytes) == ((0, 64, 128), 192)
+
+
+def test_packed_units_come_back_and_are_dense_as_their_bits(rng):
+    layout = MaskLayout.of_units(Network("units", (20, 70, 9, 6)))
+    masks = [rng.random((4, *shape)) < 0.3 for shape in layout.mask_shapes]
+    rows = layout.pack(masks)
+    for mask, back in zip(masks, layout.unpack(rows), strict=True):
+        assert np.array_equal(mask, back)
+    ones = sum(mask.sum(axis=(1, 2)) for mask in masks)
+    assert np.allclose(density(layout, rows), ones / 79)
+
+
+def test_patterns_are_masks_without_gaps_and_go_back_into_rows(rng):
+    layout = MaskLayout.of_units(Network("units", (20, 70, 9, 6)))
+    masks = [rng.random((4, *shape)) < 0.3 for shape in layout.mask_shapes]
+    rows = layout.pack(masks)
+    states = patterns(layout, rows)
+    flat = np.concatenate([mask.reshape(4, -1) for mask in masks], axis=1)
+    assert np.array_equal(states.numpy(), 2.0 * flat - 1)
+    assert np.array_equal(rows_of(layout, states), rows)
+    for gain, mask in zip(gains(layout, states), masks, strict=True):
+        assert np.array_equal(gain.numpy(), mask)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supsup_core.reservoirs import (
+    Blocks,
     Centred,
     Hebb,
     Perceptron,
@@ -17,7 +18,8 @@ from supsup_core.reservoirs import (
     Reservoir,
     Storkey,
 )
-from supsup_core.reservoirs.recall import SWEEPS, Recalled, erased, flipped, recall, score
+from supsup_core.reservoirs.recall import SWEEPS, Recalled, erased, flipped, packed, recall, score
+from supsup_core.reservoirs.rules import RULES as RULES_BY_NAME
 from supsup_core.reservoirs.theory import break_even, capacity
 
 DIM = 200
@@ -53,7 +55,7 @@ def filled(reservoir, patterns):
 def exact(reservoir, patterns, generator, share=0.1, **more):
     cues = flipped(patterns, share, generator)
     found = recall(reservoir, cues, 30, generator, **more)
-    return score(found, torch.arange(len(patterns)), patterns).exact
+    return score(found, patterns, packed(patterns)).exact
 
 
 # What is stored
@@ -168,6 +170,7 @@ def test_random_features_recall_few_patterns_in_a_memory_of_constant_size(genera
         *(rule(64) for rule in RULES),
         RandomFeatures(64, 500, 0.02, torch.Generator().manual_seed(0)),
         Centred(Hebb(64), 0.3),
+        Blocks(64, 40, Hebb),
     ],
     ids=lambda reservoir: type(reservoir).__name__,
 )
@@ -202,6 +205,25 @@ def test_sparse_patterns_need_centring(generator):
     assert exact(filled(Centred(Projection(DIM), 0.15), patterns), patterns, generator, 0.05) == 1
 
 
+def test_units_that_are_one_in_most_patterns_need_centring(generator):
+    usual = torch.where(torch.rand(DIM, generator=generator) < 0.5, 1.0, -1.0)
+    patterns = flipped(usual.expand(15, -1), 0.35, generator)
+    assert exact(filled(Hebb(DIM), patterns), patterns, generator, 0.05) < 0.3
+    centred = filled(Centred(Hebb(DIM)), patterns)
+    assert exact(centred, patterns, generator, 0.05) > 0.9
+    assert centred.num_bytes == Hebb(DIM).num_bytes + 4 * DIM
+    # Ten patterns' worth of the expectation, a mean of 0, are mixed in.
+    assert torch.allclose(centred.mean, patterns.sum(dim=0) / 25)
+
+
+def test_the_same_mean_goes_about_another_reservoir(generator):
+    patterns = random_patterns(6, generator, density=0.2)
+    whole = filled(Centred(Projection(DIM), 0.2), patterns)
+    rounded = whole.over(Quantised(whole.inner, 8))
+    assert torch.equal(rounded.mean, whole.mean)
+    assert exact(rounded, patterns, generator) == 1
+
+
 def test_what_is_not_known_is_at_its_mean(generator):
     patterns = random_patterns(6, generator, density=0.2)
     reservoir = filled(Centred(Projection(DIM), 0.2), patterns)
@@ -232,6 +254,46 @@ def test_two_bits_lose_what_eight_keep(generator):
 def test_bits_out_of_range_are_refused(num_bits):
     with pytest.raises(ValueError, match=r"num_bits must be in \[2, 8\]"):
         Quantised(Hebb(4), num_bits)
+
+
+# Blocks
+
+
+def test_blocks_are_reservoirs_side_by_side(generator):
+    patterns = random_patterns(5, generator, dim=50)
+    blocks = filled(Blocks(50, 20, Projection), patterns)
+    assert [part.dim for part in blocks.parts] == [20, 20, 10]
+    assert blocks.num_bytes == 4 * (400 + 400 + 100)
+    alone = [
+        filled(Projection(n), some)
+        for n, some in zip((20, 20, 10), patterns.split(20, 1), strict=True)
+    ]
+    states = random_patterns(3, generator, dim=50)
+    parts = list(zip(alone, states.split(20, dim=1), strict=True))
+    assert torch.equal(blocks.field(states), torch.cat([r.field(s) for r, s in parts], dim=1))
+    assert torch.allclose(blocks.energy(states), sum(r.energy(s) for r, s in parts))
+    rounded = blocks.replaced(lambda part: Quantised(part, 4))
+    assert rounded.num_bytes == 200 + 80 + 200 + 80 + 50 + 40
+    assert blocks.num_bytes == 4 * (400 + 400 + 100)
+
+
+def test_blocks_have_a_unit_at_least():
+    with pytest.raises(ValueError, match="block must be >= 1, got 0"):
+        Blocks(5, 0, Hebb)
+
+
+@pytest.mark.parametrize("name", RULES_BY_NAME)
+def test_every_rule_with_a_name_recalls_few_patterns(name, generator):
+    rule = RULES_BY_NAME[name]
+    patterns = random_patterns(3, generator)
+    reservoir = filled(rule.make(DIM, torch.device("cpu")), patterns)
+    kept = rule.recalled_from(reservoir)
+    assert kept.num_bytes <= Hebb(DIM).num_bytes
+    if name == "random_features":  # as many as are drawn here pull the right way, no more
+        pull = (kept.field(patterns) * patterns).sum(dim=1)
+        assert (pull > 0).all()
+    else:
+        assert exact(kept, patterns, generator) == 1
 
 
 # Recall
@@ -295,7 +357,7 @@ def test_a_score_tells_apart_what_was_recalled():
     states = torch.stack([patterns[0], patterns[1], -patterns[0], torch.tensor([1.0, 1, 1, -1])])
     settled = torch.tensor([True, True, True, True])
     found = Recalled(states, torch.zeros(4, dtype=torch.int64), settled)
-    told = score(found, torch.zeros(4, dtype=torch.int64), patterns)
+    told = score(found, patterns[[0, 0, 0, 0]], packed(patterns))
     assert (told.exact, told.other, told.spurious, told.unsettled) == (0.25, 0.5, 0.25, 0)
     assert told.bit_accuracy == pytest.approx((1 + 0.5 + 0 + 0.75) / 4)
 

@@ -1,0 +1,93 @@
+"""Training and measuring of one kind of mask each, as a training actor asks for it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from harness.config import UNIT_MASK
+from harness.job import Job
+from supsup_core.data import ImageSet
+from supsup_core.measure import measure_form
+from supsup_core.methods import METHODS
+from supsup_core.networks import fixed_weights
+from supsup_core.tasks import Task
+from supsup_core.training import train_block
+from supsup_core.unit_masks import UnitNetwork
+from supsup_core.unit_training import UnitMeasure, train_unit_block
+
+Masks = list[np.ndarray]  # bool, (B, ...) of each layer
+
+
+class Trainer(Protocol):
+    """Trains blocks of tasks, and measures a mask."""
+
+    def train(self, tasks: Sequence[Task], on_step: Callable[[int], None]) -> Masks:
+        """Masks of a block; on_step hears how many steps are done."""
+        ...
+
+    def measure(self, task: Task, mask: Sequence[np.ndarray]) -> tuple[float, float]:
+        """Accuracy and mean cross-entropy (nats) on the task's test images."""
+        ...
+
+
+class WeightTrainer:
+    """Of masks over weights.
+
+    Args:
+        job: of the run.
+        train, test: images.
+        device: where.
+    """
+
+    def __init__(self, job: Job, train: ImageSet, test: ImageSet, device: torch.device) -> None:
+        self._job, self._data, self._device = job, train, device
+        self._network = job.network
+        weights = fixed_weights(self._network, job.config.seed)
+        self._measure = measure_form(device)(weights, test, device)
+
+    def train(self, tasks: Sequence[Task], on_step: Callable[[int], None]) -> Masks:
+        """Masks of a block, by the method that the configuration names."""
+        config = self._job.config
+        return train_block(
+            self._network,
+            METHODS[config.method],
+            tasks,
+            self._data,
+            self._job.recipe,
+            seed=config.seed,
+            dtype=getattr(torch, config.train.dtype),
+            device=self._device,
+            on_step=on_step,
+        )
+
+    def measure(self, task: Task, mask: Sequence[np.ndarray]) -> tuple[float, float]:
+        """Accuracy and mean cross-entropy."""
+        return self._measure(task, mask)
+
+
+class UnitTrainer:
+    """Of masks over units; arguments as above."""
+
+    def __init__(self, job: Job, train: ImageSet, test: ImageSet, device: torch.device) -> None:
+        self._job, self._data = job, train
+        self._network = UnitNetwork(job.network, job.config.seed, train.std, device)
+        self._measure = UnitMeasure(self._network, test)
+
+    def train(self, tasks: Sequence[Task], on_step: Callable[[int], None]) -> Masks:
+        """Masks of a block."""
+        recipe, seed = self._job.recipe, self._job.config.seed
+        return train_unit_block(
+            self._network, tasks, self._data, recipe, seed=seed, on_step=on_step
+        )
+
+    def measure(self, task: Task, mask: Sequence[np.ndarray]) -> tuple[float, float]:
+        """Accuracy and mean cross-entropy."""
+        return self._measure(task, mask)
+
+
+def make_trainer(job: Job, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
+    """The trainer of the run's method."""
+    form = UnitTrainer if job.config.method == UNIT_MASK else WeightTrainer
+    return form(job, train, test, device)

@@ -1,0 +1,53 @@
+"""The reservoirs that have a name: how one is made, and what is recalled from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from supsup_core.reservoirs.protocol import Reservoir
+from supsup_core.reservoirs.quadratic import Hebb, Perceptron, Projection, Quadratic, Storkey
+from supsup_core.reservoirs.random_features import RandomFeatures
+from supsup_core.reservoirs.variants import Quantised
+
+# Of random features, beta times D: of 5 to 12 and 1 to 3 the best at 20 patterns of 1024 units.
+BETA_DIM = 5.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A kind of reservoir.
+
+    Attributes:
+        make: units and device -> an empty one.
+        num_bits: its weights are rounded to so many to recall from; None: they are not.
+    """
+
+    make: Callable[[int, torch.device], Reservoir]
+    num_bits: int | None = None
+
+    def recalled_from(self, reservoir: Reservoir) -> Reservoir:
+        """What is kept of a reservoir that is full."""
+        if self.num_bits is None:
+            return reservoir
+        assert isinstance(reservoir, Quadratic)
+        return Quantised(reservoir, self.num_bits)
+
+
+def _random_features(dim: int, device: torch.device) -> RandomFeatures:
+    # What is drawn takes twice the memory of a quadratic rule; what is kept, next to nothing,
+    # and it holds next to nothing: D * D / 32 frequencies hold some patterns, and take D / 64
+    # times as much memory.
+    generator = torch.Generator().manual_seed(1)
+    return RandomFeatures(dim, 2 * dim, BETA_DIM / dim, generator, device)
+
+
+RULES: dict[str, Rule] = {
+    "hebb": Rule(Hebb),
+    "storkey": Rule(Storkey),
+    "projection": Rule(Projection),
+    "projection_8bits": Rule(Projection, num_bits=8),
+    "projection_4bits": Rule(Projection, num_bits=4),
+    "perceptron": Rule(lambda dim, device: Perceptron(dim, device=device)),
+    "random_features": Rule(_random_features),
+}
