@@ -1,6 +1,7 @@
 """Figures of a run: one function a figure, each from a table to a matplotlib Figure.
 
 python -m analysis.figures runs/mnist5k-permuted-32 accuracy.png
+python -m analysis.figures runs/units recall.png --figure recall_by_masks
 """
 
 import argparse
@@ -56,14 +57,71 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     return figure
 
 
+def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
+    """Masks recalled to the bit, and bytes, against the number of masks in a reservoir.
+
+    Args:
+        reservoir: rows of the table `reservoir`.
+
+    Returns:
+        Left: the fraction of cues from which the very mask came, a line a rule and cue, bars
+        95 % by Wilson; dotted, the capacity of the rule by theory. Right: bytes of each
+        reservoir, and of the same masks packed; where a dotted line meets the dashed one, they
+        would take as much.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    by_rule = reservoir.sort_values("num_tasks").groupby(["rule", "dim", "num_blocks"])
+    for color, ((rule, _, _), of_rule) in enumerate(by_rule):
+        by_cue = of_rule.groupby(["cue", of_rule["share"].fillna(0)])
+        for (cue, share), rows in by_cue:
+            low, high = _wilson(rows["exact_recall"], rows["num_cues"])
+            label = f"{rule}, {cue}" + (f" {share:.0%}" if share else "")
+            style = {"data": "--", "erased": "-."}.get(cue, "-")
+            left.plot(
+                rows["num_tasks"], rows["exact_recall"], f"C{color}o{style}", ms=4, label=label
+            )
+            left.fill_between(rows["num_tasks"], low, high, color=f"C{color}", alpha=0.12)
+        capacity = of_rule["capacity"].iloc[0]
+        if pd.notna(capacity):
+            left.axvline(capacity, color=f"C{color}", ls=":", lw=1)
+        size = of_rule.groupby("num_tasks")["reservoir_bytes"].first()
+        right.plot(size.index, size, f"C{color}o-", ms=4, label=rule)
+    packed = reservoir.groupby("num_tasks")["store_bytes"].first()
+    right.plot(packed.index, packed, "k--", label="the masks, packed")
+    left.set(ylabel="masks recalled to the bit", ylim=(-0.02, 1.05))
+    right.set(ylabel="bytes", yscale="log")
+    for axes in (left, right):
+        axes.set(xlabel="masks stored", xscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """95 % intervals of fractions of counts."""
+    z = 1.96
+    middle = (fractions + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    spread = fractions * (1 - fractions) / counts + z**2 / (4 * counts**2)
+    half = z * spread**0.5 / (1 + z**2 / counts)
+    return middle - half, middle + half
+
+
+FIGURES = {
+    "accuracy_by_masks": (accuracy_by_masks, "evaluations"),
+    "recall_by_masks": (recall_by_masks, "reservoir"),
+}
+
+
 def main() -> None:
-    """Draw a run's accuracy into a file."""
-    parser = argparse.ArgumentParser(description="Draw a run's accuracy against its masks.")
+    """Draw one figure of a run into a file."""
+    parser = argparse.ArgumentParser(description="Draw a figure of a run.")
     parser.add_argument("run_dir", type=Path, help="a run directory")
     parser.add_argument("file", type=Path, help="where to: a name ending in .png or .svg")
+    parser.add_argument("--figure", choices=FIGURES, default="accuracy_by_masks")
     arguments = parser.parse_args()
-    figure = accuracy_by_masks(load(arguments.run_dir, "evaluations").to_pandas())
-    figure.savefig(arguments.file, dpi=120)
+    draw, table = FIGURES[arguments.figure]
+    draw(load(arguments.run_dir, table).to_pandas()).savefig(arguments.file, dpi=120)
 
 
 if __name__ == "__main__":

@@ -270,7 +270,9 @@ class Evaluator:
     def _units(self, k: int) -> Sequence[WorkUnit]:
         """All units of a checkpoint."""
         units: list[WorkUnit] = [*evaluation_units(self._config, k, self._run.own)]
-        return units + recall_units(self._config, k) if self._config.evaluate.reservoir else units
+        if self._config.evaluate.reservoir:
+            units += recall_units(self._config, k)
+        return units
 
     def _missing_evaluations(self, k: int) -> list[WorkUnit]:
         return [unit for unit in self._units(k) if not self._is_kept(unit)]

@@ -103,6 +103,7 @@ class Recalling:
             "num_tasks": unit.num_tasks,
             "num_cues": len(asked),
             "accuracy_gg": given,
+            "capacity": RULES[unit.rule].capacity(filled.blocks.parts[0].dim),
             "reservoir_bytes": reservoir.num_bytes,
             "store_bytes": self._layout.row_bytes * unit.num_tasks,
             "store_seconds": filled.seconds / unit.num_tasks,

@@ -135,6 +135,14 @@ RESERVOIR = _schema(
         _column("steps", pa.float64(), "sweeps", "mean sweeps over all bits that changed one"),
         _column("accuracy", pa.float64(), "fraction", "labels right by the masks recalled"),
         _column("accuracy_gg", pa.float64(), "fraction", "the same by the masks stored"),
+        _column(
+            "capacity",
+            pa.float64(),
+            "tasks",
+            "random masks that theory lets the rule hold to the bit, from cues without an error; "
+            "null where there is no theory",
+            nullable=True,
+        ),
         _column("reservoir_bytes", pa.int64(), "bytes", "of the reservoir, whatever it holds"),
         _column("store_bytes", pa.int64(), "bytes", "of the same masks, packed"),
         _column("seconds", pa.float64(), "seconds", "one recall: mean, of cues recalled together"),

@@ -37,7 +37,7 @@ _CAPTIONS = {
 _RECALL_CAPTION = (
     "n masks recalled among k. exact: the fraction recalled to the bit; bits: bits that are right; "
     "label: accuracy of labels by the masks recalled, GG by the true ones. MB of the reservoir and "
-    "of the k masks packed; ms a recall."
+    "of the k rows, packed; ms a recall."
 )
 
 
@@ -130,7 +130,7 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
         show_edge=False,
         pad_edge=False,
     )
-    for name in ("k", "rule", "cue", "n", "exact", "bits", "label", "GG", "MB", "packed", "ms"):
+    for name in ("k", "rule", "cue", "n", "exact", "bits", "label", "GG", "MB", "rows", "ms"):
         justify: Any = "left" if name in ("rule", "cue") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "rule")
     for row in rows:
@@ -141,10 +141,11 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
             row["cue"] + share,
             str(row["num_cues"]),
             *(
-                f"{row[name]:.4f}"
+                f"{row[name]:.3f}"
                 for name in ("exact_recall", "bit_accuracy", "accuracy", "accuracy_gg")
             ),
-            *(f"{row[name] / 1e6:.3g}" for name in ("reservoir_bytes", "store_bytes")),
+            f"{row['reservoir_bytes'] / 1e6:.3g}",
+            f"{row['store_bytes'] / 1e6:.2g}",
             f"{1000 * row['seconds']:.1f}",
         )
     return table

@@ -49,7 +49,8 @@ class Blocks:
     def split(self, states: Float32[Tensor, "*B D"]) -> tuple[Float32[Tensor, "*B _"], ...]:
         """Each part's units."""
         sizes = [end - first for first, end in pairwise(self._bounds)]
-        return states.split(sizes, dim=-1)
+        parts: tuple[Tensor, ...] = states.split(sizes, dim=-1)
+        return parts
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
         """Take one pattern in."""

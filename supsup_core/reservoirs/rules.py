@@ -8,6 +8,7 @@ import torch
 from supsup_core.reservoirs.protocol import Reservoir
 from supsup_core.reservoirs.quadratic import Hebb, Perceptron, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.random_features import RandomFeatures
+from supsup_core.reservoirs.theory import capacity
 from supsup_core.reservoirs.variants import Quantised
 
 # Of random features, beta times D: of 5 to 12 and 1 to 3 the best at 20 patterns of 1024 units.
@@ -20,11 +21,17 @@ class Rule:
 
     Attributes:
         make: units and device -> an empty one.
+        theory: what its capacity follows (theory.py); None where there is none.
         num_bits: its weights are rounded to so many to recall from; None: they are not.
     """
 
-    make: Callable[[int, torch.device], Reservoir]
+    make: Callable[..., Reservoir]
+    theory: str | None = None
     num_bits: int | None = None
+
+    def capacity(self, dim: int) -> float | None:
+        """Random patterns of D units that it can hold to the bit, by theory."""
+        return None if self.theory is None or dim < 2 else capacity(self.theory, dim)
 
     def recalled_from(self, reservoir: Reservoir) -> Reservoir:
         """What is kept of a reservoir that is full."""
@@ -43,11 +50,11 @@ def _random_features(dim: int, device: torch.device) -> RandomFeatures:
 
 
 RULES: dict[str, Rule] = {
-    "hebb": Rule(Hebb),
-    "storkey": Rule(Storkey),
-    "projection": Rule(Projection),
-    "projection_8bits": Rule(Projection, num_bits=8),
-    "projection_4bits": Rule(Projection, num_bits=4),
-    "perceptron": Rule(lambda dim, device: Perceptron(dim, device=device)),
+    "hebb": Rule(Hebb, "hebb_exact"),
+    "storkey": Rule(Storkey, "storkey"),
+    "projection": Rule(Projection, "projection"),
+    "projection_8bits": Rule(Projection, "projection", num_bits=8),
+    "projection_4bits": Rule(Projection, "projection", num_bits=4),
+    "perceptron": Rule(lambda dim, device: Perceptron(dim, device=device), "perceptron"),
     "random_features": Rule(_random_features),
 }

@@ -85,7 +85,8 @@ def seek(
 def _as_long_as_corners(states: Float32[Tensor, "B D"]) -> Float32[Tensor, "B D"]:
     """Scaled to the norm of states of -1 and +1."""
     norms = states.norm(dim=1, keepdim=True).clamp_min(torch.finfo(states.dtype).tiny)
-    return states * (states.shape[1] ** 0.5 / norms)
+    scaled: Tensor = states * (states.shape[1] ** 0.5 / norms)
+    return scaled
 
 
 def _either(first: Tensor, one: Recalled, other: Recalled) -> Recalled:

@@ -1,6 +1,11 @@
-import pandas as pd
+import sys
+from pathlib import Path
 
-from analysis.figures import accuracy_by_masks
+import pandas as pd
+import pytest
+
+from analysis import figures
+from analysis.figures import FIGURES, accuracy_by_masks, recall_by_masks
 
 
 def test_every_way_to_infer_is_drawn_at_its_mean():
@@ -47,3 +52,50 @@ def test_inferences_from_more_images_are_a_line_of_their_own():
 
     drawn = {c.get_label(): list(c.lines[0].get_ydata()) for c in left.containers}
     assert drawn == {"max_logit, images: 1": [0.7], "max_logit, images: 4": [0.8]}
+
+
+def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
+    rows = pd.DataFrame(
+        {
+            "rule": ["hebb", "hebb", "projection", "projection"],
+            "dim": [8] * 4,
+            "num_blocks": [1] * 4,
+            "num_tasks": [4, 2, 2, 4],
+            "cue": ["flipped", "flipped", "flipped", "data"],
+            "share": [0.1, 0.1, 0.1, None],
+            "num_cues": [10] * 4,
+            "exact_recall": [0.2, 0.9, 1.0, 0.5],
+            "capacity": [3.0, 3.0, None, None],
+            "reservoir_bytes": [256] * 4,
+            "store_bytes": [4, 2, 2, 4],
+        }
+    )
+
+    left, right = recall_by_masks(rows).axes
+
+    lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
+    assert lines["hebb, flipped 10%"] == [0.9, 0.2]
+    assert lines["projection, flipped 10%"] == [1.0]
+    assert lines["projection, data"] == [0.5]
+    assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == ":"] == [3.0]
+    sizes = {line.get_label(): list(line.get_ydata()) for line in right.lines}
+    assert sizes == {
+        "hebb": [256, 256],
+        "projection": [256, 256],
+        "the masks, packed": [2, 4],
+    }
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_draws_a_table_of_the_run(figure, tmp_path, monkeypatch):
+    asked = []
+
+    def load(run_dir, table):
+        asked.append((run_dir, table))
+        raise FileNotFoundError(table)
+
+    monkeypatch.setattr(figures, "load", load)
+    monkeypatch.setattr(sys, "argv", ["figures", "run", "out.svg", "--figure", figure])
+    with pytest.raises(FileNotFoundError, match=FIGURES[figure][1]):
+        figures.main()
+    assert asked == [(Path("run"), FIGURES[figure][1])]

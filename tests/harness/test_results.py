@@ -9,6 +9,7 @@ import pytest
 
 from harness.results import (
     EVALUATIONS,
+    RESERVOIR,
     TASKS,
     create_table_file,
     read_table_file,
@@ -30,14 +31,19 @@ def evaluations(*task_ids, objective="entropy"):
 
 
 @pytest.mark.parametrize(
-    ("schema", "name", "version"), [(TASKS, b"tasks", b"1"), (EVALUATIONS, b"evaluations", b"2")]
+    ("schema", "name", "version"),
+    [
+        (TASKS, b"tasks", b"1"),
+        (EVALUATIONS, b"evaluations", b"2"),
+        (RESERVOIR, b"reservoir", b"1"),
+    ],
 )
 def test_schemas_describe_themselves(schema, name, version):
     assert schema.metadata == {b"schema_version": version, b"table": name}
     for field in schema:
         assert set(field.metadata) == {b"unit", b"description"}
         assert field.metadata[b"description"]
-        assert field.nullable == (field.name in ("objective", "agreement"))
+        assert field.nullable == (field.name in ("objective", "agreement", "share", "capacity"))
 
 
 def test_columns_are_those_of_the_contract():
@@ -49,6 +55,11 @@ def test_columns_are_those_of_the_contract():
         "num_tasks num_distractors task_id algorithm objective num_images num_batches "
         "task_accuracy accuracy_gg accuracy_gns accuracy_gnu seconds_per_inference num_gradients "
         "bits_read_fraction agreement device"
+    )
+    assert " ".join(RESERVOIR.names) == (
+        "rule dim num_blocks num_tasks cue share num_cues bit_accuracy exact_recall other spurious "
+        "unsettled steps accuracy accuracy_gg capacity reservoir_bytes store_bytes seconds "
+        "store_seconds device"
     )
     assert TASKS.field("row_crc32c").type == pa.uint32()
     assert TASKS.field("finished_at").type == pa.timestamp("us", tz="UTC")

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from harness.results import EVALUATIONS, TASKS, write_table
+from harness.results import EVALUATIONS, RESERVOIR, TASKS, write_table
 from harness.summary import print_summary, summarise
 
 
@@ -214,3 +214,28 @@ def test_a_run_without_masks_can_be_summarised(tmp_path):
     text = printed(tmp_path)
     assert "0 masks" in text
     assert "nan" not in text
+
+
+def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
+    for name in ("log", "reservoir"):
+        (tmp_path / name).mkdir()
+    row = {
+        "rule": "projection", "dim": 8192, "num_blocks": 1, "num_tasks": 2500, "cue": "flipped",
+        "share": 0.1, "num_cues": 50, "bit_accuracy": 1.0, "exact_recall": 0.98, "other": 0.0,
+        "spurious": 0.0, "unsettled": 0.02, "steps": 2.0, "accuracy": 0.861, "accuracy_gg": 0.862,
+        "capacity": 8192.0, "reservoir_bytes": 268_468_224, "store_bytes": 2_720_000,
+        "seconds": 0.0123, "store_seconds": 0.05, "device": "cpu",
+    }  # fmt: skip
+    rows = [row, row | {"cue": "data", "share": None, "seconds": 1.25}]
+    table = pa.Table.from_pylist(rows, schema=RESERVOIR)
+    write_table(table, tmp_path / "reservoir" / "k.parquet")
+    text = printed(tmp_path, width=80)
+    lines = text.split("n masks recalled", 1)[0].splitlines()
+    assert "…" not in text
+    assert max(map(len, lines)) <= 80
+    found = [line.split() for line in lines if "projection" in line]
+    shared = ["50", "0.980", "1.000", "0.861", "0.862", "268", "2.7"]
+    assert found == [
+        ["2500", "projection", "data", *shared, "1250.0"],
+        ["2500", "projection", "flipped", "10%", *shared, "12.3"],
+    ]
