@@ -116,7 +116,9 @@ class Recalling:
     def _filled(self, rule: str, rows: np.ndarray, on_share: OnShare) -> _Filled:
         """A reservoir with all masks of rows."""
         now = self._now
-        if now is None or now.rule != rule or len(now.stored) > len(rows):
+        # What perceptrons have rehearsed at an earlier checkpoint would show in their weights.
+        kept = now is not None and not isinstance(now.blocks.parts[0], Perceptron)
+        if now is None or not kept or now.rule != rule or len(now.stored) > len(rows):
             self._now = None  # both may be large
             now = self._empty(rule, float(density(self._layout, rows[:1])[0]))
         started = time.perf_counter()
