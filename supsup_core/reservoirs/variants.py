@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from supsup_core.arrays import check_shape
 from supsup_core.reservoirs.protocol import Reservoir
 from supsup_core.reservoirs.quadratic import Quadratic
 
@@ -51,7 +52,12 @@ class Centred:
         return self._sum / (self._PRIOR + self.num_stored)
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Take one pattern of -1 and +1 in."""
+        """Take one pattern of -1 and +1 in.
+
+        Raises:
+            ValueError: another length than D.
+        """
+        check_shape("pattern", pattern.shape, (self.dim,), "D")
         self._sum += pattern
         self.num_stored += 1
         mean = self.mean

@@ -193,6 +193,10 @@ def test_the_field_is_the_slope_of_the_energy(rule, generator):
 def test_a_pattern_of_another_length_is_refused():
     with pytest.raises(ValueError, match="pattern must have shape"):
         Hebb.store.__wrapped__(Hebb(5), torch.ones(4))
+    centred = Centred(Hebb(5))
+    with pytest.raises(ValueError, match="pattern must have shape"):
+        Centred.store.__wrapped__(centred, torch.ones(1))
+    assert (centred.mean.tolist(), centred.num_stored) == ([0.0] * 5, 0)
 
 
 # Sparse patterns, few bits
