@@ -89,7 +89,11 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         right.plot(size.index, size, f"C{color}o-", ms=4, label=rule)
     packed = reservoir.groupby("num_tasks")["store_bytes"].first()
     right.plot(packed.index, packed, "k--", label="the masks, packed")
-    left.set(ylabel="masks recalled to the bit", ylim=(-0.02, 1.05))
+    left.set(
+        ylabel="masks recalled to the bit",
+        ylim=(-0.02, 1.05),
+        title="dotted: capacity by theory, from cues without an error",
+    )
     right.set(ylabel="bytes", yscale="log")
     for axes in (left, right):
         axes.set(xlabel="masks stored", xscale="log")

@@ -22,8 +22,13 @@ def compose(options: Sequence[str]) -> Config:
 
 def resolved_job(config: Config, data: Dataset) -> Job:
     """The job of a run, every `auto` resolved for this machine."""
-    num_weights = Job(config, data.side, data.num_classes).network.num_weights
-    resolved = resolve(config, num_weights=num_weights, has_bfloat16=has_bfloat16_matrices())
+    probe = Job(config, data.side, data.num_classes)
+    resolved = resolve(
+        config,
+        num_weights=probe.network.num_weights,
+        mask_bits=probe.layout.num_bits,
+        has_bfloat16=has_bfloat16_matrices(),
+    )
     return Job(resolved, data.side, data.num_classes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from harness.config import AUTO, UNIT_MASK, Config, EvaluateConfig
+from harness.config import AUTO, UNIT_MASK, Config, EvaluateConfig, ReservoirConfig
 from supsup_core.inference import FORWARD_ALGORITHMS
 
 # The steps of the automatic checkpoints, and how often they grow tenfold.
@@ -160,12 +160,13 @@ def resolve_checkpoints(checkpoints: Any, num_tasks: int) -> list[int]:
     return sorted(set(checkpoints))
 
 
-def resolve(config: Config, *, num_weights: int, has_bfloat16: bool) -> Config:
+def resolve(config: Config, *, num_weights: int, mask_bits: int, has_bfloat16: bool) -> Config:
     """Replace every `auto` that changes a result by what it means here.
 
     Args:
         config: as typed.
         num_weights: of the network.
+        mask_bits: of one mask.
         has_bfloat16: whether the training device multiplies bfloat16 matrices.
     """
     train = config.train
@@ -177,7 +178,15 @@ def resolve(config: Config, *, num_weights: int, has_bfloat16: bool) -> Config:
         config,
         train=replace(train, block=block, dtype=dtype),
         evaluate=replace(config.evaluate, checkpoints=checkpoints),
+        reservoir=resolve_block(config.reservoir, mask_bits),
     )
+
+
+def resolve_block(reservoir: ReservoirConfig, mask_bits: int) -> ReservoirConfig:
+    """Say how many bits of a mask a reservoir holds together; never more than a mask has."""
+    automatic = mask_bits if mask_bits <= _MAX_WHOLE_BITS else _BLOCK_BITS
+    wanted = automatic if reservoir.block == AUTO else int(reservoir.block)
+    return replace(reservoir, block=min(wanted, mask_bits))
 
 
 def train_units(num_tasks: int, block: int, committed: Collection[int]) -> list[TrainUnit]:
@@ -248,13 +257,6 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
         RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, _digest(values))
         for rule in reservoir.rules
     ]
-
-
-def block_bits(block: int | str, mask_bits: int) -> int:
-    """Bits of a mask that a reservoir holds together."""
-    if block != AUTO:
-        return min(int(block), mask_bits)
-    return mask_bits if mask_bits <= _MAX_WHOLE_BITS else _BLOCK_BITS
 
 
 def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:

@@ -17,7 +17,7 @@ from harness import results
 from harness.actors import device_name
 from harness.config import CUES
 from harness.job import Job
-from harness.plan import RecallUnit, block_bits
+from harness.plan import RecallUnit
 from harness.questions import Asked, Questions
 from supsup_core.masks import density
 from supsup_core.reservoirs import Blocks, Centred, Perceptron
@@ -134,7 +134,7 @@ class Recalling:
 
     def _empty(self, rule: str, expected_density: float) -> _Filled:
         num_bits = self._layout.num_bits
-        size = block_bits(self._job.config.reservoir.block, num_bits)
+        size = int(self._job.config.reservoir.block)  # resolved: no longer auto
         make = RULES[rule].make
         blocks = Blocks(num_bits, size, lambda dim: make(dim, self._device))
         # A mask of all ones or none would leave nothing to expect of the other bits.

@@ -24,7 +24,7 @@ from harness.config import (
 from harness.datasets import Dataset
 from harness.errors import UserError
 from harness.job import Job
-from harness.plan import num_leading, resolve, resolve_checkpoints
+from harness.plan import num_leading, resolve, resolve_block, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.results import remove_partial_files, table_files, write_durably
 from harness.store import MaskStore, check_store
@@ -149,6 +149,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
         resolved = resolve(
             config,
             num_weights=probe.network.num_weights,
+            mask_bits=probe.layout.num_bits,
             has_bfloat16=has_bfloat16_matrices(),
         )
     job = Job(resolved, data.side, data.num_classes)
@@ -201,7 +202,11 @@ def open_evaluated(directory: Path, config: Config, data: Dataset) -> Run:
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
     record_start(directory, stored)
-    asked = replace(config, evaluate=replace(config.evaluate, checkpoints=checkpoints))
+    asked = replace(
+        config,
+        evaluate=replace(config.evaluate, checkpoints=checkpoints),
+        reservoir=resolve_block(config.reservoir, job.layout.num_bits),
+    )
     run = Run(directory, replace(job, config=asked), store, stored.evaluate)
     _make_table_folders(run)
     return run

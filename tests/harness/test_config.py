@@ -25,7 +25,7 @@ def typed(*overrides):
 
 def kept(*overrides):
     """The same as a run keeps it: every auto resolved."""
-    return resolve(typed(*overrides), num_weights=266_200, has_bfloat16=False)
+    return resolve(typed(*overrides), num_weights=266_200, mask_bits=266_200, has_bfloat16=False)
 
 
 def test_no_overrides_give_the_paper_s_recipe():

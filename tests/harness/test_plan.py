@@ -22,6 +22,7 @@ from supsup_core.bit_inference import ALGORITHMS
 from supsup_core.inference import FORWARD_ALGORITHMS
 
 LENET_WEIGHTS = 784 * 300 + 300 * 100 + 100 * 500
+LENET = {"num_weights": LENET_WEIGHTS, "mask_bits": LENET_WEIGHTS}
 BIG_WEIGHTS = 784 * 1024 + 1024 * 1024 + 1024 * 500
 
 
@@ -108,20 +109,30 @@ def test_checkpoints_end_with_all_tasks(num_tasks, checkpoints):
 
 
 def test_resolving_leaves_no_auto_and_what_was_typed():
-    found = resolve(Config(train=recipe()), num_weights=LENET_WEIGHTS, has_bfloat16=True)
+    found = resolve(
+        Config(train=recipe()),
+        num_weights=LENET_WEIGHTS,
+        mask_bits=LENET_WEIGHTS,
+        has_bfloat16=True,
+    )
     assert (found.train.block, found.train.dtype) == (8, "bfloat16")
     assert found.evaluate.checkpoints == [10, 25, 32]
     given = Config(
         train=recipe(block=3, dtype="float32"), evaluate=EvaluateConfig(checkpoints=[7, 2, 7])
     )
-    found = resolve(given, num_weights=LENET_WEIGHTS, has_bfloat16=True)
+    found = resolve(given, **LENET, has_bfloat16=True)
     assert (found.train.block, found.train.dtype) == (3, "float32")
     assert found.evaluate.checkpoints == [2, 7]
     assert given.evaluate.checkpoints == [7, 2, 7]
 
 
 def test_dtype_is_float32_where_bfloat16_is_slow():
-    found = resolve(Config(train=recipe()), num_weights=LENET_WEIGHTS, has_bfloat16=False)
+    found = resolve(
+        Config(train=recipe()),
+        num_weights=LENET_WEIGHTS,
+        mask_bits=LENET_WEIGHTS,
+        has_bfloat16=False,
+    )
     assert found.train.dtype == "float32"
 
 

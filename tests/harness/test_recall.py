@@ -9,10 +9,10 @@ import zarr
 
 from harness import evaluate, recall, scale
 from harness.commandline import main_guard
-from harness.config import from_yaml
+from harness.config import ReservoirConfig, from_yaml
 from harness.datasets import load_dataset
 from harness.driver import Driver
-from harness.plan import RecallUnit, block_bits
+from harness.plan import RecallUnit, resolve_block
 from harness.results import EVALUATIONS, RESERVOIR, TASKS, read_tables
 
 UNITS = (
@@ -242,10 +242,20 @@ def test_what_was_not_typed_is_as_the_run_has_it(run):
 
 
 def test_blocks_follow_the_mask_s_size():
-    assert block_bits("auto", 8192) == 8192
-    assert block_bits("auto", 8193) == 1024
-    assert block_bits(300, 512) == 300
-    assert block_bits(600, 512) == 512
+    def resolved(block, mask_bits):
+        return resolve_block(ReservoirConfig(block=block), mask_bits).block
+
+    assert resolved("auto", 8192) == 8192
+    assert resolved("auto", 8193) == 1024
+    assert resolved(300, 512) == 300
+    assert resolved(600, 512) == 512
+
+
+def test_a_command_without_options_repeats_what_the_run_recalled(run, typed):
+    before = len(rows(run))
+    code, _, err = typed(recall, "evaluate.checkpoints=[3,6]")
+    assert (code, "nothing left to recall" in err) == (0, True)
+    assert len(rows(run)) == before
 
 
 def test_a_unit_is_named_by_what_its_rows_follow_from(run):
