@@ -242,7 +242,7 @@ def test_a_run_keeps_its_configuration_with_every_auto_resolved(tmp_path: Path) 
     assert kept["evaluate.checkpoints"] == [10, 11]
     assert kept["train.dtype"] in ("float32", "bfloat16")
     differing = {key for key, value in result_values(typed).items() if kept[key] != value}
-    assert differing <= {"train.block", "train.dtype", "evaluate.checkpoints"}
+    assert differing <= {"train.block", "train.dtype", "evaluate.checkpoints", "reservoir.block"}
     assert run(typed) == 0  # auto agrees with what it became
 
 
