@@ -70,7 +70,7 @@ def reservoirs(dim: int) -> dict[str, Callable[[], Reservoir]]:
         "hebb": lambda: Hebb(dim),
         "storkey": lambda: Storkey(dim),
         "projection": lambda: Projection(dim),
-        "perceptron": lambda: Perceptron(dim, margin=0.5),
+        "perceptron": lambda: Perceptron(dim),
         "random_features": random_features,
     }
 

@@ -366,13 +366,19 @@ def _check_unit_mask(config: Config) -> None:
     if other := [name for name in config.evaluate.algorithms if name not in known]:
         raise UserError(
             f"evaluate.algorithms must be among {', '.join(known)} with method=unit_mask, got "
-            f"{', '.join(other)}: try evaluate.algorithms=[one_shot], or {_PRESET}"
+            f"{', '.join(other)}: try evaluate.algorithms=[one_shot], or begin the run with "
+            f"{_PRESET}"
         )
     if config.evaluate.num_images < 2:
         raise UserError(
             "evaluate.num_images must be >= 2 with method=unit_mask, whose units are normalised "
             f"over a batch, got {config.evaluate.num_images}: try evaluate.num_images="
-            f"{config.evaluate.batch_size}, or {_PRESET}"
+            f"{config.evaluate.batch_size}, or begin the run with {_PRESET}"
+        )
+    if config.train.batch_size < 2:
+        raise UserError(
+            "train.batch_size must be >= 2 with method=unit_mask, whose units are normalised "
+            f"over a batch, got {config.train.batch_size}: try train.batch_size=128"
         )
     if config.train.dtype not in (AUTO, "float32"):
         raise UserError(

@@ -2,9 +2,10 @@
 
     python harness/evaluate.py run_dir=runs/mnist5k-permuted-32 evaluate.num_images=4
 
-Every key of `evaluate` that is not given has its default, and the checkpoints are those of the
-masks that are committed. Everything else the run keeps as it began. Type the same command again
-to go on with what was stopped.
+Every key of `evaluate` that is not given has its default (with masks over units, which the
+defaults do not fit, what the run has), and the checkpoints are those of the masks that are
+committed. Everything else the run keeps as it began. Type the same command again to go on with
+what was stopped.
 """
 
 import sys
@@ -15,7 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from harness.commandline import main_guard, typed_keys, unchecked
-from harness.config import Config
+from harness.config import AUTO, UNIT_MASK, Config
 from harness.driver import Evaluator, carry_out
 from harness.later import stored_configuration, with_given
 from harness.runs import open_evaluated
@@ -34,8 +35,10 @@ def configuration(typed: Config, given: Sequence[str]) -> Config:
     Raises:
         UserError: a key that the run keeps, or no run there.
     """
-    stored = stored_configuration(typed, given, groups=("evaluate",))
-    return with_given(replace(stored, evaluate=typed.evaluate), typed, given)
+    stored = stored_configuration(typed, given, taken=("evaluate",))
+    own = replace(stored.evaluate, checkpoints=AUTO, reservoir=False)
+    evaluated = own if stored.method == UNIT_MASK else typed.evaluate
+    return with_given(replace(stored, evaluate=evaluated), typed, given)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")

@@ -8,20 +8,20 @@ from harness.errors import UserError
 from harness.runs import readable_path_errors
 
 
-def stored_configuration(typed: Config, given: Sequence[str], groups: Sequence[str]) -> Config:
+def stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
     """What the run began with, but for how many actors it had, on whatever machine.
 
     Args:
         typed: the command line's, with defaults for all that was not typed.
         given: the keys that were typed.
-        groups: whose keys this job takes.
+        taken: the keys that this job takes, and the groups that it takes whole.
 
     Raises:
         UserError: a key that the run keeps, or no run there.
     """
     for key in given:
-        if key.partition(".")[0] not in (*groups, *FREE_KEYS):
-            own = ", ".join(f"{group}.*" for group in (*groups, "actors"))
+        if key.partition(".")[0] not in FREE_KEYS and not any(_is_of(key, own) for own in taken):
+            own = ", ".join(name if "." in name else f"{name}.*" for name in (*taken, "actors"))
             raise UserError(
                 f"keys must be {own}, executor, run_dir, data_dir, download or quiet, got {key}: "
                 "leave it out, for a run keeps what it began with"
@@ -39,6 +39,10 @@ def stored_configuration(typed: Config, given: Sequence[str], groups: Sequence[s
             )
     stored = from_yaml(directory / "config.yaml")
     return replace(stored, actors=replace(stored.actors, train=AUTO, shards=1))
+
+
+def _is_of(key: str, taken: str) -> bool:
+    return key == taken or key.startswith(f"{taken}.")
 
 
 def with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:

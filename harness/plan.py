@@ -251,7 +251,8 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
     """
     reservoir, evaluate = config.reservoir, config.evaluate
     values = {key: getattr(evaluate, key) for key in ("tasks", "batches", "batch_size")}
-    values |= {key: getattr(reservoir, key) for key in ("cues", "share", "block", "most_steps")}
+    values |= {key: getattr(reservoir, key) for key in ("share", "block", "most_steps")}
+    values["cues"] = sorted(reservoir.cues)
     asked = tuple(evaluated_tasks(num_tasks, evaluate.tasks))
     return [
         RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, _digest(values))

@@ -18,6 +18,7 @@ from harness.actors import device_name
 from harness.job import Job
 from harness.plan import COMPARED_PER_EVALUATION, EvaluationUnit
 from supsup_core.data import ImageSet, normalise
+from supsup_core.masking import UNITS
 from supsup_core.networks import fixed_weights
 from supsup_core.streams import Role, stream
 from supsup_core.tasks import Task
@@ -89,6 +90,8 @@ class Questions:
         )
         size = evaluate.batch_size
         batches = [members[order[start : start + size]] for start in range(0, len(order), size)]
+        if self._job.masking is UNITS:  # normalised over a batch: nothing to learn from one image
+            batches = [batch for batch in batches if len(batch) > 1]
         return Asked(task, batches[: evaluate.batches])
 
     def images(self, asked: Sequence[Asked]) -> torch.Tensor:

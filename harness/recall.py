@@ -18,9 +18,13 @@ from omegaconf import DictConfig
 from harness.commandline import main_guard, typed_keys, unchecked
 from harness.config import AUTO, Config
 from harness.driver import Evaluator, carry_out
+from harness.errors import UserError
 from harness.later import stored_configuration, with_given
 from harness.plan import WorkUnit, recall_units
 from harness.runs import open_evaluated
+
+# What is recalled, and when: all that a recall takes of the evaluation's keys.
+_SAMPLE = tuple(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size"))
 
 
 class Recaller(Evaluator):
@@ -37,9 +41,15 @@ def configuration(typed: Config, given: Sequence[str]) -> Config:
 
     Arguments, result and errors as of harness.evaluate.configuration.
     """
-    stored = stored_configuration(typed, given, groups=("evaluate", "reservoir"))
-    own = replace(stored.evaluate, checkpoints=AUTO, reservoir=True)
-    return with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
+    stored = stored_configuration(typed, given, taken=(*_SAMPLE, "reservoir"))
+    if typed.actors.shards > 1:
+        raise UserError(
+            f"actors.shards must be 1 for a reservoir holds all masks, got {typed.actors.shards}: "
+            "leave it out"
+        )
+    own = replace(stored.evaluate, checkpoints=AUTO)
+    config = with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
+    return replace(config, evaluate=replace(config.evaluate, reservoir=True))
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")

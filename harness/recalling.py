@@ -6,7 +6,7 @@ that are new are added; an actor that has another, or none, stores them all agai
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -29,6 +29,7 @@ from supsup_core.reservoirs.recall import (
     packed,
     recall,
     score,
+    unpacked,
 )
 from supsup_core.reservoirs.rules import RULES
 from supsup_core.reservoirs.seeking import seek
@@ -39,6 +40,7 @@ OnShare = Callable[[float], None]  # hears the share of a unit that is done
 _NOISES = {"flipped": flipped, "erased": erased}
 _REHEARSALS = 200  # sweeps over all that is stored, at most
 _TOGETHER = 8  # tasks whose batches go through the network at a time
+_NUMBERS = 2**25  # of cues that are recalled at a time: 128 MB, and a few times that in between
 
 
 @dataclass
@@ -80,30 +82,31 @@ class Recalling:
     def run(self, unit: RecallUnit, rows: np.ndarray, on_share: OnShare) -> pa.Table:
         """Store the masks in rows (k, R), recall those of the unit: rows of `reservoir`."""
         filled = self._filled(unit.rule, rows, lambda share: on_share(share / 2))
-        reservoir = filled.recalled_from()
+        reservoir, stored = filled.recalled_from(), set(filled.stored)
         asked = [self._questions.of(i) for i in unit.task_ids]
-        wanted = patterns(self._layout, rows[list(unit.task_ids)]).to(self._device)
         given = self._accuracy(asked, rows[list(unit.task_ids)])
+        size = max(1, _NUMBERS // self._layout.num_bits)
+        groups = [asked[i : i + size] for i in range(0, len(asked), size)]
         columns: dict[str, list[object]] = defaultdict(list)
         for place, cue in enumerate(unit.cues):
-            on_share((1 + place / len(unit.cues)) / 2)
-            started = time.perf_counter()
-            found = self._recalled(reservoir, cue, asked, wanted)
-            columns["seconds"].append((time.perf_counter() - started) / len(asked))
+            told = []
+            for i, group in enumerate(groups):
+                on_share((1 + (place + i / len(groups)) / len(unit.cues)) / 2)
+                told.append(self._told(reservoir, cue, group, rows, stored))
             columns["cue"].append(cue)
             columns["share"].append(None if cue == "data" else self._job.config.reservoir.share)
-            columns["steps"].append(float(found.steps.double().mean()))
-            columns["accuracy"].append(self._accuracy(asked, rows_of(self._layout, found.states)))
-            for name, value in asdict(score(found, wanted, set(filled.stored))).items():
-                columns["exact_recall" if name == "exact" else name].append(value)
+            for name in told[0]:
+                values = [one[name] for one in told]
+                columns[name].append(float(np.average(values, weights=list(map(len, groups)))))
+        dim = min(part.dim for part in filled.blocks.parts)  # the one that is full first
         same = {
             "rule": unit.rule,
-            "dim": filled.blocks.parts[0].dim,
+            "dim": dim,
             "num_blocks": len(filled.blocks.parts),
             "num_tasks": unit.num_tasks,
             "num_cues": len(asked),
             "accuracy_gg": given,
-            "capacity": RULES[unit.rule].capacity(filled.blocks.parts[0].dim),
+            "capacity": RULES[unit.rule].capacity(dim),
             "reservoir_bytes": reservoir.num_bytes,
             "store_bytes": self._layout.row_bytes * unit.num_tasks,
             "store_seconds": filled.seconds / unit.num_tasks,
@@ -112,6 +115,29 @@ class Recalling:
         columns |= {name: [value] * len(unit.cues) for name, value in same.items()}
         ordered = {name: columns[name] for name in results.RESERVOIR.names}
         return pa.table(ordered, schema=results.RESERVOIR)
+
+    def _told(
+        self,
+        reservoir: Centred,
+        cue: str,
+        asked: Sequence[Asked],
+        rows: np.ndarray,
+        stored: Collection[bytes],
+    ) -> dict[str, float]:
+        """What came of some cues: means over them."""
+        wanted = patterns(self._layout, rows[[one.task.task_id for one in asked]])
+        wanted = wanted.to(self._device)
+        started = time.perf_counter()
+        found = self._recalled(reservoir, cue, asked, wanted)
+        seconds = (time.perf_counter() - started) / len(asked)
+        told = asdict(score(found, wanted, stored))
+        return {
+            "seconds": seconds,
+            "steps": float(found.steps.double().mean()),
+            "accuracy": self._accuracy(asked, rows_of(self._layout, found.states)),
+            "exact_recall": told.pop("exact"),
+            **told,
+        }
 
     def _filled(self, rule: str, rows: np.ndarray, on_share: OnShare) -> _Filled:
         """A reservoir with all masks of rows."""
@@ -127,7 +153,7 @@ class Recalling:
             now.centred.store(pattern[0])
             now.stored += packed(pattern)
             on_share((i + 1) / len(rows))
-        self._rehearse(now, rows)
+        self._rehearse(now)
         now.seconds += time.perf_counter() - started
         self._now = now
         return now
@@ -135,20 +161,19 @@ class Recalling:
     def _empty(self, rule: str, expected_density: float) -> _Filled:
         num_bits = self._layout.num_bits
         size = int(self._job.config.reservoir.block)  # resolved: no longer auto
-        make = RULES[rule].make
-        blocks = Blocks(num_bits, size, lambda dim: make(dim, self._device))
+        kind = RULES[rule]
+        blocks = Blocks(num_bits, size, lambda dim: kind.make(dim, self._device))
         # A mask of all ones or none would leave nothing to expect of the other bits.
         expected = min(max(expected_density, 0.01), 0.99)
-        return _Filled(rule, blocks, Centred(blocks, expected, self._device))
+        centred = Centred(blocks, expected, self._device, kind.needs_centring)
+        return _Filled(rule, blocks, centred)
 
-    def _rehearse(self, filled: _Filled, rows: np.ndarray) -> None:
+    def _rehearse(self, filled: _Filled) -> None:
         """Let perceptrons go over all that is stored, which they alone need."""
-        if not isinstance(filled.blocks.parts[0], Perceptron):
-            return
-        centred = filled.centred.centred(patterns(self._layout, rows).to(self._device))
-        for part, own in zip(filled.blocks.parts, filled.blocks.split(centred), strict=True):
-            assert isinstance(part, Perceptron)
-            part.rehearse(own, _REHEARSALS)
+        for part, (first, end) in zip(filled.blocks.parts, filled.blocks.spans, strict=True):
+            if isinstance(part, Perceptron):
+                own = unpacked(filled.stored, first, end).to(self._device)
+                part.rehearse(filled.centred.centred(own, slice(first, end)), _REHEARSALS)
 
     def _recalled(
         self, reservoir: Centred, cue: str, asked: Sequence[Asked], wanted: torch.Tensor

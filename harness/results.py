@@ -109,7 +109,9 @@ RESERVOIR = _schema(
     1,
     [
         _column("rule", pa.string(), "", "how masks were stored"),
-        _column("dim", pa.int64(), "bits", "units of one reservoir: bits held together"),
+        _column(
+            "dim", pa.int64(), "bits", "units of a reservoir, the smallest: bits held together"
+        ),
         _column("num_blocks", pa.int64(), "1", "reservoirs that hold a mask between them"),
         _column("num_tasks", pa.int64(), "tasks", "masks in the reservoir"),
         _column(

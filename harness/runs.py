@@ -5,6 +5,7 @@ config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/
 
 import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from harness.provenance import config_hash, has_bfloat16_matrices, record_start,
 from harness.results import remove_partial_files, table_files, write_durably
 from harness.store import MaskStore, check_store
 from supsup_core.networks import fixed_weights
+from supsup_core.reservoirs.rules import reservoir_bytes
 from supsup_core.tasks import angle_between, max_tasks, task_inputs
 
 logger = logging.getLogger("harness")
@@ -154,6 +156,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
         )
     job = Job(resolved, data.side, data.num_classes)
     layout = job.layout
+    _check_memory(resolved, layout.num_bits)
     attributes = _attributes(job, data)
     begins = not (directory / "masks.zarr").exists()
     if begins:
@@ -207,6 +210,7 @@ def open_evaluated(directory: Path, config: Config, data: Dataset) -> Run:
         evaluate=replace(config.evaluate, checkpoints=checkpoints),
         reservoir=resolve_block(config.reservoir, job.layout.num_bits),
     )
+    _check_memory(asked, job.layout.num_bits)
     run = Run(directory, replace(job, config=asked), store, stored.evaluate)
     _make_table_folders(run)
     return run
@@ -296,6 +300,27 @@ def _attributes(job: Job, data: Dataset) -> dict[str, object]:
         "config_hash": config_hash(config),
         "versions": versions(),
     }
+
+
+def _check_memory(config: Config, num_bits: int) -> None:
+    """Refuse a reservoir that this machine could not hold.
+
+    Raises:
+        UserError: naming the key that makes it smaller.
+    """
+    if not config.evaluate.reservoir:
+        return
+    block = int(config.reservoir.block)  # resolved: no longer auto
+    needed, rule = max(
+        (reservoir_bytes(rule, num_bits, block), rule) for rule in config.reservoir.rules
+    )
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"a reservoir by {rule} must fit in memory, got reservoir.block={block}, which takes "
+            f"{needed / 1e9:.0f} GB for masks of {num_bits} bits, and {there / 1e9:.0f} GB here: "
+            f"try reservoir.block={max(1, block * there // (2 * needed))}"
+        )
 
 
 def _check_room(directory: Path, num_bytes: int) -> None:

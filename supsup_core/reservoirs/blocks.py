@@ -1,6 +1,7 @@
 """A reservoir for masks that are longer than any reservoir should be: one for every block of bits.
 
 D bits in blocks of b take D b weights instead of D^2, and hold as many patterns as b units do.
+A pattern comes back whole only where every block's part does, so that no block should be small.
 
 Shape letters: D units, B states, U chosen units.
 """
@@ -8,6 +9,7 @@ Shape letters: D units, B states, U chosen units.
 from collections.abc import Callable
 from copy import copy
 from itertools import pairwise
+from math import ceil
 
 import torch
 from jaxtyping import Float32, Int64
@@ -21,7 +23,7 @@ class Blocks:
 
     Args:
         dim: D.
-        block: units of each, but for the last, which may have fewer.
+        block: units of each at most; all have as many, or one fewer.
         make: units -> an empty reservoir.
 
     Attributes:
@@ -32,8 +34,14 @@ class Blocks:
         if block < 1:
             raise ValueError(f"block must be >= 1, got {block}")
         self.dim, self.num_stored = dim, 0
-        self._bounds = [*range(0, dim, block), dim]
-        self.parts = [make(end - first) for first, end in pairwise(self._bounds)]
+        num_parts = ceil(dim / block)
+        self._bounds = [dim * part // num_parts for part in range(num_parts + 1)]
+        self.parts = [make(end - first) for first, end in self.spans]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First unit and end of each part."""
+        return list(pairwise(self._bounds))
 
     @property
     def num_bytes(self) -> int:
@@ -48,7 +56,7 @@ class Blocks:
 
     def split(self, states: Float32[Tensor, "*B D"]) -> tuple[Float32[Tensor, "*B _"], ...]:
         """Each part's units."""
-        sizes = [end - first for first, end in pairwise(self._bounds)]
+        sizes = [end - first for first, end in self.spans]
         parts: tuple[Tensor, ...] = states.split(sizes, dim=-1)
         return parts
 
@@ -66,7 +74,7 @@ class Blocks:
         if units is None:
             return torch.cat([part.field(own) for part, own in places], dim=1)
         found = states.new_empty(len(states), len(units))
-        for (part, own), (first, end) in zip(places, pairwise(self._bounds), strict=True):
+        for (part, own), (first, end) in zip(places, self.spans, strict=True):
             here = (first <= units) & (units < end)
             if here.any():
                 found[:, here] = part.field(own, units[here] - first)

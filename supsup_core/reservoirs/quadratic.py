@@ -115,19 +115,22 @@ class Perceptron(Quadratic):
 
     Args:
         dim: D.
-        margin: what z_i (Psi z)_i has to exceed, in norms of unit i's weights.
+        share: of sqrt(D / P), about the largest margin that P patterns leave: what
+            z_i (Psi z)_i has to exceed, in norms of unit i's weights. A pattern then has room
+            around it for as many wrong bits as the load allows.
         device: where the weights are.
     """
 
     _MOST_STEPS = 100
 
-    def __init__(self, dim: int, margin: float = 0.5, device: torch.device | None = None) -> None:
+    def __init__(self, dim: int, share: float = 0.5, device: torch.device | None = None) -> None:
         super().__init__(dim, device)
-        self._margin = margin
+        self._share = share
 
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
+        margin = self._margin(self.num_stored + 1)
         for _ in range(self._MOST_STEPS):
-            if not self._learn(pattern[None]):
+            if not self._learn(pattern[None], margin):
                 return
 
     def rehearse(self, patterns: Float32[Tensor, "P D"], sweeps: int, together: int = 32) -> bool:
@@ -136,15 +139,19 @@ class Perceptron(Quadratic):
         Returns:
             whether all of them are stable, with the margin.
         """
+        margin = self._margin(len(patterns))
         for _ in range(sweeps):
-            if not sum(self._learn(some) for some in patterns.split(together)):
+            if not sum(self._learn(some, margin) for some in patterns.split(together)):
                 return True
         return False
 
-    def _learn(self, patterns: Float32[Tensor, "P D"]) -> int:
+    def _margin(self, num_patterns: int) -> float:
+        return float(self._share * (self.dim / num_patterns) ** 0.5)
+
+    def _learn(self, patterns: Float32[Tensor, "P D"], margin: float) -> int:
         """Change what is wrong once; how many bits of the patterns were."""
         wanted = patterns.sign()
-        wrong = wanted * self.field(patterns) <= self._margin * self.weights.norm(dim=1)
+        wrong = wanted * self.field(patterns) <= margin * self.weights.norm(dim=1)
         self.weights.addmm_((wrong * wanted).t(), patterns, alpha=1 / self.dim)
         self.weights.fill_diagonal_(0)
         return int(wrong.sum())

@@ -131,6 +131,13 @@ def packed(states: Float32[Tensor, "B D"]) -> list[bytes]:
     return [row.tobytes() for row in rows]
 
 
+def unpacked(stored: Sequence[bytes], first: int, end: int) -> Float32[Tensor, "B _"]:
+    """Some units, from the first to before the end, of states that were packed; on the CPU."""
+    rows = np.stack([np.frombuffer(row, np.uint8) for row in stored])
+    bits = np.unpackbits(rows[:, first // 8 : -(-end // 8)], axis=1)[:, first % 8 :]
+    return torch.from_numpy(bits[:, : end - first].astype(np.float32)).mul_(2).sub_(1)
+
+
 def score(recalled: Recalled, wanted: Float32[Tensor, "B D"], stored: Collection[bytes]) -> Score:
     """Compare what was recalled with what is stored.
 

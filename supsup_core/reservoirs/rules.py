@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 
@@ -23,11 +24,16 @@ class Rule:
         make: units and device -> an empty one.
         theory: what its capacity follows (theory.py); None where there is none.
         num_bits: its weights are rounded to so many to recall from; None: they are not.
+        needs_centring: the mean of what is stored is taken off. To perceptrons it is what a
+            threshold would be, and kernels compare whole states, which it moves together.
+        floats_per_pair: what is held while it is filled, for every two units.
     """
 
     make: Callable[..., Reservoir]
     theory: str | None = None
     num_bits: int | None = None
+    needs_centring: bool = True
+    floats_per_pair: int = 1
 
     def capacity(self, dim: int) -> float | None:
         """Random patterns of D units that it can hold to the bit, by theory."""
@@ -55,6 +61,20 @@ RULES: dict[str, Rule] = {
     "projection": Rule(Projection, "projection"),
     "projection_8bits": Rule(Projection, "projection", num_bits=8),
     "projection_4bits": Rule(Projection, "projection", num_bits=4),
-    "perceptron": Rule(lambda dim, device: Perceptron(dim, device=device), "perceptron"),
-    "random_features": Rule(_random_features),
+    "perceptron": Rule(
+        lambda dim, device: Perceptron(dim, device=device), "perceptron", needs_centring=False
+    ),
+    "random_features": Rule(_random_features, needs_centring=False, floats_per_pair=2),
 }
+
+
+def reservoir_bytes(rule: str, num_bits: int, block: int) -> int:
+    """What a reservoir takes while it is filled with patterns in blocks.
+
+    Args:
+        rule: one of RULES.
+        num_bits: of a pattern.
+        block: of them held together, at most.
+    """
+    num_blocks = ceil(num_bits / block)
+    return 4 * RULES[rule].floats_per_pair * num_blocks * ceil(num_bits / num_blocks) ** 2

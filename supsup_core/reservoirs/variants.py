@@ -27,17 +27,24 @@ class Centred:
         inner: the reservoir.
         density: fraction of +1 to expect of patterns before any has come, in (0, 1).
         device: where the mean is kept.
+        is_needed: whether any of this is; otherwise the mean is kept all the same, for a search
+            to begin at.
     """
 
     # Patterns that the expectation counts for.
     _PRIOR = 10
 
     def __init__(
-        self, inner: Reservoir, density: float = 0.5, device: torch.device | None = None
+        self,
+        inner: Reservoir,
+        density: float = 0.5,
+        device: torch.device | None = None,
+        is_needed: bool = True,
     ) -> None:
         if not 0 < density < 1:
             raise ValueError(f"density must be in (0, 1), got {density}")
         self.inner, self.dim, self.num_stored = inner, inner.dim, 0
+        self._is_needed = is_needed
         expected = self._PRIOR * (2 * density - 1)
         self._sum = torch.full((inner.dim,), expected, device=device)
 
@@ -60,8 +67,7 @@ class Centred:
         check_shape("pattern", pattern.shape, (self.dim,), "D")
         self._sum += pattern
         self.num_stored += 1
-        mean = self.mean
-        self.inner.store((pattern - mean) * _scale(mean))
+        self.inner.store(self.centred(pattern))
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
@@ -81,15 +87,24 @@ class Centred:
         other.inner = inner
         return other
 
-    def centred(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, "B D"]:
-        """States as the reservoir within sees them; one that is not known, 0, is at its mean."""
+    def centred(
+        self, states: Float32[Tensor, "*B _"], units: slice = slice(None)
+    ) -> Float32[Tensor, "*B _"]:
+        """States as the reservoir within sees them; one that is not known, 0, is at its mean.
+
+        Args:
+            states: of those units.
+            units: which.
+        """
+        if not self._is_needed:
+            return states
         mean = self.mean
-        return (states - mean * (states != 0)) * _scale(mean)
+        return (states - mean[units] * (states != 0)) * _scale(mean)
 
     @property
     def _threshold(self) -> Float32[Tensor, " D"]:
         mean = self.mean
-        return -mean * _scale(mean)
+        return -mean * _scale(mean) if self._is_needed else torch.zeros_like(mean)
 
 
 def _scale(mean: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ def test_other_reservoirs_stand_beside_the_run_s_own(run, typed):
     assert exact["projection"] == exact["storkey"] == exact["projection_4bits"] == 1
     of_bytes = {row["rule"]: row["reservoir_bytes"] for row in added}
     assert of_bytes["projection_4bits"] < of_bytes["projection"] / 7
+    assert exact["perceptron"] == 1
     assert len(rows(run)) == 6 + len(added)
 
 
@@ -170,9 +171,8 @@ def test_masks_over_weights_go_in_by_blocks(typed, tmp_path):
     assert code == 0, err
     num_bits = 64 * 24 + 24 * 12
     found = {row["cue"]: row for row in rows(tmp_path / "run")}
-    assert (found["flipped"]["dim"], found["flipped"]["num_blocks"]) == (1000, 2)
-    last = num_bits - 1000
-    assert found["flipped"]["reservoir_bytes"] == 4 * (1000**2 + last**2 + num_bits)
+    assert (found["flipped"]["dim"], found["flipped"]["num_blocks"]) == (num_bits // 2, 2)
+    assert found["flipped"]["reservoir_bytes"] == 4 * (2 * (num_bits // 2) ** 2 + num_bits)
     assert found["flipped"]["exact_recall"] == 1
     assert found["flipped"]["accuracy"] == found["flipped"]["accuracy_gg"]
     assert 0.4 < found["data"]["bit_accuracy"] <= 1  # two layers: no quadratic form, no promise
@@ -198,14 +198,16 @@ def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, m
     ("job", "options", "line"),
     [
         (recall, ["evaluate.tasks=1"], "must hold a run, got no config.yaml"),
-        (recall, ["tasks=5"], "keys must be evaluate.*, reservoir.*, actors.*"),
+        (recall, ["tasks=5"], "evaluate.batch_size, reservoir.*, actors.*, executor"),
+        (recall, ["evaluate.objectives=[G]"], "keys must be evaluate.checkpoints, evaluate.tasks"),
         (recall, ["reservoir.rule=[hebb]"], "unknown key reservoir.rule: did you mean"),
         (scale, ["reservoir.rules=[hopfield]"], "reservoir.rules must be one of hebb,"),
         (scale, ["reservoir.cues=[]"], "reservoir.cues must have a name at least"),
         (scale, ["reservoir.share=1.5"], "reservoir.share must be in [0, 1], got 1.5"),
         (scale, ["reservoir.block=0"], "reservoir.block must be auto or a whole number >= 1"),
         (scale, ["reservoir.most_steps=0"], "reservoir.most_steps must be a whole number >= 1"),
-        (scale, ["method=unit_mask"], "or experiment=reservoir"),
+        (scale, ["method=unit_mask"], "or begin the run with experiment=reservoir"),
+        (scale, [*UNITS, "train.batch_size=1"], "train.batch_size must be >= 2 with"),
         (scale, [*UNITS, "evaluate.num_images=1"], "evaluate.num_images must be >= 2 with"),
         (scale, [*UNITS, "train.dtype=bfloat16"], "train.dtype must be auto or float32 with"),
         (scale, [*UNITS, "actors.shards=2"], "evaluate.reservoir must be false where"),
@@ -238,7 +240,24 @@ def test_what_was_not_typed_is_as_the_run_has_it(run):
     assert config.evaluate.batch_size == stored.evaluate.batch_size == 128
     assert config.evaluate.checkpoints == "auto"
     assert config.reservoir.share == 0.2  # of this command line, defaults and all
-    assert evaluate.configuration(asked, ["run_dir", "evaluate.num_images"]).evaluate.num_images
+    asked.evaluate.num_images = 64
+    evaluated = evaluate.configuration(asked, ["run_dir", "evaluate.num_images"]).evaluate
+    assert (evaluated.num_images, evaluated.algorithms) == (64, ["one_shot"])
+    assert not evaluated.reservoir
+
+
+def test_a_reservoir_larger_than_memory_is_refused(run, typed, monkeypatch):
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 500}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    code, out, err = typed(recall, "evaluate.tasks=5")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "a reservoir by projection must fit in memory, got reservoir.block=1024" in err
+    assert "try reservoir.block=250" in err
+
+
+def test_recall_wants_one_actor_to_hold_all_masks(run, typed):
+    code, _, err = typed(recall, "actors.shards=2")
+    assert (code, "actors.shards must be 1" in err) == (2, True)
 
 
 def test_blocks_follow_the_mask_s_size():

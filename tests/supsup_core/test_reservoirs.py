@@ -18,7 +18,16 @@ from supsup_core.reservoirs import (
     Reservoir,
     Storkey,
 )
-from supsup_core.reservoirs.recall import SWEEPS, Recalled, erased, flipped, packed, recall, score
+from supsup_core.reservoirs.recall import (
+    SWEEPS,
+    Recalled,
+    erased,
+    flipped,
+    packed,
+    recall,
+    score,
+    unpacked,
+)
 from supsup_core.reservoirs.rules import RULES as RULES_BY_NAME
 from supsup_core.reservoirs.theory import break_even, capacity
 
@@ -26,12 +35,7 @@ DIM = 200
 SYMMETRIC = [Hebb, Storkey, Projection]
 
 
-def wide_perceptron(dim):
-    """One whose patterns have room around them, as few patterns can."""
-    return Perceptron(dim, margin=2.0)
-
-
-RULES = [*SYMMETRIC, wide_perceptron]
+RULES = [*SYMMETRIC, Perceptron]
 
 
 @pytest.fixture
@@ -143,7 +147,7 @@ def test_projection_is_that_of_all_at_once(generator):
 
 def test_rehearsal_keeps_more_patterns_than_there_are_units(generator):
     patterns = random_patterns(int(1.3 * DIM), generator)
-    reservoir = Perceptron(DIM, margin=0.0)
+    reservoir = Perceptron(DIM, share=0.0)
     assert not reservoir.rehearse(patterns, sweeps=1)
     assert reservoir.rehearse(patterns, sweeps=2000)
     assert torch.equal(reservoir.field(patterns).sign(), patterns)
@@ -209,6 +213,32 @@ def test_sparse_patterns_need_centring(generator):
     assert exact(filled(Centred(Projection(DIM), 0.15), patterns), patterns, generator, 0.05) == 1
 
 
+def test_perceptrons_hold_sparse_patterns_as_they_are(generator):
+    patterns = random_patterns(40, generator, density=0.15)
+    assert exact(filled(Perceptron(DIM), patterns), patterns, generator, 0.05) == 1
+    centred = Centred(Perceptron(DIM), 0.15)
+    for pattern in patterns:
+        centred.store(pattern)
+    centred.inner.rehearse(centred.centred(patterns), sweeps=50)
+    assert exact(centred, patterns, generator, 0.05) < 0.5
+
+
+def test_a_mean_that_is_not_needed_changes_nothing(generator):
+    patterns = random_patterns(15, generator, density=0.15)
+    raw, plain = Hebb(DIM), Centred(Hebb(DIM), 0.15, is_needed=False)
+    for reservoir in (raw, plain):
+        filled(reservoir, patterns)
+    assert torch.equal(plain.field(patterns), raw.field(patterns))
+    assert torch.equal(plain.energy(patterns), raw.energy(patterns))
+    assert plain.mean.mean() < -0.5  # known all the same: where a search begins
+
+
+def test_packed_states_come_back_in_part(generator):
+    states = random_patterns(5, generator, dim=45)
+    for first, end in ((0, 45), (3, 20), (16, 17), (40, 45)):
+        assert torch.equal(unpacked(packed(states), first, end), states[:, first:end])
+
+
 def test_units_that_are_one_in_most_patterns_need_centring(generator):
     usual = torch.where(torch.rand(DIM, generator=generator) < 0.5, 1.0, -1.0)
     patterns = flipped(usual.expand(15, -1), 0.35, generator)
@@ -266,19 +296,19 @@ def test_bits_out_of_range_are_refused(num_bits):
 def test_blocks_are_reservoirs_side_by_side(generator):
     patterns = random_patterns(5, generator, dim=50)
     blocks = filled(Blocks(50, 20, Projection), patterns)
-    assert [part.dim for part in blocks.parts] == [20, 20, 10]
-    assert blocks.num_bytes == 4 * (400 + 400 + 100)
+    assert [part.dim for part in blocks.parts] == [16, 17, 17]
+    sizes = [16, 17, 17]
+    assert blocks.num_bytes == 4 * (16**2 + 2 * 17**2)
     alone = [
-        filled(Projection(n), some)
-        for n, some in zip((20, 20, 10), patterns.split(20, 1), strict=True)
+        filled(Projection(n), some) for n, some in zip(sizes, patterns.split(sizes, 1), strict=True)
     ]
     states = random_patterns(3, generator, dim=50)
-    parts = list(zip(alone, states.split(20, dim=1), strict=True))
+    parts = list(zip(alone, states.split(sizes, dim=1), strict=True))
     assert torch.equal(blocks.field(states), torch.cat([r.field(s) for r, s in parts], dim=1))
     assert torch.allclose(blocks.energy(states), sum(r.energy(s) for r, s in parts))
     rounded = blocks.replaced(lambda part: Quantised(part, 4))
-    assert rounded.num_bytes == 200 + 80 + 200 + 80 + 50 + 40
-    assert blocks.num_bytes == 4 * (400 + 400 + 100)
+    assert rounded.num_bytes == 128 + 145 + 145 + 4 * 50
+    assert blocks.num_bytes == 4 * (16**2 + 2 * 17**2)
 
 
 def test_blocks_have_a_unit_at_least():
