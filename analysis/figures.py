@@ -64,29 +64,30 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         reservoir: rows of the table `reservoir`.
 
     Returns:
-        Left: the fraction of cues from which the very mask came, a line a rule and cue, bars
-        95 % by Wilson; dotted, the capacity of the rule by theory. Right: bytes of each
-        reservoir, and of the same masks packed; where a dotted line meets the dashed one, they
-        would take as much.
+        Left: the fraction of cues from which the very mask came, a colour a reservoir, solid
+        from flipped bits, dash-dotted from erased ones, dashed from data; bands 95 % by Wilson;
+        dotted, the capacity of the rule by theory. Cues that were recalled by several commands
+        count together. Right: bytes of each reservoir, and, dashed, of the same masks packed.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     by_rule = reservoir.sort_values("num_tasks").groupby(["rule", "dim", "num_blocks"])
-    for color, ((rule, _, _), of_rule) in enumerate(by_rule):
+    reservoirs = [_reservoir(*key) for key, _ in by_rule]
+    for color, (_, of_rule) in enumerate(by_rule):
         by_cue = of_rule.groupby(["cue", of_rule["share"].fillna(0)])
         for (cue, share), rows in by_cue:
-            low, high = _wilson(rows["exact_recall"], rows["num_cues"])
-            label = f"{rule}, {cue}" + (f" {share:.0%}" if share else "")
+            exact = (rows["exact_recall"] * rows["num_cues"]).groupby(rows["num_tasks"]).sum()
+            counts = rows.groupby("num_tasks")["num_cues"].sum()
+            low, high = _wilson(exact / counts, counts)
+            label = f"{reservoirs[color]}, {cue}" + (f" {share:.0%}" if share else "")
             style = {"data": "--", "erased": "-."}.get(cue, "-")
-            left.plot(
-                rows["num_tasks"], rows["exact_recall"], f"C{color}o{style}", ms=4, label=label
-            )
-            left.fill_between(rows["num_tasks"], low, high, color=f"C{color}", alpha=0.12)
+            left.plot(exact.index, exact / counts, f"C{color}o{style}", ms=4, label=label)
+            left.fill_between(exact.index, low, high, color=f"C{color}", alpha=0.12)
         capacity = of_rule["capacity"].iloc[0]
         if pd.notna(capacity):
             left.axvline(capacity, color=f"C{color}", ls=":", lw=1)
         size = of_rule.groupby("num_tasks")["reservoir_bytes"].first()
-        right.plot(size.index, size, f"C{color}o-", ms=4, label=rule)
+        right.plot(size.index, size, f"C{color}o-", ms=4, label=reservoirs[color])
     packed = reservoir.groupby("num_tasks")["store_bytes"].first()
     right.plot(packed.index, packed, "k--", label="the masks, packed")
     left.set(
@@ -100,6 +101,10 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     return figure
+
+
+def _reservoir(rule: str, dim: int, num_blocks: int) -> str:
+    return f"{rule}, {dim} bits" if num_blocks == 1 else f"{rule}, {num_blocks} of {dim} bits"
 
 
 def _wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:

@@ -5,10 +5,12 @@ mask makes large, is to second order
 
     mean over images |l - mean of l|^2 / (2 S),   l: logits without their mean over outputs.
 
-With one hidden layer this is a quadratic form of the mask, m^T A m. What a reservoir holds is
-a span, more or less: the largest value within it is found by turns, up the information, then
-back into the span by the reservoir's field, and a state of -1 and +1 is then recalled. A state
-and its opposite do equally well in this form, and the entropy of the outputs tells them apart.
+With one hidden layer this is a quadratic form of the mask's bits, m^T A m with m = (s + 1) / 2.
+What a reservoir holds is a span, more or less: a large value within it is sought by turns, up the
+information, then back into the span by the reservoir's field, and a state of -1 and +1 is then
+recalled. After the first turn s is what the field gives, without the mean: its pull is then from
+half of every unit, which found no fewer tasks than from the mean. A direction and its opposite
+are as good in a quadratic form, and the entropy of the outputs tells them apart.
 
 The first of these turns is the one-shot gradient through the mean of the masks, which a
 reservoir of constant size may keep: D more numbers. Later ones push every unit towards -1 or +1,

@@ -57,31 +57,31 @@ def test_inferences_from_more_images_are_a_line_of_their_own():
 def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
     rows = pd.DataFrame(
         {
-            "rule": ["hebb", "hebb", "projection", "projection"],
-            "dim": [8] * 4,
-            "num_blocks": [1] * 4,
-            "num_tasks": [4, 2, 2, 4],
-            "cue": ["flipped", "flipped", "flipped", "data"],
-            "share": [0.1, 0.1, 0.1, None],
-            "num_cues": [10] * 4,
-            "exact_recall": [0.2, 0.9, 1.0, 0.5],
-            "capacity": [3.0, 3.0, None, None],
-            "reservoir_bytes": [256] * 4,
-            "store_bytes": [4, 2, 2, 4],
+            "rule": ["hebb", "hebb", "hebb", "projection", "projection"],
+            "dim": [8] * 5,
+            "num_blocks": [1, 1, 1, 3, 3],
+            "num_tasks": [4, 2, 4, 2, 4],
+            "cue": ["flipped", "flipped", "flipped", "flipped", "data"],
+            "share": [0.1, 0.1, 0.1, 0.1, None],
+            "num_cues": [30, 10, 10, 10, 10],
+            "exact_recall": [0.2, 0.9, 0.6, 1.0, 0.5],
+            "capacity": [3.0, 3.0, 3.0, None, None],
+            "reservoir_bytes": [256] * 5,
+            "store_bytes": [4, 2, 4, 2, 4],
         }
     )
 
     left, right = recall_by_masks(rows).axes
 
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
-    assert lines["hebb, flipped 10%"] == [0.9, 0.2]
-    assert lines["projection, flipped 10%"] == [1.0]
-    assert lines["projection, data"] == [0.5]
+    assert lines["hebb, 8 bits, flipped 10%"] == pytest.approx([0.9, 0.3])  # of 40 cues, 30 + 10
+    assert lines["projection, 3 of 8 bits, flipped 10%"] == [1.0]
+    assert lines["projection, 3 of 8 bits, data"] == [0.5]
     assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == ":"] == [3.0]
     sizes = {line.get_label(): list(line.get_ydata()) for line in right.lines}
     assert sizes == {
-        "hebb": [256, 256],
-        "projection": [256, 256],
+        "hebb, 8 bits": [256, 256],
+        "projection, 3 of 8 bits": [256, 256],
         "the masks, packed": [2, 4],
     }
 
