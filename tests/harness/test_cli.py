@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from harness import scale
-from harness.commandline import main_guard
 from harness.lock import run_lock
 
 SCALE = Path(scale.__file__)
@@ -22,45 +20,10 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _own_log():
-    """Give the log back as it was: a run points it at this test's stderr, Hydra switches it off."""
-    logger, root = logging.getLogger("harness"), logging.getLogger()
-    all_loggers = [
-        one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)
-    ]
-    before = [(one, one.level, one.handlers[:], one.disabled) for one in (root, *all_loggers)]
-    propagate = logger.propagate
-    yield
-    for one, level, handlers, disabled in before:
-        one.setLevel(level)
-        one.handlers[:] = handlers
-        one.disabled = disabled
-    logger.propagate = propagate
-
-
-def exit_code():
-    """Of the main job; the same that the script does."""
-    try:
-        main_guard(scale.main)
-    except SystemExit as ended:
-        return ended.code
-    return 0
-
-
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """Type a command line in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_in(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(SCALE), *arguments])
-        capsys.readouterr()
-        code = exit_code()
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return type_in
+def cli(typed):
+    """A command line of the main job."""
+    return lambda *arguments: typed(scale, *arguments)
 
 
 @pytest.fixture
@@ -183,10 +146,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("typed", REFUSED)
-def test_what_no_run_can_have_is_refused_in_one_line(typed, refused, tmp_path):
-    line = refused(*typed.split())
-    for part in REFUSED[typed]:
+@pytest.mark.parametrize("line_typed", REFUSED)
+def test_what_no_run_can_have_is_refused_in_one_line(line_typed, refused, tmp_path):
+    line = refused(*line_typed.split())
+    for part in REFUSED[line_typed]:
         assert part in line
     assert left(tmp_path) == []
 

@@ -1,14 +1,11 @@
 """Other evaluations of a run that exists: what they add, what they leave alone, what is refused."""
 
 import json
-import logging
 import os
-import sys
 
 import pytest
 
 from harness import evaluate, scale
-from harness.commandline import main_guard
 from harness.config import from_yaml
 from harness.driver import Driver, Evaluator
 from harness.lock import run_lock
@@ -21,35 +18,6 @@ RUN = (
 )
 # As the run itself evaluates.
 SAME = tuple(option for option in RUN if option.startswith("evaluate."))
-
-
-@pytest.fixture(autouse=True)
-def _own_log():
-    """Give the log back as it was: a job points it at this test's stderr."""
-    logger = logging.getLogger("harness")
-    before = logger.level, logger.handlers[:], logger.propagate
-    yield
-    logger.setLevel(before[0])
-    logger.handlers[:] = before[1]
-    logger.propagate = before[2]
-
-
-@pytest.fixture
-def typed(tmp_path, monkeypatch, capsys):
-    """Type a command line beside the folder `run`: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_in(job, *arguments):
-        monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
-        capsys.readouterr()
-        try:
-            main_guard(job.main)
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return type_in
 
 
 @pytest.fixture

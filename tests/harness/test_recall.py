@@ -1,14 +1,10 @@
 """Reservoirs in the harness: masks over units and over weights stored, recalled, and refused."""
 
-import logging
-import sys
-
 import numpy as np
 import pytest
 import zarr
 
 from harness import evaluate, recall, scale
-from harness.commandline import main_guard
 from harness.config import ReservoirConfig, from_yaml
 from harness.datasets import load_dataset
 from harness.driver import Driver
@@ -28,33 +24,10 @@ WEIGHTS = (
 TIMES = ("seconds", "store_seconds")
 
 
-@pytest.fixture(autouse=True)
-def _own_log():
-    """Give the log back as it was: a job points it at this test's stderr."""
-    logger = logging.getLogger("harness")
-    before = logger.level, logger.handlers[:], logger.propagate
-    yield
-    logger.setLevel(before[0])
-    logger.handlers[:] = before[1]
-    logger.propagate = before[2]
-
-
 @pytest.fixture
-def typed(tmp_path, monkeypatch, capsys):
-    """Type a command line beside the folder `run`: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_in(job, *arguments):
-        monkeypatch.setattr(sys, "argv", [job.__file__, "run_dir=run", *arguments])
-        capsys.readouterr()
-        try:
-            main_guard(job.main)
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return type_in
+def typed(typed):
+    """A command line beside the folder `run`."""
+    return lambda job, *arguments: typed(job, "run_dir=run", *arguments)
 
 
 def rows(run, **wanted):

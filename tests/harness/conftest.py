@@ -1,0 +1,43 @@
+"""What tests of the harness share: a command line, and the log given back."""
+
+import logging
+import sys
+
+import pytest
+
+from harness.commandline import main_guard
+
+
+@pytest.fixture(autouse=True)
+def _own_log():
+    """Give the log back as it was: a run points it at this test's stderr, Hydra switches it off."""
+    logger, root = logging.getLogger("harness"), logging.getLogger()
+    all_loggers = [
+        one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)
+    ]
+    before = [(one, one.level, one.handlers[:], one.disabled) for one in (root, *all_loggers)]
+    propagate = logger.propagate
+    yield
+    for one, level, handlers, disabled in before:
+        one.setLevel(level)
+        one.handlers[:] = handlers
+        one.disabled = disabled
+    logger.propagate = propagate
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Type a command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_in(job, *arguments):
+        monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
+        capsys.readouterr()
+        try:
+            main_guard(job.main)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return type_in
