@@ -235,3 +235,26 @@ def test_masks_are_found_from_images_alone(trained, digits):
     found = seek(reservoir, lambda s: logits([(s[:, :, None] + 1) / 2]), len(tasks), 20)
     assert torch.equal(found.states, patterns)
     assert found.settled.all()
+
+
+@pytest.mark.parametrize("ink", [0.0, 3.0])
+def test_what_any_mask_shows_of_the_images_does_not_drown_the_labels(ink, generator):
+    num_units, num_outputs, num_images, num_tasks = 1024, 10, 64, 4
+    states = torch.where(torch.rand(200, num_units, generator=generator) < 0.5, 1.0, -1.0)
+    reservoir = Centred(Projection(num_units))
+    for state in states:
+        reservoir.store(state)
+    weights = torch.randn(num_outputs, num_units, generator=generator)
+    labels = torch.randint(num_outputs, (num_images,), generator=generator)
+    of_labels = states[:num_tasks, None] * weights[labels]
+    of_ink = torch.randn(num_tasks, num_images, 1, generator=generator) * torch.randn(
+        num_tasks, 1, num_units, generator=generator
+    )
+    noise = torch.randn(num_tasks, num_images, num_units, generator=generator)
+    drives = 0.3 * of_labels + ink * of_ink + noise
+
+    def logits(sought):
+        return (drives * (sought[:, None] + 1) / 2) @ weights.t() / num_units**0.5
+
+    found = seek(reservoir, logits, num_tasks, 20)
+    assert torch.equal(found.states, states[:num_tasks])
