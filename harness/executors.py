@@ -7,7 +7,7 @@ nor sees where they ran. The serial executor is the reference.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -138,6 +138,19 @@ class SerialExecutor:
         self._workers.clear()
 
 
+def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
+    """CPUs and GPUs that actors can count on: what a cluster has, or will grow to.
+
+    The files of cluster/ give the head resources named max_cpus and max_gpus, since machines
+    come only when actors ask for them.
+
+    Args:
+        resources: as `ray.cluster_resources` tells them.
+    """
+    cpus = max(resources.get("CPU", 0.0), resources.get("max_cpus", 0.0))
+    return int(cpus), max(resources.get("GPU", 0.0), resources.get("max_gpus", 0.0))
+
+
 @dataclass
 class _Entry:
     """A unit and how often it was tried."""
@@ -154,6 +167,7 @@ class _RayPool:
     pool: Pool
     size: PoolSize
     queue: deque[_Entry] = field(default_factory=deque)
+    starting: dict[Any, Any] = field(default_factory=dict)  # actors, by their start's reference
     idle: list[Any] = field(default_factory=list)
     running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # by result's reference
     num_started: int = 0
@@ -167,10 +181,12 @@ class RayExecutor:
     """Units on Ray actors, restarted by us: a unit that an actor's death took is tried again.
 
     Ray's own restarts are off: a restarted actor has lost its state, and a unit
-    that kills its actor must not be tried for ever (MAX_TRIES).
+    that kills its actor must not be tried for ever (MAX_TRIES). A unit is handed only
+    to an actor that is up, so that one whose machine is lost, or never comes, holds
+    nothing back.
 
     Args:
-        sizes: cpus and gpus that Ray found -> for each pool its size.
+        sizes: cpus and gpus of the cluster (capacity) -> for each pool its size.
 
     Raises:
         UserError: the sizes ask for more than Ray has.
@@ -179,8 +195,7 @@ class RayExecutor:
     def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
         self._pools: dict[str, _RayPool] = {}
         self._ray, self._is_ours = start_ray()
-        resources = self._ray.cluster_resources()
-        self._cpus, self._gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
+        self._cpus, self._gpus = capacity(self._ray.cluster_resources())
         try:
             self._sizes = sizes(self._cpus, self._gpus)
         except ValueError as error:
@@ -213,7 +228,7 @@ class RayExecutor:
         """Start what can start, then wait half a second at most."""
         for name in self._pools:
             self._start_units(name)
-        references = [reference for pool in self._pools.values() for reference in pool.running]
+        references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
         if not references:
             return []
         ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
@@ -223,8 +238,11 @@ class RayExecutor:
         self._mention_silence()
         outcomes = []
         for name, pool in self._pools.items():
-            for reference in [r for r in ready if r in pool.running]:
-                outcomes += self._collect(name, pool, reference)
+            for reference in ready:
+                if reference in pool.running:
+                    outcomes += self._collect(name, pool, reference)
+                elif reference in pool.starting:
+                    outcomes += self._receive(name, pool, reference)
             self._start_units(name)  # before what came is dealt with: actors need not wait for it
             if not pool.busy and name in self._awaited:
                 self._dismiss(pool)
@@ -265,7 +283,8 @@ class RayExecutor:
     def close(self) -> None:
         """End our actors, and Ray if we started it."""
         for pool in self._pools.values():
-            for actor in [*pool.idle, *(actor for actor, _ in pool.running.values())]:
+            self._dismiss(pool)
+            for actor, _ in pool.running.values():
                 self._ray.kill(actor)
         self._pools = {}
         if self._is_ours:
@@ -278,7 +297,7 @@ class RayExecutor:
         if not self._heard and time.monotonic() - self._first_poll > SECONDS_OF_SILENCE:
             self._heard = True
             logging.getLogger(__name__).warning(
-                "waiting for Ray to start actors: the cluster may be busy"
+                "waiting for Ray to start actors: the cluster may be busy, or still growing"
             )
 
     def _start_units(self, name: str) -> None:
@@ -286,13 +305,18 @@ class RayExecutor:
         other = pool.pool.runs_alone_after
         shared = other is not None and self._pools[other].busy
         limit = pool.size.actors if shared or other is None else pool.size.actors_alone
-        while pool.queue and len(pool.running) < limit:
-            actor = pool.idle.pop() if pool.idle else self._new_actor(name, pool)
-            entry = pool.queue.popleft()
+        while pool.queue and pool.idle and len(pool.running) < limit:
+            actor, entry = pool.idle.pop(), pool.queue.popleft()
             entry.tries += 1
             pool.running[actor.run.remote(entry.unit, *entry.arguments)] = (actor, entry)
+        if not pool.queue:  # what has not come up has no use any more
+            self._kill(pool.starting.values())
+            pool.starting.clear()
+        wanted = min(limit - len(pool.running), len(pool.queue))
+        while len(pool.starting) < wanted:
+            self._start_actor(name, pool)
 
-    def _new_actor(self, name: str, pool: _RayPool) -> Any:
+    def _start_actor(self, name: str, pool: _RayPool) -> None:
         pool.num_started += 1
         make = self._ray.remote(
             num_cpus=pool.size.cpus,
@@ -302,7 +326,26 @@ class RayExecutor:
             # `progress` answers from a thread of its own while `run` is at work.
             max_concurrency=2,
         )(pool.pool.factory)
-        return make.remote(*pool.pool.arguments, name=f"{name}-{pool.num_started}")
+        actor = make.remote(*pool.pool.arguments, name=f"{name}-{pool.num_started}")
+        pool.starting[actor.__ray_ready__.remote()] = actor
+
+    def _receive(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
+        """Take in an actor that is up. One that failed counts as a try of the next unit.
+
+        That unit goes to the end of the queue: a lost machine fails several starts at once.
+        """
+        actor = pool.starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._ray.kill(actor)
+            if not pool.queue:
+                return []
+            entry = pool.queue.popleft()
+            entry.tries += 1
+            return self._again(name, pool, entry, _named(error), last=True)
+        pool.idle.append(actor)
+        return []
 
     def _collect(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
         actor, entry = pool.running.pop(reference)
@@ -315,28 +358,35 @@ class RayExecutor:
         except self._ray.exceptions.RayError as error:
             # Died, lost its node, out of memory, or unavailable: that one may still live.
             self._ray.kill(actor)
-            return self._again(name, pool, entry, f"{type(error).__name__}: {_gist(error)}")
+            return self._again(name, pool, entry, _named(error))
         pool.idle.append(actor)
         return [Outcome(name, entry.unit, result)]
 
-    def _again(self, name: str, pool: _RayPool, entry: _Entry, error: str) -> list[Outcome]:
+    def _again(
+        self, name: str, pool: _RayPool, entry: _Entry, error: str, *, last: bool = False
+    ) -> list[Outcome]:
         if entry.tries < MAX_TRIES:
             logging.getLogger(__name__).info("trying %s again: %s", entry.unit.name, error)
-            pool.queue.appendleft(entry)
+            (pool.queue.append if last else pool.queue.appendleft)(entry)
             return []
         return [Outcome(name, entry.unit, error=" ".join(error.split()))]
 
     def _dismiss(self, pool: _RayPool) -> None:
         """End a pool's idle actors, so that what they reserve serves the pool that waits."""
-        for actor in pool.idle:
-            self._ray.kill(actor)
+        self._kill([*pool.idle, *pool.starting.values()])
         pool.idle.clear()
+        pool.starting.clear()
+
+    def _kill(self, actors: Iterable[Any]) -> None:
+        for actor in actors:
+            self._ray.kill(actor)
 
 
-def _gist(error: Exception) -> str:
-    """What Ray's page about a lost actor says at its head.
+def _named(error: Exception) -> str:
+    """An error of Ray's in a line: what its page about a lost actor says at its head.
 
     Where an actor could not be made, what it raised stands at the end, after its traceback.
     """
     lines = str(error).strip().splitlines() or ["no reason given"]
-    return f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]
+    gist = f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {gist}"

@@ -278,6 +278,38 @@ def test_an_actor_that_cannot_be_made_sets_its_unit_aside(ray_executor, tmp_path
     assert "\n" not in outcome.error
 
 
+def test_an_actor_that_there_is_no_room_for_holds_no_unit(make_executor, ray_session, tmp_path):
+    executor = make_executor("ray", num_actors=3)  # on two CPUs
+    start(executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(5)]
+    for unit in units:
+        executor.submit("train", unit)
+    assert set(by_name(collect(executor))) == {unit.name for unit in units}
+    assert all(tries(tmp_path, unit) == 1 for unit in units)
+
+
+def test_actors_work_side_by_side(ray_executor, tmp_path):
+    start(ray_executor, tmp_path)
+    for i in range(4):
+        ray_executor.submit("train", Unit(f"sleeps-{i}", 1))
+    assert len(by_name(collect(ray_executor))) == 4
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 2  # processes
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"CPU": 2.0}, (2, 0.0)),
+        ({"CPU": 4.0, "GPU": 1.0}, (4, 1.0)),
+        ({"max_gpus": 8.0}, (0, 8.0)),  # a head alone, whose workers come with the work
+        ({"CPU": 16.0, "max_cpus": 128.0}, (128, 0.0)),
+        ({"CPU": 12.0, "GPU": 9.0, "max_gpus": 8.0}, (12, 9.0)),
+    ],
+)
+def test_a_cluster_counts_as_what_it_will_grow_to(resources, expected):
+    assert executors.capacity(resources) == expected
+
+
 def test_running_units_count_by_their_share(ray_executor, tmp_path):
     start(ray_executor, tmp_path)
     assert ray_executor.running() == {}
@@ -374,6 +406,9 @@ def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray,
     )
 
 
+WAITING = "waiting for Ray to start actors: the cluster may be busy, or still growing"
+
+
 @pytest.fixture
 def warnings():
     """What executors.py warns about, whatever handlers another test left."""
@@ -401,7 +436,7 @@ def test_a_cluster_with_no_room_is_mentioned_once(
         ray_executor.running()
     ray_session.kill(busy)
     assert [outcome.result for outcome in collect(ray_executor)] == [3]
-    assert warnings == ["waiting for Ray to start actors: the cluster may be busy"]
+    assert warnings == [WAITING]
 
 
 def test_actors_at_work_are_not_waited_for(ray_executor, tmp_path, monkeypatch, warnings):

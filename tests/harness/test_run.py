@@ -75,7 +75,7 @@ def test_ray_gives_the_results_of_the_serial_executor(
     assert mask_bytes(tmp_path) == mask_bytes(serial)
     assert observations(tmp_path) == observations(serial)
     workers = read_tables(tmp_path / "log", TASKS)["worker"].to_pylist()
-    assert len(set(workers)) == actors
+    assert 1 <= len(set(workers)) <= actors  # the first that is up may do it all
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
