@@ -5,7 +5,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := analysis harness supsup_core tests benchmarks
+SOURCES := analysis cluster harness supsup_core tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format clean
