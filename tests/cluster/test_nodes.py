@@ -1,0 +1,69 @@
+"""A cluster of several nodes: one that goes takes the work in flight with it, and nothing else."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from harness.commandline import from_hydra
+from harness.driver import run
+from harness.results import EVALUATIONS, TASKS, read_tables
+
+SCRIPT = Path(__file__).parent / "run_on_nodes.py"
+NUM_UNITS = 6
+OPTIONS = [
+    *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "tasks=12", "train.block=2"),
+    *("train.steps=1200", "train.learning_rate=0.001", "train.smoothing=0.9", "quiet=true"),
+    *("evaluate.batches=1", "evaluate.checkpoints=[4,12]", "evaluate.algorithms=[max_logit]"),
+]
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """Of a Ray apart from the session's: a token of its own, and a short folder for its sockets."""
+    with tempfile.TemporaryDirectory(prefix="nodes-", dir="/tmp") as folder:
+        apart = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token"}
+        yield os.environ | apart | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def checksums(run_dir: Path) -> dict[int, int]:
+    """Of every task's mask."""
+    table = read_tables(run_dir / "log", TASKS)
+    ids = table["task_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    return dict(zip(ids, table["row_crc32c"].to_pylist(), strict=True))
+
+
+def evaluated(run_dir: Path) -> list[tuple[Any, ...]]:
+    """What evaluation found, apart from its timings."""
+    table = read_tables(run_dir / "evaluations", EVALUATIONS).drop(["seconds_per_inference"])
+    return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
+
+
+@pytest.mark.slow
+def test_a_run_outlives_a_node_and_has_the_masks_of_one_process(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "nodes"), *OPTIONS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["code"] == 0
+    # It went while there was work left, and took some of it.
+    assert found["cpus_left"] == 2
+    assert 1 <= found["units_at_loss"][0] < NUM_UNITS
+    assert any("again: Actor" in line or "again: Node" in line for line in found["said"])
+
+    with initialize_config_module("harness.conf", version_base="1.3"):
+        overrides = [*OPTIONS, "executor=serial", f"run_dir={tmp_path / 'serial'}"]
+        assert run(from_hydra(compose("config", overrides))) == 0
+    assert checksums(tmp_path / "nodes") == checksums(tmp_path / "serial")
+    assert evaluated(tmp_path / "nodes") == evaluated(tmp_path / "serial")
