@@ -58,6 +58,7 @@ def carry_out(
     config: Config,
     opened: Callable[[Path, Config, Dataset], Run],
     kind: "type[Evaluator]",
+    executors: Callable[[Config], Executor] | None = None,
 ) -> int:
     """Do a job on a run directory, under its lock.
 
@@ -65,6 +66,7 @@ def carry_out(
         config: checked.
         opened: directory, config and data set -> the run.
         kind: what does the job.
+        executors: makes the executor; None: make_executor.
 
     Returns:
         The exit code: 0, 1 where units were set aside, 130 where the user stopped it.
@@ -88,7 +90,7 @@ def carry_out(
                 if driver.is_complete():
                     logger.info("complete already: nothing left to %s", driver.does)
                 else:
-                    driver.work(config, data)
+                    driver.work(config, data, (executors or make_executor)(config))
         except KeyboardInterrupt:
             console.print(
                 f"stopped: {driver.state()} in {directory}; type the same command again to go on",
@@ -199,14 +201,15 @@ class Evaluator:
         """What a start that is stopped leaves."""
         return "what was evaluated is kept"
 
-    def work(self, typed: Config, data: Dataset) -> None:
+    def work(self, typed: Config, data: Dataset, executor: Executor) -> None:
         """Do all that is left.
 
         Args:
             typed: the configuration of this start: which executor, how many actors.
             data: the data set.
+            executor: made for it; closed here.
         """
-        executor, num_shards = make_executor(typed), typed.actors.shards
+        num_shards = typed.actors.shards
         if num_shards > 1:
             self._sharded = ShardedEvaluation(executor, num_shards, self._read)
         try:

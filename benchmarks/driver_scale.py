@@ -1,0 +1,198 @@
+"""The driver, the store and the log under more tasks than one machine trains.
+
+    python benchmarks/driver_scale.py --tasks 10000 100000 data=digits network=mlp hidden=[24]
+
+Actors are simulated: each has its unit's rows ready at once, so that what is measured is the
+one process that writes. Everything else is the main job: its loop, its commits with all their
+flushes to disk, its log. Each count of tasks is a run of its own in a process of its own, and
+then a second start of that run, which reads and checks all that the first left.
+
+Memory is the most that the process held at any time (ru_maxrss); bytes a task are its growth
+from one count of tasks to the next.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jobs import compose
+
+from harness.actors import TRAINED, TrainedUnit
+from harness.config import Config, run_directory
+from harness.driver import TRAIN, Driver, carry_out
+from harness.executors import Outcome, Pool
+from harness.job import Job
+from harness.plan import TrainUnit
+from harness.runs import open_run
+
+
+class ReadyActors:
+    """An executor whose training actors have their rows ready when asked.
+
+    Args:
+        num_actors: units that end at one time.
+    """
+
+    def __init__(self, num_actors: int) -> None:
+        self._num_actors = num_actors
+        self._queue: deque[TrainUnit] = deque()
+        self._random = np.random.default_rng(0)
+        self.began, self.ended = 0.0, 0.0
+        self.num_units = 0
+        self.simulating = 0.0  # seconds
+
+    def share(self, value: Any) -> Any:
+        """Hand the value itself on."""
+        return value
+
+    def start(self, pools: Mapping[str, Pool]) -> None:
+        """Note the job."""
+        self._job: Job = pools[TRAIN].arguments[0]
+        self.began = time.perf_counter()
+
+    def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
+        """Queue a unit."""
+        self._queue.append(unit)
+
+    def busy(self) -> bool:
+        """Whether a unit is queued."""
+        return bool(self._queue)
+
+    def poll(self) -> list[Outcome]:
+        """As many units as there are actors, done."""
+        began = time.perf_counter()
+        done = [self._queue.popleft() for _ in range(min(self._num_actors, len(self._queue)))]
+        outcomes = [Outcome(TRAIN, unit, self._trained(unit)) for unit in done]
+        self.num_units += len(outcomes)
+        self.simulating += time.perf_counter() - began
+        return outcomes
+
+    def running(self) -> dict[str, float]:
+        """Nothing is under way between two polls."""
+        return {}
+
+    def describe(self) -> str:
+        """What stands for the actors."""
+        return f"simulated: {self._num_actors} actors"
+
+    def close(self) -> None:
+        """Note the end."""
+        self.ended = time.perf_counter()
+
+    def _trained(self, unit: TrainUnit) -> TrainedUnit:
+        num, row_bytes = len(unit.missing), self._job.layout.row_bytes
+        rows = np.frombuffer(self._random.bytes(num * row_bytes), np.uint8).reshape(num, -1).copy()
+        rows[:, -1] = 0  # the guard byte
+        table = pa.table(
+            {
+                "task_id": list(unit.missing),
+                "method": [self._job.config.method] * num,
+                "accuracy": self._random.uniform(0.9, 0.95, num),
+                "loss": self._random.uniform(0.2, 0.3, num),
+                "steps": [self._job.config.train.steps] * num,
+                "train_seconds": self._random.uniform(0.1, 0.2, num),
+                "density": np.full(num, 0.5),
+                "mask_bytes": [row_bytes] * num,
+                "worker": [f"train-{unit.task_ids[0] % self._num_actors}"] * num,
+                "device": ["cpu"] * num,
+                "finished_at": [datetime.now(UTC)] * num,
+            },
+            schema=TRAINED,
+        )
+        return TrainedUnit(unit, rows, table)
+
+
+def one_start(options: list[str], num_actors: int) -> None:
+    """Start the main job in this process, and print what it took as a line of JSON."""
+    config = compose(options)
+    made: list[ReadyActors] = []
+
+    def executors(_: Config) -> ReadyActors:
+        made.append(ReadyActors(num_actors))
+        return made[-1]
+
+    began = time.perf_counter()
+    assert carry_out(config, open_run, Driver, executors) == 0
+    ended = time.perf_counter()
+    found = {
+        "seconds": ended - began,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "log_files": len(list((run_directory(config) / "log").glob("*.parquet"))),
+    }
+    for actors in made:
+        found |= {
+            "loop_seconds": actors.ended - actors.began,
+            "simulating_seconds": actors.simulating,
+            "units": actors.num_units,
+        }
+    print(json.dumps(found))
+
+
+def in_a_process(arguments: list[str]) -> dict[str, float]:
+    """Start this program for one start of a run."""
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -> dict[str, float]:
+    """Run once, start again, print both; what the first took."""
+    options = [*options, f"tasks={num_tasks}", f"run_dir={folder}/run", "evaluate.checkpoints=[]"]
+    arguments = ["--one", "--actors", str(num_actors), *options]
+    first, again = in_a_process(arguments), in_a_process(arguments)
+    chunks = folder.glob("run/masks.zarr/masks/c/*/0")
+    mask_bytes = sum(path.stat().st_size for path in chunks)
+    seconds = first["loop_seconds"]
+    print(
+        f"{num_tasks:7} tasks in {first['units']:.0f} units: {num_tasks / seconds:.0f} tasks/s, "
+        f"{first['units'] / seconds:.0f} units/s, {first['log_files'] / seconds:.1f} commits/s, "
+        f"{mask_bytes / seconds / 1e6:.0f} MB/s of masks; loop {seconds:.1f} s, of which "
+        f"simulating {first['simulating_seconds']:.1f} s; whole {first['seconds']:.1f} s; "
+        f"most memory {first['peak_bytes'] / 1e6:.0f} MB"
+    )
+    print(
+        f"        second start, {first['log_files']} files of the log: {again['seconds']:.1f} s, "
+        f"most memory {again['peak_bytes'] / 1e6:.0f} MB",
+        flush=True,
+    )
+    return {"first": first["peak_bytes"], "second": again["peak_bytes"]}
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--actors", type=int, default=64, help="units that end at one time")
+    parser.add_argument("--folder", help="where the runs go for a while (default: the system's)")
+    parser.add_argument("--one", action="store_true", help="one start, in this process")
+    parser.add_argument("options", nargs="*", help="of the main job")
+    arguments = parser.parse_intermixed_args()
+    if arguments.one:
+        one_start(arguments.options, arguments.actors)
+        return
+    peaks = []
+    for num_tasks in arguments.tasks:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            found = measure(arguments.options, num_tasks, arguments.actors, Path(folder))
+            peaks.append((num_tasks, found))
+    for (less, before), (more, after) in pairwise(peaks):
+        for start in before:
+            grown = (after[start] - before[start]) / (more - less)
+            print(f"{less} to {more} tasks: {grown:.0f} bytes a task at the {start} start")
+
+
+if __name__ == "__main__":
+    main()
