@@ -8,10 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1"}
+SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1", "failures": "1"}
 
 # The folder that each table lies in.
-FOLDERS = {"tasks": "log", "evaluations": "evaluations", "reservoir": "reservoir"}
+FOLDERS = {
+    "tasks": "log",
+    "evaluations": "evaluations",
+    "reservoir": "reservoir",
+    "failures": "failures",
+}
 
 
 # What version 2 of the evaluations added: behind which column, and what held before.

@@ -85,7 +85,7 @@ def main() -> None:
     options = [*arguments.options, f"tasks={arguments.tasks}"]
     config = compose(options)
     job = resolved_job(config, load_dataset(config.data))
-    units = train_units(arguments.tasks, int(job.config.train.block), [])
+    units = list(train_units(arguments.tasks, int(job.config.train.block), []))
     rates: dict[str, list[float]] = {"bare": [], "run": []}
     starts, totals = [], []
     for _ in range(arguments.rounds):

@@ -5,7 +5,7 @@ holds the data set and one thread, and does not touch the store.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,6 +18,7 @@ from harness.plan import TrainUnit
 from harness.trainers import make_trainer
 from supsup_core.data import ImageSet
 from supsup_core.masks import density
+from supsup_core.tasks import Task
 
 
 def own(data: ImageSet) -> ImageSet:
@@ -41,11 +42,19 @@ TRAINED = results.TASKS.remove(results.TASKS.get_field_index("row_crc32c"))
 
 @dataclass(frozen=True)
 class TrainedUnit:
-    """The masks of a unit's missing tasks: packed rows (B, R), and their rows of `tasks`."""
+    """What came of a unit.
+
+    Attributes:
+        unit: as it was handed out.
+        rows: packed masks (B, R) of its missing tasks, but for those that failed.
+        tasks: their rows of the table `tasks`.
+        failed: missing tasks that failed alone, and why.
+    """
 
     unit: TrainUnit
     rows: np.ndarray
     tasks: pa.Table
+    failed: dict[int, str] = field(default_factory=dict)
 
 
 class TrainWorker:
@@ -77,31 +86,67 @@ class TrainWorker:
         what makes a mask reproducible bit for bit.
         """
         started = time.perf_counter()
-        config = self._job.config
-        tasks = [self._job.task(i) for i in unit.task_ids]
+        tasks, failed = self._tasks(unit)
+        if failed.keys() >= set(unit.missing):
+            rows = np.zeros((0, self._layout.row_bytes), np.uint8)
+            return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
         masks = self._trainer.train(tasks, self._on_step)
         seconds = (time.perf_counter() - started) / len(tasks)
         self._steps_done = 0
-        wanted = [unit.task_ids.index(i) for i in unit.missing]
+        measured: dict[int, tuple[float, float]] = {}
+        for task, *mask in zip(tasks, *masks, strict=True):
+            if task.task_id in unit.missing and task.task_id not in failed:
+                try:
+                    measured[task.task_id] = self._trainer.measure(task, mask)
+                except Exception as error:
+                    failed[task.task_id] = f"{type(error).__name__}: {error}"
+        wanted = [unit.task_ids.index(i) for i in measured]
         rows = self._layout.pack([mask[wanted] for mask in masks])
-        measured = [self._trainer.measure(tasks[i], [mask[i] for mask in masks]) for i in wanted]
-        table = pa.table(
+        return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed)
+
+    def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, str]]:
+        """Make the tasks of a block, and say which missing ones cannot be made.
+
+        Another task stands in for each of those: the block keeps its shape and its batches,
+        and with them the bits of the other masks. Tasks with classes of their own decide
+        how large the batches are: there, what one task raises is the block's.
+        """
+        made: dict[int, Task] = {}
+        errors: dict[int, Exception] = {}
+        for i in unit.task_ids:
+            try:
+                made[i] = self._job.task(i)
+            except Exception as error:
+                errors[i] = error
+        if errors:
+            stand_in = next((task for task in made.values() if task.classes is None), None)
+            if stand_in is None:
+                raise next(iter(errors.values()))
+            made |= {i: replace(stand_in, task_id=i) for i in errors}
+        failed = {i: f"{type(e).__name__}: {e}" for i, e in errors.items() if i in unit.missing}
+        return [made[i] for i in unit.task_ids], failed
+
+    def _table(
+        self, measured: dict[int, tuple[float, float]], rows: np.ndarray, seconds: float
+    ) -> pa.Table:
+        """Rows of the table `tasks`; `measured` has accuracy and loss by task."""
+        config, num = self._job.config, len(measured)
+        return pa.table(
             {
-                "task_id": list(unit.missing),
-                "method": [config.method] * len(wanted),
-                "accuracy": [accuracy for accuracy, _ in measured],
-                "loss": [loss for _, loss in measured],
-                "steps": [config.train.steps] * len(wanted),
-                "train_seconds": [seconds] * len(wanted),
+                "task_id": list(measured),
+                "method": [config.method] * num,
+                "accuracy": [accuracy for accuracy, _ in measured.values()],
+                "loss": [loss for _, loss in measured.values()],
+                "steps": [config.train.steps] * num,
+                "train_seconds": [seconds] * num,
                 "density": density(self._layout, rows),
-                "mask_bytes": [self._layout.row_bytes] * len(wanted),
-                "worker": [self._name] * len(wanted),
-                "device": [device_name(self._device)] * len(wanted),
-                "finished_at": [datetime.now(UTC)] * len(wanted),
+                "mask_bytes": [self._layout.row_bytes] * num,
+                "worker": [self._name] * num,
+                "device": [device_name(self._device)] * num,
+                "finished_at": [datetime.now(UTC)] * num,
             },
             schema=TRAINED,
         )
-        return TrainedUnit(unit, rows, table)
 
     def _on_step(self, done: int) -> None:
         self._steps_done = done

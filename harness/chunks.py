@@ -47,6 +47,7 @@ class ChunkFiles:
     def __init__(self, folder: Path, rows: int, row_bytes: int) -> None:
         self._folder = folder
         self._shape = (rows, row_bytes)
+        self._kept: set[int] = set()  # chunks whose folders this process has flushed
 
     @property
     def rows(self) -> int:
@@ -126,5 +127,8 @@ class ChunkFiles:
         path = self.path(chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, rows.tobytes() + crc32c(rows).to_bytes(CRC_BYTES, "little"))
+        if chunk in self._kept:
+            return
         for folder in (path.parents[1], path.parents[2]):  # the first chunk makes masks/c
             fsync(folder)
+        self._kept.add(chunk)

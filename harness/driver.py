@@ -10,25 +10,29 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from harness.actors import TrainWorker
+from harness.actors import TrainedUnit, TrainWorker
 from harness.commandline import STOPPED
+from harness.committed import Committed
 from harness.config import AUTO, Config, TrainConfig, run_directory
 from harness.datasets import Dataset, load_dataset
 from harness.display import Display, make_console, make_display
 from harness.errors import UserError
 from harness.evaluation import EvaluateWorker
-from harness.executors import Executor, Outcome, Pool, RayExecutor, SerialExecutor
+from harness.executors import MAX_TRIES, Executor, Outcome, Pool, RayExecutor, SerialExecutor
+from harness.failures import Failures, failed_tasks
 from harness.lock import run_lock
 from harness.plan import (
     Checkpoints,
     EvaluationUnit,
     PoolSize,
+    TrainUnit,
     WorkUnit,
     evaluation_units,
     pool_sizes,
@@ -47,6 +51,7 @@ logger = logging.getLogger("harness")
 TRAIN, EVALUATE = "train", "evaluate"  # the pools
 TRAINING = "training"  # the bar
 DONE, FAILED = 0, 1  # exit codes
+UNITS_AHEAD = 4096
 
 
 def run(config: Config) -> int:
@@ -184,14 +189,19 @@ class Evaluator:
     def __init__(self, run: Run, display: Display) -> None:
         self._run, self._display = run, display
         self._config = run.job.config
-        self._found = run.store.tasks()  # at the start
-        ids, crcs = self._found["task_id"].to_pylist(), self._found["row_crc32c"].to_pylist()
-        # Checksums by task: what is committed, and what evaluation reads masks by.
-        self._crcs: dict[int, int] = dict(zip(ids, crcs, strict=True))
+        self._committed = Committed(run.store.capacity)
+        self._accuracies = _Mean()  # of the committed tasks
+        self._note(run.store.tasks(["task_id", "row_crc32c", "accuracy"]))
         self._checkpoints = Checkpoints(self._config.evaluate.checkpoints)
         self._bars: dict[int, _Bar] = {}
-        self._failed: list[Outcome] = []
+        self._failed: list[Outcome] = []  # of this start
+        self._failures = Failures(run.failures)
         self._sharded: ShardedEvaluation | None = None
+
+    def _note(self, tasks: pa.Table) -> None:
+        """Take in rows of the log."""
+        self._committed.add(tasks["task_id"].to_numpy(), tasks["row_crc32c"].to_numpy())
+        self._accuracies.add(tasks["accuracy"].to_numpy())
 
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
@@ -218,8 +228,7 @@ class Evaluator:
                 self._begin(typed, executor)
                 self._submit_ready(executor)
                 while executor.busy():
-                    for outcome in executor.poll():
-                        self._settle(executor, outcome)
+                    self._settle(executor, executor.poll())
                     self._show(executor.running())
         finally:
             executor.close()
@@ -228,20 +237,24 @@ class Evaluator:
         """Say what is done, and submit what depends on nothing."""
         logger.info("evaluating, executor %s; run directory %s", typed.executor, self._directory)
 
-    def _settle(self, executor: Executor, outcome: Outcome) -> None:
-        """Keep what came of a unit."""
-        if outcome.pool == TRAIN or self._sharded is None:
-            self._finish(outcome)
-        else:
-            for whole in self._sharded.settle(outcome):
-                self._finish(whole)
+    def _settle(self, executor: Executor, outcomes: Sequence[Outcome]) -> None:
+        """Keep what came of some units."""
+        for outcome in outcomes:
+            if outcome.pool == TRAIN or self._sharded is None:
+                self._finish(outcome)
+            else:
+                for whole in self._sharded.settle(outcome):
+                    self._finish(whole)
 
     def _finish(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
-            self._failed.append(outcome)
-        else:
+        if outcome.error is None:
             self._keep(outcome.unit, outcome.result)
+            self._failures.forget(outcome.unit.name)
+            return
+        logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
+        self._failed.append(outcome)
+        with readable_path_errors(self._directory):
+            self._failures.add(outcome)
 
     def _show(self, running: dict[str, float]) -> None:
         """Show the units under way, which are counted by the share that is done."""
@@ -251,7 +264,7 @@ class Evaluator:
         return self._run.directory
 
     def _submit_ready(self, executor: Executor) -> None:
-        for k in self._checkpoints.ready(self._crcs):
+        for k in self._checkpoints.ready(self._committed):
             units = self._missing_evaluations(k)
             if not units:
                 continue
@@ -268,7 +281,7 @@ class Evaluator:
 
     def _read(self, ids: Sequence[int]) -> np.ndarray:
         """Committed masks, packed, each checked."""
-        return self._run.store.read(ids, [self._crcs[i] for i in ids])
+        return self._run.store.read(ids, self._committed.crcs(ids))
 
     def _units(self, k: int) -> Sequence[WorkUnit]:
         """All units of a checkpoint."""
@@ -319,7 +332,7 @@ class Evaluator:
         if late:
             logger.error("not evaluated whole, for want of what failed: checkpoints %s", late)
         for outcome in self._failed:
-            tasks = ", ".join(map(str, outcome.unit.task_ids))
+            tasks = ", ".join(map(str, failed_tasks(outcome.unit)))
             logger.error(
                 "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
             )
@@ -335,13 +348,14 @@ class Driver(Evaluator):
     def __init__(self, run: Run, display: Display) -> None:
         super().__init__(run, display)
         self._block = int(run.job.config.train.block)  # resolved: no longer auto
-        self._accuracies = _Mean()
-        self._accuracies.add(self._found["accuracy"].to_pylist())
+        self._to_train = train_units(self._config.tasks, self._block, self._committed)
+        self._under_way = 0  # training units that are submitted and have not ended
+        self._tries: dict[int, int] = {}  # of tasks that failed alone
 
     @property
     def num_committed(self) -> int:
         """Tasks whose masks are committed."""
-        return len(self._crcs)
+        return len(self._committed)
 
     def is_complete(self) -> bool:
         """Whether nothing is left to train or evaluate."""
@@ -358,8 +372,7 @@ class Driver(Evaluator):
         if self.num_committed < total:
             self._display.add(TRAINING, total, self.num_committed, "tasks")
             self._display.update(TRAINING, self.num_committed, self._accuracies.value)
-        for unit in train_units(total, self._block, self._crcs):
-            executor.submit(TRAIN, unit)
+        self._feed(executor)
 
     def _described(self, typed: TrainConfig) -> str:
         """What `auto` came to; a run keeps what it began with."""
@@ -368,21 +381,53 @@ class Driver(Evaluator):
         block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
         return f"by recipe {train.name}: {products}, {block}"
 
-    def _settle(self, executor: Executor, outcome: Outcome) -> None:
-        if outcome.pool == TRAIN and outcome.error is None:
-            self._commit(outcome)
-            self._submit_ready(executor)
-        else:
-            super()._settle(executor, outcome)
+    def _feed(self, executor: Executor) -> None:
+        """Keep more units submitted than any cluster has actors, not all that there are."""
+        for unit in islice(self._to_train, UNITS_AHEAD - self._under_way):
+            self._submit(executor, unit)
 
-    def _commit(self, outcome: Outcome) -> None:
-        trained = outcome.result
+    def _submit(self, executor: Executor, unit: TrainUnit) -> None:
+        self._under_way += 1
+        executor.submit(TRAIN, unit)
+
+    def _settle(self, executor: Executor, outcomes: Sequence[Outcome]) -> None:
+        ended = [outcome for outcome in outcomes if outcome.pool == TRAIN]
+        trained = [outcome.result for outcome in ended if outcome.error is None]
+        self._under_way -= len(ended)
+        self._commit([unit for unit in trained if len(unit.tasks)])
+        for unit in trained:
+            self._try_again(executor, unit)
+        self._feed(executor)
+        self._submit_ready(executor)
+        others = [o for o in outcomes if o.pool != TRAIN or o.error is not None]
+        super()._settle(executor, others)
+
+    def _commit(self, trained: Sequence[TrainedUnit]) -> None:
+        """Commit units that ended together: each chunk is written once, and one file of the log."""
+        if not trained:
+            return
         with readable_path_errors(self._directory):
-            table = self._run.store.commit(trained.unit.name, trained.tasks, trained.rows)
-        ids, crcs = table["task_id"].to_pylist(), table["row_crc32c"].to_pylist()
-        self._crcs.update(zip(ids, crcs, strict=True))
-        self._accuracies.add(table["accuracy"].to_pylist())
+            table = self._run.store.commit(
+                trained[0].unit.name,
+                pa.concat_tables([unit.tasks for unit in trained]),
+                np.concatenate([unit.rows for unit in trained]),
+            )
+        self._note(table)
+        for unit in trained:
+            self._failures.forget(unit.unit.name, table["task_id"].to_pylist())
         self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+
+    def _try_again(self, executor: Executor, trained: TrainedUnit) -> None:
+        """Submit once more the tasks that failed alone, or set them aside."""
+        again = []
+        for task_id, error in trained.failed.items():
+            self._tries[task_id] = self._tries.get(task_id, 0) + 1
+            if self._tries[task_id] < MAX_TRIES:
+                again.append(task_id)
+            else:
+                self._finish(Outcome(TRAIN, replace(trained.unit, missing=(task_id,)), error=error))
+        if again:
+            self._submit(executor, replace(trained.unit, missing=tuple(again)))
 
     def _show(self, running: dict[str, float]) -> None:
         if under_way := running.get(TRAIN, 0.0) * self._block:

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from harness.config import UNIT_MASK, Config
 from supsup_core.inference import Options
 from supsup_core.masking import UNITS, WEIGHTS, Masking
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network, make_network
-from supsup_core.tasks import Task, make_task
+from supsup_core.tasks import Task, make_task, task_inputs
 from supsup_core.training import Recipe
 
 
@@ -72,3 +74,27 @@ class Job:
             optimizer=train.optimizer,
             momentum=train.momentum,
         )
+
+
+class TaskInputs:
+    """What makes the tasks of a run: one array of `task_inputs`, a part at a time.
+
+    Args:
+        job: of the run.
+        name: of the array.
+    """
+
+    def __init__(self, job: Job, name: str) -> None:
+        self._job, self._name = job, name
+        first = self[:1]
+        self.shape = (job.config.tasks, *first.shape[1:])
+        self.dtype = first.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        tasks = range(self._job.config.tasks)[rows]
+        return task_inputs([self._job.task(i) for i in tasks])[self._name]
+
+
+def lazy_inputs(job: Job) -> dict[str, TaskInputs]:
+    """The arrays of `task_inputs`; none of their rows is kept in memory."""
+    return {name: TaskInputs(job, name) for name in task_inputs([job.task(0)])}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -189,15 +189,16 @@ def resolve_block(reservoir: ReservoirConfig, mask_bits: int) -> ReservoirConfig
     return replace(reservoir, block=min(wanted, mask_bits))
 
 
-def train_units(num_tasks: int, block: int, committed: Collection[int]) -> list[TrainUnit]:
-    """The blocks that still miss a mask, in order."""
-    units = []
+def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterator[TrainUnit]:
+    """The blocks that still miss a mask, in order, each made when it is asked for.
+
+    Tasks may be committed meanwhile, as far as their blocks have been asked for.
+    """
     for first in range(0, num_tasks, block):
         ids = tuple(range(first, min(first + block, num_tasks)))
         missing = tuple(i for i in ids if i not in committed)
         if missing:
-            units.append(TrainUnit(f"unit-{first:06d}", ids, missing))
-    return units
+            yield TrainUnit(f"unit-{first:06d}", ids, missing)
 
 
 def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
@@ -277,7 +278,7 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
 
-def num_leading(committed: Collection[int]) -> int:
+def num_leading(committed: Container[int]) -> int:
     """How many tasks from 0 on are committed without a gap: the largest checkpoint."""
     return next(k for k in count() if k not in committed)
 
@@ -293,7 +294,7 @@ class Checkpoints:
         self._waiting = sorted(sizes)
         self._prefix = 0
 
-    def ready(self, committed: Collection[int]) -> Iterator[int]:
+    def ready(self, committed: Container[int]) -> Iterator[int]:
         """Yield the checkpoints that the committed tasks complete."""
         while self._prefix in committed:
             self._prefix += 1

@@ -4,10 +4,10 @@ A damaged mask is named alone, not with its chunk, and forgotten; weights and in
 which can be computed again, are written anew. Only harness/store.py calls this.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,22 @@ from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
 
 CODECS = (Crc32cCodec(),)  # after "bytes": no compression, masks of density 1/2 have no slack
+
+
+class Rows(Protocol):
+    """What is written as an array: an array, or something that makes its rows when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows come first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its values."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -43,28 +59,36 @@ def write_fixed(
     root: zarr.Group,
     layout: MaskLayout,
     weights: Sequence[np.ndarray],
-    inputs: Mapping[str, np.ndarray],
+    inputs: Mapping[str, Rows],
 ) -> None:
     """Write what never changes, over what may be there: `weights/...` and `inputs/...`.
 
     Raises:
         ValueError: weights of another shape than their layer.
     """
-    arrays = {f"inputs/{name}": array for name, array in inputs.items()}
+    arrays = {f"inputs/{name}": rows for name, rows in inputs.items()}
     for layer, weight in zip(layout.layers, weights, strict=True):
         check_shape(f"weights of {layer.name}", weight.shape, layer.shape, "O I")
         arrays[f"weights/{layer.name}"] = weight.astype(np.float32)
-    for name, array in arrays.items():
-        rows = min(len(array), chunk_rows(array[0].nbytes))
-        root.create_array(
+    for name, rows in arrays.items():
+        num = min(rows.shape[0], chunk_rows(rows[:1].nbytes))
+        array = root.create_array(
             name,
-            data=array,
-            chunks=(rows, *array.shape[1:]),
+            shape=rows.shape,
+            dtype=rows.dtype,
+            chunks=(num, *rows.shape[1:]),
             compressors=CODECS,
             # a chunk left out because it holds only the fill value would look lost
             config={"write_empty_chunks": True},
             overwrite=True,
         )
+        for part in _parts(rows.shape[0], num):
+            array[part] = rows[part]
+
+
+def _parts(num_rows: int, at_once: int) -> Iterator[slice]:
+    """Slices that cover the rows, so that the whole need not be in memory."""
+    return (slice(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))
 
 
 def fsync_tree(folder: Path) -> None:
@@ -102,8 +126,7 @@ class StoreFiles:
 
     def verify(self) -> list[Damage]:
         """See MaskStore.verify."""
-        log, damage = self._verify_log()
-        task_ids, crcs = log["task_id"].to_numpy(), log["row_crc32c"].to_numpy()
+        task_ids, crcs, damage = self._verify_log()
         chunks = task_ids // self.chunks.rows
         for chunk in range(self._num_chunks):
             here = chunks == chunk
@@ -114,7 +137,7 @@ class StoreFiles:
         self,
         damage: Sequence[Damage],
         weights: Sequence[np.ndarray] | None,
-        inputs: Mapping[str, np.ndarray] | None,
+        inputs: Mapping[str, Rows] | None,
     ) -> None:
         """See MaskStore.repair."""
         paths = {self.run_dir / finding.path for finding in damage}
@@ -152,20 +175,25 @@ class StoreFiles:
         check_range(table["task_id"].to_numpy(), self.capacity)
         return table
 
-    def _verify_log(self) -> tuple[pa.Table, list[Damage]]:
-        """The rows of the files that can be read, and what is wrong with the log."""
-        tables, damage = [TASKS.empty_table()], []
+    def _verify_log(self) -> tuple[np.ndarray, np.ndarray, list[Damage]]:
+        """Tasks and checksums of the files that can be read, and what is wrong with the log."""
+        ids, crcs = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+        damage = []
         for path in table_files(self._log):
             try:
-                tables.append(self._read_log_file(path))
+                table = self._read_log_file(path)
             except ValueError:
                 reason = "is not a whole Parquet file of the table tasks"
                 damage.append(Damage(self._name(path), (), reason))
-        log = pa.concat_tables(tables)
-        values, counts = np.unique(log["task_id"].to_numpy(), return_counts=True)
+                continue
+            # Copies: a view would keep all the other columns of the file.
+            ids.append(table["task_id"].to_numpy().copy())
+            crcs.append(table["row_crc32c"].to_numpy().copy())
+        task_ids = np.concatenate(ids)
+        values, counts = np.unique(task_ids, return_counts=True)
         if twice := values[counts > 1].tolist():
             damage.append(Damage(self._name(self._log), tuple(twice), "names tasks more than once"))
-        return log, damage
+        return task_ids, np.concatenate(crcs), damage
 
     def _verify_chunk(self, chunk: int, task_ids: list[int], crcs: list[int]) -> list[Damage]:
         """Check a chunk, and the masks in it that the log names."""
@@ -190,7 +218,8 @@ class StoreFiles:
         for name in self._fixed_names():
             try:
                 array = cast(zarr.Array[Any], root[name])
-                array[...]
+                for part in _parts(array.shape[0], array.chunks[0]):
+                    array[part]
                 lost = array.nchunks - array.nchunks_initialized  # zarr reads these as zeros
             except Exception:  # whatever zarr makes of the bytes: the array cannot be read
                 lost = 1
@@ -203,7 +232,7 @@ class StoreFiles:
         self,
         paths: set[Path],
         weights: Sequence[np.ndarray] | None,
-        inputs: Mapping[str, np.ndarray] | None,
+        inputs: Mapping[str, Rows] | None,
     ) -> None:
         """Write the weights and inputs again if one of them is among the damaged paths."""
         broken = sorted(name for name in self._fixed_names() if self._root / name in paths)
@@ -234,7 +263,7 @@ class StoreFiles:
 
     def _repair_chunks(self, paths: set[Path], lost: set[int]) -> None:
         """Write the chunks that are damaged or held lost masks, with what is committed alone."""
-        committed = read_tables(self._log, TASKS)["task_id"].to_numpy()
+        committed = read_tables(self._log, TASKS, ["task_id"])["task_id"].to_numpy()
         for chunk in range(self._num_chunks):
             first = chunk * self.chunks.rows
             last = first + self.chunks.rows

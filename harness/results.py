@@ -7,6 +7,7 @@ says its unit and its meaning in the metadata of its field.
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -153,7 +154,28 @@ RESERVOIR = _schema(
     ],
 )
 
-SCHEMAS = {"tasks": TASKS, "evaluations": EVALUATIONS, "reservoir": RESERVOIR}
+FAILURES = _schema(
+    "failures",
+    1,
+    [
+        _column("task_id", pa.int64(), "1", "a task of the unit that was set aside"),
+        _column("unit", pa.string(), "", "name of the work unit"),
+        _column("pool", pa.string(), "", "train, or what else the unit was for"),
+        _column("tries", pa.int64(), "1", "how often it failed before it was set aside"),
+        _column("error", pa.string(), "", "of the last try, in one line"),
+        _column("failed_at", pa.timestamp("us", tz="UTC"), "UTC", "when it was set aside"),
+    ],
+)
+
+SCHEMAS = {
+    "tasks": TASKS,
+    "evaluations": EVALUATIONS,
+    "reservoir": RESERVOIR,
+    "failures": FAILURES,
+}
+
+# A table of few rows takes kilobytes: many files are put together as they are read.
+_FILES_TOGETHER = 256
 
 # What version 2 says of evaluations that were written before it.
 _SINCE_VERSION_2 = {"num_distractors": 0, "agreement": None}
@@ -324,12 +346,13 @@ def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
-def read_tables(folder: Path, schema: pa.Schema) -> pa.Table:
+def read_tables(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table: all its files, in the order of their names.
 
     Args:
         folder: may be missing.
         schema: one of SCHEMAS.
+        columns: to keep; None: all.
 
     Returns:
         the rows of all files; no rows where there is no file.
@@ -338,5 +361,10 @@ def read_tables(folder: Path, schema: pa.Schema) -> pa.Table:
         ValueError: see read_table_file.
         OSError: a file cannot be read.
     """
-    tables = [read_table_file(path, schema) for path in table_files(folder)]
-    return pa.concat_tables([schema.empty_table(), *tables])
+    kept = schema.names if columns is None else list(columns)
+    files, parts = table_files(folder), [schema.empty_table().select(kept)]
+    for first in range(0, len(files), _FILES_TOGETHER):
+        some = files[first : first + _FILES_TOGETHER]
+        tables = [read_table_file(path, schema).select(kept) for path in some]
+        parts.append(pa.concat_tables(tables).combine_chunks())
+    return pa.concat_tables(parts)

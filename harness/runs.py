@@ -1,6 +1,6 @@
 """A run directory: opened or begun, its store checked and repaired, its refusals in one line.
 
-config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  failures/
 """
 
 import errno
@@ -24,14 +24,14 @@ from harness.config import (
 )
 from harness.datasets import Dataset
 from harness.errors import UserError
-from harness.job import Job
+from harness.job import Job, TaskInputs, lazy_inputs
 from harness.plan import num_leading, resolve, resolve_block, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.results import remove_partial_files, table_files, write_durably
 from harness.store import MaskStore, check_store
 from supsup_core.networks import fixed_weights
 from supsup_core.reservoirs.rules import reservoir_bytes
-from supsup_core.tasks import angle_between, max_tasks, task_inputs
+from supsup_core.tasks import angle_between, max_tasks
 
 logger = logging.getLogger("harness")
 
@@ -76,6 +76,11 @@ class Run:
     def reservoir(self) -> Path:
         """The folder of the table `reservoir`."""
         return self.directory / "reservoir"
+
+    @property
+    def failures(self) -> Path:
+        """The folder of the table `failures`, which need not exist."""
+        return self.directory / "failures"
 
 
 @contextmanager
@@ -166,7 +171,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
     else:
         check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
     weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
-    inputs = task_inputs([job.task(i) for i in range(resolved.tasks)])
+    inputs = lazy_inputs(job)
     if begins:
         MaskStore.create(
             directory,
@@ -220,7 +225,7 @@ def _committed_checkpoints(directory: Path, store: MaskStore, config: Config) ->
     """The checkpoints asked for, all of whose masks must be committed."""
     go_on = "go on with the run by harness/scale.py"
     try:
-        largest = num_leading(set(store.tasks()["task_id"].to_pylist()))
+        largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
     except ValueError as error:
         raise UserError(f"{error}: {go_on}, which mends it") from error
     if not largest:
@@ -246,7 +251,7 @@ def _configuration(known: Path, wanted: Config) -> Config:
 
 
 def _ready(
-    directory: Path, job: Job, weights: list[np.ndarray], inputs: dict[str, np.ndarray]
+    directory: Path, job: Job, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
 ) -> Run:
     """Open a run that fits its configuration, rid of what crashes and bad disks left."""
     remove_partial_files(directory)
@@ -333,7 +338,7 @@ def _check_room(directory: Path, num_bytes: int) -> None:
         )
 
 
-def _mend(store: MaskStore, weights: list[np.ndarray], inputs: dict[str, np.ndarray]) -> None:
+def _mend(store: MaskStore, weights: list[np.ndarray], inputs: dict[str, TaskInputs]) -> None:
     """Find what is damaged, say so, and forget it, so that it is trained again."""
     damage = store.verify()
     for found in damage:

@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from harness.attributes import check_format, difference, group_attributes, layout_of
 from harness.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
 from harness.errors import UserError
-from harness.repair import CODECS, Damage, StoreFiles, check_range, fsync_tree, write_fixed
+from harness.repair import CODECS, Damage, Rows, StoreFiles, check_range, fsync_tree, write_fixed
 from harness.results import TASKS, create_table_file, fsync, read_tables, table_files
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
@@ -105,7 +105,8 @@ class MaskStore:
         self._capacity = masks.shape[0]
         self._chunks = ChunkFiles(self._root / "masks", masks.chunks[0], self._layout.row_bytes)
         self._files = StoreFiles(run_dir, self._layout, self._capacity, self._chunks)
-        self._committed: set[int] | None = None  # of this writer; read from the log when needed
+        # Of this writer, a flag a task; read from the log when needed.
+        self._committed: np.ndarray | None = None
 
     @classmethod
     def create(
@@ -114,7 +115,7 @@ class MaskStore:
         *,
         layout: MaskLayout,
         weights: Sequence[np.ndarray],
-        inputs: Mapping[str, np.ndarray],
+        inputs: Mapping[str, Rows],
         capacity: int,
         attributes: Mapping[str, Any],
     ) -> "MaskStore":
@@ -214,16 +215,25 @@ class MaskStore:
 
         self._write_rows(task_ids, rows)
         self._write_log(unit, table)
-        self._known().update(task_ids.tolist())
+        self._known()[task_ids] = True
         return table
 
-    def tasks(self) -> pa.Table:
+    def tasks(self, columns: Sequence[str] = TASKS.names) -> pa.Table:
         """The table `tasks`: the masks that exist, by task_id; one snapshot of the log.
 
+        Args:
+            columns: to have, task_id among them.
+
         Raises:
-            ValueError: a broken file in the log; see verify and repair.
+            ValueError: a broken file in the log, or one that names a task beyond the capacity;
+                see verify and repair.
         """
-        return read_tables(self._log, TASKS).sort_by("task_id")
+        table = read_tables(self._log, TASKS, columns).sort_by("task_id")
+        task_ids = table["task_id"].to_numpy()
+        check_range(task_ids, self._capacity)
+        self._committed = np.zeros(self._capacity, bool)
+        self._committed[task_ids] = True
+        return table
 
     def read(
         self, task_ids: Sequence[int] | np.ndarray, crcs: Sequence[int] | np.ndarray
@@ -278,7 +288,7 @@ class MaskStore:
         damage: Sequence[Damage],
         *,
         weights: Sequence[np.ndarray] | None = None,
-        inputs: Mapping[str, np.ndarray] | None = None,
+        inputs: Mapping[str, Rows] | None = None,
     ) -> None:
         """Forget the damaged masks, so that they can be committed again; no others change.
 
@@ -311,13 +321,15 @@ class MaskStore:
         check_range(task_ids, self._capacity)
         if len(np.unique(task_ids)) < len(task_ids):
             raise ValueError(f"task_id must name each task once, got {task_ids.tolist()}")
-        if known := self._known().intersection(task_ids.tolist()):
-            raise ValueError(f"tasks {sorted(known)} are committed already")
+        known = np.sort(task_ids[self._known()[task_ids]])
+        if len(known):
+            raise ValueError(f"tasks {known.tolist()} are committed already")
 
-    def _known(self) -> set[int]:
-        """The tasks that are committed."""
+    def _known(self) -> np.ndarray:
+        """Whether each task is committed."""
         if self._committed is None:
-            self._committed = set(self.tasks()["task_id"].to_pylist())
+            self.tasks(["task_id"])
+        assert self._committed is not None
         return self._committed
 
     def _write_rows(self, task_ids: np.ndarray, rows: np.ndarray) -> None:

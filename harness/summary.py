@@ -159,7 +159,7 @@ def print_summary(console: Console, directory: Path, files: Sequence[Path] | Non
         directory: of the run.
         files: of the tables `evaluations` and `reservoir` to summarise; None: all.
     """
-    tasks = read_tables(directory / "log", TASKS)
+    tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"])
     rows = summarise(_rows(directory / "evaluations", EVALUATIONS, files)).to_pylist()
     if rows:
         console.print(_fitting_table(console, rows, f"{len(tasks)} masks"))

@@ -35,20 +35,20 @@ def recipe(**changes):
 
 
 def test_units_cover_every_task_once():
-    units = train_units(10, 4, committed=[])
+    units = list(train_units(10, 4, committed=[]))
     assert [unit.task_ids for unit in units] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
     assert [unit.missing for unit in units] == [unit.task_ids for unit in units]
 
 
 def test_a_damaged_task_brings_back_its_whole_block_and_no_other():
-    everything = train_units(10, 4, committed=[])
+    everything = list(train_units(10, 4, committed=[]))
     [unit] = train_units(10, 4, committed=set(range(10)) - {5, 6})
     assert (unit.name, unit.task_ids) == (everything[1].name, everything[1].task_ids)
     assert unit.missing == (5, 6)
 
 
 def test_a_complete_run_has_no_units():
-    assert train_units(10, 4, committed=range(10)) == []
+    assert list(train_units(10, 4, committed=range(10))) == []
 
 
 @given(
@@ -57,7 +57,7 @@ def test_a_complete_run_has_no_units():
     committed=st.sets(st.integers(0, 59)),
 )
 def test_units_miss_what_is_not_committed_in_blocks_that_never_change(num_tasks, block, committed):
-    units = train_units(num_tasks, block, committed)
+    units = list(train_units(num_tasks, block, committed))
     assert [i for unit in units for i in unit.missing] == sorted(set(range(num_tasks)) - committed)
     fixed = {unit.name: unit.task_ids for unit in train_units(num_tasks, block, [])}
     assert all(fixed[unit.name] == unit.task_ids for unit in units)

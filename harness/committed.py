@@ -1,0 +1,35 @@
+"""Which tasks have a mask, and the checksum of each: five bytes a task, for many tasks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Integer
+
+
+class Committed:
+    """The committed tasks of a run.
+
+    Args:
+        num_tasks: that there may be.
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        self._there = np.zeros(num_tasks, bool)
+        self._crcs = np.zeros(num_tasks, np.uint32)
+
+    def __contains__(self, task_id: object) -> bool:
+        return (
+            isinstance(task_id, int) and task_id < len(self._there) and bool(self._there[task_id])
+        )
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._there))
+
+    def add(self, task_ids: Integer[np.ndarray, " B"], crcs: Integer[np.ndarray, " B"]) -> None:
+        """Note tasks."""
+        self._there[task_ids] = True
+        self._crcs[task_ids] = crcs
+
+    def crcs(self, task_ids: Sequence[int]) -> Integer[np.ndarray, " B"]:
+        """Checksums of committed tasks."""
+        return self._crcs[np.asarray(task_ids, np.int64)]
