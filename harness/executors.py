@@ -18,6 +18,11 @@ from harness.ray_start import start_ray
 # A unit that fails this often is set aside, so that one bad task cannot stop a run.
 MAX_TRIES = 3
 
+# With hundreds of actors a question to each is work for the driver.
+SECONDS_BETWEEN_QUESTIONS = 0.25
+# Results in the driver's memory at one time, and in one commit; others wait where they are.
+RESULTS_AT_ONCE = 64
+
 SECONDS_OF_SILENCE = 30.0  # until a line says what is waited for
 
 Worker = Any  # has run(unit, *arguments) and progress()
@@ -231,7 +236,8 @@ class RayExecutor:
         references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
         if not references:
             return []
-        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        at_most = min(len(references), RESULTS_AT_ONCE)
+        ready, _ = self._ray.wait(references, num_returns=at_most, timeout=0)
         if not ready:
             ready, _ = self._ray.wait(references, timeout=0.5)
         self._heard = self._heard or bool(ready)
@@ -250,6 +256,8 @@ class RayExecutor:
 
     def running(self) -> dict[str, float]:
         """Ask the busy actors how far they are, without waiting for an answer."""
+        if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
+            return self._progress
         if self._asked:
             ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
             if len(ready) < len(self._asked) and time.monotonic() - self._asked_at < 2:

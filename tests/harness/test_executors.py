@@ -406,6 +406,47 @@ def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray,
     )
 
 
+def test_the_unit_of_an_actor_that_never_comes_up_is_done_by_another(make_executor, tmp_path):
+    executor = make_executor("ray", num_actors=3)  # on two CPUs
+    start(executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(3)]
+    for unit in units:
+        executor.submit("train", unit)
+    found = by_name(collect(executor))
+    assert sorted(found) == [unit.name for unit in units]
+    assert all(outcome.error is None for outcome in found.values())
+
+
+def test_no_more_results_than_asked_for_come_at_once(ray_executor, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "RESULTS_AT_ONCE", 1)
+    start(ray_executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(6)]
+    for unit in units:
+        ray_executor.submit("train", unit)
+    polled = []
+    while ray_executor.busy():
+        polled.append(len(ray_executor.poll()))
+    assert max(polled) == 1
+    assert sum(polled) == len(units)
+
+
+def test_an_actor_out_of_memory_costs_a_try(ray_executor, ray_session, tmp_path, monkeypatch):
+    start(ray_executor, tmp_path)
+    get, asked = ray_session.get, []
+
+    def run_out(reference, **options):
+        asked.append(reference)
+        if len(asked) == 2:  # the first tells that the actor is up
+            raise ray_session.exceptions.OutOfMemoryError("the node runs low on memory\nand more")
+        return get(reference, **options)
+
+    monkeypatch.setattr(ray_session, "get", run_out)
+    ray_executor.submit("train", Unit("good", 3))
+    [outcome] = collect(ray_executor)
+    assert (outcome.result, outcome.error) == (3, None)
+    assert tries(tmp_path, outcome.unit) == 2
+
+
 WAITING = "waiting for Ray to start actors: the cluster may be busy, or still growing"
 
 

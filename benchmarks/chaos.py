@@ -1,0 +1,280 @@
+"""A run of small tasks while its actors, its nodes and its driver are killed at random.
+
+    python benchmarks/chaos.py --seconds 120
+
+Three Ray nodes on this machine: a head, and two that work. Until the time is up one of these
+is killed by SIGKILL every few seconds: a training actor, an evaluation actor, a node with all
+that is on it (another takes its place), the driver (it is started again at once). Then the run
+may end, and is held against one that nothing disturbed: the same masks bit for bit, the same
+evaluations, every task once, and whatever was committed before a kill still as it was then.
+
+Everything runs in a network namespace that has loopback alone, and in a process namespace, so
+that nothing outlives the program: Linux, as root or where users may have namespaces.
+"""
+
+import argparse
+import fcntl
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from analysis.load import load
+
+SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
+INSIDE = "SUPERMASKS_CHAOS"  # set for the process inside the namespaces
+SMALL = [
+    *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "train.block=2"),
+    *("train.learning_rate=0.001", "evaluate.batches=1", "evaluate.tasks=8", "quiet=true"),
+]
+VICTIMS = ("training actor", "evaluation actor", "node", "driver")
+SECONDS_BETWEEN_KILLS = (0.5, 3.0)
+MOST_SECONDS_TO_END = 240.0  # once nothing is killed any more
+
+
+def inside_namespaces() -> int:
+    """Start this program again where only loopback is; its exit code."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    command = ["unshare", *user, "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    environment = os.environ | {INSIDE: "1"}
+    return subprocess.run(
+        [*command, sys.executable, *sys.argv], env=environment, check=False
+    ).returncode
+
+
+def raise_loopback() -> None:
+    """Bring `lo` up in a new network namespace."""
+    set_flags, up_and_running = 0x8914, 0x41
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
+        fcntl.ioctl(some, set_flags, struct.pack("16sH14x", b"lo", up_and_running))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The visible files of a folder, by name."""
+    return {p.name: p.read_bytes() for p in folder.glob("*") if not p.name.startswith(".")}
+
+
+def processes(title: bytes) -> list[int]:
+    """Processes whose command line begins like this."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(title):
+                found.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+class Chaos:
+    """A cluster, a driver on it, and what kills them.
+
+    Args:
+        folder: for Ray, the run and what the drivers say.
+        options: of the main job.
+        seed: of the choices and the moments.
+    """
+
+    def __init__(self, folder: Path, options: list[str], seed: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._choices = random.Random(seed)
+        self._run_dir, self._output = folder / "run", folder / "output"
+        self._options = [*options, f"run_dir={self._run_dir}"]
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args=self._node_arguments(0)
+        )
+        self._nodes = [self._add_node() for _ in range(2)]
+        self._kept: dict[str, bytes] = {}
+        self.kills: Counter[str] = Counter()
+        self.broken: list[str] = []
+        self.num_starts = 0
+        self._driver = self._start_driver()
+
+    @staticmethod
+    def _node_arguments(cpus: int) -> dict[str, Any]:
+        return {"num_cpus": cpus, "object_store_memory": 100_000_000, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+
+    def _add_node(self) -> Any:
+        return self._cluster.add_node(wait=False, **self._node_arguments(1))
+
+    def _start_driver(self) -> "subprocess.Popen[bytes]":
+        self.num_starts += 1
+        environment = os.environ | {"RAY_ADDRESS": self._cluster.address}
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, str(SCALE), *self._options],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+
+    def work(self, seconds: float) -> bool:
+        """Kill until the time is up; whether the run was still going on then."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(self._choices.uniform(*SECONDS_BETWEEN_KILLS))
+            if self._driver.poll() == 0:
+                return False
+            if self._driver.poll() is not None:  # it set a unit aside, say
+                self._driver = self._start_driver()
+            # The driver least often: a start takes longer than all else.
+            self._kill(self._choices.choices(VICTIMS, (4, 3, 2, 1.5))[0])
+        return True
+
+    def _kill(self, victim: str) -> None:
+        match victim:
+            case "training actor":
+                self._kill_one(victim, processes(b"ray::TrainWorker"))
+            case "evaluation actor":
+                self._kill_one(victim, processes(b"ray::EvaluateWorker"))
+            case "driver":
+                self._driver.kill()
+                self._driver.wait()
+                self.kills[victim] += 1
+                self._hold_on_to_commits()
+                self._driver = self._start_driver()
+            case "node":
+                place = self._choices.randrange(len(self._nodes))
+                self._cluster.remove_node(self._nodes[place], allow_graceful=False)
+                self.kills[victim] += 1
+                self._nodes[place] = self._add_node()
+
+    def _kill_one(self, victim: str, found: list[int]) -> None:
+        if found:
+            os.kill(self._choices.choice(found), signal.SIGKILL)
+            self.kills[victim] += 1
+
+    def _hold_on_to_commits(self) -> None:
+        """What was committed must never change again."""
+        found = contents(self._run_dir / "log")
+        self.broken += [name for name, data in self._kept.items() if found.get(name) != data]
+        self._kept = found
+
+    def end(self) -> int:
+        """Let the run end, starting it as often as it ends otherwise; the last exit code."""
+        limit = time.monotonic() + MOST_SECONDS_TO_END
+        while (code := self._driver.wait(limit - time.monotonic())) != 0:
+            if time.monotonic() > limit:
+                break
+            self._driver = self._start_driver()
+        self._hold_on_to_commits()
+        return code
+
+    def close(self) -> None:
+        """End the cluster."""
+        self._driver.kill()
+        self._cluster.shutdown()
+
+    def said(self) -> str:
+        """All that the drivers printed."""
+        return self._output.read_text(errors="replace")
+
+
+def rows_of(run_dir: Path, table: str, but: str) -> list[tuple[Any, ...]]:
+    """The rows of a table without a column of timings, in an order of their own."""
+    rows = load(run_dir, table).drop([but]).to_pylist()
+    return sorted((tuple(row.values()) for row in rows), key=repr)
+
+
+def masks(run_dir: Path) -> bytes:
+    """All rows of the array `masks`."""
+    return np.asarray(zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...]).tobytes()
+
+
+def differences(run_dir: Path, undisturbed: Path, num_tasks: int) -> list[str]:
+    """What of a run is not as in the one that nothing disturbed."""
+    found = []
+    if masks(run_dir) != masks(undisturbed):
+        found.append("the masks differ")
+    if sorted(load(run_dir, "tasks")["task_id"].to_pylist()) != list(range(num_tasks)):
+        found.append("a task is missing from the log, or twice in it")
+    timing = "seconds_per_inference"
+    if rows_of(run_dir, "evaluations", timing) != rows_of(undisturbed, "evaluations", timing):
+        found.append("the evaluations differ")
+    if list(run_dir.rglob("*.partial")):
+        found.append("unfinished files are left")
+    if len(load(run_dir, "failures")) if (run_dir / "failures").exists() else 0:
+        found.append("failures are reported of what was done")
+    return found
+
+
+def main() -> int:
+    """Read the options, kill, compare, print; 1 where anything is not as it must be."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long things are killed")
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--steps", type=int, help="of a task (default: enough for the seconds)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--show", action="store_true", help="print what the drivers said")
+    arguments = parser.parse_args()
+    if INSIDE not in os.environ:
+        return inside_namespaces()
+    raise_loopback()
+    steps = arguments.steps or int(2 * arguments.seconds)
+    checkpoints = [arguments.tasks // 8, arguments.tasks // 2, arguments.tasks]
+    options = [
+        *(*SMALL, f"tasks={arguments.tasks}", f"train.steps={steps}"),
+        f"evaluate.checkpoints={checkpoints}".replace(" ", ""),
+    ]
+    folder = Path(tempfile.mkdtemp(prefix="chaos"))
+    # Ray keeps its sessions here, and the note of which cluster runs on this machine.
+    os.environ["RAY_TMPDIR"] = str(folder)
+    try:
+        return disturb(folder, options, arguments)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> int:
+    """Run in peace, run in chaos, compare and print."""
+    undisturbed = folder / "undisturbed"
+    began = time.monotonic()
+    command = [sys.executable, str(SCALE), *options, "executor=serial", f"run_dir={undisturbed}"]
+    subprocess.run(command, check=True, capture_output=True)
+    print(f"undisturbed, serial: {time.monotonic() - began:.0f} s", flush=True)
+
+    began = time.monotonic()
+    chaos = Chaos(folder, options, arguments.seed)
+    try:
+        lasted = chaos.work(arguments.seconds)
+        killing = time.monotonic() - began
+        code = chaos.end()
+    finally:
+        chaos.close()
+    said = chaos.said()
+    if arguments.show:
+        print(said)
+    killed = ", ".join(f"{chaos.kills[victim]} {victim}s" for victim in VICTIMS)
+    print(f"killed in {killing:.0f} s: {killed}; {chaos.num_starts} starts of the driver")
+    print(f"complete after {time.monotonic() - began:.0f} s; units tried again: "
+          f"{said.count('trying ')}, set aside for a while: {said.count('failed three times')}")
+    wrong = differences(folder / "run", undisturbed, arguments.tasks)
+    if code:
+        wrong.append(f"the last start ended with {code}")
+    if chaos.broken:
+        wrong.append(f"committed files changed: {chaos.broken}")
+    if "Traceback" in said:
+        wrong.append("a driver ended with a traceback")
+    if not lasted:
+        print("the run was over before the time was")
+    if spared := [victim for victim in VICTIMS if not chaos.kills[victim]]:
+        wrong.append(f"nothing was killed of: {', '.join(spared)}: raise --steps")
+    print("; ".join(wrong) or "masks, log and evaluations are those of the undisturbed run")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
