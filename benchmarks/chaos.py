@@ -93,9 +93,7 @@ class Chaos:
         self._choices = random.Random(seed)
         self._run_dir, self._output = folder / "run", folder / "output"
         self._options = [*options, f"run_dir={self._run_dir}"]
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args=self._node_arguments(0)
-        )
+        self._cluster = Cluster(initialize_head=True, head_node_args=self._node_arguments(0))
         self._nodes = [self._add_node() for _ in range(2)]
         self._kept: dict[str, bytes] = {}
         self.kills: Counter[str] = Counter()
@@ -105,7 +103,12 @@ class Chaos:
 
     @staticmethod
     def _node_arguments(cpus: int) -> dict[str, Any]:
-        return {"num_cpus": cpus, "object_store_memory": 100_000_000, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+        return {
+            "num_cpus": cpus,
+            "object_store_memory": 100_000_000,
+            "include_dashboard": False,
+            "node_ip_address": "127.0.0.1",
+        }
 
     def _add_node(self) -> Any:
         return self._cluster.add_node(wait=False, **self._node_arguments(1))
@@ -131,15 +134,15 @@ class Chaos:
             if self._driver.poll() is not None:  # it set a unit aside, say
                 self._driver = self._start_driver()
             # The driver least often: a start takes longer than all else.
-            self._kill(self._choices.choices(VICTIMS, (4, 3, 2, 1.5))[0])
+            self._kill(self._choices.choices(VICTIMS, (4, 3, 2, 1))[0], end)
         return True
 
-    def _kill(self, victim: str) -> None:
+    def _kill(self, victim: str, end: float) -> None:
         match victim:
             case "training actor":
-                self._kill_one(victim, processes(b"ray::TrainWorker"))
+                self._kill_one(victim, b"ray::TrainWorker", end)
             case "evaluation actor":
-                self._kill_one(victim, processes(b"ray::EvaluateWorker"))
+                self._kill_one(victim, b"ray::EvaluateWorker", end)
             case "driver":
                 self._driver.kill()
                 self._driver.wait()
@@ -152,10 +155,14 @@ class Chaos:
                 self.kills[victim] += 1
                 self._nodes[place] = self._add_node()
 
-    def _kill_one(self, victim: str, found: list[int]) -> None:
-        if found:
-            os.kill(self._choices.choice(found), signal.SIGKILL)
-            self.kills[victim] += 1
+    def _kill_one(self, victim: str, title: bytes, end: float) -> None:
+        """Kill an actor of a kind, once there is one."""
+        while not (found := processes(title)):
+            if self._driver.poll() is not None or time.monotonic() > end:
+                return
+            time.sleep(0.1)
+        os.kill(self._choices.choice(found), signal.SIGKILL)
+        self.kills[victim] += 1
 
     def _hold_on_to_commits(self) -> None:
         """What was committed must never change again."""
@@ -259,8 +266,10 @@ def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> 
         print(said)
     killed = ", ".join(f"{chaos.kills[victim]} {victim}s" for victim in VICTIMS)
     print(f"killed in {killing:.0f} s: {killed}; {chaos.num_starts} starts of the driver")
-    print(f"complete after {time.monotonic() - began:.0f} s; units tried again: "
-          f"{said.count('trying ')}, set aside for a while: {said.count('failed three times')}")
+    print(
+        f"complete after {time.monotonic() - began:.0f} s; units tried again: "
+        f"{said.count('trying ')}, set aside for a while: {said.count('failed three times')}"
+    )
     wrong = differences(folder / "run", undisturbed, arguments.tasks)
     if code:
         wrong.append(f"the last start ended with {code}")

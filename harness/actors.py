@@ -88,8 +88,7 @@ class TrainWorker:
         started = time.perf_counter()
         tasks, failed = self._tasks(unit)
         if failed.keys() >= set(unit.missing):
-            rows = np.zeros((0, self._layout.row_bytes), np.uint8)
-            return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
+            return self._nothing(unit, failed)
         masks = self._trainer.train(tasks, self._on_step)
         seconds = (time.perf_counter() - started) / len(tasks)
         self._steps_done = 0
@@ -100,9 +99,16 @@ class TrainWorker:
                     measured[task.task_id] = self._trainer.measure(task, mask)
                 except Exception as error:
                     failed[task.task_id] = f"{type(error).__name__}: {error}"
+        if not measured:
+            return self._nothing(unit, failed)
         wanted = [unit.task_ids.index(i) for i in measured]
         rows = self._layout.pack([mask[wanted] for mask in masks])
         return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed)
+
+    def _nothing(self, unit: TrainUnit, failed: dict[int, str]) -> TrainedUnit:
+        """What comes of a unit all of whose missing tasks failed."""
+        rows = np.zeros((0, self._layout.row_bytes), np.uint8)
+        return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
 
     def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, str]]:
         """Make the tasks of a block, and say which missing ones cannot be made.

@@ -249,7 +249,8 @@ class Evaluator:
     def _finish(self, outcome: Outcome) -> None:
         if outcome.error is None:
             self._keep(outcome.unit, outcome.result)
-            self._failures.forget(outcome.unit.name)
+            with readable_path_errors(self._directory):
+                self._failures.forget(outcome.unit.name)
             return
         logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
         self._failed.append(outcome)
@@ -412,9 +413,9 @@ class Driver(Evaluator):
                 pa.concat_tables([unit.tasks for unit in trained]),
                 np.concatenate([unit.rows for unit in trained]),
             )
+            for unit in trained:
+                self._failures.forget(unit.unit.name, unit.tasks["task_id"].to_pylist())
         self._note(table)
-        for unit in trained:
-            self._failures.forget(unit.unit.name, table["task_id"].to_pylist())
         self._display.update(TRAINING, self.num_committed, self._accuracies.value)
 
     def _try_again(self, executor: Executor, trained: TrainedUnit) -> None:

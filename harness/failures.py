@@ -1,5 +1,6 @@
 """The table `failures`: what was set aside after three tries, until a later start gets it done."""
 
+import logging
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ import pyarrow as pa
 from harness.executors import MAX_TRIES, Outcome
 from harness.plan import TrainUnit
 from harness.results import FAILURES, read_tables, remove_partial_files, write_table
+
+logger = logging.getLogger("harness")
 
 FILE = "failures.parquet"
 
@@ -32,8 +35,18 @@ class Failures:
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         if folder.exists():
             remove_partial_files(folder)
-            for row in read_tables(folder, FAILURES).to_pylist():
-                self._rows[row["unit"], row["task_id"]] = row
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            table = read_tables(self._folder, FAILURES)
+        except ValueError as error:  # what is still undone will be tried again, and tell
+            logger.warning("damaged: %s; begun anew", error)
+            path = self._folder / FILE
+            path.replace(path.with_name(f"{FILE}.broken"))
+            return
+        for row in table.to_pylist():
+            self._rows[row["unit"], row["task_id"]] = row
 
     def add(self, outcome: Outcome) -> None:
         """Note a unit that was set aside."""
@@ -43,7 +56,7 @@ class Failures:
                 "unit": outcome.unit.name,
                 "pool": outcome.pool,
                 "tries": MAX_TRIES,
-                "error": outcome.error,
+                "error": " ".join(str(outcome.error).split()),
                 "failed_at": datetime.now(UTC),
             }
         self._write()

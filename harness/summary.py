@@ -13,6 +13,7 @@ from rich.table import Table
 from harness.plan import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.results import (
     EVALUATIONS,
+    FAILURES,
     RESERVOIR,
     TASKS,
     read_table_file,
@@ -33,6 +34,7 @@ _CAPTIONS = {
     ),
 }
 
+_FAILURES_SHOWN = 5
 
 _RECALL_CAPTION = (
     "n masks recalled among k. exact: the fraction recalled to the bit; bits: bits that are right; "
@@ -177,6 +179,17 @@ def print_summary(console: Console, directory: Path, files: Sequence[Path] | Non
         )
     else:
         console.print("0 masks")
+    failures = read_tables(directory / "failures", FAILURES)
+    for row in failures.slice(0, _FAILURES_SHOWN).to_pylist():
+        console.print(
+            f"set aside after {row['tries']} tries: task {row['task_id']} of {row['unit']}: "
+            f"{row['error']}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    if len(failures) > _FAILURES_SHOWN:
+        console.print(f"and {len(failures) - _FAILURES_SHOWN} more in the table failures")
     console.print(
         f"masks, tables and configuration: {directory}",
         soft_wrap=True,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,15 +23,20 @@ import pytest
 import zarr
 from hydra import compose, initialize_config_module
 
+from analysis.load import load
 from harness.actors import TrainedUnit, TrainWorker
 from harness.commandline import from_hydra
 from harness.config import Config
 from harness.driver import run
 from harness.errors import UserError
+from harness.evaluation import EvaluateWorker
 from harness.executors import Outcome, RayExecutor
-from harness.plan import TrainUnit
+from harness.job import Job
+from harness.plan import EvaluationUnit, TrainUnit
 from harness.results import EVALUATIONS, TASKS, read_tables
 from harness.store import MaskStore
+from harness.trainers import WeightTrainer
+from supsup_core.tasks import Task
 
 SCRIPT = Path(__file__).parents[2] / "harness" / "scale.py"
 NUM_TASKS = 6
@@ -273,6 +278,24 @@ def test_a_signal_stops_a_run_cleanly(
     assert_same_end(run_dir, medium)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["serial", "ray"])
+def test_a_driver_that_is_stopped_keeps_its_lock_and_goes_on(
+    executor: str, medium: Path, tmp_path: Path, drivers: Drivers
+) -> None:
+    run_dir, output, other = tmp_path / "run", tmp_path / "output", tmp_path / "other"
+    process = drivers.start(run_dir, [*MEDIUM, f"executor={executor}"], output)
+    wait_until(lambda: files(run_dir / "log"), 60, "a commit")
+    process.send_signal(signal.SIGSTOP)
+    before = files(run_dir / "log")
+    assert drivers.start(run_dir, [*MEDIUM, "executor=serial"], other).wait(timeout=60) == 2
+    assert f"is in use by process {process.pid} on host" in other.read_text()
+    assert files(run_dir / "log") == before
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=120) == 0
+    assert_same_end(run_dir, medium)
+
+
 # --- actors that die ------------------------------------------------------------------
 
 
@@ -394,6 +417,96 @@ def test_a_unit_that_fails_once_or_twice_is_tried_again(
     assert_same_end(tmp_path, small)
 
 
+def test_a_task_whose_data_raise_is_set_aside_alone(
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[int] = []
+    make = Job.task
+
+    def fail_one(job: Job, task_id: int) -> Task:
+        if task_id == 2:  # the first of its block, which names the block's batches
+            asked.append(task_id)
+            raise OSError("its images\ncannot be read")
+        return make(job, task_id)
+
+    begin = configure(tmp_path, SMALL)
+    with monkeypatch.context() as patched:
+        interrupt_the_first_unit(patched)
+        assert run(begin) == 130  # the store exists now, with what makes each task
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "task", fail_one)
+        assert run(begin) == 1
+    assert len(asked) == 3
+    assert committed(tmp_path) == [0, 1, 3, 4, 5]
+    names, masks = (
+        {row["task_id"]: row["row_crc32c"] for row in read_tables(d / "log", TASKS).to_pylist()}
+        for d in (tmp_path, small)
+    )
+    assert names == {i: masks[i] for i in names}
+    [failure] = load(tmp_path, "failures").to_pylist()
+    kept = {"task_id": 2, "unit": "unit-000002", "pool": "train", "tries": 3}
+    assert failure == failure | kept | {"error": "OSError: its images cannot be read"}
+    said = capsys.readouterr()
+    assert "failed three times: unit-000002 (tasks 2): OSError: its images" in said.err
+    line = "set aside after 3 tries: task 2 of unit-000002: OSError: its images cannot be read"
+    assert line in said.out
+
+    assert run(begin) == 0
+    assert_same_end(tmp_path, small)
+    assert len(load(tmp_path, "failures")) == 0
+    assert "set aside" not in capsys.readouterr().out
+
+
+def interrupt_the_first_unit(patched: pytest.MonkeyPatch) -> None:
+    def interrupt(worker: TrainWorker, unit: TrainUnit) -> TrainedUnit:
+        raise KeyboardInterrupt
+
+    patched.setattr(TrainWorker, "run", interrupt)
+
+
+def test_a_task_that_cannot_be_measured_is_set_aside_alone(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, tried = WeightTrainer.measure, []
+
+    def fail_one(trainer: WeightTrainer, task: Task, mask: Any) -> tuple[float, float]:
+        if task.task_id == 3:
+            tried.append(task.task_id)
+            raise ArithmeticError("no number")
+        return measure(trainer, task, mask)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WeightTrainer, "measure", fail_one)
+        assert run(configure(tmp_path, SMALL)) == 1
+    assert len(tried) == 3
+    assert committed(tmp_path) == [0, 1, 2, 4, 5]
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert_same_end(tmp_path, small)
+
+
+def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(worker: EvaluateWorker, unit: EvaluationUnit, rows: Any) -> Any:
+        raise RuntimeError(f"no {unit.algorithm}")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EvaluateWorker, "run", fail)
+        assert run(configure(tmp_path, SMALL)) == 1
+    rows = load(tmp_path, "failures").to_pylist()
+    units = {row["unit"] for row in rows}
+    assert len(units) == 16
+    assert {row["task_id"] for row in rows} == set(range(NUM_TASKS))
+    assert {row["pool"] for row in rows} == {"evaluate"}
+    victim = tmp_path / "failures" / "failures.parquet"
+    victim.write_bytes(victim.read_bytes()[:50])  # and a broken file of failures stops nothing
+    assert run(configure(tmp_path, SMALL)) == 0
+    assert_same_end(tmp_path, small)
+
+
 # --- disks ----------------------------------------------------------------------------
 
 
@@ -476,6 +589,65 @@ def test_one_flipped_byte_costs_one_task_which_is_named_and_trained_again(
 
     assert run(configure(tmp_path, SMALL)) == 0
     assert "damaged" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("victim", "again"),
+    [("masks.zarr/masks/c/0/0", range(6)), ("log/unit-000002.parquet", (2, 3))],
+)
+def test_a_truncated_file_costs_its_tasks_alone_which_are_trained_again(
+    victim: str, again: Sequence[int], small: Path, tmp_path: Path
+) -> None:
+    assert run(configure(tmp_path, SMALL)) == 0
+    before = {row["task_id"]: row for row in read_tables(tmp_path / "log", TASKS).to_pylist()}
+    path = tmp_path / victim
+    path.write_bytes(path.read_bytes()[:64])
+    assert run(configure(tmp_path, SMALL)) == 0
+    after = {row["task_id"]: row for row in read_tables(tmp_path / "log", TASKS).to_pylist()}
+    assert {i for i in before if after[i]["finished_at"] != before[i]["finished_at"]} == {*again}
+    assert_same_end(tmp_path, small)
+
+
+def in_a_mount_namespace(script: str, **values: object) -> "subprocess.CompletedProcess[str]":
+    """Run a shell script that may mount, and whose mounts nobody else sees."""
+    environment = os.environ | {name: str(value) for name, value in values.items()}
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    command = ["unshare", *user, "--mount", "bash", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_nothing(
+    small: Path, tmp_path: Path
+) -> None:
+    if in_a_mount_namespace("mount -t tmpfs none $AT", AT=tmp_path).returncode:
+        pytest.skip("this user may not mount a disk to fill")
+    options = dict(option.split("=", 1) for option in SMALL)
+    script = """
+        mount -t tmpfs -o size=20m none "$AT"
+        $JOB train.steps=19 run_dir="$AT/other"  # has its store, and is not to be gone on with
+        fallocate -l 100g "$AT/ballast" 2>/dev/null || cat /dev/zero > "$AT/ballast" 2>/dev/null
+        $JOB run_dir="$AT/run"; echo "full before: $?"
+        rm "$AT/ballast"
+        $JOB run_dir="$AT/run" > /dev/null; echo "then: $?"
+        rm "$AT"/run/log/unit-000002.parquet
+        mount -o remount,ro "$AT"
+        $JOB run_dir="$AT/run"; echo "read-only: $?"
+        mount -o remount,rw "$AT"
+        $JOB run_dir="$AT/run" > /dev/null; echo "at last: $?"
+        cp -r "$AT/run" "$KEEP"
+    """
+    overrides = [f"{key}={value}" for key, value in (options | {"executor": "serial"}).items()]
+    job = " ".join([sys.executable, str(SCRIPT), *overrides])
+    (tmp_path / "disk").mkdir()
+    done = in_a_mount_namespace(script, AT=tmp_path / "disk", KEEP=tmp_path / "kept", JOB=job)
+    codes = [line for line in done.stdout.splitlines() if line[-3:-1] == ": "]
+    assert codes == ["full before: 2", "then: 0", "read-only: 2", "at last: 0"]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "MB of free disk: free some" in errors[0]
+    assert "lies on a read-only file system: choose another run_dir" in errors[1]
+    assert_same_end(tmp_path / "kept", small)
 
 
 def test_a_broken_file_of_evaluations_is_put_aside_and_made_again(
