@@ -41,6 +41,7 @@ SMALL = [
 ]
 VICTIMS = ("training actor", "evaluation actor", "node", "driver")
 SECONDS_BETWEEN_KILLS = (0.5, 3.0)
+MOST_SECONDS_TO_APPEAR = 10.0
 MOST_SECONDS_TO_END = 240.0  # once nothing is killed any more
 
 
@@ -96,6 +97,7 @@ class Chaos:
         self._cluster = Cluster(initialize_head=True, head_node_args=self._node_arguments(0))
         self._nodes = [self._add_node() for _ in range(2)]
         self._kept: dict[str, bytes] = {}
+        self._next: list[str] = []  # victims, the last first
         self.kills: Counter[str] = Counter()
         self.broken: list[str] = []
         self.num_starts = 0
@@ -133,16 +135,24 @@ class Chaos:
                 return False
             if self._driver.poll() is not None:  # it set a unit aside, say
                 self._driver = self._start_driver()
-            # The driver least often: a start takes longer than all else.
-            self._kill(self._choices.choices(VICTIMS, (4, 3, 2, 1))[0], end)
+            self._kill(self._next_victim())
         return True
 
-    def _kill(self, victim: str, end: float) -> None:
+    def _next_victim(self) -> str:
+        """Each kind once, then those more often that come up sooner: all in random order."""
+        if not self._next:
+            self._next = self._choices.sample(VICTIMS, len(VICTIMS))
+            if self.kills:
+                self._next += ["training actor", "training actor", "evaluation actor", "node"]
+                self._choices.shuffle(self._next)
+        return self._next.pop()
+
+    def _kill(self, victim: str) -> None:
         match victim:
             case "training actor":
-                self._kill_one(victim, b"ray::TrainWorker", end)
+                self._kill_one(victim, b"ray::TrainWorker")
             case "evaluation actor":
-                self._kill_one(victim, b"ray::EvaluateWorker", end)
+                self._kill_one(victim, b"ray::EvaluateWorker")
             case "driver":
                 self._driver.kill()
                 self._driver.wait()
@@ -155,10 +165,12 @@ class Chaos:
                 self.kills[victim] += 1
                 self._nodes[place] = self._add_node()
 
-    def _kill_one(self, victim: str, title: bytes, end: float) -> None:
-        """Kill an actor of a kind, once there is one."""
+    def _kill_one(self, victim: str, title: bytes) -> None:
+        """Kill an actor of a kind, as soon as there is one; later, if that takes long."""
+        limit = time.monotonic() + MOST_SECONDS_TO_APPEAR
         while not (found := processes(title)):
-            if self._driver.poll() is not None or time.monotonic() > end:
+            if self._driver.poll() is not None or time.monotonic() > limit:
+                self._next.insert(0, victim)
                 return
             time.sleep(0.1)
         os.kill(self._choices.choice(found), signal.SIGKILL)

@@ -624,29 +624,32 @@ def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_noth
         pytest.skip("this user may not mount a disk to fill")
     options = dict(option.split("=", 1) for option in SMALL)
     script = """
-        mount -t tmpfs -o size=20m none "$AT"
-        $JOB train.steps=19 run_dir="$AT/other"  # has its store, and is not to be gone on with
-        fallocate -l 100g "$AT/ballast" 2>/dev/null || cat /dev/zero > "$AT/ballast" 2>/dev/null
-        $JOB run_dir="$AT/run"; echo "full before: $?"
-        rm "$AT/ballast"
-        $JOB run_dir="$AT/run" > /dev/null; echo "then: $?"
+        mount -t tmpfs -o size=40m none "$AT"
+        fill() { fallocate -l 39m "$AT/ballast"; cat /dev/zero > "$AT/more"; } 2> /dev/null
+        fill; $JOB; echo "full before: $?"
+        rm "$AT"/ballast "$AT"/more
+        $JOB > /dev/null; echo "then: $?"
         rm "$AT"/run/log/unit-000002.parquet
+        fill; $JOB; echo "full again: $?"
+        rm "$AT"/ballast "$AT"/more
         mount -o remount,ro "$AT"
-        $JOB run_dir="$AT/run"; echo "read-only: $?"
+        $JOB; echo "read-only: $?"
         mount -o remount,rw "$AT"
-        $JOB run_dir="$AT/run" > /dev/null; echo "at last: $?"
+        $JOB > /dev/null; echo "at last: $?"
         cp -r "$AT/run" "$KEEP"
     """
     overrides = [f"{key}={value}" for key, value in (options | {"executor": "serial"}).items()]
-    job = " ".join([sys.executable, str(SCRIPT), *overrides])
-    (tmp_path / "disk").mkdir()
-    done = in_a_mount_namespace(script, AT=tmp_path / "disk", KEEP=tmp_path / "kept", JOB=job)
+    disk = tmp_path / "disk"
+    job = " ".join([sys.executable, str(SCRIPT), *overrides, f"run_dir={disk}/run"])
+    disk.mkdir()
+    done = in_a_mount_namespace(script, AT=disk, KEEP=tmp_path / "kept", JOB=job)
     codes = [line for line in done.stdout.splitlines() if line[-3:-1] == ": "]
-    assert codes == ["full before: 2", "then: 0", "read-only: 2", "at last: 0"]
+    assert codes == ["full before: 2", "then: 0", "full again: 2", "read-only: 2", "at last: 0"]
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2
-    assert "MB of free disk: free some" in errors[0]
-    assert "lies on a read-only file system: choose another run_dir" in errors[1]
+    assert len(errors) == 3
+    for error in errors[:2]:
+        assert "has no room left on its disk: free some and type the same command again" in error
+    assert "lies on a read-only file system: choose another run_dir" in errors[2]
     assert_same_end(tmp_path / "kept", small)
 
 
