@@ -41,7 +41,7 @@ SMALL = [
 ]
 VICTIMS = ("training actor", "evaluation actor", "node", "driver")
 SECONDS_BETWEEN_KILLS = (0.5, 3.0)
-MOST_SECONDS_TO_APPEAR = 10.0
+MOST_SECONDS_TO_APPEAR = 3.0
 MOST_SECONDS_TO_END = 240.0  # once nothing is killed any more
 
 
@@ -140,11 +140,12 @@ class Chaos:
 
     def _next_victim(self) -> str:
         """Each kind once, then those more often that come up sooner: all in random order."""
-        if not self._next:
-            self._next = self._choices.sample(VICTIMS, len(VICTIMS))
+        if len(self._next) < len(VICTIMS):
+            more = list(VICTIMS)
             if self.kills:
-                self._next += ["training actor", "training actor", "evaluation actor", "node"]
-                self._choices.shuffle(self._next)
+                more += ["training actor", "training actor", "evaluation actor", "node"]
+            self._choices.shuffle(more)
+            self._next = more + self._next
         return self._next.pop()
 
     def _kill(self, victim: str) -> None:

@@ -23,6 +23,7 @@ from supsup_core.measure import Measure
 from supsup_core.networks import fixed_weights, forward
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.streams import Role, stream
+from supsup_core.tasks import Task
 from supsup_core.training import Recipe
 
 NUM_TASKS = 6
@@ -85,6 +86,46 @@ def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
     assert again.tasks["task_id"].to_pylist() == [1, 4]
     for column in ("accuracy", "loss", "density"):
         assert again.tasks[column].to_pylist() == trained.tasks[column].take([1, 4]).to_pylist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["permuted", "rotated"])
+@pytest.mark.parametrize("bad", [0, 3])
+def test_the_other_masks_of_a_block_do_not_change_where_a_task_cannot_be_made(
+    bad: int, family: str, dtype: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(f"family={family}", f"train.dtype={dtype}", "hidden=[130,70]")
+    unit = TrainUnit("unit-000000", ALL, ALL)
+    worker = TrainWorker(job, digits.train, digits.test, name="test")
+    whole, make = worker.run(unit), Job.task
+
+    def fail(job: Job, task_id: int) -> Task:
+        if task_id == bad:
+            raise OSError("no data")
+        return make(job, task_id)
+
+    monkeypatch.setattr(Job, "task", fail)
+    others = worker.run(unit)
+    assert others.failed == {bad: "OSError: no data"}
+    kept = [i for i in ALL if i != bad]
+    assert others.tasks["task_id"].to_pylist() == kept
+    assert (others.rows == whole.rows[kept]).all()
+
+
+def test_what_a_task_of_the_split_family_raises_is_the_blocks(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("family=split", "tasks=5", "train.block=5", "evaluate.checkpoints=[5]")
+    worker, make = TrainWorker(job, digits.train, digits.test, name="test"), Job.task
+
+    def fail(job: Job, task_id: int) -> Task:
+        if task_id == 1:
+            raise OSError("no data")
+        return make(job, task_id)
+
+    monkeypatch.setattr(Job, "task", fail)
+    with pytest.raises(OSError, match="no data"):
+        worker.run(TrainUnit("unit-000000", (0, 1), (0, 1)))
 
 
 def test_the_recipe_is_all_that_train_says() -> None:

@@ -417,6 +417,25 @@ def test_the_unit_of_an_actor_that_never_comes_up_is_done_by_another(make_execut
     assert all(outcome.error is None for outcome in found.values())
 
 
+def test_a_pool_without_work_has_no_actor(ray_executor, ray_session, tmp_path):
+    """An idle second pool costs nothing: no process, no CPU, no memory."""
+
+    class Idle(make_workers()):
+        def __init__(self, folder, shared, name):
+            super().__init__(folder, shared, name)
+            (folder / "idle").touch()
+
+    arguments = (tmp_path, ray_executor.share(np.array([0])))
+    idle = Pool(Idle, arguments, runs_alone_after="train")
+    ray_executor.start({"train": Pool(make_workers(), arguments), "evaluate": idle})
+    ray_executor.submit("train", Unit("good", 1))
+    assert len(collect(ray_executor)) == 1
+    assert not (tmp_path / "idle").exists()
+    ray_executor.submit("evaluate", Unit("good-too", 1))
+    assert len(collect(ray_executor)) == 1
+    assert (tmp_path / "idle").exists()
+
+
 def test_no_more_results_than_asked_for_come_at_once(ray_executor, tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "RESULTS_AT_ONCE", 1)
     start(ray_executor, tmp_path)

@@ -6,6 +6,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from harness.executors import Outcome
+from harness.failures import Failures
+from harness.plan import TrainUnit
 from harness.results import EVALUATIONS, RESERVOIR, TASKS, write_table
 from harness.summary import print_summary, summarise
 
@@ -239,3 +242,19 @@ def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
         ["2500", "projection", "data", *shared, "1250.0"],
         ["2500", "projection", "flipped", "10%", *shared, "12.3"],
     ]
+
+
+def test_what_was_set_aside_is_named_and_the_rest_is_counted(tmp_path):
+    failures = Failures(tmp_path / "failures")
+    for i in range(7):
+        unit = TrainUnit(f"unit-{i:06d}", (i,), (i,))
+        failures.add(Outcome("train", unit, error=f"OSError: [no] page {i}\nand more"))
+    said = printed(tmp_path)
+    assert "set aside after 3 tries: task 0 of unit-000000: OSError: [no] page 0 and more" in said
+    assert "page 4" in said
+    assert "page 5" not in said
+    assert "and 2 more in the table failures" in said
+    again = Failures(tmp_path / "failures")  # of a later start
+    for i in range(7):
+        again.forget(f"unit-{i:06d}", [i])
+    assert "set aside" not in printed(tmp_path)
