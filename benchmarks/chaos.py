@@ -126,17 +126,22 @@ class Chaos:
                 env=environment,
             )
 
-    def work(self, seconds: float) -> bool:
-        """Kill until the time is up; whether the run was still going on then."""
+    def spared(self) -> list[str]:
+        """What nothing was killed of yet."""
+        return [victim for victim in VICTIMS if not self.kills[victim]]
+
+    def work(self, seconds: float) -> None:
+        """Kill until the time is up and every kind has had its turn, or the run is over."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.spared():
             time.sleep(self._choices.uniform(*SECONDS_BETWEEN_KILLS))
             if self._driver.poll() == 0:
-                return False
+                print("the run was over before the time was")
+                return
             if self._driver.poll() is not None:  # it set a unit aside, say
                 self._driver = self._start_driver()
-            self._kill(self._next_victim())
-        return True
+            late = time.monotonic() > end and self.spared()
+            self._kill(late[0] if late else self._next_victim())
 
     def _next_victim(self) -> str:
         """Each kind once, then those more often that come up sooner: all in random order."""
@@ -269,7 +274,7 @@ def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> 
     began = time.monotonic()
     chaos = Chaos(folder, options, arguments.seed)
     try:
-        lasted = chaos.work(arguments.seconds)
+        chaos.work(arguments.seconds)
         killing = time.monotonic() - began
         code = chaos.end()
     finally:
@@ -290,9 +295,7 @@ def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> 
         wrong.append(f"committed files changed: {chaos.broken}")
     if "Traceback" in said:
         wrong.append("a driver ended with a traceback")
-    if not lasted:
-        print("the run was over before the time was")
-    if spared := [victim for victim in VICTIMS if not chaos.kills[victim]]:
+    if spared := chaos.spared():
         wrong.append(f"nothing was killed of: {', '.join(spared)}: raise --steps")
     print("; ".join(wrong) or "masks, log and evaluations are those of the undisturbed run")
     return bool(wrong)
