@@ -1,12 +1,13 @@
 """From what was typed to a configuration, with one clear line for every mistake.
 
-The only module that reads Hydra.
+With harness/space.py, the only module that reads Hydra.
 """
 
 import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -31,8 +32,15 @@ STOPPED = 130  # the exit code that a shell gives to Ctrl-C
 ConfigStore.instance().store(name="schema", node=Config)
 
 
-def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
+def compose_command_line(
+    arguments: Sequence[str], name: str = "config", schema: type[Config] = Config
+) -> DictConfig | None:
     """Compose what was typed, refusing what Hydra would answer with a page of its own.
+
+    Args:
+        arguments: as typed.
+        name: of the job's file in harness/conf.
+        schema: of the job.
 
     Returns:
         The configuration to run; None where Hydra is asked for something else: to
@@ -49,13 +57,14 @@ def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
         )
     if unknown:
         raise UserError(f"options must be key=value or those of --hydra-help, got {unknown[0]}")
-    if parsed.config_dir or parsed.config_path or parsed.config_name:
+    if parsed.config_path or parsed.config_name:
         return None
+    overrides = [*parsed.overrides, *_search_path(parsed.config_dir)]
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            composed = compose("config", overrides=parsed.overrides)
+            composed = compose(name, overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_explain(error, schema)) from error
     except ValueError as error:  # "=3", "train=3"
         typed = " ".join(parsed.overrides)
         raise UserError(
@@ -66,6 +75,17 @@ def compose_command_line(arguments: Sequence[str]) -> DictConfig | None:
     return None if any(asked) or parsed.experimental_rerun else composed
 
 
+def _search_path(config_dir: str | None) -> list[str]:
+    """Let Hydra find files in a folder of the user's too, as its --config-dir does."""
+    if config_dir is None:
+        return []
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"--config-dir must be a folder, got {config_dir}: mend the path")
+    quoted = f"file://{folder}".replace("'", "\\'")
+    return [f"hydra.searchpath=['{quoted}']"]
+
+
 def typed_keys(arguments: Sequence[str]) -> list[str]:
     """The dotted names that a command line sets; the recipe's is `train`."""
     overrides = get_args_parser().parse_known_args(list(arguments))[0].overrides
@@ -73,7 +93,7 @@ def typed_keys(arguments: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in parsed]
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, schema: type[Config] = Config) -> str:
     """Say in one line what Hydra says in several."""
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -88,11 +108,11 @@ def _explain(error: Exception) -> str:
         )
     key = getattr(cause, "full_key", None)
     if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _unknown_key(str(key))
+        return _unknown_key(str(key), schema)
     if key and isinstance(cause, ValidationError):
         key, value = str(key).partition("[")[0], getattr(cause, "value", None)
         got = "null" if value is None else repr(value)
-        return f"{key} must be {_expected(key)}, got {got}: --cfg job shows its default"
+        return f"{key} must be {expected(key, schema)}, got {got}: --cfg job shows its default"
     first = str(cause).strip().splitlines()[0]
     if "--multirun" in str(cause):  # Hydra's advice for key=a,b
         typed = first.partition("'")[2].rpartition("'")[0]
@@ -100,9 +120,9 @@ def _explain(error: Exception) -> str:
     return f"{key}: {first}" if key else f"{first} (--cfg job lists all keys)"
 
 
-def _unknown_key(key: str) -> str:
-    groups = [entry.name for entry in fields(Config) if is_dataclass(entry.type)]
-    near = difflib.get_close_matches(key, [*keys(Config()), *groups], n=1)
+def _unknown_key(key: str, schema: type[Config]) -> str:
+    groups = [entry.name for entry in fields(schema) if is_dataclass(entry.type)]
+    near = difflib.get_close_matches(key, [*keys(schema()), *groups], n=1)
     hint = f"did you mean {near[0]}?" if near else "--cfg job lists all keys"
     return f"unknown key {key}: {hint}"
 
@@ -118,9 +138,9 @@ _KINDS: dict[Any, str] = {
 }
 
 
-def _expected(key: str) -> str:
+def expected(key: str, schema: type[Config] = Config) -> str:
     """What values a key of the schema takes."""
-    kind: Any = Config
+    kind: Any = schema
     for part in key.split("."):
         kind = {entry.name: entry.type for entry in fields(kind)}.get(part)
         if not is_dataclass(kind):
@@ -150,29 +170,31 @@ def unchecked(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:  # a value taken away, or an interpolation
         raise UserError(_explain(error)) from error
     assert isinstance(config, Config)
-    _refuse_addedkeys(config)
+    _refuse_addedkeys(config, type(config))
     return config
 
 
-def _refuse_addedkeys(config: Any, prefix: str = "") -> None:
+def _refuse_addedkeys(config: Any, schema: type[Config], prefix: str = "") -> None:
     """Refuse +key=value, which would be accepted and then do nothing."""
     known = {entry.name for entry in fields(config)}
     for name, value in vars(config).items():
         if name not in known:
-            raise UserError(_unknown_key(f"{prefix}{name}"))
+            raise UserError(_unknown_key(f"{prefix}{name}", schema))
         if is_dataclass(value):
-            _refuse_addedkeys(value, f"{prefix}{name}.")
+            _refuse_addedkeys(value, schema, f"{prefix}{name}.")
 
 
-def main_guard(job: Any) -> None:
+def main_guard(job: Any, name: str = "config", schema: type[Config] = Config) -> None:
     """Run a job's command line: user errors are one line on stderr and exit code 2.
 
     Args:
         job: decorated by hydra.main. Given a configuration, it runs without Hydra, which
             would put a traceback around a user error and leave a log of its own.
+        name: of the job's file in harness/conf.
+        schema: of the job.
     """
     try:
-        composed = compose_command_line(sys.argv[1:])
+        composed = compose_command_line(sys.argv[1:], name, schema)
         job() if composed is None else job(composed)
     except KeyboardInterrupt:
         print("stopped before any work began", file=sys.stderr)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -169,6 +169,8 @@ class Config:
     """Log lines instead of progress bars."""
 
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
 # What may differ between a run and its continuation without changing a result.
 FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
 
@@ -196,17 +198,17 @@ def check(config: Config) -> None:
         UserError: naming the key, what was expected and what came.
     """
     for key, least in _LEAST.items():
-        _at_least(key, leaf(config, key), least)
+        at_least(key, leaf(config, key), least)
     for key in ("evaluate.tasks", "evaluate.batches"):
         if (value := leaf(config, key)) is not None:
-            _at_least(key, value, 1, instead="null")
+            at_least(key, value, 1, instead="null")
     for key, known in _KNOWN.items():
-        _one_of(key, leaf(config, key), known)
+        one_of(key, leaf(config, key), known)
     if config.train.dtype != AUTO:
-        _one_of("train.dtype", config.train.dtype, DTYPES)
+        one_of("train.dtype", config.train.dtype, DTYPES)
     for key in ("train.block", "reservoir.block", "actors.train", "actors.evaluate"):
         if (value := leaf(config, key)) != AUTO:
-            _at_least(key, value, 1, instead=AUTO)
+            at_least(key, value, 1, instead=AUTO)
     _names("evaluate.algorithms", config.evaluate.algorithms, ALGORITHMS)
     # The forward algorithms minimise nothing.
     if config.evaluate.objectives or set(config.evaluate.algorithms) - set(FORWARD_ALGORITHMS):
@@ -256,7 +258,8 @@ _KNOWN = {
 }
 
 
-def _at_least(key: str, value: Any, least: int, instead: str | None = None) -> None:
+def at_least(key: str, value: Any, least: int, instead: str | None = None) -> None:
+    """Refuse what is no whole number, or below the least there may be."""
     if not isinstance(value, int) or value < least:
         other = f"{instead} or " if instead else ""
         raise UserError(
@@ -265,7 +268,8 @@ def _at_least(key: str, value: Any, least: int, instead: str | None = None) -> N
         )
 
 
-def _one_of(key: str, value: Any, known: Sequence[str]) -> None:
+def one_of(key: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a name that is not known."""
     if value not in known:
         raise UserError(must_be_one_of(key, value, known))
 
@@ -274,7 +278,7 @@ def _names(key: str, values: Sequence[str], known: Sequence[str]) -> None:
     if not values:
         raise UserError(f"{key} must have a name at least, got []: for example {key}=[{known[0]}]")
     for value in values:
-        _one_of(key, value, known)
+        one_of(key, value, known)
     once = list(dict.fromkeys(values))
     if len(once) < len(values):
         typed, wanted = ",".join(values), ",".join(once)
@@ -446,15 +450,24 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(path: Path) -> Config:
-    """Read a run's configuration back.
+    """Read a run's configuration back; see job_from_yaml."""
+    return job_from_yaml(path, Config)
+
+
+def job_from_yaml(path: Path, schema: type[AnyConfig]) -> AnyConfig:
+    """Read back the configuration of a job.
+
+    Args:
+        path: of the file.
+        schema: of the job.
 
     Raises:
         UserError: the file is not one.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
         config = OmegaConf.to_object(merged)
-        assert isinstance(config, Config)
+        assert isinstance(config, schema)
         check(config)
     except (OSError, YAMLError, OmegaConfBaseException, ValueError, UserError) as error:
         reason = str(error).partition("\n")[0]

@@ -91,7 +91,7 @@ def carry_out(
             ready = opened(directory, config, data)
         driver = kind(ready, display)
         try:
-            with _terminated_like_interrupted():
+            with terminated_like_interrupted():
                 if driver.is_complete():
                     logger.info("complete already: nothing left to %s", driver.does)
                 else:
@@ -110,7 +110,7 @@ def carry_out(
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
     """Let SIGTERM stop a run as cleanly as Ctrl-C does."""
 
     def interrupt(signal_number: int, frame: Any) -> None:

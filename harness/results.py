@@ -7,7 +7,7 @@ says its unit and its meaning in the metadata of its field.
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -166,6 +166,49 @@ FAILURES = _schema(
         _column("failed_at", pa.timestamp("us", tz="UTC"), "UTC", "when it was set aside"),
     ],
 )
+
+
+def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The table `trials` of a search: a row a trial, and a column for every key it searched.
+
+    Args:
+        searched: dotted key -> the type of its values.
+    """
+    return _schema(
+        "trials",
+        1,
+        [
+            _column("trial", pa.int64(), "1", "the trial, in the order they began, from 0"),
+            _column(
+                "status",
+                pa.string(),
+                "",
+                "finished: it took all its steps; stopped: others did better; failed: three times",
+            ),
+            *(
+                _column(key, kind, "", "value of this key of the configuration")
+                for key, kind in searched.items()
+            ),
+            *(
+                _column(name, pa.float64(), "fraction", description, nullable=True)
+                for name, description in {
+                    "accuracy": "test images labelled right, task given: mean over tasks",
+                    "task_accuracy": "batches whose task was inferred right, among the trial's "
+                    "own masks",
+                    "expected_task_accuracy": "inferences to expect right among `among` masks, "
+                    "by the margins among the trial's own",
+                    "expected_accuracy": "accuracy times expected_task_accuracy",
+                }.items()
+            ),
+            _column("among", pa.int64(), "tasks", "masks of expected_task_accuracy"),
+            _column("num_tasks", pa.int64(), "tasks", "masks of the trial"),
+            _column("steps", pa.int64(), "steps", "training steps of each task, taken so far"),
+            _column("seconds", pa.float64(), "seconds", "training and measuring, of one actor"),
+            _column("config_hash", pa.string(), "", "names the configuration's result values"),
+            _column("config", pa.string(), "YAML", "the trial's configuration, resolved"),
+        ],
+    )
+
 
 SCHEMAS = {
     "tasks": TASKS,

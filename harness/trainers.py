@@ -1,6 +1,6 @@
 """Training and measuring of one kind of mask each, as a training actor asks for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,9 +13,9 @@ from supsup_core.measure import measure_form
 from supsup_core.methods import METHODS
 from supsup_core.networks import fixed_weights
 from supsup_core.tasks import Task
-from supsup_core.training import train_block
+from supsup_core.training import train_block, train_block_in_stages
 from supsup_core.unit_masks import UnitNetwork
-from supsup_core.unit_training import UnitMeasure, train_unit_block
+from supsup_core.unit_training import UnitMeasure, train_unit_block, train_unit_block_in_stages
 
 Masks = list[np.ndarray]  # bool, (B, ...) of each layer
 
@@ -25,6 +25,10 @@ class Trainer(Protocol):
 
     def train(self, tasks: Sequence[Task], on_step: Callable[[int], None]) -> Masks:
         """Masks of a block; on_step hears how many steps are done."""
+        ...
+
+    def stages(self, tasks: Sequence[Task], after: Collection[int]) -> Iterator[Masks]:
+        """Masks of a block after each of some numbers of steps, trained as they are asked for."""
         ...
 
     def measure(self, task: Task, mask: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -62,6 +66,21 @@ class WeightTrainer:
             on_step=on_step,
         )
 
+    def stages(self, tasks: Sequence[Task], after: Collection[int]) -> Iterator[Masks]:
+        """Masks of a block on the way."""
+        config = self._job.config
+        return train_block_in_stages(
+            self._network,
+            METHODS[config.method],
+            tasks,
+            self._data,
+            self._job.recipe,
+            stages=after,
+            seed=config.seed,
+            dtype=getattr(torch, config.train.dtype),
+            device=self._device,
+        )
+
     def measure(self, task: Task, mask: Sequence[np.ndarray]) -> tuple[float, float]:
         """Accuracy and mean cross-entropy."""
         return self._measure(task, mask)
@@ -80,6 +99,13 @@ class UnitTrainer:
         recipe, seed = self._job.recipe, self._job.config.seed
         return train_unit_block(
             self._network, tasks, self._data, recipe, seed=seed, on_step=on_step
+        )
+
+    def stages(self, tasks: Sequence[Task], after: Collection[int]) -> Iterator[Masks]:
+        """Masks of a block on the way."""
+        recipe, seed = self._job.recipe, self._job.config.seed
+        return train_unit_block_in_stages(
+            self._network, tasks, self._data, recipe, stages=after, seed=seed
         )
 
     def measure(self, task: Task, mask: Sequence[np.ndarray]) -> tuple[float, float]:

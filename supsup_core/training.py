@@ -6,7 +6,7 @@ by the pass forward and back of supsup_core/block.py, and is held to it by tests
 Shape letters: B tasks of the block, N images of a batch, O and I as in a layer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -233,17 +233,56 @@ def train_block(
     Returns:
         bool (B, O, I) for each layer, on the CPU.
     """
+    (masks,) = train_block_in_stages(
+        network,
+        method,
+        tasks,
+        data,
+        recipe,
+        stages=[recipe.steps],
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        on_step=on_step,
+    )
+    return masks
+
+
+def train_block_in_stages(
+    network: Network,
+    method: Method,
+    tasks: Sequence[Task],
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    stages: Collection[int],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[list[Bool[np.ndarray, "B _ _"]]]:
+    """Train a block as train_block does, and show its masks on the way.
+
+    Arguments as there; `stages` says after how many steps to show the masks, each number in
+    [0, recipe.steps].
+
+    Yields:
+        The masks after each of the stages, in order. Nothing is trained before it is asked for.
+    """
     device = device or torch.device("cpu")
     inputs = BlockInputs(tasks, data, dtype, device)
     layers = begin_layers(network, method, tasks, inputs, recipe, seed=seed, dtype=dtype)
     scale = prod(layer.constant for layer in network.layers) / recipe.temperature
     order = task_batches(tasks, data, recipe, seed)
-    for step in range(recipe.steps):
+    for step in range(recipe.steps + 1):
+        if step in stages:
+            masks = [layer.masks() for layer in layers]
+            yield [inputs.from_columns(masks[0]), *masks[1:]]
+        if step == recipe.steps:
+            return
         x, labels = inputs.at(next(order))
         rate = recipe.learning_rate_at(step)
         for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
             layers[i].learn(delta, received, rate)
         if on_step is not None:
             on_step(step + 1)
-    masks = [layer.masks() for layer in layers]
-    return [inputs.from_columns(masks[0]), *masks[1:]]

@@ -7,7 +7,7 @@ Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
 Shape letters: T tasks of a block, N images of a batch, O units of a hidden layer, S outputs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -48,6 +48,18 @@ def train_unit_masks(
     Returns:
         masks of each hidden layer.
     """
+    (masks,) = _unit_masks_in_stages(later, batches, num_tasks, recipe, [recipe.steps])
+    return masks
+
+
+def _unit_masks_in_stages(
+    later: Sequence[Float32[Tensor, "_ _"]],
+    batches: Iterable[tuple[Float32[Tensor, "T O N"], Int64[Tensor, "T N"]]],
+    num_tasks: int,
+    recipe: Recipe,
+    stages: Collection[int],
+) -> Iterator[list[Bool[Tensor, "T _ 1"]]]:
+    """The masks after each of the stages, counted in steps, and where the batches end."""
     device = later[0].device
     scores = [
         torch.zeros(num_tasks, weight.shape[1], 1, device=device, requires_grad=True)
@@ -56,7 +68,14 @@ def train_unit_masks(
     optimizer = recipe.make_optimizer().torch_form(scores, recipe.learning_rate)
     (group,) = optimizer.param_groups
     group["weight_decay"] = _WEIGHT_DECAY
-    for step, (drives, labels) in zip(range(recipe.steps), batches, strict=False):
+    order = iter(batches)
+    for step in range(recipe.steps + 1):
+        batch = next(order, None) if step < recipe.steps else None
+        if step in stages or batch is None:
+            yield [score.detach() >= 0 for score in scores]
+        if batch is None:
+            return
+        drives, labels = batch
         group["lr"] = recipe.learning_rate_at(step)
         optimizer.zero_grad()
         gains = [_straight_through(score) for score in scores]
@@ -65,7 +84,6 @@ def train_unit_masks(
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         (loss / labels.shape[1]).backward()
         optimizer.step()
-    return [score.detach() >= 0 for score in scores]
 
 
 def _straight_through(scores: Tensor) -> Tensor:
@@ -95,6 +113,29 @@ def train_unit_block(
     Returns:
         bool (T, O, 1) for each hidden layer and (T, S, 0) for the outputs, on the CPU.
     """
+    (masks,) = train_unit_block_in_stages(
+        network, tasks, data, recipe, stages=[recipe.steps], seed=seed, on_step=on_step
+    )
+    return masks
+
+
+def train_unit_block_in_stages(
+    network: UnitNetwork,
+    tasks: Sequence[Task],
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    stages: Collection[int],
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[list[Bool[np.ndarray, "T _ _"]]]:
+    """Train a block as train_unit_block does, and show its masks on the way.
+
+    Arguments as there, and as in training.train_block_in_stages.
+
+    Yields:
+        The masks after each of the stages, in order.
+    """
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for step, index in enumerate(task_batches(tasks, data, recipe, seed)):
@@ -104,9 +145,9 @@ def train_unit_block(
             labels = torch.from_numpy(data.labels[index].astype(np.int64))
             yield torch.stack([*map(network.drives, shown)]), labels.to(network.device)
 
-    masks = train_unit_masks(network.later, batches(), len(tasks), recipe)
     outputs = np.zeros((len(tasks), len(network.later[-1]), 0), dtype=np.bool_)
-    return [*(mask.cpu().numpy() for mask in masks), outputs]
+    for masks in _unit_masks_in_stages(network.later, batches(), len(tasks), recipe, stages):
+        yield [*(mask.cpu().numpy() for mask in masks), outputs]
 
 
 class UnitMeasure:

@@ -19,6 +19,7 @@ from supsup_core.training import (
     masked_weight,
     task_batches,
     train_block,
+    train_block_in_stages,
     train_task,
 )
 
@@ -334,6 +335,24 @@ def test_steps_done_are_told_after_each(tiny, few_images):
 
 
 # What comes out
+
+
+def test_masks_on_the_way_are_those_of_the_steps_so_far(tiny, few_images):
+    tasks, done = make_tasks("permuted"), []
+    shown = train_block_in_stages(
+        *(tiny, METHOD, tasks, few_images, BRIEF),
+        stages=(0, 7, 20),
+        seed=0,
+        dtype=torch.float64,
+        on_step=done.append,
+    )
+    for steps in (0, 7, 20):
+        masks = next(shown)
+        assert len(done) == steps
+        alone = block(tiny, tasks, few_images, replace(BRIEF, steps=steps))
+        for mask, wanted in zip(masks, alone, strict=True):
+            np.testing.assert_array_equal(mask, wanted)
+    assert next(shown, None) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

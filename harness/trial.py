@@ -1,0 +1,154 @@
+"""One trial of a search: a few tasks trained in stages, and measured after each.
+
+A plain class, which knows no Ray: harness/tuning.py makes an actor of it. The masks are those
+that harness/scale.py would train by the same configuration, and so are the accuracies.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+
+from harness.actors import own, pick_device
+from harness.config import AUTO, Config
+from harness.evaluation import EvaluateWorker
+from harness.job import Job
+from harness.plan import automatic_block, evaluation_units, resolve, train_units
+from harness.provenance import has_bfloat16_matrices
+from harness.questions import Questions
+from harness.trainers import Masks, make_trainer
+from harness.tune_config import TuneConfig
+from supsup_core.data import ImageSet
+from supsup_core.gain_gradient import GainGradient
+from supsup_core.inference import PackedGradient
+from supsup_core.margin import expected_task_accuracy
+from supsup_core.masking import UNITS
+from supsup_core.objectives import OBJECTIVES
+from supsup_core.superposition import PackedMasks
+
+# Queries whose gradients are in memory together.
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial has reached; fractions as in the table `trials`.
+
+    Attributes:
+        rung: 1 after the first stage, times the reduction at each; a search compares trials
+            of the same rung.
+        steps: taken by each task.
+    """
+
+    rung: int
+    steps: int
+    accuracy: float
+    task_accuracy: float
+    expected_task_accuracy: float
+    expected_accuracy: float
+
+    def as_dict(self) -> dict[str, float]:
+        """For Tune."""
+        return asdict(self)
+
+
+def resolve_trial(config: Config, side: int, num_classes: int) -> Config:
+    """Replace every `auto`: as a run does, but that a block takes all tasks where it can."""
+    job = Job(config, side, num_classes)
+    num_weights = job.network.num_weights
+    if config.train.block == AUTO:
+        # A run shares its tasks out to four actors at least; a trial has one.
+        block = automatic_block(4 * config.tasks, num_weights)
+        config = replace(config, train=replace(config.train, block=block))
+    return resolve(
+        config,
+        num_weights=num_weights,
+        mask_bits=job.layout.num_bits,
+        has_bfloat16=has_bfloat16_matrices(),
+    )
+
+
+def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:
+    """Steps after which a trial reports -> the rung that it has then reached.
+
+    Where there are few steps, stages fall together, and the last of them counts.
+    """
+    rungs = [tune.reduction**i for i in range(tune.stages)]
+    return {-(-steps * rung // tune.last_rung): rung for rung in rungs}
+
+
+class BlockTrial:
+    """Trains the tasks of one configuration and measures them.
+
+    Args:
+        job: its configuration resolved.
+        train, test: images.
+        tune: how the search goes.
+    """
+
+    def __init__(self, job: Job, train: ImageSet, test: ImageSet, tune: TuneConfig) -> None:
+        torch.set_num_threads(1)  # as in a run's actors: results depend on it
+        self._job, self._test, self._tune = job, own(test), tune
+        self._device = pick_device()
+        self._trainer = make_trainer(job, own(train), self._test, self._device)
+
+    def reports(self) -> Iterator[Report]:
+        """Train up to each stage as its report is asked for."""
+        config = self._job.config
+        after = stage_steps(config.train.steps, self._tune)
+        blocks = [
+            self._trainer.stages([self._job.task(i) for i in unit.task_ids], list(after))
+            for unit in train_units(config.tasks, int(config.train.block), ())
+        ]
+        for (steps, rung), parts in zip(after.items(), zip(*blocks, strict=True), strict=True):
+            masks = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+            yield self._measured(steps, rung, masks)
+
+    def _measured(self, steps: int, rung: int, masks: Masks) -> Report:
+        job, tasks = self._job, self._job.config.tasks
+        measured = [
+            self._trainer.measure(job.task(i), [layer[i] for layer in masks])[0]
+            for i in range(tasks)
+        ]
+        accuracy = float(np.mean(measured))
+        rows = job.layout.pack(masks)
+        asked, task_accuracy = self._inferred(rows)
+        expected = expected_task_accuracy(*self._slopes(rows, asked), self._tune.among)
+        return Report(rung, steps, accuracy, task_accuracy, expected, accuracy * expected)
+
+    def _inferred(self, rows: np.ndarray) -> tuple[list[int], float]:
+        """The tasks asked about, and how many of their batches were recognised.
+
+        By the first algorithm and objective of the configuration, as a run's last checkpoint.
+        """
+        first, *_ = units = evaluation_units(self._job.config, len(rows))
+        worker = EvaluateWorker(self._job, self._test, "trial")  # it keeps the masks it has seen
+        asked: list[int] = []
+        found: list[float] = []
+        for unit in units:
+            if (unit.algorithm, unit.objective) == (first.algorithm, first.objective):
+                table = worker.run(unit, rows)
+                asked += unit.task_ids
+                found += table["task_accuracy"].to_pylist()
+        return asked, float(np.mean(found))
+
+    def _slopes(self, rows: np.ndarray, asked: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """D objective / d alpha (Q, T) of the same queries, all alphas equal, and their tasks."""
+        job = self._job
+        questions = Questions(job, self._test, self._device)
+        batches = [questions.of(i) for i in asked]
+        objective = OBJECTIVES[next(iter(job.config.evaluate.objectives), "H")]
+        packed = PackedMasks(job.layout, rows, self._device)
+        alphas = torch.full((1, len(rows)), 1 / len(rows), device=self._device)
+        found = []
+        for images in questions.images(batches).split(_AT_ONCE):
+            arguments = (questions.weights, packed, images, objective, job.num_classes)
+            gradient = (
+                GainGradient(UNITS, *arguments)
+                if job.masking is UNITS
+                else PackedGradient(*arguments)
+            )
+            found.append(gradient(alphas).cpu())
+        truth = [one.task.task_id for one in batches for _ in one.batches]
+        return torch.cat(found), torch.tensor(truth)

@@ -1,0 +1,85 @@
+"""The table that ends a search on the screen: the best trials, and how many there were."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.tune_config import FAILED, FINISHED, STOPPED_EARLY
+
+_SHOWN = 10
+_CAPTION = (
+    "Means over a trial's tasks. label: accuracy of labels, the task given; task: the fraction of "
+    "inferences that named the right one among the trial's own masks; of {among}: the fraction to "
+    "expect among so many; both: label times that. s: of one actor."
+)
+
+
+def best_trial(table: pa.Table, metric: str) -> dict[str, Any] | None:
+    """The finished trial with most of the metric, of equals the first; None where none finished."""
+    finished = [row for row in table.to_pylist() if row["status"] == FINISHED]
+    return max(finished, key=lambda row: row[metric], default=None)
+
+
+def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[str]) -> None:
+    """Print the best trials, and what became of all.
+
+    Args:
+        console: where to.
+        table: `trials`.
+        metric: that the search went by.
+        keys: that it searched.
+    """
+    rows = [row for row in table.to_pylist() if row["status"] == FINISHED]
+    rows.sort(key=lambda row: -row[metric])
+    if rows:
+        console.print(_best(rows[:_SHOWN], metric, keys))
+    count = Counter(table["status"].to_pylist())
+    console.print(
+        f"{len(table)} trials: {count[FINISHED]} finished, {count[STOPPED_EARLY]} stopped early, "
+        f"{count[FAILED]} failed; {sum(table['seconds'].to_pylist()):.0f} s of one actor",
+        soft_wrap=True,
+    )
+
+
+def _best(rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]) -> Table:
+    among = rows[0]["among"]
+    table = Table(
+        title=f"the best by {metric}",
+        title_justify="left",
+        caption=_CAPTION.format(among=among),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
+    for name in ("trial", "label", "task", f"of {among}", "both", "steps", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for key in keys:
+        table.add_column(key.rpartition(".")[2], overflow="fold")
+    for row in rows:
+        table.add_row(
+            str(row["trial"]),
+            *(
+                f"{row[name]:.4f}"
+                for name in (
+                    "accuracy",
+                    "task_accuracy",
+                    "expected_task_accuracy",
+                    "expected_accuracy",
+                )
+            ),
+            str(row["steps"]),
+            f"{row['seconds']:.1f}",
+            *(_said(row[key]) for key in keys),
+        )
+    return table
+
+
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,120 @@
+"""The space of a search: read from Hydra's sweeps, and refused in one line."""
+
+import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from harness.config import Config, TrainConfig
+from harness.errors import UserError
+from harness.space import flat_space, read_space, with_space, with_values
+
+BASE = Config(
+    train=TrainConfig(
+        name="x", steps=10, batch_size=8, learning_rate=0.01, smoothing=0.9, decay="none"
+    )
+)
+
+
+def read(key, text):
+    (found,) = read_space({key: text}, BASE)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "distribution"),
+    [
+        ("train.smoothing", "interval(0.1, 0.9)", FloatDistribution(0.1, 0.9)),
+        ("train.learning_rate", "tag(log,interval(1e-4,1))", FloatDistribution(1e-4, 1, log=True)),
+        ("train.steps", "interval(10, 100)", IntDistribution(10, 100)),
+        ("train.steps", "tag(log, interval(10, 100))", IntDistribution(10, 100, log=True)),
+        ("train.steps", "range(10, 100, 30)", IntDistribution(10, 70, step=30)),
+        ("train.steps", "range(10, 101, 30)", IntDistribution(10, 100, step=30)),
+        ("train.smoothing", "range(0.5, 0.9, 0.1)", FloatDistribution(0.5, 0.8, step=0.1)),
+        ("train.block", "interval(1, 8)", IntDistribution(1, 8)),
+    ],
+)
+def test_numbers_are_drawn_as_hydra_writes_them(key, text, distribution):
+    found = read(key, text)
+    assert found.choices is None
+    assert type(found.distribution) is type(distribution)
+    for name, value in distribution._asdict().items():
+        assert getattr(found.distribution, name) == pytest.approx(value), name
+
+
+def test_choices_keep_what_they_stand_for():
+    assert read("train.optimizer", "adam,sgd").ends() == ["adam", "sgd"]
+    assert read("train.optimizer", "choice('adam', sgd)").ends() == ["adam", "sgd"]
+    found = read_space(
+        {"hidden": "choice([20],[20,10])"}, with_values(BASE, {"network": "mlp", "hidden": [5]})
+    )
+    assert [found[0].value(name) for name in found[0].distribution.choices] == [[20], [20, 10]]
+    assert read("train.smoothing", "choice(0.5, 0.9)").ends() == [0.5, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "parts"),
+    [
+        (
+            "train.learnin_rate",
+            "interval(0,1)",
+            ["unknown key", "did you mean train.learning_rate"],
+        ),
+        ("zzz", "interval(0,1)", ["unknown key zzz", "--cfg job"]),
+        ("train.smoothing", "0.5", ["train.smoothing must be a range such as", "got 0.5"]),
+        ("train.smoothing", "interval(0.1)", ["interval(0.1, 0.9)", "got interval(0.1)", "end"]),
+        ("train.smoothing", "interval(0.9, 0.1)", ["end is above its start", "got interval"]),
+        ("train.smoothing", "interval(0.1, 2)", ["train.smoothing must be in [0, 1), got 2.0"]),
+        ("train.smoothing", "interval(0.1, 0.9", ["train.smoothing must be", "got interval(0.1"]),
+        ("train.smoothing", "tag(log, interval(0, 0.9))", ["above 0 on a logarithmic scale"]),
+        ("train.smoothing", "tag(lag, interval(0.1, 0.9))", ["no tag but log"]),
+        ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["no tag but log"]),
+        ("train.steps", "interval(0.5, 2)", ["whole numbers as ends", "got interval(0.5, 2)"]),
+        ("train.steps", "range(1, 10, 0)", ["got range(1, 10, 0)"]),
+        ("train.steps", "choice(1, many)", ["train.steps must be a whole number, got 'many'"]),
+        ("train.steps", "choice(5)", ["two choices at least, got choice(5)"]),
+        ("train.optimizer", "choice(adam, adm)", ["did you mean train.optimizer=adam"]),
+        ("train.optimizer", "interval(1, 2)", ["a choice(...) of them, got interval"]),
+        ("train.smoothing", "glob(*)", ["must be a range such as", "got glob(*)"]),
+        ("train.momentum", "interval(0.1, 0.9)", ["train.momentum goes with adam and sgd"]),
+        ("tasks", "range(4, 16, 4)", ["tasks cannot be searched", "one value"]),
+        ("evaluate.num_images", "range(1, 9, 2)", ["evaluate.num_images cannot be searched"]),
+        ("quiet", "true,false", ["quiet cannot be searched"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(key, text, parts):
+    with pytest.raises(UserError) as refused:
+        read(key, text)
+    assert "\n" not in str(refused.value)
+    for part in parts:
+        assert part in str(refused.value)
+
+
+def test_no_space_is_refused_with_an_example():
+    with pytest.raises(UserError, match=r"tune.space must have a key at least.*'train.learning"):
+        read_space({}, BASE)
+
+
+def test_what_only_some_of_the_values_can_be_together_is_refused():
+    with pytest.raises(UserError, match=r"train\.momentum goes with adam and sgd"):
+        read_space({"train.optimizer": "adam,rmsprop", "train.momentum": "interval(0,0.9)"}, BASE)
+
+
+def test_sweeps_of_a_command_line_go_to_the_space_and_nothing_else_does():
+    typed = ["tasks=4", "train.optimizer=adam,sgd", "hidden=[3,4]"]
+    more = ["tune.space.train.steps=interval(1, 5)", "--cfg", "job"]
+    assert with_space([*typed, *more]) == [
+        "tasks=4",
+        "++tune.space.train.optimizer='adam,sgd'",
+        "hidden=[3,4]",
+        "++tune.space.train.steps='interval(1, 5)'",
+        *("--cfg", "job"),
+    ]
+
+
+def test_a_key_is_searched_once():
+    with pytest.raises(UserError, match=r"train\.steps must be searched once"):
+        with_space(["train.steps=1,2", "tune.space.train.steps=interval(1,5)"])
+
+
+def test_yaml_may_nest_keys_or_write_them_with_dots():
+    space = {"train.steps": "interval(1,5)", "train": {"optimizer": "adam,sgd"}}
+    assert flat_space(space) == {"train.steps": "interval(1,5)", "train.optimizer": "adam,sgd"}

@@ -1,0 +1,248 @@
+"""A search: small ones on the digits, gone on with, refused, and what the best file gives."""
+
+import gc
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from harness import scale, tune, tuning
+from harness.commandline import main_guard
+from harness.config import job_from_yaml
+from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
+from harness.space import read_space
+from harness.trial import stage_steps
+from harness.tune_config import TuneConfig, TuneJob, base_config
+from harness.tuning import Search
+
+SMALL = (
+    *("data=digits", "network=mlp", "hidden=[24]", "outputs=12", "tasks=6", "train.steps=27"),
+    *("train.batch_size=32", "evaluate.batches=2", "tune.among=50", "quiet=true"),
+)
+SPACE = ("train.learning_rate=tag(log, interval(1e-3, 1e-1))", "train.optimizer=rmsprop,adam")
+
+
+@pytest.fixture(autouse=True)
+def _own_logs():
+    """Give the logs back as they were: a job points ours at this stderr, and hushes Ray's."""
+    loggers = [logging.getLogger(name) for name in ("harness", "ray")]
+    before = [(one, one.level, one.handlers[:], one.propagate) for one in loggers]
+    yield
+    for one, level, handlers, propagate in before:
+        one.setLevel(level)
+        one.handlers[:], one.propagate = handlers, propagate
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Type a command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    for name in tuning.ENVIRONMENT:
+        monkeypatch.setenv(name, "unset")
+        monkeypatch.delenv(name)
+
+    def type_in(job, *arguments):
+        monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
+        capsys.readouterr()
+        try:
+            if job is tune:
+                tune.guarded_main()
+            else:
+                main_guard(job.main)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return type_in
+
+
+def trials(directory):
+    job = job_from_yaml(directory / "config.yaml", TuneJob)
+    space = read_space(job.tune.space, base_config(job))
+    schema = Search(base_config(job), job.tune, space, 8, 10).schema
+    return read_table_file(directory / "trials/trials.parquet", schema).to_pylist()
+
+
+def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
+    ray_session, typed, tmp_path
+):
+    code, out, err = typed(tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8")
+    assert code == 0, err
+    found = trials(tmp_path / "found")
+    assert [row["trial"] for row in found] == list(range(8))
+    assert len({row["train.learning_rate"] for row in found}) == 8
+    status = Counter(row["status"] for row in found)
+    assert set(status) == {"finished", "stopped"}  # asha ended some
+    for row in found:
+        assert 1e-3 <= row["train.learning_rate"] <= 1e-1
+        assert row["steps"] in {"finished": [27], "stopped": [3, 9]}[row["status"]]
+        assert row["seconds"] > 0
+        config = yaml.safe_load(row["config"])
+        assert config["train"]["learning_rate"] == row["train.learning_rate"]
+        assert config["train"]["optimizer"] == row["train.optimizer"]
+        assert row["expected_accuracy"] == row["accuracy"] * row["expected_task_accuracy"]
+    finished = [row for row in found if row["status"] == "finished"]
+    best = max(finished, key=lambda row: row["expected_accuracy"])
+    assert "8 trials:" in out
+    assert f"{best['accuracy']:.4f}" in out
+    assert "+recipe=best" in out
+    assert max(map(len, out.splitlines()[:12])) <= 110
+    assert "Trial" not in err + out  # nothing of Tune's own
+
+    taken = ("--config-dir", str(tmp_path / "found"), "+recipe=best")
+    code, _, err = typed(scale, *taken, "run_dir=run", "executor=serial")
+    assert code == 0, err
+    tasks = read_tables(tmp_path / "run/log", TASKS)["accuracy"].to_numpy()
+    assert tasks.mean() == best["accuracy"]
+    asked = read_tables(tmp_path / "run/evaluations", EVALUATIONS)["task_accuracy"].to_numpy()
+    assert asked.mean() == best["task_accuracy"]
+    there = yaml.safe_load(best["config"])
+    assert there == yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {
+        key: there[key] for key in ("executor", "actors", "run_dir", "quiet")
+    }
+
+    code, _, err = typed(tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8")
+    assert code == 0
+    assert "complete already" in err
+    assert trials(tmp_path / "found") == found
+
+    code, _, err = typed(tune, "run_dir=found", *SMALL, SPACE[0], "tune.trials=8")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "holds another search: tune.space.train.optimizer is rmsprop,adam there" in err
+    assert "not given here" in err
+
+
+def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, monkeypatch):
+    ended = []
+
+    class Stopping(tuning.Shown):
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            super().on_trial_complete(iteration, trials, trial, **info)
+            ended.append(trial.trial_id)
+            if len(ended) == 3:
+                raise KeyboardInterrupt
+
+    options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=6", "tune.scheduler=none")
+    monkeypatch.setattr(tuning, "Shown", Stopping)
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # every trial is kept at once
+    code, out, err = typed(tune, *options)
+    assert code == 130, err
+    assert "type the same command again" in out
+    assert not (tmp_path / "found/trials").exists()
+    gc.collect()  # the stopped search's actors, which would end with its process
+
+    code, _, err = typed(tune, *options)
+    assert code == 0, err
+    assert "going on with the search" in err
+    assert len(trials(tmp_path / "found")) == 6
+    assert {row["status"] for row in trials(tmp_path / "found")} == {"finished"}
+    repeated = [name for name, times in Counter(ended).items() if times > 1]
+    assert len(repeated) <= 1  # the one whose end was being told
+
+
+def test_masks_over_units_are_searched_too(ray_session, typed, tmp_path):
+    code, _, err = typed(
+        *(tune, "run_dir=found", "data=digits", "experiment=reservoir", "hidden=[256]"),
+        *("tasks=4", "train.steps=9", "evaluate.batches=1", "evaluate.num_images=128"),
+        *("evaluate.reservoir=false", "tune.trials=2", "tune.stages=2", "tune.scheduler=none"),
+        *("tune.search=random", "tune.metric=accuracy", "quiet=true"),
+        "train.learning_rate=interval(0.1, 0.5)",
+    )
+    assert code == 0, err
+    found = trials(tmp_path / "found")
+    assert [row["status"] for row in found] == ["finished"] * 2
+    assert min(row["accuracy"] for row in found) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["train.learnin_rate=interval(0,1)"], ["unknown key train.learnin_rate"]),
+        (["train.learning_rate=interval(1)"], ["train.learning_rate must be", "interval(0.1"]),
+        (["train.learning_rate=interval(-1,1)"], ["train.learning_rate must be > 0, got -1"]),
+        ([], ["tune.space must have a key at least"]),
+        (["train.steps=1,2", "tune.trials=0"], ["tune.trials must be a whole number >= 1, got 0"]),
+        (["train.steps=1,2", "tune.trails=1"], ["unknown key tune.trails", "tune.trials"]),
+        (["train.steps=1,2", "tune.search=grid"], ["tune.search must be one of optuna, random"]),
+        (["train.steps=1,2", "executor=serial"], ["executor must be one of ray"]),
+        (["train.steps=1,2", "tasks=2"], ["tasks must be a whole number >= 3, got 2"]),
+        (["outputs=5,20"], ["outputs must be at least 10"]),
+        (["--config-dir", "nowhere", "train.steps=1,2"], ["--config-dir must be a folder"]),
+    ],
+)
+def test_wrong_input_is_one_line(typed, options, parts):
+    code, _, err = typed(tune, *options, "data=digits")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+def test_a_space_of_yaml_is_that_of_the_command_line(typed, tmp_path):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search/mine.yaml").write_text(
+        "# @package _global_\ntune:\n  space:\n    train.steps: interval(5, 1)\n"
+    )
+    code, _, err = typed(tune, "--config-dir", ".", "+search=mine", "data=digits")
+    assert code == 2
+    assert "train.steps must have a range whose end is above its start, got interval(5, 1)" in err
+
+
+def test_a_recipe_that_is_not_there_is_one_line(typed, tmp_path):
+    code, _, err = typed(scale, "--config-dir", str(tmp_path), "+recipe=best")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "recipe/best" in err
+
+
+def test_stages_grow_by_the_reduction_and_end_with_the_steps():
+    assert stage_steps(100, TuneConfig(stages=3, reduction=3)) == {12: 1, 34: 3, 100: 9}
+    assert stage_steps(1, TuneConfig(stages=3, reduction=3)) == {1: 9}
+    assert stage_steps(5, TuneConfig(stages=1)) == {5: 1}
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
+    ray_dir = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets have 107 bytes
+    environment = os.environ | {"RAY_TMPDIR": str(ray_dir), "RAY_ADDRESS": "local"}
+    directory = tmp_path / "found"
+    command = [sys.executable, tune.__file__, f"run_dir={directory}", *SMALL, SPACE[0]]
+    command += ["tune.trials=30", "tune.scheduler=none", "train.steps=600", "actors.train=1"]
+
+    def start():
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def state():
+        return list((directory / "ray").glob("experiment_state-*.json"))
+
+    first = start()
+    try:
+        limit = time.monotonic() + 120
+        while not any('\\"rung\\": 9' in path.read_text() for path in state()):
+            assert time.monotonic() < limit, "no trial was kept"
+            assert first.poll() is None, first.stderr.read()
+            time.sleep(0.1)
+        first.send_signal(signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+        second = start()
+        _, said = second.communicate(timeout=240)
+        assert second.returncode == 0, said
+        assert "going on with the search" in said
+        found = trials(directory)
+        assert [row["status"] for row in found] == ["finished"] * 30
+        assert np.isfinite([row["accuracy"] for row in found]).all()
+    finally:
+        first.kill()
+        shutil.rmtree(ray_dir, ignore_errors=True)
