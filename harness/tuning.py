@@ -119,11 +119,13 @@ class Shown(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        """Remember the best of the finished."""
         if result["rung"] == self._last_rung:
             found = result[self._metric]
             self._best = found if self._best is None else max(self._best, found)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count it."""
         self._done += 1
         self._display.update(BAR, self._done, self._best)
 

@@ -127,10 +127,14 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
 def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, monkeypatch):
     ended = []
 
-    class Stopping(tuning.Shown):
+    class Watching(tuning.Shown):
         def on_trial_complete(self, iteration, trials, trial, **info):
             super().on_trial_complete(iteration, trials, trial, **info)
             ended.append(trial.trial_id)
+
+    class Stopping(Watching):
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            super().on_trial_complete(iteration, trials, trial, **info)
             if len(ended) == 3:
                 raise KeyboardInterrupt
 
@@ -140,14 +144,17 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
     code, out, err = typed(tune, *options)
     assert code == 130, err
     assert "type the same command again" in out
+    assert len(ended) == 3
     assert not (tmp_path / "found/trials").exists()
     gc.collect()  # the stopped search's actors, which would end with its process
 
+    monkeypatch.setattr(tuning, "Shown", Watching)
     code, _, err = typed(tune, *options)
-    assert code == 0, err
+    assert code == 0, (err, ended)
     assert "going on with the search" in err
     assert len(trials(tmp_path / "found")) == 6
     assert {row["status"] for row in trials(tmp_path / "found")} == {"finished"}
+    assert len(set(ended)) == 6, ended
     repeated = [name for name, times in Counter(ended).items() if times > 1]
     assert len(repeated) <= 1  # the one whose end was being told
 
