@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,14 @@ class _Trial(tune.Trainable):
 
 
 class Shown(tune.Callback):
-    """Counts trials that ended, and says what the best of the finished has."""
+    """Counts trials that ended, and says what the best of the finished has.
+
+    Tune keeps its callbacks with the search's state and would go on with those; what it reads
+    back is the callback of the start that reads it, for a screen cannot be kept.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _shown_now, ()
 
     def __init__(self, display: Display, metric: str, last_rung: int) -> None:
         self._display, self._metric, self._last_rung = display, metric, last_rung
@@ -130,6 +138,13 @@ class Shown(tune.Callback):
         self._display.update(BAR, self._done, self._best)
 
     on_trial_error = on_trial_complete
+
+
+_now: ContextVar[Shown | None] = ContextVar("shown", default=None)
+
+
+def _shown_now() -> Shown | None:
+    return _now.get()
 
 
 def run_trials(search: Search, data: Dataset, directory: Path, display: Display) -> pa.Table:
@@ -157,6 +172,7 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
         with_data = tune.with_parameters(_Trial, search=search, train=data.train, test=data.test)
         trainable = tune.with_resources(with_data, {"cpu": 0 if gpus else 1, "gpu": gpus})
         shown = Shown(display, search.tune.metric, search.tune.last_rung)
+        _now.set(shown)
         tuner = _tuner(search, trainable, directory, shown)
         with display, warnings.catch_warnings():
             # A trial that is tried again reports its first stage again.
@@ -165,6 +181,7 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
             results = tuner.fit()
         return _table(search, results)
     finally:
+        _now.set(None)
         if began:
             ray.shutdown()
 
@@ -187,11 +204,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
     path = directory / RAY_FOLDER
     if tune.Tuner.can_restore(str(path)):
         logger.info("going on with the search in %s", directory)
-        tuner = tune.Tuner.restore(str(path), trainable, restart_errored=True)
-        # Tune keeps callbacks with its state; this start's has this start's screen.
-        internal: Any = tuner._local_tuner
-        internal._run_config.callbacks = [shown]
-        return tuner
+        return tune.Tuner.restore(str(path), trainable, restart_errored=True)
     settings = search.tune
     most = None if search.base.actors.train == AUTO else int(search.base.actors.train)
     return tune.Tuner(
