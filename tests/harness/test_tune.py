@@ -2,17 +2,9 @@
 
 import gc
 import logging
-import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
-from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -218,38 +210,3 @@ def test_stages_grow_by_the_reduction_and_end_with_the_steps():
     assert stage_steps(100, TuneConfig(stages=3, reduction=3)) == {12: 1, 34: 3, 100: 9}
     assert stage_steps(1, TuneConfig(stages=3, reduction=3)) == {1: 9}
     assert stage_steps(5, TuneConfig(stages=1)) == {5: 1}
-
-
-@pytest.mark.slow
-def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
-    ray_dir = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets have 107 bytes
-    environment = os.environ | {"RAY_TMPDIR": str(ray_dir), "RAY_ADDRESS": "local"}
-    directory = tmp_path / "found"
-    command = [sys.executable, tune.__file__, f"run_dir={directory}", *SMALL, SPACE[0]]
-    command += ["tune.trials=30", "tune.scheduler=none", "train.steps=600", "actors.train=1"]
-
-    def start():
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-    def state():
-        return list((directory / "ray").glob("experiment_state-*.json"))
-
-    first = start()
-    try:
-        limit = time.monotonic() + 120
-        while not any('\\"rung\\": 9' in path.read_text() for path in state()):
-            assert time.monotonic() < limit, "no trial was kept"
-            assert first.poll() is None, first.stderr.read()
-            time.sleep(0.1)
-        first.send_signal(signal.SIGKILL)
-        assert first.wait() == -signal.SIGKILL
-        second = start()
-        _, said = second.communicate(timeout=240)
-        assert second.returncode == 0, said
-        assert "going on with the search" in said
-        found = trials(directory)
-        assert [row["status"] for row in found] == ["finished"] * 30
-        assert np.isfinite([row["accuracy"] for row in found]).all()
-    finally:
-        first.kill()
-        shutil.rmtree(ray_dir, ignore_errors=True)
