@@ -7,10 +7,14 @@ python -m analysis.figures runs/units recall.png --figure recall_by_masks
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.load import load
+from analysis.stored import Layout
+from analysis.summary import bootstrap, wilson
 
 
 def _label(algorithm: str, objective: str | None, images: str, distracted: bool) -> str:
@@ -78,7 +82,7 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         for (cue, share), rows in by_cue:
             exact = (rows["exact_recall"] * rows["num_cues"]).groupby(rows["num_tasks"]).sum()
             counts = rows.groupby("num_tasks")["num_cues"].sum()
-            low, high = _wilson(exact / counts, counts)
+            low, high = wilson(exact / counts, counts)
             label = f"{reservoirs[color]}, {cue}" + (f" {share:.0%}" if share else "")
             style = {"data": "--", "erased": "-."}.get(cue, "-")
             left.plot(exact.index, exact / counts, f"C{color}o{style}", ms=4, label=label)
@@ -107,17 +111,238 @@ def _reservoir(rule: str, dim: int, num_blocks: int) -> str:
     return f"{rule}, {dim} bits" if num_blocks == 1 else f"{rule}, {num_blocks} of {dim} bits"
 
 
-def _wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """95 % intervals of fractions of counts."""
-    z = 1.96
-    middle = (fractions + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    spread = fractions * (1 - fractions) / counts + z**2 / (4 * counts**2)
-    half = z * spread**0.5 / (1 + z**2 / counts)
-    return middle - half, middle + half
+def objectives_compared(evaluations: pd.DataFrame) -> Figure:
+    """G against H: by task accuracy, a panel an algorithm that was asked with both.
+
+    Args:
+        evaluations: rows of the table `evaluations`.
+
+    Returns:
+        Wrong tasks (1 - task accuracy) against masks, mean over tasks; bands 95 % by bootstrap
+        over tasks. A mean without an error is drawn at the axis' foot.
+
+    Raises:
+        ValueError: no algorithm was asked with more than one objective.
+    """
+    own = evaluations[evaluations["num_distractors"] == 0]
+    both = own.groupby("algorithm")["objective"].nunique()
+    algorithms = list(both[both > 1].index)
+    if not algorithms:
+        raise ValueError("evaluations must have an algorithm with objectives H and G, got none")
+    figure = Figure(figsize=(4.2 * len(algorithms) + 1.5, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(algorithms), sharey=True, squeeze=False)[0]
+    for axes, algorithm in zip(panels, algorithms, strict=True):
+        for objective, rows in own[own["algorithm"] == algorithm].groupby("objective"):
+            _errors(axes, rows, str(objective))
+        _against_masks(axes, title=algorithm)
+    panels[0].set_ylabel("wrong tasks, fraction")
+    return figure
+
+
+def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
+    """One-shot, binary and ranked beside each other: wrong tasks, a panel an objective.
+
+    Args:
+        evaluations: rows of the table `evaluations`.
+
+    Returns:
+        As for objectives_compared, a line an algorithm.
+
+    Raises:
+        ValueError: fewer than two algorithms.
+    """
+    own = evaluations[evaluations["num_distractors"] == 0]
+    if own["algorithm"].nunique() < 2:
+        raise ValueError("evaluations must have two algorithms, got fewer")
+    groups = list(own.fillna({"objective": "no objective"}).groupby("objective"))
+    figure = Figure(figsize=(4.2 * len(groups) + 1.5, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, (objective, of_objective) in zip(panels, groups, strict=True):
+        for algorithm, rows in of_objective.groupby("algorithm"):
+            _errors(axes, rows, str(algorithm))
+        _against_masks(axes, title=f"objective {objective}")
+    panels[0].set_ylabel("wrong tasks, fraction")
+    return figure
+
+
+def _errors(axes: Axes, rows: pd.DataFrame, label: str) -> None:
+    """Wrong tasks against masks, a line for each number of images."""
+    for num_images, of_images in rows.groupby("num_images"):
+        named = label if rows["num_images"].nunique() == 1 else f"{label}, images: {num_images}"
+        wrong = [(k, 1 - group) for k, group in of_images.groupby("num_tasks")["task_accuracy"]]
+        sizes = [k for k, _ in wrong]
+        bands = [bootstrap(values) for _, values in wrong]
+        means = [values.mean() for _, values in wrong]
+        [line] = axes.plot(sizes, means, "o-", ms=4, label=named)
+        low, high = zip(*bands, strict=True)
+        axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
+    axes.set_yscale("symlog", linthresh=1e-3)
+    axes.set_ylim(bottom=0)
+
+
+def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -> Figure:
+    """Time and bits of an inference against masks, beside the wall of a full scan.
+
+    Args:
+        evaluations: rows of the table `evaluations`.
+        row_bytes: of a packed mask.
+        bandwidth: bytes that memory gives in a second.
+
+    Returns:
+        Left: seconds of one inference, the median over tasks, band from quartile to quartile;
+        dashed, the wall: the time to read all packed masks once at that bandwidth. Right: the
+        mask bytes that one gradient reads; dashed, all there are.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    own = evaluations[evaluations["num_distractors"] == 0]
+    differ = own["num_images"].nunique() > 1
+    by = own.groupby(["algorithm", "objective", "num_images"], dropna=False)
+    for (algorithm, objective, num_images), rows in by:
+        label = _label(algorithm, objective, f", images: {num_images}" if differ else "", False)
+        seconds = rows.groupby("num_tasks")["seconds_per_inference"]
+        middle = seconds.median()
+        [line] = left.plot(middle.index, middle, "o-", ms=4, label=label)
+        low, high = seconds.quantile(0.25), seconds.quantile(0.75)
+        left.fill_between(middle.index, low, high, color=line.get_color(), alpha=0.15)
+        share = rows.groupby("num_tasks")["bits_read_fraction"].mean()
+        right.plot(share.index, share * share.index * row_bytes, "o-", ms=4, label=label)
+    sizes = np.array(sorted(own["num_tasks"].unique()))
+    wall = f"the wall: all bits once, at {bandwidth / 1e9:.1f} GB/s"
+    left.plot(sizes, sizes * row_bytes / bandwidth, "k--", label=wall)
+    right.plot(sizes, sizes * row_bytes, "k--", label="all packed masks")
+    left.set(ylabel="seconds per inference", yscale="log")
+    right.set(ylabel="mask bytes read by a gradient", yscale="log")
+    for axes in (left, right):
+        _against_masks(axes)
+    return figure
+
+
+def storage_bytes(
+    num_masks: np.ndarray, masks: Layout, density: float, reservoir: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Bytes of every way to keep masks.
+
+    Args:
+        num_masks: how many.
+        masks: their layout.
+        density: mean share of ones.
+        reservoir: rows of the table `reservoir`, if the run has any.
+
+    Returns:
+        A row a number of masks, a column a storage: packed rows, float32, lists of the indices
+        of the ones (4 bytes each), the largest reservoir of each rule, and the fixed weights,
+        which a seed of 8 bytes gives again.
+    """
+    ones = round(density * masks.num_bits)
+    sizes = {
+        "packed bits": num_masks * masks.row_bytes,
+        "float32": num_masks * masks.num_bits * 4,
+        "index lists": num_masks * ones * 4,
+    }
+    if reservoir is not None:
+        for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
+            sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)
+    sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
+    sizes["their seed"] = np.full(len(num_masks), 8)
+    return pd.DataFrame(sizes, index=pd.Index(num_masks, name="num_tasks"))
+
+
+def bytes_by_masks(sizes: pd.DataFrame) -> Figure:
+    """Bytes of every storage against masks.
+
+    Args:
+        sizes: of storage_bytes.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for storage in sizes:
+        constant = sizes[storage].nunique() == 1
+        axes.plot(sizes.index, sizes[storage], "--" if constant else "-", label=storage)
+    axes.set(ylabel="bytes", yscale="log")
+    _against_masks(axes)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def masks_by_layer(statistics: pd.DataFrame) -> Figure:
+    """Density and overlap of masks, layer by layer.
+
+    Args:
+        statistics: of stored.layer_statistics.
+
+    Returns:
+        Left: the share of ones. Right: the share of ones that two masks have in common; the bar
+        across is what masks that know nothing of each other share. Lines go from the least to
+        the largest.
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    place = np.arange(len(statistics))
+    titles = ("ones of a mask, fraction", "ones shared by two masks, fraction")
+    for axes, column, title in zip(panels, ("density", "overlap"), titles, strict=True):
+        mean = statistics[column]
+        ends = [mean - statistics[f"{column}_low"], statistics[f"{column}_high"] - mean]
+        axes.errorbar(place, mean, yerr=np.maximum(ends, 0), fmt="o", capsize=3)
+        axes.set(title=title, xlim=(-0.5, len(statistics) - 0.5))
+        axes.set_xticks(place, statistics["layer"])
+        axes.grid(alpha=0.3, axis="y")
+    panels[1].plot(place, statistics["chance"], "k_", ms=22, label="by chance")
+    panels[1].legend(fontsize="small")
+    return figure
+
+
+def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
+    """Task accuracy of rotations against the angle to the nearest other stored task.
+
+    Which task was inferred is not in the table; that near angles are taken for each other
+    shows here.
+
+    Args:
+        evaluations: rows of the table `evaluations`.
+        angles: of all tasks by task, in degrees.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    own = evaluations[(evaluations["num_distractors"] == 0) & (evaluations["num_tasks"] > 1)]
+    by = own.groupby(["algorithm", "objective", "num_tasks"], dropna=False)
+    for (algorithm, objective, k), rows in by:
+        nearest = nearest_angles(angles[:k])[rows["task_id"]]
+        label = f"{_label(algorithm, objective, '', False)}, {k} masks"
+        axes.plot(
+            nearest, rows["task_accuracy"], "o", ms=4, alpha=0.5, label=label, rasterized=True
+        )
+    axes.set(
+        xlabel="degrees to the nearest other task",
+        ylabel="task accuracy",
+        ylim=(-0.02, 1.02),
+        xscale="log",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def nearest_angles(angles: np.ndarray) -> np.ndarray:
+    """For each of at least two angles in degrees, how far the nearest other one is."""
+    order = np.argsort(angles % 360)
+    turned = angles[order] % 360
+    gaps = np.diff(turned, append=turned[0] + 360)
+    nearest = np.empty(len(angles))
+    nearest[order] = np.minimum(gaps, np.roll(gaps, 1))
+    return nearest
+
+
+def _against_masks(axes: Axes, title: str = "") -> None:
+    axes.set(xlabel="masks in the superposition", xscale="log", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
 
 
 FIGURES = {
     "accuracy_by_masks": (accuracy_by_masks, "evaluations"),
+    "objectives_compared": (objectives_compared, "evaluations"),
+    "algorithms_compared": (algorithms_compared, "evaluations"),
     "recall_by_masks": (recall_by_masks, "reservoir"),
 }
 

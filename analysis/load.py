@@ -1,12 +1,18 @@
-"""Read a run's tables into Arrow: all Parquet files of a folder, schema version checked.
+"""Read the tables of one run or many into Arrow, schema version checked, and compare runs.
 
-A table becomes a data frame by `.to_pandas()`. Files of an older version are brought up to date.
+A table becomes a data frame by `.to_pandas()`, or by `polars.from_arrow(table)`. Files of an
+older version are brought up to date.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1", "failures": "1"}
 
@@ -41,20 +47,75 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
         FileNotFoundError: the run has no such rows yet.
         ValueError: a file of an unknown schema version.
     """
-    folder, expected = Path(run_dir) / FOLDERS[table], SCHEMA_VERSIONS[table]
+    folder = Path(run_dir) / FOLDERS[table]
     files = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"{folder} must hold Parquet files, got none: has the run begun?")
-    tables = []
-    for path in files:
-        rows = pq.read_table(path)
-        version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
-        if (table, version) == ("evaluations", "1"):
-            rows = _upgraded(rows)
-        elif version != expected:
-            raise ValueError(f"{path} must have schema_version {expected}, got {version}")
-        tables.append(rows)
-    return pa.concat_tables(tables)
+    with ThreadPoolExecutor() as threads:  # a run may have a file a task
+        return pa.concat_tables(threads.map(partial(_read, table=table), files))
+
+
+def _read(path: Path, table: str) -> pa.Table:
+    """One file of a table, as one of the present version."""
+    rows = pq.ParquetFile(path).read(use_threads=False)
+    version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    if (table, version) == ("evaluations", "1"):
+        return _upgraded(rows)
+    if version != SCHEMA_VERSIONS[table]:
+        raise ValueError(f"{path} must have schema_version {SCHEMA_VERSIONS[table]}, got {version}")
+    return rows
+
+
+def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
+    """Read one table of several runs.
+
+    Args:
+        run_dirs: of the runs.
+        table: one of FOLDERS.
+
+    Returns:
+        The rows of all, behind a first column `run`: the run's directory as it was given.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: see load.
+    """
+    parts = []
+    for run_dir in run_dirs:
+        rows = load(run_dir, table)
+        parts.append(rows.add_column(0, "run", pa.array([str(run_dir)] * len(rows), pa.string())))
+    return pa.concat_tables(parts)
+
+
+def configuration(run_dir: str | Path) -> dict[str, Any]:
+    """A run's configuration, flat: dotted names to values."""
+    text = (Path(run_dir) / "config.yaml").read_text(encoding="utf-8")
+    return dict(_leaves(yaml.safe_load(text), ""))
+
+
+def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:
+    """The keys in which runs differ.
+
+    Args:
+        run_dirs: of the runs.
+
+    Returns:
+        By key in the order of the alphabet, a value for each run, None where a run has no such
+        key; without `run_dir`, in which all differ.
+    """
+    found = [configuration(run_dir) for run_dir in run_dirs]
+    keys = sorted(set().union(*found) - {"run_dir"})
+    values = {key: [one.get(key) for one in found] for key in keys}
+    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves += _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves.append((f"{prefix}{key}", value))
+    return leaves
 
 
 def _upgraded(rows: pa.Table) -> pa.Table:

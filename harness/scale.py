@@ -10,14 +10,20 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness.commandline import from_hydra, main_guard
+from harness.commandline import STOPPED, from_hydra, main_guard
+from harness.config import run_directory
 from harness.driver import run
+from harness.reporting import write_report
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
 def main(composed: DictConfig) -> None:
     """Run the job; leave with its exit code unless all is well."""
-    if code := run(from_hydra(composed)):
+    config = from_hydra(composed)
+    code = run(config)
+    if code != STOPPED:
+        write_report(run_directory(config))
+    if code:
         sys.exit(code)
 
 

@@ -1,8 +1,9 @@
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import SCHEMA_VERSIONS, load
+from analysis.load import SCHEMA_VERSIONS, differences, load, load_runs
 from harness import results
 
 NEW = ["num_distractors", "agreement"]  # of version 2
@@ -67,3 +68,19 @@ def test_the_schema_versions_are_those_that_the_harness_writes():
         for schema in results.SCHEMAS.values()
     }
     assert written == SCHEMA_VERSIONS
+
+
+def test_runs_are_read_together_and_differ_by_key(tmp_path):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run, text in zip(
+        runs, ("seed: 0\ntrain: {steps: 1}", "seed: 0\ntrain: {steps: 2}\nnew: 3"), strict=True
+    ):
+        (run / "evaluations").mkdir(parents=True)
+        pq.write_table(_evaluations(4), run / "evaluations" / "a.parquet")
+        (run / "config.yaml").write_text(f"{text}\nrun_dir: {run}\n")
+
+    rows = load_runs(runs, "evaluations")
+
+    assert polars.from_arrow(rows)["run"].to_list() == [str(run) for run in runs]
+    assert rows.drop(["run"]).equals(pa.concat_tables([load(run, "evaluations") for run in runs]))
+    assert differences(runs) == {"new": [None, 3], "train.steps": [1, 2]}

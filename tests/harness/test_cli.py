@@ -332,6 +332,8 @@ def test_the_script_runs_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 masks" in done.stdout
     assert names(tmp_path) == ["runs"]
+    [report] = tmp_path.glob("runs/*/report.html")  # by the process that the script starts
+    assert "Configuration and provenance" in report.read_text()
 
 
 def test_the_script_is_refused_in_one_line_from_any_folder(tmp_path):

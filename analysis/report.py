@@ -1,0 +1,349 @@
+"""A run's report: figures, tables, configuration and provenance in one HTML file.
+
+python -m analysis.report run_dir=runs/mnist5k-permuted-32
+python -m analysis.report runs/mnist5k-permuted-32
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from analysis import figures, page, stored, summary
+from analysis.load import load
+
+NAME = "report.html"
+LEAST_ACCURATE = 100  # tasks listed one by one
+
+Tables = dict[str, pd.DataFrame]
+
+
+def read_tables(run_dir: Path) -> Tables:
+    """The tables that a run has, by name."""
+    found = {}
+    for name in ("tasks", "evaluations", "reservoir"):
+        try:
+            found[name] = load(run_dir, name).to_pandas()
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def memory_bandwidth(num_bytes: int = 2**27) -> float:
+    """Bytes a second that one thread reads from memory: the best of three passes."""
+    words = np.ones(num_bytes // 8, dtype=np.uint64)
+    passes = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        words.max()  # unlike a sum, as fast as memory gives words
+        passes.append(time.perf_counter() - begin)
+    return num_bytes / min(passes)
+
+
+def render(run_dir: Path) -> str:
+    """The report of a run as HTML.
+
+    Args:
+        run_dir: of a run; it may still be at work.
+
+    Raises:
+        FileNotFoundError: no run lies there, or none of its tasks is committed yet.
+        ValueError: a table of an unknown schema version.
+    """
+    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
+    config, tables = yaml.safe_load(text), read_tables(run_dir)
+    if "tasks" not in tables:
+        raise FileNotFoundError(f"{run_dir / 'log'} must hold a committed task, got none")
+    masks = stored.layout(run_dir)
+    sections = [_training(tables["tasks"], config["tasks"])]
+    if "evaluations" in tables:
+        sections += _inference(tables["evaluations"], masks, run_dir)
+    if "reservoir" in tables:
+        sections.append(_reservoir(tables["reservoir"]))
+    sections += [_storage(tables, masks, run_dir), _origin(text, run_dir)]
+    lead = (
+        f'<p class="soft">{config["network"]} on {config["data"]}, {config["family"]} tasks, '
+        f"method {config['method']}, recipe {config['train']['name']}, seed {config['seed']}</p>"
+    )
+    return page.page(run_dir.name, lead + _facts(tables, config["tasks"]), sections)
+
+
+def _facts(tables: Tables, asked: int) -> str:
+    tasks = tables["tasks"]
+    facts = [
+        ("tasks committed", f"{len(tasks)} of {asked}"),
+        ("accuracy, task given", f"{tasks['accuracy'].mean():.4f}"),
+        ("density", f"{tasks['density'].mean():.3f}"),
+        ("masks, packed", _bytes(int(tasks["mask_bytes"].sum()))),
+    ]
+    if "evaluations" in tables:
+        rows = tables["evaluations"]
+        largest = rows[rows["num_tasks"] == rows["num_tasks"].max()]
+        counts = largest.groupby(["algorithm", "objective"], dropna=False)
+        best = max((group for _, group in counts), key=len)  # by what most tasks were asked
+        named = f"{best['algorithm'].iloc[0]} {best['objective'].iloc[0] or ''}".strip()
+        k = int(best["num_tasks"].iloc[0])
+        facts += [
+            (f"task accuracy, {named}, {k} masks", f"{best['task_accuracy'].mean():.4f}"),
+            (f"accuracy, task inferred, {named}, {k} masks", f"{best['accuracy_gnu'].mean():.4f}"),
+        ]
+    items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _figure(alt: str, draw: Callable[[], Figure], salt: str) -> str:
+    with page.style(salt):
+        svg = page.drawn(draw(), alt)
+    caption = f"<figcaption>{escape(alt)}</figcaption>"
+    return f'<figure><div class="wide">{svg}</div>{caption}</figure>'
+
+
+def _number(value: float, form: str = ".4f") -> tuple[str, float]:
+    return ("" if pd.isna(value) else format(value, form)), float(value)
+
+
+def _training(tasks: pd.DataFrame, asked: int) -> str:
+    columns = ["accuracy", "loss", "density", "train_seconds"]
+    spread = (
+        tasks[columns]
+        .describe(percentiles=[0.05, 0.5, 0.95])
+        .loc[["mean", "std", "min", "5%", "50%", "95%", "max"]]
+    )
+    low, high = summary.bootstrap(tasks["accuracy"])
+    rows = [[name, *(_number(value) for value in row)] for name, row in spread.iterrows()]
+    worst = tasks.nsmallest(LEAST_ACCURATE, "accuracy")
+    listed = [
+        [int(row.task_id), *(_number(getattr(row, name)) for name in columns), row.worker]
+        for row in worst.itertuples()
+    ]
+    return page.section(
+        "Training",
+        f"<p>{len(tasks)} of {asked} tasks are committed. Mean accuracy with the task given: "
+        f"{tasks['accuracy'].mean():.4f} (95 % by bootstrap: {low:.4f} to {high:.4f}); "
+        f"{tasks['train_seconds'].sum():,.0f} seconds of training over all actors.</p>",
+        page.table("All tasks", ["over tasks", *columns], rows),
+        f"<details><summary>The {len(worst)} least accurate tasks</summary>",
+        page.table("Least accurate first", ["task", *columns, "worker"], listed),
+        "</details>",
+    )
+
+
+def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -> list[str]:
+    found = summary.evaluation_summary(evaluations)
+    bandwidth = memory_bandwidth()
+    parts = [
+        _figure(
+            "Accuracy with the task given and inferred (left) and task accuracy (right) against "
+            "the masks in the superposition; bars are 95 % of a normal over tasks.",
+            lambda: figures.accuracy_by_masks(evaluations),
+            "accuracy",
+        )
+    ]
+    own = evaluations[evaluations["num_distractors"] == 0]
+    if (own.groupby("algorithm")["objective"].nunique() > 1).any():
+        alt = "Objectives H and G: batches whose task was inferred wrong; bands 95 % by bootstrap."
+        draw = figures.objectives_compared
+        parts.append(_figure(alt, lambda: draw(evaluations), "objectives"))
+    if own["algorithm"].nunique() > 1:
+        alt = "Algorithms: batches whose task was inferred wrong; bands 95 % by bootstrap."
+        compare = figures.algorithms_compared
+        parts.append(_figure(alt, lambda: compare(evaluations), "algorithms"))
+    angles = stored.angles(run_dir)
+    if angles is not None and (own["num_tasks"] > 1).any():
+        alt = "Rotations: task accuracy against the angle to the nearest other stored task."
+        rotations = figures.rotations_confused
+        parts.append(_figure(alt, lambda: rotations(evaluations, angles), "rotations"))
+    parts.append(_evaluation_table(found))
+    timing = [
+        _figure(
+            "Left: median seconds of an inference, band between quartiles; dashed, the wall, "
+            f"the time to read all packed bits once at the {bandwidth / 1e9:.1f} GB/s that one "
+            "thread reads on the machine that wrote this report. Right: mask bytes read by a "
+            "gradient.",
+            lambda: figures.time_by_masks(evaluations, masks.row_bytes, bandwidth),
+            "time",
+        ),
+        _exponent_table(found),
+    ]
+    return [
+        page.section("Task inference", *parts),
+        page.section("Time and bits read", *timing),
+    ]
+
+
+def _way(row: pd.Series) -> list[object]:
+    objective = row["objective"] if isinstance(row["objective"], str) else ""
+    return [row["algorithm"], objective, int(row["num_images"]), int(row["num_distractors"])]
+
+
+WAY = ["algorithm", "objective", "images", "untrained masks"]
+
+
+def _evaluation_table(found: pd.DataFrame) -> str:
+    heads = ["masks", *WAY, "tasks asked", "task accuracy", "its 95 %", "accuracy GG"]
+    heads += ["accuracy GNs", "accuracy GNu", "its 95 %", "ms", "bits read"]
+    rows = []
+    for _, row in found.iterrows():
+        bits, milliseconds = row["bits_read_fraction"], 1000 * row["seconds_per_inference"]
+        cells: list[object] = [int(row["num_tasks"]), *_way(row), int(row["tasks"])]
+        cells += [_number(row["task_accuracy"]), _interval(row, "task_accuracy")]
+        cells += [_number(row[f"accuracy_{name}"]) for name in ("gg", "gns", "gnu")]
+        cells += [_interval(row, "accuracy_gnu"), _number(milliseconds, ".3f")]
+        rows.append([*cells, _number(bits, ".1%")])
+    caption = "Means over tasks, 95 % by bootstrap over tasks; ms: the median of an inference"
+    return page.table(caption, heads, rows)
+
+
+def _interval(row: pd.Series, column: str) -> tuple[str, float]:
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    return f"{low:.4f} to {high:.4f}", float(low)
+
+
+def _exponent_table(found: pd.DataFrame) -> str:
+    exponents = summary.time_exponents(found)
+    if exponents.empty:
+        return "<p>One number of masks alone: no exponent to tell.</p>"
+    rows = [
+        [*_way(row), int(row["checkpoints"]), _number(row["exponent"], ".2f")]
+        for _, row in exponents.iterrows()
+    ]
+    caption = "How time grows: b of seconds = a * masks^b, least squares on logarithms"
+    return page.table(caption, [*WAY, "checkpoints", "exponent"], rows)
+
+
+def _reservoir(reservoir: pd.DataFrame) -> str:
+    columns = ["bit_accuracy", "exact_recall", "accuracy", "accuracy_gg"]
+    rows = []
+    for row in reservoir.sort_values(["rule", "cue", "num_tasks"]).itertuples():
+        cells: list[object] = [row.rule, row.cue, int(row.num_tasks), int(row.num_cues)]
+        cells += [_number(getattr(row, name)) for name in columns]
+        rows.append([*cells, int(row.reservoir_bytes), int(row.store_bytes)])
+    heads = ["rule", "cue", "masks", "cues", "bits right", "masks exact", "accuracy"]
+    return page.section(
+        "Reservoirs",
+        _figure(
+            "Left: masks recalled to the bit against masks stored, 95 % by Wilson; dotted, the "
+            "rule's capacity by theory. Right: bytes of the reservoir and of the packed masks.",
+            lambda: figures.recall_by_masks(reservoir),
+            "recall",
+        ),
+        page.table("Recall", [*heads, "accuracy GG", "reservoir bytes", "packed bytes"], rows),
+    )
+
+
+def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
+    tasks = tables["tasks"]
+    most = max(10, len(tasks))
+    steps = np.unique(np.geomspace(1, most, 40).round().astype(int))
+    density = float(tasks["density"].mean())
+    sizes = figures.storage_bytes(steps, masks, density, tables.get("reservoir"))
+    statistics = stored.layer_statistics(stored.sample_masks(run_dir, tasks), masks)
+    rows = [
+        [name, int(sizes[name].iloc[-1]), _number(_exponent(sizes[name]), ".2f")] for name in sizes
+    ]
+    layers = [
+        [row["layer"], *(_number(row[name]) for name in ("density", "overlap", "chance"))]
+        for _, row in statistics.iterrows()
+    ]
+    return page.section(
+        "Masks and bytes",
+        _figure(
+            "Bytes of every storage against masks; dashed, what does not grow with them.",
+            lambda: figures.bytes_by_masks(sizes),
+            "bytes",
+        ),
+        page.table(
+            f"At {most} masks; exponent: b of bytes = a * masks^b",
+            ["storage", "bytes", "exponent"],
+            rows,
+        ),
+        _figure(
+            "Density of the masks, and the share of ones that two masks have in common, by layer: "
+            f"{min(stored.SAMPLE, len(tasks))} masks spread evenly over the tasks.",
+            lambda: figures.masks_by_layer(statistics),
+            "layers",
+        ),
+        page.table("Means", ["layer", "density", "overlap", "by chance"], layers),
+    )
+
+
+def _exponent(sizes: pd.Series) -> float:
+    return summary.scaling_exponent(sizes.index, sizes)
+
+
+def _origin(config: str, run_dir: Path) -> str:
+    file = run_dir / "provenance.json"
+    parts = [f"<h3>Configuration</h3><pre>{escape(config)}</pre>"]
+    if file.exists():
+        provenance = json.loads(file.read_text(encoding="utf-8"))
+        starts = provenance.get("starts", [])
+        rows = [
+            [one.get("at", ""), one.get("commit") or "unknown", " ".join(one.get("command", []))]
+            for one in starts
+        ]
+        last = {key: starts[-1].get(key) for key in ("machine", "versions")} if starts else {}
+        parts += [
+            "<h3>Provenance</h3>",
+            page.table("Starts", ["at", "commit", "command"], rows),
+            f"<pre>{escape(yaml.safe_dump(last, sort_keys=False))}</pre>",
+        ]
+    return page.section("Configuration and provenance", *parts)
+
+
+def write(run_dir: Path) -> Path:
+    """Write a run's report, whole or not at all.
+
+    The file's time is that of the beginning: what changed later is not in it.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError, ValueError: see render.
+        OSError: it cannot be written.
+    """
+    begin, file = time.time(), run_dir / NAME
+    partial = file.with_name(f".{NAME}.{os.getpid()}.partial")
+    try:
+        partial.write_text(render(run_dir), encoding="utf-8")
+        os.utime(partial, (begin, begin))
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return file
+
+
+def main() -> None:
+    """Write the report of the run that the command line names."""
+    typed = sys.argv[1:]
+    run_dir = typed[0].removeprefix("run_dir=") if len(typed) == 1 else ""
+    if not run_dir or run_dir.startswith("-"):
+        print(
+            f"error: options must be run_dir=<the directory of a run>, got {' '.join(typed)!r}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    try:
+        print(write(Path(run_dir).expanduser().absolute()))
+    except (OSError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
