@@ -177,7 +177,7 @@ def _errors(axes: Axes, rows: pd.DataFrame, label: str) -> None:
         low, high = zip(*bands, strict=True)
         axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
     axes.set_yscale("symlog", linthresh=1e-3)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05)
 
 
 def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -> Figure:

@@ -69,10 +69,11 @@ def render(run_dir: Path) -> str:
     if "reservoir" in tables:
         sections.append(_reservoir(tables["reservoir"]))
     sections += [_storage(tables, masks, run_dir), _origin(text, run_dir)]
-    lead = (
-        f'<p class="soft">{config["network"]} on {config["data"]}, {config["family"]} tasks, '
-        f"method {config['method']}, recipe {config['train']['name']}, seed {config['seed']}</p>"
+    described = (
+        f"{config['network']} on {config['data']}, {config['family']} tasks, "
+        f"method {config['method']}, recipe {config['train']['name']}, seed {config['seed']}"
     )
+    lead = f'<p class="soft">{escape(described)}</p>'
     return page.page(run_dir.name, lead + _facts(tables, config["tasks"]), sections)
 
 

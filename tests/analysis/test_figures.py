@@ -1,11 +1,19 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.figures import FIGURES, accuracy_by_masks, recall_by_masks
+from analysis.figures import (
+    FIGURES,
+    accuracy_by_masks,
+    nearest_angles,
+    recall_by_masks,
+    storage_bytes,
+)
+from analysis.stored import Layout
 
 
 def test_every_way_to_infer_is_drawn_at_its_mean():
@@ -99,3 +107,21 @@ def test_every_figure_draws_a_table_of_the_run(figure, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=FIGURES[figure][1]):
         figures.main()
     assert asked == [(Path("run"), FIGURES[figure][1])]
+
+
+def test_the_nearest_angle_is_found_around_the_circle():
+    assert nearest_angles(np.array([350.0, 10.0, 90.0, 370.0])).tolist() == [20, 0, 80, 0]
+
+
+def test_every_storage_is_counted():
+    masks = Layout(row_bytes=64, layers=(("a", 0, 100),), num_weights=200)
+    reservoir = pd.DataFrame({"rule": ["hebb", "hebb"], "reservoir_bytes": [900, 900]})
+    sizes = storage_bytes(np.array([1, 3]), masks, 0.1, reservoir)
+    assert sizes.loc[3].to_dict() == {
+        "packed bits": 192,
+        "float32": 1200,
+        "index lists": 120,
+        "reservoir, hebb": 900,
+        "fixed weights": 800,
+        "their seed": 8,
+    }
