@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from harness import scale
 from harness.commandline import main_guard
 
 
@@ -29,6 +30,8 @@ def _own_log():
 def typed(tmp_path, monkeypatch, capsys):
     """Type a command line in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    # The report takes seconds, in a process of its own; tests of the script itself have it.
+    monkeypatch.setattr(scale, "write_report", lambda run_dir: None)
 
     def type_in(job, *arguments):
         monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
