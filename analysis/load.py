@@ -5,8 +5,6 @@ older version are brought up to date.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +49,8 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     files = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"{folder} must hold Parquet files, got none: has the run begun?")
-    with ThreadPoolExecutor() as threads:  # a run may have a file a task
-        return pa.concat_tables(threads.map(partial(_read, table=table), files))
+    # One chunk a column: a run may have a file a task.
+    return pa.concat_tables([_read(path, table) for path in files]).combine_chunks()
 
 
 def _read(path: Path, table: str) -> pa.Table:
