@@ -8,16 +8,19 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := analysis cluster harness supsup_core tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format clean
+.PHONY: help run test test-long check format clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## set up, then train and evaluate; ARGS="tasks=250 data=mnist" passes overrides on
 	@$(BIN)/python harness/scale.py $(ARGS)
 
 test: $(VENV)/.test ## set up, then run the tests; ARGS="-k store" chooses among them
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.test ## the tests that take minutes: chaos, a cluster over ssh, lost nodes
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 check: $(VENV)/.dev ## lint, format and types, without changing anything
 	@$(BIN)/ruff check $(SOURCES)

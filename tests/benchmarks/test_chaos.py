@@ -21,7 +21,7 @@ def may_have_namespaces() -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600 + 5 * SECONDS)
 @pytest.mark.skipif(not may_have_namespaces(), reason="needs network and process namespaces")
 def test_whatever_is_killed_a_run_ends_as_if_nothing_had_been() -> None:

@@ -11,7 +11,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "driver_scale.py"
 SMALL = ["data=digits", "network=mlp", "hidden=[24]", "outputs=20", "train.block=2"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_units_that_end_together_are_one_commit(tmp_path: Path) -> None:
     command = [sys.executable, str(PROGRAM), "--tasks", "100", "300", "--actors", "25"]
     command += [f"--folder={tmp_path}", *SMALL]

@@ -52,7 +52,7 @@ def evaluated(run_dir: Path) -> list[tuple[Any, ...]]:
     return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_outlives_a_node_and_has_the_masks_of_one_process(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

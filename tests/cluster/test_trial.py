@@ -32,7 +32,7 @@ def test_the_trial_tries_the_real_file() -> None:
     assert f'"max_cpus":{trial.NUM_CPUS}' in start
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_submitted_over_ssh_leaves_its_tables_and_masks(tmp_path: Path) -> None:
     if reason := trial.what_is_missing():
         pytest.skip(f"the trial {reason}")
