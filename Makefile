@@ -11,7 +11,7 @@ SOURCES := analysis cluster harness supsup_core tests benchmarks
 .PHONY: help run test test-long check format clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## set up, then train and evaluate; ARGS="tasks=250 data=mnist" passes overrides on
 	@$(BIN)/python harness/scale.py $(ARGS)
