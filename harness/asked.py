@@ -72,7 +72,8 @@ def _evaluations(evaluate: Mapping[str, Any], k: int) -> list[Asked]:
 def _reservoirs(config: Mapping[str, Any], k: int) -> list[Asked]:
     reservoir = config["reservoir"]
     values = {key: config["evaluate"][key] for key in ("tasks", "batches", "batch_size")}
-    values |= {key: reservoir[key] for key in ("cues", "share", "block", "most_steps")}
+    values |= {key: reservoir[key] for key in ("share", "block", "most_steps")}
+    values["cues"] = sorted(reservoir["cues"])
     variant = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
     return [
         Asked("reservoir", k, 0, rule, {f"k{k:06d}-{rule}-{variant}": len(reservoir["cues"])})

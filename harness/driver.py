@@ -28,6 +28,7 @@ from harness.evaluation import EvaluateWorker
 from harness.executors import MAX_TRIES, Executor, Outcome, Pool, RayExecutor, SerialExecutor
 from harness.failures import Failures, failed_tasks
 from harness.lock import run_lock
+from harness.metrics import NoMetrics, make_metrics
 from harness.plan import (
     Checkpoints,
     EvaluationUnit,
@@ -197,6 +198,7 @@ class Evaluator:
         self._failed: list[Outcome] = []  # of this start
         self._failures = Failures(run.failures)
         self._sharded: ShardedEvaluation | None = None
+        self._metrics = NoMetrics()
 
     def _note(self, tasks: pa.Table) -> None:
         """Take in rows of the log."""
@@ -220,6 +222,7 @@ class Evaluator:
             executor: made for it; closed here.
         """
         num_shards = typed.actors.shards
+        self._metrics = make_metrics(self._directory, executor)
         if num_shards > 1:
             self._sharded = ShardedEvaluation(executor, num_shards, self._read)
         try:
@@ -230,6 +233,7 @@ class Evaluator:
                 while executor.busy():
                     self._settle(executor, executor.poll())
                     self._show(executor.running())
+                    self._metrics.watch()
         finally:
             executor.close()
 
@@ -254,6 +258,7 @@ class Evaluator:
             return
         logger.warning("set aside %s: %s", outcome.unit.name, outcome.error)
         self._failed.append(outcome)
+        self._metrics.set_aside(outcome.pool)
         with readable_path_errors(self._directory):
             self._failures.add(outcome)
 
@@ -319,6 +324,7 @@ class Evaluator:
     def _keep(self, unit: WorkUnit, rows: pa.Table) -> None:
         with readable_path_errors(self._directory):
             write_table(rows, self._evaluation_file(unit))
+        self._metrics.evaluated(unit, rows)
         bar = self._bars[unit.num_tasks]
         bar.done += len(rows)
         of_labels = "accuracy_gnu" if isinstance(unit, EvaluationUnit) else "accuracy"
@@ -416,6 +422,7 @@ class Driver(Evaluator):
             for unit in trained:
                 self._failures.forget(unit.unit.name, unit.tasks["task_id"].to_pylist())
         self._note(table)
+        self._metrics.committed(len(table), self._accuracies.value)
         self._display.update(TRAINING, self.num_committed, self._accuracies.value)
 
     def _try_again(self, executor: Executor, trained: TrainedUnit) -> None:

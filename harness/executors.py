@@ -278,6 +278,10 @@ class RayExecutor:
         self._asked_at = time.monotonic()
         return self._progress
 
+    def queues(self) -> dict[str, tuple[int, int]]:
+        """How many units wait in each pool, and how many are under way."""
+        return {name: (len(pool.queue), len(pool.running)) for name, pool in self._pools.items()}
+
     def describe(self) -> str:
         """Pools and what Ray has."""
         train, *evaluate = self._sizes.values()
