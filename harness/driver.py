@@ -410,14 +410,12 @@ class Driver(Evaluator):
         super()._settle(executor, others)
 
     def _commit(self, trained: Sequence[TrainedUnit]) -> None:
-        """Commit units that ended together: each chunk is written once, and one file of the log."""
+        """Commit units that ended together."""
         if not trained:
             return
         with readable_path_errors(self._directory):
-            table = self._run.store.commit(
-                trained[0].unit.name,
-                pa.concat_tables([unit.tasks for unit in trained]),
-                np.concatenate([unit.rows for unit in trained]),
+            table = self._run.store.commit_together(
+                [(unit.unit.name, unit.tasks, unit.rows) for unit in trained]
             )
             for unit in trained:
                 self._failures.forget(unit.unit.name, unit.tasks["task_id"].to_pylist())

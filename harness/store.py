@@ -93,6 +93,13 @@ def check_store(
         )
 
 
+def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Rows of the log."""
+    crcs = pa.array([crc32c(np.ascontiguousarray(row)) for row in rows], pa.uint32())
+    columns = {name: tasks[name] for name in TASKS.names if name != "row_crc32c"}
+    return pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
+
+
 class MaskStore:
     """The masks of one run directory. Made by `create` or `open`."""
 
@@ -204,18 +211,33 @@ class MaskStore:
             CorruptMask: a chunk that these rows go to is damaged.
             OSError: disk full and the like; nothing is committed, and may be again later.
         """
-        self._check_commit(unit, tasks, rows)
-        task_ids = tasks["task_id"].to_numpy()
+        return self.commit_together([(unit, tasks, rows)])
+
+    def commit_together(
+        self, units: Sequence[tuple[str, pa.Table, UInt8[np.ndarray, "B R"]]]
+    ) -> pa.Table:
+        """Store the masks of some work units: each chunk is written once, for them all.
+
+        Args:
+            units: at least one; of each what `commit` takes.
+
+        Returns:
+            their `tasks` as the log has them, one after another.
+
+        Raises:
+            as commit; an OSError may leave the first of the units committed.
+        """
+        for unit in units:
+            self._check_commit(*unit)
+        tables = [_with_checksums(tasks, rows) for _, tasks, rows in units]
+        table = pa.concat_tables(tables)
+        task_ids = table["task_id"].to_numpy()
         self._check_new(task_ids)
 
-        rows = np.ascontiguousarray(rows)
-        crcs = pa.array([crc32c(row) for row in rows], pa.uint32())
-        columns = {name: tasks[name] for name in TASKS.names if name != "row_crc32c"}
-        table = pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
-
-        self._write_rows(task_ids, rows)
-        self._write_log(unit, table)
-        self._known()[task_ids] = True
+        self._write_rows(task_ids, np.concatenate([rows for _, _, rows in units]))
+        for (name, _, _), part in zip(units, tables, strict=True):
+            self._write_log(name, part)
+            self._known()[part["task_id"].to_numpy()] = True
         return table
 
     def tasks(self, columns: Sequence[str] = TASKS.names) -> pa.Table:
