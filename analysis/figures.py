@@ -350,7 +350,7 @@ FIGURES = {
 def main() -> None:
     """Draw one figure of a run into a file."""
     parser = argparse.ArgumentParser(description="Draw a figure of a run.")
-    parser.add_argument("run_dir", type=Path, help="a run directory")
+    parser.add_argument("run_dir", help="a run directory, or its URL")
     parser.add_argument("file", type=Path, help="where to: a name ending in .png or .svg")
     parser.add_argument("--figure", choices=FIGURES, default="accuracy_by_masks")
     arguments = parser.parse_args()

@@ -1,7 +1,8 @@
 """Read the tables of one run or many into Arrow, schema version checked, and compare runs.
 
-A table becomes a data frame by `.to_pandas()`, or by `polars.from_arrow(table)`. Files of an
-older version are brought up to date.
+A run lies in a folder or at a URL, s3://bucket/run or gs://bucket/run, whose server and
+credentials Arrow takes from the environment. A table becomes a data frame by `.to_pandas()`, or by
+`polars.from_arrow(table)`. Files of an older version are brought up to date.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1", "failures": "1"}
 
@@ -34,7 +36,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     """Read one table of a run.
 
     Args:
-        run_dir: of the run; it may still be at work.
+        run_dir: of the run, a path or a URL; it may still be at work.
         table: one of FOLDERS.
 
     Returns:
@@ -44,18 +46,32 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
         KeyError: an unknown table.
         FileNotFoundError: the run has no such rows yet.
         ValueError: a file of an unknown schema version.
+        OSError: the server of a URL does not answer, or refuses.
     """
-    folder = Path(run_dir) / FOLDERS[table]
-    files = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
-    if not files:
-        raise FileNotFoundError(f"{folder} must hold Parquet files, got none: has the run begun?")
+    files, root = _file_system(run_dir)
+    folder = f"{root}/{FOLDERS[table]}"
+    found = files.get_file_info(FileSelector(folder, allow_not_found=True))
+    visible = {one.base_name: one.path for one in found if not one.base_name.startswith(".")}
+    paths = [path for name, path in sorted(visible.items()) if name.endswith(".parquet")]
+    if not paths:
+        raise FileNotFoundError(
+            f"{run_dir}/{FOLDERS[table]} must hold Parquet files, got none: has the run begun?"
+        )
     # One chunk a column: a run may have a file a task.
-    return pa.concat_tables([_read(path, table) for path in files]).combine_chunks()
+    return pa.concat_tables([_read(files, path, table) for path in paths]).combine_chunks()
 
 
-def _read(path: Path, table: str) -> pa.Table:
+def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
+    """Where a run lies, and the way to it there."""
+    where = str(run_dir)
+    found: tuple[FileSystem, str] = (LocalFileSystem(), where)
+    return FileSystem.from_uri(where) if "://" in where else found
+
+
+def _read(files: FileSystem, path: str, table: str) -> pa.Table:
     """One file of a table, as one of the present version."""
-    rows = pq.ParquetFile(path).read(use_threads=False)
+    with files.open_input_file(path) as file:
+        rows = pq.ParquetFile(file).read(use_threads=False)
     version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if (table, version) == ("evaluations", "1"):
         return _upgraded(rows)
@@ -86,8 +102,9 @@ def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
 
 def configuration(run_dir: str | Path) -> dict[str, Any]:
     """A run's configuration, flat: dotted names to values."""
-    text = (Path(run_dir) / "config.yaml").read_text(encoding="utf-8")
-    return dict(_leaves(yaml.safe_load(text), ""))
+    files, root = _file_system(run_dir)
+    with files.open_input_file(f"{root}/config.yaml") as file:
+        return dict(_leaves(yaml.safe_load(file.read()), ""))
 
 
 def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:
