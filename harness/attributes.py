@@ -7,10 +7,10 @@ zarr and numpy can evaluate a mask. They are written once.
 import json
 from collections.abc import Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.storage import Place
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Layer
 
@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 _NONE = object()  # in place of an attribute that is not there
 
 
-def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
+def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
     """Check that this program can read a store.
 
     Args:
@@ -65,7 +65,7 @@ def group_attributes(layout: MaskLayout, given: Mapping[str, Any]) -> dict[str, 
     return {**own, **given}
 
 
-def layout_of(path: Path, attributes: Mapping[str, Any]) -> MaskLayout:
+def layout_of(path: Place, attributes: Mapping[str, Any]) -> MaskLayout:
     """Read back the layout of a packed row.
 
     Args:

@@ -7,7 +7,6 @@ Shape letters: C rows of a chunk, B rows of a read, R bytes of a row.
 """
 
 from math import log2
-from pathlib import Path
 from typing import cast
 
 import google_crc32c
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harness.results import fsync, write_durably
+from harness.storage import Place, read_array, read_into
 
 CHUNK_BYTES = 2_500_000  # about: chunks hold a power of two of rows
 FILL = 255  # every byte of a row never written; the last byte of a mask is 0
@@ -44,7 +44,7 @@ class ChunkFiles:
         row_bytes: R.
     """
 
-    def __init__(self, folder: Path, rows: int, row_bytes: int) -> None:
+    def __init__(self, folder: Place, rows: int, row_bytes: int) -> None:
         self._folder = folder
         self._shape = (rows, row_bytes)
         self._kept: set[int] = set()  # chunks whose folders this process has flushed
@@ -54,7 +54,7 @@ class ChunkFiles:
         """C."""
         return self._shape[0]
 
-    def path(self, chunk: int) -> Path:
+    def path(self, chunk: int) -> Place:
         """Of a chunk's file, which need not exist."""
         return self._folder / "c" / str(chunk) / "0"
 
@@ -73,7 +73,7 @@ class ChunkFiles:
             OSError: a file that is there but cannot be read.
         """
         try:
-            raw = np.fromfile(self.path(chunk), np.uint8)
+            raw = read_array(self.path(chunk))
         except FileNotFoundError:
             return "is missing", None
         size = self._shape[0] * self._shape[1]
@@ -112,10 +112,7 @@ class ChunkFiles:
         """
         row_bytes = self._shape[1]
         rows = np.zeros((len(places), row_bytes), np.uint8)
-        with self.path(chunk).open("rb", buffering=0) as file:
-            for row, place in zip(rows, places.tolist(), strict=True):
-                file.seek(place * row_bytes)
-                file.readinto(row.data)
+        read_into(self.path(chunk), [place * row_bytes for place in places.tolist()], rows)
         return rows
 
     def write(self, chunk: int, rows: UInt8[np.ndarray, "C R"]) -> None:

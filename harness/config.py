@@ -7,7 +7,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from harness.datasets import DATASETS
 from harness.errors import UserError
+from harness.storage import Place, check_url, is_url, place
 from supsup_core.bit_inference import ALGORITHMS
 from supsup_core.inference import FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
 from supsup_core.methods import METHODS
@@ -229,8 +230,8 @@ def check(config: Config) -> None:
             f"evaluate.num_images must be at most evaluate.batch_size = "
             f"{config.evaluate.batch_size}, got {config.evaluate.num_images}"
         )
-    if config.run_dir is not None and "://" in config.run_dir:
-        raise UserError(f"run_dir must be a local path, got {config.run_dir}: give a folder")
+    if config.run_dir is not None and is_url(config.run_dir):
+        check_url(config.run_dir)
 
 
 _LEAST = {
@@ -416,10 +417,9 @@ def run_name(config: Config) -> str:
     return "-".join(parts)
 
 
-def run_directory(config: Config) -> Path:
-    """Where the run lies: an absolute path, whatever the current folder is later."""
-    given = config.run_dir or f"runs/{run_name(config)}"
-    return Path(given).expanduser().absolute()
+def run_directory(config: Config) -> Place:
+    """Where the run lies; see harness.storage.place."""
+    return place(config.run_dir or f"runs/{run_name(config)}")
 
 
 def differences(stored: Config, wanted: Config) -> list[str]:
@@ -449,12 +449,12 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def from_yaml(path: Path) -> Config:
+def from_yaml(path: Place) -> Config:
     """Read a run's configuration back; see job_from_yaml."""
     return job_from_yaml(path, Config)
 
 
-def job_from_yaml(path: Path, schema: type[AnyConfig]) -> AnyConfig:
+def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
     """Read back the configuration of a job.
 
     Args:
@@ -465,7 +465,9 @@ def job_from_yaml(path: Path, schema: type[AnyConfig]) -> AnyConfig:
         UserError: the file is not one.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+        merged = OmegaConf.merge(
+            OmegaConf.structured(schema), OmegaConf.load(BytesIO(path.read_bytes()))
+        )
         config = OmegaConf.to_object(merged)
         assert isinstance(config, schema)
         check(config)

@@ -44,6 +44,7 @@ from harness.results import SCHEMAS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
 from harness.shard_worker import ShardWorker
 from harness.sharding import ShardedEvaluation, shard_pool
+from harness.storage import Place, put_aside
 from harness.store import CorruptMask
 from harness.summary import print_summary
 
@@ -62,7 +63,7 @@ def run(config: Config) -> int:
 
 def carry_out(
     config: Config,
-    opened: Callable[[Path, Config, Dataset], Run],
+    opened: Callable[[Place, Config, Dataset], Run],
     kind: "type[Evaluator]",
     executors: Callable[[Config], Executor] | None = None,
 ) -> int:
@@ -266,7 +267,7 @@ class Evaluator:
         """Show the units under way, which are counted by the share that is done."""
 
     @property
-    def _directory(self) -> Path:
+    def _directory(self) -> Place:
         return self._run.directory
 
     def _submit_ready(self, executor: Executor) -> None:
@@ -302,20 +303,20 @@ class Evaluator:
     def _is_kept(self, unit: WorkUnit) -> bool:
         """Whether a unit's rows are there, whole; a broken file is put aside."""
         path = self._evaluation_file(unit)
-        if not path.exists():
-            return False
         try:
             read_table_file(path, SCHEMAS[unit.table])
+        except FileNotFoundError:
+            return False
         except ValueError as error:
             logger.warning("damaged: %s; evaluating again", error)
-            path.replace(path.with_name(f"{path.name}.broken"))
+            put_aside(path)
             return False
         return True
 
-    def _evaluation_file(self, unit: WorkUnit) -> Path:
+    def _evaluation_file(self, unit: WorkUnit) -> Place:
         return self._directory / unit.table / f"{unit.name}.parquet"
 
-    def evaluation_files(self) -> list[Path]:
+    def evaluation_files(self) -> list[Place]:
         """What there is of the evaluations that were asked for; a run may hold others too."""
         checkpoints = self._config.evaluate.checkpoints
         paths = [self._evaluation_file(unit) for k in checkpoints for unit in self._units(k)]

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from harness.executors import MAX_TRIES, Outcome
 from harness.plan import TrainUnit
 from harness.results import FAILURES, read_tables, remove_partial_files, write_table
+from harness.storage import Place, put_aside
 
 logger = logging.getLogger("harness")
 
@@ -30,7 +30,7 @@ class Failures:
         folder: of the table; made when there is something to say.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         if folder.exists():
@@ -42,8 +42,7 @@ class Failures:
             table = read_tables(self._folder, FAILURES)
         except ValueError as error:  # what is still undone will be tried again, and tell
             logger.warning("damaged: %s; begun anew", error)
-            path = self._folder / FILE
-            path.replace(path.with_name(f"{FILE}.broken"))
+            put_aside(self._folder / FILE)
             return
         for row in table.to_pylist():
             self._rows[row["unit"], row["task_id"]] = row

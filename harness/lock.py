@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.storage import Place
 
 
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Place) -> Iterator[None]:
     """Keep every other driver out of a run directory.
 
+    In object storage by a lease (harness/lease.py), on a disk by the kernel.
     The kernel frees the lock however the process ends. The file `lock` stays: removing it
     would let a third process lock a new file beside the second that waits on the old.
 
@@ -26,6 +28,12 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     Raises:
         UserError: another process has it: which, where and since when.
     """
+    if not isinstance(run_dir, Path):
+        from harness.lease import run_lease  # with what is needed there alone
+
+        with run_lease(run_dir):
+            yield
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "lock").open("a+", encoding="utf-8") as file:
         try:

@@ -16,6 +16,7 @@ import torch
 from harness.config import Config, result_values
 from harness.errors import UserError
 from harness.results import write_durably
+from harness.storage import Place
 
 PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
 
@@ -72,7 +73,7 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def record_start(run_dir: Path, config: Config) -> None:
+def record_start(run_dir: Place, config: Config) -> None:
     """Add this start to the run's provenance.json; the first entry began the run.
 
     Raises:

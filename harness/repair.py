@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.storage import ObjectStore
 
 from harness.chunks import ChunkFiles, chunk_rows, crc32c
 from harness.errors import UserError
 from harness.results import TASKS, fsync, read_table_file, read_tables, table_files, write_table
+from harness.storage import Place, each, put_aside, relative
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
 
@@ -53,6 +55,25 @@ class Damage:
     path: str
     task_ids: tuple[int, ...]
     reason: str
+
+
+def open_group(path: Place, mode: Any) -> zarr.Group:
+    """Open a Zarr group.
+
+    Args:
+        path: of its folder.
+        mode: r or r+.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none.
+    """
+    if isinstance(path, Path):
+        store: Any = path
+    else:
+        if mode != "r":
+            path.bucket.before_write()
+        store = ObjectStore(path.store(), read_only=mode == "r")
+    return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
 
 
 def write_fixed(
@@ -91,8 +112,10 @@ def _parts(num_rows: int, at_once: int) -> Iterator[slice]:
     return (slice(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))
 
 
-def fsync_tree(folder: Path) -> None:
+def fsync_tree(folder: Place) -> None:
     """Force a folder and everything in it to disk."""
+    if not isinstance(folder, Path):
+        return
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
 
@@ -119,7 +142,7 @@ class StoreFiles:
         chunks: of the array `masks`.
     """
 
-    run_dir: Path
+    run_dir: Place
     layout: MaskLayout
     capacity: int
     chunks: ChunkFiles
@@ -149,46 +172,53 @@ class StoreFiles:
         self._repair_chunks(paths, lost)
 
     @property
-    def _root(self) -> Path:
+    def _root(self) -> Place:
         return self.run_dir / "masks.zarr"
 
     @property
-    def _log(self) -> Path:
+    def _log(self) -> Place:
         return self.run_dir / "log"
 
     @property
     def _num_chunks(self) -> int:
         return -(-self.capacity // self.chunks.rows)
 
-    def _name(self, path: Path) -> str:
-        return str(path.relative_to(self.run_dir))
+    def _name(self, path: Place) -> str:
+        return relative(path, self.run_dir)
 
     def _fixed_names(self) -> list[str]:
-        inputs = sorted(path.name for path in self._root.glob("inputs/*") if path.is_dir())
+        inputs = sorted(path.name for path in (self._root / "inputs").glob("*") if path.is_dir())
         return [
             *(f"weights/{layer.name}" for layer in self.layout.layers),
             *(f"inputs/{name}" for name in inputs),
         ]
 
-    def _read_log_file(self, path: Path) -> pa.Table:
+    def _read_log_file(self, path: Place) -> pa.Table:
         table = read_table_file(path, TASKS)
         check_range(table["task_id"].to_numpy(), self.capacity)
         return table
+
+    def _log_entries(self, path: Place) -> tuple[np.ndarray, np.ndarray] | None:
+        """Tasks and checksums of a file of the log; None where it is broken."""
+        try:
+            table = self._read_log_file(path)
+        except ValueError:
+            return None
+        # Copies: a view would keep all the other columns of the file.
+        return table["task_id"].to_numpy().copy(), table["row_crc32c"].to_numpy().copy()
 
     def _verify_log(self) -> tuple[np.ndarray, np.ndarray, list[Damage]]:
         """Tasks and checksums of the files that can be read, and what is wrong with the log."""
         ids, crcs = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         damage = []
-        for path in table_files(self._log):
-            try:
-                table = self._read_log_file(path)
-            except ValueError:
+        files = table_files(self._log)
+        for path, found in zip(files, each(self._log_entries, files), strict=True):
+            if found is None:
                 reason = "is not a whole Parquet file of the table tasks"
                 damage.append(Damage(self._name(path), (), reason))
                 continue
-            # Copies: a view would keep all the other columns of the file.
-            ids.append(table["task_id"].to_numpy().copy())
-            crcs.append(table["row_crc32c"].to_numpy().copy())
+            ids.append(found[0])
+            crcs.append(found[1])
         task_ids = np.concatenate(ids)
         values, counts = np.unique(task_ids, return_counts=True)
         if twice := values[counts > 1].tolist():
@@ -214,7 +244,7 @@ class StoreFiles:
     def _verify_fixed(self) -> list[Damage]:
         """Check the weights and inputs, by the checksums of their chunks."""
         damage = []
-        root = zarr.open_group(self._root, mode="r", use_consolidated=False)
+        root = open_group(self._root, "r")
         for name in self._fixed_names():
             try:
                 array = cast(zarr.Array[Any], root[name])
@@ -230,7 +260,7 @@ class StoreFiles:
 
     def _repair_fixed(
         self,
-        paths: set[Path],
+        paths: set[Place],
         weights: Sequence[np.ndarray] | None,
         inputs: Mapping[str, Rows] | None,
     ) -> None:
@@ -243,15 +273,15 @@ class StoreFiles:
                 f"{self._root / broken[0]} is damaged: copy it from another run of the same "
                 "configuration, or choose another run_dir"
             )
-        root = zarr.open_group(self._root, mode="r+", use_consolidated=False)
+        root = open_group(self._root, "r+")
         write_fixed(root, self.layout, weights, inputs)
         fsync_tree(self._root)
 
-    def _repair_log(self, paths: set[Path], lost: set[int]) -> None:
+    def _repair_log(self, paths: set[Place], lost: set[int]) -> None:
         """Move broken files aside, and take the lost tasks out of the others."""
         for path in table_files(self._log):
             if path in paths:
-                path.rename(path.with_name(f"{path.name}.broken"))
+                put_aside(path)
                 continue
             table = self._read_log_file(path)
             kept = table.filter(pc.invert(pc.is_in(table["task_id"], pa.array(lost, pa.int64()))))
@@ -261,7 +291,7 @@ class StoreFiles:
                 path.unlink()
         fsync(self._log)
 
-    def _repair_chunks(self, paths: set[Path], lost: set[int]) -> None:
+    def _repair_chunks(self, paths: set[Place], lost: set[int]) -> None:
         """Write the chunks that are damaged or held lost masks, with what is committed alone."""
         committed = read_tables(self._log, TASKS, ["task_id"])["task_id"].to_numpy()
         for chunk in range(self._num_chunks):

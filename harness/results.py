@@ -14,6 +14,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.storage import Place, each
+
 # What file systems without hard links answer to the wish for one: FAT, some network mounts.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -224,8 +226,10 @@ _FILES_TOGETHER = 256
 _SINCE_VERSION_2 = {"num_distractors": 0, "agreement": None}
 
 
-def fsync(path: Path) -> None:
-    """Force a file, or the entries of a folder, to disk."""
+def fsync(path: Place) -> None:
+    """Force a file, or the entries of a folder, to disk; what lies in object storage is safe."""
+    if not isinstance(path, Path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -233,7 +237,7 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
     """Write a file that is on disk, whole, once this returns; on an error nothing changes.
 
     Args:
@@ -245,7 +249,11 @@ def write_durably(path: Path, data: bytes, *, exclusive: bool = False) -> None:
     Raises:
         FileExistsError: exclusive, and the file exists.
         OSError: the disk is full, the folder is missing or may not be written, ...
+        UserError: object storage cannot be written to.
     """
+    if not isinstance(path, Path):
+        path.write(data, exclusive=exclusive)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -286,7 +294,7 @@ def _link_or_create(path: Path, partial: Path, data: bytes) -> None:
             raise
 
 
-def remove_partial_files(folder: Path) -> None:
+def remove_partial_files(folder: Place) -> None:
     """Remove what crashed writers left in a folder, which may be missing.
 
     Only for the one process that may write there.
@@ -294,6 +302,8 @@ def remove_partial_files(folder: Path) -> None:
     Args:
         folder: not those below it.
     """
+    if not isinstance(folder, Path):
+        return  # objects appear whole
     for path in folder.glob(".*.partial"):
         if path.is_file():
             path.unlink()
@@ -308,7 +318,7 @@ def _parquet(table: pa.Table) -> bytes:
     return data
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Place) -> None:
     """Write a table as one Parquet file, in place of the one that is there.
 
     Args:
@@ -322,7 +332,7 @@ def write_table(table: pa.Table, path: Path) -> None:
     write_durably(path, _parquet(table))
 
 
-def create_table_file(table: pa.Table, path: Path) -> None:
+def create_table_file(table: pa.Table, path: Place) -> None:
     """Write a table as one new Parquet file.
 
     Args:
@@ -337,12 +347,13 @@ def create_table_file(table: pa.Table, path: Path) -> None:
     write_durably(path, _parquet(table), exclusive=True)
 
 
-def table_files(folder: Path) -> list[Path]:
+def table_files(folder: Place) -> list[Place]:
     """The Parquet files of a table, by name; none where there is no such folder."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    visible = [path for path in folder.glob("*.parquet") if not path.name.startswith(".")]
+    return sorted(visible, key=lambda path: path.name)
 
 
-def read_table_file(path: Path, schema: pa.Schema) -> pa.Table:
+def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
     """Read one file of a table; one of an older version comes as it would be written now.
 
     Args:
@@ -389,7 +400,7 @@ def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
-def read_tables(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def read_tables(folder: Place, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table: all its files, in the order of their names.
 
     Args:
@@ -408,6 +419,6 @@ def read_tables(folder: Path, schema: pa.Schema, columns: Sequence[str] | None =
     files, parts = table_files(folder), [schema.empty_table().select(kept)]
     for first in range(0, len(files), _FILES_TOGETHER):
         some = files[first : first + _FILES_TOGETHER]
-        tables = [read_table_file(path, schema).select(kept) for path in some]
+        tables = each(lambda path: read_table_file(path, schema).select(kept), some)
         parts.append(pa.concat_tables(tables).combine_chunks())
     return pa.concat_tables(parts)

@@ -28,7 +28,8 @@ from harness.job import Job, TaskInputs, lazy_inputs
 from harness.plan import num_leading, resolve, resolve_block, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.results import remove_partial_files, table_files, write_durably
-from harness.store import MaskStore, check_store
+from harness.storage import Place, remove_tree
+from harness.store import MaskStore, check_store, store_exists
 from supsup_core.networks import fixed_weights
 from supsup_core.reservoirs.rules import reservoir_bytes
 from supsup_core.tasks import angle_between, max_tasks
@@ -62,29 +63,29 @@ class Run:
         own: what the run itself evaluates.
     """
 
-    directory: Path
+    directory: Place
     job: Job
     store: MaskStore
     own: EvaluateConfig
 
     @property
-    def evaluations(self) -> Path:
+    def evaluations(self) -> Place:
         """The folder of the table `evaluations`."""
         return self.directory / "evaluations"
 
     @property
-    def reservoir(self) -> Path:
+    def reservoir(self) -> Place:
         """The folder of the table `reservoir`."""
         return self.directory / "reservoir"
 
     @property
-    def failures(self) -> Path:
+    def failures(self) -> Place:
         """The folder of the table `failures`, which need not exist."""
         return self.directory / "failures"
 
 
 @contextmanager
-def readable_path_errors(directory: Path) -> Iterator[None]:
+def readable_path_errors(directory: Place) -> Iterator[None]:
     """Turn what a disk refuses into a line for the user.
 
     Raises:
@@ -135,7 +136,7 @@ def check_against_data(config: Config, data: Dataset) -> None:
         )
 
 
-def open_run(directory: Path, config: Config, data: Dataset) -> Run:
+def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     """Begin a run, or go on with the one that is there.
 
     Args:
@@ -163,7 +164,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
     layout = job.layout
     _check_memory(resolved, layout.num_bits)
     attributes = _attributes(job, data)
-    begins = not (directory / "masks.zarr").exists()
+    begins = not store_exists(directory)
     if begins:
         input_bytes = 2 * data.side**2  # a uint16 for every pixel
         of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
@@ -187,7 +188,7 @@ def open_run(directory: Path, config: Config, data: Dataset) -> Run:
     return _ready(directory, job, weights, inputs)
 
 
-def open_evaluated(directory: Path, config: Config, data: Dataset) -> Run:
+def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
     """Open a run for other evaluations; its masks are only read.
 
     Args:
@@ -221,7 +222,7 @@ def open_evaluated(directory: Path, config: Config, data: Dataset) -> Run:
     return run
 
 
-def _committed_checkpoints(directory: Path, store: MaskStore, config: Config) -> list[int]:
+def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -> list[int]:
     """The checkpoints asked for, all of whose masks must be committed."""
     go_on = "go on with the run by harness/scale.py"
     try:
@@ -239,7 +240,7 @@ def _committed_checkpoints(directory: Path, store: MaskStore, config: Config) ->
     return checkpoints
 
 
-def _configuration(known: Path, wanted: Config) -> Config:
+def _configuration(known: Place, wanted: Config) -> Config:
     """The configuration that a run began with, which the wanted one must agree with."""
     stored = from_yaml(known)
     if found := differences(stored, wanted):
@@ -251,7 +252,7 @@ def _configuration(known: Path, wanted: Config) -> Config:
 
 
 def _ready(
-    directory: Path, job: Job, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
+    directory: Place, job: Job, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
 ) -> Run:
     """Open a run that fits its configuration, rid of what crashes and bad disks left."""
     remove_partial_files(directory)
@@ -273,7 +274,7 @@ def _make_table_folders(run: Run) -> None:
         remove_partial_files(folder)
 
 
-def _clear_unbegun(directory: Path) -> None:
+def _clear_unbegun(directory: Place) -> None:
     """Remove the empty store of a start that ended before it kept its configuration.
 
     This start may have another configuration, which that store would not fit.
@@ -288,7 +289,7 @@ def _clear_unbegun(directory: Path) -> None:
             "put it back, or choose another run_dir"
         )
     if store.exists():
-        shutil.rmtree(store)
+        remove_tree(store)
 
 
 def _attributes(job: Job, data: Dataset) -> dict[str, object]:
@@ -328,7 +329,9 @@ def _check_memory(config: Config, num_bits: int) -> None:
         )
 
 
-def _check_room(directory: Path, num_bytes: int) -> None:
+def _check_room(directory: Place, num_bytes: int) -> None:
+    if not isinstance(directory, Path):
+        return  # object storage has room
     free = shutil.disk_usage(directory).free
     needed = num_bytes + _SPARE_BYTES
     if free < needed:

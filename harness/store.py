@@ -9,10 +9,10 @@ harness/chunks.py. harness/repair.py says what is damaged.
 Shape letters: B masks of a commit or a read, R bytes of a row.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -23,27 +23,46 @@ from jaxtyping import UInt8
 from harness.attributes import check_format, difference, group_attributes, layout_of
 from harness.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
 from harness.errors import UserError
-from harness.repair import CODECS, Damage, Rows, StoreFiles, check_range, fsync_tree, write_fixed
+from harness.repair import (
+    CODECS,
+    Damage,
+    Rows,
+    StoreFiles,
+    check_range,
+    fsync_tree,
+    open_group,
+    write_fixed,
+)
 from harness.results import TASKS, create_table_file, fsync, read_tables, table_files
+from harness.storage import Place, relative, remove_tree
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
 
 __all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
 
 
-def _open_group(path: Path) -> tuple[dict[str, Any], zarr.Array[Any]]:
+_GROUP = "zarr.json"  # the group's own file
+
+
+def _open_group(path: Place) -> tuple[dict[str, Any], zarr.Array[Any]]:
     """The attributes of a store's group, and its array `masks`."""
     if not path.is_dir():
         raise UserError(f"{path.parent} must be the directory of a run, got no masks.zarr in it")
     try:
-        root = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+        root = open_group(path, "r")
         return dict(root.attrs), cast(zarr.Array[Any], root["masks"])
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise UserError(f"{path} must be a Zarr group with an array masks") from error
 
 
-def _check_absent(run_dir: Path) -> None:
-    if (run_dir / "masks.zarr").exists():
+def store_exists(run_dir: Place) -> bool:
+    """Whether a run has a store, whatever it is like; see MaskStore.create."""
+    root = run_dir / "masks.zarr"
+    return (root if isinstance(root, Path) else root / _GROUP).exists()
+
+
+def _check_absent(run_dir: Place) -> None:
+    if store_exists(run_dir):
         raise FileExistsError(f"{run_dir / 'masks.zarr'} exists")
     if table_files(run_dir / "log"):
         raise UserError(
@@ -65,7 +84,7 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
 
 
 def check_store(
-    run_dir: Path, *, layout: MaskLayout, capacity: int, attributes: Mapping[str, Any]
+    run_dir: Place, *, layout: MaskLayout, capacity: int, attributes: Mapping[str, Any]
 ) -> None:
     """Check that the store of a run is the one that `create` would make now.
 
@@ -82,13 +101,13 @@ def check_store(
     stored, masks = _open_group(path)
     check_format(path, stored)
     expected = group_attributes(layout, attributes)
-    file, found = path / "zarr.json", difference(stored, expected, but=("versions", "config_hash"))
+    file, found = path / _GROUP, difference(stored, expected, but=("versions", "config_hash"))
     if not found:
-        file = path / "masks" / "zarr.json"
+        file = path / "masks" / _GROUP
         found = difference({"shape": masks.shape}, {"shape": (capacity, layout.row_bytes)})
     if found:
         raise UserError(
-            f"{file} must have {found}: put {file.relative_to(run_dir)} and config.yaml back as "
+            f"{file} must have {found}: put {relative(file, run_dir)} and config.yaml back as "
             "they were, or choose another run_dir"
         )
 
@@ -103,7 +122,7 @@ def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
 class MaskStore:
     """The masks of one run directory. Made by `create` or `open`."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Place) -> None:
         self._root = run_dir / "masks.zarr"
         self._log = run_dir / "log"
         self._attributes, masks = _open_group(self._root)
@@ -118,7 +137,7 @@ class MaskStore:
     @classmethod
     def create(
         cls,
-        run_dir: Path,
+        run_dir: Place,
         *,
         layout: MaskLayout,
         weights: Sequence[np.ndarray],
@@ -143,25 +162,35 @@ class MaskStore:
             ValueError: no capacity, weights of another shape than their layer, or an
                 attribute that the layout sets.
         """
-        final, partial = run_dir / "masks.zarr", run_dir / ".masks.zarr.partial"
         _check_absent(run_dir)
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1, got {capacity}")
         everything = group_attributes(layout, attributes)
 
-        if partial.exists():
-            shutil.rmtree(partial)  # of a create that crashed
-        (run_dir / "log").mkdir(parents=True, exist_ok=True)
-        root = zarr.create_group(partial, zarr_format=3, attributes=everything)
-        create_masks(root, capacity, layout.row_bytes)
-        write_fixed(root, layout, weights, inputs)
-        fsync_tree(partial)
-        partial.rename(final)
-        fsync(run_dir)
+        def build(folder: Path) -> None:
+            root = zarr.create_group(folder, zarr_format=3, attributes=everything)
+            create_masks(root, capacity, layout.row_bytes)
+            write_fixed(root, layout, weights, inputs)
+
+        if isinstance(run_dir, Path):
+            partial = run_dir / ".masks.zarr.partial"
+            if partial.exists():
+                remove_tree(partial)  # of a create that crashed
+            (run_dir / "log").mkdir(parents=True, exist_ok=True)
+            build(partial)
+            fsync_tree(partial)
+            partial.rename(run_dir / "masks.zarr")
+            fsync(run_dir)
+        else:
+            remove_tree(run_dir / "masks.zarr")  # of a create that crashed
+            with TemporaryDirectory() as built:
+                build(Path(built))
+                # Objects have no rename: there is a store once its group's own file is there.
+                (run_dir / "masks.zarr").upload(Path(built), last=_GROUP)
         return cls(run_dir)
 
     @classmethod
-    def open(cls, run_dir: Path, *, read_only: bool = False) -> "MaskStore":
+    def open(cls, run_dir: Place, *, read_only: bool = False) -> "MaskStore":
         """Open the store of a run.
 
         Args:
@@ -173,8 +202,8 @@ class MaskStore:
             UserError: no store, or one of an unknown format.
         """
         store = cls(run_dir)
-        if not read_only:
-            for folder in (store._root, store._log):
+        if not read_only and isinstance(run_dir, Path):
+            for folder in (run_dir / "masks.zarr", run_dir / "log"):
                 for path in folder.rglob("*.partial"):
                     path.unlink()
         return store

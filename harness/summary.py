@@ -1,7 +1,6 @@
 """The table that ends a run on the screen: what was inferred, how well, at what cost."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from harness.results import (
     read_tables,
     table_files,
 )
+from harness.storage import Place, each
 
 _CAPTION = (
     "n inferences among k masks (+ untrained ones), in ms each; task: the fraction that named the "
@@ -153,7 +153,7 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def print_summary(console: Console, directory: Path, files: Sequence[Path] | None = None) -> None:
+def print_summary(console: Console, directory: Place, files: Sequence[Place] | None = None) -> None:
     """Print what a run holds and where it lies.
 
     Args:
@@ -198,8 +198,8 @@ def print_summary(console: Console, directory: Path, files: Sequence[Path] | Non
     )
 
 
-def _rows(folder: Path, schema: pa.Schema, files: Sequence[Path] | None) -> pa.Table:
+def _rows(folder: Place, schema: pa.Schema, files: Sequence[Place] | None) -> pa.Table:
     """Rows of one table: those of the files that lie in its folder, or all."""
     chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
-    tables = [read_table_file(path, schema) for path in chosen]
+    tables = each(lambda path: read_table_file(path, schema), chosen)
     return pa.concat_tables([schema.empty_table(), *tables])

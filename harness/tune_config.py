@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.config import Config, at_least, one_of
+from harness.errors import UserError
+from harness.storage import is_url
 
 METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")
@@ -65,5 +67,7 @@ def check_tune(job: TuneJob) -> None:
     one_of("tune.search", tune.search, SEARCHES)
     one_of("tune.scheduler", tune.scheduler, SCHEDULERS)
     one_of("executor", job.executor, ("ray",))
+    if job.run_dir is not None and is_url(job.run_dir):
+        raise UserError(f"run_dir of a search must be a folder, got {job.run_dir}")
     # The spread of the other masks' slopes, which a margin is counted in.
     at_least("tasks", job.tasks, 3)
