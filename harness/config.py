@@ -161,7 +161,8 @@ class Config:
     executor: str = "ray"
     """ray, or serial: everything in this process."""
     run_dir: str | None = None
-    """Where everything goes; null: runs/<name of the run>."""
+    """Where everything goes: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER; null:
+    runs/<name of the run>."""
     data_dir: str | None = None
     """Where the data set's files lie, if not in the cache folder."""
     download: bool = True

@@ -44,7 +44,7 @@ from harness.results import SCHEMAS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
 from harness.shard_worker import ShardWorker
 from harness.sharding import ShardedEvaluation, shard_pool
-from harness.storage import Place, put_aside
+from harness.storage import Place, each, put_aside
 from harness.store import CorruptMask
 from harness.summary import print_summary
 
@@ -298,7 +298,9 @@ class Evaluator:
         return units
 
     def _missing_evaluations(self, k: int) -> list[WorkUnit]:
-        return [unit for unit in self._units(k) if not self._is_kept(unit)]
+        units = self._units(k)
+        kept = each(self._is_kept, units, self._directory)
+        return [unit for unit, there in zip(units, kept, strict=True) if not there]
 
     def _is_kept(self, unit: WorkUnit) -> bool:
         """Whether a unit's rows are there, whole; a broken file is put aside."""
@@ -320,7 +322,8 @@ class Evaluator:
         """What there is of the evaluations that were asked for; a run may hold others too."""
         checkpoints = self._config.evaluate.checkpoints
         paths = [self._evaluation_file(unit) for k in checkpoints for unit in self._units(k)]
-        return [path for path in paths if path.exists()]
+        there = each(lambda path: path.is_file(), paths, self._directory)
+        return [path for path, is_there in zip(paths, there, strict=True) if is_there]
 
     def _keep(self, unit: WorkUnit, rows: pa.Table) -> None:
         with readable_path_errors(self._directory):

@@ -22,6 +22,7 @@ import numpy as np
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import GCSStore, S3Store
+from pyarrow.fs import resolve_s3_region
 
 from harness.errors import UserError
 
@@ -43,16 +44,19 @@ class Patience:
     tries: int
 
 
-_AT_WORK = Patience(connect=5, request=30, again=8, tries=10)
+_AT_WORK = Patience(connect=5, request=30, again=60, tries=30)
 _AT_FIRST = Patience(connect=3, request=5, again=5, tries=1)
 LONGEST_WRITE = _AT_WORK.again + _AT_WORK.request
 """Seconds after which a write that was begun will no longer arrive."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _CHECK = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "s3": "check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and "
+    "AWS_ENDPOINT_URL",
+    "gs": "check the bucket and GOOGLE_APPLICATION_CREDENTIALS",
 }
+_GO_ON = "mend that and type the same command again; what is committed is kept"
 _OF_CLOUD_MACHINES = "169.254.169.254"  # asked for credentials where the environment has none
 
 
@@ -69,13 +73,14 @@ class Bucket:
 
     def __init__(self, scheme: str, name: str) -> None:
         self.scheme, self.name = scheme, name
+        self._known = _region(name) if scheme == "s3" else {}
         self.before_write: Callable[[], None] = lambda: None
         self.client = self.store("", _AT_WORK)
 
     def store(self, prefix: str, patience: Patience) -> S3Store | GCSStore:
         """A client for what lies below a prefix."""
-        kind = S3Store if self.scheme == "s3" else GCSStore
-        return kind(
+        kind: Any = S3Store if self.scheme == "s3" else GCSStore
+        made: S3Store | GCSStore = kind(
             self.name,
             prefix=prefix or None,
             client_options={
@@ -87,7 +92,19 @@ class Bucket:
                 "max_retries": patience.tries,
                 "retry_timeout": timedelta(seconds=patience.again),
             },
+            **self._known,
         )
+        return made
+
+
+def _region(bucket: str) -> dict[str, str]:
+    """The region of a bucket of AWS, where the environment does not say it: Arrow asks."""
+    if any(os.environ.get(name) for name in (*_ENDPOINTS, *_REGIONS)):
+        return {}
+    try:
+        return {"region": resolve_s3_region(bucket)}
+    except OSError:  # no such bucket, or no way to AWS: who uses the bucket will be told
+        return {}
 
 
 def open_url(url: str) -> "ObjectPath":
@@ -105,22 +122,19 @@ def open_url(url: str) -> "ObjectPath":
         given = os.environ.get(variable, "")
         if scheme == "s3" and given and not re.match(r"https?://[^/]", given):
             raise UserError(f"{variable} must begin with http:// or https://, got {given!r}")
-    with _explained(f"{scheme}://{name}", scheme):
+    with _explained(f"{scheme}://{name}", _CHECK[scheme]):
         bucket = Bucket(scheme, name)
         obstore.list_with_delimiter(bucket.store(key, _AT_FIRST))
     return ObjectPath(bucket, key)
 
 
 @contextmanager
-def _explained(url: str, scheme: str) -> Iterator[None]:
+def _explained(url: str, advice: str) -> Iterator[None]:
     """Turn what a server or the way to it refuses into a line for the user."""
     try:
         yield
     except BaseError as error:
-        raise UserError(
-            f"{url} cannot be used: {_reason(str(error))}: check the bucket and {_CHECK[scheme]}, "
-            "then type the same command again; what is committed is kept"
-        ) from error
+        raise UserError(f"{url} cannot be used: {_reason(str(error))}: {advice}") from error
 
 
 def _reason(text: str) -> str:
@@ -131,7 +145,7 @@ def _reason(text: str) -> str:
         return f"{code[1]}, {code[2].rstrip('.')}"
     line = " ".join(text.partition("\n\nDebug source")[0].split())
     if request := re.search(r"Error performing (\w+) ([^ ?]+)\S* in .*? - (.*)", line):
-        return f"{request[1]} {request[2]}: {request[3]}"
+        return f"{request[1]} {request[2]}: {request[3].rstrip(': ')}"
     return line
 
 
@@ -265,6 +279,8 @@ class ObjectPath:
             # A put whose answer was lost is tried again, and then meets its own object.
             if self.read_bytes() != data:
                 raise
+        except FileNotFoundError as error:
+            raise UserError(f"{self} cannot be used: the bucket is gone: {_GO_ON}") from error
 
     def write_over(self, data: bytes, version: dict[str, str] | None) -> dict[str, str] | None:
         """Put an object in place of one version of it.
@@ -330,7 +346,7 @@ class ObjectPath:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        with _explained(str(self), self.bucket.scheme):
+        with _explained(str(self), _GO_ON):
             yield
 
 

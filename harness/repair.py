@@ -151,9 +151,13 @@ class StoreFiles:
         """See MaskStore.verify."""
         task_ids, crcs, damage = self._verify_log()
         chunks = task_ids // self.chunks.rows
-        for chunk in range(self._num_chunks):
+
+        def verify(chunk: int) -> list[Damage]:
             here = chunks == chunk
-            damage += self._verify_chunk(chunk, task_ids[here].tolist(), crcs[here].tolist())
+            return self._verify_chunk(chunk, task_ids[here].tolist(), crcs[here].tolist())
+
+        for found in each(verify, range(self._num_chunks), self._root):
+            damage += found
         return damage + self._verify_fixed()
 
     def repair(
@@ -212,7 +216,7 @@ class StoreFiles:
         ids, crcs = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         damage = []
         files = table_files(self._log)
-        for path, found in zip(files, each(self._log_entries, files), strict=True):
+        for path, found in zip(files, each(self._log_entries, files, self._log), strict=True):
             if found is None:
                 reason = "is not a whole Parquet file of the table tasks"
                 damage.append(Damage(self._name(path), (), reason))

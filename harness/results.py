@@ -419,6 +419,6 @@ def read_tables(folder: Place, schema: pa.Schema, columns: Sequence[str] | None 
     files, parts = table_files(folder), [schema.empty_table().select(kept)]
     for first in range(0, len(files), _FILES_TOGETHER):
         some = files[first : first + _FILES_TOGETHER]
-        tables = each(lambda path: read_table_file(path, schema).select(kept), some)
+        tables = each(lambda path: read_table_file(path, schema).select(kept), some, folder)
         parts.append(pa.concat_tables(tables).combine_chunks())
     return pa.concat_tables(parts)

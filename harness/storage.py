@@ -23,6 +23,7 @@ Place: TypeAlias = "Path | ObjectPath"
 SCHEMES = ("s3", "gs")
 _AT_ONCE = 16  # requests that wait for a server together
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -69,12 +70,21 @@ def relative(path: Place, folder: Place) -> str:
     return str(path).removeprefix(f"{folder}/")
 
 
-def each(function: Callable[[Any], T], places: Sequence[Place]) -> list[T]:
-    """Call a function that reads on every place, in order; many at a time over a network."""
-    if not places or isinstance(places[0], Path):
-        return [function(path) for path in places]
+def each(function: Callable[[A], T], items: Sequence[A], where: Place) -> list[T]:
+    """Call a function that reads files.
+
+    Args:
+        function: called many times at once over a network, each in a thread.
+        items: what it is called with.
+        where: the files lie.
+
+    Returns:
+        what it returned, in order.
+    """
+    if isinstance(where, Path):
+        return [function(item) for item in items]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(function, places))
+        return list(pool.map(function, items))
 
 
 def read_array(path: Place) -> np.ndarray:

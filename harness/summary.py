@@ -201,5 +201,5 @@ def print_summary(console: Console, directory: Place, files: Sequence[Place] | N
 def _rows(folder: Place, schema: pa.Schema, files: Sequence[Place] | None) -> pa.Table:
     """Rows of one table: those of the files that lie in its folder, or all."""
     chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
-    tables = each(lambda path: read_table_file(path, schema), chosen)
+    tables = each(lambda path: read_table_file(path, schema), chosen, folder)
     return pa.concat_tables([schema.empty_table(), *tables])

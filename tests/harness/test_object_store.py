@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 import time
 from itertools import count
 
@@ -15,12 +16,12 @@ from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
 from analysis.load import load
-from harness import evaluate, lease, scale
+from harness import evaluate, lease, objects, scale
 from harness.driver import Driver
 from harness.errors import UserError
 from harness.lease import Lease, run_lease
 from harness.lock import run_lock
-from harness.objects import ObjectPath
+from harness.objects import Bucket, ObjectPath, Patience
 from harness.results import (
     EVALUATIONS,
     TASKS,
@@ -112,14 +113,14 @@ def masks(store):
     return zarr.open_group(store, mode="r")["masks"][...]
 
 
-def stop_after(monkeypatch, num_tasks):
-    """End a driver as a crash would once so many tasks are committed."""
+def crash_after(monkeypatch, num_tasks, error):
+    """End a driver once so many tasks are committed."""
     commit = Driver._commit
 
     def commit_and_crash(driver, trained):
         commit(driver, trained)
         if driver.num_committed >= num_tasks:
-            raise RuntimeError("crash")
+            raise error
 
     monkeypatch.setattr(Driver, "_commit", commit_and_crash)
 
@@ -157,7 +158,7 @@ def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
 
 def test_a_crash_costs_what_was_not_committed(typed, url, monkeypatch, tmp_path, short):
     with monkeypatch.context() as patched:
-        stop_after(patched, 4)
+        crash_after(patched, 4, RuntimeError("crash"))
         patched.setattr(Lease, "release", lambda lease: None)  # a crash lets go of nothing
         with pytest.raises(RuntimeError, match="crash"):
             typed(scale, *RUN, f"run_dir={url}")
@@ -286,6 +287,43 @@ def test_a_bucket_that_cannot_be_used_is_one_line(typed, monkeypatch, url, chang
     assert time.monotonic() - began < 20
 
 
+def test_a_server_that_says_nothing_is_not_waited_for(typed, monkeypatch, url):
+    monkeypatch.setattr(objects, "_AT_FIRST", Patience(connect=1, request=1, again=1, tries=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        code, _, err = typed(scale, *RUN, f"run_dir={url}")
+    assert code == 2
+    assert "error: s3://bucket cannot be used: GET http://127.0.0.1" in err
+    assert "check the bucket" in err
+
+
+def test_what_fails_at_work_is_one_line(typed, monkeypatch, url, server):
+    commit = Driver._commit
+
+    def commit_without_a_bucket(driver, trained):
+        if driver.num_committed == 2:
+            monkeypatch.setattr(driver._directory.bucket, "client", Bucket("s3", "gone").client)
+        commit(driver, trained)
+
+    monkeypatch.setattr(Driver, "_commit", commit_without_a_bucket)
+    code, _, err = typed(scale, *RUN, f"run_dir={url}")
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert last.startswith(f"error: {url}/")
+    assert "the bucket is gone" in last
+    assert last.endswith("type the same command again; what is committed is kept")
+    assert sorted(load(url, "tasks")["task_id"].to_pylist()) == [0, 1]
+
+
+def test_the_region_of_a_bucket_is_asked_for_where_nothing_says_it(monkeypatch):
+    monkeypatch.setattr(objects, "resolve_s3_region", lambda bucket: f"region-of-{bucket}")
+    assert "region" not in Bucket("s3", "bucket").client.config
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert "region" not in Bucket("s3", "bucket").client.config
+    monkeypatch.delenv("AWS_REGION")
+    assert Bucket("s3", "bucket").client.config["region"] == "region-of-bucket"
+
+
 def test_a_missing_package_is_named(typed, monkeypatch, url):
     monkeypatch.setattr("harness.storage.find_spec", lambda name: None)
     code, _, err = typed(scale, *RUN, f"run_dir={url}")
@@ -356,6 +394,34 @@ def test_a_second_driver_is_refused_and_told_who_has_it(typed, url, hasty):
     assert below(place(url)) == {"lock": b""}
     with run_lock(place(url)):  # at once: it was let go
         pass
+
+
+def test_who_stops_lets_go_at_once(typed, url, monkeypatch):
+    with monkeypatch.context() as patched:
+        crash_after(patched, 2, KeyboardInterrupt)
+        code, out, _ = typed(scale, *RUN, f"run_dir={url}")
+    assert code == 130
+    assert f"stopped: 2 of 5 tasks are committed in {url}" in out
+    code, _, err = typed(scale, *RUN, f"run_dir={url}")
+    assert code == 0, err
+    assert "is locked by" not in err
+
+
+def test_a_driver_whose_lock_was_taken_ends_with_one_line(typed, url, monkeypatch, hasty):
+    commit = Driver._commit
+
+    def lose_and_commit(driver, trained):
+        (place(url) / "lock").write(b'{"host": "elsewhere", "pid": 1, "token": "other"}')
+        commit(driver, trained)
+
+    monkeypatch.setattr(lease, "HELD_UNRENEWED", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Driver, "_commit", lose_and_commit)
+        code, _, err = typed(scale, *RUN, f"run_dir={url}")
+    assert code == 2
+    assert f"error: run directory {url} is no longer this driver's: its lock {url}/lock" in err
+    assert below(place(url) / "log") == {}
+    assert b"elsewhere" in (place(url) / "lock").read_bytes()
 
 
 def test_who_is_dead_is_followed_after_the_lease_and_writes_no_more(url, short):
