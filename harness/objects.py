@@ -35,18 +35,20 @@ class Patience:
         connect: seconds until it is there.
         request: seconds of one request.
         again: seconds after a request began in which it may be tried once more.
+        pause: seconds, at most, before it is.
         tries: after the first.
     """
 
     connect: int
     request: int
     again: int
+    pause: int
     tries: int
 
 
-_AT_WORK = Patience(connect=5, request=30, again=60, tries=30)
-_AT_FIRST = Patience(connect=3, request=5, again=5, tries=1)
-LONGEST_WRITE = _AT_WORK.again + _AT_WORK.request
+_AT_WORK = Patience(connect=5, request=30, again=40, pause=5, tries=30)
+_AT_FIRST = Patience(connect=3, request=5, again=5, pause=1, tries=1)
+LONGEST_WRITE = _AT_WORK.again + _AT_WORK.pause + _AT_WORK.request
 """Seconds after which a write that was begun will no longer arrive."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
@@ -90,6 +92,7 @@ class Bucket:
             },
             retry_config={
                 "max_retries": patience.tries,
+                "backoff": {"max_backoff": timedelta(seconds=patience.pause)},
                 "retry_timeout": timedelta(seconds=patience.again),
             },
             **self._known,
@@ -324,9 +327,9 @@ class ObjectPath:
 
     def remove_tree(self) -> None:
         """Remove every object below."""
-        self.bucket.before_write()
         with self._explained():
             for some in obstore.list(self.bucket.client, self.key):
+                self.bucket.before_write()
                 obstore.delete(self.bucket.client, [one["path"] for one in some])
 
     def upload(self, folder: Path, *, last: str) -> None:

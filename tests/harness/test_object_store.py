@@ -288,7 +288,7 @@ def test_a_bucket_that_cannot_be_used_is_one_line(typed, monkeypatch, url, chang
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(typed, monkeypatch, url):
-    monkeypatch.setattr(objects, "_AT_FIRST", Patience(connect=1, request=1, again=1, tries=1))
+    monkeypatch.setattr(objects, "_AT_FIRST", Patience(1, 1, 1, 1, 1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         code, _, err = typed(scale, *RUN, f"run_dir={url}")
