@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -103,10 +102,10 @@ def test_every_figure_draws_a_table_of_the_run(figure, tmp_path, monkeypatch):
         raise FileNotFoundError(table)
 
     monkeypatch.setattr(figures, "load", load)
-    monkeypatch.setattr(sys, "argv", ["figures", "run", "out.svg", "--figure", figure])
+    monkeypatch.setattr(sys, "argv", ["figures", "s3://bucket/run", "out.svg", "--figure", figure])
     with pytest.raises(FileNotFoundError, match=FIGURES[figure][1]):
         figures.main()
-    assert asked == [(Path("run"), FIGURES[figure][1])]
+    assert asked == [("s3://bucket/run", FIGURES[figure][1])]
 
 
 def test_the_nearest_angle_is_found_around_the_circle():
