@@ -6,12 +6,11 @@ behind a counter's. Tasks a second are for Prometheus to say:
 rate(ray_supermask_tasks_committed_total[5m]).
 """
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from harness.executors import Executor, RayExecutor
 from harness.plan import EvaluationUnit, WorkUnit
+from harness.storage import Place
 
 # Seconds. From a small network's one-shot to descent over thousands of large masks.
 LATENCIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
@@ -46,7 +45,7 @@ class RayMetrics(NoMetrics):
         executor: whose queues are watched.
     """
 
-    def __init__(self, run_dir: Path, executor: RayExecutor) -> None:
+    def __init__(self, run_dir: Place, executor: RayExecutor) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
         self._executor = executor
@@ -98,6 +97,6 @@ class RayMetrics(NoMetrics):
             self._running.set(running, {"pool": pool, **self._run})
 
 
-def make_metrics(run_dir: Path, executor: Executor) -> NoMetrics:
+def make_metrics(run_dir: Place, executor: Executor) -> NoMetrics:
     """The metrics of a run: Ray's where its work is on Ray."""
     return RayMetrics(run_dir, executor) if isinstance(executor, RayExecutor) else NoMetrics()

@@ -21,6 +21,7 @@ from harness.asked import Asked, asked_tables
 from harness.errors import UserError
 from harness.lock import Holder, lock_holder
 from harness.results import SCHEMAS, TASKS, read_table_file, table_files
+from harness.storage import Place
 
 RATE_OVER = timedelta(minutes=5)
 
@@ -70,7 +71,7 @@ class Progress:
     parts: list[Part]
     other_files: int
     failed: Mapping[str, str]
-    broken: list[Path]
+    broken: list[Place]
     num_bytes: int
     holder: Holder | None
 
@@ -163,9 +164,10 @@ def _configuration(directory: Path) -> tuple[dict[str, Any], list[Asked]]:
         ) from error
 
 
-def _tasks(directory: Path) -> tuple[pa.Table, list[Path]]:
+def _tasks(directory: Path) -> tuple[pa.Table, list[Place]]:
     """The committed tasks, and the files of the log that say nothing."""
-    tables, broken = [TASKS.empty_table()], []
+    tables: list[pa.Table] = [TASKS.empty_table()]
+    broken: list[Place] = []
     for path in table_files(directory / "log"):
         try:
             tables.append(read_table_file(path, TASKS))
@@ -176,14 +178,16 @@ def _tasks(directory: Path) -> tuple[pa.Table, list[Path]]:
     return pa.concat_tables(tables), broken
 
 
-def _parts(directory: Path, asked: list[Asked]) -> tuple[list[Part], int, list[Path]]:
+def _parts(directory: Path, asked: list[Asked]) -> tuple[list[Part], int, list[Place]]:
     """What is there of what was asked, how many other files there are, and which are broken."""
     rows: dict[tuple[str, str], int] = {}
-    broken = []
+    broken: list[Place] = []
     for table in ("evaluations", "reservoir"):
         for path in table_files(directory / table):
             try:
-                rows[table, path.stem] = len(read_table_file(path, SCHEMAS[table]))
+                rows[table, path.name.removesuffix(".parquet")] = len(
+                    read_table_file(path, SCHEMAS[table])
+                )
             except FileNotFoundError:
                 continue
             except ValueError:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.storage import Place
+
 logger = logging.getLogger("harness")
 
 REPORT = "report.html"
@@ -25,12 +27,14 @@ def is_stale(run_dir: Path) -> bool:
     return any(folder.stat().st_mtime >= report.stat().st_mtime for folder in folders)
 
 
-def write_report(run_dir: Path) -> None:
-    """Write a run's report where it is missing or stale.
+def write_report(run_dir: Place) -> None:
+    """Write a run's report where it is missing or stale; none for a run in object storage.
 
     Args:
         run_dir: of a run that no longer works.
     """
+    if not isinstance(run_dir, Path):
+        return
     try:
         if not is_stale(run_dir):
             return

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.progress import RATE_OVER, Part, Progress, look
+from harness.storage import is_url
 
 OPTIONS = ("run_dir", "json", "verify")
 
@@ -43,6 +44,11 @@ def options(arguments: Sequence[str]) -> tuple[Path, bool, bool]:
     if not given.get("run_dir"):
         raise UserError(
             "run_dir must be given, got none: for example run_dir=runs/mnist5k-permuted-32"
+        )
+    if is_url(given["run_dir"]):
+        raise UserError(
+            f"run_dir must be a folder on this machine, got {given['run_dir']}: "
+            "analysis.load reads the tables of a run in object storage"
         )
     directory = Path(given["run_dir"]).expanduser().absolute()
     return directory, _flag(given, "json"), _flag(given, "verify")

@@ -41,6 +41,10 @@ from supsup_core.masks import MaskLayout
 __all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
 
 
+# Of one commit: a driver that is behind would else spend its time on flushes, and every later
+# start on opening files.
+_LOG_FILES_AT_ONCE = 8
+
 _GROUP = "zarr.json"  # the group's own file
 
 
@@ -247,6 +251,8 @@ class MaskStore:
     ) -> pa.Table:
         """Store the masks of some work units: each chunk is written once, for them all.
 
+        Each has its own file of the log, up to 8 of them; of more, some share a file.
+
         Args:
             units: at least one; of each what `commit` takes.
 
@@ -264,8 +270,10 @@ class MaskStore:
         self._check_new(task_ids)
 
         self._write_rows(task_ids, np.concatenate([rows for _, _, rows in units]))
-        for (name, _, _), part in zip(units, tables, strict=True):
-            self._write_log(name, part)
+        names = [name for name, _, _ in units]
+        for places in np.array_split(np.arange(len(units)), min(len(units), _LOG_FILES_AT_ONCE)):
+            part = pa.concat_tables([tables[place] for place in places])
+            self._write_log(names[places[0]], part)
             self._known()[part["task_id"].to_numpy()] = True
         return table
 
