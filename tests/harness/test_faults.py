@@ -202,7 +202,7 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
     long: tuple[Path, float], tmp_path: Path, drivers: Drivers
@@ -278,7 +278,7 @@ def test_a_signal_stops_a_run_cleanly(
     assert_same_end(run_dir, medium)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 def test_a_driver_that_is_stopped_keeps_its_lock_and_goes_on(
     executor: str, medium: Path, tmp_path: Path, drivers: Drivers
@@ -616,7 +616,7 @@ def in_a_mount_namespace(script: str, **values: object) -> "subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_nothing(
     small: Path, tmp_path: Path
 ) -> None:
@@ -670,16 +670,16 @@ def test_a_broken_file_of_evaluations_is_put_aside_and_made_again(
 def test_a_mask_damaged_under_way_ends_the_run_and_the_next_start_mends_it(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = MaskStore.commit
+    commit = MaskStore.commit_together
 
-    def commit_on_a_bad_disk(store: MaskStore, unit: str, *content: Any) -> Any:
-        table = commit(store, unit, *content)
-        if unit == "unit-000002":
+    def commit_on_a_bad_disk(store: MaskStore, units: Any) -> Any:
+        table = commit(store, units)
+        if units[0][0] == "unit-000002":
             flip_byte(tmp_path, 1)
         return table
 
     with monkeypatch.context() as patched:
-        patched.setattr(MaskStore, "commit", commit_on_a_bad_disk)
+        patched.setattr(MaskStore, "commit_together", commit_on_a_bad_disk)
         with pytest.raises(UserError, match="type the same command again to train it anew"):
             run(configure(tmp_path, SMALL))
     assert committed(tmp_path) == [0, 1, 2, 3]

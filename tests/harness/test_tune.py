@@ -116,6 +116,7 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert "not given here" in err
 
 
+@pytest.mark.long
 def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, monkeypatch):
     ended = []
 
@@ -151,6 +152,7 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
     assert len(repeated) <= 1  # the one whose end was being told
 
 
+@pytest.mark.long
 def test_masks_over_units_are_searched_too(ray_session, typed, tmp_path):
     code, _, err = typed(
         *(tune, "run_dir=found", "data=digits", "experiment=reservoir", "hidden=[256]"),
