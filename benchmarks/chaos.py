@@ -37,9 +37,10 @@ SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 INSIDE = "SUPERMASKS_CHAOS"  # set for the process inside the namespaces
 SMALL = [
     *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "train.block=2"),
-    *("train.learning_rate=0.001", "evaluate.batches=1", "evaluate.tasks=8", "quiet=true"),
+    *("train.learning_rate=0.001", "evaluate.batches=1", "evaluate.tasks=100", "quiet=true"),
 ]
 VICTIMS = ("training actor", "evaluation actor", "node", "driver")
+TITLES = {"training actor": b"ray::TrainWorker", "evaluation actor": b"ray::EvaluateWorker"}
 SECONDS_BETWEEN_KILLS = (0.5, 3.0)
 MOST_SECONDS_TO_APPEAR = 3.0
 MOST_SECONDS_TO_END = 240.0  # once nothing is killed any more
@@ -134,14 +135,25 @@ class Chaos:
         """Kill until the time is up and every kind has had its turn, or the run is over."""
         end = time.monotonic() + seconds
         while time.monotonic() < end or self.spared():
-            time.sleep(self._choices.uniform(*SECONDS_BETWEEN_KILLS))
+            self._pause(self._choices.uniform(*SECONDS_BETWEEN_KILLS))
             if self._driver.poll() == 0:
                 print("the run was over before the time was")
                 return
             if self._driver.poll() is not None:  # it set a unit aside, say
                 self._driver = self._start_driver()
             late = time.monotonic() > end and self.spared()
-            self._kill(late[0] if late else self._next_victim())
+            self._kill(late[0] if late else self._rare_victim() or self._next_victim())
+
+    def _pause(self, seconds: float) -> None:
+        """Wait; not longer than until a rare victim is there."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._rare_victim():
+            time.sleep(0.1)
+
+    def _rare_victim(self) -> str | None:
+        """An actor of a kind of which none was killed yet: it may not live for long."""
+        spared = [victim for victim in self.spared() if victim in TITLES]
+        return next((victim for victim in spared if processes(TITLES[victim])), None)
 
     def _next_victim(self) -> str:
         """Each kind once, then those more often that come up sooner: all in random order."""
@@ -155,10 +167,8 @@ class Chaos:
 
     def _kill(self, victim: str) -> None:
         match victim:
-            case "training actor":
-                self._kill_one(victim, b"ray::TrainWorker")
-            case "evaluation actor":
-                self._kill_one(victim, b"ray::EvaluateWorker")
+            case "training actor" | "evaluation actor":
+                self._kill_one(victim)
             case "driver":
                 self._driver.kill()
                 self._driver.wait()
@@ -171,10 +181,10 @@ class Chaos:
                 self.kills[victim] += 1
                 self._nodes[place] = self._add_node()
 
-    def _kill_one(self, victim: str, title: bytes) -> None:
+    def _kill_one(self, victim: str) -> None:
         """Kill an actor of a kind, as soon as there is one; later, if that takes long."""
         limit = time.monotonic() + MOST_SECONDS_TO_APPEAR
-        while not (found := processes(title)):
+        while not (found := processes(TITLES[victim])):
             if self._driver.poll() is not None or time.monotonic() > limit:
                 self._next.insert(0, victim)
                 return
@@ -241,17 +251,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=120.0, help="how long things are killed")
     parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--steps", type=int, help="of a task (default: enough for the seconds)")
+    parser.add_argument(
+        "--steps", type=int, help="of a task (default: so many that the run takes the seconds)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", action="store_true", help="print what the drivers said")
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
         return inside_namespaces()
     raise_loopback()
-    steps = arguments.steps or int(2 * arguments.seconds)
     checkpoints = [arguments.tasks // 8, arguments.tasks // 2, arguments.tasks]
     options = [
-        *(*SMALL, f"tasks={arguments.tasks}", f"train.steps={steps}"),
+        *(*SMALL, f"tasks={arguments.tasks}"),
         f"evaluate.checkpoints={checkpoints}".replace(" ", ""),
     ]
     folder = Path(tempfile.mkdtemp(prefix="chaos"))
@@ -263,13 +274,25 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_in_peace(options: list[str], run_dir: Path) -> float:
+    """Run the main job in one process; seconds."""
+    began = time.monotonic()
+    command = [sys.executable, str(SCALE), *options, "executor=serial", f"run_dir={run_dir}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - began
+
+
 def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> int:
     """Run in peace, run in chaos, compare and print."""
     undisturbed = folder / "undisturbed"
-    began = time.monotonic()
-    command = [sys.executable, str(SCALE), *options, "executor=serial", f"run_dir={undisturbed}"]
-    subprocess.run(command, check=True, capture_output=True)
-    print(f"undisturbed, serial: {time.monotonic() - began:.0f} s", flush=True)
+    steps = arguments.steps or int(2 * arguments.seconds)
+    took = run_in_peace([*options, f"train.steps={steps}"], undisturbed)
+    if not arguments.steps and took < arguments.seconds:  # a fast machine would be done too soon
+        steps = int(1.2 * steps * arguments.seconds / took)
+        shutil.rmtree(undisturbed)
+        took = run_in_peace([*options, f"train.steps={steps}"], undisturbed)
+    print(f"undisturbed, serial: {took:.0f} s, {steps} steps a task", flush=True)
+    options = [*options, f"train.steps={steps}"]
 
     began = time.monotonic()
     chaos = Chaos(folder, options, arguments.seed)

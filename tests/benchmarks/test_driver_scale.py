@@ -12,11 +12,11 @@ SMALL = ["data=digits", "network=mlp", "hidden=[24]", "outputs=20", "train.block
 
 
 @pytest.mark.long
-def test_units_that_end_together_are_one_commit(tmp_path: Path) -> None:
+def test_25_units_that_end_together_are_8_files_of_the_log(tmp_path: Path) -> None:
     command = [sys.executable, str(PROGRAM), "--tasks", "100", "300", "--actors", "25"]
     command += [f"--folder={tmp_path}", *SMALL]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.findall(r"(\d+) tasks in (\d+) units", said) == [("100", "50"), ("300", "150")]
-    assert re.findall(r"second start, (\d+) files of the log", said) == ["2", "6"]
+    assert re.findall(r"second start, (\d+) files of the log", said) == ["16", "48"]
     assert len(re.findall(r"-?\d+ bytes a task at the (first|second) start", said)) == 2
     assert list(tmp_path.iterdir()) == []
