@@ -1,0 +1,74 @@
+"""Seconds and most memory of a command and of all processes that it starts.
+
+    python benchmarks/peak_memory.py -- .venv/bin/python harness/scale.py experiment=fig4
+
+Memory is what the processes hold together at one moment: the sum of their proportional set
+sizes (`smaps_rollup`), in which a page that several share, of a library or of Ray's object
+store, counts once. The system's file cache is not in it. Linux only; looked at every
+`--every` seconds, so a peak that passes sooner may be missed.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+
+def family(ancestor: int) -> list[int]:
+    """A process and its descendants."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # After the name, which may hold anything, in parentheses: state, parent.
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:  # it has ended
+            continue
+        children[int(parent)].append(int(folder.name))
+    found = [ancestor]
+    for process in found:  # grows while it is walked
+        found += children[process]
+    return found
+
+
+def proportional_bytes(process: int) -> int:
+    """The proportional set size of a process, 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def name(process: int) -> str:
+    """What a process calls itself."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")[:60].strip()
+    except OSError:
+        return "ended"
+
+
+def main() -> int:
+    """Run the command, look, print; the command's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=float, default=2.0, help="seconds")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    process = subprocess.Popen(arguments.command)
+    peak, at, largest = 0, 0.0, list[tuple[int, str]]()
+    while process.poll() is None:
+        sizes = {member: proportional_bytes(member) for member in family(process.pid)}
+        if (total := sum(sizes.values())) > peak:
+            peak, at = total, time.monotonic() - began
+            largest = [(size, name(member)) for member, size in sizes.items() if size > 100e6]
+        time.sleep(arguments.every)
+    print(f"{time.monotonic() - began:.0f} s; most memory {peak / 1e9:.2f} GB, at {at:.0f} s:")
+    for size, title in sorted(largest, reverse=True):
+        print(f"  {size / 1e6:6.0f} MB  {title}")
+    return process.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
