@@ -59,7 +59,7 @@ class TrainConfig:
     decay: str = MISSING
     """none, or linear: the learning rate falls evenly towards 0."""
     dtype: str = AUTO
-    """Of the matrix products; auto takes bfloat16 where the processor multiplies it."""
+    """Of the matrix products; auto takes bfloat16 where AMX or a GPU multiplies it."""
     block: int | str = AUTO
     """Tasks trained together in one work unit; auto follows the network's size."""
     temperature: float = 1.0
