@@ -17,8 +17,8 @@ from harness.job import Job
 from harness.plan import TrainUnit
 from harness.trainers import make_trainer
 from supsup_core.data import ImageSet
+from supsup_core.families import Task
 from supsup_core.masks import density
-from supsup_core.tasks import Task
 
 
 def own(data: ImageSet) -> ImageSet:

@@ -18,6 +18,7 @@ from harness.datasets import DATASETS
 from harness.errors import UserError
 from harness.storage import Place, check_url, is_url, place
 from supsup_core.bit_inference import ALGORITHMS
+from supsup_core.families import FAMILIES
 from supsup_core.inference import FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
 from supsup_core.methods import METHODS
 from supsup_core.networks import NETWORKS
@@ -25,7 +26,6 @@ from supsup_core.objectives import OBJECTIVES
 from supsup_core.optimizers import OPTIMIZERS
 from supsup_core.reservoirs.rules import RULES
 from supsup_core.shards import SHARDED_ALGORITHMS
-from supsup_core.tasks import FAMILIES
 from supsup_core.training import DECAYS
 
 AUTO = "auto"
@@ -251,7 +251,7 @@ _LEAST = {
 }
 _KNOWN = {
     "data": DATASETS,
-    "family": FAMILIES,
+    "family": tuple(FAMILIES),
     "network": NETWORKS,
     "method": (*METHODS, UNIT_MASK),
     "executor": EXECUTORS,

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config import UNIT_MASK, Config
+from supsup_core.families import Task
 from supsup_core.inference import Options
 from supsup_core.masking import UNITS, WEIGHTS, Masking
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network, make_network
-from supsup_core.tasks import Task, make_task, task_inputs
+from supsup_core.tasks import make_task, task_inputs
 from supsup_core.training import Recipe
 
 

@@ -18,10 +18,10 @@ from harness.actors import device_name
 from harness.job import Job
 from harness.plan import COMPARED_PER_EVALUATION, EvaluationUnit
 from supsup_core.data import ImageSet, normalise
+from supsup_core.families import Task
 from supsup_core.masking import UNITS
 from supsup_core.networks import fixed_weights
 from supsup_core.streams import Role, stream
-from supsup_core.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from harness.provenance import config_hash, has_bfloat16_matrices, record_start,
 from harness.results import remove_partial_files, table_files, write_durably
 from harness.storage import Place, remove_tree
 from harness.store import MaskStore, check_store, store_exists
+from supsup_core.families.rotated import angle_between
 from supsup_core.networks import fixed_weights
 from supsup_core.reservoirs.rules import reservoir_bytes
-from supsup_core.tasks import angle_between, max_tasks
+from supsup_core.tasks import max_tasks
 
 logger = logging.getLogger("harness")
 

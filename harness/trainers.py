@@ -9,10 +9,10 @@ import torch
 from harness.config import UNIT_MASK
 from harness.job import Job
 from supsup_core.data import ImageSet
+from supsup_core.families import Task
 from supsup_core.measure import measure_form
 from supsup_core.methods import METHODS
 from supsup_core.networks import fixed_weights
-from supsup_core.tasks import Task
 from supsup_core.training import train_block, train_block_in_stages
 from supsup_core.unit_masks import UnitNetwork
 from supsup_core.unit_training import UnitMeasure, train_unit_block, train_unit_block_in_stages

@@ -24,10 +24,10 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
+from supsup_core.families import Task
 from supsup_core.kernels.cross_entropy import logit_gradient_for
 from supsup_core.methods import Method, Threshold
 from supsup_core.optimizers import FusedStep, Optimizer
-from supsup_core.tasks import Task
 
 
 class BlockInputs:

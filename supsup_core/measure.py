@@ -14,9 +14,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
+from supsup_core.families import Task
 from supsup_core.kernels.scoring import score_fused, score_plain
 from supsup_core.networks import forward
-from supsup_core.tasks import Task
 from supsup_core.unit_masks import has_integer_products
 
 # Images whose activations stay in a core's own cache.

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from supsup_core.block import BlockInputs, BlockLayer, backpropagate, layer_form
 from supsup_core.data import ImageSet, batches, normalise
+from supsup_core.families import Task
 from supsup_core.methods import Method
 from supsup_core.networks import Network, fixed_signs, fixed_weights, forward
 from supsup_core.optimizers import Optimizer, make_optimizer
 from supsup_core.streams import Role, stream
-from supsup_core.tasks import Task
 
 DECAYS = ("none", "linear")
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from supsup_core.data import ImageSet
+from supsup_core.families import Task
 from supsup_core.kernels.scoring import score_plain
-from supsup_core.tasks import Task
 from supsup_core.training import Recipe, task_batches
 from supsup_core.unit_masks import UnitNetwork, logits_of_drives
 

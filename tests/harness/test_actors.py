@@ -17,13 +17,13 @@ from harness.job import Job
 from harness.plan import EvaluationUnit, TrainUnit, evaluation_units
 from harness.questions import compared
 from supsup_core.data import ImageSet, normalise
+from supsup_core.families import Task
 from supsup_core.inference import DenseGradient, one_shot
 from supsup_core.masks import MaskLayout
 from supsup_core.measure import Measure
 from supsup_core.networks import fixed_weights, forward
 from supsup_core.objectives import OBJECTIVES
 from supsup_core.streams import Role, stream
-from supsup_core.tasks import Task
 from supsup_core.training import Recipe
 
 NUM_TASKS = 6

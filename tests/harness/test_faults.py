@@ -36,7 +36,7 @@ from harness.plan import EvaluationUnit, TrainUnit
 from harness.results import EVALUATIONS, TASKS, read_tables
 from harness.store import MaskStore
 from harness.trainers import WeightTrainer
-from supsup_core.tasks import Task
+from supsup_core.families import Task
 
 SCRIPT = Path(__file__).parents[2] / "harness" / "scale.py"
 NUM_TASKS = 6

@@ -4,10 +4,11 @@ import torch
 
 from supsup_core import measure
 from supsup_core.data import ImageSet
+from supsup_core.families import FAMILIES, Task
 from supsup_core.kernels.scoring import score_fused
 from supsup_core.measure import IntegerMeasure, Measure, measure_form
 from supsup_core.networks import Network, fixed_weights
-from supsup_core.tasks import FAMILIES, Task, make_task
+from supsup_core.tasks import make_task
 
 CPU = torch.device("cpu")
 

@@ -1,14 +1,9 @@
 import numpy as np
 import pytest
 
-from supsup_core.tasks import (
-    FAMILIES,
-    angle_between,
-    make_task,
-    max_tasks,
-    rotation_source,
-    task_inputs,
-)
+from supsup_core.families import FAMILIES, Task
+from supsup_core.families.rotated import angle_between, rotation_source
+from supsup_core.tasks import make_task, max_tasks, task_inputs
 
 
 def task(family, task_id=1, seed=0, num_tasks=5, side=5, num_classes=10):
@@ -99,6 +94,13 @@ def test_permuted_rotated_is_rotated_then_permuted(images):
 
 def test_permutations_alone_lose_no_pixel():
     assert [f for f in FAMILIES if task(f).is_permutation] == ["permuted"]
+
+
+@pytest.mark.parametrize("source", [None, [0, 1, 1], [0, 1, 3]])
+def test_what_is_said_to_be_a_permutation_must_be_one(source):
+    source = None if source is None else np.array(source, np.uint16)
+    with pytest.raises(ValueError, match="task 4 is no permutation"):
+        Task(4, source=source, is_permutation=True)
 
 
 def test_split_tasks_share_the_classes_out_and_keep_images_and_labels(images):

@@ -9,10 +9,11 @@ import torch
 from supsup_core import training
 from supsup_core.block import BlockLayer, FusedBlockLayer, backpropagate, sign_mask_gradients
 from supsup_core.data import normalise
+from supsup_core.families import FAMILIES
 from supsup_core.masks import MaskLayout
 from supsup_core.methods import Threshold
 from supsup_core.networks import fixed_weights, forward, make_network
-from supsup_core.tasks import FAMILIES, make_task
+from supsup_core.tasks import make_task
 from supsup_core.training import (
     Recipe,
     initial_scores,

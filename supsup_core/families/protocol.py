@@ -1,0 +1,84 @@
+"""A task, and what a family of tasks has to say.
+
+A task may choose pixels: x_task[j] = x[source[j]], where the source P, one past the last
+pixel, is the black background. So one gather makes the images of any task.
+Shape letters: N images, P pixels, M images of a task.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Integer, UInt8, UInt16
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+class Task:
+    """One learning problem.
+
+    Attributes:
+        task_id: from 0.
+        source: uint16 (P,), the pixel each input takes its value from; P is background.
+            None where the images stay as they are.
+        is_permutation: whether `source` takes every pixel once, so that nothing is lost;
+            the same for all tasks of a family. Blocks of such tasks train faster.
+        angle: degrees, counter-clockwise; None where nothing is rotated.
+        classes: the labels of this task; None for all. Labels are not renumbered.
+
+    Raises:
+        ValueError: a permutation that leaves a pixel out.
+    """
+
+    task_id: int
+    source: UInt16[np.ndarray, " P"] | None = None
+    is_permutation: bool = False
+    angle: float | None = None
+    classes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_permutation and (
+            self.source is None or (np.bincount(self.source, minlength=len(self.source)) != 1).any()
+        ):
+            raise ValueError(f"task {self.task_id} is no permutation: its source leaves pixels out")
+
+    def images(self, images: UInt8[np.ndarray, "N P"]) -> UInt8[np.ndarray, "N P"]:
+        """Make the task's images from the data set's."""
+        if self.source is None:
+            return images
+        background = np.zeros((len(images), 1), dtype=np.uint8)
+        return np.concatenate([images, background], axis=1)[:, self.source]
+
+    def members(self, labels: Integer[np.ndarray, " N"]) -> Integer[np.ndarray, " M"]:
+        """Indices of the images that belong to the task, in order."""
+        if self.classes is None:
+            return np.arange(len(labels))
+        return np.flatnonzero(np.isin(labels, self.classes))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a family makes its tasks for.
+
+    Attributes:
+        seed: of the run.
+        num_tasks: of the run.
+        side: pixels of a side of the images.
+        num_classes: of the data set.
+    """
+
+    seed: int
+    num_tasks: int
+    side: int
+    num_classes: int
+
+
+class Family(Protocol):
+    """Makes tasks by their number."""
+
+    def make(self, task_id: int, setting: Setting) -> Task:
+        """Make one task; the same one whenever it is asked for."""
+        ...
+
+    def max_tasks(self, num_classes: int) -> int | None:
+        """How many tasks there are at most; None where there is no end."""
+        ...
