@@ -5,10 +5,11 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := analysis cluster harness supsup_core tests benchmarks
+SPHINX := $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --conf-dir docs
+SOURCES := analysis cluster docs harness supsup_core tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check format clean
+.PHONY: help run test test-long check docs format clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +23,15 @@ test: $(VENV)/.test ## set up, then run the tests; ARGS="-k store" chooses among
 test-long: $(VENV)/.test ## the tests that take minutes: chaos, a cluster over ssh, lost nodes
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-check: $(VENV)/.dev ## lint, format and types, without changing anything
+check: $(VENV)/.dev ## lint, format, types and the pages' links, without changing anything
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy
+	@$(SPHINX) -b dummy -d $(VENV)/doctrees . $(VENV)/pages
+
+docs: $(VENV)/.dev ## the guide as pages, in build/docs
+	@$(SPHINX) -b html -d $(VENV)/doctrees . build/docs
+	@echo build/docs/docs/index.html
 
 format: $(VENV)/.dev ## put imports and layout right
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)

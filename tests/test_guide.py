@@ -1,0 +1,104 @@
+"""What the guide tells people to write works as it is written there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from analysis.load import load
+
+ROOT = Path(__file__).parents[1]
+ASKED = ["evaluate.checkpoints=[3]", "evaluate.algorithms=[one_shot]"]
+
+
+def changed(text: str, change: str) -> str:
+    """Apply the lines of a diff, whose context is found from the top down."""
+    lines, at = text.splitlines(), 0
+    for line in filter(None, change.splitlines()):
+        if line.startswith("+"):
+            lines.insert(at, line[1:])
+            at += 1
+        else:
+            at = lines.index(line[1:], at)
+            if line.startswith("-"):
+                del lines[at]
+            else:
+                at += 1
+    return "\n".join(lines) + "\n"
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """File, kind and code of every block of the page that names its file just before."""
+    page = (ROOT / "docs" / "extending.md").read_text()
+    found = re.finditer(r"```(python|diff)\n(.*?)```", page, re.DOTALL)
+    return [(re.findall(r"`([\w/]+\.py)`", page[: b.start()])[-1], b[1], b[2]) for b in found]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with all that the page adds."""
+    folder = tmp_path_factory.mktemp("extended")
+    for package in ("analysis", "harness", "supsup_core"):
+        ignored = shutil.ignore_patterns("records")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+    for name, kind, code in blocks():
+        path = folder / name
+        assert path.exists() == (kind == "diff"), name
+        path.write_text(changed(path.read_text(), code) if kind == "diff" else code)
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_family_a_method_and_a_network_of_the_guide_train(extended: Path) -> None:
+    options = ["data=digits", "family=jigsaw", "method=top_half", "network=deep_64", "outputs=20"]
+    options += ["tasks=3", "train.steps=150", "train.learning_rate=0.002", "executor=serial"]
+    run(extended, "harness/scale.py", *options, "run_dir=found", *ASKED)
+    tasks = load(extended / "found", "tasks").to_pandas()
+    assert tasks["accuracy"].min() > 0.5  # 0.1 by chance
+    assert tasks["density"].to_numpy() == pytest.approx([0.5] * 3)
+    evaluations = load(extended / "found", "evaluations").to_pandas()
+    assert set(evaluations["num_tasks"]) == {3}
+    store = zarr.open_group(extended / "found" / "masks.zarr", mode="r")
+    tiles = np.asarray(store["inputs"]["permutations"][:], int).reshape(3, 4, 2, 4, 2)
+    within = tiles - tiles[:, :, :1, :, :1]  # every tile is whole, wherever it lies
+    assert (within == np.array([[0, 1], [8, 9]])[:, None, :]).all()
+    assert len({task.tobytes() for task in tiles}) == 3
+
+
+def test_a_family_takes_less_than_40_lines() -> None:
+    lines = [code.splitlines() for name, _, code in blocks() if "families" in name]
+    assert len(lines) == 2
+    assert sum(map(len, lines)) < 40
+
+
+@pytest.mark.slow
+def test_a_reservoir_rule_of_the_guide_forgets_the_old_and_keeps_the_new(extended: Path) -> None:
+    said = run(
+        extended,
+        "-c",
+        "import torch\n"
+        "from supsup_core.reservoirs.rules import RULES\n"
+        "generator = torch.Generator().manual_seed(0)\n"
+        "patterns = torch.randint(2, (300, 256), generator=generator) * 2.0 - 1\n"
+        "reservoir = RULES['fading'].make(256, torch.device('cpu'))\n"
+        "for pattern in patterns: reservoir.store(pattern)\n"
+        "same = (reservoir.field(patterns).sign() == patterns).float().mean(1)\n"
+        "print(same[-5:].min().item(), same[:100].mean().item())\n",
+    )
+    new, old = map(float, said.split())
+    assert new > 0.99
+    assert old < 0.7
