@@ -158,7 +158,8 @@ def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -
     seconds = first["loop_seconds"]
     print(
         f"{num_tasks:7} tasks in {first['units']:.0f} units: {num_tasks / seconds:.0f} tasks/s, "
-        f"{first['units'] / seconds:.0f} units/s, {first['log_files'] / seconds:.1f} files of the log/s, "
+        f"{first['units'] / seconds:.0f} units/s, "
+        f"{first['log_files'] / seconds:.1f} files of the log/s, "
         f"{mask_bytes / seconds / 1e6:.0f} MB/s of masks; loop {seconds:.1f} s, of which "
         f"simulating {first['simulating_seconds']:.1f} s; whole {first['seconds']:.1f} s; "
         f"most memory {first['peak_bytes'] / 1e6:.0f} MB"

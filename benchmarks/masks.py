@@ -17,7 +17,7 @@ from harness.datasets import Dataset, load_dataset
 from harness.errors import UserError
 from harness.evaluation import with_distractors
 from harness.job import Job
-from harness.store import MaskStore
+from harness.storage.store import MaskStore
 from supsup_core.data import normalise
 from supsup_core.networks import fixed_weights
 

@@ -32,10 +32,10 @@ import zarr
 from growth import Row
 from masks import Masks, at_least_one, load_masks, one_line_errors
 
-from harness.chunks import ChunkFiles, crc32c
 from harness.errors import UserError
 from harness.evaluation import distractors_like
-from harness.store import create_masks
+from harness.storage.chunks import ChunkFiles, crc32c
+from harness.storage.store import create_masks
 from supsup_core.counts import ones_fused
 from supsup_core.evidence import Evidence, backward
 from supsup_core.objectives import OBJECTIVES

@@ -1,6 +1,6 @@
 """From what was typed to a configuration, with one clear line for every mistake.
 
-With harness/space.py, the only module that reads Hydra.
+With harness/search/space.py, the only module that reads Hydra.
 """
 
 import difflib

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from harness.datasets import DATASETS
 from harness.errors import UserError
-from harness.storage import Place, check_url, is_url, place
+from harness.storage.places import Place, check_url, is_url, place
 from supsup_core.bit_inference import ALGORITHMS
 from supsup_core.families import FAMILIES
 from supsup_core.inference import FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
@@ -419,7 +419,7 @@ def run_name(config: Config) -> str:
 
 
 def run_directory(config: Config) -> Place:
-    """Where the run lies; see harness.storage.place."""
+    """Where the run lies; see harness.storage.places.place."""
     return place(config.run_dir or f"runs/{run_name(config)}")
 
 

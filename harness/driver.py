@@ -27,7 +27,6 @@ from harness.errors import UserError
 from harness.evaluation import EvaluateWorker
 from harness.executors import MAX_TRIES, Executor, Outcome, Pool, RayExecutor, SerialExecutor
 from harness.failures import Failures, failed_tasks
-from harness.lock import run_lock
 from harness.metrics import NoMetrics, make_metrics
 from harness.plan import (
     Checkpoints,
@@ -44,8 +43,9 @@ from harness.results import SCHEMAS, read_table_file, write_table
 from harness.runs import Run, check_against_data, open_run, readable_path_errors
 from harness.shard_worker import ShardWorker
 from harness.sharding import ShardedEvaluation, shard_pool
-from harness.storage import Place, each, put_aside
-from harness.store import CorruptMask
+from harness.storage.lock import run_lock
+from harness.storage.places import Place, each, put_aside
+from harness.storage.store import CorruptMask
 from harness.summary import print_summary
 
 logger = logging.getLogger("harness")

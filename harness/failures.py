@@ -10,7 +10,7 @@ import pyarrow as pa
 from harness.executors import MAX_TRIES, Outcome
 from harness.plan import TrainUnit
 from harness.results import FAILURES, read_tables, remove_partial_files, write_table
-from harness.storage import Place, put_aside
+from harness.storage.places import Place, put_aside
 
 logger = logging.getLogger("harness")
 

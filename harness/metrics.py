@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from harness.executors import Executor, RayExecutor
 from harness.plan import EvaluationUnit, WorkUnit
-from harness.storage import Place
+from harness.storage.places import Place
 
 # Seconds. From a small network's one-shot to descent over thousands of large masks.
 LATENCIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]

@@ -19,9 +19,9 @@ import yaml
 
 from harness.asked import Asked, asked_tables
 from harness.errors import UserError
-from harness.lock import Holder, lock_holder
 from harness.results import SCHEMAS, TASKS, read_table_file, table_files
-from harness.storage import Place
+from harness.storage.lock import Holder, lock_holder
+from harness.storage.places import Place
 
 RATE_OVER = timedelta(minutes=5)
 

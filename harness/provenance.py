@@ -16,7 +16,7 @@ import torch
 from harness.config import Config, result_values
 from harness.errors import UserError
 from harness.results import write_durably
-from harness.storage import Place
+from harness.storage.places import Place
 
 PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
 

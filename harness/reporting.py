@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.storage import Place
+from harness.storage.places import Place
 
 logger = logging.getLogger("harness")
 

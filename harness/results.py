@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.storage import Place, each
+from harness.storage.places import Place, each
 
 # What file systems without hard links answer to the wish for one: FAT, some network mounts.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)

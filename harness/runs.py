@@ -28,8 +28,8 @@ from harness.job import Job, TaskInputs, lazy_inputs
 from harness.plan import num_leading, resolve, resolve_block, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.results import remove_partial_files, table_files, write_durably
-from harness.storage import Place, remove_tree
-from harness.store import MaskStore, check_store, store_exists
+from harness.storage.places import Place, remove_tree
+from harness.storage.store import MaskStore, check_store, store_exists
 from supsup_core.families.rotated import angle_between
 from supsup_core.networks import fixed_weights
 from supsup_core.reservoirs.rules import reservoir_bytes

@@ -19,7 +19,7 @@ from harness.results import (
     read_tables,
     table_files,
 )
-from harness.storage import Place, each
+from harness.storage.places import Place, each
 
 _CAPTION = (
     "n inferences among k masks (+ untrained ones), in ms each; task: the fraction that named the "

@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 
 from harness.commandline import from_hydra, main_guard
 from harness.errors import UserError
-from harness.search_job import carry_out_search
-from harness.space import with_space
-from harness.tune_config import TuneJob
+from harness.search.config import TuneJob
+from harness.search.job import carry_out_search
+from harness.search.space import with_space
 
 ConfigStore.instance().store(name="tune_schema", node=TuneJob)
 

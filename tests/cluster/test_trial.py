@@ -10,7 +10,7 @@ import yaml
 import zarr
 
 from analysis.load import load
-from harness.store import MaskStore
+from harness.storage.store import MaskStore
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "cluster"))

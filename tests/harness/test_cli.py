@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import scale
-from harness.lock import run_lock
+from harness.storage.lock import run_lock
 
 SCALE = Path(scale.__file__)
 SMALL = (

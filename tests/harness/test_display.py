@@ -217,7 +217,7 @@ def test_a_log_line_does_not_tear_a_live_bar():
     console = terminal()
     with make_display(console, quiet=False) as display:
         display.add("training", 40, 0, "tasks")
-        logging.getLogger("harness.store").warning("damaged: %s", "a chunk")
+        logging.getLogger("harness.storage.store").warning("damaged: %s", "a chunk")
     assert re.search(r"damaged: a chunk *\n", plain(console))
 
 

@@ -8,8 +8,8 @@ import pytest
 from harness import evaluate, scale
 from harness.config import from_yaml
 from harness.driver import Driver, Evaluator
-from harness.lock import run_lock
 from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
+from harness.storage.lock import run_lock
 
 RUN = (
     *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),

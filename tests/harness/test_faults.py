@@ -34,7 +34,7 @@ from harness.executors import Outcome, RayExecutor
 from harness.job import Job
 from harness.plan import EvaluationUnit, TrainUnit
 from harness.results import EVALUATIONS, TASKS, read_tables
-from harness.store import MaskStore
+from harness.storage.store import MaskStore
 from harness.trainers import WeightTrainer
 from supsup_core.families import Task
 
@@ -513,7 +513,7 @@ def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
 @pytest.mark.parametrize(
     ("written_by", "good_writes"),
     [
-        ("harness.chunks.write_durably", 1),  # the second chunk of masks
+        ("harness.storage.chunks.write_durably", 1),  # the second chunk of masks
         ("harness.results.write_durably", 0),  # the first file of the log
         ("harness.results.write_durably", 3),  # an evaluation
     ],

@@ -16,8 +16,8 @@ from harness.commandline import from_hydra
 from harness.config import AUTO, Config, from_yaml, result_values
 from harness.driver import Driver, run
 from harness.errors import UserError
-from harness.lock import run_lock
 from harness.results import EVALUATIONS, TASKS, read_tables
+from harness.storage.lock import run_lock
 
 # What may differ between two runs of one configuration.
 NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference")

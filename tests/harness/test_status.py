@@ -18,10 +18,10 @@ from harness.asked import asked_tables, asked_tasks
 from harness.commandline import from_hydra
 from harness.config import to_yaml
 from harness.driver import run as run_job
-from harness.lock import lock_holder, run_lock
 from harness.plan import evaluated_tasks, evaluation_units, recall_units
 from harness.progress import look
 from harness.results import TASKS, create_table_file, read_tables, table_files
+from harness.storage.lock import lock_holder, run_lock
 
 SMALL = (
     *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
@@ -33,7 +33,7 @@ SMALL = (
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.lock import run_lock
+from harness.storage.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -5,7 +5,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from harness.config import Config, TrainConfig
 from harness.errors import UserError
-from harness.space import flat_space, read_space, with_space, with_values
+from harness.search.space import flat_space, read_space, with_space, with_values
 
 BASE = Config(
     train=TrainConfig(

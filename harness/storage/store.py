@@ -2,9 +2,9 @@
 
 A row of `masks.zarr/masks` is a mask once a file of `log/` names its task and its
 CRC-32C; until then it does not exist, whatever its bytes are. One process writes, under
-the lock of harness/lock.py; any number may read. Zarr makes the arrays and anyone with
+the lock of harness/storage/lock.py; any number may read. Zarr makes the arrays and anyone with
 plain zarr reads them, but chunks of masks are read and written here as files: see
-harness/chunks.py. harness/repair.py says what is damaged.
+harness/storage/chunks.py. harness/storage/repair.py says what is damaged.
 
 Shape letters: B masks of a commit or a read, R bytes of a row.
 """
@@ -20,10 +20,12 @@ import pyarrow as pa
 import zarr
 from jaxtyping import UInt8
 
-from harness.attributes import check_format, difference, group_attributes, layout_of
-from harness.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
 from harness.errors import UserError
-from harness.repair import (
+from harness.results import TASKS, create_table_file, fsync, read_tables, table_files
+from harness.storage.attributes import check_format, difference, group_attributes, layout_of
+from harness.storage.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
+from harness.storage.places import Place, relative, remove_tree
+from harness.storage.repair import (
     CODECS,
     Damage,
     Rows,
@@ -33,8 +35,6 @@ from harness.repair import (
     open_group,
     write_fixed,
 )
-from harness.results import TASKS, create_table_file, fsync, read_tables, table_files
-from harness.storage import Place, relative, remove_tree
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
 

@@ -1,8 +1,8 @@
 """Where a run lies: a folder on a disk, or a URL of object storage.
 
 Either is a path with the same few methods (`/`, name, exists, glob, read_bytes, replace, ...):
-pathlib's own, or harness/objects.py. Here is what pathlib has no word for. How a file gets to
-disk whole, harness/results.py says.
+pathlib's own, or harness/storage/objects.py. Here is what pathlib has no word for. How a file gets
+to disk whole, harness/results.py says.
 """
 
 import shutil
@@ -17,7 +17,7 @@ import numpy as np
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.objects import ObjectPath
+    from harness.storage.objects import ObjectPath
 
 Place: TypeAlias = "Path | ObjectPath"
 SCHEMES = ("s3", "gs")
@@ -60,7 +60,7 @@ def place(text: str) -> Place:
             f"run_dir={text} needs the package obstore, got none: "
             "pip install 'supermask-scaling[cloud]'"
         )
-    from harness.objects import open_url
+    from harness.storage.objects import open_url
 
     return open_url(text)
 

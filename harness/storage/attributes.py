@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from harness.errors import UserError
-from harness.storage import Place
+from harness.storage.places import Place
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Layer
 

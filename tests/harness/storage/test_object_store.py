@@ -16,12 +16,9 @@ from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
 from analysis.load import load
-from harness import evaluate, lease, objects, scale
+from harness import evaluate, scale
 from harness.driver import Driver
 from harness.errors import UserError
-from harness.lease import Lease, run_lease
-from harness.lock import run_lock
-from harness.objects import Bucket, ObjectPath, Patience
 from harness.results import (
     EVALUATIONS,
     TASKS,
@@ -29,8 +26,12 @@ from harness.results import (
     read_table_file,
     read_tables,
 )
-from harness.storage import place
-from harness.store import MaskStore
+from harness.storage import lease, objects
+from harness.storage.lease import Lease, run_lease
+from harness.storage.lock import run_lock
+from harness.storage.objects import Bucket, ObjectPath, Patience
+from harness.storage.places import place
+from harness.storage.store import MaskStore
 
 RUN = (
     *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
@@ -325,7 +326,7 @@ def test_the_region_of_a_bucket_is_asked_for_where_nothing_says_it(monkeypatch):
 
 
 def test_a_missing_package_is_named(typed, monkeypatch, url):
-    monkeypatch.setattr("harness.storage.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.storage.places.find_spec", lambda name: None)
     code, _, err = typed(scale, *RUN, f"run_dir={url}")
     assert code == 2
     assert "needs the package obstore, got none: pip install 'supermask-scaling[cloud]'" in err

@@ -1,7 +1,7 @@
 """What of a mask store is not as it was written, and how the rest of it goes on.
 
 A damaged mask is named alone, not with its chunk, and forgotten; weights and inputs,
-which can be computed again, are written anew. Only harness/store.py calls this.
+which can be computed again, are written anew. Only harness/storage/store.py calls this.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +16,10 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import ObjectStore
 
-from harness.chunks import ChunkFiles, chunk_rows, crc32c
 from harness.errors import UserError
 from harness.results import TASKS, fsync, read_table_file, read_tables, table_files, write_table
-from harness.storage import Place, each, put_aside, relative
+from harness.storage.chunks import ChunkFiles, chunk_rows, crc32c
+from harness.storage.places import Place, each, put_aside, relative
 from supsup_core.arrays import check_shape
 from supsup_core.masks import MaskLayout
 

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.storage import Place
+from harness.storage.places import Place
 
 
 @contextmanager
 def run_lock(run_dir: Place) -> Iterator[None]:
     """Keep every other driver out of a run directory.
 
-    In object storage by a lease (harness/lease.py), on a disk by the kernel.
+    In object storage by a lease (harness/storage/lease.py), on a disk by the kernel.
     The kernel frees the lock however the process ends. The file `lock` stays: removing it
     would let a third process lock a new file beside the second that waits on the old.
 
@@ -29,7 +29,7 @@ def run_lock(run_dir: Place) -> Iterator[None]:
         UserError: another process has it: which, where and since when.
     """
     if not isinstance(run_dir, Path):
-        from harness.lease import run_lease  # with what is needed there alone
+        from harness.storage.lease import run_lease  # with what is needed there alone
 
         with run_lease(run_dir):
             yield

@@ -18,14 +18,14 @@ from harness.datasets import load_dataset
 from harness.display import make_console, make_display
 from harness.driver import terminated_like_interrupted
 from harness.errors import UserError
-from harness.lock import run_lock
 from harness.provenance import record_start
 from harness.results import read_table_file, write_durably, write_table
 from harness.runs import check_against_data, readable_path_errors
-from harness.space import read_space, search_differences, with_values
-from harness.tune_config import FAILED, TuneJob, base_config, check_tune
-from harness.tune_summary import best_trial, print_trials
-from harness.tuning import Search, run_trials
+from harness.search.config import FAILED, TuneJob, base_config, check_tune
+from harness.search.space import read_space, search_differences, with_values
+from harness.search.summary import best_trial, print_trials
+from harness.search.tuning import Search, run_trials
+from harness.storage.lock import run_lock
 
 logger = logging.getLogger("harness")
 

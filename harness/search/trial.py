@@ -1,7 +1,7 @@
 """One trial of a search: a few tasks trained in stages, and measured after each.
 
-A plain class, which knows no Ray: harness/tuning.py makes an actor of it. The masks are those
-that harness/scale.py would train by the same configuration, and so are the accuracies.
+A plain class, which knows no Ray: harness/search/tuning.py makes an actor of it. The masks are
+those that harness/scale.py would train by the same configuration, and so are the accuracies.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from harness.job import Job
 from harness.plan import automatic_block, evaluation_units, resolve, train_units
 from harness.provenance import has_bfloat16_matrices
 from harness.questions import Questions
+from harness.search.config import TuneConfig
 from harness.trainers import Masks, make_trainer
-from harness.tune_config import TuneConfig
 from supsup_core.data import ImageSet
 from supsup_core.gain_gradient import GainGradient
 from supsup_core.inference import PackedGradient

@@ -25,9 +25,9 @@ from harness.job import Job
 from harness.provenance import config_hash
 from harness.ray_start import start_ray
 from harness.results import trials_schema
-from harness.space import Dimension, value_type, with_values
-from harness.trial import BlockTrial, Report, resolve_trial
-from harness.tune_config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
+from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
+from harness.search.space import Dimension, value_type, with_values
+from harness.search.trial import BlockTrial, Report, resolve_trial
 from supsup_core.data import ImageSet
 
 logger = logging.getLogger("harness")

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.tune_config import FAILED, FINISHED, STOPPED_EARLY
+from harness.search.config import FAILED, FINISHED, STOPPED_EARLY
 
 _SHOWN = 10
 _CAPTION = (

@@ -15,15 +15,15 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import store as store_module
-from harness.chunks import ChunkFiles
 from harness.config import Config, EvaluateConfig, TrainConfig
 from harness.datasets import load_dataset
 from harness.errors import UserError
-from harness.lock import run_lock
 from harness.results import TASKS, create_table_file, read_table_file, write_table
 from harness.runs import open_run
-from harness.store import CorruptMask, Damage, MaskStore, check_store
+from harness.storage import store as store_module
+from harness.storage.chunks import ChunkFiles
+from harness.storage.lock import run_lock
+from harness.storage.store import CorruptMask, Damage, MaskStore, check_store
 from supsup_core.masks import MaskLayout
 from supsup_core.networks import Network
 
@@ -728,7 +728,7 @@ def test_a_start_removes_what_crashed_writers_left_in_the_run(tmp_path, digits):
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.lock import run_lock
+from harness.storage.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
@@ -740,7 +740,7 @@ def test_a_second_driver_is_told_who_holds_the_run_and_a_killed_one_frees_it(tmp
         [sys.executable, "-c", HOLD, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(store_module.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(store_module.__file__).parents[2])},
     ) as holder:
         try:
             assert holder.stdout.readline() == "locked\n"

@@ -34,7 +34,7 @@ from optuna.distributions import (
 from harness.commandline import expected
 from harness.config import FREE_KEYS, Config, check, differences, keys
 from harness.errors import UserError
-from harness.tune_config import TuneJob
+from harness.search.config import TuneJob
 
 FORMS = "interval(0.1, 0.9), tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(64, 128)"
 _PREFIX = "tune.space."

@@ -8,14 +8,15 @@ from collections import Counter
 import pytest
 import yaml
 
-from harness import scale, tune, tuning
+from harness import scale, tune
 from harness.commandline import main_guard
 from harness.config import job_from_yaml
 from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
-from harness.space import read_space
-from harness.trial import stage_steps
-from harness.tune_config import TuneConfig, TuneJob, base_config
-from harness.tuning import Search
+from harness.search import tuning
+from harness.search.config import TuneConfig, TuneJob, base_config
+from harness.search.space import read_space
+from harness.search.trial import stage_steps
+from harness.search.tuning import Search
 
 SMALL = (
     *("data=digits", "network=mlp", "hidden=[24]", "outputs=12", "tasks=6", "train.steps=27"),

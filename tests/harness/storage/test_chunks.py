@@ -5,7 +5,7 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from harness.chunks import ChunkFiles, CorruptMask, chunk_rows
+from harness.storage.chunks import ChunkFiles, CorruptMask, chunk_rows
 
 ROWS, ROW_BYTES = 4, 64
 SIZE = ROWS * ROW_BYTES + 4

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.config import Config, at_least, one_of
 from harness.errors import UserError
-from harness.storage import is_url
+from harness.storage.places import is_url
 
 METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")
@@ -55,7 +55,7 @@ def base_config(job: TuneJob) -> Config:
 
 
 def check_tune(job: TuneJob) -> None:
-    """Check the search's own values; its space is checked by harness/space.py.
+    """Check the search's own values; its space is checked by harness/search/space.py.
 
     Raises:
         UserError: naming the key, what was expected and what came.

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 from harness.errors import UserError
-from harness.objects import LONGEST_WRITE, ObjectPath
+from harness.storage.objects import LONGEST_WRITE, ObjectPath
 
 logger = logging.getLogger("harness")
 

@@ -1,0 +1,1 @@
+"""A search over the configuration by Ray Tune: `harness/tune.py` is its command."""
