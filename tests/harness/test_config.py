@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from harness.config import (
     to_yaml,
 )
 from harness.errors import UserError
-from harness.plan import resolve
+from harness.plan import evaluation_units, resolve
 
 
 def typed(*overrides):
@@ -36,6 +37,17 @@ def test_no_overrides_give_the_paper_s_recipe():
     assert (train.optimizer, train.momentum, train.temperature) == ("rmsprop", 0, 1)
     assert config.tasks == 32
     assert differences(config, typed("tasks=32")) == []
+
+
+def test_figure_4_asks_about_every_task_at_six_numbers_of_them():
+    config = kept("experiment=fig4", "train=fast")
+    assert (config.tasks, config.data, config.network, config.outputs) == (
+        *(2500, "mnist", "lenet_300_100", 500),
+    )
+    assert (config.train.name, config.evaluate.batches) == ("fast", None)
+    units = [u for k in config.evaluate.checkpoints for u in evaluation_units(config, k)]
+    asked = Counter((unit.objective, unit.num_tasks) for unit in units for _ in unit.task_ids)
+    assert asked == {(o, k): k for o in "HG" for k in (10, 500, 1000, 1500, 2000, 2500)}
 
 
 def test_a_configuration_composed_inside_is_the_schema_itself():
