@@ -34,6 +34,8 @@ def read_tables(run_dir: Path) -> Tables:
             found[name] = load(run_dir, name).to_pandas()
         except FileNotFoundError:
             continue
+    if "evaluations" in found:
+        found["evaluations"] = summary.largest_samples(found["evaluations"])
     return found
 
 

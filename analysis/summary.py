@@ -67,6 +67,21 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
 WAYS = ["algorithm", "objective", "num_images", "num_distractors"]
 
 
+def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Of what was asked twice of a task, the row with more batches.
+
+    Args:
+        evaluations: rows of the table `evaluations`; `evaluate.py` may have added some with
+            another sample than the run's own.
+
+    Returns:
+        One row for each number of masks, way to infer and task, in the order given.
+    """
+    by_size = evaluations.sort_values("num_batches", kind="stable")
+    kept = by_size.drop_duplicates(["num_tasks", *WAYS, "task_id"], keep="last")
+    return kept.sort_index()
+
+
 def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Evaluations, a row for each number of masks and way to infer.
 
@@ -74,11 +89,13 @@ def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        The keys, tasks, and means over tasks; task_accuracy and accuracy_gnu with the ends of
-        their interval by bootstrap; seconds as a median, for a first inference compiles.
+        The keys, tasks, and means over tasks, each of its largest sample; task_accuracy and
+        accuracy_gnu with the ends of their interval by bootstrap; seconds as a median, for a
+        first inference compiles.
     """
     rows = []
-    for key, group in evaluations.groupby(["num_tasks", *WAYS], dropna=False):
+    largest = largest_samples(evaluations)
+    for key, group in largest.groupby(["num_tasks", *WAYS], dropna=False):
         row = dict(zip(["num_tasks", *WAYS], key, strict=True)) | {"tasks": len(group)}
         for column in ("task_accuracy", "accuracy_gnu"):
             low, high = bootstrap(group[column])

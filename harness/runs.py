@@ -24,6 +24,7 @@ from harness.config import (
 )
 from harness.datasets import Dataset
 from harness.errors import UserError
+from harness.family import check_family, family_errors
 from harness.job import Job, TaskInputs, lazy_inputs
 from harness.plan import num_leading, resolve, resolve_block, resolve_checkpoints
 from harness.provenance import config_hash, has_bfloat16_matrices, record_start, versions
@@ -173,16 +174,17 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     else:
         check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
     weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
-    inputs = lazy_inputs(job)
-    if begins:
-        MaskStore.create(
-            directory,
-            layout=layout,
-            weights=weights,
-            inputs=inputs,
-            capacity=resolved.tasks,
-            attributes=attributes,
-        )
+    with family_errors(resolved.family):
+        inputs = lazy_inputs(job)
+        if begins:
+            MaskStore.create(
+                directory,
+                layout=layout,
+                weights=weights,
+                inputs=inputs,
+                capacity=resolved.tasks,
+                attributes=attributes,
+            )
     # Last: a folder with a config.yaml has a store too.
     if not known.exists():
         write_durably(known, to_yaml(resolved).encode())
@@ -209,6 +211,9 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
         capacity=stored.tasks,
         attributes=_attributes(job, data),
     )
+    with family_errors(stored.family):
+        inputs = lazy_inputs(job)
+    check_family(directory, stored.family, inputs)
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
     record_start(directory, stored)
@@ -260,6 +265,7 @@ def _ready(
     record_start(directory, job.config)
     store = MaskStore.open(directory)
     _mend(store, weights, inputs)
+    check_family(directory, job.config.family, inputs)
     run = Run(directory, job, store, job.config.evaluate)
     _make_table_folders(run)
     return run

@@ -257,7 +257,7 @@ class FusedBlockLayer(BlockLayer):
 
 def layer_form(method: Method, device: torch.device) -> type[BlockLayer]:
     """Choose: fused for the threshold rule on the CPU, compiled on a GPU that can, else plain."""
-    if device.type == "cpu" and isinstance(method, Threshold):
+    if device.type == "cpu" and type(method) is Threshold:  # a rule derived from it is another rule
         return FusedBlockLayer
     if device.type == "cuda" and find_spec("triton"):
         return CompiledBlockLayer

@@ -29,7 +29,8 @@ def make_task(
         num_classes: of the data set.
 
     Raises:
-        ValueError: an unknown family, or a task beyond what the family holds.
+        ValueError: an unknown family, a task beyond what the family holds, or one that the
+            family makes for other images.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
@@ -37,7 +38,24 @@ def make_task(
     end = num_tasks if limit is None else min(limit, num_tasks)
     if not 0 <= task_id < end:
         raise ValueError(f"task_id must be in [0, {end}), got {task_id}")
-    return FAMILIES[family].make(task_id, Setting(seed, num_tasks, side, num_classes))
+    task = FAMILIES[family].make(task_id, Setting(seed, num_tasks, side, num_classes))
+    _check(task, family, side**2, num_classes)
+    return task
+
+
+def _check(task: Task, family: str, num_pixels: int, num_classes: int) -> None:
+    """Refuse a task whose images or labels would not be those of the data set."""
+    source, classes, who = task.source, task.classes, f"task {task.task_id} of family {family}"
+    if source is not None:
+        found, expected = (source.dtype, source.shape), (np.dtype(np.uint16), (num_pixels,))
+        if found != expected:
+            raise ValueError(
+                f"{who} must have a source of uint16 {expected[1]}, got {found[0]} {found[1]}"
+            )
+        if source.max() > num_pixels:
+            raise ValueError(f"{who} must take pixels up to {num_pixels}, got {source.max()}")
+    if classes is not None and not (classes and 0 <= min(classes) <= max(classes) < num_classes):
+        raise ValueError(f"{who} must have classes in [0, {num_classes}), got {classes}")
 
 
 def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:

@@ -57,8 +57,8 @@ def place(text: str) -> Place:
     check_url(text)
     if find_spec("obstore") is None:
         raise UserError(
-            f"run_dir={text} needs the package obstore, got none: "
-            "pip install 'supermask-scaling[cloud]'"
+            f"run_dir={text} needs the package obstore, got none: install it "
+            "(constraints.txt has the tested version)"
         )
     from harness.storage.objects import open_url
 

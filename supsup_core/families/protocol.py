@@ -14,7 +14,7 @@ from jaxtyping import Integer, UInt8, UInt16
 
 @dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
 class Task:
-    """One learning problem.
+    """One learning problem: a choice of pixels or of classes.
 
     Attributes:
         task_id: from 0.
@@ -26,7 +26,7 @@ class Task:
         classes: the labels of this task; None for all. Labels are not renumbered.
 
     Raises:
-        ValueError: a permutation that leaves a pixel out.
+        ValueError: a permutation that leaves a pixel out, or both a source and classes.
     """
 
     task_id: int
@@ -36,6 +36,8 @@ class Task:
     classes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.source is not None and self.classes is not None:
+            raise ValueError(f"task {self.task_id} must have a source or classes, got both")
         if self.is_permutation and (
             self.source is None or (np.bincount(self.source, minlength=len(self.source)) != 1).any()
         ):

@@ -5,6 +5,7 @@ import pytest
 from analysis.summary import (
     bootstrap,
     evaluation_summary,
+    largest_samples,
     scaling_exponent,
     time_exponents,
     wilson,
@@ -39,6 +40,8 @@ def test_evaluations_come_down_to_a_row_a_size_and_way_with_the_median_of_time()
     rows = pd.DataFrame(
         {
             "num_tasks": [2, 2, 2, 4],
+            "task_id": [0, 1, 2, 0],
+            "num_batches": [4] * 4,
             "num_distractors": [0] * 4,
             "algorithm": ["binary"] * 4,
             "objective": [None] * 4,  # a way of its own, not rows to drop
@@ -59,3 +62,18 @@ def test_evaluations_come_down_to_a_row_a_size_and_way_with_the_median_of_time()
     assert found["seconds_per_inference"].to_list() == [1.0, 4.0]
     assert found["task_accuracy_low"][0] <= 0.6 <= found["task_accuracy_high"][0]
     assert time_exponents(found)["exponent"].to_list() == pytest.approx([2.0])
+
+
+def test_of_a_task_asked_twice_the_larger_sample_counts():
+    rows = pd.DataFrame(
+        {
+            "num_tasks": [2, 2, 2, 2],
+            "num_distractors": [0, 0, 0, 9],
+            "algorithm": ["one_shot"] * 4,
+            "objective": ["H"] * 4,
+            "num_images": [1] * 4,
+            "task_id": [0, 1, 0, 0],
+            "num_batches": [79, 79, 4, 4],
+        }
+    )
+    assert largest_samples(rows).index.to_list() == [0, 1, 3]

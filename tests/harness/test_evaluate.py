@@ -2,7 +2,9 @@
 
 import json
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from harness import evaluate, scale
@@ -10,6 +12,8 @@ from harness.config import from_yaml
 from harness.driver import Driver, Evaluator
 from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
 from harness.storage.lock import run_lock
+from supsup_core.families import FAMILIES, Task
+from supsup_core.families.permuted import Permuted
 
 RUN = (
     *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
@@ -26,6 +30,36 @@ def run(typed, tmp_path):
     code, _, err = typed(scale, *RUN, "run_dir=run")
     assert code == 0, err
     return tmp_path / "run"
+
+
+class Reversed(Permuted):
+    """What `permuted` is after a change."""
+
+    def make(self, task_id, setting):
+        task = super().make(task_id, setting)
+        return replace(task, source=task.source[::-1].copy())
+
+
+@pytest.mark.parametrize("job", [scale, evaluate])
+def test_a_run_whose_family_has_changed_is_refused(job, typed, run, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "permuted", Reversed())
+    before = content(run)
+    code, _, err = typed(job, *(RUN if job is scale else SAME), "run_dir=run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "others in inputs/permutations: the family has changed since" in err
+    added(before, run)
+
+
+def test_a_family_that_cannot_make_its_tasks_is_one_line(typed, tmp_path, monkeypatch):
+    class Short(Permuted):
+        def make(self, task_id, setting):
+            return Task(task_id, source=np.zeros(9, np.uint16))
+
+    monkeypatch.setitem(FAMILIES, "permuted", Short())
+    code, _, err = typed(scale, *RUN, "run_dir=run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "task 0 of family permuted must have a source of uint16 (64,), got uint16 (9,)" in err
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 @pytest.fixture

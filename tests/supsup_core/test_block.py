@@ -91,3 +91,11 @@ def test_gpu_compiles_where_there_is_triton(method, spec, form, monkeypatch):
 def test_rule_chooses_the_form_on_the_cpu():
     assert layer_form(Threshold(), torch.device("cpu")) is FusedBlockLayer
     assert layer_form(Other(), torch.device("cpu")) is BlockLayer
+
+
+def test_a_rule_derived_from_the_threshold_is_another_rule():
+    class Derived(Threshold):
+        def mask(self, scores):
+            return scores < 0
+
+    assert layer_form(Derived(), torch.device("cpu")) is BlockLayer

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from supsup_core.families import FAMILIES, Task
+from supsup_core.families.permuted import Permuted
 from supsup_core.families.rotated import angle_between, rotation_source
 from supsup_core.tasks import make_task, max_tasks, task_inputs
 
@@ -93,7 +94,8 @@ def test_permuted_rotated_is_rotated_then_permuted(images):
 
 
 def test_permutations_alone_lose_no_pixel():
-    assert [f for f in FAMILIES if task(f).is_permutation] == ["permuted"]
+    known = ("permuted", "rotated", "permuted_rotated", "split")
+    assert [f for f in known if task(f).is_permutation] == ["permuted"]
 
 
 @pytest.mark.parametrize("source", [None, [0, 1, 1], [0, 1, 3]])
@@ -101,6 +103,33 @@ def test_what_is_said_to_be_a_permutation_must_be_one(source):
     source = None if source is None else np.array(source, np.uint16)
     with pytest.raises(ValueError, match="task 4 is no permutation"):
         Task(4, source=source, is_permutation=True)
+
+
+def test_a_task_chooses_pixels_or_classes():
+    with pytest.raises(ValueError, match="task 2 must have a source or classes, got both"):
+        Task(2, source=np.zeros(4, np.uint16), classes=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            {"source": np.arange(24, dtype=np.uint16)},
+            r"source of uint16 \(25,\), got uint16 \(24,\)",
+        ),
+        ({"source": np.full(25, 26, np.uint16)}, "pixels up to 25, got 26"),
+        ({"classes": (9, 10)}, r"classes in \[0, 10\), got \(9, 10\)"),
+        ({"classes": ()}, r"classes in \[0, 10\), got \(\)"),
+    ],
+)
+def test_a_task_for_other_images_is_refused(made, message, monkeypatch):
+    class Wrong(Permuted):
+        def make(self, task_id, setting):
+            return Task(task_id, **made)
+
+    monkeypatch.setitem(FAMILIES, "wrong", Wrong())
+    with pytest.raises(ValueError, match=f"task 1 of family wrong must .*{message}"):
+        task("wrong")
 
 
 def test_split_tasks_share_the_classes_out_and_keep_images_and_labels(images):
