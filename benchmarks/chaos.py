@@ -201,10 +201,15 @@ class Chaos:
     def end(self) -> int:
         """Let the run end, starting it as often as it ends otherwise; the last exit code."""
         limit = time.monotonic() + MOST_SECONDS_TO_END
-        while (code := self._driver.wait(limit - time.monotonic())) != 0:
-            if time.monotonic() > limit:
+        code = 1
+        while code and time.monotonic() < limit:
+            try:
+                code = self._driver.wait(limit - time.monotonic())
+            except subprocess.TimeoutExpired:
+                self.broken.append("(a driver that does not end)")
                 break
-            self._driver = self._start_driver()
+            if code:
+                self._driver = self._start_driver()
         self._hold_on_to_commits()
         return code
 

@@ -198,8 +198,15 @@ class Evaluator:
         self._bars: dict[int, _Bar] = {}
         self._failed: list[Outcome] = []  # of this start
         self._failures = Failures(run.failures)
+        self._failures.forget_done(self._was_done)
         self._sharded: ShardedEvaluation | None = None
         self._metrics = NoMetrics()
+
+    def _was_done(self, pool: str, unit: str, task_id: int) -> bool:
+        if pool == TRAIN:
+            return task_id in self._committed
+        tables = (self._run.evaluations, self._run.reservoir)
+        return any((folder / f"{unit}.parquet").is_file() for folder in tables)
 
     def _note(self, tasks: pa.Table) -> None:
         """Take in rows of the log."""

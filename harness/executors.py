@@ -368,8 +368,10 @@ class RayExecutor:
             cause = error.cause if error.cause is not None else error
             return self._again(name, pool, entry, f"{type(cause).__name__}: {cause}")
         except self._ray.exceptions.RayError as error:
-            # Died, lost its node, out of memory, or unavailable: that one may still live.
-            self._ray.kill(actor)
+            # Died, lost its node, out of memory, or unavailable: that one may still live. Idle
+            # ones may be lost with the same node, and would cost the unit a try each.
+            self._kill([actor, *pool.idle])
+            pool.idle.clear()
             return self._again(name, pool, entry, _named(error))
         pool.idle.append(actor)
         return [Outcome(name, entry.unit, result)]

@@ -1,7 +1,7 @@
 """The table `failures`: what was set aside after three tries, until a later start gets it done."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,6 +59,18 @@ class Failures:
                 "failed_at": datetime.now(UTC),
             }
         self._write()
+
+    def forget_done(self, is_done: Callable[[str, str, int], bool]) -> None:
+        """Drop what was done after all by a start that was killed before it could say so.
+
+        Args:
+            is_done: of a pool, a unit and a task.
+        """
+        done = [key for key, row in self._rows.items() if is_done(row["pool"], *key)]
+        for key in done:
+            del self._rows[key]
+        if done:
+            self._write()
 
     def forget(self, unit: str, task_ids: Collection[int] | None = None) -> None:
         """Note that a unit was done after all.

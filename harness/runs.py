@@ -350,7 +350,7 @@ def _check_room(directory: Place, num_bytes: int) -> None:
 
 def _mend(store: MaskStore, weights: list[np.ndarray], inputs: dict[str, TaskInputs]) -> None:
     """Find what is damaged, say so, and forget it, so that it is trained again."""
-    damage = store.verify()
+    damage = store.verify(inputs.keys())
     for found in damage:
         lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""
         logger.warning("damaged: %s %s%s", found.path, found.reason, lost)

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.progress import RATE_OVER, Part, Progress, look
-from harness.storage.places import is_url
+from harness.storage.places import is_url, local
 
 OPTIONS = ("run_dir", "json", "verify")
 
@@ -50,7 +50,7 @@ def options(arguments: Sequence[str]) -> tuple[Path, bool, bool]:
             f"run_dir must be a folder on this machine, got {given['run_dir']}: "
             "analysis.load reads the tables of a run in object storage"
         )
-    directory = Path(given["run_dir"]).expanduser().absolute()
+    directory = local(given["run_dir"])
     return directory, _flag(given, "json"), _flag(given, "verify")
 
 
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str]) -> int:
         directory, wants_json, verifies = options(arguments)
         seen = look(directory)
         found = damage(directory) if verifies else None
-    except UserError as error:
+    except (UserError, OSError) as error:
         print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     if wants_json:

@@ -22,10 +22,11 @@ from harness.provenance import record_start
 from harness.results import read_table_file, write_durably, write_table
 from harness.runs import check_against_data, readable_path_errors
 from harness.search.config import FAILED, TuneJob, base_config, check_tune
-from harness.search.space import read_space, search_differences, with_values
+from harness.search.space import one_by_one, read_space, search_differences, with_values
 from harness.search.summary import best_trial, print_trials
 from harness.search.tuning import Search, run_trials
 from harness.storage.lock import run_lock
+from harness.storage.places import local
 
 logger = logging.getLogger("harness")
 
@@ -51,8 +52,7 @@ def carry_out_search(job: TuneJob) -> int:
     display = make_display(console, quiet=job.quiet)
     data_dir = Path(job.data_dir) if job.data_dir else None
     data = load_dataset(job.data, data_dir=data_dir, download=job.download)
-    for end in range(2):
-        values = {d.key: d.ends()[-end] for d in dimensions}
+    for values in one_by_one(dimensions):
         check_against_data(with_values(base, values), data)
     search = Search(base, job.tune, dimensions, data.side, data.num_classes)
     directory = search_directory(job)
@@ -82,7 +82,7 @@ def carry_out_search(job: TuneJob) -> int:
 
 def search_directory(job: TuneJob) -> Path:
     """Where the search lies: an absolute path."""
-    return Path(job.run_dir or f"runs/tune-{run_name(job)}").expanduser().absolute()
+    return local(job.run_dir or f"runs/tune-{run_name(job)}")
 
 
 def _begin(directory: Path, job: TuneJob) -> None:

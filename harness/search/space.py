@@ -9,7 +9,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import chain, islice, product
+from math import ceil
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -141,9 +142,17 @@ def read_space(space: Mapping[str, Any], base: Config) -> list[Dimension]:
             "'train.learning_rate=tag(log, interval(1e-4, 1e-2))'"
         )
     dimensions = [_dimension(key, text, base) for key, text in flat.items()]
-    for corner in islice(_corners(dimensions), _MOST_CORNERS):
+    for corner in chain(one_by_one(dimensions), islice(_corners(dimensions), _MOST_CORNERS)):
         check(with_values(base, corner))
     return dimensions
+
+
+def one_by_one(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
+    """Values in which each key in turn has each of its ends, and the others their first."""
+    first = {d.key: d.ends()[0] for d in dimensions}
+    for dimension in dimensions:
+        for end in dimension.ends():
+            yield first | {dimension.key: end}
 
 
 def _corners(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
@@ -221,7 +230,8 @@ def _numbers(key: str, text: str, sweep: IntervalSweep | RangeSweep) -> BaseDist
     assert high is not None
     if step is not None and high > low and step > 0:
         # As in Python, the end of a range is not among its values.
-        high = low + step * (-(-(high - low) // step) - 1)
+        # Rounded, for 0.1 to 0.8 in steps of 0.1 is a hair more than 7 steps.
+        high = round(low + step * (ceil(round((high - low) / step, 9)) - 1), 12)
     if not low < high or (step is not None and step <= 0):
         raise UserError(f"{key} must have a range whose end is above its start, got {text}")
     log = "log" in sweep.tags

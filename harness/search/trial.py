@@ -127,7 +127,8 @@ class BlockTrial:
         asked: list[int] = []
         found: list[float] = []
         for unit in units:
-            if (unit.algorithm, unit.objective) == (first.algorithm, first.objective):
+            same = (unit.algorithm, unit.objective) == (first.algorithm, first.objective)
+            if same and not unit.num_distractors:
                 table = worker.run(unit, rows)
                 asked += unit.task_ids
                 found += table["task_accuracy"].to_pylist()

@@ -5,6 +5,7 @@ config.yaml  provenance.json  lock  ray/  trials/trials.parquet  recipe/best.yam
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -18,9 +19,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from harness.config import AUTO, Config, to_yaml
+from harness.config import AUTO, Config, leaf, to_yaml
 from harness.datasets import Dataset
 from harness.display import Display
+from harness.errors import UserError
+from harness.executors import capacity
 from harness.job import Job
 from harness.provenance import config_hash
 from harness.ray_start import start_ray
@@ -168,7 +171,7 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
     ray, began = start_ray()
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        gpus = search.base.actors.gpus if ray.cluster_resources().get("GPU") else 0
+        gpus = search.base.actors.gpus if capacity(ray.cluster_resources())[1] else 0
         with_data = tune.with_parameters(_Trial, search=search, train=data.train, test=data.test)
         trainable = tune.with_resources(with_data, {"cpu": 0 if gpus else 1, "gpu": gpus})
         shown = Shown(display, search.tune.metric, search.tune.last_rung)
@@ -204,7 +207,14 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
     path = directory / RAY_FOLDER
     if tune.Tuner.can_restore(str(path)):
         logger.info("going on with the search in %s", directory)
-        return tune.Tuner.restore(str(path), trainable, restart_errored=True)
+        try:
+            # A trial that failed keeps its name, by which Optuna knows it.
+            return tune.Tuner.restore(str(path), trainable, resume_errored=True)
+        except Exception as error:  # whatever Ray makes of files that a kill or a disk cut short
+            raise UserError(
+                f"search in {directory} must be one that Ray Tune can read, got "
+                f"{type(error).__name__}: choose another run_dir"
+            ) from error
     settings = search.tune
     most = None if search.base.actors.train == AUTO else int(search.base.actors.train)
     return tune.Tuner(
@@ -262,13 +272,13 @@ def _scheduler(settings: TuneConfig) -> ASHAScheduler | None:
 def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
     rows = []
     names = ("accuracy", "task_accuracy", "expected_task_accuracy", "expected_accuracy")
-    for number in range(len(results)):
-        result = results[number]
+    begun = sorted((results[i] for i in range(len(results))), key=_began_as)
+    for number, result in enumerate(begun):
         metrics = result.metrics or {}
         finished = metrics.get("rung") == search.tune.last_rung
         sampled = result.config or {}
         config = search.config(sampled)
-        values = {d.key: _cell(d, sampled[d.key]) for d in search.dimensions}
+        values = {d.key: _cell(d.key, leaf(config, d.key)) for d in search.dimensions}
         rows.append(
             {
                 "trial": number,
@@ -286,7 +296,12 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=search.schema)
 
 
-def _cell(dimension: Dimension, sampled: Any) -> Any:
+def _began_as(result: Any) -> int:
+    """Which trial of the search it was; Tune lists restored ones in another order."""
+    number = (result.metrics or {}).get("experiment_tag", "").partition("_")[0]
+    return int(number) if number.isdecimal() else sys.maxsize  # it never told anything
+
+
+def _cell(key: str, value: Any) -> Any:
     """A value as its column holds it: a list, or what may be a word, as text."""
-    value = dimension.value(sampled)
-    return value if value_type(dimension.key) in (int, float, bool) else str(value)
+    return value if value_type(key) in (int, float, bool) else str(value)

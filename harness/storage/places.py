@@ -53,7 +53,7 @@ def place(text: str) -> Place:
         UserError: a URL whose bucket cannot be used, or for which a package is missing.
     """
     if not is_url(text):
-        return Path(text).expanduser().absolute()
+        return local(text)
     check_url(text)
     if find_spec("obstore") is None:
         raise UserError(
@@ -63,6 +63,18 @@ def place(text: str) -> Place:
     from harness.storage.objects import open_url
 
     return open_url(text)
+
+
+def local(text: str) -> Path:
+    """A folder of this machine, from what was typed: absolute.
+
+    Raises:
+        UserError: ~ with a user that there is not.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"run_dir must lie with a user that there is, got {text}") from error
 
 
 def relative(path: Place, folder: Place) -> str:

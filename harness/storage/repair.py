@@ -4,7 +4,7 @@ A damaged mask is named alone, not with its chunk, and forgotten; weights and in
 which can be computed again, are written anew. Only harness/storage/store.py calls this.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -147,7 +147,7 @@ class StoreFiles:
     capacity: int
     chunks: ChunkFiles
 
-    def verify(self) -> list[Damage]:
+    def verify(self, inputs: Collection[str] = ()) -> list[Damage]:
         """See MaskStore.verify."""
         task_ids, crcs, damage = self._verify_log()
         chunks = task_ids // self.chunks.rows
@@ -158,7 +158,7 @@ class StoreFiles:
 
         for found in each(verify, range(self._num_chunks), self._root):
             damage += found
-        return damage + self._verify_fixed()
+        return damage + self._verify_fixed(inputs)
 
     def repair(
         self,
@@ -190,11 +190,11 @@ class StoreFiles:
     def _name(self, path: Place) -> str:
         return relative(path, self.run_dir)
 
-    def _fixed_names(self) -> list[str]:
-        inputs = sorted(path.name for path in (self._root / "inputs").glob("*") if path.is_dir())
+    def _fixed_names(self, inputs: Collection[str]) -> list[str]:
+        there = {path.name for path in (self._root / "inputs").glob("*") if path.is_dir()}
         return [
             *(f"weights/{layer.name}" for layer in self.layout.layers),
-            *(f"inputs/{name}" for name in inputs),
+            *(f"inputs/{name}" for name in sorted(there.union(inputs))),
         ]
 
     def _read_log_file(self, path: Place) -> pa.Table:
@@ -245,11 +245,11 @@ class StoreFiles:
         reason = reason or "does not match the log"
         return [Damage(self._name(self.chunks.path(chunk)), tuple(sorted(bad)), reason)]
 
-    def _verify_fixed(self) -> list[Damage]:
+    def _verify_fixed(self, inputs: Collection[str]) -> list[Damage]:
         """Check the weights and inputs, by the checksums of their chunks."""
         damage = []
         root = open_group(self._root, "r")
-        for name in self._fixed_names():
+        for name in self._fixed_names(inputs):
             try:
                 array = cast(zarr.Array[Any], root[name])
                 for part in _parts(array.shape[0], array.chunks[0]):
@@ -269,7 +269,9 @@ class StoreFiles:
         inputs: Mapping[str, Rows] | None,
     ) -> None:
         """Write the weights and inputs again if one of them is among the damaged paths."""
-        broken = sorted(name for name in self._fixed_names() if self._root / name in paths)
+        broken = sorted(
+            name for name in self._fixed_names(inputs or ()) if self._root / name in paths
+        )
         if not broken:
             return
         if weights is None or inputs is None:

@@ -9,7 +9,7 @@ harness/storage/chunks.py. harness/storage/repair.py says what is damaged.
 Shape letters: B masks of a commit or a read, R bytes of a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -329,8 +329,11 @@ class MaskStore:
                     )
         return rows
 
-    def verify(self) -> list[Damage]:
+    def verify(self, inputs: Collection[str] = ()) -> list[Damage]:
         """Check every committed mask, every chunk, the fixed arrays and the log.
+
+        Args:
+            inputs: names that there must be of them, beside those that are there.
 
         Returns:
             what is not as it was written, for `repair`; [] if all is well. A damaged
@@ -340,7 +343,7 @@ class MaskStore:
         Raises:
             OSError: a file that is there but cannot be read.
         """
-        return self._files.verify()
+        return self._files.verify(inputs)
 
     def repair(
         self,

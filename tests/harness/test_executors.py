@@ -250,6 +250,21 @@ def test_a_unit_whose_actor_died_is_done_by_another(death, ray_executor, tmp_pat
     assert first != second
 
 
+def test_actors_that_were_lost_while_idle_cost_no_unit_its_tries(make_executor, tmp_path):
+    executor = make_executor("ray", num_actors=3)
+    start(executor, tmp_path)
+    for i in range(3):
+        executor.submit("evaluate", Unit(f"sleeps-{i}", 1))  # long enough for three actors
+    collect(executor)
+    idle = executor._pools["evaluate"].idle
+    assert len(idle) == MAX_TRIES
+    for actor in idle:
+        executor._ray.kill(actor)
+    executor.submit("evaluate", Unit("good", 9))
+    [outcome] = collect(executor)
+    assert outcome.result == 9
+
+
 def test_a_unit_that_always_kills_its_actor_is_set_aside(ray_executor, tmp_path):
     start(ray_executor, tmp_path)
     units = [Unit("exits", 7), Unit("good-0", 0), Unit("good-1", 1)]

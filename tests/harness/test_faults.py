@@ -31,6 +31,7 @@ from harness.driver import run
 from harness.errors import UserError
 from harness.evaluation import EvaluateWorker
 from harness.executors import Outcome, RayExecutor
+from harness.failures import Failures
 from harness.job import Job
 from harness.plan import EvaluationUnit, TrainUnit
 from harness.results import EVALUATIONS, TASKS, read_tables
@@ -483,7 +484,12 @@ def test_a_task_that_cannot_be_measured_is_set_aside_alone(
         assert run(configure(tmp_path, SMALL)) == 1
     assert len(tried) == 3
     assert committed(tmp_path) == [0, 1, 2, 4, 5]
+    with monkeypatch.context() as patched:  # as if killed between a commit and its telling
+        patched.setattr(Failures, "forget", lambda failures, unit, task_ids=None: None)
+        run(configure(tmp_path, SMALL))
+    assert len(load(tmp_path, "failures")) > 0
     assert run(configure(tmp_path, SMALL)) == 0
+    assert len(load(tmp_path, "failures")) == 0
     assert_same_end(tmp_path, small)
 
 

@@ -5,7 +5,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from harness.config import Config, TrainConfig
 from harness.errors import UserError
-from harness.search.space import flat_space, read_space, with_space, with_values
+from harness.search.space import flat_space, one_by_one, read_space, with_space, with_values
 
 BASE = Config(
     train=TrainConfig(
@@ -38,6 +38,33 @@ def test_numbers_are_drawn_as_hydra_writes_them(key, text, distribution):
     assert type(found.distribution) is type(distribution)
     for name, value in distribution._asdict().items():
         assert getattr(found.distribution, name) == pytest.approx(value), name
+
+
+def test_a_range_never_holds_its_end():
+    found = read("train.smoothing", "range(0.1,0.8,0.1)")
+    assert found.distribution.high == pytest.approx(0.7)
+
+
+def test_both_ends_of_each_key_are_checked_however_many_keys_there_are():
+    others = ["steps", "batch_size", "block"]
+    space = {"train.smoothing": "interval(0.1,1.5)", "seed": "range(1,9)"}
+    space |= {f"train.{key}": "interval(2,8)" for key in others}
+    space |= {f"train.{key}": "interval(0.1,0.9)" for key in ("learning_rate", "temperature")}
+    space |= {
+        "train.decay": "none,linear",
+        "outputs": "range(10,90)",
+        "train.dtype": "auto,float32",
+    }
+    with pytest.raises(UserError, match=r"train\.smoothing"):
+        read_space(space, BASE)
+
+
+def test_every_choice_of_a_key_is_met():
+    found = one_by_one([read("family", "split,rotated,permuted"), read("seed", "1,2")])
+    assert [(one["family"], one["seed"]) for one in found] == [
+        *(("split", 1), ("rotated", 1), ("permuted", 1)),
+        *(("split", 1), ("split", 2)),
+    ]
 
 
 def test_choices_keep_what_they_stand_for():

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -661,6 +662,18 @@ def test_a_damaged_fixed_array_is_written_again_if_given(tmp_path, name, how):
         store.repair(damage)
     store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))
     assert store.verify() == []
+    assert content(tmp_path) == before
+
+
+def test_an_input_that_there_must_be_is_missed_and_written_again(tmp_path):
+    store = create(tmp_path)
+    commit(store, "u", [1])
+    before = content(tmp_path)
+    shutil.rmtree(tmp_path / "masks.zarr/inputs/permutation")
+    assert store.verify() == []  # nothing that is there says that there was more
+    damage = store.verify(["permutation"])
+    assert [found.path for found in damage] == ["masks.zarr/inputs/permutation"]
+    store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))
     assert content(tmp_path) == before
 
 
