@@ -55,8 +55,9 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
         axes.set(xlabel="masks in the superposition", xscale="log")
         axes.grid(alpha=0.3)
     # A flat line near 1 should look like one, not like noise blown up to fill the frame.
-    left.set_ylim(min(0.8, evaluations["accuracy_gnu"].min() - 0.02), 1.005)
-    right.set_ylim(min(0.8, evaluations["task_accuracy"].min() - 0.02), 1.005)
+    means = evaluations.groupby(["num_tasks", *by], dropna=False)
+    left.set_ylim(min(0.8, means["accuracy_gnu"].mean().min() - 0.02), 1.005)
+    right.set_ylim(min(0.8, means["task_accuracy"].mean().min() - 0.02), 1.005)
     left.legend(fontsize="small")
     return figure
 

@@ -366,6 +366,7 @@ class Driver(Evaluator):
     def __init__(self, run: Run, display: Display) -> None:
         super().__init__(run, display)
         self._block = int(run.job.config.train.block)  # resolved: no longer auto
+        self._shown = 0.0  # tasks
         self._to_train = train_units(self._config.tasks, self._block, self._committed)
         self._under_way = 0  # training units that are submitted and have not ended
         self._tries: dict[int, int] = {}  # of tasks that failed alone
@@ -432,7 +433,7 @@ class Driver(Evaluator):
                 self._failures.forget(unit.unit.name, unit.tasks["task_id"].to_pylist())
         self._note(table)
         self._metrics.committed(len(table), self._accuracies.value)
-        self._display.update(TRAINING, self.num_committed, self._accuracies.value)
+        self._tell(self.num_committed)
 
     def _try_again(self, executor: Executor, trained: TrainedUnit) -> None:
         """Submit once more the tasks that failed alone, or set them aside."""
@@ -448,5 +449,9 @@ class Driver(Evaluator):
 
     def _show(self, running: dict[str, float]) -> None:
         if under_way := running.get(TRAIN, 0.0) * self._block:
-            done = min(self.num_committed + under_way, self._config.tasks)
-            self._display.update(TRAINING, done, self._accuracies.value)
+            self._tell(min(self.num_committed + under_way, self._config.tasks))
+
+    def _tell(self, done: float) -> None:
+        # What has ended and is not committed yet is in neither count: no step back for that.
+        self._shown = max(self._shown, done)
+        self._display.update(TRAINING, self._shown, self._accuracies.value)

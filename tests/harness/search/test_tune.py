@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,8 +12,9 @@ import yaml
 from harness import scale, tune
 from harness.commandline import main_guard
 from harness.config import job_from_yaml
+from harness.datasets import load_dataset
 from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
-from harness.search import tuning
+from harness.search import job, tuning
 from harness.search.config import TuneConfig, TuneJob, base_config
 from harness.search.space import read_space
 from harness.search.trial import stage_steps
@@ -151,6 +153,36 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
     assert len(set(ended)) == 6, ended
     repeated = [name for name, times in Counter(ended).items() if times > 1]
     assert len(repeated) <= 1  # the one whose end was being told
+
+
+@pytest.mark.long
+def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkeypatch):
+    class Failing:  # made here, so that it travels to Ray by value
+        def __init__(self, data, marker):
+            self._images, self._marker = data.images, marker
+            self.labels, self.mean, self.std = data.labels, data.mean, data.std
+
+        @property
+        def images(self):
+            if self._marker.exists():
+                raise OSError("images cannot be read")
+            return self._images
+
+    broken, data = tmp_path / "broken", load_dataset("digits")
+    broken.touch()
+    train = Failing(data.train, broken)
+    given = SimpleNamespace(train=train, test=data.test, side=8, num_classes=10)
+    monkeypatch.setattr(job, "load_dataset", lambda *args, **options: given)
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
+    options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=3", "tune.scheduler=none")
+    code, _, err = typed(tune, *options)
+    assert code == 1, err
+    assert [row["status"] for row in trials(tmp_path / "found")] == ["failed"] * 3
+    gc.collect()
+    broken.unlink()
+    code, _, err = typed(tune, *options)
+    assert code == 0, err
+    assert [row["status"] for row in trials(tmp_path / "found")] == ["finished"] * 3
 
 
 @pytest.mark.long
