@@ -15,7 +15,6 @@ from harness.config import AUTO, Config
 from harness.evaluation import EvaluateWorker
 from harness.job import Job
 from harness.plan import automatic_block, evaluation_units, resolve, train_units
-from harness.provenance import has_bfloat16_matrices
 from harness.questions import Questions
 from harness.search.config import TuneConfig
 from harness.trainers import Masks, make_trainer
@@ -53,7 +52,7 @@ class Report:
         return asdict(self)
 
 
-def resolve_trial(config: Config, side: int, num_classes: int) -> Config:
+def resolve_trial(config: Config, side: int, num_classes: int, *, has_bfloat16: bool) -> Config:
     """Replace every `auto`: as a run does, but that a block takes all tasks where it can."""
     job = Job(config, side, num_classes)
     num_weights = job.network.num_weights
@@ -65,7 +64,7 @@ def resolve_trial(config: Config, side: int, num_classes: int) -> Config:
         config,
         num_weights=num_weights,
         mask_bits=job.layout.num_bits,
-        has_bfloat16=has_bfloat16_matrices(),
+        has_bfloat16=has_bfloat16,
     )
 
 

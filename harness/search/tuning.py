@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from harness.display import Display
 from harness.errors import UserError
 from harness.executors import capacity
 from harness.job import Job
-from harness.provenance import config_hash
+from harness.provenance import config_hash, has_bfloat16_matrices
 from harness.ray_start import start_ray
 from harness.results import trials_schema
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
@@ -60,6 +60,8 @@ class Search:
         tune: how the search goes.
         dimensions: of the space.
         side, num_classes: of the data set.
+        has_bfloat16: what `train.dtype=auto` comes to: said by the driver's machine for all
+            trials, wherever they run.
     """
 
     base: Config
@@ -67,11 +69,17 @@ class Search:
     dimensions: Sequence[Dimension]
     side: int
     num_classes: int
+    has_bfloat16: bool = field(default_factory=has_bfloat16_matrices)
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
         """A trial's configuration, resolved, from what Optuna drew."""
         values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
-        return resolve_trial(with_values(self.base, values), self.side, self.num_classes)
+        return resolve_trial(
+            with_values(self.base, values),
+            self.side,
+            self.num_classes,
+            has_bfloat16=self.has_bfloat16,
+        )
 
     @property
     def schema(self) -> pa.Schema:
