@@ -245,7 +245,7 @@ def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
     ("executor", "sent", "to_group"),
     [
         ("serial", signal.SIGINT, True),
-        ("serial", signal.SIGTERM, False),
+        pytest.param("serial", signal.SIGTERM, False, marks=pytest.mark.long),
         ("ray", signal.SIGINT, True),  # as Ctrl-C on a terminal: Ray's processes get it too
         ("ray", signal.SIGTERM, False),
     ],

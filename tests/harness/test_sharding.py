@@ -210,7 +210,7 @@ def test_a_unit_that_cannot_be_scored_ends_alone(begun):
     assert recorder.submitted[-1][1].asked == UNITS[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_shard_that_dies_is_replaced(tmp_path, monkeypatch, ray_session):
     """One of each kind of unit kills its actor once."""
     import os
