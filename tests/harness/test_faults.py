@@ -7,6 +7,7 @@ trains no task again that was committed.
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -267,7 +268,9 @@ def test_a_signal_stops_a_run_cleanly(
 
     said, num_committed = output.read_text(), len(committed(run_dir))
     assert 0 < num_committed < 16
-    assert f"stopped: {num_committed} of 16 tasks are committed in {run_dir}" in said
+    [told] = re.findall(rf"stopped: (\d+) of 16 tasks are committed in {run_dir}", said)
+    # Where the signal comes within a commit, the driver does not know of that one yet.
+    assert num_committed - 4 <= int(told) <= num_committed  # a block of each actor
     assert "type the same command again to go on" in said
     for noise in ("Traceback", "KeyboardInterrupt", "received at time"):
         assert noise not in said
