@@ -1,58 +1,85 @@
 # %% [markdown]
 # # A first look at a run
 #
-# `make run` leaves one in `runs/mnist5k-permuted-32`; the variable RUN_DIR names another.
+# A run leaves tables in Parquet and masks in Zarr. Here both are read: how accurate the masks
+# are, how surely the right one is found among many, and what a mask is made of. `RUN_DIR` names
+# the run; without it, the one that `make run` leaves is read.
 
 # %%
 import os
+from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import zarr
 
-from analysis import figures, load, summary
+import analysis
+from analysis import figures, stored, summary
+from analysis.load import load
 
-RUN_DIR = os.environ.get("RUN_DIR", "runs/mnist5k-permuted-32")
-{key: load.configuration(RUN_DIR)[key] for key in ("tasks", "data", "family", "network", "seed")}
+plt.ion()  # without it Jupyter would name the figures and not show them
+default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"
+run_dir = Path(os.environ.get("RUN_DIR", default))
+tasks = load(run_dir, "tasks").to_pandas()
+evaluations = load(run_dir, "evaluations").to_pandas()
+print(tasks[["accuracy", "loss", "density", "train_seconds"]].describe().round(4))
 
 # %% [markdown]
-# ## The tasks
+# ## How accurate are the masks, each used for its own task?
 #
-# A row for each mask: its accuracy on its own task's test images, the task given. Tasks of one family
-# should lie close together; one that stands apart is worth a look.
-
-# %%
-tasks = load.load(RUN_DIR, "tasks").to_pandas().set_index("task_id").sort_index()
-tasks[["accuracy", "loss", "density", "train_seconds"]].describe()
+# A row of `tasks` is a mask, and every mask uses the same weights. A task far to the left of the
+# others would be worth a look: `tasks.nsmallest(5, "accuracy")`.
 
 # %%
 low, high = summary.bootstrap(tasks["accuracy"])
-print(f"accuracy {tasks['accuracy'].mean():.4f} ({low:.4f} to {high:.4f}), {len(tasks)} tasks")
+print(f"accuracy, mean of {len(tasks)} tasks: {tasks['accuracy'].mean():.4f}")
+print(f"95 % by bootstrap over tasks: {low:.4f} to {high:.4f}")
+figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+axes.set(xlabel="accuracy on the task's test images, task given", ylabel="tasks")
+_ = axes.hist(tasks["accuracy"], bins=20)
 
 # %% [markdown]
-# ## Told apart
+# ## And when nobody says which task it is?
 #
-# Left: how many labels are right when the task is inferred (a wrong task counts as wrong), and dashed
-# when it is given. Where the lines meet, not knowing the task costs nothing. Right: how many tasks were
-# inferred right.
+# At a checkpoint the first k masks lie in superposition, and the task is inferred. Left, labels
+# right: a solid line on the dashed one means that not knowing the task costs nothing. Right, the
+# tasks themselves. An interval of no width only says that no task differed: few inferences were
+# made for each.
 
 # %%
-evaluations = load.load(RUN_DIR, "evaluations").to_pandas()
+found = summary.evaluation_summary(evaluations)
+measures = ("accuracy_gnu", "task_accuracy")
+columns = [name + end for name in measures for end in ("", "_low", "_high")]
+print(found[["num_tasks", "algorithm", "objective", *columns]].round(4).to_string(index=False))
 figures.accuracy_by_masks(evaluations)
 
+# %% [markdown]
+# ## A mask, by zarr and numpy alone
+#
+# A mask is a row of bytes, a layer after the other. The ones that are counted here must be as
+# many as the table says.
+
 # %%
-means = summary.evaluation_summary(evaluations)
-means[["num_tasks", "algorithm", "objective", "task_accuracy", "accuracy_gg", "accuracy_gnu"]]
+store: Any = zarr.open_group(run_dir / "masks.zarr", mode="r")
+last = tasks.loc[tasks["task_id"].idxmax()]
+row = store["masks"][int(last["task_id"])]
+layers = [layer for layer in store.attrs["layers"] if layer["num_bits"]]
+bits = {
+    layer["name"]: np.unpackbits(
+        row[layer["byte_offset"] :], count=layer["num_bits"], bitorder="little"
+    )
+    for layer in layers
+}
+for name, of_layer in bits.items():
+    print(f"{name}: {of_layer.sum():,} ones of {of_layer.size:,} bits")
+density = np.concatenate(list(bits.values())).mean()
+print(f"task {last['task_id']}: density {density:.6f}, in the table {last['density']:.6f}")
 
 # %% [markdown]
-# ## One mask, by zarr alone
-#
-# Bits of a row are little-endian, layer after layer, each from its `byte_offset` on.
+# Do masks of different tasks have more ones in common than chance would give them (the bars)?
+# Masks that grew alike are harder to tell apart.
 
 # %%
-store = zarr.open_group(f"{RUN_DIR}/masks.zarr", mode="r")
-task_id = int(tasks.index[0])
-row, densities = store["masks"][task_id], {}
-for layer in store.attrs["layers"]:
-    bits = np.unpackbits(row[layer["byte_offset"] :], bitorder="little")[: layer["num_bits"]]
-    densities[layer["name"]] = float(bits.mean())
-densities
+sample = stored.sample_masks(run_dir, tasks)
+figures.masks_by_layer(stored.layer_statistics(sample, stored.layout(run_dir)))

@@ -1,55 +1,70 @@
 # %% [markdown]
-# # Memories of constant size
+# # Masks in a reservoir
 #
-# A Hopfield network holds masks as minima of its energy. Its size does not grow with them; what it can
-# hold does not either. This looks at a run whose masks were stored and recalled
-# (`experiment=reservoir`, or `harness/recall.py`); RUN_DIR names it.
+# A Hopfield network holds masks in a memory of constant size, and one comes back from a part of
+# it, or from images without labels. How many, how surely, and at what price in bytes? `RUN_DIR`
+# names a run whose masks were recalled.
 
 # %%
 import os
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis import figures, load, stored
+import analysis
+from analysis import figures, stored, summary
+from analysis.load import load
 
-RUN_DIR = os.environ.get("RUN_DIR", "runs/mnist5k-permuted-32-mlp_8192-unit_mask-unit")
-reservoir = load.load(RUN_DIR, "reservoir").to_pandas()
-reservoir.groupby(["rule", "cue"])["num_tasks"].agg(["min", "max"])
+plt.ion()  # without it Jupyter would name the figures and not show them
+default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"
+run_dir = Path(os.environ.get("RUN_DIR", default))
+try:
+    reservoir = load(run_dir, "reservoir").to_pandas()
+except FileNotFoundError as error:
+    raise SystemExit(
+        f"{run_dir} has no table `reservoir`: `make run ARGS=experiment=reservoir` makes a run "
+        "that has one; set RUN_DIR to it"
+    ) from error
+tasks = load(run_dir, "tasks").to_pandas()
 
 # %% [markdown]
-# ## What comes back
+# ## Does the very mask come back?
 #
-# The share of masks that come back to the bit, by rule and cue; dotted, what theory lets each rule
-# hold of random patterns. `flipped` and `erased` begin with a damaged mask, `data` with images alone.
+# `share` is how much of a cue was wrong or unknown, `exact_recall` the share of masks that came
+# back to the bit, with its 95 % interval by Wilson. `load` is how much of the rule's capacity is
+# taken, by theory and for cues without an error: with errors, masks may be lost below 1. One with
+# a few bits wrong often serves all the same: compare `accuracy` with `accuracy_gg`, that of the
+# masks that were stored.
 
 # %%
+reservoir["load"] = reservoir["num_tasks"] / reservoir["capacity"]
+low, high = summary.wilson(reservoir["exact_recall"], reservoir["num_cues"])
+recalled = reservoir.assign(exact_low=low, exact_high=high)
+recalled = recalled.sort_values(["rule", "cue", "share", "num_tasks"])
+columns = ["rule", "cue", "share", "num_tasks", "load", "num_cues", "exact_recall"]
+columns += ["exact_low", "exact_high", "bit_accuracy", "accuracy", "accuracy_gg"]
+print(recalled[columns].round(4).to_string(index=False))
 figures.recall_by_masks(reservoir)
 
 # %% [markdown]
-# Masks that do not come back whole can still be of use: accuracy with what came back.
+# ## Is it smaller than the masks?
+#
+# The reservoir's bytes stay as they are, the masks' grow. `break_even` is how many packed masks
+# take as many bytes as the reservoir. It pays only where that is below `capacity`.
 
 # %%
-columns = ["bit_accuracy", "exact_recall", "accuracy"]
-recalled = reservoir.groupby(["rule", "cue", "num_tasks"])[columns].mean()
-recalled
+sizes = reservoir.groupby("rule")[["dim", "num_blocks", "capacity", "reservoir_bytes"]].max()
+mask_bytes = float(tasks["mask_bytes"].mean())
+sizes["break_even"] = sizes["reservoir_bytes"] / mask_bytes
+print(f"bytes of a packed mask: {mask_bytes:.0f}")
+print(sizes.to_string())
 
 # %% [markdown]
-# ## Bytes
-#
-# A weight between every two units takes as much as 32 masks a unit. The reservoir's line crosses that of
-# the packed masks beyond what it can hold: it saves no bytes, it recalls.
+# Beside other ways to keep masks, as far as ten times the run's tasks. Dashed is what does not
+# grow.
 
 # %%
-layout = stored.layout(RUN_DIR)
-density = float(load.load(RUN_DIR, "tasks").to_pandas()["density"].mean())
-counts = np.unique(np.geomspace(1, 64 * layout.num_bits, 40).astype(int))
-sizes = figures.storage_bytes(counts, layout, density, reservoir)
-figures.bytes_by_masks(sizes)
-
-# %%
-packed = layout.row_bytes
-crossing = {
-    rule: int(np.ceil(num_bytes / packed))
-    for rule, num_bytes in reservoir.groupby("rule")["reservoir_bytes"].max().items()
-}
-print("masks from which on the packed rows are larger:", crossing)
+num_masks = np.unique(np.geomspace(1, 10 * len(tasks), 40).round().astype(int))
+layout, density = stored.layout(run_dir), float(tasks["density"].mean())
+figures.bytes_by_masks(figures.storage_bytes(num_masks, layout, density, reservoir))

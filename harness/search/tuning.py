@@ -5,7 +5,6 @@ config.yaml  provenance.json  lock  ray/  trials/trials.parquet  recipe/best.yam
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -280,12 +279,14 @@ def _scheduler(settings: TuneConfig) -> ASHAScheduler | None:
 def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
     rows = []
     names = ("accuracy", "task_accuracy", "expected_task_accuracy", "expected_accuracy")
-    begun = sorted((results[i] for i in range(len(results))), key=_began_as)
-    for number, result in enumerate(begun):
+    # Tune's own list of trials, in the grid's order: what a trial was drawn as is not in the
+    # grid where it failed before it told anything.
+    grid = [results[i] for i in range(len(results))]
+    tried = zip(results._experiment_analysis.trials, grid, strict=True)
+    for number, (trial, result) in enumerate(sorted(tried, key=_began_as)):
         metrics = result.metrics or {}
         finished = metrics.get("rung") == search.tune.last_rung
-        sampled = result.config or {}
-        config = search.config(sampled)
+        config = search.config(trial.config)
         values = {d.key: _cell(d.key, leaf(config, d.key)) for d in search.dimensions}
         rows.append(
             {
@@ -304,10 +305,9 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=search.schema)
 
 
-def _began_as(result: Any) -> int:
+def _began_as(tried: tuple[Any, Any]) -> int:
     """Which trial of the search it was; Tune lists restored ones in another order."""
-    number = (result.metrics or {}).get("experiment_tag", "").partition("_")[0]
-    return int(number) if number.isdecimal() else sys.maxsize  # it never told anything
+    return int(tried[0].experiment_tag.partition("_")[0])
 
 
 def _cell(key: str, value: Any) -> Any:

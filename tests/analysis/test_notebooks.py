@@ -1,10 +1,14 @@
-"""The notebooks run from top to bottom on small runs, and what they find is what is there."""
+"""The notebooks, run as scripts on small runs of their own."""
 
+import ast
+import logging
 import os
 import re
+import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
@@ -12,105 +16,145 @@ from analysis.load import load
 from harness.commandline import from_hydra
 from harness.driver import run
 
-NOTEBOOKS = Path(__file__).parents[2] / "analysis" / "notebooks"
-SMALL = [
-    *("data=digits", "tasks=4", "executor=serial", "train.steps=40", "quiet=true"),
-    *("evaluate.batches=2", "evaluate.checkpoints=[2,4]"),
-]
-PERMUTED = [
-    *("network=mlp", "hidden=[32]", "outputs=20", "train.learning_rate=0.003"),
-    *("evaluate.algorithms=[one_shot,one_shot_ranked,binary]",),
-]
-UNITS = ["experiment=reservoir", "hidden=[256]", "evaluate.num_images=32"]
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "analysis" / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.py"))
+
+SMALL = "data=digits executor=serial quiet=true evaluate.batches=2"
+WEIGHTS = (
+    f"{SMALL} tasks=6 network=mlp hidden=[24,16] outputs=20 train.block=3 "
+    "evaluate.algorithms=[one_shot,one_shot_ranked,binary] evaluate.checkpoints=[3,6]"
+)
+OPTIONS = {
+    "weights": f"{WEIGHTS} train.steps=60 train.learning_rate=0.01 train.smoothing=0.9",
+    "fast": f"{WEIGHTS} train=fast train.steps=30",
+    "units": f"{SMALL} experiment=reservoir hidden=[256] tasks=4 train.steps=20 "
+    "evaluate.checkpoints=[2,4]",
+}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Two runs by different recipes, and one whose masks are recalled."""
-    folder = tmp_path_factory.mktemp("runs")
-    options = {
-        "slow": PERMUTED,
-        "fast": [*PERMUTED, "train=fast", "train.steps=30"],
-        "units": UNITS,
-    }
-    for name, more in options.items():
+    """Small runs, by the names of their options."""
+    folder, log = tmp_path_factory.mktemp("runs"), logging.getLogger("harness")
+    before = log.level, log.propagate, log.handlers[:]
+    for name, options in OPTIONS.items():
         with initialize_config_module("harness.conf", version_base="1.3"):
-            config = from_hydra(compose("config", [*SMALL, *more, f"run_dir={folder / name}"]))
+            config = from_hydra(compose("config", [*options.split(), f"run_dir={folder / name}"]))
         assert run(config) == 0
-    return folder
+    log.level, log.propagate, log.handlers[:] = before
+    return {name: folder / name for name in OPTIONS}
 
 
-def execute(name, monkeypatch, **environment):
-    """Run a notebook's cells one after another; what it leaves behind, by name."""
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    for key, value in environment.items():
-        monkeypatch.setenv(key, str(value))
-    (path,) = NOTEBOOKS.glob(f"{name}_*.py")
-    found = {"__name__": path.stem}
-    exec(compile(path.read_text(), str(path), "exec"), found)
-    return SimpleNamespace(**found)
+@pytest.fixture
+def executed(monkeypatch):
+    """Run a notebook, all cells in order: number and environment -> what its names hold then."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("RUN_DIR", raising=False)
+    monkeypatch.delenv("RUN_DIRS", raising=False)
+    backend = plt.get_backend()
+    plt.switch_backend("agg")
+
+    def execute(number, **environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        [path] = FOLDER.glob(f"{number:02}_*.py")
+        return runpy.run_path(str(path))
+
+    yield execute
+    plt.close("all")
+    plt.ioff()
+    plt.switch_backend(backend)
 
 
-def test_a_first_look_sees_every_task_and_the_mask_s_density(runs, monkeypatch):
-    found = execute("01", monkeypatch, RUN_DIR=runs / "slow")
-    rows = load(runs / "slow", "tasks").to_pandas().set_index("task_id")
-    assert found.tasks["accuracy"].to_dict() == rows["accuracy"].to_dict()
-    assert found.low <= rows["accuracy"].mean() <= found.high
-    ones = sum(
-        found.densities[one["name"]] * one["num_bits"] for one in found.store.attrs["layers"]
-    )
-    bits = sum(one["num_bits"] for one in found.store.attrs["layers"])
-    assert ones / bits == pytest.approx(rows.loc[found.task_id, "density"])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_cells_of_prose_and_code_and_nothing_else(path):
+    text = path.read_text()
+    heads = re.findall(r"^# %%.*$", text, re.MULTILINE)
+    assert set(heads) == {"# %%", "# %% [markdown]"}
+    assert text.startswith("# %% [markdown]\n# # ")
+    before, *cells = re.split(r"^# %%", text, flags=re.MULTILINE)
+    assert before == ""
+    for cell in cells:
+        head, _, body = cell.partition("\n")
+        if head:
+            assert all(line.startswith("#") for line in body.strip().splitlines())
+        else:
+            assert ast.parse(body).body  # as a cell must be: whole statements
+    assert not re.search(r"In ?\[\d*\]|Out ?\[\d+\]|execution_count", text)
+    assert len(text.splitlines()) <= 100
 
 
-def test_task_inference_is_compared_by_algorithm_and_objective(runs, monkeypatch):
-    found = execute("02", monkeypatch, RUN_DIR=runs / "slow")
-    assert set(found.exponents["algorithm"]) == {"one_shot", "one_shot_ranked", "binary"}
-    assert set(found.means["num_tasks"]) == {2, 4}
-    assert (found.wrong["task_accuracy"] < 1).all()
+def test_no_notebook_has_outputs_beside_it():
+    assert len(NOTEBOOKS) == 5
+    assert {path.suffix for path in FOLDER.iterdir() if path.is_file()} == {".py"}
 
 
-def test_reservoirs_are_looked_at_by_rule_and_cue(runs, monkeypatch):
-    found = execute("03", monkeypatch, RUN_DIR=runs / "units")
-    assert {cue for _, cue, _ in found.recalled.index} == {"flipped", "erased", "data"}
-    kept = 4 * (256 * 256 + 256)  # bytes: a weight for every two units, and the mean
-    assert found.crossing == {"projection": kept / found.packed}
-    assert "reservoir, projection" in found.sizes
+def test_the_first_look_sees_every_task_and_reads_a_mask_as_the_table_has_it(executed, runs):
+    seen = executed(1, RUN_DIR=runs["weights"])
+    assert sorted(seen["tasks"]["task_id"]) == list(range(6))
+    assert seen["low"] <= seen["tasks"]["accuracy"].mean() <= seen["high"]
+    assert len(seen["found"]) == 2 * 3 * 2  # checkpoints, algorithms, objectives
+    assert seen["density"] == seen["last"]["density"]
+    assert sum(map(len, seen["bits"].values())) == 64 * 24 + 24 * 16 + 16 * 20
 
 
-def test_runs_are_compared_task_by_task(runs, monkeypatch):
-    both = [runs / "slow", runs / "fast"]
-    found = execute("04", monkeypatch, RUN_DIRS=os.pathsep.join(map(str, both)))
-    assert {"train.name", "train.steps"} <= set(found.differing.index)
-    assert "tasks" not in found.differing.index
-    slow, fast = (load(one, "tasks")["accuracy"].to_numpy().mean() for one in both)
-    (row,) = found.against_first.to_dict("records")
-    assert row["mean"] == pytest.approx(fast - slow)
-    assert row["low"] <= row["mean"] <= row["high"]
+def test_the_first_look_reads_masks_over_units_too(executed, runs):
+    seen = executed(1, RUN_DIR=runs["units"])
+    assert seen["density"] == seen["last"]["density"]
+    assert list(map(len, seen["bits"].values())) == [256]
 
 
-def test_a_method_of_one_s_own_trains_and_is_told_apart(monkeypatch):
-    found = execute("05", monkeypatch).found
-    assert (found["accuracy"] > 0.7).all()
-    assert (found["task accuracy, H"] > 0.5).all()
-    assert found.loc["top half", "density"] == pytest.approx(0.5, abs=1e-3)
-    assert abs(found.loc["threshold", "density"] - 0.5) > 1e-4
+def test_ways_to_infer_are_compared_on_the_same_tasks(executed, runs):
+    seen = executed(2, RUN_DIR=runs["weights"])
+    rows = load(runs["weights"], "evaluations").to_pandas().query("algorithm == 'binary'")
+    by = rows.groupby(["num_tasks", "objective"])["task_accuracy"].mean()
+    of_binary = seen["g_minus_h"].xs("binary", level="algorithm")
+    for (k, _), row in of_binary.iterrows():
+        assert row["G - H"] == pytest.approx(by[k, "G"] - by[k, "H"])
+        assert row["95 %"][0] <= row["G - H"] <= row["95 %"][1]
+        assert row["tasks"] == k
+    exponents = seen["exponents"]
+    assert len(exponents) == 3 * 2
+    assert (exponents["checkpoints"] == 2).all()
+    assert np.isfinite(exponents[["of_time", "of_bits"]].to_numpy()).all()
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
-def test_a_notebook_is_short_cells_of_code_and_prose_alone(path):
-    cells = re.split(r"^# %%", path.read_text(), flags=re.MULTILINE)[1:]
-    kinds = [cell.startswith(" [markdown]\n") for cell in cells]
-    assert kinds[0]
-    assert 2 <= sum(kinds) < len(cells)
-    prose = [
-        line for cell, of in zip(cells, kinds, strict=True) if of for line in cell.splitlines()
-    ]
-    assert all(not line or line.startswith(("#", " [markdown]")) for line in prose)
-    assert len(path.read_text().splitlines()) < 100
+def test_reservoirs_are_set_against_theory_and_packed_masks(executed, runs):
+    seen = executed(3, RUN_DIR=runs["units"])
+    recalled = seen["recalled"]
+    assert set(recalled["num_tasks"]) == {2, 4}
+    assert recalled["load"].to_numpy() == pytest.approx(recalled["num_tasks"] / 256)
+    assert (recalled["exact_low"] <= recalled["exact_recall"]).all()
+    projection = seen["sizes"].loc["projection"]
+    packed = load(runs["units"], "tasks")["mask_bytes"][0].as_py()
+    assert projection["break_even"] * packed == projection["reservoir_bytes"]
 
 
-def test_five_notebooks_are_there():
-    assert [path.stem[:2] for path in sorted(NOTEBOOKS.glob("*.py"))] == [
-        *("01", "02", "03", "04", "05"),
-    ]
+def test_a_run_without_reservoirs_ends_the_notebook_in_one_line(executed, runs):
+    with pytest.raises(SystemExit, match=r"has no table `reservoir`: .* makes a run") as ended:
+        executed(3, RUN_DIR=runs["weights"])
+    assert "\n" not in ended.value.code
+
+
+def test_runs_are_compared_task_by_task(executed, runs):
+    chosen = [str(runs[name]) for name in ("weights", "fast")]
+    seen = executed(4, RUN_DIRS=os.pathsep.join(chosen))
+    assert seen["told"].loc["train.steps"].to_list() == [60, 30]
+    assert "seed" not in seen["told"].index
+    accuracy = [np.mean(load(run, "tasks")["accuracy"].to_numpy()) for run in chosen]
+    trained = seen["trained"].set_index("column").loc["accuracy"]
+    assert trained["difference"] == pytest.approx(accuracy[1] - accuracy[0])
+    assert trained["low"] <= trained["difference"] <= trained["high"]
+    assert trained["pairs"] == 6
+    assert seen["k"] == 6
+    assert len(seen["inferred"]) == 3 * 2 * 2  # algorithms, objectives, columns
+
+
+def test_a_method_of_one_s_own_trains_and_its_tasks_are_found(executed):
+    results = executed(5)["results"].reset_index().groupby("method")
+    assert results.size().to_dict() == {"threshold": 16, "top_share": 16}
+    assert results["accuracy"].min().min() > 0.6  # 0.1 by chance
+    assert results["task_accuracy"].mean().min() > 0.5  # 1/16 by chance
+    density = results.get_group("top_share")["density"].to_numpy()
+    assert density == pytest.approx([0.3] * 16, abs=1e-4)

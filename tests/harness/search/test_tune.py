@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 from collections import Counter
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -157,20 +158,21 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
 
 @pytest.mark.long
 def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkeypatch):
-    class Failing:  # made here, so that it travels to Ray by value
-        def __init__(self, data, marker):
-            self._images, self._marker = data.images, marker
-            self.labels, self.mean, self.std = data.labels, data.mean, data.std
+    # Made here, so that they travel to Ray by value.
+    class Images:
+        def __init__(self, images, marker):
+            self.images, self.marker = images, marker
 
-        @property
-        def images(self):
-            if self._marker.exists():
+        def copy(self):
+            if self.marker.exists():
                 raise OSError("images cannot be read")
-            return self._images
+            return self.images.copy()
 
+    Data = make_dataclass("Data", ["images", "labels", "mean", "std"])
     broken, data = tmp_path / "broken", load_dataset("digits")
     broken.touch()
-    train = Failing(data.train, broken)
+    images = Images(data.train.images, broken)
+    train = Data(images, data.train.labels, data.train.mean, data.train.std)
     given = SimpleNamespace(train=train, test=data.test, side=8, num_classes=10)
     monkeypatch.setattr(job, "load_dataset", lambda *args, **options: given)
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")

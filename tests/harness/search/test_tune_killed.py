@@ -46,6 +46,7 @@ def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
             time.sleep(0.1)
         first.send_signal(signal.SIGKILL)
         assert first.wait() == -signal.SIGKILL
+        first.stderr.close()
         second = start()
         _, said = second.communicate(timeout=240)
         assert second.returncode == 0, said
