@@ -1,12 +1,11 @@
 """From a configuration to work units: pure, so that a resumed run plans the same work."""
 
-import hashlib
-import json
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+from harness.asked import DISTRACTED_ALGORITHMS, TASKS_PER_EVALUATION, digest, evaluated_tasks
 from harness.config import AUTO, UNIT_MASK, Config, EvaluateConfig, ReservoirConfig
 from supsup_core.inference import FORWARD_ALGORITHMS
 
@@ -20,13 +19,8 @@ _STATE_BYTES_PER_WEIGHT = 12
 _BLOCK_STATE_BYTES = 32 * 1024 * 1024
 _MAX_BLOCK = 16
 
-# Tasks whose batches one evaluation unit infers and scores.
-TASKS_PER_EVALUATION = 25
 # Ranked answers of a unit that are held against the exact ones, which take several times as long.
 COMPARED_PER_EVALUATION = 100
-
-# Algorithms whose cost lets them stand among many distractors.
-DISTRACTED_ALGORITHMS = ("one_shot", "one_shot_ranked")
 
 # A mask of no more bits goes into one reservoir, a longer one in blocks.
 _MAX_WHOLE_BITS = 8192
@@ -201,15 +195,6 @@ def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterat
             yield TrainUnit(f"unit-{first:06d}", ids, missing)
 
 
-def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
-    """Tasks to ask about among the first k: evenly spaced, the first and the last included."""
-    if at_most is None or at_most >= num_tasks:
-        return list(range(num_tasks))
-    if at_most == 1:
-        return [num_tasks - 1]
-    return [i * (num_tasks - 1) // (at_most - 1) for i in range(at_most)]
-
-
 def evaluation_units(
     config: Config, num_tasks: int, own: EvaluateConfig | None = None
 ) -> list[EvaluationUnit]:
@@ -256,7 +241,7 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
     values["cues"] = sorted(reservoir.cues)
     asked = tuple(evaluated_tasks(num_tasks, evaluate.tasks))
     return [
-        RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, _digest(values))
+        RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, digest(values))
         for rule in reservoir.rules
     ]
 
@@ -271,11 +256,7 @@ def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
     values = {key: getattr(asked, key) for key in keys}
     if values == {key: getattr(own, key) for key in keys}:
         return ""
-    return _digest(values)
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+    return digest(values)
 
 
 def num_leading(committed: Container[int]) -> int:

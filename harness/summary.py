@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.plan import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
+from harness.asked import TASKS_PER_EVALUATION
+from harness.plan import COMPARED_PER_EVALUATION
 from harness.results import (
     EVALUATIONS,
     FAILURES,

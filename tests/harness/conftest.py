@@ -12,18 +12,21 @@ from harness.commandline import main_guard
 @pytest.fixture(autouse=True)
 def _own_log():
     """Give the log back as it was: a run points it at this test's stderr, Hydra switches it off."""
-    logger, root = logging.getLogger("harness"), logging.getLogger()
+    for name in ("harness", "ray"):
+        logging.getLogger(name)  # so that it is among those that there are
+    root = logging.getLogger()
     all_loggers = [
         one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)
     ]
-    before = [(one, one.level, one.handlers[:], one.disabled) for one in (root, *all_loggers)]
-    propagate = logger.propagate
+    before = [
+        (one, one.level, one.handlers[:], one.disabled, one.propagate)
+        for one in (root, *all_loggers)
+    ]
     yield
-    for one, level, handlers, disabled in before:
+    for one, level, handlers, disabled, propagate in before:
         one.setLevel(level)
         one.handlers[:] = handlers
-        one.disabled = disabled
-    logger.propagate = propagate
+        one.disabled, one.propagate = disabled, propagate
 
 
 @pytest.fixture
@@ -37,7 +40,8 @@ def typed(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
         capsys.readouterr()
         try:
-            main_guard(job.main)
+            # Searches look at the command line first.
+            getattr(job, "guarded_main", lambda: main_guard(job.main))()
             code = 0
         except SystemExit as ended:
             code = ended.code

@@ -1,7 +1,6 @@
 """What a run tells Prometheus: the numbers of its tables, and Ray's endpoint serves them."""
 
 import importlib.util
-import logging
 import os
 import shutil
 import subprocess
@@ -51,17 +50,6 @@ for _ in range(120):
 print("\\n".join(found))
 ray.shutdown()
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_log():
-    """Give the log back as it was: a job points it at this test's stderr."""
-    logger = logging.getLogger("harness")
-    before = logger.level, logger.handlers[:], logger.propagate
-    yield
-    logger.setLevel(before[0])
-    logger.handlers[:] = before[1]
-    logger.propagate = before[2]
 
 
 def configure(*overrides):

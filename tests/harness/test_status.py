@@ -1,7 +1,6 @@
 """What status.py says of runs whole, stopped, killed or at work; it leaves them alone."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -13,8 +12,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
-from harness import status
-from harness.asked import asked_tables, asked_tasks
+from harness import asked, status
+from harness.asked import asked_tables
 from harness.commandline import from_hydra
 from harness.config import to_yaml
 from harness.driver import run as run_job
@@ -38,17 +37,6 @@ with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_log():
-    """Give the log back as it was: a job points it at this test's stderr."""
-    logger = logging.getLogger("harness")
-    before = logger.level, logger.handlers[:], logger.propagate
-    yield
-    logger.setLevel(before[0])
-    logger.handlers[:] = before[1]
-    logger.propagate = before[2]
 
 
 def configure(*overrides):
@@ -118,7 +106,7 @@ def test_what_is_asked_is_what_the_plan_has(overrides):
 def test_tasks_asked_about_are_the_plans():
     for k in (1, 2, 7, 50, 51, 999):
         for most in (None, 1, 2, 50):
-            assert asked_tasks(k, most) == evaluated_tasks(k, most)
+            assert asked.evaluated_tasks(k, most) == evaluated_tasks(k, most)
 
 
 def test_a_whole_run_is_complete_and_left_alone(run, capsys):

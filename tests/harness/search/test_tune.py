@@ -1,8 +1,6 @@
 """A search: small ones on the digits, gone on with, refused, and what the best file gives."""
 
 import gc
-import logging
-import sys
 from collections import Counter
 from dataclasses import make_dataclass
 from types import SimpleNamespace
@@ -11,7 +9,6 @@ import pytest
 import yaml
 
 from harness import scale, tune
-from harness.commandline import main_guard
 from harness.config import job_from_yaml
 from harness.datasets import load_dataset
 from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
@@ -29,38 +26,11 @@ SPACE = ("train.learning_rate=tag(log, interval(1e-3, 1e-1))", "train.optimizer=
 
 
 @pytest.fixture(autouse=True)
-def _own_logs():
-    """Give the logs back as they were: a job points ours at this stderr, and hushes Ray's."""
-    loggers = [logging.getLogger(name) for name in ("harness", "ray")]
-    before = [(one, one.level, one.handlers[:], one.propagate) for one in loggers]
-    yield
-    for one, level, handlers, propagate in before:
-        one.setLevel(level)
-        one.handlers[:], one.propagate = handlers, propagate
-
-
-@pytest.fixture
-def typed(tmp_path, monkeypatch, capsys):
-    """Type a command line in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+def _own_environment(monkeypatch):
+    """Give back what a search sets for Tune."""
     for name in tuning.ENVIRONMENT:
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
-
-    def type_in(job, *arguments):
-        monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
-        capsys.readouterr()
-        try:
-            if job is tune:
-                tune.guarded_main()
-            else:
-                main_guard(job.main)
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return type_in
 
 
 def trials(directory):
