@@ -29,13 +29,15 @@ import numpy as np
 import pyarrow as pa
 from jobs import compose
 
-from harness.actors import TRAINED, TrainedUnit
-from harness.config import Config, run_directory
-from harness.driver import TRAIN, Driver, carry_out
-from harness.executors import Outcome, Pool
-from harness.job import Job
-from harness.plan import TrainUnit
-from harness.runs import open_run
+from harness.config.identity import run_directory
+from harness.config.schema import Config
+from harness.driver.start import carry_out
+from harness.driver.work import TRAIN, Driver
+from harness.executors.protocol import Outcome, Pool
+from harness.plan.units import TrainUnit
+from harness.run.directory import open_run
+from harness.run.spec import Job
+from harness.workers.training import TRAINED, TrainedUnit
 
 
 class ReadyActors:

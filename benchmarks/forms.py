@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from masks import Masks
 
-from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
-from supsup_core.inference import DenseGradient, Options, one_shot
-from supsup_core.objectives import OBJECTIVES, Objective
-from supsup_core.threads import Threads
+from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
+from supsup_core.bits.threads import Threads
+from supsup_core.inference.algorithms import Options, one_shot
+from supsup_core.inference.objectives import OBJECTIVES, Objective
+from supsup_core.inference.slopes import DenseGradient
 
 BATCH = 128
 

@@ -16,17 +16,18 @@ import numpy as np
 import torch
 from masks import at_least_one
 
-from harness.datasets import DATASETS, Dataset, load_dataset
+from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.dataset import Dataset
 from supsup_core.data import ImageSet, batches, normalise
-from supsup_core.families.split import CLASSES_PER_TASK
-from supsup_core.masking import UNITS
-from supsup_core.networks import Network, fixed_weights
+from supsup_core.networks.mlp import Network, fixed_weights
+from supsup_core.networks.units import NORM_EPSILON, normalised
 from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
-from supsup_core.tasks import make_task
-from supsup_core.training import Recipe
-from supsup_core.unit_masks import NORM_EPSILON, normalised
-from supsup_core.unit_training import train_unit_masks
+from supsup_core.states.masking import UNITS
+from supsup_core.tasks.make import make_task
+from supsup_core.tasks.split import CLASSES_PER_TASK
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.units import train_unit_masks
 
 NUM_TASKS = 5
 RULES: dict[str, type[Quadratic]] = {"storkey": Storkey, "hebb": Hebb, "projection": Projection}

@@ -45,10 +45,10 @@ from intervals import wilson
 from masks import Masks, at_least_one, load_masks, one_line_errors
 from streaming import measure_streamed
 
-from supsup_core.bit_inference import BIT_ALGORITHMS, BitInference
-from supsup_core.inference import Options
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.threads import Threads
+from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
+from supsup_core.bits.threads import Threads
+from supsup_core.inference.algorithms import Options
+from supsup_core.inference.objectives import OBJECTIVES
 
 GROWTH = (10, 100, 1000, 2500, 10_000, 100_000)
 STREAMED = 1_000_000

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import torch
 
-from harness.commandline import compose_command_line, from_hydra
-from harness.config import Config
-from harness.datasets import Dataset
-from harness.job import Job
-from harness.plan import resolve
-from harness.provenance import has_bfloat16_matrices
+from harness.config.commandline import compose_command_line, from_hydra
+from harness.config.schema import Config
+from harness.data.dataset import Dataset
+from harness.plan.resolve import resolve
+from harness.run.provenance import has_bfloat16_matrices
+from harness.run.spec import Job
 
 
 def compose(options: Sequence[str]) -> Config:

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from jobs import compose
 
-from harness.config import Config, from_yaml
-from harness.datasets import Dataset, load_dataset
+from harness.config.identity import from_yaml
+from harness.config.schema import Config
+from harness.data.catalogue import load_dataset
+from harness.data.dataset import Dataset
 from harness.errors import UserError
-from harness.evaluation import with_distractors
-from harness.job import Job
+from harness.run.spec import Job
 from harness.storage.store import MaskStore
+from harness.workers.prepared import with_distractors
 from supsup_core.data import normalise
-from supsup_core.networks import fixed_weights
+from supsup_core.networks.mlp import fixed_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is trained where no run is named: real masks, about a minute.

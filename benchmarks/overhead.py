@@ -25,10 +25,10 @@ from typing import Any
 from jobs import compose, resolved_job
 
 from analysis.load import load
-from harness.actors import TrainWorker
-from harness.datasets import load_dataset
-from harness.job import Job
-from harness.plan import TrainUnit, train_units
+from harness.data.catalogue import load_dataset
+from harness.plan.units import TrainUnit, train_units
+from harness.run.spec import Job
+from harness.workers.training import TrainWorker
 
 SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 

@@ -26,16 +26,16 @@ from intervals import interval
 from jobs import compose, resolved_job
 from scipy import stats
 
-from harness.actors import TrainWorker
-from harness.datasets import load_dataset
-from harness.job import Job
-from harness.plan import TrainUnit
+from harness.data.catalogue import load_dataset
+from harness.plan.units import TrainUnit
+from harness.run.spec import Job
+from harness.workers.training import TrainWorker
 from supsup_core.data import ImageSet, normalise
-from supsup_core.inference import PackedGradient
-from supsup_core.masks import MaskLayout
-from supsup_core.networks import fixed_weights
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.superposition import PackedMasks
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import PackedGradient
+from supsup_core.networks.mlp import fixed_weights
+from supsup_core.states.bits import PackedMasks
+from supsup_core.states.layout import MaskLayout
 
 BLOCK = 8
 QUERIES_A_TASK = 48

@@ -21,11 +21,14 @@ from math import prod
 import torch
 from jobs import compose, resolved_job, step_products
 
-from harness.datasets import Dataset, load_dataset
-from harness.job import Job
-from supsup_core.block import BlockInputs, backpropagate
+from harness.data.catalogue import load_dataset
+from harness.data.dataset import Dataset
+from harness.run.spec import Job
 from supsup_core.methods import METHODS
-from supsup_core.training import begin_layers, task_batches
+from supsup_core.training.batches import task_batches
+from supsup_core.training.blocks import begin_layers
+from supsup_core.training.inputs import BlockInputs
+from supsup_core.training.layers import backpropagate
 
 BLOCK = 8
 CPU = torch.device("cpu")

@@ -33,15 +33,15 @@ from growth import Row
 from masks import Masks, at_least_one, load_masks, one_line_errors
 
 from harness.errors import UserError
-from harness.evaluation import distractors_like
 from harness.storage.chunks import ChunkFiles, crc32c
 from harness.storage.store import create_masks
-from supsup_core.counts import ones_fused
-from supsup_core.evidence import Evidence, backward
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.streamed import StreamedScan
-from supsup_core.superposition import superpose_counted
-from supsup_core.threads import Threads
+from harness.workers.prepared import distractors_like
+from supsup_core.bits.counts import ones_fused
+from supsup_core.bits.evidence import Evidence, backward
+from supsup_core.bits.streamed import StreamedScan
+from supsup_core.bits.threads import Threads
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.states.bits import superpose_counted
 
 TRAINED = 2500
 QUERIES = 64

@@ -32,14 +32,16 @@ from intervals import interval
 from jobs import compose, resolved_job, step_products
 from torch import nn
 
-from harness.actors import TrainWorker
-from harness.datasets import Dataset, load_dataset
-from harness.job import Job
-from harness.plan import TrainUnit
+from harness.data.catalogue import load_dataset
+from harness.data.dataset import Dataset
+from harness.plan.units import TrainUnit
+from harness.run.spec import Job
+from harness.workers.training import TrainWorker
 from supsup_core.data import normalise
 from supsup_core.methods import METHODS
-from supsup_core.networks import fixed_weights
-from supsup_core.training import initial_scores, masked_weight, task_batches
+from supsup_core.networks.mlp import fixed_weights
+from supsup_core.training.batches import task_batches
+from supsup_core.training.plain import initial_scores, masked_weight
 
 FORMS = ("authors", "plain", "ours")
 

@@ -15,11 +15,12 @@ from dataclasses import replace
 import hydra
 from omegaconf import DictConfig
 
-from harness.commandline import main_guard, typed_keys, unchecked
-from harness.config import AUTO, UNIT_MASK, Config
-from harness.driver import Evaluator, carry_out
-from harness.later import stored_configuration, with_given
-from harness.runs import open_evaluated
+from harness.config.commandline import main_guard, typed_keys, unchecked
+from harness.config.schema import AUTO, UNIT_MASK, Config
+from harness.driver.start import carry_out
+from harness.driver.work import Evaluator
+from harness.run.directory import open_evaluated
+from harness.run.existing import stored_configuration, with_given
 
 
 def configuration(typed: Config, given: Sequence[str]) -> Config:

@@ -15,13 +15,14 @@ from dataclasses import replace
 import hydra
 from omegaconf import DictConfig
 
-from harness.commandline import main_guard, typed_keys, unchecked
-from harness.config import AUTO, Config
-from harness.driver import Evaluator, carry_out
+from harness.config.commandline import main_guard, typed_keys, unchecked
+from harness.config.schema import AUTO, Config
+from harness.driver.start import carry_out
+from harness.driver.work import Evaluator
 from harness.errors import UserError
-from harness.later import stored_configuration, with_given
-from harness.plan import WorkUnit, recall_units
-from harness.runs import open_evaluated
+from harness.plan.units import WorkUnit, recall_units
+from harness.run.directory import open_evaluated
+from harness.run.existing import stored_configuration, with_given
 
 # What is recalled, and when: all that a recall takes of the evaluation's keys.
 _SAMPLE = tuple(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size"))

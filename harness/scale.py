@@ -10,10 +10,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness.commandline import STOPPED, from_hydra, main_guard
-from harness.config import run_directory
-from harness.driver import run
-from harness.reporting import write_report
+from harness.config.commandline import STOPPED, from_hydra, main_guard
+from harness.config.identity import run_directory
+from harness.driver.start import run
+from harness.reporting.html import write_report
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.progress import RATE_OVER, Part, Progress, look
-from harness.storage.places import is_url, local
+from harness.places.places import is_url, local
+from harness.reporting.progress import RATE_OVER, Part, Progress, look
 
 OPTIONS = ("run_dir", "json", "verify")
 
@@ -67,7 +67,7 @@ def damage(directory: Path) -> list[str]:
     Raises:
         UserError: no store.
     """
-    from harness.storage.store import MaskStore  # torch and zarr, which a mere look does without
+    from harness.storage.store import MaskStore
 
     found = MaskStore.open(directory, read_only=True).verify()
     return [f"{one.path} {one.reason}" for one in found]

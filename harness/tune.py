@@ -17,11 +17,11 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from harness.commandline import from_hydra, main_guard
+from harness.config.commandline import from_hydra, main_guard
 from harness.errors import UserError
 from harness.search.config import TuneJob
-from harness.search.job import carry_out_search
 from harness.search.space import with_space
+from harness.search.start import carry_out_search
 
 ConfigStore.instance().store(name="tune_schema", node=TuneJob)
 

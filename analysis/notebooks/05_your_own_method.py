@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from analysis.summary import bootstrap
-from harness.datasets import load_dataset
+from harness.data.catalogue import load_dataset
 from supsup_core.data import normalise
-from supsup_core.inference import PackedGradient, one_shot
-from supsup_core.masks import MaskLayout, density
-from supsup_core.measure import Measure
+from supsup_core.inference.algorithms import one_shot
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import PackedGradient
 from supsup_core.methods import Method, Threshold
-from supsup_core.networks import Layer, fixed_weights, make_network
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.superposition import PackedMasks
-from supsup_core.tasks import make_task
-from supsup_core.training import Recipe, train_block
+from supsup_core.networks.mlp import Layer, fixed_weights, make_network
+from supsup_core.states.bits import PackedMasks
+from supsup_core.states.layout import MaskLayout, density
+from supsup_core.tasks.make import make_task
+from supsup_core.training.blocks import train_block
+from supsup_core.training.measure import Measure
+from supsup_core.training.recipe import Recipe
 
 
 class TopShare:

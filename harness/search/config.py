@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from harness.config import Config, at_least, one_of
+from harness.config.checks import at_least, one_of
+from harness.config.schema import Config
 from harness.errors import UserError
-from harness.storage.places import is_url
+from harness.places.places import is_url
 
 METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")

@@ -1,7 +1,7 @@
 """The space of a search: keys of the configuration, and values in Hydra's own form of a sweep.
 
 On the command line a key that has many values is searched; `tune.space` of a YAML file says
-the same. With harness/commandline.py, the only module that reads Hydra.
+the same. With harness/config/commandline.py, the only module that reads Hydra.
 """
 
 import difflib
@@ -32,8 +32,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from harness.commandline import expected
-from harness.config import FREE_KEYS, Config, check, differences, keys
+from harness.config.checks import check
+from harness.config.commandline import expected
+from harness.config.identity import differences
+from harness.config.schema import FREE_KEYS, Config, keys
 from harness.errors import UserError
 from harness.search.config import TuneJob
 

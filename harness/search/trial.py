@@ -10,21 +10,22 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from harness.actors import own, pick_device
-from harness.config import AUTO, Config
-from harness.evaluation import EvaluateWorker
-from harness.job import Job
-from harness.plan import automatic_block, evaluation_units, resolve, train_units
-from harness.questions import Questions
+from harness.config.schema import AUTO, Config
+from harness.plan.resolve import automatic_block, resolve
+from harness.plan.units import evaluation_units, train_units
+from harness.run.spec import Job
 from harness.search.config import TuneConfig
-from harness.trainers import Masks, make_trainer
+from harness.workers.device import own, pick_device
+from harness.workers.evaluating import EvaluateWorker
+from harness.workers.queries import Questions
+from harness.workers.trainers import Masks, make_trainer
 from supsup_core.data import ImageSet
-from supsup_core.gain_gradient import GainGradient
-from supsup_core.inference import PackedGradient
-from supsup_core.margin import expected_task_accuracy
-from supsup_core.masking import UNITS
-from supsup_core.objectives import OBJECTIVES
-from supsup_core.superposition import PackedMasks
+from supsup_core.inference.gain_gradient import GainGradient
+from supsup_core.inference.margin import expected_task_accuracy
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import PackedGradient
+from supsup_core.states.bits import PackedMasks
+from supsup_core.states.masking import UNITS
 
 # Queries whose gradients are in memory together.
 _AT_ONCE = 32

@@ -18,18 +18,19 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from harness.config import AUTO, Config, leaf, to_yaml
-from harness.datasets import Dataset
-from harness.display import Display
+from harness.config.identity import to_yaml
+from harness.config.schema import AUTO, Config, leaf
+from harness.data.dataset import Dataset
 from harness.errors import UserError
-from harness.executors import capacity
-from harness.job import Job
-from harness.provenance import config_hash, has_bfloat16_matrices
-from harness.ray_start import start_ray
-from harness.results import trials_schema
+from harness.executors.on_ray import capacity
+from harness.executors.ray_start import start_ray
+from harness.reporting.display import Display
+from harness.run.provenance import config_hash, has_bfloat16_matrices
+from harness.run.spec import Job
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
 from harness.search.space import Dimension, value_type, with_values
 from harness.search.trial import BlockTrial, Report, resolve_trial
+from harness.tables.schemas import trials_schema
 from supsup_core.data import ImageSet
 
 logger = logging.getLogger("harness")

@@ -1,1 +1,1 @@
-"""Masks and tables at rest: places on a disk or in a bucket, who may write, store and repair."""
+"""Masks at rest: store, chunks, repair, and who may write."""

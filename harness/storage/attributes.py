@@ -10,9 +10,9 @@ from math import prod
 from typing import Any
 
 from harness.errors import UserError
-from harness.storage.places import Place
-from supsup_core.masks import MaskLayout
-from supsup_core.networks import Layer
+from harness.places.places import Place
+from supsup_core.networks.mlp import Layer
+from supsup_core.states.layout import MaskLayout
 
 FORMAT_VERSION = 1
 _NONE = object()  # in place of an attribute that is not there

@@ -13,8 +13,8 @@ import google_crc32c
 import numpy as np
 from jaxtyping import UInt8
 
-from harness.results import fsync, write_durably
-from harness.storage.places import Place, read_array, read_into
+from harness.places.durable import fsync, write_durably
+from harness.places.places import Place, read_array, read_into
 
 CHUNK_BYTES = 2_500_000  # about: chunks hold a power of two of rows
 FILL = 255  # every byte of a row never written; the last byte of a mask is 0

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 from harness.errors import UserError
-from harness.storage.objects import LONGEST_WRITE, ObjectPath
+from harness.places.objects import LONGEST_WRITE, ObjectPath
 
 logger = logging.getLogger("harness")
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.storage.places import Place
+from harness.places.places import Place
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def run_lock(run_dir: Place) -> Iterator[None]:
         UserError: another process has it: which, where and since when.
     """
     if not isinstance(run_dir, Path):
-        from harness.storage.lease import run_lease  # with what is needed there alone
+        from harness.storage.lease import run_lease
 
         with run_lease(run_dir):
             yield

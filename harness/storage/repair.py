@@ -17,11 +17,13 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import ObjectStore
 
 from harness.errors import UserError
-from harness.results import TASKS, fsync, read_table_file, read_tables, table_files, write_table
+from harness.places.durable import fsync
+from harness.places.places import Place, each, put_aside, relative
 from harness.storage.chunks import ChunkFiles, chunk_rows, crc32c
-from harness.storage.places import Place, each, put_aside, relative
+from harness.tables.files import read_table_file, read_tables, table_files, write_table
+from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
-from supsup_core.masks import MaskLayout
+from supsup_core.states.layout import MaskLayout
 
 CODECS = (Crc32cCodec(),)  # after "bytes": no compression, masks of density 1/2 have no slack
 

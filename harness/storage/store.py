@@ -21,10 +21,10 @@ import zarr
 from jaxtyping import UInt8
 
 from harness.errors import UserError
-from harness.results import TASKS, create_table_file, fsync, read_tables, table_files
+from harness.places.durable import fsync
+from harness.places.places import Place, relative, remove_tree
 from harness.storage.attributes import check_format, difference, group_attributes, layout_of
 from harness.storage.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
-from harness.storage.places import Place, relative, remove_tree
 from harness.storage.repair import (
     CODECS,
     Damage,
@@ -35,8 +35,10 @@ from harness.storage.repair import (
     open_group,
     write_fixed,
 )
+from harness.tables.files import create_table_file, read_tables, table_files
+from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
-from supsup_core.masks import MaskLayout
+from supsup_core.states.layout import MaskLayout
 
 __all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
 

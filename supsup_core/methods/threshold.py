@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from supsup_core.networks import Layer
+from supsup_core.networks.mlp import Layer
 
 
 class Threshold:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from supsup_core.masks import MaskLayout
+from supsup_core.states.layout import MaskLayout
 
 
 def patterns(layout: MaskLayout, rows: UInt8[np.ndarray, "T R"]) -> Float32[Tensor, "T D"]:

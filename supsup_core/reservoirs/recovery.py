@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from supsup_core.masking import UNITS
-from supsup_core.objectives import entropy
+from supsup_core.inference.objectives import entropy
 from supsup_core.reservoirs.protocol import Reservoir
+from supsup_core.states.masking import UNITS
 
 
 @dataclass(frozen=True)

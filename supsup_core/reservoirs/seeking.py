@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from supsup_core.objectives import entropy
+from supsup_core.inference.objectives import entropy
 from supsup_core.reservoirs.recall import Recalled, recall
 from supsup_core.reservoirs.variants import Centred
 

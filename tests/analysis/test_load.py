@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.load import SCHEMA_VERSIONS, differences, load, load_runs
-from harness import results
+from harness.tables import files as results
 
 NEW = ["num_distractors", "agreement"]  # of version 2
 

@@ -13,8 +13,8 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from analysis.load import load
-from harness.commandline import from_hydra
-from harness.driver import run
+from harness.config.commandline import from_hydra
+from harness.driver.start import run
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "analysis" / "notebooks"

@@ -12,7 +12,8 @@ import pytest
 import zarr
 
 from analysis import report
-from harness import reporting, results
+from harness.reporting import html as reporting
+from harness.tables import files as results
 
 CHROMIUM = shutil.which("chromium")
 

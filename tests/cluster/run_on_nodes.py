@@ -17,9 +17,9 @@ import ray
 from hydra import compose, initialize_config_module
 from ray.cluster_utils import Cluster
 
-from harness.commandline import from_hydra
-from harness.driver import run
-from harness.results import table_files
+from harness.config.commandline import from_hydra
+from harness.driver.start import run
+from harness.tables.files import table_files
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "node_ip_address": "127.0.0.1"}
 
@@ -46,7 +46,7 @@ def main() -> None:
         def emit(self, record: logging.LogRecord) -> None:
             said.append(record.getMessage())
 
-    executors = logging.getLogger("harness.executors")
+    executors = logging.getLogger("harness.executors.on_ray")
     executors.setLevel(logging.INFO)
     executors.addHandler(Listener())
     loser = threading.Thread(target=lose_a_node, daemon=True)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness.commandline import from_hydra
-from harness.driver import run
-from harness.results import EVALUATIONS, TASKS, read_tables
+from harness.config.commandline import from_hydra
+from harness.driver.start import run
+from harness.tables.files import read_tables
+from harness.tables.schemas import EVALUATIONS, TASKS
 
 SCRIPT = Path(__file__).parent / "run_on_nodes.py"
 NUM_UNITS = 6

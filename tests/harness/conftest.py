@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from harness import scale
-from harness.commandline import main_guard
+from harness.config.commandline import main_guard
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 from supsup_core.data import ImageSet
-from supsup_core.masks import MaskLayout
 from supsup_core.methods import Threshold
-from supsup_core.networks import Network, make_network
-from supsup_core.tasks import make_task
-from supsup_core.training import Recipe, train_block
+from supsup_core.networks.mlp import Network, make_network
+from supsup_core.states.layout import MaskLayout
+from supsup_core.tasks.make import make_task
+from supsup_core.training.blocks import train_block
+from supsup_core.training.recipe import Recipe
 
 
 @pytest.fixture

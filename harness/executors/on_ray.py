@@ -1,0 +1,284 @@
+"""Work units on Ray actors."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import UserError
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool
+from harness.executors.ray_start import start_ray
+from harness.plan.pools import PoolSize
+
+# With hundreds of actors a question to each is work for the driver.
+SECONDS_BETWEEN_QUESTIONS = 0.25
+
+# Results in the driver's memory at one time, and in one commit; others wait where they are.
+RESULTS_AT_ONCE = 64
+
+SECONDS_OF_SILENCE = 30.0  # until a line says what is waited for
+
+
+def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
+    """CPUs and GPUs that actors can count on: what a cluster has, or will grow to.
+
+    The files of cluster/ give the head resources named max_cpus and max_gpus, since machines
+    come only when actors ask for them.
+
+    Args:
+        resources: as `ray.cluster_resources` tells them.
+    """
+    cpus = max(resources.get("CPU", 0.0), resources.get("max_cpus", 0.0))
+    return int(cpus), max(resources.get("GPU", 0.0), resources.get("max_gpus", 0.0))
+
+
+@dataclass
+class _Entry:
+    """A unit and how often it was tried."""
+
+    unit: Any
+    arguments: tuple[Any, ...]
+    tries: int = 0
+
+
+@dataclass
+class _RayPool:
+    """A pool's queue, its idle actors, and what is running where."""
+
+    pool: Pool
+    size: PoolSize
+    queue: deque[_Entry] = field(default_factory=deque)
+    starting: dict[Any, Any] = field(default_factory=dict)  # actors, by their start's reference
+    idle: list[Any] = field(default_factory=list)
+    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # by result's reference
+    num_started: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.queue or self.running)
+
+
+class RayExecutor:
+    """Units on Ray actors, restarted by us: a unit that an actor's death took is tried again.
+
+    Ray's own restarts are off: a restarted actor has lost its state, and a unit
+    that kills its actor must not be tried for ever (MAX_TRIES). A unit is handed only
+    to an actor that is up, so that one whose machine is lost, or never comes, holds
+    nothing back.
+
+    Args:
+        sizes: cpus and gpus of the cluster (capacity) -> for each pool its size.
+
+    Raises:
+        UserError: the sizes ask for more than Ray has.
+    """
+
+    def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
+        self._pools: dict[str, _RayPool] = {}
+        self._ray, self._is_ours = start_ray()
+        self._cpus, self._gpus = capacity(self._ray.cluster_resources())
+        try:
+            self._sizes = sizes(self._cpus, self._gpus)
+        except ValueError as error:
+            self.close()
+            raise UserError(str(error)) from error
+        self._progress: dict[str, float] = {}
+        self._asked: dict[Any, str] = {}
+        self._asked_at = 0.0
+        self._first_poll: float | None = None
+        self._heard = False  # from any actor
+
+    def share(self, value: Any) -> Any:
+        """Put the value into the object store once."""
+        return self._ray.put(value)
+
+    def start(self, pools: Mapping[str, Pool]) -> None:
+        """Note the pools; an actor is made when it has work."""
+        self._pools = {name: _RayPool(pool, self._sizes[name]) for name, pool in pools.items()}
+        self._awaited = {pool.runs_alone_after for pool in pools.values()}
+
+    def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
+        """Queue a unit."""
+        self._pools[pool].queue.append(_Entry(unit, arguments))
+
+    def busy(self) -> bool:
+        """Whether any unit is queued or running."""
+        return any(pool.busy for pool in self._pools.values())
+
+    def poll(self) -> list[Outcome]:
+        """Start what can start, then wait half a second at most."""
+        for name in self._pools:
+            self._start_units(name)
+        references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
+        if not references:
+            return []
+        at_most = min(len(references), RESULTS_AT_ONCE)
+        ready, _ = self._ray.wait(references, num_returns=at_most, timeout=0)
+        if not ready:
+            ready, _ = self._ray.wait(references, timeout=0.5)
+        self._heard = self._heard or bool(ready)
+        self._mention_silence()
+        outcomes = []
+        for name, pool in self._pools.items():
+            for reference in ready:
+                if reference in pool.running:
+                    outcomes += self._collect(name, pool, reference)
+                elif reference in pool.starting:
+                    outcomes += self._receive(name, pool, reference)
+            self._start_units(name)  # before what came is dealt with: actors need not wait for it
+            if not pool.busy and name in self._awaited:
+                self._dismiss(pool)
+        return outcomes
+
+    def running(self) -> dict[str, float]:
+        """Ask the busy actors how far they are, without waiting for an answer."""
+        if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
+            return self._progress
+        if self._asked:
+            ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            if len(ready) < len(self._asked) and time.monotonic() - self._asked_at < 2:
+                return self._progress
+            shares = dict.fromkeys(self._pools, 0.0)
+            for reference in ready:
+                try:
+                    shares[self._asked[reference]] += self._ray.get(reference)
+                    self._heard = True
+                except self._ray.exceptions.RayError:  # the actor has died; poll will tell
+                    continue
+            self._progress = shares
+        self._asked = {
+            actor.progress.remote(): name
+            for name, pool in self._pools.items()
+            for actor, _ in pool.running.values()
+        }
+        self._asked_at = time.monotonic()
+        return self._progress
+
+    def queues(self) -> dict[str, tuple[int, int]]:
+        """How many units wait in each pool, and how many are under way."""
+        return {name: (len(pool.queue), len(pool.running)) for name, pool in self._pools.items()}
+
+    def describe(self) -> str:
+        """Pools and what Ray has."""
+        train, *evaluate = self._sizes.values()
+        gpus = f", {self._gpus:g} GPUs" if self._gpus else ""
+        return (
+            f"ray: {train.actors} training and {sum(size.actors for size in evaluate)} "
+            "evaluation actors "
+            f"on {self._cpus} CPUs{gpus}"
+        )
+
+    def close(self) -> None:
+        """End our actors, and Ray if we started it."""
+        for pool in self._pools.values():
+            self._dismiss(pool)
+            for actor, _ in pool.running.values():
+                self._ray.kill(actor)
+        self._pools = {}
+        if self._is_ours:
+            self._ray.shutdown()
+
+    def _mention_silence(self) -> None:
+        """Say once that no actor has come up: Ray itself waits for room without a word."""
+        if self._first_poll is None:
+            self._first_poll = time.monotonic()
+        if not self._heard and time.monotonic() - self._first_poll > SECONDS_OF_SILENCE:
+            self._heard = True
+            logging.getLogger(__name__).warning(
+                "waiting for Ray to start actors: the cluster may be busy, or still growing"
+            )
+
+    def _start_units(self, name: str) -> None:
+        pool = self._pools[name]
+        other = pool.pool.runs_alone_after
+        shared = other is not None and self._pools[other].busy
+        limit = pool.size.actors if shared or other is None else pool.size.actors_alone
+        while pool.queue and pool.idle and len(pool.running) < limit:
+            actor, entry = pool.idle.pop(), pool.queue.popleft()
+            entry.tries += 1
+            pool.running[actor.run.remote(entry.unit, *entry.arguments)] = (actor, entry)
+        if not pool.queue:  # what has not come up has no use any more
+            self._kill(pool.starting.values())
+            pool.starting.clear()
+        wanted = min(limit - len(pool.running), len(pool.queue))
+        while len(pool.starting) < wanted:
+            self._start_actor(name, pool)
+
+    def _start_actor(self, name: str, pool: _RayPool) -> None:
+        pool.num_started += 1
+        make = self._ray.remote(
+            num_cpus=pool.size.cpus,
+            num_gpus=pool.size.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            # `progress` answers from a thread of its own while `run` is at work.
+            max_concurrency=2,
+        )(pool.pool.factory)
+        actor = make.remote(*pool.pool.arguments, name=f"{name}-{pool.num_started}")
+        pool.starting[actor.__ray_ready__.remote()] = actor
+
+    def _receive(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
+        """Take in an actor that is up. One that failed counts as a try of the next unit.
+
+        That unit goes to the end of the queue: a lost machine fails several starts at once.
+        """
+        actor = pool.starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._ray.kill(actor)
+            if not pool.queue:
+                return []
+            entry = pool.queue.popleft()
+            entry.tries += 1
+            return self._again(name, pool, entry, _named(error), last=True)
+        pool.idle.append(actor)
+        return []
+
+    def _collect(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
+        actor, entry = pool.running.pop(reference)
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            pool.idle.append(actor)  # the unit raised; its actor is well
+            cause = error.cause if error.cause is not None else error
+            return self._again(name, pool, entry, f"{type(cause).__name__}: {cause}")
+        except self._ray.exceptions.RayError as error:
+            # Died, lost its node, out of memory, or unavailable: that one may still live. Idle
+            # ones may be lost with the same node, and would cost the unit a try each.
+            self._kill([actor, *pool.idle])
+            pool.idle.clear()
+            return self._again(name, pool, entry, _named(error))
+        pool.idle.append(actor)
+        return [Outcome(name, entry.unit, result)]
+
+    def _again(
+        self, name: str, pool: _RayPool, entry: _Entry, error: str, *, last: bool = False
+    ) -> list[Outcome]:
+        if entry.tries < MAX_TRIES:
+            logging.getLogger(__name__).info("trying %s again: %s", entry.unit.name, error)
+            (pool.queue.append if last else pool.queue.appendleft)(entry)
+            return []
+        return [Outcome(name, entry.unit, error=" ".join(error.split()))]
+
+    def _dismiss(self, pool: _RayPool) -> None:
+        """End a pool's idle actors, so that what they reserve serves the pool that waits."""
+        self._kill([*pool.idle, *pool.starting.values()])
+        pool.idle.clear()
+        pool.starting.clear()
+
+    def _kill(self, actors: Iterable[Any]) -> None:
+        for actor in actors:
+            self._ray.kill(actor)
+
+
+def _named(error: Exception) -> str:
+    """An error of Ray's in a line: what its page about a lost actor says at its head.
+
+    Where an actor could not be made, what it raised stands at the end, after its traceback.
+    """
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    gist = f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {gist}"

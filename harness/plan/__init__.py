@@ -1,0 +1,1 @@
+"""From a configuration to work: units, what `auto` means, the sizes of pools."""

@@ -1,0 +1,1 @@
+"""One run: what its workers know, its directory, and what it refuses."""

@@ -1,0 +1,250 @@
+"""A run directory: opened or begun, its store checked and repaired, its refusals in one line.
+
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  failures/
+"""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.config.identity import differences, from_yaml, to_yaml
+from harness.config.schema import Config, EvaluateConfig
+from harness.data.dataset import Dataset
+from harness.errors import UserError
+from harness.places.durable import remove_partial_files, write_durably
+from harness.places.places import Place, remove_tree
+from harness.plan.resolve import resolve, resolve_block, resolve_checkpoints
+from harness.plan.units import num_leading
+from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
+from harness.run.refusals import check_memory, check_room
+from harness.run.same_tasks import check_family, family_errors
+from harness.run.spec import Job, TaskInputs, lazy_inputs
+from harness.storage.store import MaskStore, check_store, store_exists
+from harness.tables.files import table_files
+from supsup_core.networks.mlp import fixed_weights
+
+logger = logging.getLogger("harness")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready for work.
+
+    Attributes:
+        directory: absolute.
+        job: with the configuration that the run began with, but for what is evaluated now.
+        store: checked; where it is written to, rid of damaged masks.
+        own: what the run itself evaluates.
+    """
+
+    directory: Place
+    job: Job
+    store: MaskStore
+    own: EvaluateConfig
+
+    @property
+    def evaluations(self) -> Place:
+        """The folder of the table `evaluations`."""
+        return self.directory / "evaluations"
+
+    @property
+    def reservoir(self) -> Place:
+        """The folder of the table `reservoir`."""
+        return self.directory / "reservoir"
+
+    @property
+    def failures(self) -> Place:
+        """The folder of the table `failures`, which need not exist."""
+        return self.directory / "failures"
+
+
+def open_run(directory: Place, config: Config, data: Dataset) -> Run:
+    """Begin a run, or go on with the one that is there.
+
+    Args:
+        directory: of the run; this process holds its lock.
+        config: as typed.
+        data: the data set that the configuration names.
+
+    Raises:
+        UserError: the folder holds another configuration, or a store that does not fit its
+            own; it cannot be written, or has no room.
+    """
+    known = directory / "config.yaml"
+    if known.exists():
+        resolved = _configuration(known, config)
+    else:
+        _clear_unbegun(directory)
+        probe = Job(config, data.side, data.num_classes)
+        resolved = resolve(
+            config,
+            num_weights=probe.network.num_weights,
+            mask_bits=probe.layout.num_bits,
+            has_bfloat16=has_bfloat16_matrices(),
+        )
+    job = Job(resolved, data.side, data.num_classes)
+    layout = job.layout
+    check_memory(resolved, layout.num_bits)
+    attributes = _attributes(job, data)
+    begins = not store_exists(directory)
+    if begins:
+        input_bytes = 2 * data.side**2  # a uint16 for every pixel
+        of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
+        check_room(directory, of_tasks + 4 * job.network.num_weights)
+    else:
+        check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
+    weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
+    with family_errors(resolved.family):
+        inputs = lazy_inputs(job)
+        if begins:
+            MaskStore.create(
+                directory,
+                layout=layout,
+                weights=weights,
+                inputs=inputs,
+                capacity=resolved.tasks,
+                attributes=attributes,
+            )
+    # Last: a folder with a config.yaml has a store too.
+    if not known.exists():
+        write_durably(known, to_yaml(resolved).encode())
+    return _ready(directory, job, weights, inputs)
+
+
+def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
+    """Open a run for other evaluations; its masks are only read.
+
+    Args:
+        directory: of the run; this process holds its lock.
+        config: what the run began with, but for the evaluation and what changes no result.
+        data: the data set that the configuration names.
+
+    Raises:
+        UserError: a store that does not fit the configuration, or a checkpoint of masks that
+            are not all committed.
+    """
+    stored = from_yaml(directory / "config.yaml")
+    job = Job(stored, data.side, data.num_classes)
+    check_store(
+        directory,
+        layout=job.layout,
+        capacity=stored.tasks,
+        attributes=_attributes(job, data),
+    )
+    with family_errors(stored.family):
+        inputs = lazy_inputs(job)
+    check_family(directory, stored.family, inputs)
+    store = MaskStore.open(directory, read_only=True)
+    checkpoints = _committed_checkpoints(directory, store, config)
+    record_start(directory, stored)
+    asked = replace(
+        config,
+        evaluate=replace(config.evaluate, checkpoints=checkpoints),
+        reservoir=resolve_block(config.reservoir, job.layout.num_bits),
+    )
+    check_memory(asked, job.layout.num_bits)
+    run = Run(directory, replace(job, config=asked), store, stored.evaluate)
+    _make_table_folders(run)
+    return run
+
+
+def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -> list[int]:
+    """The checkpoints asked for, all of whose masks must be committed."""
+    go_on = "go on with the run by harness/scale.py"
+    try:
+        largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
+    except ValueError as error:
+        raise UserError(f"{error}: {go_on}, which mends it") from error
+    if not largest:
+        raise UserError(f"run directory {directory} holds no mask of task 0 yet: {go_on}")
+    checkpoints = resolve_checkpoints(config.evaluate.checkpoints, largest)
+    if wrong := [k for k in checkpoints if k > largest]:
+        raise UserError(
+            f"evaluate.checkpoints must lie in [1, {largest}], the tasks committed so far without "
+            f"a gap, got {wrong}: lower them, or {go_on}"
+        )
+    return checkpoints
+
+
+def _configuration(known: Place, wanted: Config) -> Config:
+    """The configuration that a run began with, which the wanted one must agree with."""
+    stored = from_yaml(known)
+    if found := differences(stored, wanted):
+        raise UserError(
+            f"run directory {known.parent} holds another configuration: {'; '.join(found)}: "
+            "choose another run_dir, or type what the run began with"
+        )
+    return stored
+
+
+def _ready(
+    directory: Place, job: Job, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
+) -> Run:
+    """Open a run that fits its configuration, rid of what crashes and bad disks left."""
+    remove_partial_files(directory)
+    record_start(directory, job.config)
+    store = MaskStore.open(directory)
+    _mend(store, weights, inputs)
+    check_family(directory, job.config.family, inputs)
+    run = Run(directory, job, store, job.config.evaluate)
+    _make_table_folders(run)
+    return run
+
+
+def _make_table_folders(run: Run) -> None:
+    """Make the folders that results go to, rid of what crashes left."""
+    wanted = [run.evaluations]
+    if run.job.config.evaluate.reservoir:
+        wanted.append(run.reservoir)
+    for folder in wanted:
+        folder.mkdir(exist_ok=True)
+        remove_partial_files(folder)
+
+
+def _clear_unbegun(directory: Place) -> None:
+    """Remove the empty store of a start that ended before it kept its configuration.
+
+    This start may have another configuration, which that store would not fit.
+
+    Raises:
+        UserError: the store holds masks.
+    """
+    store = directory / "masks.zarr"
+    if table_files(directory / "log") or (store / "masks" / "c").exists():
+        raise UserError(
+            f"run directory {directory} holds masks but no config.yaml: "
+            "put it back, or choose another run_dir"
+        )
+    if store.exists():
+        remove_tree(store)
+
+
+def _attributes(job: Job, data: Dataset) -> dict[str, object]:
+    config = job.config
+    return {
+        "network": config.network,
+        "activation": job.masking.activation,
+        "normalisation": {"mean": data.mean, "std": data.std},
+        "data": config.data,
+        "family": config.family,
+        "num_classes": data.num_classes,
+        "seed": config.seed,
+        "method": config.method,
+        "config_hash": config_hash(config),
+        "versions": versions(),
+    }
+
+
+def _mend(store: MaskStore, weights: list[np.ndarray], inputs: dict[str, TaskInputs]) -> None:
+    """Find what is damaged, say so, and forget it, so that it is trained again."""
+    damage = store.verify(inputs.keys())
+    for found in damage:
+        lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""
+        logger.warning("damaged: %s %s%s", found.path, found.reason, lost)
+    if damage:
+        store.repair(damage, weights=weights, inputs=inputs)
+
+
+def _listed(task_ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, task_ids))

@@ -1,0 +1,97 @@
+"""Where a run's numbers come from: code, configuration, versions, machine."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config.identity import result_values
+from harness.config.schema import Config
+from harness.errors import UserError
+from harness.places.durable import write_durably
+from harness.places.places import Place
+
+PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
+
+
+def has_bfloat16_matrices() -> bool:
+    """Whether the device that trains multiplies bfloat16 matrices faster than float32 ones."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    # With avx512_bf16 alone products take 1.7 times as long as in float32 on a Sapphire Rapids
+    # whose AMX the host hides (benchmarks/train.py, both dtypes).
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def config_hash(config: Config) -> str:
+    """Sixteen hex digits that name everything in a configuration that changes a result."""
+    text = json.dumps(result_values(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide a result."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def _commit() -> str | None:
+    """The commit of this code, with "-dirty" where it was changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _machine() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "gpus": gpus,
+    }
+
+
+def _processor() -> str:
+    """The processor's model; the architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def record_start(run_dir: Place, config: Config) -> None:
+    """Add this start to the run's provenance.json; the first entry began the run.
+
+    Raises:
+        UserError: there is such a file, and it is broken.
+    """
+    path = run_dir / "provenance.json"
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} must be JSON, got something else: remove it") from error
+    start = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "commit": _commit(),
+        "versions": versions(),
+        "machine": _machine(),
+    }
+    record = {"config_hash": config_hash(config), "starts": [*known.get("starts", []), start]}
+    write_durably(path, (json.dumps(record, indent=2) + "\n").encode())

@@ -1,0 +1,161 @@
+"""A search from its command line to its table: begun or gone on with, under its lock."""
+
+import logging
+import shlex
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from rich.console import Console
+
+from harness.config.commandline import STOPPED
+from harness.config.identity import job_from_yaml, run_name, to_yaml
+from harness.config.schema import AUTO, FREE_KEYS
+from harness.data.catalogue import load_dataset
+from harness.driver.start import terminated_like_interrupted
+from harness.errors import UserError
+from harness.places.durable import write_durably
+from harness.places.places import local
+from harness.reporting.display import make_console, make_display
+from harness.run.provenance import record_start
+from harness.run.refusals import check_against_data, readable_path_errors
+from harness.search.config import FAILED, TuneJob, base_config, check_tune
+from harness.search.end_table import best_trial, print_trials
+from harness.search.space import one_by_one, read_space, search_differences, with_values
+from harness.search.tuning import Search, run_trials
+from harness.storage.lock import run_lock
+from harness.tables.files import read_table_file, write_table
+
+logger = logging.getLogger("harness")
+
+_TABLE = "trials/trials.parquet"
+_BEST = "recipe/best.yaml"
+TUNED = "tuned"  # the recipe's name, which a run's folder is called by
+
+
+def carry_out_search(job: TuneJob) -> int:
+    """Do a search, or what is left of it.
+
+    Returns:
+        The exit code: 0, 1 where trials failed, 130 where the user stopped it.
+
+    Raises:
+        UserError: something that the user can mend, in one line.
+    """
+    check_tune(job)
+    base = base_config(job)
+    base.train = replace(base.train, name=TUNED)
+    dimensions = read_space(job.tune.space, base)
+    console = make_console()
+    display = make_display(console, quiet=job.quiet)
+    data_dir = Path(job.data_dir) if job.data_dir else None
+    data = load_dataset(job.data, data_dir=data_dir, download=job.download)
+    for values in one_by_one(dimensions):
+        check_against_data(with_values(base, values), data)
+    search = Search(base, job.tune, dimensions, data.side, data.num_classes)
+    directory = search_directory(job)
+    with ExitStack() as held:
+        with readable_path_errors(directory):
+            held.enter_context(run_lock(directory))
+            _begin(directory, job)
+        try:
+            with terminated_like_interrupted():
+                table = _done(directory, search)
+                if table is None:
+                    table = run_trials(search, data, directory, display)
+                    _keep(directory, table, search)
+                else:
+                    logger.info("complete already: nothing left to try")
+        except KeyboardInterrupt:
+            console.print(
+                f"stopped: the trials so far are kept in {directory}; "
+                "type the same command again to go on",
+                soft_wrap=True,
+                markup=False,
+            )
+            return STOPPED
+    print_trials(console, table, job.tune.metric, [d.key for d in dimensions])
+    return _report(console, directory, table)
+
+
+def search_directory(job: TuneJob) -> Path:
+    """Where the search lies: an absolute path."""
+    return local(job.run_dir or f"runs/tune-{run_name(job)}")
+
+
+def _begin(directory: Path, job: TuneJob) -> None:
+    """Keep the search's configuration, or check that the folder holds the same search."""
+    known = directory / "config.yaml"
+    if known.exists():
+        if found := search_differences(job_from_yaml(known, TuneJob), job):
+            raise UserError(
+                f"run directory {directory} holds another search: {'; '.join(found)}: "
+                "choose another run_dir, or type what the search began with"
+            )
+    else:
+        write_durably(known, to_yaml(job).encode())
+    record_start(directory, job)
+
+
+def _done(directory: Path, search: Search) -> pa.Table | None:
+    """The table of a search that is complete; None where there is something to do."""
+    path = directory / _TABLE
+    if not path.exists():
+        return None
+    try:
+        table = read_table_file(path, search.schema)
+    except ValueError as error:
+        logger.warning("damaged: %s; writing it again", error)
+        return None
+    failed = FAILED in table["status"].to_pylist()
+    return None if failed or len(table) < search.tune.trials else table
+
+
+def _keep(directory: Path, table: pa.Table, search: Search) -> None:
+    """Write the table, and the best trial as a file of Hydra's."""
+    with readable_path_errors(directory):
+        for name in (_TABLE, _BEST):
+            (directory / name).parent.mkdir(exist_ok=True)
+        if found := best_trial(table, search.tune.metric):
+            write_durably(directory / _BEST, recipe_file(found, search.tune.metric).encode())
+        write_table(table, directory / _TABLE)
+
+
+def recipe_file(trial: dict[str, Any], metric: str) -> str:
+    """A trial's configuration as `+recipe=best` takes it: all that changes a result.
+
+    Args:
+        trial: a row of the table `trials`.
+        metric: by which it is the best.
+    """
+    config = yaml.safe_load(trial["config"])
+    # Those of so many tasks would not do for more.
+    config["evaluate"]["checkpoints"] = AUTO
+    kept = {key: value for key, value in config.items() if key not in FREE_KEYS}
+    head = (
+        "# @package _global_\n"
+        f"# Trial {trial['trial']} of a search: {metric} {trial[metric]:.4f}, accuracy "
+        f"{trial['accuracy']:.4f} and task_accuracy {trial['task_accuracy']:.4f} of "
+        f"{trial['num_tasks']} tasks.\n"
+    )
+    return head + str(yaml.safe_dump(kept, sort_keys=False))
+
+
+def _report(console: Console, directory: Path, table: pa.Table) -> int:
+    """Say where all lies and how to go on; the exit code that follows."""
+    failed = table.filter(pc.equal(table["status"], FAILED))["trial"].to_pylist()
+    lines = [f"table and configuration: {directory}"]
+    if (directory / _BEST).exists():
+        lines.append(
+            f"the best: python harness/scale.py --config-dir {shlex.quote(str(directory))} "
+            "+recipe=best tasks=..."
+        )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if failed:
+        logger.error("failed three times: trials %s; type the same command to try again", failed)
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""What runs inside an actor: plain classes, which know no Ray."""

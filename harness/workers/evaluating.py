@@ -1,0 +1,125 @@
+"""What runs inside an evaluation actor: a plain class, which knows no Ray.
+
+It infers the tasks of test batches among the masks of a checkpoint, and scores each batch
+with the mask that was inferred. What it does with reservoirs is in harness/workers/recalling.py.
+"""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from harness.plan.units import EvaluationUnit, RecallUnit, WorkUnit
+from harness.run.spec import Job
+from harness.workers.device import own, pick_device
+from harness.workers.prepared import CheckpointMasks, PreparedMasks
+from harness.workers.queries import Answers, Questions, compared
+from harness.workers.recalling import Recalling
+from supsup_core.bits.infer import BIT_ALGORITHMS
+from supsup_core.data import ImageSet
+from supsup_core.inference.algorithms import GRADIENT_ALGORITHMS, Inference
+from supsup_core.inference.forward import FORWARD_ALGORITHMS
+from supsup_core.inference.gain_gradient import GainGradient
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import PackedGradient
+from supsup_core.states.masking import UNITS
+
+# Float32 gradients of the queries inferred together: 32 of LeNet 300-100; binary holds
+# as much again for their superpositions.
+GRADIENT_BYTES = 41_000_000
+
+
+class EvaluateWorker:
+    """Infers the tasks of test batches and scores the batches with the inferred masks.
+
+    Args:
+        job: of the run.
+        test: the test images.
+        name: of this worker.
+    """
+
+    def __init__(self, job: Job, test: ImageSet, name: str) -> None:
+        torch.set_num_threads(1)
+        self._job = job
+        self._questions = Questions(job, own(test), pick_device())
+        self._masks = CheckpointMasks(job)
+        self._recalling = Recalling(job, self._questions)
+        self._steps_done = 0.0
+
+    def progress(self) -> float:
+        """Share of the current unit that is done; asked from another thread."""
+        return self._steps_done
+
+    def run(self, unit: WorkUnit, rows: np.ndarray) -> pa.Table:
+        """Do a unit with the masks in rows (k, R): rows of its table."""
+        if isinstance(unit, RecallUnit):
+            table = self._recalling.run(unit, rows, self._on_share)
+            self._steps_done = 0.0
+            return table
+        masks = self._masks.of(rows, unit.num_distractors)
+        asked = [self._questions.of(i) for i in unit.task_ids]
+        answers = self._infer(unit, masks, self._questions.images(asked))
+        self._steps_done = 0.0
+        return self._questions.score(unit, asked, answers, lambda task: masks.rows[task])
+
+    def _on_share(self, done: float) -> None:
+        self._steps_done = done
+
+    def _infer(self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor) -> Answers:
+        """Infer the task of each query (Q, K, P), some at a time."""
+        found: list[Inference] = []
+        seconds, done = 0.0, 0
+        at_once = max(1, GRADIENT_BYTES // (4 * self._numbers_of_query()))
+        for queries in images.split(at_once):
+            started = time.perf_counter()
+            found.append(self._infer_some(unit, masks, queries))
+            seconds += time.perf_counter() - started
+            done += len(queries)
+            self._steps_done = done / len(images)
+        tasks = [task for part in found for task in part.tasks.tolist()]
+        read = [part.bits_read_fraction for part in found for _ in part.tasks]
+        return Answers(
+            tasks,
+            seconds / len(tasks),
+            found[0].num_gradients,
+            float(np.mean(read)),
+            self._agreement(unit, masks, images, tasks),
+        )
+
+    def _numbers_of_query(self) -> int:
+        """What a query's gradient takes: evidence for every bit, or a batch of hidden units."""
+        if not self._job.masking.normalises:
+            return self._job.layout.row_bits
+        return self._job.config.evaluate.num_images * sum(self._job.network.widths[1:-1])
+
+    def _agreement(
+        self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor, tasks: list[int]
+    ) -> float | None:
+        """With the exact answers, of the algorithm that may differ from them."""
+        if unit.algorithm != "one_shot_ranked":
+            return None
+        assert unit.objective is not None
+        index = compared(len(tasks))
+        exact = masks.bits().one_shot(images[index].cpu(), OBJECTIVES[unit.objective]).tasks
+        return float((exact.numpy() == np.array(tasks)[index]).mean())
+
+    def _infer_some(
+        self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor
+    ) -> Inference:
+        num_real = self._job.num_classes
+        weights, packed = self._questions.weights, masks.packed(self._questions.device)
+        if unit.algorithm in FORWARD_ALGORITHMS:
+            return FORWARD_ALGORITHMS[unit.algorithm](weights, packed, images, num_real)
+        assert unit.objective is not None
+        objective, options = OBJECTIVES[unit.objective], self._job.options
+        if self._job.masking is UNITS:
+            of_gains = GainGradient(UNITS, weights, packed, images, objective, num_real)
+            return GRADIENT_ALGORITHMS[unit.algorithm](of_gains, options)
+        on_cpu = self._questions.device.type == "cpu"
+        if unit.algorithm in BIT_ALGORITHMS and (
+            on_cpu or unit.algorithm not in GRADIENT_ALGORITHMS
+        ):
+            return BIT_ALGORITHMS[unit.algorithm](masks.bits(), images.cpu(), objective, options)
+        gradient = PackedGradient(weights, packed, images, objective, num_real)
+        return GRADIENT_ALGORITHMS[unit.algorithm](gradient, options)

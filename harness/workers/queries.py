@@ -1,0 +1,193 @@
+"""What evaluation asks about each task, and how answers are scored.
+
+A query is some images of one test batch. Its batch is scored with the task's own mask and
+with the mask of the task that was inferred.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Int64
+
+from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit
+from harness.run.spec import Job
+from harness.tables.schemas import EVALUATIONS
+from harness.workers.device import device_name
+from supsup_core.data import ImageSet, normalise
+from supsup_core.networks.mlp import fixed_weights
+from supsup_core.states.masking import UNITS
+from supsup_core.streams import Role, stream
+from supsup_core.tasks import Task
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The test batches of one task: each is asked about once, and scored with the answer.
+
+    Attributes:
+        task: whose images are shown.
+        batches: of each batch the indices of its images in the test set.
+    """
+
+    task: Task
+    batches: Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was inferred for the batches of a unit, in their order.
+
+    Attributes:
+        tasks: the inferred task of each batch.
+        seconds: for one inference.
+        num_gradients: of one inference.
+        bits_read_fraction: mean share of the masks' bits read by a gradient.
+        agreement: share of the `compared` answers that are the exact one-shot's.
+    """
+
+    tasks: list[int]
+    seconds: float
+    num_gradients: int
+    bits_read_fraction: float
+    agreement: float | None = None
+
+
+def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
+    """Which of a unit's queries one_shot_ranked is compared on: some, evenly spaced."""
+    count = min(num_queries, COMPARED_PER_EVALUATION)
+    return np.arange(count) * num_queries // count
+
+
+class Questions:
+    """What is asked about each task, and how answers are scored.
+
+    Args:
+        job: of the run.
+        test: the test images.
+        device: where images are labelled.
+
+    Attributes:
+        device: as given.
+        weights: fixed, on the device.
+    """
+
+    def __init__(self, job: Job, test: ImageSet, device: torch.device) -> None:
+        self._job, self._test, self.device = job, test, device
+        self.weights = [w.to(device) for w in fixed_weights(job.network, job.config.seed)]
+        # Right labels with a task's own mask, by batch: the same at every checkpoint.
+        self._given: dict[int, list[int]] = {}
+
+    def of(self, task_id: int) -> Asked:
+        """The task's test batches, in an order of its own: tasks are independent samples."""
+        evaluate, task = self._job.config.evaluate, self._job.task(task_id)
+        members = task.members(self._test.labels)
+        order = stream(self._job.config.seed, Role.EVALUATION_ORDER, task_id).permutation(
+            len(members)
+        )
+        size = evaluate.batch_size
+        batches = [members[order[start : start + size]] for start in range(0, len(order), size)]
+        if self._job.masking is UNITS:  # normalised over a batch: nothing to learn from one image
+            batches = [batch for batch in batches if len(batch) > 1]
+        return Asked(task, batches[: evaluate.batches])
+
+    def images(self, asked: Sequence[Asked]) -> torch.Tensor:
+        """What an inference sees of each batch: (Q, K, P), normalised."""
+        num_images = self._job.config.evaluate.num_images
+        # A last batch may hold fewer images than a query should; it repeats its first ones.
+        parts = [
+            self.shown(one.task, np.concatenate([np.resize(b, num_images) for b in one.batches]))
+            for one in asked
+        ]
+        shown: torch.Tensor = torch.cat(parts).unflatten(0, (-1, num_images))
+        return shown
+
+    def shown(self, task: Task, index: np.ndarray) -> torch.Tensor:
+        """Images as the task shows them, normalised."""
+        pixels = torch.from_numpy(task.images(self._test.images[index])).to(self.device)
+        return normalise(pixels, self._test.mean, self._test.std)
+
+    def score(
+        self,
+        unit: EvaluationUnit,
+        asked: Sequence[Asked],
+        answers: Answers,
+        mask_of: Callable[[int], np.ndarray],
+    ) -> pa.Table:
+        """Count right labels with the true and with the inferred masks, a row a task.
+
+        Args:
+            unit: that was asked.
+            asked: its tasks' batches.
+            answers: what was inferred for them.
+            mask_of: task -> its packed row.
+        """
+        columns: dict[str, list[object]] = defaultdict(list)
+        inferred = iter(answers.tasks)
+        for one in asked:
+            found = [next(inferred) for _ in one.batches]
+            self._add_row(columns, one, found, mask_of)
+        same = {
+            "num_tasks": unit.num_tasks + unit.num_distractors,
+            "num_distractors": unit.num_distractors,
+            "algorithm": unit.algorithm,
+            "objective": unit.objective,
+            "num_images": self._job.config.evaluate.num_images,
+            "seconds_per_inference": answers.seconds,
+            "num_gradients": answers.num_gradients,
+            "bits_read_fraction": answers.bits_read_fraction,
+            "agreement": answers.agreement,
+            "device": device_name(self.device),
+        }
+        columns |= {name: [value] * len(asked) for name, value in same.items()}
+        ordered = {name: columns[name] for name in EVALUATIONS.names}
+        return pa.table(ordered, schema=EVALUATIONS)
+
+    def _add_row(
+        self,
+        columns: dict[str, list[object]],
+        asked: Asked,
+        inferred: list[int],
+        mask_of: Callable[[int], np.ndarray],
+    ) -> None:
+        task_id = asked.task.task_id
+        given = self._right_with_own_mask(asked, mask_of)
+        hit = [task == task_id for task in inferred]
+        used = [
+            right if h else self.num_right(asked.task, [batch], mask_of(task))[0]
+            for h, right, batch, task in zip(hit, given, asked.batches, inferred, strict=True)
+        ]
+        num_images = sum(len(batch) for batch in asked.batches)
+        columns["task_id"].append(task_id)
+        columns["num_batches"].append(len(inferred))
+        columns["task_accuracy"].append(sum(hit) / len(hit))
+        columns["accuracy_gg"].append(sum(given) / num_images)
+        columns["accuracy_gns"].append(sum(used) / num_images)
+        columns["accuracy_gnu"].append(
+            sum(right for right, h in zip(used, hit, strict=True) if h) / num_images
+        )
+
+    def _right_with_own_mask(self, asked: Asked, mask_of: Callable[[int], np.ndarray]) -> list[int]:
+        task_id = asked.task.task_id
+        if task_id not in self._given:
+            self._given[task_id] = self.num_right(asked.task, asked.batches, mask_of(task_id))
+        return self._given[task_id]
+
+    def num_right(self, task: Task, batches: Sequence[np.ndarray], mask: np.ndarray) -> list[int]:
+        """Images of each batch that a packed mask labels rightly."""
+        masking = self._job.masking
+        gains = [
+            torch.from_numpy(layer[0]).to(self.device, torch.float32)
+            for layer in self._job.layout.unpack(mask[None])
+        ]
+        together = batches if masking.normalises else [np.concatenate(batches)]
+        chosen = [
+            masking.on(self.weights, self.shown(task, index))(gains).argmax(dim=1).cpu().numpy()
+            for index in together
+        ]
+        right = np.concatenate(chosen) == self._test.labels[np.concatenate(batches)]
+        ends = np.cumsum([len(batch) for batch in batches])[:-1]
+        return [int(part.sum()) for part in np.split(right, ends)]

@@ -1,0 +1,143 @@
+"""What runs inside a training actor: a plain class, which knows no Ray.
+
+The serial executor calls it in this process; the Ray executor makes actors of it. It
+holds the data set and one thread, and does not touch the store.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from harness.plan.units import TrainUnit
+from harness.run.spec import Job
+from harness.tables.schemas import TASKS
+from harness.workers.device import device_name, own, pick_device
+from harness.workers.trainers import make_trainer
+from supsup_core.data import ImageSet
+from supsup_core.states.layout import density
+from supsup_core.tasks import Task
+
+# The table `tasks` but for the checksums, which the store computes as it writes.
+TRAINED = TASKS.remove(TASKS.get_field_index("row_crc32c"))
+
+
+@dataclass(frozen=True)
+class TrainedUnit:
+    """What came of a unit.
+
+    Attributes:
+        unit: as it was handed out.
+        rows: packed masks (B, R) of its missing tasks, but for those that failed.
+        tasks: their rows of the table `tasks`.
+        failed: missing tasks that failed alone, and why.
+    """
+
+    unit: TrainUnit
+    rows: np.ndarray
+    tasks: pa.Table
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+class TrainWorker:
+    """Trains blocks of tasks.
+
+    Args:
+        job: of the run.
+        train: the training images.
+        test: the test images, for the accuracy in the table `tasks`.
+        name: of this worker, for the table.
+    """
+
+    def __init__(self, job: Job, train: ImageSet, test: ImageSet, name: str) -> None:
+        torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
+        self._job, self._name = job, name
+        self._device = pick_device()
+        self._trainer = make_trainer(job, own(train), own(test), self._device)
+        self._layout = job.layout
+        self._steps_done = 0
+
+    def progress(self) -> float:
+        """Share of the current unit that is done; asked from another thread."""
+        return self._steps_done / self._job.config.train.steps
+
+    def run(self, unit: TrainUnit) -> TrainedUnit:
+        """Train a block; pack and measure the masks that are missing.
+
+        The whole block is trained even where some of its masks exist: a block is
+        what makes a mask reproducible bit for bit.
+        """
+        started = time.perf_counter()
+        tasks, failed = self._tasks(unit)
+        if failed.keys() >= set(unit.missing):
+            return self._nothing(unit, failed)
+        masks = self._trainer.train(tasks, self._on_step)
+        seconds = (time.perf_counter() - started) / len(tasks)
+        self._steps_done = 0
+        measured: dict[int, tuple[float, float]] = {}
+        for task, *mask in zip(tasks, *masks, strict=True):
+            if task.task_id in unit.missing and task.task_id not in failed:
+                try:
+                    measured[task.task_id] = self._trainer.measure(task, mask)
+                except Exception as error:
+                    failed[task.task_id] = f"{type(error).__name__}: {error}"
+        if not measured:
+            return self._nothing(unit, failed)
+        wanted = [unit.task_ids.index(i) for i in measured]
+        rows = self._layout.pack([mask[wanted] for mask in masks])
+        return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed)
+
+    def _nothing(self, unit: TrainUnit, failed: dict[int, str]) -> TrainedUnit:
+        """What comes of a unit all of whose missing tasks failed."""
+        rows = np.zeros((0, self._layout.row_bytes), np.uint8)
+        return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
+
+    def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, str]]:
+        """Make the tasks of a block, and say which missing ones cannot be made.
+
+        Another task stands in for each of those: the block keeps its shape and its batches,
+        and with them the bits of the other masks. Tasks with classes of their own decide
+        how large the batches are: there, what one task raises is the block's.
+        """
+        made: dict[int, Task] = {}
+        errors: dict[int, Exception] = {}
+        for i in unit.task_ids:
+            try:
+                made[i] = self._job.task(i)
+            except Exception as error:
+                errors[i] = error
+        if errors:
+            stand_in = next((task for task in made.values() if task.classes is None), None)
+            if stand_in is None:
+                raise next(iter(errors.values()))
+            made |= {i: replace(stand_in, task_id=i) for i in errors}
+        failed = {i: f"{type(e).__name__}: {e}" for i, e in errors.items() if i in unit.missing}
+        return [made[i] for i in unit.task_ids], failed
+
+    def _table(
+        self, measured: dict[int, tuple[float, float]], rows: np.ndarray, seconds: float
+    ) -> pa.Table:
+        """Rows of the table `tasks`; `measured` has accuracy and loss by task."""
+        config, num = self._job.config, len(measured)
+        return pa.table(
+            {
+                "task_id": list(measured),
+                "method": [config.method] * num,
+                "accuracy": [accuracy for accuracy, _ in measured.values()],
+                "loss": [loss for _, loss in measured.values()],
+                "steps": [config.train.steps] * num,
+                "train_seconds": [seconds] * num,
+                "density": density(self._layout, rows),
+                "mask_bytes": [self._layout.row_bytes] * num,
+                "worker": [self._name] * num,
+                "device": [device_name(self._device)] * num,
+                "finished_at": [datetime.now(UTC)] * num,
+            },
+            schema=TRAINED,
+        )
+
+    def _on_step(self, done: int) -> None:
+        self._steps_done = done

@@ -1,0 +1,1 @@
+"""Task inference: objectives, algorithms, and the slopes that they read."""

@@ -1,0 +1,1 @@
+"""Fixed networks, whose weights follow from a seed."""

@@ -1,0 +1,1 @@
+"""What is stored of a task: rows of bits, and superpositions of them."""

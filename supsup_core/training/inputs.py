@@ -1,0 +1,71 @@
+"""The images of a step as the first layer of a block reads them.
+
+Shape letters: B tasks of the block, N images of a batch, O and I as in a layer.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+from torch import Tensor
+
+from supsup_core.data import ImageSet, normalise
+from supsup_core.tasks import Task
+
+
+class BlockInputs:
+    """The images of a step as the block's first layer reads them, and their labels.
+
+    Attributes:
+        columns: for permutations, each task's columns of the first layer in the order
+            of the pixels (its inverse permutation); None where images are gathered.
+        device: where they are.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], data: ImageSet, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._data, self._dtype, self.device = data, dtype, device
+        self._images = torch.from_numpy(data.images).to(device)
+        self._labels = torch.from_numpy(data.labels).to(device).long()
+        self._shared = all(task.classes is None for task in tasks)
+        self.columns: np.ndarray | None = None
+        self._sources: Tensor | None = None
+        sources = [task.source for task in tasks]
+        if all(task.is_permutation for task in tasks) and self._shared:
+            self.columns = np.argsort(np.stack([s for s in sources if s is not None]), axis=1)
+        elif all(s is not None for s in sources):
+            stacked = np.stack([s for s in sources if s is not None]).astype(np.int64)
+            self._sources = torch.from_numpy(stacked).to(device)
+        black = normalise(torch.zeros(1, dtype=torch.uint8), data.mean, data.std)
+        self._background = black.to(device, dtype)
+
+    def at(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
+        """Images (P, N) shared by all tasks, or (B, P, N); labels (B, N)."""
+        num_tasks, num_images = index.shape
+        picked = torch.tensor(index[:1] if self._shared else index, device=self._images.device)
+        pixels = self._images.index_select(0, picked.flatten())
+        images = normalise(pixels, self._data.mean, self._data.std).to(self._dtype)
+        labels = self._labels[picked].expand(num_tasks, -1)
+        if not self._shared:
+            return images.view(num_tasks, num_images, -1).transpose(1, 2), labels
+        if self._sources is None:
+            return images.t(), labels
+        padded = torch.cat([images.t(), self._background.expand(1, num_images)])
+        return padded[self._sources], labels
+
+    def to_columns(self, values: np.ndarray) -> np.ndarray:
+        """First-layer values (B, O, I), from the order of its inputs to that of training."""
+        return self._reordered(values, self.columns)
+
+    def from_columns(self, values: np.ndarray) -> np.ndarray:
+        """First-layer values (B, O, I), from the order of training back to that of inputs."""
+        back = None if self.columns is None else np.argsort(self.columns, axis=1)
+        return self._reordered(values, back)
+
+    @staticmethod
+    def _reordered(values: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+        if order is None:
+            return values
+        return np.take_along_axis(values, order[:, None, :], axis=2)

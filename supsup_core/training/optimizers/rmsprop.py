@@ -1,0 +1,76 @@
+"""RMSprop, as torch.optim.RMSprop does it without momentum or decay.
+
+    g <- gradient * sign
+    v <- smoothing v + (1 - smoothing) g g
+    s <- s - learning_rate g / (sqrt(v) + epsilon)
+
+Scores s, gradients in them g, weights' signs as in protocol.py.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, no_type_check
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from supsup_core.kernels.bfloat16 import real, sign_of, stored
+from supsup_core.training.optimizers.protocol import EPSILON, Optimizer, signed_squares, signs_of
+
+
+@numba.njit(error_model="numpy", cache=True)
+@no_type_check
+def _fused(scores, squares, gradients, masked, zero, constants):  # pragma: no cover
+    learning_rate, smoothing, rest, epsilon = constants
+    for i in range(scores.size):
+        sign = sign_of(squares[i])
+        g = real(gradients[i]) * sign
+        v = smoothing * (squares[i] * sign) + rest * g * g
+        s = scores[i] - learning_rate * g / (np.sqrt(v) + epsilon)
+        squares[i] = v * sign
+        scores[i] = s
+        masked[i] = stored(sign, zero) if s >= scores.dtype.type(0) else zero
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Divides a gradient by the root of its running mean of squares.
+
+    Attributes:
+        smoothing: decay of that mean a step.
+    """
+
+    smoothing: float
+
+    @property
+    def kernel(self) -> Callable[..., None]:
+        """The same in one pass."""
+        return _fused  # type: ignore[no-any-return]
+
+    def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
+        """Signed squares of zero."""
+        return (signed_squares(signs),)
+
+    def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
+        """Learning rate, smoothing, 1 - smoothing, epsilon."""
+        return learning_rate, self.smoothing, 1 - self.smoothing, EPSILON
+
+    def signs(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Read from the sign bits of the squares."""
+        return signs_of(state[0])
+
+    def move(
+        self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
+    ) -> None:
+        """Move scores and state in torch operations."""
+        (squares,) = state
+        learning_rate, smoothing, rest, epsilon = constants
+        v = smoothing * squares.abs() + rest * g * g
+        scores.sub_(learning_rate * g / (v.sqrt() + epsilon))
+        squares.copy_(torch.copysign(v, squares))
+
+    def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+        """torch.optim.RMSprop."""
+        return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=self.smoothing)

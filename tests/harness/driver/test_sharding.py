@@ -1,0 +1,242 @@
+"""Evaluation by several actors that each hold a part of the masks."""
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from harness import evaluate, scale
+from harness.config.commandline import main_guard
+from harness.driver.sharding import ShardedEvaluation, shard_pool
+from harness.executors.protocol import Outcome
+from harness.plan.units import EvaluationUnit
+from harness.tables.files import read_table_file
+from harness.tables.schemas import EVALUATIONS
+from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ScoreUnit, agreed
+from supsup_core.bits.shards import Leaders
+
+RUN = (
+    *("data=digits", "network=mlp", "hidden=[16]", "outputs=20", "tasks=7", "train.block=2"),
+    *("train.steps=20", "train.batch_size=32", "evaluate.batches=2", "evaluate.batch_size=16"),
+    *("evaluate.algorithms=[one_shot,one_shot_ranked]", "evaluate.checkpoints=[1,3,7]"),
+)
+
+
+def typed(monkeypatch, job, *arguments):
+    monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
+    try:
+        main_guard(job.main)
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def rows_of(run):
+    """All evaluations, but for what they took and how far the scan had to read."""
+    tables = [read_table_file(path, EVALUATIONS) for path in sorted(run.glob("evaluations/*"))]
+    return pa.concat_tables(tables).drop_columns(["seconds_per_inference", "bits_read_fraction"])
+
+
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
+def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, request, executor):
+    if executor == "ray":
+        request.getfixturevalue("ray_session")
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, scale, *RUN, "executor=serial", "run_dir=one") == 0
+    sharded = (*RUN, f"executor={executor}", "run_dir=three", "actors.shards=3")
+    assert typed(monkeypatch, scale, *sharded) == 0
+    one, three = rows_of(tmp_path / "one"), rows_of(tmp_path / "three")
+    assert one.num_rows == 2 * 2 * (1 + 3 + 7)
+    assert three.equals(one)
+    # The masks of a run say nothing about how it was evaluated.
+    again = (f"executor={executor}", "evaluate.num_images=4", *RUN[-2:-1], "run_dir=three")
+    assert typed(monkeypatch, evaluate, *again, "actors.shards=2") == 0
+    assert rows_of(tmp_path / "three").num_rows == one.num_rows + 2 * 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("evaluate.algorithms=[one_shot,binary]", "got binary"),
+        ("evaluate.distractors=3", "evaluate.distractors must be 0"),
+        ("actors.shards=0", "actors.shards must be"),
+    ],
+)
+def test_what_parts_cannot_do_is_refused(tmp_path, monkeypatch, capsys, option, told):
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, scale, *RUN, "actors.shards=2", option) == 2
+    assert told in capsys.readouterr().err
+
+
+class Recorder:
+    """An executor that does nothing but note what it is handed."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def share(self, value):
+        return value
+
+    def submit(self, pool, unit, *arguments):
+        self.submitted.append((pool, unit, arguments))
+
+
+def answers(tasks, products, num_masks=5, exact=None):
+    found = Leaders(np.array(tasks), np.array(products), 0.5)
+    exactly = None if exact is None else Leaders(np.array(exact), np.array(products), 1.0)
+    return PartAnswers(found, exactly, 0.1 * num_masks, num_masks)
+
+
+def test_parts_agree_on_the_smallest_product():
+    together = agreed(
+        [answers([0, 4], [-1.0, 3.0], 5, exact=[0, 3]), answers([5, 6], [-1.0, 2.0], 3, [5, 6])]
+    )
+    assert together.tasks == [0, 6]
+    assert together.agreement == 1.0
+    assert together.seconds == pytest.approx(0.5)  # parts answer at once
+    assert together.bits_read_fraction == pytest.approx(0.5)
+
+
+def unit_of(num_tasks, objective="H", first=0):
+    return EvaluationUnit(num_tasks, "one_shot", objective, (first, first + 1))
+
+
+UNITS = [unit_of(4, objective) for objective in "HG"]
+
+
+@pytest.fixture
+def begun():
+    """Two units of a checkpoint of four masks, whose two parts are being counted."""
+    recorder = Recorder()
+    sharded = ShardedEvaluation(recorder, 2, lambda ids: np.array(ids)[:, None])
+    sharded.submit(4, UNITS)
+    return sharded, recorder
+
+
+def count_all(sharded, num_tasks=4):
+    for place in range(2):
+        sharded.settle(Outcome(shard_pool(place), CountUnit(num_tasks, place), np.array([1, 2])))
+
+
+def answer_all(sharded, unit, products=(0.0, -1.0)):
+    for place in range(2):
+        found = answers([2 * place] * 2, [products[place]] * 2)
+        sharded.settle(Outcome(shard_pool(place), LeadersUnit(unit, place, 2 * place), found))
+
+
+def test_steps_follow_each_other(begun):
+    sharded, recorder = begun
+    assert [(pool, arguments[0].tolist()) for pool, _, arguments in recorder.submitted] == [
+        (shard_pool(0), [[0], [1]]),
+        (shard_pool(1), [[2], [3]]),
+    ]
+    count_all(sharded)
+    asked = recorder.submitted[2:]
+    assert [arguments[1].tolist() for _, _, arguments in asked] == [[2, 4]] * 4
+    answer_all(sharded, UNITS[0])
+    [(pool, unit, arguments)] = recorder.submitted[6:]
+    assert (unit.asked, unit.answers.tasks, arguments) == (UNITS[0], [2, 2], ())
+    assert {task: row.tolist() for task, row in unit.rows.items()} == {0: [0], 1: [1], 2: [2]}
+    assert sharded.settle(Outcome(pool, unit, "rows")) == [Outcome(pool, UNITS[0], "rows")]
+
+
+def test_units_are_scored_by_all_shards_and_few_wait(begun):
+    sharded, recorder = begun
+    many = [unit_of(4, first=2 * i) for i in range(6)]
+    for unit in UNITS:
+        sharded._now.waiting.remove(unit)
+    sharded._now.waiting.extend(many)
+    count_all(sharded)
+    scorers, seen = [], set()
+    for _ in many:
+        begun_units = {u.asked.name: u.asked for _, u, _ in recorder.submitted[2:]}
+        under_way = [u for name, u in begun_units.items() if name not in seen]
+        assert 1 <= len(under_way) <= 3
+        answer_all(sharded, under_way[0])
+        pool, unit, _ = recorder.submitted[-1]
+        scorers.append(pool)
+        seen.add(unit.asked.name)
+        sharded.settle(Outcome(pool, unit, "rows"))
+    assert scorers == ["shard-0", "shard-1"] * 3
+    assert seen == {unit.name for unit in many}
+
+
+def test_a_checkpoint_waits_for_the_one_before(begun):
+    sharded, recorder = begun
+    later = unit_of(6)
+    sharded.submit(6, [later])
+    count_all(sharded)
+    for unit in UNITS:
+        answer_all(sharded, unit)
+        assert not any(
+            isinstance(u, CountUnit) and u.num_tasks == 6 for _, u, _ in recorder.submitted
+        )
+        pool, score, _ = recorder.submitted[-1]
+        sharded.settle(Outcome(pool, score, "rows"))
+    assert [unit for _, unit, _ in recorder.submitted[-2:]] == [CountUnit(6, 0), CountUnit(6, 1)]
+
+
+def test_a_part_that_cannot_be_counted_ends_all_units_once_and_no_later_checkpoint(begun):
+    sharded, recorder = begun
+    sharded.submit(6, [unit_of(6)])
+    ended = sharded.settle(Outcome("shard-0", CountUnit(4, 0), error="broken"))
+    assert [one.unit for one in ended] == UNITS
+    assert {one.error for one in ended} == {"count of part 0 of 4 masks: broken"}
+    assert sharded.settle(Outcome("shard-1", CountUnit(4, 1), np.array([1]))) == []
+    count_all(sharded, 6)
+    assert isinstance(recorder.submitted[-1][1], LeadersUnit)
+
+
+def test_a_part_that_cannot_answer_ends_its_unit_and_no_other(begun):
+    sharded, recorder = begun
+    count_all(sharded)
+    first, second = (LeadersUnit(UNITS[0], place, 2 * place) for place in range(2))
+    [ended] = sharded.settle(Outcome("shard-0", first, error="broken"))
+    assert (ended.unit, ended.error) == (UNITS[0], f"{first.name}: broken")
+    assert sharded.settle(Outcome("shard-1", second, answers([2, 2], [0.0, 0.0]))) == []
+    assert sharded.settle(Outcome("shard-1", second, error="broken too")) == []
+    answer_all(sharded, UNITS[1])
+    assert isinstance(recorder.submitted[-1][1], ScoreUnit)
+
+
+def test_a_unit_that_cannot_be_scored_ends_alone(begun):
+    sharded, recorder = begun
+    count_all(sharded)
+    answer_all(sharded, UNITS[0])
+    pool, score, _ = recorder.submitted[-1]
+    [ended] = sharded.settle(Outcome(pool, score, error="broken"))
+    assert (ended.unit, ended.error) == (UNITS[0], f"score of {UNITS[0].name}: broken")
+    answer_all(sharded, UNITS[1])
+    assert recorder.submitted[-1][1].asked == UNITS[1]
+
+
+@pytest.mark.long
+def test_a_shard_that_dies_is_replaced(tmp_path, monkeypatch, ray_session):
+    """One of each kind of unit kills its actor once."""
+    import os
+
+    from harness.driver import work as driver
+
+    flags = tmp_path / "flags"
+    flags.mkdir()
+
+    class Mortal(driver.ShardWorker):
+        def run(self, unit, *arguments):
+            flag = flags / type(unit).__name__
+            if not flag.exists():
+                flag.touch()
+                os._exit(1)
+            return super().run(unit, *arguments)
+
+    monkeypatch.chdir(tmp_path)
+    assert typed(monkeypatch, scale, *RUN, "executor=serial", "run_dir=one") == 0
+    monkeypatch.setattr(driver, "ShardWorker", Mortal)
+    sharded = (*RUN, "executor=ray", "run_dir=two", "actors.shards=2")
+    assert typed(monkeypatch, scale, *sharded) == 0
+    assert sorted(path.name for path in flags.iterdir()) == [
+        "CountUnit",
+        "LeadersUnit",
+        "ScoreUnit",
+    ]
+    assert rows_of(tmp_path / "two").equals(rows_of(tmp_path / "one"))

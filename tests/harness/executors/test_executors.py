@@ -1,0 +1,527 @@
+"""One set of tests for every executor, and what only Ray has to stand."""
+
+import logging
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.executors import on_ray as executors
+from harness.executors import ray_start
+from harness.executors.on_ray import RayExecutor
+from harness.executors.protocol import MAX_TRIES, Pool
+from harness.executors.serial import SerialExecutor
+from harness.plan.pools import PoolSize
+
+
+@dataclass(frozen=True)
+class Unit:
+    name: str
+    value: int = 0
+
+
+def make_workers():
+    """The worker's class, and the unit's, made here so that they travel to Ray by value."""
+
+    class Worker:
+        """Notes each try in a folder, then does what the unit's name says."""
+
+        def __init__(self, folder, shared, name):
+            self.folder, self.shared, self.name = folder, shared, name
+
+        def progress(self):
+            return 0.5
+
+        def run(self, unit, *arguments):
+            trial = len(list(self.folder.glob(f"{unit.name}.*")))
+            (self.folder / f"{unit.name}.{trial}").write_text(str(os.getpid()))
+            match unit.name.split("-")[0]:
+                case "raises":
+                    raise ArithmeticError(f"no use for {unit.value}")
+                case "raises_once" if trial == 0:
+                    raise ArithmeticError("try again")
+                case "exits":
+                    os._exit(1)
+                case "exits_once" if trial == 0:
+                    os._exit(1)
+                case "killed_once" if trial == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "sleeps":
+                    time.sleep(unit.value)
+            return unit.value + int(self.shared.sum()) + sum(int(a.sum()) for a in arguments)
+
+    return Worker
+
+
+@pytest.fixture
+def make_executor(request):
+    """Make an executor, and close it in the end."""
+    made = []
+
+    def make(kind, num_actors):
+        if kind == "serial":
+            made.append(SerialExecutor())
+        else:
+            request.getfixturevalue("ray_session")
+            size = PoolSize(num_actors, num_actors, cpus=1.0, gpus=0.0)
+            guest = PoolSize(1, num_actors, cpus=0.0, gpus=0.0)
+            made.append(RayExecutor(lambda cpus, gpus: {"train": size, "evaluate": guest}))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+@pytest.fixture(params=["serial", "ray"])
+def executor(request, make_executor):
+    return make_executor(request.param, num_actors=1)
+
+
+@pytest.fixture
+def ray_executor(make_executor):
+    return make_executor("ray", num_actors=2)
+
+
+def start(executor, folder, shared=0):
+    worker = make_workers()
+    arguments = (folder, executor.share(np.array([shared])))
+    executor.start(
+        {
+            "train": Pool(worker, arguments),
+            "evaluate": Pool(worker, arguments, runs_alone_after="train"),
+        }
+    )
+
+
+def collect(executor, seconds=60):
+    """Poll until nothing is left."""
+    outcomes, end = [], time.monotonic() + seconds
+    while executor.busy():
+        assert time.monotonic() < end, f"still busy after {seconds} s with {outcomes}"
+        outcomes += executor.poll()
+    return outcomes
+
+
+def tries(folder, unit):
+    return len(list(folder.glob(f"{unit.name}.*")))
+
+
+def by_name(outcomes):
+    """Outcomes by the name of their unit; each unit has one."""
+    names = [outcome.unit.name for outcome in outcomes]
+    assert len(set(names)) == len(names)
+    return {outcome.unit.name: outcome for outcome in outcomes}
+
+
+def test_every_unit_comes_back_once_with_its_result(executor, tmp_path):
+    start(executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(6)]
+    for unit in units:
+        executor.submit("train", unit)
+    executor.submit("evaluate", Unit("good-last", 10))
+    found = by_name(collect(executor))
+    assert {name: outcome.result for name, outcome in found.items()} == {
+        **{f"good-{i}": i for i in range(6)},
+        "good-last": 10,
+    }
+    assert all(outcome.error is None for outcome in found.values())
+    assert {found[unit.name].unit for unit in units} == set(units)
+    assert found["good-0"].pool == "train"
+    assert found["good-last"].pool == "evaluate"
+    assert all(tries(tmp_path, unit) == 1 for unit in units)
+
+
+def test_shared_values_and_arguments_arrive(executor, tmp_path):
+    start(executor, tmp_path, shared=1000)
+    executor.submit("train", Unit("good", 1), executor.share(np.array([20, 30])))
+    [outcome] = collect(executor)
+    assert outcome.result == 1051
+
+
+def test_units_may_be_submitted_while_others_run(executor, tmp_path):
+    start(executor, tmp_path)
+    executor.submit("train", Unit("good-0", 0))
+    outcomes = []
+    while executor.busy():
+        for outcome in executor.poll():
+            outcomes.append(outcome)
+            if outcome.pool == "train" and outcome.unit.value < 1:
+                i = outcome.unit.value + 1
+                executor.submit("train", Unit(f"good-{i}", i))
+                executor.submit("evaluate", Unit(f"good-after-{i}", i))
+    assert len(by_name(outcomes)) == 3
+
+
+def test_a_unit_that_raises_is_tried_three_times_and_set_aside(executor, tmp_path):
+    start(executor, tmp_path)
+    units = [Unit("good-0", 0), Unit("raises", 7), Unit("good-1", 1), Unit("good-2", 2)]
+    for unit in units:
+        executor.submit("train", unit)
+    found = by_name(collect(executor))
+    assert found["raises"].error == "ArithmeticError: no use for 7"
+    assert found["raises"].result is None
+    assert found["raises"].unit == units[1]
+    assert tries(tmp_path, units[1]) == MAX_TRIES == 3
+    for i in range(3):
+        assert found[f"good-{i}"].error is None
+        assert found[f"good-{i}"].result == i
+        assert tries(tmp_path, Unit(f"good-{i}")) == 1
+
+
+def test_a_unit_that_raised_once_still_has_its_result(executor, tmp_path):
+    start(executor, tmp_path)
+    executor.submit("train", Unit("raises_once", 4))
+    [outcome] = collect(executor)
+    assert (outcome.error, outcome.result) == (None, 4)
+    assert tries(tmp_path, outcome.unit) == 2
+
+
+def test_an_executor_is_busy_until_its_last_unit_is_collected(executor, tmp_path):
+    start(executor, tmp_path)
+    assert not executor.busy()
+    executor.submit("evaluate", Unit("good"))
+    assert executor.busy()
+    assert len(collect(executor)) == 1
+    assert not executor.busy()
+
+
+def test_closing_twice_is_closing_once(executor, tmp_path):
+    start(executor, tmp_path)
+    executor.submit("train", Unit("good"))
+    executor.poll()
+    executor.close()
+    executor.close()
+
+
+def test_closing_before_the_start_is_possible(executor):
+    executor.close()
+
+
+def test_executors_describe_themselves_in_a_line(executor):
+    assert executor.describe()
+    assert "\n" not in executor.describe()
+
+
+def test_serial_evaluation_goes_before_more_training(tmp_path):
+    executor = SerialExecutor()
+    start(executor, tmp_path)
+    executor.submit("train", Unit("good-0"))
+    executor.submit("train", Unit("good-1"))
+    executor.poll()
+    executor.submit("evaluate", Unit("good-evaluation"))
+    assert [outcome.unit.name for outcome in executor.poll()] == ["good-evaluation"]
+
+
+# Ray alone
+
+
+def test_closing_leaves_a_ray_that_was_there_before(ray_executor, ray_session):
+    ray_executor.close()
+    assert ray_session.is_initialized()
+    assert ray_session.get(ray_session.put(3)) == 3
+
+
+def test_impossible_sizes_are_the_user_s_error_and_leave_ray_alone(ray_session):
+    def sizes(cpus, gpus):
+        raise ValueError(f"too many for {cpus} CPUs")
+
+    with pytest.raises(UserError, match="too many for 2 CPUs"):
+        RayExecutor(sizes)
+    assert ray_session.is_initialized()
+
+
+@pytest.mark.parametrize(
+    "death", [pytest.param("exits_once", marks=pytest.mark.slow), "killed_once"]
+)
+def test_a_unit_whose_actor_died_is_done_by_another(death, ray_executor, tmp_path):
+    start(ray_executor, tmp_path)
+    units = [Unit("good-0", 0), Unit(death, 7), *(Unit(f"good-{i}", i) for i in range(1, 5))]
+    for unit in units:
+        ray_executor.submit("train", unit)
+    found = by_name(collect(ray_executor))
+    assert {name: outcome.result for name, outcome in found.items()} == {
+        unit.name: unit.value for unit in units
+    }
+    assert [tries(tmp_path, unit) for unit in units] == [1, 2, 1, 1, 1, 1]
+    first, second = ((tmp_path / f"{death}.{i}").read_text() for i in (0, 1))
+    assert first != second
+
+
+def test_actors_that_were_lost_while_idle_cost_no_unit_its_tries(make_executor, tmp_path):
+    executor = make_executor("ray", num_actors=3)
+    start(executor, tmp_path)
+    for i in range(3):
+        executor.submit("evaluate", Unit(f"sleeps-{i}", 1))  # long enough for three actors
+    collect(executor)
+    idle = executor._pools["evaluate"].idle
+    assert len(idle) == MAX_TRIES
+    for actor in idle:
+        executor._ray.kill(actor)
+    executor.submit("evaluate", Unit("good", 9))
+    [outcome] = collect(executor)
+    assert outcome.result == 9
+
+
+def test_a_unit_that_always_kills_its_actor_is_set_aside(ray_executor, tmp_path):
+    start(ray_executor, tmp_path)
+    units = [Unit("exits", 7), Unit("good-0", 0), Unit("good-1", 1)]
+    for unit in units:
+        ray_executor.submit("train", unit)
+    found = by_name(collect(ray_executor))
+    assert found["exits"].error.startswith("ActorDiedError: ")
+    assert "\n" not in found["exits"].error
+    assert [tries(tmp_path, unit) for unit in units] == [MAX_TRIES, 1, 1]
+    assert (found["good-0"].result, found["good-1"].result) == (0, 1)
+
+
+def test_an_actor_that_cannot_be_made_sets_its_unit_aside(ray_executor, tmp_path):
+    class Broken:
+        def __init__(self, name):
+            raise ArithmeticError("no data")
+
+        def run(self, unit):
+            """Never reached."""
+
+    ray_executor.start({"train": Pool(Broken, ()), "evaluate": Pool(make_workers(), ())})
+    ray_executor.submit("train", Unit("good"))
+    [outcome] = collect(ray_executor)
+    assert outcome.result is None
+    assert "no data" in outcome.error
+    assert "\n" not in outcome.error
+
+
+def test_an_actor_that_there_is_no_room_for_holds_no_unit(make_executor, ray_session, tmp_path):
+    executor = make_executor("ray", num_actors=3)  # on two CPUs
+    start(executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(5)]
+    for unit in units:
+        executor.submit("train", unit)
+    assert set(by_name(collect(executor))) == {unit.name for unit in units}
+    assert all(tries(tmp_path, unit) == 1 for unit in units)
+
+
+def test_actors_work_side_by_side(ray_executor, tmp_path):
+    start(ray_executor, tmp_path)
+    for i in range(4):
+        ray_executor.submit("train", Unit(f"sleeps-{i}", 1))
+    assert len(by_name(collect(ray_executor))) == 4
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 2  # processes
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"CPU": 2.0}, (2, 0.0)),
+        ({"CPU": 4.0, "GPU": 1.0}, (4, 1.0)),
+        ({"max_gpus": 8.0}, (0, 8.0)),  # a head alone, whose workers come with the work
+        ({"CPU": 16.0, "max_cpus": 128.0}, (128, 0.0)),
+        ({"CPU": 12.0, "GPU": 9.0, "max_gpus": 8.0}, (12, 9.0)),
+    ],
+)
+def test_a_cluster_counts_as_what_it_will_grow_to(resources, expected):
+    assert executors.capacity(resources) == expected
+
+
+def test_running_units_count_by_their_share(ray_executor, tmp_path):
+    start(ray_executor, tmp_path)
+    assert ray_executor.running() == {}
+    ray_executor.submit("train", Unit("sleeps", 1))
+    ray_executor.submit("evaluate", Unit("sleeps-too", 1))
+    shares = {}
+    while ray_executor.busy():
+        ray_executor.poll()
+        for pool, share in ray_executor.running().items():
+            shares[pool] = max(share, shares.get(pool, 0.0))
+    assert shares == {"train": 0.5, "evaluate": 0.5}  # of one unit each
+
+
+def test_asking_how_far_it_is_never_waits(ray_executor, tmp_path):
+    class SlowToTell(make_workers()):
+        def progress(self):
+            time.sleep(4)
+            return 0.5
+
+    pool = Pool(SlowToTell, (tmp_path, np.array([0])))
+    ray_executor.start({"train": pool, "evaluate": pool})
+    ray_executor.submit("train", Unit("sleeps", 1))
+    slowest = 0.0
+    while ray_executor.busy():
+        ray_executor.poll()
+        began = time.monotonic()
+        ray_executor.running()
+        ray_executor.busy()
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 2
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """A Ray that has not been started; what its `init` does is the test's."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
+    return ray
+
+
+def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, monkeypatch):
+    with socket.socket() as held:  # bound, and not listening: nobody else can take it
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        began = time.monotonic()
+        with pytest.raises(UserError) as refused:
+            ray_start.start_ray()
+    assert time.monotonic() - began < ray_start.SECONDS_TO_CONNECT + 1
+    assert f"RAY_ADDRESS must be host:port of a cluster that runs, got {address} (" in str(
+        refused.value
+    )
+    assert str(refused.value).endswith("unset it, or start that cluster")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:99999", "a..b:6379"])
+def test_an_address_that_cannot_be_is_refused(address, no_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="RAY_ADDRESS must be host:port"):
+        ray_start.start_ray()
+
+
+@pytest.mark.parametrize("address", ["", "auto", "local", "ray://127.0.0.1:1"])
+def test_addresses_of_another_form_are_left_to_ray(address, no_ray, monkeypatch):
+    asked = []
+    monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert ray_start.start_ray() == (no_ray, True)
+    assert len(asked) == 1
+
+
+def test_an_address_where_somebody_listens_is_handed_to_ray(no_ray, monkeypatch):
+    asked = []
+    monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        ray_start.start_ray()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError, ValueError])
+def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray, monkeypatch):
+    def fail(**_):
+        raise kind("no cluster there\nand much more")
+
+    monkeypatch.setattr(no_ray, "init", fail)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError) as refused:
+        ray_start.start_ray()
+    assert str(refused.value) == (
+        "Ray (RAY_ADDRESS=auto) did not start: no cluster there: mend that, or set executor=serial"
+    )
+
+
+def test_the_unit_of_an_actor_that_never_comes_up_is_done_by_another(make_executor, tmp_path):
+    executor = make_executor("ray", num_actors=3)  # on two CPUs
+    start(executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(3)]
+    for unit in units:
+        executor.submit("train", unit)
+    found = by_name(collect(executor))
+    assert sorted(found) == [unit.name for unit in units]
+    assert all(outcome.error is None for outcome in found.values())
+
+
+def test_a_pool_without_work_has_no_actor(ray_executor, ray_session, tmp_path):
+    """An idle second pool costs nothing: no process, no CPU, no memory."""
+
+    class Idle(make_workers()):
+        def __init__(self, folder, shared, name):
+            super().__init__(folder, shared, name)
+            (folder / "idle").touch()
+
+    arguments = (tmp_path, ray_executor.share(np.array([0])))
+    idle = Pool(Idle, arguments, runs_alone_after="train")
+    ray_executor.start({"train": Pool(make_workers(), arguments), "evaluate": idle})
+    ray_executor.submit("train", Unit("good", 1))
+    assert len(collect(ray_executor)) == 1
+    assert not (tmp_path / "idle").exists()
+    ray_executor.submit("evaluate", Unit("good-too", 1))
+    assert len(collect(ray_executor)) == 1
+    assert (tmp_path / "idle").exists()
+
+
+def test_no_more_results_than_asked_for_come_at_once(ray_executor, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "RESULTS_AT_ONCE", 1)
+    start(ray_executor, tmp_path)
+    units = [Unit(f"good-{i}", i) for i in range(6)]
+    for unit in units:
+        ray_executor.submit("train", unit)
+    polled = []
+    while ray_executor.busy():
+        polled.append(len(ray_executor.poll()))
+    assert max(polled) == 1
+    assert sum(polled) == len(units)
+
+
+def test_an_actor_out_of_memory_costs_a_try(ray_executor, ray_session, tmp_path, monkeypatch):
+    start(ray_executor, tmp_path)
+    get, asked = ray_session.get, []
+
+    def run_out(reference, **options):
+        asked.append(reference)
+        if len(asked) == 2:  # the first tells that the actor is up
+            raise ray_session.exceptions.OutOfMemoryError("the node runs low on memory\nand more")
+        return get(reference, **options)
+
+    monkeypatch.setattr(ray_session, "get", run_out)
+    ray_executor.submit("train", Unit("good", 3))
+    [outcome] = collect(ray_executor)
+    assert (outcome.result, outcome.error) == (3, None)
+    assert tries(tmp_path, outcome.unit) == 2
+
+
+WAITING = "waiting for Ray to start actors: the cluster may be busy, or still growing"
+
+
+@pytest.fixture
+def warnings():
+    """What executors.py warns about, whatever handlers another test left."""
+    found = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    logger = logging.getLogger("harness.executors.on_ray")
+    disabled, logger.disabled = logger.disabled, False
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+    logger.disabled = disabled
+
+
+def test_a_cluster_with_no_room_is_mentioned_once(
+    ray_executor, ray_session, tmp_path, monkeypatch, warnings
+):
+    monkeypatch.setattr(executors, "SECONDS_OF_SILENCE", 0.5)
+    busy = ray_session.remote(num_cpus=2)(make_workers()).remote(tmp_path, None, "guest")
+    ray_session.get(busy.progress.remote())
+    start(ray_executor, tmp_path)
+    ray_executor.submit("train", Unit("good", 3))
+    for _ in range(5):
+        ray_executor.poll()
+        ray_executor.running()
+    ray_session.kill(busy)
+    assert [outcome.result for outcome in collect(ray_executor)] == [3]
+    assert warnings == [WAITING]
+
+
+def test_actors_at_work_are_not_waited_for(ray_executor, tmp_path, monkeypatch, warnings):
+    start(ray_executor, tmp_path)
+    ray_executor.submit("train", Unit("sleeps", 6))
+    while not ray_executor.running().get("train"):
+        ray_executor.poll()
+    monkeypatch.setattr(executors, "SECONDS_OF_SILENCE", 0.0)
+    ray_executor.poll()
+    assert warnings == []

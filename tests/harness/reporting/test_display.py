@@ -1,0 +1,235 @@
+import io
+import logging
+import re
+
+import pytest
+from rich.console import Console
+
+from harness.reporting import display as display_module
+from harness.reporting.display import (
+    BAR_WIDTH,
+    LINE_WIDTH,
+    SECONDS_BETWEEN_LINES,
+    LineDisplay,
+    LiveDisplay,
+    make_console,
+    make_display,
+)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told to go on."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    found = Clock()
+    monkeypatch.setattr(display_module, "time", found)
+    return found
+
+
+@pytest.fixture
+def lines():
+    """What is logged, whatever handlers another test left."""
+    found = []
+    handler = logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())
+    logger = logging.getLogger("harness")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    yield found
+    logger.setLevel(before[0])
+    logger.propagate = before[1]
+    logger.handlers[:] = before[2]
+
+
+def test_lines_come_at_most_every_few_seconds(clock, lines):
+    with LineDisplay() as display:
+        display.add("training", 1000, 0, "tasks")
+        for second in range(1, 61):
+            clock.now = 100.0 + second
+            display.update("training", second, 0.5)
+    assert len(lines) == 60 / SECONDS_BETWEEN_LINES
+    assert lines[0] == "training: 5/1000 tasks, 1/s, 995 s left, accuracy 0.5000"
+
+
+def test_the_last_line_is_always_logged_and_once(clock, lines):
+    display = LineDisplay()
+    display.add("training", 3, 0, "tasks")
+    clock.now += SECONDS_BETWEEN_LINES
+    display.update("training", 2, None)
+    clock.now += 0.001
+    display.update("training", 3, 0.25)
+    display.update("training", 3, 0.25)
+    clock.now += SECONDS_BETWEEN_LINES
+    display.update("training", 3, 0.25)
+    assert [line.partition(",")[0] for line in lines] == [
+        "training: 2/3 tasks",
+        "training: 3/3 tasks",
+    ]
+    assert "accuracy" not in lines[0]
+    assert lines[1].endswith("accuracy 0.2500")
+    assert "left" not in lines[1]
+
+
+def test_each_bar_has_its_own_lines(clock, lines):
+    display = LineDisplay()
+    display.add("training", 10, 0, "tasks")
+    display.add("evaluating 5 masks", 4, 0, "parts")
+    clock.now += SECONDS_BETWEEN_LINES
+    display.update("training", 1, None)
+    display.update("evaluating 5 masks", 1, None)
+    assert [line.split(":")[0] for line in lines] == ["training", "evaluating 5 masks"]
+
+
+def test_the_rate_of_a_resumed_run_counts_what_this_start_did(clock, lines):
+    display = LineDisplay()
+    display.add("training", 100, 90, "tasks")
+    clock.now += 10
+    display.update("training", 95, None)
+    assert lines == ["training: 95/100 tasks, 0.5/s, 10 s left"]
+
+
+def test_a_bar_that_was_full_from_the_start_is_not_logged(clock, lines):
+    display = LineDisplay()
+    display.add("training", 100, 100, "tasks")
+    clock.now += 60
+    display.update("training", 100, 0.5)
+    assert lines == []
+
+
+def terminal(width=140):
+    return Console(file=io.StringIO(), force_terminal=True, width=width)
+
+
+def plain(console):
+    """What was written, without colours and cursor movements."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+
+
+def test_bars_show_name_count_rate_and_accuracy():
+    console = terminal()
+    with LiveDisplay(console) as display:
+        display.add("training", 40, 10, "tasks")
+        display.add("evaluating 25 masks", 8, 0, "parts")
+        display.update("training", 25.5, 0.9354)
+    training, evaluating = plain(console).splitlines()[-2:]
+    assert re.search(r"^training +\S+ 25/40 tasks [0-9.e+]+ tasks/s ", training)
+    assert training.rstrip().endswith("acc 0.9354")
+    assert re.search(r"^evaluating 25 +\S+ 0/8 parts ", evaluating)
+    assert "/s" not in evaluating
+    assert "left" not in evaluating
+    assert "acc" not in evaluating
+
+
+@pytest.fixture
+def bar_clock():
+    """A console of some width and the clock of its bars, which is put on by hand."""
+
+    def make(width):
+        console = terminal(width)
+        display = LiveDisplay(console)
+        now = [100.0]
+        display._progress.get_time = lambda: now[0]
+        return console, display, now
+
+    return make
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_each_bar_fits_one_line_whole(width, bar_clock):
+    console, display, now = bar_clock(width)
+    with display:
+        display.add("training", 2500, 0, "tasks")
+        display.add("evaluating 2500 masks", 15000, 0, "rows")
+        now[0] += 2016
+        display.update("training", 2499.2, 0.93512)
+        display.update("evaluating 2500 masks", 2.5, 0.5)
+        display._progress.refresh()
+    lines = plain(console).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    training, evaluating = (" ".join(line.split()) for line in lines[-2:])
+    assert re.fullmatch(
+        r"training \S{4,24} 2499/2500 tasks 1\.24 tasks/s 0:00:00 left acc 0\.9351", training
+    )
+    assert re.fullmatch(
+        r"evaluating 2500 \S{4,24}( \S+)? 2/15000 rows 0\.00124 rows/s 3359:26:24 left acc 0\.5000",
+        evaluating,
+    )
+
+
+def test_the_bar_alone_shrinks_where_there_is_little_room(bar_clock):
+    lengths = {}
+    for width in (80, 120):
+        console, display, now = bar_clock(width)
+        with display:
+            display.add("evaluating 2500 masks", 2500, 0, "tasks")
+            now[0] += 100
+            display.update("evaluating 2500 masks", 124, 0.9351)
+            display._progress.refresh()
+        line = plain(console).splitlines()[-1].rstrip()
+        assert line.startswith("evaluating 2500 ")
+        assert line.endswith(" 124/2500 tasks 1.24 tasks/s 0:31:56 left acc 0.9351")
+        lengths[width] = len(line) - len(line.replace("━", "").replace("╺", "").replace("╸", ""))
+    assert 8 <= lengths[80] < lengths[120] == BAR_WIDTH
+
+
+def test_a_full_bar_keeps_its_rate(bar_clock):
+    console, display, now = bar_clock(80)
+    with display:
+        display.add("training", 2500, 500, "tasks")
+        now[0] += 100
+        display.update("training", 2500, 0.9351)
+        now[0] += 900
+        display._progress.refresh()
+    line = plain(console).splitlines()[-1].rstrip()
+    assert "2500/2500 tasks 20 tasks/s " in line
+    assert "left" not in line
+
+
+def test_rates_have_no_exponent(clock, lines):
+    display = LineDisplay()
+    display.add("evaluating 5 masks", 4000, 0, "rows")
+    clock.now += 1.0
+    display.update("evaluating 5 masks", 4000, None)
+    assert lines == ["evaluating 5 masks: 4000/4000 rows, 4000/s"]
+
+
+@pytest.fixture
+def kept_log(lines):
+    """Restores the log that make_display sets up."""
+
+
+@pytest.mark.usefixtures("kept_log")
+def test_bars_are_for_terminals_lines_for_the_rest():
+    assert isinstance(make_display(terminal(), quiet=False), LiveDisplay)
+    assert isinstance(make_display(terminal(), quiet=True), LineDisplay)
+    assert isinstance(make_display(Console(file=io.StringIO()), quiet=False), LineDisplay)
+
+
+@pytest.mark.usefixtures("kept_log")
+def test_a_log_line_does_not_tear_a_live_bar():
+    console = terminal()
+    with make_display(console, quiet=False) as display:
+        display.add("training", 40, 0, "tasks")
+        logging.getLogger("harness.storage.store").warning("damaged: %s", "a chunk")
+    assert re.search(r"damaged: a chunk *\n", plain(console))
+
+
+@pytest.mark.usefixtures("kept_log")
+def test_lines_go_to_stderr_with_the_time(capsys):
+    display = make_display(Console(file=io.StringIO()), quiet=False)
+    display.add("training", 1, 0, "tasks")
+    display.update("training", 1, None)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"\d\d:\d\d:\d\d training: 1/1 tasks, \S+/s\n", said.err)
+
+
+def test_tables_have_room_where_there_is_no_terminal(capsys):
+    assert make_console().width == LINE_WIDTH

@@ -1,0 +1,262 @@
+"""What status.py says of runs whole, stopped, killed or at work; it leaves them alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+
+from harness import status
+from harness.config.commandline import from_hydra
+from harness.config.identity import to_yaml
+from harness.driver.start import run as run_job
+from harness.plan import asked
+from harness.plan.asked import asked_tables
+from harness.plan.units import evaluated_tasks, evaluation_units, recall_units
+from harness.reporting.progress import look
+from harness.storage.lock import lock_holder, run_lock
+from harness.tables.files import create_table_file, read_tables, table_files
+from harness.tables.schemas import TASKS
+
+SMALL = (
+    *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
+    *("train.steps=2", "train.batch_size=8", "executor=serial", "evaluate.batches=1"),
+    *("evaluate.algorithms=[max_logit,one_shot]", "evaluate.checkpoints=[2,5]"),
+)
+
+# Takes the lock of a run, says so, and waits to be killed.
+HOLD = """
+import sys, time
+from pathlib import Path
+from harness.storage.lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def configure(*overrides):
+    with initialize_config_module("harness.conf", version_base="1.3"):
+        return from_hydra(compose("config", [*SMALL, *overrides]))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A whole small run."""
+    assert run_job(configure(f"run_dir={tmp_path / 'run'}")) == 0
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def holder():
+    """Start a process that holds a run's lock; killed at the end."""
+    started = []
+
+    def start(run_dir):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(run_dir)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def files(run):
+    return {str(path): path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["evaluate.tasks=1", "evaluate.checkpoints=[1,5]"],
+        ["tasks=120", "evaluate.tasks=null", "evaluate.checkpoints=[30,120]"],
+        ["evaluate.distractors=7", "evaluate.algorithms=[one_shot,binary,min_entropy]"],
+        [
+            *("experiment=reservoir", "hidden=[1024]", "evaluate.reservoir=true"),
+            *("evaluate.algorithms=[one_shot]", "reservoir.rules=[hebb,projection]"),
+        ],
+    ],
+)
+def test_what_is_asked_is_what_the_plan_has(overrides):
+    config = configure(*overrides)
+    planned = {}
+    for k in config.evaluate.checkpoints:
+        units = evaluation_units(config, k)
+        units += recall_units(config, k) if config.evaluate.reservoir else []
+        planned |= {(unit.table, unit.name): unit.num_rows for unit in units}
+    asked = {
+        (one.table, name): rows
+        for one in asked_tables(yaml.safe_load(to_yaml(config)))
+        for name, rows in one.rows.items()
+    }
+    assert asked == planned
+
+
+def test_tasks_asked_about_are_the_plans():
+    for k in (1, 2, 7, 50, 51, 999):
+        for most in (None, 1, 2, 50):
+            assert asked.evaluated_tasks(k, most) == evaluated_tasks(k, most)
+
+
+def test_a_whole_run_is_complete_and_left_alone(run, capsys):
+    before = files(run)
+    assert status.main([f"run_dir={run}"]) == 0
+    said = capsys.readouterr().out
+    assert files(run) == before
+    accuracies = read_tables(run / "log", TASKS)["accuracy"].to_pylist()
+    assert f"{run}: complete\n" in said
+    assert f"5 of 5 tasks committed, mean accuracy {sum(accuracies) / 5:.4f}" in said
+    # max_logit, and one_shot with H and G: rows for 2 tasks and for 5.
+    assert "checkpoint 2: whole, 6 rows" in said
+    assert "checkpoint 5: whole, 15 rows" in said
+
+
+def test_json_says_the_same(run, capsys):
+    assert status.main([f"run_dir={run}", "json=true"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["state"], said["committed"], said["tasks"]) == ("complete", 5, 5)
+    assert said["bytes"] == sum(p.stat().st_size for p in run.rglob("*") if p.is_file())
+    assert {part["name"] for part in said["checkpoints"]} == {
+        "max_logit",
+        "one_shot H",
+        "one_shot G",
+    }
+
+
+def test_what_is_missing_is_counted(run, capsys):
+    (run / "evaluations" / "k000005-one_shot-H-000000.parquet").unlink()
+    table_files(run / "log")[-1].unlink()  # task 4
+    (run / "log" / ".unit-000004.parquet.1.partial").write_bytes(b"half")
+    assert status.main([f"run_dir={run}"]) == 0
+    said = capsys.readouterr().out
+    assert f"{run}: stopped\n" in said
+    assert "4 of 5 tasks committed" in said
+    assert "checkpoint 5: 10 of 15 rows; not whole:\n    one_shot H: 0 of 5\n" in said
+
+
+def test_a_broken_log_file_is_named(run, capsys):
+    broken = table_files(run / "log")[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    assert status.main([f"run_dir={run}"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 5 tasks committed" in said
+    assert f"broken: {broken}\n" in said
+
+
+def test_a_held_lock_is_live(run, holder, capsys):
+    process = holder(run)
+    status.main([f"run_dir={run}"])
+    assert f"{run}: live, process {process.pid} on host " in capsys.readouterr().out
+
+
+def test_a_killed_driver_is_dead(run, holder, capsys):
+    table_files(run / "log")[-1].unlink()
+    process = holder(run)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    status.main([f"run_dir={run}"])
+    said = capsys.readouterr().out
+    assert f"{run}: dead, its driver was killed: process {process.pid} on host " in said
+    with run_lock(run):  # nothing that a look did keeps the next driver out
+        assert lock_holder(run).pid == os.getpid()
+    assert lock_holder(run) is None
+
+
+def test_another_hosts_lock_is_not_judged(run, capsys):
+    table_files(run / "log")[-1].unlink()
+    signed = {"host": "elsewhere", "pid": os.getpid(), "since": "2026-01-01T00:00:00+00:00"}
+    (run / "lock").write_text(json.dumps(signed))
+    status.main([f"run_dir={run}"])
+    assert f"{run}: unknown, signed by process {os.getpid()} on host elsewhere" in (
+        capsys.readouterr().out
+    )
+
+
+def test_rate_counts_the_last_minutes_of_this_start(run, holder):
+    """Of a run that goes on: old tasks are not counted, and the time left follows."""
+    now = datetime.now(UTC)
+    times = [now - timedelta(hours=1)] * 2 + [now - timedelta(seconds=30)] * 2
+    rows = read_tables(run / "log", TASKS).sort_by("task_id").slice(0, 4)
+    for path in table_files(run / "log"):
+        path.unlink()
+    place = TASKS.get_field_index("finished_at")
+    column = pa.array(times, TASKS.field(place).type)
+    rows = pa.table(rows.set_column(place, TASKS.field(place), column), schema=TASKS)
+    create_table_file(rows, run / "log" / "all.parquet")
+    record = json.loads((run / "provenance.json").read_text())
+    record["starts"][-1]["at"] = (now - timedelta(seconds=100)).isoformat()
+    (run / "provenance.json").write_text(json.dumps(record))
+    holder(run)
+    seen = look(run, now)
+    assert seen.tasks_per_second == pytest.approx(2 / 100)
+    assert seen.seconds_left == pytest.approx(50)
+    record["starts"][-1]["at"] = (now - timedelta(hours=2)).isoformat()
+    (run / "provenance.json").write_text(json.dumps(record))
+    assert look(run, now).tasks_per_second == pytest.approx(2 / 300)
+
+
+def test_units_set_aside_are_named(run, capsys):
+    (run / "failures").mkdir()
+    table = pa.table({"task_id": [2, 3], "unit": ["unit-000002"] * 2, "error": ["OSError: x"] * 2})
+    pa.parquet.write_table(table, run / "failures" / "failures.parquet")
+    status.main([f"run_dir={run}"])
+    assert capsys.readouterr().out.count("set aside: unit-000002: OSError: x\n") == 1
+
+
+def test_verify_finds_a_changed_mask(run, capsys):
+    assert status.main([f"run_dir={run}", "verify=true"]) == 0
+    assert "every mask is as written" in capsys.readouterr().out
+    [chunk] = [path for path in (run / "masks.zarr" / "masks" / "c").rglob("*") if path.is_file()]
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    assert status.main([f"run_dir={run}", "verify=true"]) == 1
+    assert "damaged: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "run_dir must be given, got none"),
+        (["run_dir=nowhere"], "must be the folder of a run"),
+        (["run_dir=."], "got no config.yaml in it"),
+        (["rundir=x"], "unknown key rundir: did you mean run_dir?"),
+        (["nowhere"], "options must be key=value, of run_dir, json, verify, got nowhere"),
+        (["run_dir=.", "json=maybe"], "json must be true or false, got maybe"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert status.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_a_configuration_that_is_none_is_one_line(run, capsys):
+    for content in ("tasks: [", "tasks: 3", "[]", "tasks: many"):
+        (run / "config.yaml").write_text(content)
+        assert status.main([f"run_dir={run}"]) == 2
+        assert "config.yaml is not a run's configuration" in capsys.readouterr().err
+
+
+def test_a_look_imports_nothing_heavy():
+    code = (
+        "import sys, harness.status; "
+        "print([m for m in ('torch', 'ray', 'numba', 'zarr', 'hydra') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

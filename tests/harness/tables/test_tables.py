@@ -1,0 +1,268 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.places.durable import remove_partial_files
+from harness.tables.files import create_table_file, read_table_file, read_tables, write_table
+from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def evaluations(*task_ids, objective="entropy"):
+    values = {"string": "x", "int64": 1, "double": 0.5}
+    row = {field.name: values[str(field.type)] for field in EVALUATIONS}
+    rows = [{**row, "task_id": i, "objective": objective} for i in task_ids]
+    return pa.Table.from_pylist(rows, schema=EVALUATIONS)
+
+
+@pytest.mark.parametrize(
+    ("schema", "name", "version"),
+    [
+        (TASKS, b"tasks", b"1"),
+        (EVALUATIONS, b"evaluations", b"2"),
+        (RESERVOIR, b"reservoir", b"1"),
+    ],
+)
+def test_schemas_describe_themselves(schema, name, version):
+    assert schema.metadata == {b"schema_version": version, b"table": name}
+    for field in schema:
+        assert set(field.metadata) == {b"unit", b"description"}
+        assert field.metadata[b"description"]
+        assert field.nullable == (field.name in ("objective", "agreement", "share", "capacity"))
+
+
+def test_columns_are_those_of_the_contract():
+    assert " ".join(TASKS.names) == (
+        "task_id method accuracy loss steps train_seconds density mask_bytes row_crc32c worker "
+        "device finished_at"
+    )
+    assert " ".join(EVALUATIONS.names) == (
+        "num_tasks num_distractors task_id algorithm objective num_images num_batches "
+        "task_accuracy accuracy_gg accuracy_gns accuracy_gnu seconds_per_inference num_gradients "
+        "bits_read_fraction agreement device"
+    )
+    assert " ".join(RESERVOIR.names) == (
+        "rule dim num_blocks num_tasks cue share num_cues bit_accuracy exact_recall other spurious "
+        "unsettled steps accuracy accuracy_gg capacity reservoir_bytes store_bytes seconds "
+        "store_seconds device"
+    )
+    assert TASKS.field("row_crc32c").type == pa.uint32()
+    assert TASKS.field("finished_at").type == pa.timestamp("us", tz="UTC")
+
+
+def test_tables_come_back_in_the_order_of_file_names(tmp_path):
+    write_table(evaluations(3, objective=None), tmp_path / "b.parquet")
+    write_table(evaluations(1, 2), tmp_path / "a.parquet")
+    (tmp_path / ".c.parquet.1.partial").write_bytes(b"half")
+    (tmp_path / ".hidden.parquet").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_bytes(b"")
+
+    table = read_tables(tmp_path, EVALUATIONS)
+
+    assert table.equals(
+        pa.concat_tables([evaluations(1, 2), evaluations(3, objective=None)]), check_metadata=True
+    )
+
+
+def test_no_files_are_an_empty_table(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert read_tables(folder, TASKS).equals(TASKS.empty_table(), check_metadata=True)
+
+
+def test_write_replaces_and_create_does_not(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(evaluations(1), path)
+    write_table(evaluations(2), path)
+    with pytest.raises(FileExistsError):
+        create_table_file(evaluations(3), path)
+    create_table_file(evaluations(4), tmp_path / "b.parquet")
+
+    assert read_tables(tmp_path, EVALUATIONS)["task_id"].to_pylist() == [2, 4]
+    assert names(tmp_path) == ["a.parquet", "b.parquet"]
+
+
+@pytest.mark.parametrize("write", [write_table, create_table_file])
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, write):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(evaluations(1), tmp_path / "a.parquet")
+    assert names(tmp_path) == []
+
+
+def test_a_file_not_known_to_be_on_disk_is_not_created(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("harness.places.durable.fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        create_table_file(evaluations(1), tmp_path / "a.parquet")
+    assert names(tmp_path) == []
+
+
+def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, events = tmp_path / "a.parquet", []
+    fsync = os.fsync
+
+    def record(descriptor):
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        events.append((kind, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    create_table_file(evaluations(1), path)
+    assert events == [("file", False), ("folder", True)]
+
+
+def refuse_links(monkeypatch, code):
+    def refuse(path, target):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+
+
+NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS]
+
+
+@pytest.mark.parametrize("code", NO_LINKS)
+def test_a_file_system_without_hard_links_creates_and_never_replaces(tmp_path, monkeypatch, code):
+    refuse_links(monkeypatch, code)
+    path = tmp_path / "a.parquet"
+    create_table_file(evaluations(1), path)
+    with pytest.raises(FileExistsError):
+        create_table_file(evaluations(2), path)
+    assert read_table_file(path, EVALUATIONS).equals(evaluations(1))
+    assert names(tmp_path) == ["a.parquet"]
+
+
+def test_without_hard_links_too_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    refuse_links(monkeypatch, errno.EPERM)
+    path, fsync = tmp_path / "a.parquet", os.fsync
+
+    def fill_up(descriptor):
+        if path.exists():
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        create_table_file(evaluations(1), path)
+    assert names(tmp_path) == []
+
+
+def test_without_hard_links_too_content_is_on_disk_before_the_caller_goes_on(tmp_path, monkeypatch):
+    refuse_links(monkeypatch, errno.EPERM)
+    path, events = tmp_path / "a.parquet", []
+    fsync = os.fsync
+
+    def record(descriptor):
+        status = os.fstat(descriptor)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        events.append("folder" if is_folder else "file" if not path.exists() else "final")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    create_table_file(evaluations(1), path)
+    assert events == ["file", "final", "folder"]
+
+
+def test_another_failure_to_link_is_an_error(tmp_path, monkeypatch):
+    refuse_links(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        create_table_file(evaluations(1), tmp_path / "a.parquet")
+    assert names(tmp_path) == []
+
+
+def test_partial_files_are_removed_from_one_folder_and_nothing_else_is(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".masks.zarr.partial").mkdir()
+    for name in (".a.parquet.1.partial", "a.partial", "below/.b.1.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path / "missing")
+    assert names(tmp_path) == [".masks.zarr.partial", "a.partial", "below"]
+    assert names(tmp_path / "below") == [".b.1.partial"]
+
+
+def of_version_1(*task_ids):
+    """Evaluations as they were written before there were distractors."""
+    table = evaluations(*task_ids).drop(["num_distractors", "agreement"])
+    return table.replace_schema_metadata({"schema_version": "1", "table": "evaluations"})
+
+
+def test_evaluations_of_version_1_come_as_they_would_be_written_now(tmp_path):
+    write_table(of_version_1(1, 2), tmp_path / "a.parquet")
+    write_table(evaluations(3), tmp_path / "b.parquet")
+
+    table = read_tables(tmp_path, EVALUATIONS)
+
+    assert table.schema.equals(EVALUATIONS, check_metadata=True)
+    assert table["task_id"].to_pylist() == [1, 2, 3]
+    assert table["num_distractors"].to_pylist() == [0, 0, 1]
+    assert table["agreement"].to_pylist() == [None, None, 0.5]
+    before = of_version_1(1, 2)
+    assert table.select(before.column_names)[:2].equals(before)
+
+
+def test_other_columns_are_refused_in_version_1_too(tmp_path):
+    path = tmp_path / "a.parquet"
+    metadata = of_version_1(1).schema.metadata
+    for table in (of_version_1(1).drop(["device"]), evaluations(1).drop(["agreement"])):
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(ValueError, match=r"a\.parquet must have the columns num_tasks"):
+            read_table_file(path, EVALUATIONS)
+
+
+def test_another_version_is_refused_with_file_and_versions(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = evaluations(1).replace_schema_metadata({"schema_version": "7"})
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 2, got 7"):
+        read_tables(tmp_path, EVALUATIONS)
+    pq.write_table(evaluations(1).replace_schema_metadata(None), path)
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 2, got none"):
+        read_tables(tmp_path, EVALUATIONS)
+
+
+def test_a_table_without_version_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="schema_version"):
+        write_table(evaluations(1).replace_schema_metadata(None), tmp_path / "a.parquet")
+
+
+def test_another_table_is_refused(tmp_path):
+    write_table(evaluations(1), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet must have schema_version 1, got 2"):
+        read_tables(tmp_path, TASKS)
+    write_table(of_version_1(1), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet must have the columns task_id"):
+        read_tables(tmp_path, TASKS)
+    write_table(TASKS.empty_table(), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet must have the columns num_tasks"):
+        read_tables(tmp_path, EVALUATIONS)
+
+
+def test_no_damage_to_a_file_goes_unnoticed_or_changes_values(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(evaluations(1), path)
+    data = path.read_bytes()
+    for end in range(0, len(data), 97):
+        path.write_bytes(data[:end])
+        with pytest.raises(ValueError, match="not a whole Parquet file"):
+            read_table_file(path, EVALUATIONS)
+    for place in range(0, len(data), 41):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
+        try:
+            table = read_table_file(path, EVALUATIONS)
+        except ValueError:
+            continue
+        assert table.equals(evaluations(1))

@@ -1,0 +1,368 @@
+"""What a training and an evaluation worker hand back, held against plain calculations."""
+
+from dataclasses import replace
+from math import ceil, log2
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from harness.config.commandline import from_hydra
+from harness.data.catalogue import load_dataset
+from harness.data.dataset import Dataset
+from harness.plan.units import EvaluationUnit, TrainUnit, evaluation_units
+from harness.run.spec import Job
+from harness.workers.evaluating import EvaluateWorker
+from harness.workers.queries import compared
+from harness.workers.training import TrainedUnit, TrainWorker
+from supsup_core.data import ImageSet, normalise
+from supsup_core.inference.algorithms import one_shot
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import DenseGradient
+from supsup_core.networks.mlp import fixed_weights, forward
+from supsup_core.states.layout import MaskLayout
+from supsup_core.streams import Role, stream
+from supsup_core.tasks import Task
+from supsup_core.training.measure import Measure
+from supsup_core.training.recipe import Recipe
+
+NUM_TASKS = 6
+ALL = tuple(range(NUM_TASKS))
+
+
+def make_job(*overrides: str) -> Job:
+    """The digits, six tasks in one block, trained little: one image does not always tell them."""
+    given = (
+        "data=digits network=mlp hidden=[24] outputs=20 tasks=6 train.steps=12 "
+        "train.learning_rate=0.01 train.smoothing=0.9 train.block=6 train.dtype=float32 "
+        "evaluate.checkpoints=[6]"
+    )
+    with initialize_config_module("harness.conf", version_base="1.3"):
+        config = from_hydra(compose("config", [*given.split(), *overrides]))
+    return Job(config, side=8, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def test_set(digits: Dataset) -> ImageSet:
+    return ImageSet(digits.test_images, digits.test_labels, digits.mean, digits.std)
+
+
+@pytest.fixture(scope="module")
+def train_worker(digits: Dataset, test_set: ImageSet) -> TrainWorker:
+    train = ImageSet(digits.train_images, digits.train_labels, digits.mean, digits.std)
+    return TrainWorker(make_job(), train, test_set, name="here")
+
+
+@pytest.fixture(scope="module")
+def trained(train_worker: TrainWorker) -> TrainedUnit:
+    return train_worker.run(TrainUnit("unit-000000", ALL, ALL))
+
+
+def evaluate(
+    job: Job, test_set: ImageSet, rows: np.ndarray, unit: EvaluationUnit
+) -> list[dict[str, object]]:
+    table = EvaluateWorker(job, test_set, name="here").run(unit, rows[: unit.num_tasks])
+    assert isinstance(table, pa.Table)
+    return table.to_pylist()
+
+
+def evaluate_all(
+    job: Job, test_set: ImageSet, rows: np.ndarray, num_tasks: int
+) -> list[dict[str, object]]:
+    units = evaluation_units(job.config, num_tasks)
+    return [row for unit in units for row in evaluate(job, test_set, rows, unit)]
+
+
+def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
+    train_worker: TrainWorker, trained: TrainedUnit
+) -> None:
+    again = train_worker.run(TrainUnit("unit-000000", ALL, (1, 4)))
+    assert again.rows.tobytes() == trained.rows[[1, 4]].tobytes()
+    assert again.tasks["task_id"].to_pylist() == [1, 4]
+    for column in ("accuracy", "loss", "density"):
+        assert again.tasks[column].to_pylist() == trained.tasks[column].take([1, 4]).to_pylist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["permuted", "rotated"])
+@pytest.mark.parametrize("bad", [0, 3])
+def test_the_other_masks_of_a_block_do_not_change_where_a_task_cannot_be_made(
+    bad: int, family: str, dtype: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(f"family={family}", f"train.dtype={dtype}", "hidden=[130,70]")
+    unit = TrainUnit("unit-000000", ALL, ALL)
+    worker = TrainWorker(job, digits.train, digits.test, name="test")
+    whole, make = worker.run(unit), Job.task
+
+    def fail(job: Job, task_id: int) -> Task:
+        if task_id == bad:
+            raise OSError("no data")
+        return make(job, task_id)
+
+    monkeypatch.setattr(Job, "task", fail)
+    others = worker.run(unit)
+    assert others.failed == {bad: "OSError: no data"}
+    kept = [i for i in ALL if i != bad]
+    assert others.tasks["task_id"].to_pylist() == kept
+    assert (others.rows == whole.rows[kept]).all()
+
+
+def test_what_a_task_of_the_split_family_raises_is_the_blocks(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("family=split", "tasks=5", "train.block=5", "evaluate.checkpoints=[5]")
+    worker, make = TrainWorker(job, digits.train, digits.test, name="test"), Job.task
+
+    def fail(job: Job, task_id: int) -> Task:
+        if task_id == 1:
+            raise OSError("no data")
+        return make(job, task_id)
+
+    monkeypatch.setattr(Job, "task", fail)
+    with pytest.raises(OSError, match="no data"):
+        worker.run(TrainUnit("unit-000000", (0, 1), (0, 1)))
+
+
+def test_the_recipe_is_all_that_train_says() -> None:
+    job = make_job(
+        "train.batch_size=9", "train.decay=linear", "train.temperature=0.5",
+        "train.optimizer=adam", "train.momentum=0.8",
+    )  # fmt: skip
+    assert job.recipe == Recipe(
+        steps=12,
+        batch_size=9,
+        learning_rate=0.01,
+        smoothing=0.9,
+        decay="linear",
+        temperature=0.5,
+        optimizer="adam",
+        momentum=0.8,
+    )
+
+
+def test_a_mask_is_measured_on_the_test_images(test_set: ImageSet, trained: TrainedUnit) -> None:
+    job = make_job()
+    masks = MaskLayout.of(job.network).unpack(trained.rows)
+    measure = Measure(fixed_weights(job.network, 0), test_set, torch.device("cpu"))
+    for i in ALL:
+        accuracy, loss = measure(job.task(i), [mask[i] for mask in masks])
+        assert trained.tasks["accuracy"][i].as_py() == accuracy
+        assert trained.tasks["loss"][i].as_py() == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_trained_row_says_what_was_done(trained: TrainedUnit) -> None:
+    table = trained.tasks
+    assert set(table["steps"].to_pylist()) == {12}
+    assert set(table["worker"].to_pylist()) == {"here"}
+    assert set(table["mask_bytes"].to_pylist()) == {trained.rows.shape[1]}
+    num_bits = 64 * 24 + 24 * 20
+    ones = np.unpackbits(trained.rows, axis=1).sum(axis=1) / num_bits
+    assert table["density"].to_numpy() == pytest.approx(ones)
+    assert table["accuracy"].to_numpy().min() > 0.3
+
+
+def test_workers_take_arrays_that_may_not_be_written(
+    digits: Dataset, test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    def locked(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array.flags.writeable = False
+        return array
+
+    train = ImageSet(
+        locked(digits.train_images), locked(digits.train_labels), digits.mean, digits.std
+    )
+    test = replace(test_set, images=locked(test_set.images), labels=locked(test_set.labels))
+    again = TrainWorker(make_job(), train, test, name="here").run(
+        TrainUnit("unit-000000", ALL, ALL)
+    )
+    assert again.rows.tobytes() == trained.rows.tobytes()
+    unit = EvaluationUnit(NUM_TASKS, "one_shot", "H", (0,))
+    (row,) = evaluate(make_job(), test, locked(trained.rows), unit)
+    (same,) = evaluate(make_job(), test_set, trained.rows, unit)
+    del row["seconds_per_inference"], same["seconds_per_inference"]
+    assert row == same
+
+
+@pytest.mark.parametrize(("batches", "expected"), [("1", 1), ("2", 2), ("99", 3), ("null", 3)])
+def test_num_batches_says_how_many_were_asked(
+    batches: str, expected: int, test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    # 359 images: two batches of 128 and a last one of 103.
+    job = make_job(f"evaluate.batches={batches}")
+    rows = evaluate(job, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, (0, 3)))
+    assert [(row["task_id"], row["num_batches"]) for row in rows] == [(0, expected), (3, expected)]
+
+
+def test_all_batches_are_the_whole_test_set_with_its_short_last_batch(
+    test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    job = make_job("evaluate.batches=null")
+    rows = evaluate(job, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, ALL))
+    right = [row["accuracy_gg"] * 359 for row in rows]
+    assert right == pytest.approx(trained.tasks["accuracy"].to_numpy() * 359, abs=1e-6)
+
+
+def test_a_last_batch_smaller_than_a_query_is_asked_about_all_the_same(
+    test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    job = make_job(
+        "evaluate.batches=null", "evaluate.batch_size=119", "evaluate.num_images=100"
+    )  # 3 * 119 + 2
+    (row,) = evaluate(job, test_set, trained.rows, EvaluationUnit(6, "one_shot", "H", (2,)))
+    assert row["num_batches"] == 4
+    assert row["num_images"] == 100
+    assert row["accuracy_gg"] * 359 == pytest.approx(trained.tasks["accuracy"][2].as_py() * 359)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 5, 6])
+def test_gradients_are_counted_by_algorithm(
+    num_tasks: int, test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    rows = evaluate_all(make_job("evaluate.batches=1"), test_set, trained.rows, num_tasks)
+    counted = {(row["algorithm"], row["num_gradients"]) for row in rows}
+    assert counted == {
+        ("one_shot", 1),
+        ("one_shot_ranked", 1),
+        ("binary", ceil(log2(num_tasks))),
+        ("min_entropy", 0),
+        ("max_logit", 0),
+    }
+
+
+def test_accuracies_agree_with_each_other(test_set: ImageSet, trained: TrainedUnit) -> None:
+    rows = evaluate_all(make_job("evaluate.batches=3"), test_set, trained.rows, NUM_TASKS)
+    assert len(rows) == NUM_TASKS * 8  # three algorithms with two objectives, and two without
+    for row in rows:
+        # A batch of a wrong task scores 0 in GNu, its inferred mask's own score in GNs.
+        assert 0 <= row["accuracy_gnu"] <= min(row["accuracy_gns"], row["accuracy_gg"]) <= 1
+        assert row["task_accuracy"] in (0, 1 / 3, 2 / 3, 1)
+        assert row["seconds_per_inference"] > 0
+        assert 0 < row["bits_read_fraction"] <= 1
+        if row["task_accuracy"] == 1:
+            assert row["accuracy_gnu"] == row["accuracy_gns"] == row["accuracy_gg"]
+        if row["task_accuracy"] == 0:
+            assert row["accuracy_gnu"] == 0
+    shares = {row["task_accuracy"] for row in rows}
+    assert 1 in shares  # or the cases above were not met
+    assert shares - {1}
+    assert any(row["accuracy_gnu"] < row["accuracy_gns"] for row in rows)
+
+
+def test_a_wrong_task_still_counts_by_its_own_mask_in_gns(
+    test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    # Every mask lies in another task's row: inference finds the mask, and the wrong number.
+    job = make_job("evaluate.batches=null", "evaluate.num_images=64")
+    unit = EvaluationUnit(NUM_TASKS, "one_shot", "H", ALL)
+    rows = evaluate(job, test_set, trained.rows[::-1].copy(), unit)
+    accuracies = trained.tasks["accuracy"].to_pylist()
+    for row, accuracy in zip(rows, accuracies, strict=True):
+        assert row["task_accuracy"] == row["accuracy_gnu"] == 0
+        assert row["accuracy_gns"] == pytest.approx(accuracy)
+        assert row["accuracy_gg"] < accuracy
+
+
+def test_a_single_mask_is_always_inferred_right(test_set: ImageSet, trained: TrainedUnit) -> None:
+    rows = evaluate_all(make_job(), test_set, trained.rows, 1)
+    assert len(rows) == 8
+    for row in rows:
+        assert row["task_accuracy"] == 1
+        assert row["accuracy_gnu"] == row["accuracy_gns"] == row["accuracy_gg"] > 0.3
+
+
+@pytest.mark.parametrize(("objective", "num_images"), [("H", 1), ("G", 1), ("H", 5)])
+def test_one_shot_scores_are_those_of_a_plain_calculation(
+    objective: str, num_images: int, test_set: ImageSet, trained: TrainedUnit
+) -> None:
+    job = make_job("evaluate.batches=3", f"evaluate.num_images={num_images}")
+    unit = EvaluationUnit(NUM_TASKS, "one_shot", objective, ALL)
+    found = evaluate(job, test_set, trained.rows, unit)
+
+    weights = fixed_weights(job.network, job.config.seed)
+    bits = [
+        np.unpackbits(trained.rows[:, start : start + size // 8], axis=1, bitorder="little")
+        for start, size in ((0, 64 * 24), (192, 24 * 20))
+    ]
+    masks = [
+        torch.from_numpy(layer.reshape(NUM_TASKS, *weight.shape)).float()
+        for layer, weight in zip(bits, weights, strict=True)
+    ]
+    for row in found:
+        task_id = row["task_id"]
+        order = stream(job.config.seed, Role.EVALUATION_ORDER, task_id).permutation(359)
+        pixels = torch.from_numpy(test_set.images[:, job.task(task_id).source])
+        images = normalise(pixels, test_set.mean, test_set.std)
+        hits, right_gg, right_gns, right_gnu, total = [], 0, 0, 0, 0
+        for start in (0, 128, 256):
+            index = order[start : start + 128]
+            query = images[index[:num_images]][None]
+            gradient = DenseGradient(weights, masks, query, OBJECTIVES[objective], 10)
+            inferred = int(one_shot(gradient).tasks)
+            right = [
+                int((logits.argmax(dim=1).numpy() == test_set.labels[index]).sum())
+                for logits in (
+                    forward([w * m[i] for w, m in zip(weights, masks, strict=True)], images[index])
+                    for i in (task_id, inferred)
+                )
+            ]
+            hits.append(inferred == task_id)
+            right_gg += right[0]
+            right_gns += right[1]
+            right_gnu += right[1] if inferred == task_id else 0
+            total += len(index)
+        assert row["task_accuracy"] == sum(hits) / 3
+        assert row["accuracy_gg"] == right_gg / total
+        assert row["accuracy_gns"] == right_gns / total
+        assert row["accuracy_gnu"] == right_gnu / total
+
+
+def test_tasks_of_the_split_family_are_asked_about_their_own_classes(
+    digits: Dataset, test_set: ImageSet
+) -> None:
+    job = make_job(
+        "family=split", "tasks=3", "train.block=3", "evaluate.checkpoints=[3]",
+        "evaluate.batches=null",
+    )  # fmt: skip
+    train = ImageSet(digits.train_images, digits.train_labels, digits.mean, digits.std)
+    ids = (0, 1, 2)
+    trained = TrainWorker(job, train, test_set, name="here").run(TrainUnit("unit", ids, ids))
+    rows = evaluate(job, test_set, trained.rows, EvaluationUnit(3, "max_logit", None, ids))
+    sizes = [int(np.isin(digits.test_labels, (2 * i, 2 * i + 1)).sum()) for i in ids]
+    assert max(sizes) < 128
+    for row, size, accuracy in zip(rows, sizes, trained.tasks["accuracy"].to_pylist(), strict=True):
+        assert row["num_batches"] == 1
+        assert row["accuracy_gg"] * size == pytest.approx(accuracy * size)
+
+
+def test_progress_is_a_share_of_the_unit(
+    train_worker: TrainWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    step = train_worker._on_step
+
+    def spy(done: int) -> None:
+        step(done)
+        seen.append(train_worker.progress())
+
+    monkeypatch.setattr(train_worker, "_on_step", spy)
+    train_worker.run(TrainUnit("unit-000000", ALL, ALL))
+    assert seen == sorted(seen)
+    assert seen[0] > 0
+    assert seen[-1] == 1
+    assert train_worker.progress() == 0  # between two units
+
+
+@pytest.mark.parametrize(("num_queries", "expected"), [(1, 1), (7, 7), (100, 100), (1975, 100)])
+def test_compared_queries_are_spread_over_all(num_queries, expected):
+    index = compared(num_queries)
+    assert len(set(index.tolist())) == expected
+    assert 0 <= index.min() <= index.max() < num_queries
+    assert np.diff(index, append=num_queries).max() <= -(-num_queries // expected)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
+from supsup_core.bits.shards import SHARDED_ALGORITHMS, leaders, merge, part_bounds
+from supsup_core.inference.algorithms import Options
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.networks.mlp import Network, fixed_weights
+from supsup_core.states.layout import MaskLayout
+
+NETWORK = Network("wide", (130, 64, 12, 6))
+LAYOUT = MaskLayout.of(NETWORK)
+
+
+def bits_of(rows):
+    return BitInference(fixed_weights(NETWORK, 0), LAYOUT, rows, num_real=4)
+
+
+@pytest.fixture
+def rows(rng):
+    rows = LAYOUT.pack([rng.random((120, *layer.shape)) < 0.5 for layer in NETWORK.layers])
+    rows[60] = rows[7]  # equal masks in different parts: the lower task is named
+    return rows
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 5])
+@pytest.mark.parametrize("name", SHARDED_ALGORITHMS)
+@pytest.mark.parametrize("objective", ["H", "G_first_layer"])
+def test_parts_answer_as_one_place_does(num_parts, name, objective, rows):
+    images = torch.randn(30, 1, 130, generator=torch.Generator().manual_seed(5))
+    together = bits_of(rows)
+    expected = BIT_ALGORITHMS[name](together, images, OBJECTIVES[objective], Options()).tasks
+    assert len(set(expected.tolist())) > 3
+
+    bounds = part_bounds(len(rows), num_parts)
+    parts = [bits_of(rows[first:end]) for first, end in bounds]
+    counts = sum(part.counts for part in parts)
+    assert np.array_equal(counts, together.counts)
+    for part in parts:
+        part.superpose(counts, len(rows))
+    found = [
+        leaders(
+            part,
+            first,
+            part.evidence(images, OBJECTIVES[objective]),
+            ranked=name == "one_shot_ranked",
+        )
+        for part, (first, _) in zip(parts, bounds, strict=True)
+    ]
+    assert merge(found).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("num_masks", "num_parts"), [(7, 1), (7, 3), (7, 7), (2500, 4)])
+def test_parts_cover_all_masks_evenly(num_masks, num_parts):
+    bounds = part_bounds(num_masks, num_parts)
+    assert [i for first, end in bounds for i in range(first, end)] == list(range(num_masks))
+    sizes = [end - first for first, end in bounds]
+    assert max(sizes) - min(sizes) <= 1

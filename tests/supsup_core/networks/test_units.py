@@ -1,0 +1,255 @@
+"""Masks over units: the pass forward, blocks of tasks, and recovery from reservoirs."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from supsup_core.data import ImageSet, normalise
+from supsup_core.networks.mlp import Network, fixed_weights
+from supsup_core.networks.units import NORM_EPSILON, UnitNetwork, normalised, signed_sums
+from supsup_core.reservoirs import Centred, Projection, Storkey
+from supsup_core.reservoirs.recovery import Descent, recover
+from supsup_core.reservoirs.seeking import information, seek
+from supsup_core.states.masking import UNITS
+from supsup_core.tasks.make import make_task
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.units import UnitMeasure, train_unit_block, train_unit_masks
+
+CPU = torch.device("cpu")
+NETWORK = Network("units", (20, 64, 48, 6))
+SGD = Recipe(60, 32, 0.1, optimizer="sgd", momentum=0.9)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def weights():
+    return fixed_weights(NETWORK, 0)
+
+
+def random_masks(num_tasks, generator):
+    return [(torch.rand(num_tasks, n, 1, generator=generator) < 0.5).float() for n in (64, 48)]
+
+
+def prototypes(num_tasks, generator):
+    """Every task has two classes, each about a point of its own."""
+    return torch.randn(num_tasks, 2, 20, generator=generator)
+
+
+def drawn(points, count, generator):
+    """Images of all tasks, and labels 2 t and 2 t + 1 of task t."""
+    num_tasks = len(points)
+    which = torch.randint(0, 2, (num_tasks, count), generator=generator)
+    images = points[torch.arange(num_tasks)[:, None], which]
+    images = images + 0.3 * torch.randn(images.shape, generator=generator)
+    return images, which + 2 * torch.arange(num_tasks)[:, None]
+
+
+def test_logits_are_those_of_torch_s_own_layers(weights, generator):
+    masks, images = random_masks(1, generator), torch.randn(1, 30, 20, generator=generator)
+    x = images[0]
+    for weight, mask in zip(weights[:-1], masks, strict=True):
+        norm = nn.BatchNorm1d(len(weight), affine=False, track_running_stats=False)
+        # The mask behind Swish, where the paper has it: Swish keeps zeros.
+        x = nn.functional.silu(norm(x @ weight.t())) * mask[0, :, 0]
+    expected = x @ weights[-1].t()
+    assert torch.allclose(UNITS.on(weights, images)(masks)[0], expected, atol=1e-5)
+
+
+def first_drives(weights, images):
+    return normalised(weights[0] @ images.transpose(1, 2), NORM_EPSILON)
+
+
+def train(weights, batches, num_tasks):
+    drives = ((first_drives(weights, images), labels) for images, labels in batches)
+    return train_unit_masks(weights[1:], drives, num_tasks, SGD)
+
+
+def test_training_labels_images_that_no_mask_of_chance_does(weights, generator):
+    points = prototypes(3, generator)
+    masks = train(weights, (drawn(points, 32, generator) for _ in range(40)), 3)
+    assert [(mask.shape, mask.dtype) for mask in masks] == [
+        ((3, 64, 1), torch.bool),
+        ((3, 48, 1), torch.bool),
+    ]
+    images, labels = drawn(points, 200, generator)
+
+    def accuracy(chosen):
+        return (UNITS.on(weights, images)(chosen).argmax(dim=2) == labels).float().mean()
+
+    assert accuracy([mask.float() for mask in masks]) > 0.95
+    assert accuracy([torch.ones(3, 64, 1), torch.ones(3, 48, 1)]) < 0.6
+
+
+def test_a_block_trains_what_each_task_trains_alone(weights, generator):
+    points = prototypes(3, generator)
+    batches = [drawn(points, 16, generator) for _ in range(10)]
+    together = train(weights, batches, 3)
+    for t in range(3):
+        own = [(images[t : t + 1], labels[t : t + 1]) for images, labels in batches]
+        alone = train(weights, own, 1)
+        for a, b in zip(together, alone, strict=True):
+            assert (a[t] == b[0]).float().mean() > 0.98  # products round otherwise
+
+
+@pytest.mark.parametrize("rule", [Storkey, Projection])
+def test_masks_are_recovered_from_images_without_labels(rule, generator):
+    network = Network("wide", (20, 512, 6))
+    weights, points = fixed_weights(network, 0), prototypes(3, generator)
+    trained = train(weights, (drawn(points, 32, generator) for _ in range(60)), 3)
+    patterns = [2 * mask[:, :, 0].float() - 1 for mask in trained]
+    reservoir = rule(512)
+    for pattern in patterns[0]:
+        reservoir.store(pattern)
+    start = [patterns[0].mean(dim=0)]
+    for t in range(3):
+        batches = [drawn(points, 64, generator)[0][t] for _ in range(30)]
+        found = recover(weights, [reservoir], start, batches, Descent(energy=0.01))
+        assert torch.equal(found.masks[0], patterns[0][t])
+        assert 1 <= found.steps <= 30
+
+
+def test_without_a_step_the_start_is_what_is_recovered(weights):
+    start = [torch.full((64,), -0.5), torch.zeros(48)]
+    reservoirs = [Storkey(64), Storkey(48)]
+    found = recover(weights, reservoirs, start, [], Descent())
+    assert found.steps == 0
+    assert [mask.unique().item() for mask in found.masks] == [-1, 1]
+
+
+# From pixels
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (30, 20), dtype=np.uint8)
+
+
+def test_drives_of_pixels_are_those_of_normalised_images(weights, pixels):
+    fixed = UnitNetwork(NETWORK, 0, std=0.3, device=CPU)
+    images = normalise(torch.from_numpy(pixels), mean=0.4, std=0.3)
+    expected = first_drives(weights, images[None])[0]
+    assert torch.allclose(fixed.drives(pixels), expected, atol=1e-4)
+    some = torch.tensor([5, 0, 63])
+    assert torch.equal(fixed.drives(pixels, some), fixed.drives(pixels)[some])
+
+
+@pytest.mark.parametrize("has_integers", [True, False])
+def test_signed_sums_are_exact_by_either_product(has_integers, pixels, monkeypatch):
+    monkeypatch.setattr("supsup_core.networks.units.has_integer_products", lambda: has_integers)
+    signs = np.random.default_rng(1).choice([-1, 1], (64, 20)).astype(np.int8)
+    expected = signs.astype(np.int64) @ (pixels.T.astype(np.int64) - 128)
+    found = signed_sums(torch.from_numpy(signs), torch.from_numpy(pixels).t())
+    assert found.dtype == torch.float32
+    assert np.array_equal(found.numpy(), expected)
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A network, tasks, and masks that have learnt three permutations of the digits."""
+    network = Network("wide", (64, 1024, 10))
+    tasks = [
+        make_task("permuted", i, seed=0, num_tasks=3, side=8, num_classes=10) for i in range(3)
+    ]
+    fixed = UnitNetwork(network, 0, digits[0].std, CPU)
+    steps = []
+    masks = train_unit_block(fixed, tasks, digits[0], SGD, seed=0, on_step=steps.append)
+    assert steps[:3] == [0, 1, 2]
+    return network, tasks, fixed, masks
+
+
+def test_a_block_learns_digits_and_gives_the_outputs_no_mask(trained, digits):
+    _, tasks, fixed, masks = trained
+    assert [mask.shape for mask in masks] == [(3, 1024, 1), (3, 10, 0)]
+    measure = UnitMeasure(fixed, digits[1])
+    own = [measure(task, [mask[i] for mask in masks])[0] for i, task in enumerate(tasks)]
+    other = [measure(task, [mask[i - 1] for mask in masks])[0] for i, task in enumerate(tasks)]
+    assert min(own) > 0.75
+    assert max(other) < 0.5
+
+
+@pytest.mark.parametrize("family", ["permuted", "rotated", "split"])
+def test_a_measure_is_that_of_all_units_at_once(family, trained, digits):
+    network, _, fixed, masks = trained
+    task = make_task(family, 1, seed=0, num_tasks=3, side=8, num_classes=10)
+    mask = [m[0] for m in masks]
+    members = task.members(digits[1].labels)[:200]
+    few = ImageSet(
+        digits[1].images[members], digits[1].labels[members], digits[1].mean, digits[1].std
+    )
+    accuracy, loss = UnitMeasure(fixed, few)(task, mask)
+    images = normalise(torch.from_numpy(task.images(few.images)), few.mean, few.std)
+    gains = [torch.from_numpy(m).float() for m in mask]
+    logits = UNITS.on(fixed_weights(network, 0), images)(gains)
+    labels = torch.from_numpy(few.labels.astype(np.int64))
+    assert accuracy == pytest.approx(float((logits.argmax(dim=1) == labels).double().mean()))
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-4)
+
+
+def test_a_measure_mixes_images_that_are_sorted_by_class(trained, digits):
+    _, tasks, fixed, masks = trained
+    order = np.argsort(digits[1].labels, kind="stable")
+    by_class = ImageSet(
+        digits[1].images[order], digits[1].labels[order], digits[1].mean, digits[1].std
+    )
+    mask = [m[0] for m in masks]
+    assert UnitMeasure(fixed, by_class)(tasks[0], mask)[0] == pytest.approx(
+        UnitMeasure(fixed, digits[1])(tasks[0], mask)[0], abs=0.03
+    )
+
+
+# Sought in a reservoir
+
+
+def test_information_is_that_of_labels_to_second_order(generator):
+    logits = 0.01 * torch.randn(2, 50, 6, generator=generator)
+    p = torch.softmax(logits.double(), dim=-1)
+    of_all = p.mean(dim=1)
+    conditional = -(p * p.log()).sum(dim=-1).mean(dim=1)
+    mutual = -(of_all * of_all.log()).sum(dim=-1) - conditional
+    assert torch.allclose(information(logits).double(), mutual, rtol=0.05)
+    assert information(logits + 3).tolist() == pytest.approx(information(logits).tolist(), rel=1e-2)
+
+
+def test_masks_are_found_from_images_alone(trained, digits):
+    network, tasks, _, masks = trained
+    patterns = 2 * torch.from_numpy(masks[0][:, :, 0]).float() - 1
+    reservoir = Centred(Projection(1024))
+    for pattern in patterns:
+        reservoir.store(pattern)
+    shown = digits[1].images[:128]
+    images = [
+        normalise(torch.from_numpy(task.images(shown)), digits[1].mean, digits[1].std)
+        for task in tasks
+    ]
+    logits = UNITS.on(fixed_weights(network, 0), torch.stack(images))
+    found = seek(reservoir, lambda s: logits([(s[:, :, None] + 1) / 2]), len(tasks), 20)
+    assert torch.equal(found.states, patterns)
+    assert found.settled.all()
+
+
+@pytest.mark.parametrize("ink", [0.0, 3.0])
+def test_what_any_mask_shows_of_the_images_does_not_drown_the_labels(ink, generator):
+    num_units, num_outputs, num_images, num_tasks = 1024, 10, 64, 4
+    states = torch.where(torch.rand(200, num_units, generator=generator) < 0.5, 1.0, -1.0)
+    reservoir = Centred(Projection(num_units))
+    for state in states:
+        reservoir.store(state)
+    weights = torch.randn(num_outputs, num_units, generator=generator)
+    labels = torch.randint(num_outputs, (num_images,), generator=generator)
+    of_labels = states[:num_tasks, None] * weights[labels]
+    of_ink = torch.randn(num_tasks, num_images, 1, generator=generator) * torch.randn(
+        num_tasks, 1, num_units, generator=generator
+    )
+    noise = torch.randn(num_tasks, num_images, num_units, generator=generator)
+    drives = 0.3 * of_labels + ink * of_ink + noise
+
+    def logits(sought):
+        return (drives * (sought[:, None] + 1) / 2) @ weights.t() / num_units**0.5
+
+    found = seek(reservoir, logits, num_tasks, 20)
+    assert torch.equal(found.states, states[:num_tasks])

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from supsup_core.networks.mlp import Network
+from supsup_core.states.distractors import Distractors
+from supsup_core.states.layout import MaskLayout
+
+LAYOUT = MaskLayout.of(Network("net", (67, 9, 6)))
+
+
+def counts_of(shares, num_masks):
+    """Counts in a row's layout: shares of each weight, 0 in the padding."""
+    counts = np.zeros(LAYOUT.row_bits, np.int32)
+    for layer, offset, share in zip(LAYOUT.layers, LAYOUT.byte_offsets, shares, strict=True):
+        counts[8 * offset : 8 * offset + layer.num_weights] = round(share * num_masks)
+    return counts
+
+
+def drawn(counts, num_masks, num_drawn, first=0, seed=3):
+    out = np.full((num_drawn, LAYOUT.row_bytes), 255, np.uint8)
+    Distractors(counts, num_masks, seed).draw(first, out)
+    return out
+
+
+def test_weights_are_kept_as_often_as_by_the_masks():
+    num_drawn = 400
+    rows = drawn(counts_of([0.25, 0.7], 100), 100, num_drawn)
+    for mask, share in zip(LAYOUT.unpack(rows), (0.25, 0.7), strict=True):
+        # Five standard deviations of the whole layer's mean, and the rounding to 1/256.
+        tolerance = 5 * np.sqrt(share * (1 - share) / mask.size) + 1 / 512
+        assert abs(mask.mean() - share) < tolerance
+        of_a_weight = mask.reshape(num_drawn, -1).mean(axis=0)
+        assert np.abs(of_a_weight - share).max() < 5 * np.sqrt(share * (1 - share) / num_drawn)
+
+
+def test_weights_that_no_mask_keeps_and_padding_stay_empty():
+    rows = drawn(counts_of([0.0, 1.0], 10), 10, 50)
+    first, second = LAYOUT.unpack(rows)
+    assert not first.any()
+    assert second.mean() > 0.99  # 1 is rounded to 255/256
+    assert np.bitwise_count(rows).sum() == second.sum()
+
+
+def test_a_distractor_depends_on_its_number_alone():
+    counts = counts_of([0.5, 0.5], 10)
+    together = drawn(counts, 10, 6)
+    assert np.array_equal(drawn(counts, 10, 2, first=3), together[3:5])
+    assert len(np.unique(together, axis=0)) == 6
+    assert not np.array_equal(drawn(counts, 10, 6, seed=4), together)
+
+
+def test_densities_of_no_mask_are_refused():
+    with pytest.raises(ValueError, match="num_masks must be >= 1, got 0"):
+        Distractors(counts_of([0, 0], 1), 0, 0)

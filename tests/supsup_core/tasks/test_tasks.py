@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+
+from supsup_core.tasks import FAMILIES, Task
+from supsup_core.tasks.make import make_task, max_tasks, task_inputs
+from supsup_core.tasks.permuted import Permuted
+from supsup_core.tasks.rotated import angle_between, rotation_source
+
+
+def task(family, task_id=1, seed=0, num_tasks=5, side=5, num_classes=10):
+    return make_task(
+        family, task_id, seed=seed, num_tasks=num_tasks, side=side, num_classes=num_classes
+    )
+
+
+@pytest.fixture
+def images(rng):
+    """Three images of 5x5 pixels, none of them black anywhere."""
+    return rng.integers(1, 256, (3, 25), dtype=np.uint8)
+
+
+def rotated(images, angle):
+    """The images as a rotation's source makes them, (N, side, side)."""
+    side = int(images.shape[1] ** 0.5)
+    padded = np.concatenate([images, np.zeros((len(images), 1), np.uint8)], axis=1)
+    return padded[:, rotation_source(side, angle)].reshape(-1, side, side)
+
+
+def test_permutation_names_the_pixel_each_input_comes_from(images):
+    permuted = task("permuted")
+    made = permuted.images(images)
+    for j, source in enumerate(permuted.source):
+        assert np.array_equal(made[:, j], images[:, source])
+    assert sorted(permuted.source) == list(range(25))
+
+
+def test_permutations_differ_by_task_and_seed_but_not_by_number_of_tasks():
+    base = task("permuted", 1, seed=0).source
+    assert not np.array_equal(base, task("permuted", 2, seed=0).source)
+    assert not np.array_equal(base, task("permuted", 1, seed=1).source)
+    assert not np.array_equal(base, task("permuted", 0, seed=1).source)
+    assert np.array_equal(base, task("permuted", 1, seed=0, num_tasks=99).source)
+
+
+def test_first_permutation_is_pinned():
+    assert task("permuted", 0, side=3).source.tolist() == [1, 4, 0, 3, 5, 8, 6, 7, 2]
+
+
+@pytest.mark.parametrize("side", [4, 5])
+@pytest.mark.parametrize("quarter_turns", [-1, 0, 1, 2, 3, 4])
+def test_rotation_by_right_angles_is_exact_and_counter_clockwise(rng, side, quarter_turns):
+    images = rng.integers(1, 256, (3, side * side), dtype=np.uint8)
+    expected = np.rot90(images.reshape(3, side, side), quarter_turns, axes=(1, 2))
+    assert np.array_equal(rotated(images, 90.0 * quarter_turns), expected)
+
+
+def test_rotation_by_zero_is_the_identity():
+    assert rotation_source(28, 0.0).tolist() == list(range(784))
+
+
+def test_small_rotation_moves_the_right_edge_up():
+    image = np.zeros((1, 81), dtype=np.uint8)
+    image[0, 4 * 9 + 8] = 255  # middle of the right edge
+    rows, columns = np.nonzero(rotated(image, 20.0)[0])
+    assert (rows < 4).all()
+    assert len(rows) == 1
+    assert columns == [8]
+
+
+def test_pixels_from_outside_are_background():
+    source = rotation_source(8, 45.0).reshape(8, 8)
+    corners = source[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 64).all()
+    white = np.full((1, 64), 255, dtype=np.uint8)
+    assert np.array_equal(rotated(white, 45.0)[0] == 0, source == 64)
+    assert (source[2:6, 2:6] < 64).all()
+
+
+@pytest.mark.parametrize("family", ["rotated", "permuted_rotated"])
+@pytest.mark.parametrize("num_tasks", [1, 7, 36])
+def test_angles_divide_the_full_circle_evenly(family, num_tasks):
+    angles = [task(family, i, num_tasks=num_tasks).angle for i in range(num_tasks)]
+    assert angles[0] == 0
+    np.testing.assert_allclose(np.diff([*angles, 360.0]), 360 / num_tasks)
+    assert angle_between(num_tasks) == pytest.approx(360 / num_tasks)
+
+
+def test_permuted_rotated_is_rotated_then_permuted(images):
+    both = task("permuted_rotated")
+    turned, mixed = task("rotated"), task("permuted")
+    assert (both.source == 25).any()
+    assert np.array_equal(both.images(images), mixed.images(turned.images(images)))
+    assert not np.array_equal(both.images(images), turned.images(mixed.images(images)))
+
+
+def test_permutations_alone_lose_no_pixel():
+    known = ("permuted", "rotated", "permuted_rotated", "split")
+    assert [f for f in known if task(f).is_permutation] == ["permuted"]
+
+
+@pytest.mark.parametrize("source", [None, [0, 1, 1], [0, 1, 3]])
+def test_what_is_said_to_be_a_permutation_must_be_one(source):
+    source = None if source is None else np.array(source, np.uint16)
+    with pytest.raises(ValueError, match="task 4 is no permutation"):
+        Task(4, source=source, is_permutation=True)
+
+
+def test_a_task_chooses_pixels_or_classes():
+    with pytest.raises(ValueError, match="task 2 must have a source or classes, got both"):
+        Task(2, source=np.zeros(4, np.uint16), classes=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            {"source": np.arange(24, dtype=np.uint16)},
+            r"source of uint16 \(25,\), got uint16 \(24,\)",
+        ),
+        ({"source": np.full(25, 26, np.uint16)}, "pixels up to 25, got 26"),
+        ({"classes": (9, 10)}, r"classes in \[0, 10\), got \(9, 10\)"),
+        ({"classes": ()}, r"classes in \[0, 10\), got \(\)"),
+    ],
+)
+def test_a_task_for_other_images_is_refused(made, message, monkeypatch):
+    class Wrong(Permuted):
+        def make(self, task_id, setting):
+            return Task(task_id, **made)
+
+    monkeypatch.setitem(FAMILIES, "wrong", Wrong())
+    with pytest.raises(ValueError, match=f"task 1 of family wrong must .*{message}"):
+        task("wrong")
+
+
+def test_split_tasks_share_the_classes_out_and_keep_images_and_labels(images):
+    tasks = [task("split", i) for i in range(5)]
+    assert [t.classes for t in tasks] == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
+    assert tasks[1].images(images) is images
+    labels = np.array([2, 9, 3, 0, 2, 1], dtype=np.uint8)
+    assert tasks[1].members(labels).tolist() == [0, 2, 4]
+    assert tasks[3].members(labels).tolist() == []
+
+
+def test_tasks_of_the_whole_data_set_have_every_image():
+    labels = np.array([2, 9, 3], dtype=np.uint8)
+    assert task("permuted").members(labels).tolist() == [0, 1, 2]
+
+
+def test_only_the_split_family_is_limited_by_the_classes():
+    assert [max_tasks("split", n) for n in (2, 7, 10)] == [1, 3, 5]
+    assert max_tasks("permuted", 10) is None
+    assert max_tasks("rotated", 10) is None
+
+
+@pytest.mark.parametrize("task_id", [-1, 5, 6])
+def test_split_task_beyond_the_classes_is_refused(task_id):
+    with pytest.raises(ValueError, match=rf"\[0, 5\), got {task_id}"):
+        task("split", task_id, num_tasks=9)
+
+
+@pytest.mark.parametrize("family", ["permuted", "rotated"])
+def test_task_beyond_the_run_is_refused(family):
+    with pytest.raises(ValueError, match=r"\[0, 5\), got 5"):
+        task(family, 5)
+
+
+def test_unknown_family_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=f"{', '.join(FAMILIES)}, got 'mirrored'"):
+        task("mirrored")
+
+
+def made(family):
+    tasks = [task(family, i) for i in range(3)]
+    return tasks, task_inputs(tasks)
+
+
+def test_inputs_of_permutations():
+    tasks, inputs = made("permuted")
+    assert {name: (a.dtype, a.shape) for name, a in inputs.items()} == {
+        "permutations": (np.uint16, (3, 25))
+    }
+    assert np.array_equal(inputs["permutations"][2], tasks[2].source)
+
+
+@pytest.mark.parametrize("family", ["rotated", "permuted_rotated"])
+def test_inputs_of_rotations(family):
+    tasks, inputs = made(family)
+    assert {name: (a.dtype, a.shape) for name, a in inputs.items()} == {
+        "angles": (np.float64, (3,)),
+        "sources": (np.uint16, (3, 25)),
+    }
+    assert inputs["angles"].tolist() == [0, 72, 144]
+    assert np.array_equal(inputs["sources"][2], tasks[2].source)
+
+
+def test_inputs_of_splits():
+    _, inputs = made("split")
+    assert list(inputs) == ["classes"]
+    assert inputs["classes"].dtype == np.uint16
+    assert inputs["classes"].tolist() == [[0, 1], [2, 3], [4, 5]]
