@@ -36,7 +36,7 @@ from harness.driver.work import TRAIN, Driver
 from harness.executors.protocol import Outcome, Pool
 from harness.plan.units import TrainUnit
 from harness.run.directory import open_run
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.training import TRAINED, TrainedUnit
 
 
@@ -61,7 +61,7 @@ class ReadyActors:
 
     def start(self, pools: Mapping[str, Pool]) -> None:
         """Note the job."""
-        self._job: Job = pools[TRAIN].arguments[0]
+        self._spec: RunSpec = pools[TRAIN].arguments[0]
         self.began = time.perf_counter()
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
@@ -94,16 +94,16 @@ class ReadyActors:
         self.ended = time.perf_counter()
 
     def _trained(self, unit: TrainUnit) -> TrainedUnit:
-        num, row_bytes = len(unit.missing), self._job.layout.row_bytes
+        num, row_bytes = len(unit.missing), self._spec.layout.row_bytes
         rows = np.frombuffer(self._random.bytes(num * row_bytes), np.uint8).reshape(num, -1).copy()
         rows[:, -1] = 0  # the guard byte
         table = pa.table(
             {
                 "task_id": list(unit.missing),
-                "method": [self._job.config.method] * num,
+                "method": [self._spec.config.method] * num,
                 "accuracy": self._random.uniform(0.9, 0.95, num),
                 "loss": self._random.uniform(0.2, 0.3, num),
-                "steps": [self._job.config.train.steps] * num,
+                "steps": [self._spec.config.train.steps] * num,
                 "train_seconds": self._random.uniform(0.1, 0.2, num),
                 "density": np.full(num, 0.5),
                 "mask_bytes": [row_bytes] * num,

@@ -89,9 +89,9 @@ def authors_gradient(
 def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, Form]:
     """The float stack with autograd."""
     layers = [
-        torch.from_numpy(mask.astype(np.float32)) for mask in masks.job.layout.unpack(masks.rows)
+        torch.from_numpy(mask.astype(np.float32)) for mask in masks.spec.layout.unpack(masks.rows)
     ]
-    weights, num_real = masks.weights(), masks.job.num_classes
+    weights, num_real = masks.weights(), masks.spec.num_classes
     minimised = OBJECTIVES[objective]
 
     def authors(queries: torch.Tensor) -> tuple[list[int], float]:

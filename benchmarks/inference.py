@@ -77,7 +77,7 @@ def make_forms(masks: Masks, options: argparse.Namespace) -> dict[str, Form]:
 def bits_of(masks: Masks, options: argparse.Namespace) -> BitInference:
     """What bits need."""
     return BitInference(
-        masks.weights(), masks.job.layout, masks.rows, masks.job.num_classes, options.threads
+        masks.weights(), masks.spec.layout, masks.rows, masks.spec.num_classes, options.threads
     )
 
 

@@ -10,7 +10,7 @@ from harness.config.schema import Config
 from harness.data.dataset import Dataset
 from harness.plan.resolve import resolve
 from harness.run.provenance import has_bfloat16_matrices
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 
 
 def compose(options: Sequence[str]) -> Config:
@@ -20,16 +20,16 @@ def compose(options: Sequence[str]) -> Config:
     return from_hydra(composed)
 
 
-def resolved_job(config: Config, data: Dataset) -> Job:
+def resolved_job(config: Config, data: Dataset) -> RunSpec:
     """The job of a run, every `auto` resolved for this machine."""
-    probe = Job(config, data.side, data.num_classes)
+    probe = RunSpec(config, data.side, data.num_classes)
     resolved = resolve(
         config,
         num_weights=probe.network.num_weights,
         mask_bits=probe.layout.num_bits,
         has_bfloat16=has_bfloat16_matrices(),
     )
-    return Job(resolved, data.side, data.num_classes)
+    return RunSpec(resolved, data.side, data.num_classes)
 
 
 def step_products(

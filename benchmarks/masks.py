@@ -17,7 +17,7 @@ from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.errors import UserError
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.storage.store import MaskStore
 from harness.workers.prepared import with_distractors
 from supsup_core.data import normalise
@@ -33,24 +33,24 @@ class Masks:
     """Masks to infer among, and whose tasks may be asked about.
 
     Attributes:
-        job: of the run that trained the first of them.
+        spec: of the run that trained the first of them.
         data: its data set.
         rows: packed, (T, R).
         num_trained: how many of them were trained; the rest are distractors.
     """
 
-    job: Job
+    spec: RunSpec
     data: Dataset
     rows: np.ndarray
     num_trained: int
 
     def first(self, num_masks: int) -> "Masks":
         """Fewer of them."""
-        return Masks(self.job, self.data, self.rows[:num_masks], min(self.num_trained, num_masks))
+        return Masks(self.spec, self.data, self.rows[:num_masks], min(self.num_trained, num_masks))
 
     def weights(self) -> list[torch.Tensor]:
         """The fixed network."""
-        return fixed_weights(self.job.network, self.job.config.seed)
+        return fixed_weights(self.spec.network, self.spec.config.seed)
 
     def queries(self, count: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
         """Single test images of random trained tasks (Q, 1, P), and the tasks."""
@@ -59,7 +59,7 @@ class Masks:
         test = self.data.test
         pixels = []
         for task_id in truth.tolist():
-            task = self.job.task(task_id)
+            task = self.spec.task(task_id)
             index = generator.choice(task.members(test.labels), 1)
             pixels.append(task.images(test.images[index]))
         shown = torch.from_numpy(np.concatenate(pixels))
@@ -103,7 +103,7 @@ def load_masks(run: Path | None, num_masks: int) -> Masks:
     run = run or train_some()
     config: Config = from_yaml(run / "config.yaml")
     data = load_dataset(config.data)
-    job = Job(config, data.side, data.num_classes)
+    spec = RunSpec(config, data.side, data.num_classes)
     store = MaskStore.open(run, read_only=True)
     tasks = store.tasks().slice(0, num_masks)
     ids = tasks["task_id"].to_numpy()
@@ -113,4 +113,4 @@ def load_masks(run: Path | None, num_masks: int) -> Masks:
             "so on: finish the run first"
         )
     rows = store.read(ids, tasks["row_crc32c"].to_numpy())
-    return Masks(job, data, with_distractors(job, rows, num_masks - len(rows)), len(rows))
+    return Masks(spec, data, with_distractors(spec, rows, num_masks - len(rows)), len(rows))

@@ -27,29 +27,29 @@ from jobs import compose, resolved_job
 from analysis.load import load
 from harness.data.catalogue import load_dataset
 from harness.plan.units import TrainUnit, train_units
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 
 SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 
 
-def _train(job: Job, units: Any, ends: Any) -> None:
+def _train(spec: RunSpec, units: Any, ends: Any) -> None:
     """One process of the bare form: train units until there are none."""
-    data = load_dataset(job.config.data)
-    worker = TrainWorker(job, data.train, data.test, name="bare")
+    data = load_dataset(spec.config.data)
+    worker = TrainWorker(spec, data.train, data.test, name="bare")
     while (unit := units.get()) is not None:
         worker.run(unit)
         ends.put((time.time(), len(unit.task_ids)))
 
 
-def bare(job: Job, units: list[TrainUnit]) -> list[tuple[float, int]]:
+def bare(spec: RunSpec, units: list[TrainUnit]) -> list[tuple[float, int]]:
     """When each unit ended, and how many tasks it had."""
     context = mp.get_context("spawn")
     queue, ends = context.Queue(), context.Queue()
     cores = os.cpu_count() or 1
     for unit in [*units, *[None] * cores]:
         queue.put(unit)
-    processes = [context.Process(target=_train, args=(job, queue, ends)) for _ in range(cores)]
+    processes = [context.Process(target=_train, args=(spec, queue, ends)) for _ in range(cores)]
     for process in processes:
         process.start()
     found = [ends.get() for _ in units]
@@ -84,12 +84,12 @@ def main() -> None:
     arguments = parser.parse_args()
     options = [*arguments.options, f"tasks={arguments.tasks}"]
     config = compose(options)
-    job = resolved_job(config, load_dataset(config.data))
-    units = list(train_units(arguments.tasks, int(job.config.train.block), []))
+    spec = resolved_job(config, load_dataset(config.data))
+    units = list(train_units(arguments.tasks, int(spec.config.train.block), []))
     rates: dict[str, list[float]] = {"bare": [], "run": []}
     starts, totals = [], []
     for _ in range(arguments.rounds):
-        rates["bare"].append(steady(bare(job, units)))
+        rates["bare"].append(steady(bare(spec, units)))
         began = time.time()
         ends = whole_run(options)
         totals.append(time.time() - began)

@@ -28,7 +28,7 @@ from scipy import stats
 
 from harness.data.catalogue import load_dataset
 from harness.plan.units import TrainUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import ImageSet, normalise
 from supsup_core.inference.objectives import OBJECTIVES
@@ -57,9 +57,9 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
     loaded = load_dataset(data)
     overrides = [f"train.{key}={value}" for key, value in choice.items()]
     fixed = [f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
-    job = resolved_job(compose([*overrides, *fixed]), loaded)
+    spec = resolved_job(compose([*overrides, *fixed]), loaded)
     test = loaded.test
-    worker = TrainWorker(job, loaded.train, test, name="search")
+    worker = TrainWorker(spec, loaded.train, test, name="search")
     began = time.perf_counter()
     trained = []
     for first in range(0, num_tasks, BLOCK):
@@ -69,7 +69,7 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
     rows = np.concatenate([unit.rows for unit in trained])
     found = {}
     for name in ASKED:
-        slopes = _slopes(job, test, rows, name)
+        slopes = _slopes(spec, test, rows, name)
         truth = np.repeat(np.arange(num_tasks), QUERIES_A_TASK)
         own = slopes[np.arange(len(truth)), truth]
         others = slopes[np.arange(num_tasks) != truth[:, None]].reshape(len(truth), -1)
@@ -81,17 +81,17 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
     return Found(accuracies, seconds, float(np.mean(densities)), found)
 
 
-def _slopes(job: Job, test: ImageSet, rows: np.ndarray, objective: str) -> np.ndarray:
+def _slopes(spec: RunSpec, test: ImageSet, rows: np.ndarray, objective: str) -> np.ndarray:
     """D objective / d alpha (Q, T) of single images, QUERIES_A_TASK of each task in turn."""
-    masks = PackedMasks(MaskLayout.of(job.network), rows, torch.device("cpu"))
-    weights = fixed_weights(job.network, job.config.seed)
+    masks = PackedMasks(MaskLayout.of(spec.network), rows, torch.device("cpu"))
+    weights = fixed_weights(spec.network, spec.config.seed)
     chosen = test.images[:QUERIES_A_TASK]
-    pixels = np.concatenate([job.task(i).images(chosen) for i in range(len(rows))])
+    pixels = np.concatenate([spec.task(i).images(chosen) for i in range(len(rows))])
     images = normalise(torch.from_numpy(pixels), test.mean, test.std)[:, None]
     alphas = torch.full((1, len(rows)), 1 / len(rows))
     found = []
     for part in images.split(32):
-        gradient = PackedGradient(weights, masks, part, OBJECTIVES[objective], job.num_classes)
+        gradient = PackedGradient(weights, masks, part, OBJECTIVES[objective], spec.num_classes)
         found.append(gradient(alphas).numpy())
     return np.concatenate(found)
 

@@ -23,7 +23,7 @@ from jobs import compose, resolved_job, step_products
 
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from supsup_core.methods import METHODS
 from supsup_core.training.batches import task_batches
 from supsup_core.training.blocks import begin_layers
@@ -34,10 +34,10 @@ BLOCK = 8
 CPU = torch.device("cpu")
 
 
-def shares(job: Job, data: Dataset) -> dict[str, float]:
+def shares(spec: RunSpec, data: Dataset) -> dict[str, float]:
     """Means over the steps of one block, counted as train_block trains it."""
-    tasks, recipe, seed = [job.task(i) for i in range(BLOCK)], job.recipe, job.config.seed
-    method, network = METHODS[job.config.method], job.network
+    tasks, recipe, seed = [spec.task(i) for i in range(BLOCK)], spec.recipe, spec.config.seed
+    method, network = METHODS[spec.config.method], spec.network
     inputs = BlockInputs(tasks, data.train, torch.bfloat16, CPU)
     layers = begin_layers(network, method, tasks, inputs, recipe, seed=seed, dtype=torch.bfloat16)
     scale = prod(layer.constant for layer in network.layers) / recipe.temperature
@@ -49,7 +49,7 @@ def shares(job: Job, data: Dataset) -> dict[str, float]:
         passed = backpropagate([layer.masked for layer in layers], x, labels, scale)
         for i, delta, received in passed:
             if i == len(layers) - 1:
-                idle = (delta[:, job.num_classes :] == 0).all(dim=2)
+                idle = (delta[:, spec.num_classes :] == 0).all(dim=2)
                 found.setdefault("superfluous neurons", []).append(_mean(idle))
             if i:
                 dead = (received == 0).all(dim=2)
@@ -83,17 +83,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset(arguments.data)
-    job = resolved_job(compose([f"data={arguments.data}", f"train={arguments.recipe}"]), data)
-    widths = job.network.widths
-    whole = step_products(widths, BLOCK, job.recipe.batch_size, torch.bfloat16)
+    spec = resolved_job(compose([f"data={arguments.data}", f"train={arguments.recipe}"]), data)
+    widths = spec.network.widths
+    whole = step_products(widths, BLOCK, spec.recipe.batch_size, torch.bfloat16)
     print("                        share   products: all / without them, ms a step and task")
-    for name, share in shares(job, data).items():
+    for name, share in shares(spec, data).items():
         layer = 0 if "pixels" in name else len(widths) - 1
         if name.startswith("dead"):
             layer = int(name.split()[-1])
         left = list(widths)
         left[layer] -= round(share * left[layer])
-        part = step_products(left, BLOCK, job.recipe.batch_size, torch.bfloat16)
+        part = step_products(left, BLOCK, spec.recipe.batch_size, torch.bfloat16)
         before, after = compare(whole, part, arguments.rounds)
         print(f"{name:22} {share:6.1%}   {before:.3f} / {after:.3f}")
 

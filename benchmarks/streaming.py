@@ -88,7 +88,7 @@ def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> St
     """Write the masks and distractors behind them, unless they are there."""
     path = folder / f"masks-{num_masks}.zarr"
     # What the array follows from.
-    origin = {"trained_crc32c": crc32c(masks.rows), "seed": masks.job.config.seed}
+    origin = {"trained_crc32c": crc32c(masks.rows), "seed": masks.spec.config.seed}
     if path.exists():
         stream = Stream(path)
         if stream.origin != origin:
@@ -107,7 +107,7 @@ def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> St
     group = zarr.create_group(partial, attributes=origin)
     array = create_masks(group, num_masks, row_bytes)
     size, num_trained = array.chunks[0], len(masks.rows)
-    distractors = distractors_like(masks.job, masks.rows)
+    distractors = distractors_like(masks.spec, masks.rows)
 
     def write(first: int) -> np.ndarray:
         rows = np.empty((min(size, num_masks - first), row_bytes), np.uint8)
@@ -152,11 +152,11 @@ def evidence_of(
     stream: Stream, masks: Masks, images: torch.Tensor, objective: str
 ) -> list[Evidence]:
     """Evidence of queries under the superposition of all masks of the stream."""
-    layout, weights = masks.job.layout, masks.weights()
+    layout, weights = masks.spec.layout, masks.weights()
     effective = superpose_counted(weights, layout, stream.counts, stream.num_masks)
     firsts = [8 * offset for offset in layout.byte_offsets]
     return backward(
-        weights, effective, firsts, images, OBJECTIVES[objective], masks.job.num_classes
+        weights, effective, firsts, images, OBJECTIVES[objective], masks.spec.num_classes
     )
 
 

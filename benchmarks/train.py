@@ -35,7 +35,7 @@ from torch import nn
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.plan.units import TrainUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import normalise
 from supsup_core.methods import METHODS
@@ -104,10 +104,10 @@ class _MaskedLayer(nn.Module):
 class OneTaskForm:
     """Trains one task after another by autograd, with a thread a core."""
 
-    def __init__(self, job: Job, conv: bool) -> None:
+    def __init__(self, spec: RunSpec, conv: bool) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
-        self._job, self._conv = job, conv
-        data = load_dataset(job.config.data)
+        self._spec, self._conv = spec, conv
+        data = load_dataset(spec.config.data)
         self._train, self._test = data.train, data.test
         self._pixels = normalise(
             torch.from_numpy(self._train.images), self._train.mean, self._train.std
@@ -116,12 +116,12 @@ class OneTaskForm:
 
     def run(self, task_id: int, steps: int) -> tuple[float, float, int]:
         """Seconds a step, accuracy after these steps, and peak bytes of the process."""
-        task, recipe = self._job.task(task_id), self._job.recipe
-        network, seed = self._job.network, self._job.config.seed
-        scores = initial_scores(network, METHODS[self._job.config.method], task_id, seed)
+        task, recipe = self._spec.task(task_id), self._spec.recipe
+        network, seed = self._spec.network, self._spec.config.seed
+        scores = initial_scores(network, METHODS[self._spec.config.method], task_id, seed)
         layers: list[nn.Module] = []
         for weight, start in zip(fixed_weights(network, seed), scores, strict=True):
-            method = self._job.config.method
+            method = self._spec.config.method
             layers += [_MaskedLayer(weight, start, method, conv=self._conv), nn.ReLU()]
         model = nn.Sequential(*layers[:-1])
         parameters = list(model.parameters())
@@ -157,14 +157,14 @@ class OneTaskForm:
 class BlockForm:
     """Our training actor in a process of its own, and the bare products of its steps."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        data = load_dataset(job.config.data)
-        self._worker = TrainWorker(job, data.train, data.test, name="benchmark")
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        data = load_dataset(spec.config.data)
+        self._worker = TrainWorker(spec, data.train, data.test, name="benchmark")
 
     def run(self, first: int) -> tuple[float, list[float], int]:
         """Seconds for one block of tasks, measured and packed; accuracies; peak bytes."""
-        ids = tuple(range(first, first + int(self._job.config.train.block)))
+        ids = tuple(range(first, first + int(self._spec.config.train.block)))
         began = time.perf_counter()
         trained = self._worker.run(TrainUnit("unit", ids, ids))
         seconds = time.perf_counter() - began
@@ -172,9 +172,9 @@ class BlockForm:
 
     def products(self, repeats: int) -> float:
         """Seconds a step and task of the products alone: forward, weights, activations."""
-        block, n = int(self._job.config.train.block), self._job.config.train.batch_size
-        dtype = getattr(torch, self._job.config.train.dtype)
-        step = step_products(self._job.network.widths, block, n, dtype)
+        block, n = int(self._spec.config.train.block), self._spec.config.train.batch_size
+        dtype = getattr(torch, self._spec.config.train.dtype)
+        step = step_products(self._spec.network.widths, block, n, dtype)
         for repeat in range(repeats + 3):
             if repeat == 3:  # the first ones warm up
                 began = time.perf_counter()
@@ -204,22 +204,22 @@ def _child(kind: type, *arguments: Any) -> ProcessPoolExecutor:
     )
 
 
-def measure(job: Job, paper: Job, rounds: int, steps: int, full: bool) -> Measured:
+def measure(spec: RunSpec, paper: RunSpec, rounds: int, steps: int, full: bool) -> Measured:
     """Let all forms take turns.
 
     Args:
-        job: ours: recipe, network and type of the products.
+        spec: ours: recipe, network and type of the products.
         paper: what the one-task forms train: the same by the paper's recipe.
         rounds: how often each form has its turn.
         steps: of a turn of the one-task forms, whose time a step does not change.
         full: train the one-task forms to the end, once a round, for their accuracy.
     """
-    recipe, cores, block = job.recipe, os.cpu_count() or 1, int(job.config.train.block)
+    recipe, cores, block = spec.recipe, os.cpu_count() or 1, int(spec.config.train.block)
     one_task = {
         "authors": _child(OneTaskForm, paper, True),
         "plain": _child(OneTaskForm, paper, False),
     }
-    ours = [_child(BlockForm, job) for _ in range(cores)]
+    ours = [_child(BlockForm, spec) for _ in range(cores)]
     got = Measured(
         seconds={form: [] for form in FORMS},
         accuracies={form: [] for form in FORMS},
@@ -254,7 +254,7 @@ def measure(job: Job, paper: Job, rounds: int, steps: int, full: bool) -> Measur
     return got
 
 
-def results(job: Job, got: Measured) -> list[Result]:
+def results(spec: RunSpec, got: Measured) -> list[Result]:
     """Medians and ratios; a ratio is taken within each round."""
 
     def ratio(form: str, over: str) -> float:
@@ -268,9 +268,9 @@ def results(job: Job, got: Measured) -> list[Result]:
         found.append(
             Result(
                 form=form,
-                recipe=job.config.train.name if ours else "paper",
-                dtype=job.config.train.dtype if ours else "float32",
-                network=job.config.network,
+                recipe=spec.config.train.name if ours else "paper",
+                dtype=spec.config.train.dtype if ours else "float32",
+                network=spec.config.network,
                 tasks_per_hour=3600 / statistics.median(got.seconds[form]),
                 ratio_authors=ratio(form, "authors"),
                 ratio_plain=ratio(form, "plain"),
@@ -307,7 +307,7 @@ def _print(found: list[Result], got: Measured) -> None:
     )
 
 
-def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> Job:
+def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> RunSpec:
     """The job of a run with these options."""
     options = [
         f"data={arguments.data}",
@@ -336,10 +336,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object a line")
     arguments = parser.parse_args()
     data = load_dataset(arguments.data)
-    job = _job(arguments, arguments.recipe, data)
+    spec = _job(arguments, arguments.recipe, data)
     paper = _job(arguments, "paper", data)
-    got = measure(job, paper, arguments.rounds, arguments.steps, arguments.full)
-    found = results(job, got)
+    got = measure(spec, paper, arguments.rounds, arguments.steps, arguments.full)
+    found = results(spec, got)
     if arguments.json:
         for result in found:
             print(json.dumps(asdict(result)))

@@ -123,7 +123,7 @@ def make_executor(config: Config) -> Executor:
 
 def pools(run: Run, data: Dataset, share: Callable[[Any], Any], num_shards: int) -> dict[str, Pool]:
     """The pools of a run; the data set is shared with all their workers."""
-    train, test, job = share(data.train), share(data.test), share(run.job)
+    train, test, job = share(data.train), share(data.test), share(run.spec)
     training = {TRAIN: Pool(TrainWorker, (job, train, test))}
     if num_shards == 1:
         return training | {EVALUATE: Pool(EvaluateWorker, (job, test), runs_alone_after=TRAIN)}

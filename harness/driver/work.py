@@ -83,7 +83,7 @@ class Evaluator:
 
     def __init__(self, run: Run, display: Display) -> None:
         self._run, self._display = run, display
-        self._config = run.job.config
+        self._config = run.spec.config
         self._committed = Committed(run.store.capacity)
         self._accuracies = _Mean()  # of the committed tasks
         self._note(run.store.tasks(["task_id", "row_crc32c", "accuracy"]))
@@ -258,7 +258,7 @@ class Driver(Evaluator):
 
     def __init__(self, run: Run, display: Display) -> None:
         super().__init__(run, display)
-        self._block = int(run.job.config.train.block)  # resolved: no longer auto
+        self._block = int(run.spec.config.train.block)  # resolved: no longer auto
         self._shown = 0.0  # tasks
         self._to_train = train_units(self._config.tasks, self._block, self._committed)
         self._under_way = 0  # training units that are submitted and have not ended

@@ -19,7 +19,7 @@ from harness.plan.units import num_leading
 from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.run.refusals import check_memory, check_room
 from harness.run.same_tasks import check_family, family_errors
-from harness.run.spec import Job, TaskInputs, lazy_inputs
+from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.store import MaskStore, check_store, store_exists
 from harness.tables.files import table_files
 from supsup_core.networks.mlp import fixed_weights
@@ -33,13 +33,13 @@ class Run:
 
     Attributes:
         directory: absolute.
-        job: with the configuration that the run began with, but for what is evaluated now.
+        spec: with the configuration that the run began with, but for what is evaluated now.
         store: checked; where it is written to, rid of damaged masks.
         own: what the run itself evaluates.
     """
 
     directory: Place
-    job: Job
+    spec: RunSpec
     store: MaskStore
     own: EvaluateConfig
 
@@ -76,27 +76,27 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         resolved = _configuration(known, config)
     else:
         _clear_unbegun(directory)
-        probe = Job(config, data.side, data.num_classes)
+        probe = RunSpec(config, data.side, data.num_classes)
         resolved = resolve(
             config,
             num_weights=probe.network.num_weights,
             mask_bits=probe.layout.num_bits,
             has_bfloat16=has_bfloat16_matrices(),
         )
-    job = Job(resolved, data.side, data.num_classes)
-    layout = job.layout
+    spec = RunSpec(resolved, data.side, data.num_classes)
+    layout = spec.layout
     check_memory(resolved, layout.num_bits)
-    attributes = _attributes(job, data)
+    attributes = _attributes(spec, data)
     begins = not store_exists(directory)
     if begins:
         input_bytes = 2 * data.side**2  # a uint16 for every pixel
         of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
-        check_room(directory, of_tasks + 4 * job.network.num_weights)
+        check_room(directory, of_tasks + 4 * spec.network.num_weights)
     else:
         check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
-    weights = [w.numpy() for w in fixed_weights(job.network, resolved.seed)]
+    weights = [w.numpy() for w in fixed_weights(spec.network, resolved.seed)]
     with family_errors(resolved.family):
-        inputs = lazy_inputs(job)
+        inputs = lazy_inputs(spec)
         if begins:
             MaskStore.create(
                 directory,
@@ -109,7 +109,7 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     # Last: a folder with a config.yaml has a store too.
     if not known.exists():
         write_durably(known, to_yaml(resolved).encode())
-    return _ready(directory, job, weights, inputs)
+    return _ready(directory, spec, weights, inputs)
 
 
 def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
@@ -125,15 +125,15 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
             are not all committed.
     """
     stored = from_yaml(directory / "config.yaml")
-    job = Job(stored, data.side, data.num_classes)
+    spec = RunSpec(stored, data.side, data.num_classes)
     check_store(
         directory,
-        layout=job.layout,
+        layout=spec.layout,
         capacity=stored.tasks,
-        attributes=_attributes(job, data),
+        attributes=_attributes(spec, data),
     )
     with family_errors(stored.family):
-        inputs = lazy_inputs(job)
+        inputs = lazy_inputs(spec)
     check_family(directory, stored.family, inputs)
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
@@ -141,10 +141,10 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
     asked = replace(
         config,
         evaluate=replace(config.evaluate, checkpoints=checkpoints),
-        reservoir=resolve_block(config.reservoir, job.layout.num_bits),
+        reservoir=resolve_block(config.reservoir, spec.layout.num_bits),
     )
-    check_memory(asked, job.layout.num_bits)
-    run = Run(directory, replace(job, config=asked), store, stored.evaluate)
+    check_memory(asked, spec.layout.num_bits)
+    run = Run(directory, replace(spec, config=asked), store, stored.evaluate)
     _make_table_folders(run)
     return run
 
@@ -179,15 +179,15 @@ def _configuration(known: Place, wanted: Config) -> Config:
 
 
 def _ready(
-    directory: Place, job: Job, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
+    directory: Place, spec: RunSpec, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
 ) -> Run:
     """Open a run that fits its configuration, rid of what crashes and bad disks left."""
     remove_partial_files(directory)
-    record_start(directory, job.config)
+    record_start(directory, spec.config)
     store = MaskStore.open(directory)
     _mend(store, weights, inputs)
-    check_family(directory, job.config.family, inputs)
-    run = Run(directory, job, store, job.config.evaluate)
+    check_family(directory, spec.config.family, inputs)
+    run = Run(directory, spec, store, spec.config.evaluate)
     _make_table_folders(run)
     return run
 
@@ -195,7 +195,7 @@ def _ready(
 def _make_table_folders(run: Run) -> None:
     """Make the folders that results go to, rid of what crashes left."""
     wanted = [run.evaluations]
-    if run.job.config.evaluate.reservoir:
+    if run.spec.config.evaluate.reservoir:
         wanted.append(run.reservoir)
     for folder in wanted:
         folder.mkdir(exist_ok=True)
@@ -220,11 +220,11 @@ def _clear_unbegun(directory: Place) -> None:
         remove_tree(store)
 
 
-def _attributes(job: Job, data: Dataset) -> dict[str, object]:
-    config = job.config
+def _attributes(spec: RunSpec, data: Dataset) -> dict[str, object]:
+    config = spec.config
     return {
         "network": config.network,
-        "activation": job.masking.activation,
+        "activation": spec.masking.activation,
         "normalisation": {"mean": data.mean, "std": data.std},
         "data": config.data,
         "family": config.family,

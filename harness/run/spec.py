@@ -15,7 +15,7 @@ from supsup_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Job:
+class RunSpec:
     """What every worker of a run has to know.
 
     Attributes:
@@ -81,21 +81,21 @@ class TaskInputs:
     """What makes the tasks of a run: one array of `task_inputs`, a part at a time.
 
     Args:
-        job: of the run.
+        spec: of the run.
         name: of the array.
     """
 
-    def __init__(self, job: Job, name: str) -> None:
-        self._job, self._name = job, name
+    def __init__(self, spec: RunSpec, name: str) -> None:
+        self._spec, self._name = spec, name
         first = self[:1]
-        self.shape = (job.config.tasks, *first.shape[1:])
+        self.shape = (spec.config.tasks, *first.shape[1:])
         self.dtype = first.dtype
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        tasks = range(self._job.config.tasks)[rows]
-        return task_inputs([self._job.task(i) for i in tasks])[self._name]
+        tasks = range(self._spec.config.tasks)[rows]
+        return task_inputs([self._spec.task(i) for i in tasks])[self._name]
 
 
-def lazy_inputs(job: Job) -> dict[str, TaskInputs]:
+def lazy_inputs(spec: RunSpec) -> dict[str, TaskInputs]:
     """The arrays of `task_inputs`; none of their rows is kept in memory."""
-    return {name: TaskInputs(job, name) for name in task_inputs([job.task(0)])}
+    return {name: TaskInputs(spec, name) for name in task_inputs([spec.task(0)])}

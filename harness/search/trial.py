@@ -13,11 +13,11 @@ import torch
 from harness.config.schema import AUTO, Config
 from harness.plan.resolve import automatic_block, resolve
 from harness.plan.units import evaluation_units, train_units
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.search.config import TuneConfig
 from harness.workers.device import own, pick_device
 from harness.workers.evaluating import EvaluateWorker
-from harness.workers.queries import Questions
+from harness.workers.queries import Queries
 from harness.workers.trainers import Masks, make_trainer
 from supsup_core.data import ImageSet
 from supsup_core.inference.gain_gradient import GainGradient
@@ -55,8 +55,8 @@ class Report:
 
 def resolve_trial(config: Config, side: int, num_classes: int, *, has_bfloat16: bool) -> Config:
     """Replace every `auto`: as a run does, but that a block takes all tasks where it can."""
-    job = Job(config, side, num_classes)
-    num_weights = job.network.num_weights
+    spec = RunSpec(config, side, num_classes)
+    num_weights = spec.network.num_weights
     if config.train.block == AUTO:
         # A run shares its tasks out to four actors at least; a trial has one.
         block = automatic_block(4 * config.tasks, num_weights)
@@ -64,7 +64,7 @@ def resolve_trial(config: Config, side: int, num_classes: int, *, has_bfloat16: 
     return resolve(
         config,
         num_weights=num_weights,
-        mask_bits=job.layout.num_bits,
+        mask_bits=spec.layout.num_bits,
         has_bfloat16=has_bfloat16,
     )
 
@@ -82,23 +82,23 @@ class BlockTrial:
     """Trains the tasks of one configuration and measures them.
 
     Args:
-        job: its configuration resolved.
+        spec: its configuration resolved.
         train, test: images.
         tune: how the search goes.
     """
 
-    def __init__(self, job: Job, train: ImageSet, test: ImageSet, tune: TuneConfig) -> None:
+    def __init__(self, spec: RunSpec, train: ImageSet, test: ImageSet, tune: TuneConfig) -> None:
         torch.set_num_threads(1)  # as in a run's actors: results depend on it
-        self._job, self._test, self._tune = job, own(test), tune
+        self._spec, self._test, self._tune = spec, own(test), tune
         self._device = pick_device()
-        self._trainer = make_trainer(job, own(train), self._test, self._device)
+        self._trainer = make_trainer(spec, own(train), self._test, self._device)
 
     def reports(self) -> Iterator[Report]:
         """Train up to each stage as its report is asked for."""
-        config = self._job.config
+        config = self._spec.config
         after = stage_steps(config.train.steps, self._tune)
         blocks = [
-            self._trainer.stages([self._job.task(i) for i in unit.task_ids], list(after))
+            self._trainer.stages([self._spec.task(i) for i in unit.task_ids], list(after))
             for unit in train_units(config.tasks, int(config.train.block), ())
         ]
         for (steps, rung), parts in zip(after.items(), zip(*blocks, strict=True), strict=True):
@@ -106,13 +106,13 @@ class BlockTrial:
             yield self._measured(steps, rung, masks)
 
     def _measured(self, steps: int, rung: int, masks: Masks) -> Report:
-        job, tasks = self._job, self._job.config.tasks
+        spec, tasks = self._spec, self._spec.config.tasks
         measured = [
-            self._trainer.measure(job.task(i), [layer[i] for layer in masks])[0]
+            self._trainer.measure(spec.task(i), [layer[i] for layer in masks])[0]
             for i in range(tasks)
         ]
         accuracy = float(np.mean(measured))
-        rows = job.layout.pack(masks)
+        rows = spec.layout.pack(masks)
         asked, task_accuracy = self._inferred(rows)
         expected = expected_task_accuracy(*self._slopes(rows, asked), self._tune.among)
         return Report(rung, steps, accuracy, task_accuracy, expected, accuracy * expected)
@@ -122,8 +122,8 @@ class BlockTrial:
 
         By the first algorithm and objective of the configuration, as a run's last checkpoint.
         """
-        first, *_ = units = evaluation_units(self._job.config, len(rows))
-        worker = EvaluateWorker(self._job, self._test, "trial")  # it keeps the masks it has seen
+        first, *_ = units = evaluation_units(self._spec.config, len(rows))
+        worker = EvaluateWorker(self._spec, self._test, "trial")  # it keeps the masks it has seen
         asked: list[int] = []
         found: list[float] = []
         for unit in units:
@@ -136,18 +136,18 @@ class BlockTrial:
 
     def _slopes(self, rows: np.ndarray, asked: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """D objective / d alpha (Q, T) of the same queries, all alphas equal, and their tasks."""
-        job = self._job
-        questions = Questions(job, self._test, self._device)
-        batches = [questions.of(i) for i in asked]
-        objective = OBJECTIVES[next(iter(job.config.evaluate.objectives), "H")]
-        packed = PackedMasks(job.layout, rows, self._device)
+        spec = self._spec
+        queries = Queries(spec, self._test, self._device)
+        batches = [queries.of(i) for i in asked]
+        objective = OBJECTIVES[next(iter(spec.config.evaluate.objectives), "H")]
+        packed = PackedMasks(spec.layout, rows, self._device)
         alphas = torch.full((1, len(rows)), 1 / len(rows), device=self._device)
         found = []
-        for images in questions.images(batches).split(_AT_ONCE):
-            arguments = (questions.weights, packed, images, objective, job.num_classes)
+        for images in queries.images(batches).split(_AT_ONCE):
+            arguments = (queries.weights, packed, images, objective, spec.num_classes)
             gradient = (
                 GainGradient(UNITS, *arguments)
-                if job.masking is UNITS
+                if spec.masking is UNITS
                 else PackedGradient(*arguments)
             )
             found.append(gradient(alphas).cpu())

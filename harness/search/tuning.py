@@ -26,7 +26,7 @@ from harness.executors.on_ray import capacity
 from harness.executors.ray_start import start_ray
 from harness.reporting.display import Display
 from harness.run.provenance import config_hash, has_bfloat16_matrices
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
 from harness.search.space import Dimension, value_type, with_values
 from harness.search.trial import BlockTrial, Report, resolve_trial
@@ -106,9 +106,9 @@ class _Trial(tune.Trainable):
 
     def _begin(self, sampled: dict[str, Any]) -> None:
         search = self._search
-        job = Job(search.config(sampled), search.side, search.num_classes)
+        spec = RunSpec(search.config(sampled), search.side, search.num_classes)
         self._reports: Iterator[Report] = BlockTrial(
-            job, self._train, self._test, search.tune
+            spec, self._train, self._test, search.tune
         ).reports()
 
     def step(self) -> dict[str, Any]:

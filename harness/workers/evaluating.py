@@ -11,11 +11,11 @@ import pyarrow as pa
 import torch
 
 from harness.plan.units import EvaluationUnit, RecallUnit, WorkUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.device import own, pick_device
 from harness.workers.prepared import CheckpointMasks, PreparedMasks
-from harness.workers.queries import Answers, Questions, compared
-from harness.workers.recalling import Recalling
+from harness.workers.queries import Answers, Queries, compared
+from harness.workers.recalling import ReservoirWorker
 from supsup_core.bits.infer import BIT_ALGORITHMS
 from supsup_core.data import ImageSet
 from supsup_core.inference.algorithms import GRADIENT_ALGORITHMS, Inference
@@ -34,17 +34,17 @@ class EvaluateWorker:
     """Infers the tasks of test batches and scores the batches with the inferred masks.
 
     Args:
-        job: of the run.
+        spec: of the run.
         test: the test images.
         name: of this worker.
     """
 
-    def __init__(self, job: Job, test: ImageSet, name: str) -> None:
+    def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)
-        self._job = job
-        self._questions = Questions(job, own(test), pick_device())
-        self._masks = CheckpointMasks(job)
-        self._recalling = Recalling(job, self._questions)
+        self._spec = spec
+        self._queries = Queries(spec, own(test), pick_device())
+        self._masks = CheckpointMasks(spec)
+        self._reservoirs = ReservoirWorker(spec, self._queries)
         self._steps_done = 0.0
 
     def progress(self) -> float:
@@ -54,14 +54,14 @@ class EvaluateWorker:
     def run(self, unit: WorkUnit, rows: np.ndarray) -> pa.Table:
         """Do a unit with the masks in rows (k, R): rows of its table."""
         if isinstance(unit, RecallUnit):
-            table = self._recalling.run(unit, rows, self._on_share)
+            table = self._reservoirs.run(unit, rows, self._on_share)
             self._steps_done = 0.0
             return table
         masks = self._masks.of(rows, unit.num_distractors)
-        asked = [self._questions.of(i) for i in unit.task_ids]
-        answers = self._infer(unit, masks, self._questions.images(asked))
+        asked = [self._queries.of(i) for i in unit.task_ids]
+        answers = self._infer(unit, masks, self._queries.images(asked))
         self._steps_done = 0.0
-        return self._questions.score(unit, asked, answers, lambda task: masks.rows[task])
+        return self._queries.score(unit, asked, answers, lambda task: masks.rows[task])
 
     def _on_share(self, done: float) -> None:
         self._steps_done = done
@@ -89,9 +89,9 @@ class EvaluateWorker:
 
     def _numbers_of_query(self) -> int:
         """What a query's gradient takes: evidence for every bit, or a batch of hidden units."""
-        if not self._job.masking.normalises:
-            return self._job.layout.row_bits
-        return self._job.config.evaluate.num_images * sum(self._job.network.widths[1:-1])
+        if not self._spec.masking.normalises:
+            return self._spec.layout.row_bits
+        return self._spec.config.evaluate.num_images * sum(self._spec.network.widths[1:-1])
 
     def _agreement(
         self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor, tasks: list[int]
@@ -107,16 +107,16 @@ class EvaluateWorker:
     def _infer_some(
         self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor
     ) -> Inference:
-        num_real = self._job.num_classes
-        weights, packed = self._questions.weights, masks.packed(self._questions.device)
+        num_real = self._spec.num_classes
+        weights, packed = self._queries.weights, masks.packed(self._queries.device)
         if unit.algorithm in FORWARD_ALGORITHMS:
             return FORWARD_ALGORITHMS[unit.algorithm](weights, packed, images, num_real)
         assert unit.objective is not None
-        objective, options = OBJECTIVES[unit.objective], self._job.options
-        if self._job.masking is UNITS:
+        objective, options = OBJECTIVES[unit.objective], self._spec.options
+        if self._spec.masking is UNITS:
             of_gains = GainGradient(UNITS, weights, packed, images, objective, num_real)
             return GRADIENT_ALGORITHMS[unit.algorithm](of_gains, options)
-        on_cpu = self._questions.device.type == "cpu"
+        on_cpu = self._queries.device.type == "cpu"
         if unit.algorithm in BIT_ALGORITHMS and (
             on_cpu or unit.algorithm not in GRADIENT_ALGORITHMS
         ):

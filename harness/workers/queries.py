@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 
 from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
 from harness.workers.device import device_name
 from supsup_core.data import ImageSet, normalise
@@ -25,7 +25,7 @@ from supsup_core.tasks import Task
 
 
 @dataclass(frozen=True)
-class Asked:
+class TaskQueries:
     """The test batches of one task: each is asked about once, and scored with the answer.
 
     Attributes:
@@ -62,11 +62,11 @@ def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
     return np.arange(count) * num_queries // count
 
 
-class Questions:
+class Queries:
     """What is asked about each task, and how answers are scored.
 
     Args:
-        job: of the run.
+        spec: of the run.
         test: the test images.
         device: where images are labelled.
 
@@ -75,28 +75,28 @@ class Questions:
         weights: fixed, on the device.
     """
 
-    def __init__(self, job: Job, test: ImageSet, device: torch.device) -> None:
-        self._job, self._test, self.device = job, test, device
-        self.weights = [w.to(device) for w in fixed_weights(job.network, job.config.seed)]
+    def __init__(self, spec: RunSpec, test: ImageSet, device: torch.device) -> None:
+        self._spec, self._test, self.device = spec, test, device
+        self.weights = [w.to(device) for w in fixed_weights(spec.network, spec.config.seed)]
         # Right labels with a task's own mask, by batch: the same at every checkpoint.
         self._given: dict[int, list[int]] = {}
 
-    def of(self, task_id: int) -> Asked:
+    def of(self, task_id: int) -> TaskQueries:
         """The task's test batches, in an order of its own: tasks are independent samples."""
-        evaluate, task = self._job.config.evaluate, self._job.task(task_id)
+        evaluate, task = self._spec.config.evaluate, self._spec.task(task_id)
         members = task.members(self._test.labels)
-        order = stream(self._job.config.seed, Role.EVALUATION_ORDER, task_id).permutation(
+        order = stream(self._spec.config.seed, Role.EVALUATION_ORDER, task_id).permutation(
             len(members)
         )
         size = evaluate.batch_size
         batches = [members[order[start : start + size]] for start in range(0, len(order), size)]
-        if self._job.masking is UNITS:  # normalised over a batch: nothing to learn from one image
+        if self._spec.masking is UNITS:  # normalised over a batch: nothing to learn from one image
             batches = [batch for batch in batches if len(batch) > 1]
-        return Asked(task, batches[: evaluate.batches])
+        return TaskQueries(task, batches[: evaluate.batches])
 
-    def images(self, asked: Sequence[Asked]) -> torch.Tensor:
+    def images(self, asked: Sequence[TaskQueries]) -> torch.Tensor:
         """What an inference sees of each batch: (Q, K, P), normalised."""
-        num_images = self._job.config.evaluate.num_images
+        num_images = self._spec.config.evaluate.num_images
         # A last batch may hold fewer images than a query should; it repeats its first ones.
         parts = [
             self.shown(one.task, np.concatenate([np.resize(b, num_images) for b in one.batches]))
@@ -113,7 +113,7 @@ class Questions:
     def score(
         self,
         unit: EvaluationUnit,
-        asked: Sequence[Asked],
+        asked: Sequence[TaskQueries],
         answers: Answers,
         mask_of: Callable[[int], np.ndarray],
     ) -> pa.Table:
@@ -135,7 +135,7 @@ class Questions:
             "num_distractors": unit.num_distractors,
             "algorithm": unit.algorithm,
             "objective": unit.objective,
-            "num_images": self._job.config.evaluate.num_images,
+            "num_images": self._spec.config.evaluate.num_images,
             "seconds_per_inference": answers.seconds,
             "num_gradients": answers.num_gradients,
             "bits_read_fraction": answers.bits_read_fraction,
@@ -149,7 +149,7 @@ class Questions:
     def _add_row(
         self,
         columns: dict[str, list[object]],
-        asked: Asked,
+        asked: TaskQueries,
         inferred: list[int],
         mask_of: Callable[[int], np.ndarray],
     ) -> None:
@@ -170,7 +170,9 @@ class Questions:
             sum(right for right, h in zip(used, hit, strict=True) if h) / num_images
         )
 
-    def _right_with_own_mask(self, asked: Asked, mask_of: Callable[[int], np.ndarray]) -> list[int]:
+    def _right_with_own_mask(
+        self, asked: TaskQueries, mask_of: Callable[[int], np.ndarray]
+    ) -> list[int]:
         task_id = asked.task.task_id
         if task_id not in self._given:
             self._given[task_id] = self.num_right(asked.task, asked.batches, mask_of(task_id))
@@ -178,10 +180,10 @@ class Questions:
 
     def num_right(self, task: Task, batches: Sequence[np.ndarray], mask: np.ndarray) -> list[int]:
         """Images of each batch that a packed mask labels rightly."""
-        masking = self._job.masking
+        masking = self._spec.masking
         gains = [
             torch.from_numpy(layer[0]).to(self.device, torch.float32)
-            for layer in self._job.layout.unpack(mask[None])
+            for layer in self._spec.layout.unpack(mask[None])
         ]
         together = batches if masking.normalises else [np.concatenate(batches)]
         chosen = [

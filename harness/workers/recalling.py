@@ -15,10 +15,10 @@ import torch
 
 from harness.config.schema import CUES
 from harness.plan.units import RecallUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.tables.schemas import RESERVOIR
 from harness.workers.device import device_name
-from harness.workers.queries import Asked, Questions
+from harness.workers.queries import Queries, TaskQueries
 from supsup_core.reservoirs import Blocks, Centred, Perceptron
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of
 from supsup_core.reservoirs.recall import Recalled, erased, flipped, packed, recall, score, unpacked
@@ -58,24 +58,24 @@ class _Filled:
         return self.centred.over(self.blocks.replaced(RULES[self.rule].recalled_from))
 
 
-class Recalling:
+class ReservoirWorker:
     """Fills reservoirs and recalls from them.
 
     Args:
-        job: of the run.
-        questions: scores the masks that are recalled.
+        spec: of the run.
+        queries: scores the masks that are recalled.
     """
 
-    def __init__(self, job: Job, questions: Questions) -> None:
-        self._job, self._questions, self._device = job, questions, questions.device
-        self._layout = job.layout
+    def __init__(self, spec: RunSpec, queries: Queries) -> None:
+        self._spec, self._queries, self._device = spec, queries, queries.device
+        self._layout = spec.layout
         self._now: _Filled | None = None
 
     def run(self, unit: RecallUnit, rows: np.ndarray, on_share: OnShare) -> pa.Table:
         """Store the masks in rows (k, R), recall those of the unit: rows of `reservoir`."""
         filled = self._filled(unit.rule, rows, lambda share: on_share(share / 2))
         reservoir, stored = filled.recalled_from(), set(filled.stored)
-        asked = [self._questions.of(i) for i in unit.task_ids]
+        asked = [self._queries.of(i) for i in unit.task_ids]
         given = self._accuracy(asked, rows[list(unit.task_ids)])
         size = max(1, _NUMBERS // self._layout.num_bits)
         groups = [asked[i : i + size] for i in range(0, len(asked), size)]
@@ -86,7 +86,7 @@ class Recalling:
                 on_share((1 + (place + i / len(groups)) / len(unit.cues)) / 2)
                 told.append(self._told(reservoir, cue, group, rows, stored))
             columns["cue"].append(cue)
-            columns["share"].append(None if cue == "data" else self._job.config.reservoir.share)
+            columns["share"].append(None if cue == "data" else self._spec.config.reservoir.share)
             for name in told[0]:
                 values = [one[name] for one in told]
                 columns[name].append(float(np.average(values, weights=list(map(len, groups)))))
@@ -112,7 +112,7 @@ class Recalling:
         self,
         reservoir: Centred,
         cue: str,
-        asked: Sequence[Asked],
+        asked: Sequence[TaskQueries],
         rows: np.ndarray,
         stored: Collection[bytes],
     ) -> dict[str, float]:
@@ -152,7 +152,7 @@ class Recalling:
 
     def _empty(self, rule: str, expected_density: float) -> _Filled:
         num_bits = self._layout.num_bits
-        size = int(self._job.config.reservoir.block)  # resolved: no longer auto
+        size = int(self._spec.config.reservoir.block)  # resolved: no longer auto
         kind = RULES[rule]
         blocks = Blocks(num_bits, size, lambda dim: kind.make(dim, self._device))
         # A mask of all ones or none would leave nothing to expect of the other bits.
@@ -168,9 +168,9 @@ class Recalling:
                 part.rehearse(filled.centred.centred(own, slice(first, end)), _REHEARSALS)
 
     def _recalled(
-        self, reservoir: Centred, cue: str, asked: Sequence[Asked], wanted: torch.Tensor
+        self, reservoir: Centred, cue: str, asked: Sequence[TaskQueries], wanted: torch.Tensor
     ) -> Recalled:
-        config = self._job.config
+        config = self._spec.config
         most_steps = config.reservoir.most_steps
         if cue == "data":
             parts = [
@@ -188,21 +188,23 @@ class Recalling:
         # All units at once: no order is drawn.
         return recall(reservoir, torch.cat(cues), most_steps, torch.Generator())
 
-    def _sought(self, reservoir: Centred, asked: Sequence[Asked], most_steps: int) -> Recalled:
+    def _sought(
+        self, reservoir: Centred, asked: Sequence[TaskQueries], most_steps: int
+    ) -> Recalled:
         """Each task's mask from its first test batch alone, without labels."""
         size = min(len(one.batches[0]) for one in asked)
         images = torch.stack(
-            [self._questions.shown(one.task, one.batches[0][:size]) for one in asked]
+            [self._queries.shown(one.task, one.batches[0][:size]) for one in asked]
         )
-        logits = self._job.masking.on(self._questions.weights, images)
+        logits = self._spec.masking.on(self._queries.weights, images)
         return seek(
             reservoir, lambda states: logits(gains(self._layout, states)), len(asked), most_steps
         )
 
-    def _accuracy(self, asked: Sequence[Asked], rows: np.ndarray) -> float:
+    def _accuracy(self, asked: Sequence[TaskQueries], rows: np.ndarray) -> float:
         """Mean over tasks of the labels that are right, each by its row."""
         shares = []
         for one, row in zip(asked, rows, strict=True):
-            right = self._questions.num_right(one.task, one.batches, row)
+            right = self._queries.num_right(one.task, one.batches, row)
             shares.append(sum(right) / sum(map(len, one.batches)))
         return float(np.mean(shares))

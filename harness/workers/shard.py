@@ -12,10 +12,10 @@ import pyarrow as pa
 import torch
 
 from harness.plan.units import EvaluationUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.device import own
 from harness.workers.prepared import PreparedMasks
-from harness.workers.queries import Answers, Questions, compared
+from harness.workers.queries import Answers, Queries, compared
 from supsup_core.bits.shards import Leaders, leaders, merge
 from supsup_core.data import ImageSet
 from supsup_core.inference.objectives import OBJECTIVES
@@ -102,15 +102,15 @@ class ShardWorker:
     """Holds a part of a checkpoint's masks; what runs inside an actor, and knows no Ray.
 
     Args:
-        job: of the run.
+        spec: of the run.
         test: the test images.
         name: of this worker; unused, for its rows do not name it.
     """
 
-    def __init__(self, job: Job, test: ImageSet, name: str) -> None:
+    def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)
-        self._job = job
-        self._questions = Questions(job, own(test), torch.device("cpu"))
+        self._spec = spec
+        self._queries = Queries(spec, own(test), torch.device("cpu"))
         self._part: tuple[int, PreparedMasks] | None = None  # of the checkpoint it belongs to
         self._done = 0.0
 
@@ -136,8 +136,8 @@ class ShardWorker:
         """
         self._done = 0.0
         if isinstance(unit, ScoreUnit):
-            asked = [self._questions.of(i) for i in unit.asked.task_ids]
-            return self._questions.score(unit.asked, asked, unit.answers, unit.rows.__getitem__)
+            asked = [self._queries.of(i) for i in unit.asked.task_ids]
+            return self._queries.score(unit.asked, asked, unit.answers, unit.rows.__getitem__)
         assert rows is not None
         if isinstance(unit, CountUnit):
             return self._masks(unit.num_tasks, rows).bits().counts
@@ -150,12 +150,12 @@ class ShardWorker:
         """Kept for the checkpoint's other units; an actor that was restarted begins anew."""
         if self._part is None or self._part[0] != num_tasks:
             self._part = None  # both may be large
-            self._part = num_tasks, PreparedMasks(self._job, rows)
+            self._part = num_tasks, PreparedMasks(self._spec, rows)
         return self._part[1]
 
     def _answers(self, unit: LeadersUnit, masks: PreparedMasks) -> PartAnswers:
-        asked = [self._questions.of(i) for i in unit.asked.task_ids]
-        images = self._questions.images(asked)
+        asked = [self._queries.of(i) for i in unit.asked.task_ids]
+        images = self._queries.images(asked)
         ranked = unit.asked.algorithm == "one_shot_ranked"
         assert unit.asked.objective is not None
         bits, objective = masks.bits(), OBJECTIVES[unit.asked.objective]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from harness.config.schema import UNIT_MASK
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from supsup_core.data import ImageSet
 from supsup_core.methods import METHODS
 from supsup_core.networks.mlp import fixed_weights
@@ -40,26 +40,28 @@ class WeightTrainer:
     """Of masks over weights.
 
     Args:
-        job: of the run.
+        spec: of the run.
         train, test: images.
         device: where.
     """
 
-    def __init__(self, job: Job, train: ImageSet, test: ImageSet, device: torch.device) -> None:
-        self._job, self._data, self._device = job, train, device
-        self._network = job.network
-        weights = fixed_weights(self._network, job.config.seed)
+    def __init__(
+        self, spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device
+    ) -> None:
+        self._spec, self._data, self._device = spec, train, device
+        self._network = spec.network
+        weights = fixed_weights(self._network, spec.config.seed)
         self._measure = measure_form(device)(weights, test, device)
 
     def train(self, tasks: Sequence[Task], on_step: Callable[[int], None]) -> Masks:
         """Masks of a block, by the method that the configuration names."""
-        config = self._job.config
+        config = self._spec.config
         return train_block(
             self._network,
             METHODS[config.method],
             tasks,
             self._data,
-            self._job.recipe,
+            self._spec.recipe,
             seed=config.seed,
             dtype=getattr(torch, config.train.dtype),
             device=self._device,
@@ -68,13 +70,13 @@ class WeightTrainer:
 
     def stages(self, tasks: Sequence[Task], after: Collection[int]) -> Iterator[Masks]:
         """Masks of a block on the way."""
-        config = self._job.config
+        config = self._spec.config
         return train_block_in_stages(
             self._network,
             METHODS[config.method],
             tasks,
             self._data,
-            self._job.recipe,
+            self._spec.recipe,
             stages=after,
             seed=config.seed,
             dtype=getattr(torch, config.train.dtype),
@@ -89,21 +91,23 @@ class WeightTrainer:
 class UnitTrainer:
     """Of masks over units; arguments as above."""
 
-    def __init__(self, job: Job, train: ImageSet, test: ImageSet, device: torch.device) -> None:
-        self._job, self._data = job, train
-        self._network = UnitNetwork(job.network, job.config.seed, train.std, device)
+    def __init__(
+        self, spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device
+    ) -> None:
+        self._spec, self._data = spec, train
+        self._network = UnitNetwork(spec.network, spec.config.seed, train.std, device)
         self._measure = UnitMeasure(self._network, test)
 
     def train(self, tasks: Sequence[Task], on_step: Callable[[int], None]) -> Masks:
         """Masks of a block."""
-        recipe, seed = self._job.recipe, self._job.config.seed
+        recipe, seed = self._spec.recipe, self._spec.config.seed
         return train_unit_block(
             self._network, tasks, self._data, recipe, seed=seed, on_step=on_step
         )
 
     def stages(self, tasks: Sequence[Task], after: Collection[int]) -> Iterator[Masks]:
         """Masks of a block on the way."""
-        recipe, seed = self._job.recipe, self._job.config.seed
+        recipe, seed = self._spec.recipe, self._spec.config.seed
         return train_unit_block_in_stages(
             self._network, tasks, self._data, recipe, stages=after, seed=seed
         )
@@ -113,7 +117,7 @@ class UnitTrainer:
         return self._measure(task, mask)
 
 
-def make_trainer(job: Job, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
+def make_trainer(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
     """The trainer of the run's method."""
-    form = UnitTrainer if job.config.method == UNIT_MASK else WeightTrainer
-    return form(job, train, test, device)
+    form = UnitTrainer if spec.config.method == UNIT_MASK else WeightTrainer
+    return form(spec, train, test, device)

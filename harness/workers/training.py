@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from harness.plan.units import TrainUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
 from harness.workers.device import device_name, own, pick_device
 from harness.workers.trainers import make_trainer
@@ -46,23 +46,23 @@ class TrainWorker:
     """Trains blocks of tasks.
 
     Args:
-        job: of the run.
+        spec: of the run.
         train: the training images.
         test: the test images, for the accuracy in the table `tasks`.
         name: of this worker, for the table.
     """
 
-    def __init__(self, job: Job, train: ImageSet, test: ImageSet, name: str) -> None:
+    def __init__(self, spec: RunSpec, train: ImageSet, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
-        self._job, self._name = job, name
+        self._spec, self._name = spec, name
         self._device = pick_device()
-        self._trainer = make_trainer(job, own(train), own(test), self._device)
-        self._layout = job.layout
+        self._trainer = make_trainer(spec, own(train), own(test), self._device)
+        self._layout = spec.layout
         self._steps_done = 0
 
     def progress(self) -> float:
         """Share of the current unit that is done; asked from another thread."""
-        return self._steps_done / self._job.config.train.steps
+        return self._steps_done / self._spec.config.train.steps
 
     def run(self, unit: TrainUnit) -> TrainedUnit:
         """Train a block; pack and measure the masks that are missing.
@@ -106,7 +106,7 @@ class TrainWorker:
         errors: dict[int, Exception] = {}
         for i in unit.task_ids:
             try:
-                made[i] = self._job.task(i)
+                made[i] = self._spec.task(i)
             except Exception as error:
                 errors[i] = error
         if errors:
@@ -121,7 +121,7 @@ class TrainWorker:
         self, measured: dict[int, tuple[float, float]], rows: np.ndarray, seconds: float
     ) -> pa.Table:
         """Rows of the table `tasks`; `measured` has accuracy and loss by task."""
-        config, num = self._job.config, len(measured)
+        config, num = self._spec.config, len(measured)
         return pa.table(
             {
                 "task_id": list(measured),

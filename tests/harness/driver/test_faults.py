@@ -33,7 +33,7 @@ from harness.errors import UserError
 from harness.executors.on_ray import RayExecutor
 from harness.executors.protocol import Outcome
 from harness.plan.units import EvaluationUnit, TrainUnit
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.storage.store import MaskStore
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -430,20 +430,20 @@ def test_a_task_whose_data_raise_is_set_aside_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked: list[int] = []
-    make = Job.task
+    make = RunSpec.task
 
-    def fail_one(job: Job, task_id: int) -> Task:
+    def fail_one(spec: RunSpec, task_id: int) -> Task:
         if task_id == 2:  # the first of its block, which names the block's batches
             asked.append(task_id)
             raise OSError("its images\ncannot be read")
-        return make(job, task_id)
+        return make(spec, task_id)
 
     begin = configure(tmp_path, SMALL)
     with monkeypatch.context() as patched:
         interrupt_the_first_unit(patched)
         assert run(begin) == 130  # the store exists now, with what makes each task
     with monkeypatch.context() as patched:
-        patched.setattr(Job, "task", fail_one)
+        patched.setattr(RunSpec, "task", fail_one)
         assert run(begin) == 1
     assert len(asked) == 3
     assert committed(tmp_path) == [0, 1, 3, 4, 5]
@@ -651,9 +651,9 @@ def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_noth
     """
     overrides = [f"{key}={value}" for key, value in (options | {"executor": "serial"}).items()]
     disk = tmp_path / "disk"
-    job = " ".join([sys.executable, str(SCRIPT), *overrides, f"run_dir={disk}/run"])
+    spec = " ".join([sys.executable, str(SCRIPT), *overrides, f"run_dir={disk}/run"])
     disk.mkdir()
-    done = in_a_mount_namespace(script, AT=disk, KEEP=tmp_path / "kept", JOB=job)
+    done = in_a_mount_namespace(script, AT=disk, KEEP=tmp_path / "kept", JOB=spec)
     codes = [line for line in done.stdout.splitlines() if line[-3:-1] == ": "]
     assert codes == ["full before: 2", "then: 0", "full again: 2", "read-only: 2", "at last: 0"]
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -13,7 +13,7 @@ from harness.config.commandline import from_hydra
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.plan.units import EvaluationUnit, TrainUnit, evaluation_units
-from harness.run.spec import Job
+from harness.run.spec import RunSpec
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.queries import compared
 from harness.workers.training import TrainedUnit, TrainWorker
@@ -32,7 +32,7 @@ NUM_TASKS = 6
 ALL = tuple(range(NUM_TASKS))
 
 
-def make_job(*overrides: str) -> Job:
+def make_job(*overrides: str) -> RunSpec:
     """The digits, six tasks in one block, trained little: one image does not always tell them."""
     given = (
         "data=digits network=mlp hidden=[24] outputs=20 tasks=6 train.steps=12 "
@@ -41,7 +41,7 @@ def make_job(*overrides: str) -> Job:
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
         config = from_hydra(compose("config", [*given.split(), *overrides]))
-    return Job(config, side=8, num_classes=10)
+    return RunSpec(config, side=8, num_classes=10)
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +66,18 @@ def trained(train_worker: TrainWorker) -> TrainedUnit:
 
 
 def evaluate(
-    job: Job, test_set: ImageSet, rows: np.ndarray, unit: EvaluationUnit
+    spec: RunSpec, test_set: ImageSet, rows: np.ndarray, unit: EvaluationUnit
 ) -> list[dict[str, object]]:
-    table = EvaluateWorker(job, test_set, name="here").run(unit, rows[: unit.num_tasks])
+    table = EvaluateWorker(spec, test_set, name="here").run(unit, rows[: unit.num_tasks])
     assert isinstance(table, pa.Table)
     return table.to_pylist()
 
 
 def evaluate_all(
-    job: Job, test_set: ImageSet, rows: np.ndarray, num_tasks: int
+    spec: RunSpec, test_set: ImageSet, rows: np.ndarray, num_tasks: int
 ) -> list[dict[str, object]]:
-    units = evaluation_units(job.config, num_tasks)
-    return [row for unit in units for row in evaluate(job, test_set, rows, unit)]
+    units = evaluation_units(spec.config, num_tasks)
+    return [row for unit in units for row in evaluate(spec, test_set, rows, unit)]
 
 
 def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
@@ -96,17 +96,17 @@ def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
 def test_the_other_masks_of_a_block_do_not_change_where_a_task_cannot_be_made(
     bad: int, family: str, dtype: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(f"family={family}", f"train.dtype={dtype}", "hidden=[130,70]")
+    spec = make_job(f"family={family}", f"train.dtype={dtype}", "hidden=[130,70]")
     unit = TrainUnit("unit-000000", ALL, ALL)
-    worker = TrainWorker(job, digits.train, digits.test, name="test")
-    whole, make = worker.run(unit), Job.task
+    worker = TrainWorker(spec, digits.train, digits.test, name="test")
+    whole, make = worker.run(unit), RunSpec.task
 
-    def fail(job: Job, task_id: int) -> Task:
+    def fail(spec: RunSpec, task_id: int) -> Task:
         if task_id == bad:
             raise OSError("no data")
-        return make(job, task_id)
+        return make(spec, task_id)
 
-    monkeypatch.setattr(Job, "task", fail)
+    monkeypatch.setattr(RunSpec, "task", fail)
     others = worker.run(unit)
     assert others.failed == {bad: "OSError: no data"}
     kept = [i for i in ALL if i != bad]
@@ -117,25 +117,25 @@ def test_the_other_masks_of_a_block_do_not_change_where_a_task_cannot_be_made(
 def test_what_a_task_of_the_split_family_raises_is_the_blocks(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job("family=split", "tasks=5", "train.block=5", "evaluate.checkpoints=[5]")
-    worker, make = TrainWorker(job, digits.train, digits.test, name="test"), Job.task
+    spec = make_job("family=split", "tasks=5", "train.block=5", "evaluate.checkpoints=[5]")
+    worker, make = TrainWorker(spec, digits.train, digits.test, name="test"), RunSpec.task
 
-    def fail(job: Job, task_id: int) -> Task:
+    def fail(spec: RunSpec, task_id: int) -> Task:
         if task_id == 1:
             raise OSError("no data")
-        return make(job, task_id)
+        return make(spec, task_id)
 
-    monkeypatch.setattr(Job, "task", fail)
+    monkeypatch.setattr(RunSpec, "task", fail)
     with pytest.raises(OSError, match="no data"):
         worker.run(TrainUnit("unit-000000", (0, 1), (0, 1)))
 
 
 def test_the_recipe_is_all_that_train_says() -> None:
-    job = make_job(
+    spec = make_job(
         "train.batch_size=9", "train.decay=linear", "train.temperature=0.5",
         "train.optimizer=adam", "train.momentum=0.8",
     )  # fmt: skip
-    assert job.recipe == Recipe(
+    assert spec.recipe == Recipe(
         steps=12,
         batch_size=9,
         learning_rate=0.01,
@@ -148,11 +148,11 @@ def test_the_recipe_is_all_that_train_says() -> None:
 
 
 def test_a_mask_is_measured_on_the_test_images(test_set: ImageSet, trained: TrainedUnit) -> None:
-    job = make_job()
-    masks = MaskLayout.of(job.network).unpack(trained.rows)
-    measure = Measure(fixed_weights(job.network, 0), test_set, torch.device("cpu"))
+    spec = make_job()
+    masks = MaskLayout.of(spec.network).unpack(trained.rows)
+    measure = Measure(fixed_weights(spec.network, 0), test_set, torch.device("cpu"))
     for i in ALL:
-        accuracy, loss = measure(job.task(i), [mask[i] for mask in masks])
+        accuracy, loss = measure(spec.task(i), [mask[i] for mask in masks])
         assert trained.tasks["accuracy"][i].as_py() == accuracy
         assert trained.tasks["loss"][i].as_py() == pytest.approx(loss, abs=1e-5)
 
@@ -196,16 +196,16 @@ def test_num_batches_says_how_many_were_asked(
     batches: str, expected: int, test_set: ImageSet, trained: TrainedUnit
 ) -> None:
     # 359 images: two batches of 128 and a last one of 103.
-    job = make_job(f"evaluate.batches={batches}")
-    rows = evaluate(job, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, (0, 3)))
+    spec = make_job(f"evaluate.batches={batches}")
+    rows = evaluate(spec, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, (0, 3)))
     assert [(row["task_id"], row["num_batches"]) for row in rows] == [(0, expected), (3, expected)]
 
 
 def test_all_batches_are_the_whole_test_set_with_its_short_last_batch(
     test_set: ImageSet, trained: TrainedUnit
 ) -> None:
-    job = make_job("evaluate.batches=null")
-    rows = evaluate(job, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, ALL))
+    spec = make_job("evaluate.batches=null")
+    rows = evaluate(spec, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, ALL))
     right = [row["accuracy_gg"] * 359 for row in rows]
     assert right == pytest.approx(trained.tasks["accuracy"].to_numpy() * 359, abs=1e-6)
 
@@ -213,10 +213,10 @@ def test_all_batches_are_the_whole_test_set_with_its_short_last_batch(
 def test_a_last_batch_smaller_than_a_query_is_asked_about_all_the_same(
     test_set: ImageSet, trained: TrainedUnit
 ) -> None:
-    job = make_job(
+    spec = make_job(
         "evaluate.batches=null", "evaluate.batch_size=119", "evaluate.num_images=100"
     )  # 3 * 119 + 2
-    (row,) = evaluate(job, test_set, trained.rows, EvaluationUnit(6, "one_shot", "H", (2,)))
+    (row,) = evaluate(spec, test_set, trained.rows, EvaluationUnit(6, "one_shot", "H", (2,)))
     assert row["num_batches"] == 4
     assert row["num_images"] == 100
     assert row["accuracy_gg"] * 359 == pytest.approx(trained.tasks["accuracy"][2].as_py() * 359)
@@ -260,9 +260,9 @@ def test_a_wrong_task_still_counts_by_its_own_mask_in_gns(
     test_set: ImageSet, trained: TrainedUnit
 ) -> None:
     # Every mask lies in another task's row: inference finds the mask, and the wrong number.
-    job = make_job("evaluate.batches=null", "evaluate.num_images=64")
+    spec = make_job("evaluate.batches=null", "evaluate.num_images=64")
     unit = EvaluationUnit(NUM_TASKS, "one_shot", "H", ALL)
-    rows = evaluate(job, test_set, trained.rows[::-1].copy(), unit)
+    rows = evaluate(spec, test_set, trained.rows[::-1].copy(), unit)
     accuracies = trained.tasks["accuracy"].to_pylist()
     for row, accuracy in zip(rows, accuracies, strict=True):
         assert row["task_accuracy"] == row["accuracy_gnu"] == 0
@@ -282,11 +282,11 @@ def test_a_single_mask_is_always_inferred_right(test_set: ImageSet, trained: Tra
 def test_one_shot_scores_are_those_of_a_plain_calculation(
     objective: str, num_images: int, test_set: ImageSet, trained: TrainedUnit
 ) -> None:
-    job = make_job("evaluate.batches=3", f"evaluate.num_images={num_images}")
+    spec = make_job("evaluate.batches=3", f"evaluate.num_images={num_images}")
     unit = EvaluationUnit(NUM_TASKS, "one_shot", objective, ALL)
-    found = evaluate(job, test_set, trained.rows, unit)
+    found = evaluate(spec, test_set, trained.rows, unit)
 
-    weights = fixed_weights(job.network, job.config.seed)
+    weights = fixed_weights(spec.network, spec.config.seed)
     bits = [
         np.unpackbits(trained.rows[:, start : start + size // 8], axis=1, bitorder="little")
         for start, size in ((0, 64 * 24), (192, 24 * 20))
@@ -297,8 +297,8 @@ def test_one_shot_scores_are_those_of_a_plain_calculation(
     ]
     for row in found:
         task_id = row["task_id"]
-        order = stream(job.config.seed, Role.EVALUATION_ORDER, task_id).permutation(359)
-        pixels = torch.from_numpy(test_set.images[:, job.task(task_id).source])
+        order = stream(spec.config.seed, Role.EVALUATION_ORDER, task_id).permutation(359)
+        pixels = torch.from_numpy(test_set.images[:, spec.task(task_id).source])
         images = normalise(pixels, test_set.mean, test_set.std)
         hits, right_gg, right_gns, right_gnu, total = [], 0, 0, 0, 0
         for start in (0, 128, 256):
@@ -327,14 +327,14 @@ def test_one_shot_scores_are_those_of_a_plain_calculation(
 def test_tasks_of_the_split_family_are_asked_about_their_own_classes(
     digits: Dataset, test_set: ImageSet
 ) -> None:
-    job = make_job(
+    spec = make_job(
         "family=split", "tasks=3", "train.block=3", "evaluate.checkpoints=[3]",
         "evaluate.batches=null",
     )  # fmt: skip
     train = ImageSet(digits.train_images, digits.train_labels, digits.mean, digits.std)
     ids = (0, 1, 2)
-    trained = TrainWorker(job, train, test_set, name="here").run(TrainUnit("unit", ids, ids))
-    rows = evaluate(job, test_set, trained.rows, EvaluationUnit(3, "max_logit", None, ids))
+    trained = TrainWorker(spec, train, test_set, name="here").run(TrainUnit("unit", ids, ids))
+    rows = evaluate(spec, test_set, trained.rows, EvaluationUnit(3, "max_logit", None, ids))
     sizes = [int(np.isin(digits.test_labels, (2 * i, 2 * i + 1)).sum()) for i in ids]
     assert max(sizes) < 128
     for row, size, accuracy in zip(rows, sizes, trained.tasks["accuracy"].to_pylist(), strict=True):
