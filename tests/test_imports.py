@@ -1,6 +1,7 @@
-"""Imports point one way: analysis and harness stand beside each other on supsup_core."""
+"""Imports point one way: between the packages, between their folders, and between modules."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,54 @@ EXEMPT = {"analysis/notebooks/05_your_own_method.py"}
 
 def imported(source):
     """The packages that a module's source imports, at its head or inside a function."""
+    return {name.split(".")[0] for name in modules_imported(source)}
+
+
+def modules_imported(source):
+    """The modules that a module's source names in its imports, from anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module.split(".")[0])
+            found.add(node.module)
     return found
+
+
+def sources(package, root=ROOT):
+    """The package's files, by the name that imports them."""
+    return {
+        ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in sorted((root / package).rglob("*.py"))
+    }
+
+
+def room(module, files):
+    """The folder of a module; a file at the top of its package is a room of its own."""
+    if files[module].name == "__init__.py" or module.count(".") == 1:
+        return module
+    return module.rpartition(".")[0]
+
+
+def circle(arrows):
+    """A circle among arrows, as its names in order; () where they all point one way."""
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
+
+
+def arrows_between(files, named):
+    """For each name its own imports among the files, both called what `named` says."""
+    arrows = {}
+    for module, file in files.items():
+        here = named(module)
+        for other in modules_imported(file.read_text()) & files.keys():
+            arrows.setdefault(here, set())
+            if named(other) != here:
+                arrows[here].add(named(other))
+    return arrows
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
@@ -43,8 +85,26 @@ def test_imports_follow_the_arrows(package):
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
+def test_folders_do_not_import_each_other(package):
+    files = sources(package)
+    assert circle(arrows_between(files, lambda module: room(module, files))) == ()
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_modules_do_not_import_each_other(package):
+    assert circle(arrows_between(sources(package), lambda module: module)) == ()
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
 def test_packages_of_the_arrows_exist(package):
     assert (ROOT / package).is_dir()
+
+
+def test_only_commands_and_errors_stand_at_the_door():
+    commands = {file.stem for file in (ROOT / "harness").glob("*.py")} - {"__init__", "errors"}
+    assert commands == {"scale", "evaluate", "recall", "tune", "status"}
+    for name in commands:
+        assert 'if __name__ == "__main__":' in (ROOT / "harness" / f"{name}.py").read_text()
 
 
 def test_every_way_to_import_is_seen():
@@ -56,3 +116,22 @@ def late():
     import pyarrow.parquet
 """
     assert imported(source) == {"os", "ray", "zarr", "pyarrow"}
+
+
+def test_a_circle_between_folders_is_seen(tmp_path):
+    for name, source in {
+        "__init__": "",
+        "errors": "",
+        "low/__init__": "",
+        "low/a": "from house.errors import UserError\nfrom house.high.b import late",
+        "high/__init__": "",
+        "high/b": "from house.errors import UserError",
+        "high/c": "from house.low.a import early",
+    }.items():
+        path = tmp_path / "house" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    files = sources("house", tmp_path)
+    assert circle(arrows_between(files, lambda module: module)) == ()
+    found = circle(arrows_between(files, lambda module: room(module, files)))
+    assert set(found) == {"house.low", "house.high"}
