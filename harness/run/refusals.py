@@ -1,6 +1,7 @@
 """What a run directory, a disk or the data refuse, as one line for the user."""
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from harness.config.schema import SUPERFLUOUS_OBJECTIVES, Config
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.places import Place
-from harness.run.directory import logger
 from supsup_core.reservoirs.rules import reservoir_bytes
 from supsup_core.tasks.make import max_tasks
 from supsup_core.tasks.rotated import angle_between
+
+logger = logging.getLogger("harness")
 
 # Beside the masks: the log, the tables, and a chunk that is written before it replaces another.
 _SPARE_BYTES = 16 * 1024 * 1024
