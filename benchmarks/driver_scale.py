@@ -32,11 +32,12 @@ from jobs import compose
 from harness.config.identity import run_directory
 from harness.config.schema import Config
 from harness.driver.start import carry_out
-from harness.driver.work import TRAIN, Driver
 from harness.executors.protocol import Outcome, Pool
+from harness.plan.pools import TRAIN
 from harness.plan.units import TrainUnit
 from harness.run.directory import open_run
 from harness.run.spec import RunSpec
+from harness.scale import stages
 from harness.workers.training import TRAINED, TrainedUnit
 
 
@@ -126,7 +127,7 @@ def one_start(options: list[str], num_actors: int) -> None:
         return made[-1]
 
     began = time.perf_counter()
-    assert carry_out(config, open_run, Driver, executors) == 0
+    assert carry_out(config, open_run, stages(config), executors) == 0
     ended = time.perf_counter()
     found = {
         "seconds": ended - began,

@@ -9,44 +9,32 @@ what was stopped.
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import hydra
 from omegaconf import DictConfig
 
 from harness.config.commandline import main_guard, typed_keys, unchecked
-from harness.config.schema import AUTO, UNIT_MASK, Config
+from harness.config.schema import Config
+from harness.driver.evaluate import Evaluate
+from harness.driver.protocol import Stage
+from harness.driver.recall import Recall
 from harness.driver.start import carry_out
-from harness.driver.work import Evaluator
+from harness.driver.work import Work
 from harness.run.directory import open_evaluated
-from harness.run.existing import stored_configuration, with_given
+from harness.run.existing import evaluation_configuration
 
 
-def configuration(typed: Config, given: Sequence[str]) -> Config:
-    """What the run began with, but for what is evaluated and what changes no result.
-
-    Args:
-        typed: the command line's, with defaults for all that was not typed.
-        given: the keys that were typed.
-
-    Returns:
-        The configuration, checked; its checkpoints may still be auto.
-
-    Raises:
-        UserError: a key that the run keeps, or no run there.
-    """
-    stored = stored_configuration(typed, given, taken=("evaluate",))
-    own = replace(stored.evaluate, checkpoints=AUTO, reservoir=False)
-    evaluated = own if stored.method == UNIT_MASK else typed.evaluate
-    return with_given(replace(stored, evaluate=evaluated), typed, given)
+def stages(config: Config) -> list[Callable[[Work], Stage]]:
+    """The stages of the job, each made from the run in progress."""
+    return [Evaluate, *([Recall] if config.evaluate.reservoir else [])]
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
 def main(composed: DictConfig) -> None:
     """Run the job; leave with its exit code unless all is well."""
-    config = configuration(unchecked(composed), typed_keys(sys.argv[1:]))
-    if code := carry_out(config, open_evaluated, Evaluator):
+    config = evaluation_configuration(unchecked(composed), typed_keys(sys.argv[1:]))
+    if code := carry_out(config, open_evaluated, stages(config)):
         sys.exit(code)
 
 

@@ -6,14 +6,32 @@ Type the same command again to go on with a run that was stopped.
 """
 
 import sys
+from collections.abc import Callable
 
 import hydra
 from omegaconf import DictConfig
 
 from harness.config.commandline import STOPPED, from_hydra, main_guard
 from harness.config.identity import run_directory
-from harness.driver.start import run
+from harness.config.schema import Config
+from harness.driver.evaluate import Evaluate
+from harness.driver.protocol import Stage
+from harness.driver.recall import Recall
+from harness.driver.start import carry_out
+from harness.driver.train import Train
+from harness.driver.work import Work
 from harness.reporting.html import write_report
+from harness.run.directory import open_run
+
+
+def stages(config: Config) -> list[Callable[[Work], Stage]]:
+    """The stages of the main job, each made from the run in progress."""
+    return [Train, Evaluate, *([Recall] if config.evaluate.reservoir else [])]
+
+
+def run(config: Config) -> int:
+    """Do the main job. Arguments, result and errors are those of carry_out."""
+    return carry_out(config, open_run, stages(config))
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")

@@ -9,10 +9,12 @@ those of one actor with all masks (supsup_core/bits/shards.py), on the CPU.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from harness.executors.protocol import Executor, Outcome
+from harness.driver.protocol import Submission
+from harness.executors.protocol import Outcome
 from harness.plan.units import EvaluationUnit
 from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ScoreUnit, agreed
 from supsup_core.bits.shards import part_bounds
@@ -56,13 +58,21 @@ class ShardedEvaluation:
     """The driver's side: which step follows which. One checkpoint is under way at a time.
 
     Args:
-        executor: has the pools of `shard_pool`.
+        share: makes a large value cheap to hand to workers.
+        submit: hands out a step, on a pool of `shard_pool`.
         num_shards: how many actors hold parts.
         read: packed rows of tasks, checked.
     """
 
-    def __init__(self, executor: Executor, num_shards: int, read: ReadRows) -> None:
-        self._executor, self._num_shards, self._read = executor, num_shards, read
+    def __init__(
+        self,
+        share: Callable[[Any], Any],
+        submit: Callable[[Submission], None],
+        num_shards: int,
+        read: ReadRows,
+    ) -> None:
+        self._share, self._submit = share, submit
+        self._num_shards, self._read = num_shards, read
         self._later: deque[tuple[int, Sequence[EvaluationUnit]]] = deque()
         self._now: _Checkpoint | None = None
         self._num_scored = 0
@@ -93,10 +103,10 @@ class ShardedEvaluation:
         num_tasks, units = self._later.popleft()
         bounds = part_bounds(num_tasks, min(self._num_shards, num_tasks))
         # One part at a time passes through this process.
-        rows = [self._executor.share(self._read(range(first, end))) for first, end in bounds]
+        rows = [self._share(self._read(range(first, end))) for first, end in bounds]
         self._now = _Checkpoint(num_tasks, deque(units), [first for first, _ in bounds], rows)
         for place, part in enumerate(rows):
-            self._executor.submit(shard_pool(place), CountUnit(num_tasks, place), part)
+            self._submit(Submission(shard_pool(place), CountUnit(num_tasks, place), (part,)))
 
     def _counted(self, unit: CountUnit, outcome: Outcome) -> list[Outcome]:
         now = self._now
@@ -110,7 +120,7 @@ class ShardedEvaluation:
         now.counts[unit.place] = outcome.result
         if len(now.counts) == len(now.rows):
             counts = np.sum(list(now.counts.values()), axis=0, dtype=np.int32)
-            now.shared_counts = self._executor.share(counts)
+            now.shared_counts = self._share(counts)
             self._go_on()
         return []
 
@@ -123,7 +133,7 @@ class ShardedEvaluation:
             now.asked[asked.name] = {}
             for place, (first, rows) in enumerate(zip(now.first, now.rows, strict=True)):
                 step = LeadersUnit(asked, place, first)
-                self._executor.submit(shard_pool(place), step, rows, now.shared_counts)
+                self._submit(Submission(shard_pool(place), step, (rows, now.shared_counts)))
         if not now.asked:
             self._now = None  # its masks are let go
             if self._later:
@@ -143,7 +153,7 @@ class ShardedEvaluation:
             rows = dict(zip(tasks, self._read(tasks), strict=True))
             pool = shard_pool(self._num_scored % len(now.rows))
             self._num_scored += 1
-            self._executor.submit(pool, ScoreUnit(unit.asked, together, rows))
+            self._submit(Submission(pool, ScoreUnit(unit.asked, together, rows)))
         return []
 
     def _ended(self, outcome: Outcome, unit: EvaluationUnit) -> list[Outcome]:

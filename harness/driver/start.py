@@ -1,12 +1,8 @@
-"""The driver: plans, hands units out, commits what comes back, and says how far it is.
+"""A start of a command on a run directory: under its lock, with the executor it was typed with."""
 
-The one process that writes. It trains every task that has no committed mask, and
-evaluates a checkpoint of k masks as soon as tasks 0 to k - 1 are committed. Its base,
-the evaluator, does the second alone (harness/evaluate.py).
-"""
-
+import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,42 +13,39 @@ from harness.config.identity import run_directory
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.driver.loop import Driver
+from harness.driver.protocol import Stage
 from harness.driver.sharding import shard_pool
-from harness.driver.work import EVALUATE, TRAIN, Driver, Evaluator, logger
+from harness.driver.work import Work
 from harness.errors import UserError
 from harness.executors.on_ray import RayExecutor
-from harness.executors.protocol import Executor, Pool
+from harness.executors.protocol import Executor
 from harness.executors.serial import SerialExecutor
 from harness.places.places import Place
-from harness.plan.pools import PoolSize, pool_sizes
+from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
 from harness.reporting.display import make_console, make_display
 from harness.reporting.end_table import print_summary
-from harness.run.directory import Run, open_run
+from harness.run.directory import Run
 from harness.run.refusals import check_against_data, readable_path_errors
 from harness.storage.lock import run_lock
 from harness.storage.store import CorruptMask
-from harness.workers.evaluating import EvaluateWorker
-from harness.workers.shard import ShardWorker
-from harness.workers.training import TrainWorker
 
-
-def run(config: Config) -> int:
-    """Do the main job; see carry_out."""
-    return carry_out(config, open_run, Driver)
+logger = logging.getLogger("harness")
 
 
 def carry_out(
     config: Config,
     opened: Callable[[Place, Config, Dataset], Run],
-    kind: type[Evaluator],
+    stages: Sequence[Callable[[Work], Stage]],
     executors: Callable[[Config], Executor] | None = None,
 ) -> int:
-    """Do a job on a run directory, under its lock.
+    """Run the stages of a command on a run directory, under its lock.
 
     Args:
         config: checked.
         opened: directory, config and data set -> the run.
-        kind: what does the job.
+        stages: make the stages from what these share. One that needs what another keeps comes
+            after it.
         executors: makes the executor; None: make_executor.
 
     Returns:
@@ -71,13 +64,14 @@ def carry_out(
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
             ready = opened(directory, config, data)
-        driver = kind(ready, display)
+        work = Work(config, ready, display)
+        driver = Driver(work, [stage(work) for stage in stages])
         try:
             with terminated_like_interrupted():
                 if driver.is_complete():
                     logger.info("complete already: nothing left to %s", driver.does)
                 else:
-                    driver.work(config, data, (executors or make_executor)(config))
+                    driver.carry_out(data, (executors or make_executor)(config))
         except KeyboardInterrupt:
             console.print(
                 f"stopped: {driver.state()} in {directory}; type the same command again to go on",
@@ -87,7 +81,7 @@ def carry_out(
             return STOPPED
         except CorruptMask as error:
             raise UserError(f"{error}: {driver.cure} to train it anew") from error
-        print_summary(console, directory, driver.evaluation_files())
+        print_summary(console, directory, driver.files())
         return driver.report_failures()
 
 
@@ -119,13 +113,3 @@ def make_executor(config: Config) -> Executor:
         return {TRAIN: train, **{shard_pool(i): one for i in range(shards)}}
 
     return RayExecutor(sizes)
-
-
-def pools(run: Run, data: Dataset, share: Callable[[Any], Any], num_shards: int) -> dict[str, Pool]:
-    """The pools of a run; the data set is shared with all their workers."""
-    train, test, job = share(data.train), share(data.test), share(run.spec)
-    training = {TRAIN: Pool(TrainWorker, (job, train, test))}
-    if num_shards == 1:
-        return training | {EVALUATE: Pool(EvaluateWorker, (job, test), runs_alone_after=TRAIN)}
-    shard = Pool(ShardWorker, (job, test), runs_alone_after=TRAIN)
-    return training | {shard_pool(i): shard for i in range(num_shards)}

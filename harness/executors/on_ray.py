@@ -69,7 +69,8 @@ class RayExecutor:
     nothing back.
 
     Args:
-        sizes: cpus and gpus of the cluster (capacity) -> for each pool its size.
+        sizes: cpus and gpus of the cluster (capacity) -> for each pool its size. A pool that it
+            does not name is as large as the last one.
 
     Raises:
         UserError: the sizes ask for more than Ray has.
@@ -96,7 +97,10 @@ class RayExecutor:
 
     def start(self, pools: Mapping[str, Pool]) -> None:
         """Note the pools; an actor is made when it has work."""
-        self._pools = {name: _RayPool(pool, self._sizes[name]) for name, pool in pools.items()}
+        *_, last = self._sizes.values()
+        self._pools = {
+            name: _RayPool(pool, self._sizes.get(name, last)) for name, pool in pools.items()
+        }
         self._awaited = {pool.runs_alone_after for pool in pools.values()}
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
@@ -193,7 +197,7 @@ class RayExecutor:
     def _start_units(self, name: str) -> None:
         pool = self._pools[name]
         other = pool.pool.runs_alone_after
-        shared = other is not None and self._pools[other].busy
+        shared = other in self._pools and self._pools[other].busy
         limit = pool.size.actors if shared or other is None else pool.size.actors_alone
         while pool.queue and pool.idle and len(pool.running) < limit:
             actor, entry = pool.idle.pop(), pool.queue.popleft()

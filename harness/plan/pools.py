@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from harness.config.schema import AUTO, Config
 
+TRAIN, EVALUATE = "train", "evaluate"  # names of pools
+
 
 @dataclass(frozen=True)
 class PoolSize:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from harness.executors.on_ray import RayExecutor
 from harness.executors.protocol import Executor
 from harness.places.places import Place
-from harness.plan.units import EvaluationUnit, WorkUnit
+from harness.plan.units import EvaluationUnit
 
 # Seconds. From a small network's one-shot to descent over thousands of large masks.
 LATENCIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
@@ -28,7 +28,7 @@ class NoMetrics:
             accuracy: mean of all that are.
         """
 
-    def evaluated(self, unit: WorkUnit, rows: pa.Table) -> None:
+    def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
         """The rows of a unit are on disk."""
 
     def set_aside(self, pool: str) -> None:
@@ -79,13 +79,12 @@ class RayMetrics(NoMetrics):
         if accuracy is not None:
             self._accuracy.set(accuracy, self._run)
 
-    def evaluated(self, unit: WorkUnit, rows: pa.Table) -> None:
-        """See NoMetrics; a reservoir infers nothing."""
-        if isinstance(unit, EvaluationUnit):
-            # Prometheus takes an empty label for a missing one.
-            tags = {"algorithm": unit.algorithm, "objective": unit.objective or "", **self._run}
-            for seconds in rows["seconds_per_inference"].to_pylist():
-                self._seconds.observe(seconds, tags)
+    def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
+        """See NoMetrics."""
+        # Prometheus takes an empty label for a missing one.
+        tags = {"algorithm": unit.algorithm, "objective": unit.objective or "", **self._run}
+        for seconds in rows["seconds_per_inference"].to_pylist():
+            self._seconds.observe(seconds, tags)
 
     def set_aside(self, pool: str) -> None:
         """See NoMetrics."""

@@ -36,12 +36,14 @@ class Run:
         spec: with the configuration that the run began with, but for what is evaluated now.
         store: checked; where it is written to, rid of damaged masks.
         own: what the run itself evaluates.
+        read_only: whether this start only reads the masks: it trains none and mends none.
     """
 
     directory: Place
     spec: RunSpec
     store: MaskStore
     own: EvaluateConfig
+    read_only: bool = False
 
     @property
     def evaluations(self) -> Place:
@@ -144,7 +146,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
         reservoir=resolve_block(config.reservoir, spec.layout.num_bits),
     )
     check_memory(asked, spec.layout.num_bits)
-    run = Run(directory, replace(spec, config=asked), store, stored.evaluate)
+    run = Run(directory, replace(spec, config=asked), store, stored.evaluate, read_only=True)
     _make_table_folders(run)
     return run
 

@@ -1,16 +1,54 @@
-"""What jobs on a run that exists share: its configuration, and what of it may be typed anew."""
+"""The configurations of jobs on a run that exists: what they keep of it, and what may be typed."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.config.checks import check
 from harness.config.identity import from_yaml, run_directory
-from harness.config.schema import AUTO, FREE_KEYS, Config, keys, leaf
+from harness.config.schema import AUTO, FREE_KEYS, UNIT_MASK, Config, keys, leaf
 from harness.errors import UserError
 from harness.run.refusals import readable_path_errors
 
+# What a recall takes of the evaluation's keys: which masks are recalled, and when.
+_SAMPLE = tuple(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size"))
 
-def stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
+
+def evaluation_configuration(typed: Config, given: Sequence[str]) -> Config:
+    """The run's own configuration, with other evaluations and what changes no result.
+
+    Args:
+        typed: the command line's, with defaults for all that was not typed.
+        given: the keys that were typed.
+
+    Returns:
+        The configuration, checked; its checkpoints may still be auto.
+
+    Raises:
+        UserError: a key that the run keeps, or no run there.
+    """
+    stored = _stored_configuration(typed, given, taken=("evaluate",))
+    own = replace(stored.evaluate, checkpoints=AUTO, reservoir=False)
+    evaluated = own if stored.method == UNIT_MASK else typed.evaluate
+    return _with_given(replace(stored, evaluate=evaluated), typed, given)
+
+
+def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
+    """The run's own configuration, with other reservoirs and what changes no result.
+
+    Arguments, result and errors are those of evaluation_configuration.
+    """
+    stored = _stored_configuration(typed, given, taken=(*_SAMPLE, "reservoir"))
+    if typed.actors.shards > 1:
+        raise UserError(
+            f"actors.shards must be 1 for a reservoir holds all masks, got {typed.actors.shards}: "
+            "leave it out"
+        )
+    own = replace(stored.evaluate, checkpoints=AUTO)
+    config = _with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
+    return replace(config, evaluate=replace(config.evaluate, reservoir=True))
+
+
+def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
     """What the run began with, but for how many actors it had, on whatever machine.
 
     Args:
@@ -47,7 +85,7 @@ def _is_of(key: str, taken: str) -> bool:
     return key == taken or key.startswith(f"{taken}.")
 
 
-def with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:
+def _with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:
     """A configuration with the values that were typed, checked.
 
     Args:

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 
 from analysis.load import load
 from harness.config.commandline import from_hydra
-from harness.driver.start import run
+from harness.scale import run
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "analysis" / "notebooks"

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_module
 from ray.cluster_utils import Cluster
 
 from harness.config.commandline import from_hydra
-from harness.driver.start import run
+from harness.scale import run
 from harness.tables.files import table_files
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "node_ip_address": "127.0.0.1"}

@@ -9,7 +9,9 @@ import pytest
 
 from harness import evaluate, scale
 from harness.config.identity import from_yaml
-from harness.driver.work import Driver, Evaluator
+from harness.driver.train import Train
+from harness.driver.unit_files import UnitFiles
+from harness.run.existing import evaluation_configuration
 from harness.storage.lock import run_lock
 from harness.tables.files import read_table_file, read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -66,15 +68,15 @@ def test_a_family_that_cannot_make_its_tasks_is_one_line(typed, tmp_path, monkey
 @pytest.fixture
 def begun(typed, tmp_path, monkeypatch):
     """A run that was stopped once tasks 0 to 3 were committed."""
-    commit = Driver._commit
+    commit = Train._commit
 
-    def commit_and_stop(driver, outcome):
-        commit(driver, outcome)
-        if driver.num_committed == 4:
+    def commit_and_stop(stage, trained):
+        commit(stage, trained)
+        if len(stage._masks) == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Driver, "_commit", commit_and_stop)
+        patched.setattr(Train, "_commit", commit_and_stop)
         code, _, err = typed(scale, *RUN, "run_dir=run")
     assert code == 130, err
     return tmp_path / "run"
@@ -314,16 +316,16 @@ def test_ray_gives_the_rows_of_the_serial_executor(typed, run, ray_session):
 
 
 def test_ctrl_c_keeps_what_was_evaluated(typed, run, monkeypatch):
-    keep = Evaluator._keep
+    keep = UnitFiles.keep
 
-    def keep_and_stop(evaluator, unit, rows):
-        keep(evaluator, unit, rows)
+    def keep_and_stop(files, unit, rows):
+        keep(files, unit, rows)
         raise KeyboardInterrupt
 
     before = content(run)
     asked = ("run_dir=run", *SAME, "evaluate.num_images=2")
     with monkeypatch.context() as patched:
-        patched.setattr(Evaluator, "_keep", keep_and_stop)
+        patched.setattr(UnitFiles, "keep", keep_and_stop)
         code, out, _ = typed(evaluate, *asked)
     assert code == 130
     assert "stopped: what was evaluated is kept" in out
@@ -336,7 +338,7 @@ def test_a_unit_that_fails_is_set_aside(typed, run, monkeypatch):
     def fail(worker, unit, rows):
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr("harness.driver.work.EvaluateWorker.run", fail)
+    monkeypatch.setattr("harness.driver.evaluate.EvaluateWorker.run", fail)
     code, _, err = typed(evaluate, "run_dir=run", *SAME, "evaluate.num_images=2")
     assert code == 1
     assert "failed three times: k000002-max_logit-000000-" in err
@@ -354,7 +356,7 @@ def test_what_was_not_typed_is_as_the_run_began_but_for_the_actors_that_trained(
     asked = from_yaml(path)
     asked.run_dir, asked.evaluate.tasks, asked.actors.evaluate = str(run), 7, 3
     asked.tasks, asked.actors.gpus, asked.executor, asked.quiet = 99, 1.0, "ray", False
-    config = evaluate.configuration(asked, given)
+    config = evaluation_configuration(asked, given)
     assert (config.evaluate.tasks, config.actors.evaluate) == (7, 3)
     assert (config.tasks, config.actors.gpus, config.executor) == (5, 0.5, "serial")
     assert (config.actors.train, config.quiet) == ("auto", True)

@@ -28,12 +28,12 @@ from analysis.load import load
 from harness.config.commandline import from_hydra
 from harness.config.schema import Config
 from harness.driver.failures import Failures
-from harness.driver.start import run
 from harness.errors import UserError
 from harness.executors.on_ray import RayExecutor
 from harness.executors.protocol import Outcome
 from harness.plan.units import EvaluationUnit, TrainUnit
 from harness.run.spec import RunSpec
+from harness.scale import run
 from harness.storage.store import MaskStore
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -335,7 +335,7 @@ def assassin(monkeypatch: pytest.MonkeyPatch) -> type[Assassin]:
     class Hired(Assassin):
         collected: list[str] = []  # noqa: RUF012
 
-    monkeypatch.setattr("harness.driver.work.RayExecutor", Hired)
+    monkeypatch.setattr("harness.driver.start.RayExecutor", Hired)
     return Hired
 
 
@@ -525,8 +525,8 @@ def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
     ("written_by", "good_writes"),
     [
         ("harness.storage.chunks.write_durably", 1),  # the second chunk of masks
-        ("harness.places.durable.write_durably", 0),  # the first file of the log
-        ("harness.places.durable.write_durably", 3),  # an evaluation
+        ("harness.tables.files.write_durably", 0),  # the first file of the log
+        ("harness.tables.files.write_durably", 3),  # an evaluation
     ],
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

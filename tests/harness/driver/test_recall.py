@@ -8,9 +8,10 @@ from harness import evaluate, recall, scale
 from harness.config.identity import from_yaml
 from harness.config.schema import ReservoirConfig
 from harness.data.catalogue import load_dataset
-from harness.driver.work import Driver
+from harness.driver.train import Train
 from harness.plan.resolve import resolve_block
-from harness.plan.units import RecallUnit
+from harness.plan.units import RecallUnit, recall_units
+from harness.run.existing import evaluation_configuration, recall_configuration
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
 
@@ -105,6 +106,18 @@ def test_typing_it_again_does_nothing_and_what_is_lost_is_recalled_again(run, ty
     assert sorted(rows(run), key=repr) == sorted(before, key=repr)
 
 
+def test_an_evaluation_recalls_too_where_it_is_told_to(run, typed):
+    lost = next((run / "reservoir").glob("k000003-*"))
+    lost.unlink()
+    asked = ("evaluate.checkpoints=[3,6]", "evaluate.reservoir=true")
+    code, _, err = typed(evaluate, *asked)
+    assert code == 0, err
+    assert "recalling 3 masks: 3/3 rows" in err
+    assert lost.exists()
+    code, _, err = typed(evaluate, *asked)
+    assert (code, "nothing left to evaluate or recall" in err) == (0, True)
+
+
 def test_other_reservoirs_stand_beside_the_run_s_own(run, typed):
     rules = "hebb,storkey,projection,projection_4bits,perceptron,random_features"
     code, out, err = typed(
@@ -155,15 +168,15 @@ def test_masks_over_weights_go_in_by_blocks(typed, tmp_path):
 
 
 def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, monkeypatch):
-    commit = Driver._commit
+    commit = Train._commit
 
-    def commit_and_stop(driver, outcome):
-        commit(driver, outcome)
-        if driver.num_committed == 4:
+    def commit_and_stop(stage, trained):
+        commit(stage, trained)
+        if len(stage._masks) == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Driver, "_commit", commit_and_stop)
+        patched.setattr(Train, "_commit", commit_and_stop)
         assert typed(scale, *UNITS)[0] == 130
     code, _, err = typed(recall, "reservoir.cues=[flipped]")
     assert code == 0, err
@@ -211,13 +224,13 @@ def test_mistakes_get_one_line(job, options, line, typed, tmp_path):
 def test_what_was_not_typed_is_as_the_run_has_it(run):
     stored, asked = from_yaml(run / "config.yaml"), from_yaml(run / "config.yaml")
     asked.run_dir, asked.evaluate.tasks, asked.reservoir.share = str(run), 7, 0.2
-    config = recall.configuration(asked, ["run_dir", "evaluate.tasks"])
+    config = recall_configuration(asked, ["run_dir", "evaluate.tasks"])
     assert config.evaluate.tasks == 7
     assert config.evaluate.batch_size == stored.evaluate.batch_size == 128
     assert config.evaluate.checkpoints == "auto"
     assert config.reservoir.share == 0.2  # of this command line, defaults and all
     asked.evaluate.num_images = 64
-    evaluated = evaluate.configuration(asked, ["run_dir", "evaluate.num_images"]).evaluate
+    evaluated = evaluation_configuration(asked, ["run_dir", "evaluate.num_images"]).evaluate
     assert (evaluated.num_images, evaluated.algorithms) == (64, ["one_shot"])
     assert not evaluated.reservoir
 
@@ -260,5 +273,5 @@ def test_a_unit_is_named_by_what_its_rows_follow_from(run):
     names = set()
     for share in (0.1, 0.2):
         config.reservoir.share = share
-        names |= {u.name for u in recall.recall_units(config, 6)}
+        names |= {u.name for u in recall_units(config, 6)}
     assert len(names) == 2

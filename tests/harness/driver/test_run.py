@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_module
 from harness.config.commandline import from_hydra
 from harness.config.identity import from_yaml, result_values
 from harness.config.schema import AUTO, Config
-from harness.driver.start import run
-from harness.driver.work import Driver
+from harness.driver.train import Train
 from harness.errors import UserError
+from harness.scale import run
 from harness.storage.lock import run_lock
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -121,13 +121,13 @@ def test_a_run_may_go_on_with_another_executor_and_other_actors(
 
 
 def interrupt_after_a_commit(patched: pytest.MonkeyPatch) -> None:
-    commit = Driver._commit
+    commit = Train._commit
 
-    def commit_and_stop(driver: Driver, outcome: Any) -> None:
-        commit(driver, outcome)
+    def commit_and_stop(stage: Train, trained: Any) -> None:
+        commit(stage, trained)
         raise KeyboardInterrupt
 
-    patched.setattr(Driver, "_commit", commit_and_stop)
+    patched.setattr(Train, "_commit", commit_and_stop)
 
 
 def test_an_interrupted_run_says_what_is_committed_and_how_to_go_on(

@@ -70,16 +70,14 @@ def test_what_parts_cannot_do_is_refused(tmp_path, monkeypatch, capsys, option, 
 
 
 class Recorder:
-    """An executor that does nothing but note what it is handed."""
+    """Does nothing but note what is submitted."""
 
     def __init__(self):
         self.submitted = []
 
-    def share(self, value):
-        return value
-
-    def submit(self, pool, unit, *arguments):
-        self.submitted.append((pool, unit, arguments))
+    def submit(self, due):
+        assert due.num_masks is None
+        self.submitted.append((due.pool, due.unit, due.arguments))
 
 
 def answers(tasks, products, num_masks=5, exact=None):
@@ -109,7 +107,9 @@ UNITS = [unit_of(4, objective) for objective in "HG"]
 def begun():
     """Two units of a checkpoint of four masks, whose two parts are being counted."""
     recorder = Recorder()
-    sharded = ShardedEvaluation(recorder, 2, lambda ids: np.array(ids)[:, None])
+    sharded = ShardedEvaluation(
+        lambda value: value, recorder.submit, 2, lambda ids: np.array(ids)[:, None]
+    )
     sharded.submit(4, UNITS)
     return sharded, recorder
 
@@ -216,7 +216,7 @@ def test_a_shard_that_dies_is_replaced(tmp_path, monkeypatch, ray_session):
     """One of each kind of unit kills its actor once."""
     import os
 
-    from harness.driver import work as driver
+    from harness.driver import evaluate as driver
 
     flags = tmp_path / "flags"
     flags.mkdir()

@@ -17,7 +17,7 @@ from zarr.storage import ObjectStore
 
 from analysis.load import load
 from harness import evaluate, scale
-from harness.driver.work import Driver
+from harness.driver.train import Train
 from harness.errors import UserError
 from harness.places import objects
 from harness.places.objects import Bucket, ObjectPath, Patience
@@ -112,14 +112,14 @@ def masks(store):
 
 def crash_after(monkeypatch, num_tasks, error):
     """End a driver once so many tasks are committed."""
-    commit = Driver._commit
+    commit = Train._commit
 
-    def commit_and_crash(driver, trained):
-        commit(driver, trained)
-        if driver.num_committed >= num_tasks:
+    def commit_and_crash(stage, trained):
+        commit(stage, trained)
+        if len(stage._masks) >= num_tasks:
             raise error
 
-    monkeypatch.setattr(Driver, "_commit", commit_and_crash)
+    monkeypatch.setattr(Train, "_commit", commit_and_crash)
 
 
 # --- whole runs
@@ -295,14 +295,15 @@ def test_a_server_that_says_nothing_is_not_waited_for(typed, monkeypatch, url):
 
 
 def test_what_fails_at_work_is_one_line(typed, monkeypatch, url, server):
-    commit = Driver._commit
+    commit = Train._commit
 
-    def commit_without_a_bucket(driver, trained):
-        if driver.num_committed == 2:
-            monkeypatch.setattr(driver._directory.bucket, "client", Bucket("s3", "gone").client)
-        commit(driver, trained)
+    def commit_without_a_bucket(stage, trained):
+        if len(stage._masks) == 2:
+            bucket = stage._work.run.directory.bucket
+            monkeypatch.setattr(bucket, "client", Bucket("s3", "gone").client)
+        commit(stage, trained)
 
-    monkeypatch.setattr(Driver, "_commit", commit_without_a_bucket)
+    monkeypatch.setattr(Train, "_commit", commit_without_a_bucket)
     code, _, err = typed(scale, *RUN, f"run_dir={url}")
     assert code == 2
     last = err.splitlines()[-1]
@@ -405,15 +406,15 @@ def test_who_stops_lets_go_at_once(typed, url, monkeypatch):
 
 
 def test_a_driver_whose_lock_was_taken_ends_with_one_line(typed, url, monkeypatch, hasty):
-    commit = Driver._commit
+    commit = Train._commit
 
-    def lose_and_commit(driver, trained):
+    def lose_and_commit(stage, trained):
         (place(url) / "lock").write(b'{"host": "elsewhere", "pid": 1, "token": "other"}')
-        commit(driver, trained)
+        commit(stage, trained)
 
     monkeypatch.setattr(lease, "HELD_UNRENEWED", 0.0)
     with monkeypatch.context() as patched:
-        patched.setattr(Driver, "_commit", lose_and_commit)
+        patched.setattr(Train, "_commit", lose_and_commit)
         code, _, err = typed(scale, *RUN, f"run_dir={url}")
     assert code == 2
     assert f"error: run directory {url} is no longer this driver's: its lock {url}/lock" in err

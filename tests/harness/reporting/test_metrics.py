@@ -13,7 +13,7 @@ import ray.util.metrics
 from hydra import compose, initialize_config_module
 
 from harness.config.commandline import from_hydra
-from harness.driver.start import run as run_job
+from harness.scale import run as run_job
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 
@@ -30,7 +30,7 @@ OF_THE_AGENT = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prome
 SCRAPED = """
 import sys, time, urllib.request
 import ray
-from harness.driver import run
+from harness.scale import run
 from tests_metrics import configure, total
 
 ray.init(

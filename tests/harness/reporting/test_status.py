@@ -15,11 +15,11 @@ from hydra import compose, initialize_config_module
 from harness import status
 from harness.config.commandline import from_hydra
 from harness.config.identity import to_yaml
-from harness.driver.start import run as run_job
 from harness.plan import asked
 from harness.plan.asked import asked_tables
 from harness.plan.units import evaluated_tasks, evaluation_units, recall_units
 from harness.reporting.progress import look
+from harness.scale import run as run_job
 from harness.storage.lock import lock_holder, run_lock
 from harness.tables.files import create_table_file, read_tables, table_files
 from harness.tables.schemas import TASKS

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 
 from harness.config.commandline import from_hydra
 from harness.data.catalogue import load_dataset
-from harness.driver.start import run
+from harness.scale import run
 from harness.tables.files import read_tables
 from harness.tables.schemas import TASKS
 

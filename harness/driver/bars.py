@@ -1,0 +1,48 @@
+"""What is shown of work at checkpoints: a bar for each, with the mean accuracy so far."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from harness.driver.mean import Mean
+from harness.driver.protocol import TableUnit
+from harness.reporting.display import Display
+
+
+@dataclass
+class _Bar:
+    name: str
+    done: int = 0  # rows
+    accuracies: Mean = field(default_factory=Mean)
+
+
+class CheckpointBars:
+    """The bars of a stage, one for each checkpoint.
+
+    Args:
+        display: where the bars are shown.
+        doing: what the stage does with the masks, such as "evaluating".
+        accuracy: the column of the rows whose mean the bars show.
+    """
+
+    def __init__(self, display: Display, doing: str, accuracy: str) -> None:
+        self._display, self._doing, self._accuracy = display, doing, accuracy
+        self._bars: dict[int, _Bar] = {}
+
+    def begin(self, num_tasks: int, units: Sequence[TableUnit]) -> None:
+        """Show the bar of a checkpoint.
+
+        Args:
+            num_tasks: k, the checkpoint.
+            units: those that are left to do.
+        """
+        bar = self._bars[num_tasks] = _Bar(f"{self._doing} {num_tasks} masks")
+        self._display.add(bar.name, sum(unit.num_rows for unit in units), 0, "rows")
+
+    def add(self, num_tasks: int, rows: pa.Table) -> None:
+        """Show that rows of a checkpoint are kept."""
+        bar = self._bars[num_tasks]
+        bar.done += len(rows)
+        bar.accuracies.add(rows[self._accuracy].to_pylist())
+        self._display.update(bar.name, bar.done, bar.accuracies.value)

@@ -1,0 +1,87 @@
+"""The stage that infers tasks among the masks of each checkpoint, and scores what it inferred."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+
+from harness.driver.bars import CheckpointBars
+from harness.driver.protocol import Shared, Submission
+from harness.driver.sharding import ShardedEvaluation, shard_pool
+from harness.driver.work import Work
+from harness.executors.protocol import Outcome, Pool
+from harness.plan.pools import EVALUATE, TRAIN
+from harness.plan.units import Checkpoints, EvaluationUnit, evaluation_units
+from harness.workers.evaluating import EvaluateWorker
+from harness.workers.shard import ShardWorker
+
+
+class Evaluate:
+    """Evaluates each checkpoint once its masks are committed; keeps unit by unit.
+
+    With `actors.shards` above 1 a unit is done in several steps; see ShardedEvaluation.
+
+    Args:
+        work: the run in progress.
+    """
+
+    does = "evaluate"
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._config = work, work.config
+        self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
+        self._bars = CheckpointBars(work.display, "evaluating", accuracy="accuracy_gnu")
+        self._sharded: ShardedEvaluation | None = None
+        self._steps: list[Submission] = []  # of sharded evaluation, due
+
+    def is_complete(self) -> bool:
+        """Whether all rows of all checkpoints are kept."""
+        return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
+
+    def asked(self) -> list[EvaluationUnit]:
+        """The units of all checkpoints."""
+        return [unit for k in self._config.evaluate.checkpoints for unit in self._units(k)]
+
+    def begin(self, shared: Shared) -> Mapping[str, Pool]:
+        """See Stage."""
+        arguments, num_shards = (shared.spec, shared.test), self._work.typed.actors.shards
+        if num_shards == 1:
+            return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
+        self._sharded = ShardedEvaluation(
+            shared.share, self._steps.append, num_shards, self._work.masks.read
+        )
+        pool = Pool(ShardWorker, arguments, runs_alone_after=TRAIN)
+        return {shard_pool(i): pool for i in range(num_shards)}
+
+    def due(self, committed: Container[int]) -> Iterator[Submission]:
+        """See Stage."""
+        for k in self._checkpoints.ready(committed):
+            units = self._missing(k)
+            if not units:
+                continue
+            self._bars.begin(k, units)
+            if self._sharded is not None:
+                self._sharded.submit(k, units)
+            else:
+                yield from (Submission(EVALUATE, unit, num_masks=k) for unit in units)
+        yield from self._steps
+        self._steps.clear()
+
+    def keep(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """See Stage."""
+        ended = []
+        for outcome in outcomes:
+            whole = [outcome] if self._sharded is None else self._sharded.settle(outcome)
+            for one in whole:
+                if one.error is None:
+                    self._work.files.keep(one.unit, one.result)
+                    self._work.metrics.evaluated(one.unit, one.result)
+                    self._bars.add(one.unit.num_tasks, one.result)
+            ended += whole
+        return ended
+
+    def show(self, running: Mapping[str, float]) -> None:
+        """Nothing: the bars count kept rows."""
+
+    def _units(self, k: int) -> list[EvaluationUnit]:
+        return evaluation_units(self._config, k, self._work.run.own)
+
+    def _missing(self, k: int) -> list[EvaluationUnit]:
+        return self._work.files.missing(self._units(k))

@@ -1,0 +1,148 @@
+"""The loop of the one process that writes: it submits what the stages have due, and settles it."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from harness.data.dataset import Dataset
+from harness.driver.failures import failed_tasks
+from harness.driver.protocol import Shared, Stage
+from harness.driver.work import Work
+from harness.executors.protocol import Executor, Outcome, Pool
+from harness.places.places import Place
+from harness.reporting.metrics import make_metrics
+from harness.run.refusals import readable_path_errors
+
+logger = logging.getLogger("harness")
+
+DONE, FAILED = 0, 1  # exit codes
+
+
+class Driver:
+    """One start of a command on a run.
+
+    Args:
+        work: what the stages share.
+        stages: in the order in which their results are kept; one that needs the results of
+            another comes after it.
+    """
+
+    def __init__(self, work: Work, stages: Sequence[Stage]) -> None:
+        self._work, self._stages = work, stages
+        self._under_way: dict[tuple[str, str], Stage] = {}  # by pool and unit
+        self._failed: list[Outcome] = []
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(stage.is_complete() for stage in self._stages)
+
+    @property
+    def does(self) -> str:
+        """Verbs for the screen: what a complete run has nothing left to do of."""
+        return " or ".join(stage.does for stage in self._stages)
+
+    @property
+    def cure(self) -> str:
+        """How the user gets a damaged mask mended."""
+        go_on = "go on with the run by harness/scale.py"
+        return go_on if self._work.run.read_only else "type the same command again"
+
+    def state(self) -> str:
+        """What a start that is stopped leaves."""
+        if self._work.run.read_only:
+            return "what was evaluated is kept"
+        return f"{len(self._work.masks)} of {self._work.config.tasks} tasks are committed"
+
+    def files(self) -> list[Place]:
+        """The files that exist of what was asked for; a run may hold others too."""
+        return self._work.files.existing(unit for stage in self._stages for unit in stage.asked())
+
+    def carry_out(self, data: Dataset, executor: Executor) -> None:
+        """Do all that is left.
+
+        Args:
+            data: the run's data set.
+            executor: made for this start; closed here.
+
+        Raises:
+            CorruptMask: a mask that a unit needs is damaged.
+            UserError: the run directory cannot be written, or is full.
+        """
+        work = self._work
+        work.metrics = make_metrics(work.run.directory, executor)
+        try:
+            with work.display:
+                executor.start(self._begin(data, executor))
+                self._feed(executor)
+                while executor.busy():
+                    self._settle(executor, executor.poll())
+                    running = executor.running()
+                    for stage in self._stages:
+                        stage.show(running)
+                    work.metrics.watch()
+        finally:
+            executor.close()
+
+    def report_failures(self) -> int:
+        """Name what was not evaluated and what was set aside; the exit code that follows."""
+        if not self._failed:
+            return DONE
+        missing = [self._work.files.missing(stage.asked()) for stage in self._stages]
+        late = sorted({unit.num_tasks for units in missing for unit in units})
+        if late:
+            logger.error("not evaluated whole, for want of what failed: checkpoints %s", late)
+        for outcome in self._failed:
+            tasks = ", ".join(map(str, failed_tasks(outcome.unit)))
+            logger.error(
+                "failed three times: %s (tasks %s): %s", outcome.unit.name, tasks, outcome.error
+            )
+        return FAILED
+
+    def _begin(self, data: Dataset, executor: Executor) -> dict[str, Pool]:
+        """Say what begins; the pools of all stages."""
+        run = self._work.run
+        # A start that only reads masks has none of the training actors that are described.
+        reads = f"evaluating, executor {self._work.typed.executor}"
+        how = reads if run.read_only else executor.describe()
+        logger.info("%s; run directory %s", how, run.directory)
+        share = executor.share
+        shared = Shared(share(run.spec), share(data.train), share(data.test), share)
+        return {name: pool for stage in self._stages for name, pool in stage.begin(shared).items()}
+
+    def _feed(self, executor: Executor) -> None:
+        """Submit what is due."""
+        masks: dict[int, Any] = {}  # shared, by how many
+        for stage in self._stages:
+            for due in stage.due(self._work.masks):
+                arguments = due.arguments
+                if due.num_masks is not None:
+                    if due.num_masks not in masks:
+                        masks[due.num_masks] = executor.share(
+                            self._work.masks.read(range(due.num_masks))
+                        )
+                    arguments = (masks[due.num_masks], *arguments)
+                self._under_way[due.pool, due.unit.name] = stage
+                executor.submit(due.pool, due.unit, *arguments)
+
+    def _settle(self, executor: Executor, outcomes: Sequence[Outcome]) -> None:
+        """Let each stage keep what its units brought, and submit what follows."""
+        owners = [self._under_way.pop((one.pool, one.unit.name)) for one in outcomes]
+        for stage in self._stages:
+            own = [one for one, owner in zip(outcomes, owners, strict=True) if owner is stage]
+            if own:
+                self._note(stage.keep(own))
+                self._feed(executor)
+
+    def _note(self, ended: Sequence[Outcome]) -> None:
+        """Note which units failed, and which failed in an earlier start and are done now."""
+        for outcome in ended:
+            unit = outcome.unit
+            if outcome.error is not None:
+                logger.warning("set aside %s: %s", unit.name, outcome.error)
+                self._failed.append(outcome)
+                self._work.metrics.set_aside(outcome.pool)
+            with readable_path_errors(self._work.run.directory):
+                if outcome.error is None:
+                    self._work.failures.forget(unit.name, failed_tasks(unit))
+                else:
+                    self._work.failures.add(outcome)

@@ -1,0 +1,61 @@
+"""The stage that stores the masks of each checkpoint in reservoirs, and recalls some."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+
+from harness.driver.bars import CheckpointBars
+from harness.driver.protocol import Shared, Submission
+from harness.driver.work import Work
+from harness.executors.protocol import Outcome, Pool
+from harness.plan.pools import EVALUATE, TRAIN
+from harness.plan.units import Checkpoints, RecallUnit, recall_units
+from harness.workers.evaluating import EvaluateWorker
+
+
+class Recall:
+    """Fills a reservoir for each rule and checkpoint, in the evaluation pool.
+
+    Args:
+        work: the run in progress.
+    """
+
+    does = "recall"
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._config = work, work.config
+        self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
+        self._bars = CheckpointBars(work.display, "recalling", accuracy="accuracy")
+
+    def is_complete(self) -> bool:
+        """Whether all rows of all checkpoints are kept."""
+        return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
+
+    def asked(self) -> list[RecallUnit]:
+        """The units of all checkpoints."""
+        checkpoints = self._config.evaluate.checkpoints
+        return [unit for k in checkpoints for unit in recall_units(self._config, k)]
+
+    def begin(self, shared: Shared) -> Mapping[str, Pool]:
+        """See Stage."""
+        arguments = shared.spec, shared.test
+        return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
+
+    def due(self, committed: Container[int]) -> Iterator[Submission]:
+        """See Stage."""
+        for k in self._checkpoints.ready(committed):
+            if units := self._missing(k):
+                self._bars.begin(k, units)
+                yield from (Submission(EVALUATE, unit, num_masks=k) for unit in units)
+
+    def keep(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """See Stage."""
+        for outcome in outcomes:
+            if outcome.error is None:
+                self._work.files.keep(outcome.unit, outcome.result)
+                self._bars.add(outcome.unit.num_tasks, outcome.result)
+        return outcomes
+
+    def show(self, running: Mapping[str, float]) -> None:
+        """Nothing: the bars count kept rows."""
+
+    def _missing(self, k: int) -> list[RecallUnit]:
+        return self._work.files.missing(recall_units(self._config, k))

@@ -1,0 +1,113 @@
+"""The stage that trains a mask for every task that has none."""
+
+import logging
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from harness.config.schema import AUTO
+from harness.driver.protocol import Shared, Submission, TableUnit
+from harness.driver.work import Work
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool
+from harness.plan.pools import TRAIN
+from harness.plan.units import TrainUnit, train_units
+from harness.workers.training import TrainedUnit, TrainWorker
+
+logger = logging.getLogger("harness")
+
+UNITS_AHEAD = 4096
+
+_BAR = "training"
+
+
+class Train:
+    """Trains blocks of tasks, and commits together what ended together.
+
+    Args:
+        work: the run in progress.
+    """
+
+    does = "train"
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._config, self._masks = work, work.config, work.masks
+        self._block = int(work.config.train.block)  # resolved: no longer auto
+        self._planned = train_units(work.config.tasks, self._block, work.masks)
+        self._again: list[TrainUnit] = []
+        self._under_way = 0  # units that are submitted and have not ended
+        self._tries: dict[int, int] = {}  # of tasks that failed alone
+        self._shown = 0.0  # tasks
+
+    def is_complete(self) -> bool:
+        """Whether every task has a committed mask."""
+        return len(self._masks) == self._config.tasks
+
+    def asked(self) -> Sequence[TableUnit]:
+        """None: the results are in the mask store."""
+        return ()
+
+    def begin(self, shared: Shared) -> Mapping[str, Pool]:
+        """See Stage."""
+        logger.info("training %s", self._described())
+        total, done = self._config.tasks, len(self._masks)
+        if done < total:
+            self._work.display.add(_BAR, total, done, "tasks")
+            self._work.display.update(_BAR, done, self._masks.accuracy)
+        return {TRAIN: Pool(TrainWorker, (shared.spec, shared.train, shared.test))}
+
+    def due(self, committed: Container[int]) -> Sequence[Submission]:
+        """Keep more units submitted than any cluster has actors, not all that there are."""
+        again, self._again = self._again, []
+        num_more = UNITS_AHEAD - self._under_way - len(again)
+        units = [*again, *islice(self._planned, num_more)]
+        self._under_way += len(units)
+        return [Submission(TRAIN, unit) for unit in units]
+
+    def keep(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """See Stage."""
+        self._under_way -= len(outcomes)
+        trained = [outcome.result for outcome in outcomes if outcome.error is None]
+        self._commit([unit for unit in trained if len(unit.tasks)])
+        ended = [outcome for outcome in outcomes if outcome.error is not None]
+        for unit in trained:
+            ended += self._ended(unit)
+        return ended
+
+    def show(self, running: Mapping[str, float]) -> None:
+        """See Stage."""
+        if under_way := running.get(TRAIN, 0.0) * self._block:
+            self._tell(min(len(self._masks) + under_way, self._config.tasks))
+
+    def _described(self) -> str:
+        """What `auto` came to; a run keeps what it began with."""
+        train, typed = self._config.train, self._work.typed.train
+        products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
+        block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
+        return f"by recipe {train.name}: {products}, {block}"
+
+    def _commit(self, trained: Sequence[TrainedUnit]) -> None:
+        """Commit units that ended together."""
+        if trained:
+            num_committed = self._masks.commit(trained)
+            self._work.metrics.committed(num_committed, self._masks.accuracy)
+            self._tell(len(self._masks))
+
+    def _ended(self, trained: TrainedUnit) -> list[Outcome]:
+        """The tasks of a unit that are committed or failed too often; the rest is tried again."""
+        unit, again = trained.unit, []
+        done = tuple(trained.tasks["task_id"].to_pylist())
+        ended = [Outcome(TRAIN, replace(unit, missing=done))]
+        for task_id, error in trained.failed.items():
+            self._tries[task_id] = self._tries.get(task_id, 0) + 1
+            if self._tries[task_id] < MAX_TRIES:
+                again.append(task_id)
+            else:
+                ended.append(Outcome(TRAIN, replace(unit, missing=(task_id,)), error=error))
+        if again:
+            self._again.append(replace(unit, missing=tuple(again)))
+        return ended
+
+    def _tell(self, done: float) -> None:
+        # What has ended and is not committed yet is in neither count: no step back for that.
+        self._shown = max(self._shown, done)
+        self._work.display.update(_BAR, self._shown, self._masks.accuracy)

@@ -1,0 +1,69 @@
+"""The results of work units that are one file of a table each: missing, kept, or damaged."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+
+from harness.driver.protocol import TableUnit
+from harness.places.places import Place, each, put_aside
+from harness.run.refusals import readable_path_errors
+from harness.tables.files import read_table_file, write_table
+from harness.tables.schemas import SCHEMAS
+
+logger = logging.getLogger("harness")
+
+U = TypeVar("U", bound=TableUnit)
+
+
+class UnitFiles:
+    """The files of work units in a run directory.
+
+    Args:
+        directory: the run directory.
+    """
+
+    def __init__(self, directory: Place) -> None:
+        self._directory = directory
+
+    def missing(self, units: Sequence[U]) -> list[U]:
+        """The units that have no whole file. A damaged file is put aside."""
+        kept = each(self._is_kept, units, self._directory)
+        return [unit for unit, there in zip(units, kept, strict=True) if not there]
+
+    def existing(self, units: Iterable[TableUnit]) -> list[Place]:
+        """The files that exist of these units, in the order of the units."""
+        paths = [self._path(unit.table, unit.name) for unit in units]
+        there = each(lambda path: path.is_file(), paths, self._directory)
+        return [path for path, is_there in zip(paths, there, strict=True) if is_there]
+
+    def has(self, name: str) -> bool:
+        """Whether a unit of this name has a file in any table."""
+        return any(self._path(table, name).is_file() for table in SCHEMAS)
+
+    def keep(self, unit: TableUnit, rows: pa.Table) -> None:
+        """Write a unit's rows as its file, on disk once this returns.
+
+        Raises:
+            UserError: the run directory cannot be written, or is full.
+        """
+        path = self._path(unit.table, unit.name)
+        with readable_path_errors(self._directory):
+            path.parent.mkdir(exist_ok=True)
+            write_table(rows, path)
+
+    def _path(self, table: str, name: str) -> Place:
+        return self._directory / table / f"{name}.parquet"
+
+    def _is_kept(self, unit: TableUnit) -> bool:
+        path = self._path(unit.table, unit.name)
+        try:
+            read_table_file(path, SCHEMAS[unit.table])
+        except FileNotFoundError:
+            return False
+        except ValueError as error:
+            logger.warning("damaged: %s; evaluating again", error)
+            put_aside(path)
+            return False
+        return True
