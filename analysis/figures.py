@@ -227,19 +227,19 @@ def storage_bytes(
     Args:
         num_masks: how many.
         masks: their layout.
-        density: mean share of ones.
+        density: mean fraction of the gains that are not zero.
         reservoir: rows of the table `reservoir`, if the run has any.
 
     Returns:
         A row a number of masks, a column a storage: packed rows, float32, lists of the indices
-        of the ones (4 bytes each), the largest reservoir of each rule, and the fixed weights,
-        which a seed of 8 bytes gives again.
+        of the gains that are not zero (4 bytes each), the largest reservoir of each rule, and the
+        fixed weights, which a seed of 8 bytes gives again.
     """
-    ones = round(density * masks.num_bits)
+    kept = round(density * masks.num_gains)
     sizes = {
         "packed bits": num_masks * masks.row_bytes,
-        "float32": num_masks * masks.num_bits * 4,
-        "index lists": num_masks * ones * 4,
+        "float32": num_masks * masks.num_gains * 4,
+        "index lists": num_masks * kept * 4,
     }
     if reservoir is not None:
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():

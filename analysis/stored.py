@@ -21,18 +21,21 @@ class Layout:
     """What a store says of its masks.
 
     Args:
-        row_bytes: of a packed mask.
-        layers: name, byte offset and number of bits of each layer that is masked.
-        num_weights: of the fixed network.
+        row_bytes: length of a packed state.
+        layers: name, byte offset and number of bits of each plane: the masked tensor's name, and
+            behind it what the plane means where it is not which gains are kept.
+        num_weights: number of weights of the fixed network.
+        num_gains: number of gains of the masked tensors.
     """
 
     row_bytes: int
     layers: tuple[tuple[str, int, int], ...]
     num_weights: int
+    num_gains: int
 
     @property
     def num_bits(self) -> int:
-        """Bits of a mask, without those that fill up a row."""
+        """Number of bits of a state, not counting the padding of a row, nor floats."""
         return sum(bits for _, _, bits in self.layers)
 
 
@@ -42,14 +45,19 @@ def _group(run_dir: str | Path) -> Any:
 
 def layout(run_dir: str | Path) -> Layout:
     """How a run's masks lie in their rows."""
-    attributes = dict(_group(run_dir).attrs)
+    group = _group(run_dir)
+    attributes = dict(group.attrs)
     layers = tuple(
-        (str(one["name"]), int(one["byte_offset"]), int(one["num_bits"]))
-        for one in attributes["layers"]
-        if one["num_bits"]
+        (_named(one), int(one["byte_offset"]), int(one["num_bits"])) for one in attributes["planes"]
     )
-    num_weights = sum(prod(one["shape"]) for one in attributes["layers"])
-    return Layout(int(attributes["row_bytes"]), layers, num_weights)
+    num_weights = sum(weights.size for _, weights in group["weights"].arrays())
+    num_gains = sum(prod(tensor["shape"]) for tensor in attributes["tensors"])
+    return Layout(int(attributes["row_bytes"]), layers, num_weights, num_gains)
+
+
+def _named(plane: dict[str, Any]) -> str:
+    role = "" if plane["role"] == "keep" else f" {plane['role']}"
+    return f"{plane['tensor']}{role}"
 
 
 def sample_masks(run_dir: str | Path, tasks: pd.DataFrame) -> NDArray[np.uint8]:

@@ -36,7 +36,7 @@ from analysis.load import load
 SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 INSIDE = "SUPERMASKS_CHAOS"  # set for the process inside the namespaces
 SMALL = [
-    *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=20", "train.block=2"),
     *("train.learning_rate=0.001", "evaluate.batches=1", "evaluate.tasks=100", "quiet=true"),
 ]
 VICTIMS = ("training actor", "evaluation actor", "node", "driver")

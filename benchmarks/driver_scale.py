@@ -1,6 +1,7 @@
 """The driver, the store and the log under more tasks than one machine trains.
 
-    python benchmarks/driver_scale.py --tasks 10000 100000 data=digits network=mlp hidden=[24]
+    python benchmarks/driver_scale.py --tasks 10000 100000 \
+        data=digits network=mlp network_options.hidden=[24]
 
 Actors are simulated: each has its unit's rows ready at once, so that what is measured is the
 one process that writes. Everything else is the main job: its loop, its commits with all their

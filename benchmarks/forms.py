@@ -12,7 +12,8 @@ from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
 from supsup_core.bits.threads import Threads
 from supsup_core.inference.algorithms import Options, one_shot
 from supsup_core.inference.objectives import OBJECTIVES, Objective
-from supsup_core.inference.slopes import DenseGradient
+from supsup_core.inference.slopes import AutogradSlopes
+from supsup_core.states.bits import BitStates, DenseStates
 
 BATCH = 128
 
@@ -88,10 +89,12 @@ def authors_gradient(
 
 def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, Form]:
     """The float stack with autograd."""
-    layers = [
-        torch.from_numpy(mask.astype(np.float32)) for mask in masks.spec.layout.unpack(masks.rows)
-    ]
-    weights, num_real = masks.weights(), masks.spec.num_classes
+    spec = masks.spec
+    stored = BitStates(spec.layout, masks.rows, torch.device("cpu"))
+    parts = [gains for gains, _ in stored.unpacked()]
+    stack = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    layers, states = list(stack.values()), DenseStates(stack, {})
+    weights, num_real = masks.weights(), spec.num_classes
     minimised = OBJECTIVES[objective]
 
     def authors(queries: torch.Tensor) -> tuple[list[int], float]:
@@ -99,8 +102,9 @@ def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, F
         return [int(slopes.argmin())], 1.0
 
     def product(queries: torch.Tensor) -> tuple[list[int], float]:
-        gradient = DenseGradient(weights, layers, queries, minimised, num_real)
-        return one_shot(gradient).tasks.tolist(), 1.0
+        shown = queries.unflatten(2, spec.input_shape)
+        arguments = (spec.network, spec.weights(), states, shown, minimised, num_real)
+        return one_shot(AutogradSlopes(*arguments)).tasks.tolist(), 1.0
 
     floats = 4 * sum(layer.numel() for layer in layers)
     return {

@@ -19,15 +19,15 @@ from masks import at_least_one
 from harness.data.catalogue import DATASETS, load_dataset
 from harness.data.dataset import Dataset
 from supsup_core.data import ImageSet, batches, normalise
-from supsup_core.networks.mlp import Network, fixed_weights
-from supsup_core.networks.units import NORM_EPSILON, normalised
+from supsup_core.networks.protocol import Weights
+from supsup_core.networks.units import NORM_EPSILON, UnitMLP, normalised, units
 from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
-from supsup_core.states.masking import UNITS
 from supsup_core.tasks.make import make_task
-from supsup_core.tasks.split import CLASSES_PER_TASK
+from supsup_core.tasks.protocol import Setting
+from supsup_core.tasks.split import CLASSES_PER_TASK, Split
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.units import train_unit_masks
+from supsup_core.training.units import unit_masks_in_stages
 
 NUM_TASKS = 5
 RULES: dict[str, type[Quadratic]] = {"storkey": Storkey, "hebb": Hebb, "projection": Projection}
@@ -47,7 +47,7 @@ class SplitTasks:
     def __init__(self, data: Dataset, seed: int, *, by_class: bool) -> None:
         self._data, self._seed, self._by_class = data, seed, by_class
         self._tasks = [
-            make_task("split", i, seed=seed, num_tasks=NUM_TASKS, side=data.side, num_classes=10)
+            make_task(Split(), i, Setting(seed, NUM_TASKS, data.input_shape[1:], 10))
             for i in range(NUM_TASKS)
         ]
 
@@ -83,13 +83,15 @@ class SplitTasks:
 
 
 def accuracy(
-    weights: Sequence[torch.Tensor],
+    network: UnitMLP,
+    weights: Weights,
     masks: Sequence[torch.Tensor],
     shown: Sequence[tuple[torch.Tensor, torch.Tensor]],
 ) -> float:
     """Share of images that masks of -1 and +1 label rightly."""
-    gains = [(mask[:, None] + 1) / 2 for mask in masks]
-    right = [(UNITS.on(weights, x)(gains).argmax(dim=1) == y).sum().item() for x, y in shown]
+    pairs = zip(network.tensors, masks, strict=True)
+    gains = {tensor.name: (mask + 1) / 2 for tensor, mask in pairs}
+    right = [(network.logits(weights, gains, x).argmax(dim=1) == y).sum().item() for x, y in shown]
     return sum(right) / sum(len(y) for _, y in shown)
 
 
@@ -107,15 +109,18 @@ def main() -> None:
     torch.set_num_threads(1)
     data = load_dataset(options.data)
     tasks = SplitTasks(data, options.seed, by_class=options.classes)
-    network = Network("units", (data.side**2, *options.hidden, 10))
-    weights = fixed_weights(network, options.seed)
-    recipe = Recipe(tasks.steps, BATCH, 0.1, optimizer="sgd", momentum=0.9)  # the authors'
+    network = units(data.input_shape, 10, hidden=options.hidden)
+    weights = network.weights(options.seed)
+    first, *later = weights.values()
+    recipe = Recipe(  # the authors'
+        tasks.steps, BATCH, 0.1, optimizer="sgd", momentum=0.9, weight_decay=1e-4
+    )
     drives = (
-        (normalised(weights[0] @ images.transpose(1, 2), NORM_EPSILON), labels)
+        (normalised(first @ images.flatten(2).transpose(1, 2), NORM_EPSILON), labels)
         for images, labels in tasks.training()
     )
-    trained = train_unit_masks(weights[1:], drives, NUM_TASKS, recipe)
-    patterns = [2 * mask[:, :, 0].to(torch.float32) - 1 for mask in trained]
+    stages = unit_masks_in_stages(later, drives, NUM_TASKS, recipe, [recipe.steps])
+    patterns = [2 * mask.to(torch.float32) - 1 for mask in next(stages)]
     reservoirs = [RULES[options.rule](width) for width in options.hidden]
     for reservoir, layer in zip(reservoirs, patterns, strict=True):
         for pattern in layer:
@@ -124,11 +129,11 @@ def main() -> None:
     for i in range(NUM_TASKS):
         shown, true = tasks.test(i), [layer[i] for layer in patterns]
         starts = [layer.mean(dim=0) for layer in patterns]
-        recovered = recover(weights, reservoirs, starts, [x for x, _ in shown], Descent())
+        recovered = recover(network, weights, reservoirs, starts, [x for x, _ in shown], Descent())
         pairs = zip(recovered.masks, true, strict=True)
         wrong = [int((mask != wanted).sum()) for mask, wanted in pairs]
-        found.append(accuracy(weights, recovered.masks, shown))
-        own.append(accuracy(weights, true, shown))
+        found.append(accuracy(network, weights, recovered.masks, shown))
+        own.append(accuracy(network, weights, true, shown))
         print(
             f"task {i}: {recovered.steps} of {len(shown)} steps until nothing changed, "
             f"{wrong} of {options.hidden} bits wrong, accuracy {found[-1]:.4f}, with the true "

@@ -1,11 +1,13 @@
 """What benchmarks share: a job as a run would make it, and the bare products of its steps."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 
 from harness.config.commandline import compose_command_line, from_hydra
+from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.dataset import Dataset
 from harness.plan.resolve import resolve
@@ -22,14 +24,9 @@ def compose(options: Sequence[str]) -> Config:
 
 def resolved_job(config: Config, data: Dataset) -> RunSpec:
     """The job of a run, every `auto` resolved for this machine."""
-    probe = RunSpec(config, data.side, data.num_classes)
-    resolved = resolve(
-        config,
-        num_weights=probe.network.num_weights,
-        mask_bits=probe.layout.num_bits,
-        has_bfloat16=has_bfloat16_matrices(),
-    )
-    return RunSpec(resolved, data.side, data.num_classes)
+    probe = RunSpec(resolved_options(config), data.input_shape, data.num_classes)
+    resolved = resolve(probe.config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
+    return replace(probe, config=resolved)
 
 
 def step_products(

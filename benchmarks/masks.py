@@ -21,7 +21,6 @@ from harness.run.spec import RunSpec
 from harness.storage.store import MaskStore
 from harness.workers.prepared import with_distractors
 from supsup_core.data import normalise
-from supsup_core.networks.mlp import fixed_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is trained where no run is named: real masks, about a minute.
@@ -49,8 +48,8 @@ class Masks:
         return Masks(self.spec, self.data, self.rows[:num_masks], min(self.num_trained, num_masks))
 
     def weights(self) -> list[torch.Tensor]:
-        """The fixed network."""
-        return fixed_weights(self.spec.network, self.spec.config.seed)
+        """The fixed weights of each layer."""
+        return list(self.spec.weights().values())
 
     def queries(self, count: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
         """Single test images of random trained tasks (Q, 1, P), and the tasks."""
@@ -61,7 +60,7 @@ class Masks:
         for task_id in truth.tolist():
             task = self.spec.task(task_id)
             index = generator.choice(task.members(test.labels), 1)
-            pixels.append(task.images(test.images[index]))
+            pixels.append(task.images(test.flat[index]))
         shown = torch.from_numpy(np.concatenate(pixels))
         return normalise(shown, test.mean, test.std)[:, None], truth
 
@@ -103,7 +102,7 @@ def load_masks(run: Path | None, num_masks: int) -> Masks:
     run = run or train_some()
     config: Config = from_yaml(run / "config.yaml")
     data = load_dataset(config.data)
-    spec = RunSpec(config, data.side, data.num_classes)
+    spec = RunSpec(config, data.input_shape, data.num_classes)
     store = MaskStore.open(run, read_only=True)
     tasks = store.tasks().slice(0, num_masks)
     ids = tasks["task_id"].to_numpy()

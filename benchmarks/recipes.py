@@ -31,11 +31,9 @@ from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import ImageSet, normalise
+from supsup_core.engines.choose import engine_for
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.inference.slopes import PackedGradient
-from supsup_core.networks.mlp import fixed_weights
-from supsup_core.states.bits import PackedMasks
-from supsup_core.states.layout import MaskLayout
+from supsup_core.states.bits import BitStates
 
 BLOCK = 8
 QUERIES_A_TASK = 48
@@ -83,16 +81,14 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
 
 def _slopes(spec: RunSpec, test: ImageSet, rows: np.ndarray, objective: str) -> np.ndarray:
     """D objective / d alpha (Q, T) of single images, QUERIES_A_TASK of each task in turn."""
-    masks = PackedMasks(MaskLayout.of(spec.network), rows, torch.device("cpu"))
-    weights = fixed_weights(spec.network, spec.config.seed)
+    states = BitStates(spec.layout, rows, torch.device("cpu"))
+    engine = engine_for(spec.network, spec.weights(), states, spec.num_classes)
     chosen = test.images[:QUERIES_A_TASK]
     pixels = np.concatenate([spec.task(i).images(chosen) for i in range(len(rows))])
     images = normalise(torch.from_numpy(pixels), test.mean, test.std)[:, None]
     alphas = torch.full((1, len(rows)), 1 / len(rows))
-    found = []
-    for part in images.split(32):
-        gradient = PackedGradient(weights, masks, part, OBJECTIVES[objective], spec.num_classes)
-        found.append(gradient(alphas).numpy())
+    minimised = OBJECTIVES[objective]
+    found = [engine.gradient(part, minimised)(alphas).numpy() for part in images.split(32)]
     return np.concatenate(found)
 
 

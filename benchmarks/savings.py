@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -24,9 +25,10 @@ from jobs import compose, resolved_job, step_products
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.run.spec import RunSpec
-from supsup_core.methods import METHODS
+from harness.workers.training import trainer_of
+from supsup_core.networks.mlp import MLP
 from supsup_core.training.batches import task_batches
-from supsup_core.training.blocks import begin_layers
+from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.inputs import BlockInputs
 from supsup_core.training.layers import backpropagate
 
@@ -35,12 +37,16 @@ CPU = torch.device("cpu")
 
 
 def shares(spec: RunSpec, data: Dataset) -> dict[str, float]:
-    """Means over the steps of one block, counted as train_block trains it."""
+    """Means over the steps of one block, counted as MLPTrainer trains it."""
     tasks, recipe, seed = [spec.task(i) for i in range(BLOCK)], spec.recipe, spec.config.seed
-    method, network = METHODS[spec.config.method], spec.network
     inputs = BlockInputs(tasks, data.train, torch.bfloat16, CPU)
-    layers = begin_layers(network, method, tasks, inputs, recipe, seed=seed, dtype=torch.bfloat16)
-    scale = prod(layer.constant for layer in network.layers) / recipe.temperature
+    # As bfloat16 whatever the run would take, and never on another device.
+    config = replace(spec.config, train=replace(spec.config.train, dtype="bfloat16"))
+    trainer = trainer_of(replace(spec, config=config), data.train, data.test, CPU)
+    assert isinstance(trainer, MLPTrainer)
+    assert isinstance(spec.network, MLP)
+    layers = trainer.begin(tasks, inputs)
+    scale = prod(spec.network.constants) / recipe.temperature
     order = task_batches(tasks, data.train, recipe, seed)
     found: dict[str, list[float]] = {}
     for step in range(recipe.steps):
@@ -84,6 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = load_dataset(arguments.data)
     spec = resolved_job(compose([f"data={arguments.data}", f"train={arguments.recipe}"]), data)
+    assert isinstance(spec.network, MLP)
     widths = spec.network.widths
     whole = step_products(widths, BLOCK, spec.recipe.batch_size, torch.bfloat16)
     print("                        share   products: all / without them, ms a step and task")

@@ -153,8 +153,9 @@ def evidence_of(
 ) -> list[Evidence]:
     """Evidence of queries under the superposition of all masks of the stream."""
     layout, weights = masks.spec.layout, masks.weights()
-    effective = superpose_counted(weights, layout, stream.counts, stream.num_masks)
-    firsts = [8 * offset for offset in layout.byte_offsets]
+    shares = superpose_counted(layout, stream.counts, stream.num_masks).values()
+    effective = [weight * share for weight, share in zip(weights, shares, strict=True)]
+    firsts = [plane.bits.start for plane in layout.planes]
     return backward(
         weights, effective, firsts, images, OBJECTIVES[objective], masks.spec.num_classes
     )

@@ -38,10 +38,10 @@ from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import normalise
-from supsup_core.methods import METHODS
-from supsup_core.networks.mlp import fixed_weights
+from supsup_core.methods.protocol import KeepMethod
+from supsup_core.networks.mlp import MLP
+from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.batches import task_batches
-from supsup_core.training.plain import initial_scores, masked_weight
 
 FORMS = ("authors", "plain", "ours")
 
@@ -84,18 +84,41 @@ class Result:
     peak_bytes: int
 
 
+class _KeepMasked(torch.autograd.Function):
+    """mask * weight forward; to the score, the gradient as if mask were the score."""
+
+    @staticmethod
+    def forward(ctx, scores, mask, weight):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(weight)
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        (weight,) = ctx.saved_tensors
+        return gradient * weight, None, None
+
+
 class _MaskedLayer(nn.Module):
     """A fixed weight under a trained mask, as a linear layer or as the authors' convolution."""
 
-    def __init__(self, weight: torch.Tensor, scores: np.ndarray, method: str, *, conv: bool):
+    def __init__(
+        self,
+        tensor: MaskedTensor,
+        weight: torch.Tensor,
+        scores: np.ndarray,
+        method: KeepMethod,
+        *,
+        conv: bool,
+    ):
         super().__init__()
-        self._weight = weight
+        self._tensor, self._weight = tensor, weight
         self.scores = nn.Parameter(torch.from_numpy(scores))
-        self._method, self._conv = METHODS[method], conv
+        self._method, self._conv = method, conv
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, I) -> (N, O), or (N, I, 1, 1) -> (N, O, 1, 1)."""
-        weight = masked_weight(self.scores, self._method, self._weight)
+        mask = self._method.mask(self._tensor, self.scores.detach()[None])[0]
+        weight = _KeepMasked.apply(self.scores, mask, self._weight)
         if self._conv:
             return nn.functional.conv2d(x, weight[:, :, None, None])
         return nn.functional.linear(x, weight)
@@ -110,19 +133,21 @@ class OneTaskForm:
         data = load_dataset(spec.config.data)
         self._train, self._test = data.train, data.test
         self._pixels = normalise(
-            torch.from_numpy(self._train.images), self._train.mean, self._train.std
+            torch.from_numpy(self._train.flat), self._train.mean, self._train.std
         )
         self._labels = torch.from_numpy(self._train.labels).long()
 
     def run(self, task_id: int, steps: int) -> tuple[float, float, int]:
         """Seconds a step, accuracy after these steps, and peak bytes of the process."""
         task, recipe = self._spec.task(task_id), self._spec.recipe
-        network, seed = self._spec.network, self._spec.config.seed
-        scores = initial_scores(network, METHODS[self._spec.config.method], task_id, seed)
+        network, method, seed = self._spec.network, self._spec.method, self._spec.config.seed
+        assert isinstance(network, MLP)
+        assert isinstance(method, KeepMethod)
+        scores, weights = method.begin(network, task_id, seed), self._spec.weights()
         layers: list[nn.Module] = []
-        for weight, start in zip(fixed_weights(network, seed), scores, strict=True):
-            method = self._spec.config.method
-            layers += [_MaskedLayer(weight, start, method, conv=self._conv), nn.ReLU()]
+        for tensor in network.tensors:
+            start, weight = scores[tensor.name], weights[tensor.source]
+            layers += [_MaskedLayer(tensor, weight, start, method, conv=self._conv), nn.ReLU()]
         model = nn.Sequential(*layers[:-1])
         parameters = list(model.parameters())
         optimizer = recipe.make_optimizer().torch_form(parameters, recipe.learning_rate)
@@ -140,7 +165,7 @@ class OneTaskForm:
             loss.backward()
             optimizer.step()
         seconds = (time.perf_counter() - began) / steps
-        images = torch.from_numpy(task.images(self._test.images))
+        images = torch.from_numpy(task.images(self._test.flat))
         with torch.no_grad():
             logits = self._logits(model, normalise(images, self._test.mean, self._test.std))
         right = (logits.argmax(1).numpy() == self._test.labels).mean()

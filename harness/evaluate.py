@@ -2,10 +2,10 @@
 
     python harness/evaluate.py run_dir=runs/mnist5k-permuted-32 evaluate.num_images=4
 
-Every key of `evaluate` that is not given has its default (with masks over units, which the
-defaults do not fit, what the run has), and the checkpoints are those of the masks that are
-committed. Everything else the run keeps as it began. Type the same command again to go on with
-what was stopped.
+Every key of `evaluate` that is not given has its default, but a run that has no objective of
+superfluous neurons keeps its objectives. The checkpoints are those of the masks that are committed.
+Everything else the run keeps as it began. Type the same command again to go on with what was
+stopped.
 """
 
 import sys

@@ -4,7 +4,7 @@
 
 json=true prints the same for scripts; verify=true also checks every mask against its checksum,
 which reads them all. Nothing is written, locked or waited for. It parses its three options
-itself: Hydra and the schema behind it import torch, which takes longer than the look.
+itself, without Hydra, so that it starts at once.
 """
 
 import difflib
@@ -80,17 +80,17 @@ def as_json(seen: Progress) -> dict[str, Any]:
         "run_dir": str(seen.directory),
         "state": seen.state,
         "holder": vars(holder) if holder else None,
-        "tasks": seen.config["tasks"],
+        "tasks": seen.config.tasks,
         "committed": seen.committed,
         "accuracy": seen.accuracy,
         "tasks_per_second": seen.tasks_per_second,
         "seconds_left": seen.seconds_left,
         "checkpoints": [
             {
-                "table": part.asked.table,
-                "num_tasks": part.asked.num_tasks,
-                "num_distractors": part.asked.num_distractors,
-                "name": part.asked.name,
+                "table": part.table,
+                "num_tasks": part.num_tasks,
+                "num_distractors": part.num_distractors,
+                "name": part.name,
                 "rows": part.rows,
                 "wanted": part.wanted,
             }
@@ -106,15 +106,15 @@ def as_json(seen: Progress) -> dict[str, Any]:
 def lines(seen: Progress) -> list[str]:
     """What people read."""
     config = seen.config
-    told = [config["data"], config["family"], config["network"], config["method"]]
+    told = [config.data, config.family, config.network, config.method]
     found = [
         f"{seen.directory}: {seen.state}{_who(seen)}",
-        f"  {', '.join(told)}, recipe {config['train']['name']}, seed {config['seed']}",
-        f"  {seen.committed} of {config['tasks']} tasks committed{_how_well(seen)}",
+        f"  {', '.join(told)}, recipe {config.train.name}, seed {config.seed}",
+        f"  {seen.committed} of {config.tasks} tasks committed{_how_well(seen)}",
         f"  {_size(seen.num_bytes)} on disk",
     ]
-    for k in sorted({part.asked.num_tasks for part in seen.parts}):
-        found += _checkpoint(k, [part for part in seen.parts if part.asked.num_tasks == k])
+    for k in sorted({part.num_tasks for part in seen.parts}):
+        found += _checkpoint(k, [part for part in seen.parts if part.num_tasks == k])
     if seen.other_files:
         found.append(f"  {seen.other_files} files of evaluations beyond the run's own")
     found += [f"  set aside: {unit}: {error}" for unit, error in seen.failed.items()]
@@ -161,10 +161,10 @@ def _checkpoint(k: int, parts: list[Part]) -> list[str]:
 
 
 def _label(part: Part) -> str:
-    if part.asked.table == "reservoir":
-        return f"reservoir {part.asked.name}"
-    beside = part.asked.num_distractors
-    return f"{part.asked.name} + {beside} distractors" if beside else part.asked.name
+    if part.table == "reservoir":
+        return f"reservoir {part.name}"
+    beside = part.num_distractors
+    return f"{part.name} + {beside} distractors" if beside else part.name
 
 
 def _size(num_bytes: int) -> str:

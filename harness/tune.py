@@ -14,16 +14,15 @@ file that any job takes:
 import sys
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from harness.config.commandline import from_hydra, main_guard
+from harness.config.commandline import from_hydra, main_guard, store_schema
 from harness.errors import UserError
 from harness.search.config import TuneJob
 from harness.search.space import with_space
 from harness.search.start import carry_out_search
 
-ConfigStore.instance().store(name="tune_schema", node=TuneJob)
+store_schema("tune_schema", TuneJob)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="tune")

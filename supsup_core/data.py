@@ -1,6 +1,7 @@
 """Labelled images as training and inference read them, and the order of batches.
 
-Shape letters: N images, P pixels.
+An image has any shape; where it has channels, they come first. Shape letters: N images,
+C channels.
 """
 
 from collections.abc import Iterator
@@ -19,16 +20,17 @@ class ImageSet:
     """Images and labels of one split of a data set.
 
     Attributes:
-        images: 0 (black) to 255.
-        labels: from 0.
-        mean: of all pixels as fractions of 255, subtracted.
-        std: of the same, divided by.
+        images: (N, *shape), from 0 (black) to 255.
+        labels: class of each image, from 0.
+        mean: mean of the pixels as fractions of 255, which is subtracted; one of all, or one of
+            each channel.
+        std: standard deviation of the same, which is divided by.
     """
 
-    images: UInt8[np.ndarray, "N P"]
+    images: UInt8[np.ndarray, "N ..."]
     labels: UInt8[np.ndarray, " N"]
-    mean: float
-    std: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -36,11 +38,43 @@ class ImageSet:
                 f"as many labels as images expected, got {len(self.labels)} labels "
                 f"for {len(self.images)} images"
             )
+        if not len(self.mean) == len(self.std) in (1, self.channels):
+            raise ValueError(
+                f"one mean and std expected, or one for each of {self.channels} channels, "
+                f"got {len(self.mean)} and {len(self.std)}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return self.images.shape[1:]
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; 1 where an image has rows and columns alone, or is flat."""
+        return self.shape[0] if len(self.shape) > 2 else 1
+
+    @property
+    def flat(self) -> UInt8[np.ndarray, "N P"]:
+        """The images, their values in C order."""
+        return self.images.reshape(len(self.images), -1)
 
 
-def normalise(pixels: UInt8[Tensor, "*shape"], mean: float, std: float) -> Float[Tensor, "*shape"]:
-    """(pixel / 255 - mean) / std, as float32."""
-    return pixels.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
+def normalise(
+    pixels: UInt8[Tensor, "*shape"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "*shape"]:
+    """(pixel / 255 - mean) / std, as float32.
+
+    Args:
+        pixels: with channels third from last, if there are several means.
+        mean: one, or one of each channel.
+        std: as many.
+    """
+    found = pixels.to(torch.float32)
+    if len(mean) == 1:
+        return found.mul_(1 / (255 * std[0])).sub_(mean[0] / std[0])
+    means, stds = (torch.tensor(m, device=found.device).reshape(-1, 1, 1) for m in (mean, std))
+    return found.mul_(1 / (255 * stds)).sub_(means / stds)
 
 
 def batches(

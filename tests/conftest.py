@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
+pytest.register_assert_rewrite("conformance")  # its classes are no test modules of their own
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory) -> None:

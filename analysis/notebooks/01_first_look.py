@@ -57,22 +57,21 @@ figures.accuracy_by_masks(evaluations)
 # %% [markdown]
 # ## A mask, by zarr and numpy alone
 #
-# A mask is a row of bytes, a layer after the other. The ones that are counted here must be as
-# many as the table says.
+# A mask is a row of bytes. Each masked tensor has one plane of bits or more, one after the other.
+# The first plane of a tensor says which weights are kept: its ones must be as many as the table
+# says.
 
 # %%
 store: Any = zarr.open_group(run_dir / "masks.zarr", mode="r")
 last = tasks.loc[tasks["task_id"].idxmax()]
 row = store["masks"][int(last["task_id"])]
-layers = [layer for layer in store.attrs["layers"] if layer["num_bits"]]
-bits = {
-    layer["name"]: np.unpackbits(
-        row[layer["byte_offset"] :], count=layer["num_bits"], bitorder="little"
-    )
-    for layer in layers
-}
-for name, of_layer in bits.items():
-    print(f"{name}: {of_layer.sum():,} ones of {of_layer.size:,} bits")
+bits: dict[str, np.ndarray] = {}
+for plane in store.attrs["planes"]:
+    packed = row[plane["byte_offset"] :]
+    of_plane = np.unpackbits(packed, count=plane["num_bits"], bitorder="little")
+    bits.setdefault(plane["tensor"], of_plane)
+for name, kept in bits.items():
+    print(f"{name}: {kept.sum():,} ones of {kept.size:,} bits")
 density = np.concatenate(list(bits.values())).mean()
 print(f"task {last['task_id']}: density {density:.6f}, in the table {last['density']:.6f}")
 

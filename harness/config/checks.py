@@ -8,28 +8,31 @@ from typing import Any
 from harness.config.schema import (
     AUTO,
     CUES,
+    DEFAULT_ALGORITHMS,
     DTYPES,
     EXECUTORS,
-    UNIT_MASK,
+    OPTION_KEYS,
     Config,
+    EvaluateConfig,
     ReservoirConfig,
     TrainConfig,
     leaf,
 )
-from harness.data.catalogue import DATASETS
+from harness.data.names import DATASETS
 from harness.errors import UserError
 from harness.places.places import check_url, is_url
-from supsup_core.bits.infer import ALGORITHMS
-from supsup_core.bits.shards import SHARDED_ALGORITHMS
-from supsup_core.inference.algorithms import GRADIENT_ALGORITHMS
-from supsup_core.inference.forward import FORWARD_ALGORITHMS
-from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.methods import METHODS
-from supsup_core.networks.mlp import NETWORKS
-from supsup_core.reservoirs.rules import RULES
-from supsup_core.tasks import FAMILIES
-from supsup_core.training.optimizers import OPTIMIZERS
-from supsup_core.training.recipe import DECAYS
+from supsup_core.names import (
+    ALGORITHMS,
+    DECAYS,
+    FAMILIES,
+    FORWARD_ALGORITHMS,
+    METHODS,
+    NETWORKS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    RESERVOIR_RULES,
+    SHARDED_ALGORITHMS,
+)
 
 
 def check(config: Config) -> None:
@@ -47,13 +50,10 @@ def check(config: Config) -> None:
         one_of(key, leaf(config, key), known)
     if config.train.dtype != AUTO:
         one_of("train.dtype", config.train.dtype, DTYPES)
-    for key in ("train.block", "reservoir.block", "actors.train", "actors.evaluate"):
+    for key in _AUTO_OR_COUNT:
         if (value := leaf(config, key)) != AUTO:
             at_least(key, value, 1, instead=AUTO)
-    _names("evaluate.algorithms", config.evaluate.algorithms, ALGORITHMS)
-    # The forward algorithms minimise nothing.
-    if config.evaluate.objectives or set(config.evaluate.algorithms) - set(FORWARD_ALGORITHMS):
-        _names("evaluate.objectives", config.evaluate.objectives, tuple(OBJECTIVES))
+    _check_algorithms(config.evaluate)
     for key in ("train.learning_rate", "train.temperature", "evaluate.rate"):
         if not 0 < leaf(config, key) < math.inf:
             raise UserError(f"{key} must be > 0, got {leaf(config, key)}")
@@ -61,14 +61,13 @@ def check(config: Config) -> None:
     _check_reservoir(config.reservoir)
     if not 0 < config.actors.gpus <= 1:
         raise UserError(f"actors.gpus must be in (0, 1], got {config.actors.gpus}")
-    _check_network(config)
+    _check_option_names(config)
     _check_checkpoints(config)
     _check_shards(config)
-    _check_unit_mask(config)
-    if config.evaluate.num_images > config.evaluate.batch_size:
+    num_images, most = config.evaluate.num_images, config.evaluate.batch_size
+    if num_images != AUTO and int(num_images) > most:
         raise UserError(
-            f"evaluate.num_images must be at most evaluate.batch_size = "
-            f"{config.evaluate.batch_size}, got {config.evaluate.num_images}"
+            f"evaluate.num_images must be at most evaluate.batch_size = {most}, got {num_images}"
         )
     if config.run_dir is not None and is_url(config.run_dir):
         check_url(config.run_dir)
@@ -81,7 +80,6 @@ _LEAST = {
     "train.steps": 1,
     "train.batch_size": 1,
     "evaluate.batch_size": 1,
-    "evaluate.num_images": 1,
     "evaluate.distractors": 0,
     "evaluate.log_base": 2,
     "evaluate.steps": 1,
@@ -89,11 +87,16 @@ _LEAST = {
     "actors.shards": 1,
 }
 
+_AUTO_OR_COUNT = (
+    *("train.block", "evaluate.num_images", "reservoir.block"),
+    *("actors.train", "actors.evaluate"),
+)
+
 _KNOWN = {
     "data": DATASETS,
     "family": tuple(FAMILIES),
-    "network": NETWORKS,
-    "method": (*METHODS, UNIT_MASK),
+    "network": tuple(NETWORKS),
+    "method": tuple(METHODS),
     "executor": EXECUTORS,
     "train.decay": DECAYS,
     "train.optimizer": OPTIMIZERS,
@@ -134,6 +137,21 @@ def must_be_one_of(key: str, value: Any, known: Sequence[str]) -> str:
     return f"{key} must be one of {', '.join(known)}, got {value!r}{hint}"
 
 
+def _check_algorithms(evaluate: EvaluateConfig) -> None:
+    algorithms = evaluate.algorithms
+    if algorithms != AUTO:
+        if not isinstance(algorithms, list):
+            raise UserError(
+                "evaluate.algorithms must be auto or a list of names such as [one_shot,binary], "
+                f"got {algorithms!r}"
+            )
+        _names("evaluate.algorithms", algorithms, ALGORITHMS)
+    # The forward algorithms minimise nothing.
+    minimises = algorithms == AUTO or set(algorithms) - set(FORWARD_ALGORITHMS)
+    if evaluate.objectives or minimises:
+        _names("evaluate.objectives", evaluate.objectives, OBJECTIVES)
+
+
 def _check_means(train: TrainConfig) -> None:
     for key in ("smoothing", "momentum"):
         if not 0 <= getattr(train, key) < 1:
@@ -143,17 +161,21 @@ def _check_means(train: TrainConfig) -> None:
             f"train.momentum goes with adam and sgd, got {train.momentum} with rmsprop: "
             "leave it out, or try train.optimizer=adam"
         )
-
-
-def _check_network(config: Config) -> None:
-    if (config.network == "mlp") != (config.hidden is not None):
+    if not 0 <= train.weight_decay < math.inf:
         raise UserError(
-            "hidden widths go with network=mlp and with no other, got "
-            f"network={config.network} hidden={config.hidden}: for example "
-            "network=mlp hidden=[300,300]"
+            f"train.weight_decay must be >= 0, got {train.weight_decay}: for example "
+            "train.weight_decay=1e-4"
         )
-    if config.hidden is not None and (not config.hidden or min(config.hidden) < 1):
-        raise UserError(f"hidden must be one or more widths >= 1, got {config.hidden}")
+
+
+def _check_option_names(config: Config) -> None:
+    """Refuse options that no command line can name; harness/config/options.py checks the rest."""
+    for key in OPTION_KEYS.values():
+        for option in getattr(config, key):
+            if not str(option).isidentifier():
+                raise UserError(
+                    f"{key} must have names such as density, got {option!r}: type {key}.NAME=VALUE"
+                )
 
 
 def _check_checkpoints(config: Config) -> None:
@@ -176,9 +198,16 @@ def _check_checkpoints(config: Config) -> None:
 
 
 def _check_shards(config: Config) -> None:
+    """Check that what is evaluated can be split over several actors.
+
+    Raises:
+        UserError: naming the key that cannot.
+    """
     if config.actors.shards == 1:
         return
-    whole = [name for name in config.evaluate.algorithms if name not in SHARDED_ALGORITHMS]
+    algorithms = config.evaluate.algorithms
+    asked = DEFAULT_ALGORITHMS if algorithms == AUTO else algorithms
+    whole = [name for name in asked if name not in SHARDED_ALGORITHMS]
     if whole:
         raise UserError(
             f"evaluate.algorithms must be among {', '.join(SHARDED_ALGORITHMS)} where "
@@ -198,45 +227,7 @@ def _check_shards(config: Config) -> None:
 
 
 def _check_reservoir(reservoir: ReservoirConfig) -> None:
-    _names("reservoir.rules", reservoir.rules, tuple(RULES))
+    _names("reservoir.rules", reservoir.rules, tuple(RESERVOIR_RULES))
     _names("reservoir.cues", reservoir.cues, CUES)
     if not 0 <= reservoir.share <= 1:
         raise UserError(f"reservoir.share must be in [0, 1], got {reservoir.share}")
-
-
-def _check_unit_mask(config: Config) -> None:
-    """A mask over units goes with less than one over weights."""
-    if config.method != UNIT_MASK:
-        return
-    known = tuple(GRADIENT_ALGORITHMS)
-    if other := [name for name in config.evaluate.algorithms if name not in known]:
-        raise UserError(
-            f"evaluate.algorithms must be among {', '.join(known)} with method=unit_mask, got "
-            f"{', '.join(other)}: try evaluate.algorithms=[one_shot], or begin the run with "
-            f"{_PRESET}"
-        )
-    if config.evaluate.num_images < 2:
-        raise UserError(
-            "evaluate.num_images must be >= 2 with method=unit_mask, whose units are normalised "
-            f"over a batch, got {config.evaluate.num_images}: try evaluate.num_images="
-            f"{config.evaluate.batch_size}, or begin the run with {_PRESET}"
-        )
-    if config.train.batch_size < 2:
-        raise UserError(
-            "train.batch_size must be >= 2 with method=unit_mask, whose units are normalised "
-            f"over a batch, got {config.train.batch_size}: try train.batch_size=128"
-        )
-    if config.train.dtype not in (AUTO, "float32"):
-        raise UserError(
-            f"train.dtype must be auto or float32 with method=unit_mask, got {config.train.dtype}: "
-            "leave it out"
-        )
-    if config.actors.shards > 1:
-        raise UserError(
-            f"actors.shards must be 1 with method=unit_mask, got {config.actors.shards}: leave it "
-            "out, for these masks are small"
-        )
-
-
-# Sets all that masks over units go with.
-_PRESET = "experiment=reservoir for all that goes with it"

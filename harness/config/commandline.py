@@ -24,13 +24,26 @@ from omegaconf.errors import (
 )
 
 from harness.config.checks import check, must_be_one_of
-from harness.config.schema import Config, keys
+from harness.config.schema import OPTION_KEYS, Config, keys
 from harness.errors import UserError
 
 CONFIG_MODULE = "harness.conf"
 STOPPED = 130  # the exit code that a shell gives to Ctrl-C
 
-ConfigStore.instance().store(name="schema", node=Config)
+
+def store_schema(name: str, schema: type[Config]) -> None:
+    """Give Hydra the schema of a job.
+
+    Its options may be typed as any key, method_options.density=0.3: without the flag Hydra would
+    ask for a + before a key that the schema does not have.
+    """
+    node = OmegaConf.structured(schema)
+    for key in OPTION_KEYS.values():
+        OmegaConf.set_struct(node[key], False)
+    ConfigStore.instance().store(name=name, node=node)
+
+
+store_schema("schema", Config)
 
 
 def compose_command_line(
@@ -123,7 +136,8 @@ def _explain(error: Exception, schema: type[Config] = Config) -> str:
 
 def _unknown_key(key: str, schema: type[Config]) -> str:
     groups = [entry.name for entry in fields(schema) if is_dataclass(entry.type)]
-    near = difflib.get_close_matches(key, [*keys(schema()), *groups], n=1)
+    known = [*keys(schema()), *groups, *OPTION_KEYS.values()]
+    near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]}?" if near else "--cfg job lists all keys"
     return f"unknown key {key}: {hint}"
 
@@ -134,7 +148,7 @@ _KINDS: dict[Any, str] = {
     int | str: "a whole number or auto",
     float: "a number",
     bool: "true or false",
-    list[int] | None: "a list of whole numbers such as [300,100]",
+    dict[str, Any]: "names with values such as {density: 0.3}",
     list[str]: "a list of names such as [H,G]",
 }
 

@@ -1,27 +1,41 @@
 """What of a configuration decides a run's results, its name, and its file."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from io import BytesIO
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from harness.config.checks import check
-from harness.config.schema import AUTO, FREE_KEYS, AnyConfig, Config, keys, leaf
+from harness.config.kinds import as_typed
+from harness.config.options import resolved_options
+from harness.config.schema import AUTO, FREE_KEYS, OPTION_KEYS, AnyConfig, Config, keys, leaf
 from harness.errors import UserError
 from harness.places.places import Place, place
 
+_NOT_GIVEN = "not given"
+
 
 def run_name(config: Config) -> str:
-    """A folder name that tells runs apart by what people vary most."""
-    parts = [config.data, config.family, str(config.tasks)]
-    if config.network == "mlp":
-        parts.append("mlp_" + "_".join(map(str, config.hidden or [])))
-    elif config.network != Config().network:
-        parts.append(config.network)
-    if config.method != Config().method:
+    """A folder name that tells runs apart by what people vary most.
+
+    A name stands in it unless it is the default, and then the options that were given.
+    """
+    default = Config()
+    parts = [config.data, *_options_name(config.data_options)]
+    parts += [config.family, *_options_name(config.family_options), str(config.tasks)]
+    hidden = config.network_options.get("hidden")
+    if config.network != default.network or hidden:
+        widths = hidden if isinstance(hidden, list) else []
+        parts.append("_".join(map(str, [config.network, *widths])))
+    parts += _options_name(config.network_options, without="hidden")
+    if config.method != default.method:
         parts.append(config.method)
+    parts += _options_name(config.method_options)
     if config.train.name != "paper":
         parts.append(config.train.name)
     if config.seed:
@@ -29,26 +43,45 @@ def run_name(config: Config) -> str:
     return "-".join(parts)
 
 
+def _options_name(options: Mapping[str, Any], without: str | None = None) -> list[str]:
+    """Options as parts of a folder's name, such as density0.3."""
+    texts = (f"{name}{as_typed(value)}" for name, value in options.items() if name != without)
+    return [re.sub(r"[^\w.+-]+", "_", text).strip("_") for text in texts]
+
+
 def run_directory(config: Config) -> Place:
-    """Where the run lies; see harness.storage.places.place."""
+    """Where the run lies; see harness.places.places.place."""
     return place(config.run_dir or f"runs/{run_name(config)}")
 
 
 def differences(stored: Config, wanted: Config) -> list[str]:
     """Name the keys in which two configurations would give other results.
 
-    A wanted `auto` agrees with whatever it was resolved to when the run began.
+    A wanted `auto` agrees with whatever it was resolved to when the run began. An option that is
+    not given has its default. To know the defaults imports torch, where options differ.
+
+    Raises:
+        UserError: an option that does not fit.
     """
-    there = result_values(stored)
-    return [
-        f"{key} is {there[key]} there, {value} here"
-        for key, value in result_values(wanted).items()
-        if value not in (AUTO, there[key])
-    ]
+    compared = []  # what has the same name in both: options of another network are other options
+    ignored = set()
+    for kind, key in OPTION_KEYS.items():
+        if getattr(stored, kind) != getattr(wanted, kind):
+            ignored.add(key)
+        elif getattr(stored, key) != getattr(wanted, key):
+            compared.append(kind)
+    there = result_values(resolved_options(stored, compared))
+    here = result_values(resolved_options(wanted, compared))
+    found = []
+    for key in {**here, **there}:
+        old, new = there.get(key, _NOT_GIVEN), here.get(key, _NOT_GIVEN)
+        if key.partition(".")[0] not in ignored and new not in (AUTO, old):
+            found.append(f"{key} is {old} there, {new} here")
+    return found
 
 
 def result_values(config: Config) -> dict[str, Any]:
-    """What of a configuration changes a result, by dotted key."""
+    """What of a configuration changes a result, by dotted key; each option has a key of its own."""
     found = {key: leaf(config, key) for key in keys(config)}
     checkpoints = config.evaluate.checkpoints
     if isinstance(checkpoints, list):  # kept sorted, however they were typed
@@ -83,9 +116,40 @@ def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
         config = OmegaConf.to_object(merged)
         assert isinstance(config, schema)
         check(config)
-    except (OSError, YAMLError, OmegaConfBaseException, ValueError, UserError) as error:
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, UserError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path} is not a run's configuration: {reason}: put it back, or choose another run_dir"
         ) from error
     return config
+
+
+def read_loosely(text: str) -> Config:
+    """Read a run's config.yaml without checks, whichever version wrote it.
+
+    A key that the schema does not have is left out. A key that is missing has its default, unless
+    every run has it.
+
+    Raises:
+        KeyError, TypeError, ValueError, yaml.YAMLError: the text is no run's configuration.
+    """
+    values = yaml.safe_load(text)
+    for key in ("data", "family", "network", "method", "seed", "tasks"):
+        values[key]
+    for group, key in (("train", "name"), ("evaluate", "checkpoints")):
+        values[group][key]
+    config: Config = _loosely(Config, values)
+    config.tasks = int(config.tasks)
+    return config
+
+
+def _loosely(schema: Any, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"expected keys and values, got {values!r}")
+    found = {}
+    for entry in fields(schema):
+        if is_dataclass(entry.type):
+            found[entry.name] = _loosely(entry.type, values.get(entry.name, {}))
+        elif entry.name in values:
+            found[entry.name] = values[entry.name]
+    return schema(**found)

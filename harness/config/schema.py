@@ -1,5 +1,6 @@
 """The schema of a run's configuration: plain dataclasses, made once and passed inward."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -13,16 +14,20 @@ EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
 
-UNIT_MASK = "unit_mask"  # the method whose masks are over units; the others' are over weights
+# What is named, and the key of its options.
+OPTION_KEYS = {
+    "data": "data_options",
+    "family": "family_options",
+    "network": "network_options",
+    "method": "method_options",
+}
 
-# Descent takes many gradients, and the first layer's objectives would double all that is
-# evaluated: both only on demand.
+# What `evaluate.algorithms=auto` stands for, where the engine has them. Descent takes many
+# gradients, and the objectives of the first layer would double all that is evaluated: both only
+# on demand.
 DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
 
 DEFAULT_OBJECTIVES = ("H", "G")
-
-# What reads the outputs without a class.
-SUPERFLUOUS_OBJECTIVES = ("G", "G_first_layer")
 
 
 @dataclass
@@ -51,6 +56,8 @@ class TrainConfig:
     """Of the scores: rmsprop, adam or sgd."""
     momentum: float = 0.0
     """Of the running mean (adam) or sum (sgd) of gradients."""
+    weight_decay: float = 0.0
+    """L2 decay of the scores: each gradient gets weight_decay * score added."""
 
 
 @dataclass
@@ -59,8 +66,9 @@ class EvaluateConfig:
 
     checkpoints: Any = AUTO
     """Numbers of masks in the superposition; auto: 10, 25, 50, 100, 250, ... and all."""
-    algorithms: list[str] = field(default_factory=lambda: [*DEFAULT_ALGORITHMS])
-    """Ways to infer the task; gradient_descent and frank_wolfe, which are costly, on demand."""
+    algorithms: Any = AUTO
+    """Ways to infer the task; auto: those that the network and the masks allow, without
+    gradient_descent and frank_wolfe, which are costly."""
     objectives: list[str] = field(default_factory=lambda: [*DEFAULT_OBJECTIVES])
     """What the gradient's algorithms minimise: H entropy, G superfluous neurons; H_first_layer
     and G_first_layer: the same by the first layer's masks alone."""
@@ -70,8 +78,9 @@ class EvaluateConfig:
     """Test batches a task; null: the whole test set."""
     batch_size: int = 128
     """Images of a test batch, scored with the one task inferred for it."""
-    num_images: int = 1
-    """Images of the batch that the inference sees."""
+    num_images: int | str = AUTO
+    """Images of the batch that the inference sees; auto: 1, or the whole batch where the network
+    normalises over it."""
     distractors: int = 0
     """Untrained masks, drawn from the densities of the trained ones, that the last checkpoint
     gets beside them in a second evaluation, by one_shot and one_shot_ranked."""
@@ -127,16 +136,22 @@ class Config:
     """Of every random draw."""
     data: str = "mnist5k"
     """Data set."""
+    data_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the data set."""
     family: str = "permuted"
     """What tells tasks apart."""
+    family_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the family."""
     network: str = "lenet_300_100"
-    """The fixed random network; mlp takes any `hidden`."""
-    hidden: list[int] | None = None
-    """Widths of the hidden layers of network=mlp."""
+    """The fixed random network; units: its masks are over hidden units instead of weights."""
+    network_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the network, such as hidden: [300, 300], the widths of mlp and units."""
     outputs: int = 500
     """Output units: a class each, and the rest superfluous."""
     method: str = "threshold"
-    """How scores become masks over weights; or unit_mask, for masks over hidden units."""
+    """How scores become masks."""
+    method_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the method, such as density: 0.3 for edge_popup."""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     reservoir: ReservoirConfig = field(default_factory=ReservoirConfig)
@@ -161,16 +176,25 @@ FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
 
 
 def keys(config: Any, prefix: str = "") -> list[str]:
-    """Every leaf's dotted name."""
+    """Every leaf's dotted name; an option that is given is a leaf."""
     found = []
     for entry in fields(config):
         value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
-        found += keys(value, f"{name}.") if is_dataclass(value) else [name]
+        if is_dataclass(value):
+            found += keys(value, f"{name}.")
+        elif name in OPTION_KEYS.values():
+            found += [f"{name}.{option}" for option in value]
+        else:
+            found.append(name)
     return found
 
 
 def leaf(config: Any, key: str) -> Any:
-    """The value of a dotted name."""
+    """The value of a dotted name.
+
+    Raises:
+        KeyError: an option that is not given.
+    """
     for part in key.split("."):
-        config = getattr(config, part)
+        config = config[part] if isinstance(config, Mapping) else getattr(config, part)
     return config

@@ -10,9 +10,8 @@ from pathlib import Path
 from harness.data.dataset import Dataset
 from harness.data.embedded import load_digits, load_mnist5k
 from harness.data.idx import IDX, load_idx
+from harness.data.names import DATASETS
 from harness.errors import UserError
-
-DATASETS = ("mnist5k", "digits", "mnist", "fashion_mnist")
 
 
 def load_dataset(name: str, *, data_dir: Path | None = None, download: bool = False) -> Dataset:

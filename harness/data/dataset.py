@@ -1,6 +1,6 @@
 """A data set: images of two splits, and what they are.
 
-Shape letters: N images, P pixels per image (side * side).
+Shape letters: N images, P pixels of an image.
 """
 
 import math
@@ -11,36 +11,45 @@ from jaxtyping import UInt8
 
 from supsup_core.data import ImageSet
 
+Labelled = tuple[UInt8[np.ndarray, "N P"], UInt8[np.ndarray, " N"]]
 
-@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+
+@dataclass(frozen=True)
 class Dataset:
-    """Images and labels, in file order (mnist5k comes sorted by class)."""
+    """Labelled images, in file order (mnist5k comes sorted by class).
+
+    Attributes:
+        name: for people and tables.
+        train: the training images.
+        test: the test images, normalised by the moments of the training images.
+        num_classes: number of classes, whose labels count from 0.
+    """
 
     name: str
-    train_images: UInt8[np.ndarray, "N P"]
-    """Grey levels 0..255, flattened row by row."""
-    train_labels: UInt8[np.ndarray, " N"]
-    test_images: UInt8[np.ndarray, "M P"]
-    test_labels: UInt8[np.ndarray, " M"]
-    side: int
-    """Pixels per side; P = side * side."""
+    train: ImageSet
+    test: ImageSet
     num_classes: int
-    mean: float
-    """Mean of the training pixels / 255, rounded to 4 digits."""
-    std: float
-    """Standard deviation of the training pixels / 255, likewise."""
 
     @property
-    def train(self) -> ImageSet:
-        """The training images, as supsup_core reads them."""
-        return ImageSet(self.train_images, self.train_labels, self.mean, self.std)
-
-    @property
-    def test(self) -> ImageSet:
-        """The test images, likewise."""
-        return ImageSet(self.test_images, self.test_labels, self.mean, self.std)
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image: channels, rows, columns."""
+        return self.train.shape
 
 
-def image_side(images: UInt8[np.ndarray, "N P"]) -> int:
-    """Pixels of a side of square images."""
-    return math.isqrt(images.shape[1])
+def grey_dataset(
+    name: str, train: Labelled, test: Labelled, moments: tuple[float, float]
+) -> Dataset:
+    """Make a data set of square grey images of ten classes.
+
+    Args:
+        name: for people and tables.
+        train: images, flattened row by row, and their labels.
+        test: likewise.
+        moments: mean and standard deviation of the training pixels / 255, rounded to 4 digits.
+    """
+
+    def split(images: np.ndarray, labels: np.ndarray) -> ImageSet:
+        side = math.isqrt(images.shape[1])
+        return ImageSet(images.reshape(-1, 1, side, side), labels, moments[:1], moments[1:])
+
+    return Dataset(name, split(*train), split(*test), num_classes=10)

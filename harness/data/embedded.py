@@ -1,6 +1,6 @@
 """Data sets that packages we depend on bring with them.
 
-Shape letters: N images, P pixels per image (side * side).
+Shape letters: N images, P pixels of an image.
 """
 
 import importlib.resources
@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 from jaxtyping import UInt8
 
-from harness.data.dataset import Dataset, image_side
+from harness.data.dataset import Dataset, grey_dataset
 from harness.data.download import one_line
 from harness.data.idx import MNIST_MOMENTS
 from harness.errors import UserError
@@ -63,4 +63,4 @@ def _split(
     moments: tuple[float, float],
 ) -> Dataset:
     train, test = (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
-    return Dataset(name, *train, *test, image_side(images), 10, *moments)
+    return grey_dataset(name, train, test, moments)

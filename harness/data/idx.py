@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.dataset import Dataset, image_side
+from harness.data.dataset import Dataset, grey_dataset
 from harness.data.download import FETCH_FAILURES, fetch, one_line
 from harness.errors import UserError
 
@@ -95,7 +95,7 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
         )
     order = (_TRAIN_IMAGES, _TRAIN_LABELS, _TEST_IMAGES, _TEST_LABELS)
     images, labels, *test = (_parse_idx(contents[file], file) for file in order)
-    return Dataset(name, images, labels, test[0], test[1], image_side(images), 10, *files.moments)
+    return grey_dataset(name, (images, labels), (test[0], test[1]), files.moments)
 
 
 def _folders(name: str, data_dir: Path | None) -> list[Path]:

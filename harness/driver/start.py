@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.config.commandline import STOPPED
 from harness.config.identity import run_directory
+from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
@@ -26,7 +27,8 @@ from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
 from harness.reporting.display import make_console, make_display
 from harness.reporting.end_table import print_summary
 from harness.run.directory import Run
-from harness.run.refusals import check_against_data, readable_path_errors
+from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
+from harness.run.spec import RunSpec
 from harness.storage.lock import run_lock
 from harness.storage.store import CorruptMask
 
@@ -59,7 +61,10 @@ def carry_out(
     directory = run_directory(config)
     data_dir = Path(config.data_dir) if config.data_dir else None
     data = load_dataset(config.data, data_dir=data_dir, download=config.download)
+    config = resolved_options(config)
     check_against_data(config, data)
+    spec = RunSpec(config, data.input_shape, data.num_classes)
+    check_capabilities(config, spec.capabilities)
     with ExitStack() as held:
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))

@@ -1,15 +1,23 @@
 """From a configuration to work units: pure, so that a resumed run plans the same work."""
 
-from collections.abc import Collection, Container, Iterator
+import hashlib
+import json
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
-from harness.config.schema import Config, EvaluateConfig
-from harness.plan.asked import DISTRACTED_ALGORITHMS, TASKS_PER_EVALUATION, digest, evaluated_tasks
-from supsup_core.inference.forward import FORWARD_ALGORITHMS
+from harness.config.schema import AUTO, Config, EvaluateConfig
+from supsup_core.names import FORWARD_ALGORITHMS, RANKED
+
+# Tasks whose batches one evaluation unit infers and scores.
+TASKS_PER_EVALUATION = 25
 
 # Ranked answers of a unit that are held against the exact ones, which take several times as long.
 COMPARED_PER_EVALUATION = 100
+
+# Algorithms whose cost lets them stand among many distractors.
+DISTRACTED_ALGORITHMS = ("one_shot", RANKED)
 
 # What of `evaluate` decides which batches a unit asks about, and what else its answers follow
 # from. The rest (masks, distractors, algorithm, objective) its name says in full.
@@ -131,12 +139,17 @@ def evaluation_units(
     """All units of one checkpoint.
 
     Args:
-        config: what is asked for, its checkpoints resolved.
+        config: what is asked for, its checkpoints and algorithms resolved.
         num_tasks: the checkpoint.
         own: what the run itself evaluates; None: the same. A unit that asks for anything else
             has a name of its own.
+
+    Raises:
+        ValueError: `auto` for the algorithms.
     """
     evaluate = config.evaluate
+    if evaluate.algorithms == AUTO:
+        raise ValueError("evaluate.algorithms must be resolved to a list of names, got auto")
     asked = evaluated_tasks(num_tasks, evaluate.tasks)
     groups = [
         tuple(asked[start : start + TASKS_PER_EVALUATION])
@@ -171,7 +184,7 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
     values["cues"] = sorted(reservoir.cues)
     asked = tuple(evaluated_tasks(num_tasks, evaluate.tasks))
     return [
-        RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, digest(values))
+        RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, _digest(values))
         for rule in reservoir.rules
     ]
 
@@ -186,7 +199,21 @@ def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
     values = {key: getattr(asked, key) for key in keys}
     if values == {key: getattr(own, key) for key in keys}:
         return ""
-    return digest(values)
+    return _digest(values)
+
+
+def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
+    """Tasks to ask about among the first k: evenly spaced, the first and the last included."""
+    if at_most is None or at_most >= num_tasks:
+        return list(range(num_tasks))
+    if at_most == 1:
+        return [num_tasks - 1]
+    return [i * (num_tasks - 1) // (at_most - 1) for i in range(at_most)]
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Eight hex digits for what a unit's answers follow from beside what its name says."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
 
 def num_leading(committed: Container[int]) -> int:

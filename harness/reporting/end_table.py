@@ -10,8 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from harness.places.places import Place, each
-from harness.plan.asked import TASKS_PER_EVALUATION
-from harness.plan.units import COMPARED_PER_EVALUATION
+from harness.plan.units import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.tables.files import read_table_file, read_tables, table_files
 from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
 

@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from harness.config.identity import read_loosely
+from harness.config.schema import Config
 from harness.errors import UserError
 from harness.places.places import Place
-from harness.plan.asked import Asked, asked_tables
+from harness.plan.units import EvaluationUnit, WorkUnit, evaluation_units, recall_units
 from harness.storage.lock import Holder, lock_holder
 from harness.tables.files import read_table_file, table_files
 from harness.tables.schemas import SCHEMAS, TASKS
@@ -29,20 +30,23 @@ RATE_OVER = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Part:
-    """How much of what a checkpoint asks for is there.
+    """How much is there of one line of a checkpoint.
 
     Attributes:
-        asked: by the configuration.
-        rows: there are, of asked.rows.
+        table: evaluations or reservoir.
+        num_tasks: the checkpoint.
+        num_distractors: untrained masks among those of the checkpoint.
+        name: algorithm and objective, or the reservoir's rule.
+        wanted: number of rows once the line is whole.
+        rows: number of rows that are there.
     """
 
-    asked: Asked
+    table: str
+    num_tasks: int
+    num_distractors: int
+    name: str
+    wanted: int
     rows: int
-
-    @property
-    def wanted(self) -> int:
-        """Rows once it is whole."""
-        return sum(self.asked.rows.values())
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Progress:
 
     Attributes:
         directory: absolute.
-        config: as config.yaml has it.
+        config: what config.yaml says, unchecked.
         committed: tasks.
         accuracy: mean of the committed; None without any.
         tasks_per_second: over the last minutes; where nobody trains, over those before the last
@@ -65,7 +69,7 @@ class Progress:
     """
 
     directory: Path
-    config: Mapping[str, Any]
+    config: Config
     committed: int
     accuracy: float | None
     tasks_per_second: float | None
@@ -79,7 +83,7 @@ class Progress:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is left to train or evaluate."""
-        return self.committed == self.config["tasks"] and all(
+        return self.committed == self.config.tasks and all(
             part.rows == part.wanted for part in self.parts
         )
 
@@ -100,7 +104,7 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """Of training, at this rate; None where nobody trains or there is no rate."""
-        left: int = self.config["tasks"] - self.committed
+        left = self.config.tasks - self.committed
         if self.state not in ("live", "unknown") or not self.tasks_per_second or not left:
             return None
         return left / self.tasks_per_second
@@ -116,12 +120,12 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
     Raises:
         UserError: no such folder, or no run in it.
     """
-    config, parts_asked = _configuration(directory)
+    config, units = _configuration(directory)
     # Before the log: a driver that ends meanwhile has committed what is counted after.
     holder = lock_holder(directory)
     tasks, broken = _tasks(directory)
-    parts, other, broken_tables = _parts(directory, parts_asked)
-    trains = holder is not None and holder.alive is not False and len(tasks) < config["tasks"]
+    parts, other, broken_tables = _parts(directory, units)
+    trains = holder is not None and holder.alive is not False and len(tasks) < config.tasks
     until = (now or datetime.now(UTC)) if trains else None
     return Progress(
         directory=directory,
@@ -138,8 +142,8 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
     )
 
 
-def _configuration(directory: Path) -> tuple[dict[str, Any], list[Asked]]:
-    """What a run was told, and what tables follow."""
+def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
+    """What a run was told, and the units that it evaluates itself, by checkpoint."""
     if not directory.is_dir():
         raise UserError(
             f"run_dir must be the folder of a run, got {directory}, which is none: "
@@ -147,11 +151,13 @@ def _configuration(directory: Path) -> tuple[dict[str, Any], list[Asked]]:
         )
     path = directory / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key in ("data", "family", "network", "method", "seed"):
-            config[key]
-        config["train"]["name"]
-        return {**config, "tasks": int(config["tasks"])}, asked_tables(config)
+        config = read_loosely(path.read_text(encoding="utf-8"))
+        units: list[WorkUnit] = []
+        for k in config.evaluate.checkpoints:
+            units += evaluation_units(config, k)
+            if config.evaluate.reservoir:
+                units += recall_units(config, k)
+        return config, units
     except FileNotFoundError as error:
         raise UserError(
             f"run directory {directory} must hold a run, got no config.yaml in it: "
@@ -179,8 +185,8 @@ def _tasks(directory: Path) -> tuple[pa.Table, list[Place]]:
     return pa.concat_tables(tables), broken
 
 
-def _parts(directory: Path, asked: list[Asked]) -> tuple[list[Part], int, list[Place]]:
-    """What is there of what was asked, how many other files there are, and which are broken."""
+def _parts(directory: Path, units: list[WorkUnit]) -> tuple[list[Part], int, list[Place]]:
+    """What is there of the units, how many other files there are, and which are broken."""
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
     for table in ("evaluations", "reservoir"):
@@ -193,9 +199,26 @@ def _parts(directory: Path, asked: list[Asked]) -> tuple[list[Part], int, list[P
                 continue
             except ValueError:
                 broken.append(path)
-    parts = [Part(one, sum(rows.get((one.table, name), 0) for name in one.rows)) for one in asked]
-    own = {(one.table, name) for one in asked for name in one.rows}
-    return parts, len(rows.keys() - own), broken
+    lines: dict[tuple[str, int, int, str], list[WorkUnit]] = {}
+    for unit in units:
+        lines.setdefault(_line(unit), []).append(unit)
+    parts = [
+        Part(
+            *line,
+            wanted=sum(unit.num_rows for unit in own),
+            rows=sum(rows.get((unit.table, unit.name), 0) for unit in own),
+        )
+        for line, own in lines.items()
+    ]
+    return parts, len(rows.keys() - {(unit.table, unit.name) for unit in units}), broken
+
+
+def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
+    """Table, checkpoint, distractors and name of the line that a unit belongs to."""
+    if isinstance(unit, EvaluationUnit):
+        name = f"{unit.algorithm} {unit.objective}" if unit.objective else unit.algorithm
+        return unit.table, unit.num_tasks, unit.num_distractors, name
+    return unit.table, unit.num_tasks, 0, unit.rule
 
 
 def _failed(directory: Path) -> dict[str, str]:

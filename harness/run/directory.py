@@ -5,16 +5,23 @@ config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/ 
 
 import logging
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from harness.config.identity import differences, from_yaml, to_yaml
+from harness.config.options import resolved_options
 from harness.config.schema import Config, EvaluateConfig
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.places.places import Place, remove_tree
-from harness.plan.resolve import resolve, resolve_block, resolve_checkpoints
+from harness.plan.resolve import (
+    resolve,
+    resolve_block,
+    resolve_checkpoints,
+    resolve_evaluation,
+)
 from harness.plan.units import num_leading
 from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.run.refusals import check_memory, check_room
@@ -22,7 +29,6 @@ from harness.run.same_tasks import check_family, family_errors
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.store import MaskStore, check_store, store_exists
 from harness.tables.files import table_files
-from supsup_core.networks.mlp import fixed_weights
 
 logger = logging.getLogger("harness")
 
@@ -78,25 +84,22 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         resolved = _configuration(known, config)
     else:
         _clear_unbegun(directory)
-        probe = RunSpec(config, data.side, data.num_classes)
-        resolved = resolve(
-            config,
-            num_weights=probe.network.num_weights,
-            mask_bits=probe.layout.num_bits,
-            has_bfloat16=has_bfloat16_matrices(),
-        )
-    spec = RunSpec(resolved, data.side, data.num_classes)
+        config = resolved_options(config)
+        probe = RunSpec(config, data.input_shape, data.num_classes)
+        resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
+    spec = RunSpec(resolved, data.input_shape, data.num_classes)
     layout = spec.layout
     check_memory(resolved, layout.num_bits)
-    attributes = _attributes(spec, data)
+    with family_errors(resolved.family):
+        attributes = _attributes(spec, data)
     begins = not store_exists(directory)
+    weights = {name: weight.numpy() for name, weight in spec.weights().items()}
     if begins:
-        input_bytes = 2 * data.side**2  # a uint16 for every pixel
+        input_bytes = 2 * prod(data.input_shape[-2:])  # a uint16 for every pixel
         of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
-        check_room(directory, of_tasks + 4 * spec.network.num_weights)
+        check_room(directory, of_tasks + sum(weight.nbytes for weight in weights.values()))
     else:
         check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
-    weights = [w.numpy() for w in fixed_weights(spec.network, resolved.seed)]
     with family_errors(resolved.family):
         inputs = lazy_inputs(spec)
         if begins:
@@ -127,22 +130,18 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
             are not all committed.
     """
     stored = from_yaml(directory / "config.yaml")
-    spec = RunSpec(stored, data.side, data.num_classes)
-    check_store(
-        directory,
-        layout=spec.layout,
-        capacity=stored.tasks,
-        attributes=_attributes(spec, data),
-    )
+    spec = RunSpec(stored, data.input_shape, data.num_classes)
     with family_errors(stored.family):
-        inputs = lazy_inputs(spec)
+        attributes, inputs = _attributes(spec, data), lazy_inputs(spec)
+    check_store(directory, layout=spec.layout, capacity=stored.tasks, attributes=attributes)
     check_family(directory, stored.family, inputs)
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
     record_start(directory, stored)
+    evaluate = resolve_evaluation(config.evaluate, spec.capabilities)
     asked = replace(
         config,
-        evaluate=replace(config.evaluate, checkpoints=checkpoints),
+        evaluate=replace(evaluate, checkpoints=checkpoints),
         reservoir=resolve_block(config.reservoir, spec.layout.num_bits),
     )
     check_memory(asked, spec.layout.num_bits)
@@ -181,7 +180,7 @@ def _configuration(known: Place, wanted: Config) -> Config:
 
 
 def _ready(
-    directory: Place, spec: RunSpec, weights: list[np.ndarray], inputs: dict[str, TaskInputs]
+    directory: Place, spec: RunSpec, weights: dict[str, np.ndarray], inputs: dict[str, TaskInputs]
 ) -> Run:
     """Open a run that fits its configuration, rid of what crashes and bad disks left."""
     remove_partial_files(directory)
@@ -226,21 +225,26 @@ def _attributes(spec: RunSpec, data: Dataset) -> dict[str, object]:
     config = spec.config
     return {
         "network": config.network,
-        "activation": spec.masking.activation,
-        "normalisation": {"mean": data.mean, "std": data.std},
+        "network_options": config.network_options,
+        "activation": spec.network.activation,
+        "normalisation": {"mean": data.train.mean, "std": data.train.std},
         "data": config.data,
         "family": config.family,
+        "family_options": config.family_options,
         "num_classes": data.num_classes,
         "seed": config.seed,
         "method": config.method,
+        "method_options": config.method_options,
         "config_hash": config_hash(config),
+        "weights": list(spec.weights()),
+        "inputs": list(lazy_inputs(spec)),
         "versions": versions(),
     }
 
 
-def _mend(store: MaskStore, weights: list[np.ndarray], inputs: dict[str, TaskInputs]) -> None:
+def _mend(store: MaskStore, weights: dict[str, np.ndarray], inputs: dict[str, TaskInputs]) -> None:
     """Find what is damaged, say so, and forget it, so that it is trained again."""
-    damage = store.verify(inputs.keys())
+    damage = store.verify([*(f"weights/{n}" for n in weights), *(f"inputs/{n}" for n in inputs)])
     for found in damage:
         lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""
         logger.warning("damaged: %s %s%s", found.path, found.reason, lost)

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from harness.config.checks import check
 from harness.config.identity import from_yaml, run_directory
-from harness.config.schema import AUTO, FREE_KEYS, UNIT_MASK, Config, keys, leaf
+from harness.config.schema import AUTO, FREE_KEYS, Config, keys, leaf
 from harness.errors import UserError
 from harness.run.refusals import readable_path_errors
+from supsup_core.names import SUPERFLUOUS_OBJECTIVES
 
 # What a recall takes of the evaluation's keys: which masks are recalled, and when.
 _SAMPLE = tuple(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size"))
@@ -21,15 +22,17 @@ def evaluation_configuration(typed: Config, given: Sequence[str]) -> Config:
         given: the keys that were typed.
 
     Returns:
-        The configuration, checked; its checkpoints may still be auto.
+        The configuration, checked; its checkpoints, algorithms and num_images may still be auto.
 
     Raises:
         UserError: a key that the run keeps, or no run there.
     """
     stored = _stored_configuration(typed, given, taken=("evaluate",))
-    own = replace(stored.evaluate, checkpoints=AUTO, reservoir=False)
-    evaluated = own if stored.method == UNIT_MASK else typed.evaluate
-    return _with_given(replace(stored, evaluate=evaluated), typed, given)
+    evaluated = typed.evaluate
+    if not set(stored.evaluate.objectives) & set(SUPERFLUOUS_OBJECTIVES):
+        # The run may have no superfluous neurons, which the default objectives read.
+        evaluated = replace(evaluated, objectives=stored.evaluate.objectives)
+    return with_given(replace(stored, evaluate=evaluated), typed, given)
 
 
 def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
@@ -43,8 +46,8 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
             f"actors.shards must be 1 for a reservoir holds all masks, got {typed.actors.shards}: "
             "leave it out"
         )
-    own = replace(stored.evaluate, checkpoints=AUTO)
-    config = _with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
+    own = replace(stored.evaluate, checkpoints=AUTO, num_images=AUTO)  # which it does not read
+    config = with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
     return replace(config, evaluate=replace(config.evaluate, reservoir=True))
 
 
@@ -85,7 +88,7 @@ def _is_of(key: str, taken: str) -> bool:
     return key == taken or key.startswith(f"{taken}.")
 
 
-def _with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:
+def with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:
     """A configuration with the values that were typed, checked.
 
     Args:

@@ -4,17 +4,19 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.config.schema import SUPERFLUOUS_OBJECTIVES, Config
+from harness.config.options import make_named
+from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, Config
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.places import Place
+from harness.plan.capabilities import Capabilities
+from supsup_core.names import ALGORITHMS, FAMILIES, SUPERFLUOUS_OBJECTIVES
 from supsup_core.reservoirs.rules import reservoir_bytes
-from supsup_core.tasks.make import max_tasks
-from supsup_core.tasks.rotated import angle_between
+from supsup_core.tasks.rotated import Rotated, angle_between
 
 logger = logging.getLogger("harness")
 
@@ -61,7 +63,8 @@ def check_against_data(config: Config, data: Dataset) -> None:
     Raises:
         UserError: more tasks than the family holds, or too few outputs.
     """
-    limit = max_tasks(config.family, data.num_classes)
+    family = make_named("family", FAMILIES, config.family, config.family_options)
+    limit = family.max_tasks(data.num_classes)
     if limit is not None and config.tasks > limit:
         raise UserError(
             f"tasks must be at most {limit} for family={config.family} of the "
@@ -78,12 +81,90 @@ def check_against_data(config: Config, data: Dataset) -> None:
             f"objective {blind[0]} needs superfluous neurons, got outputs={config.outputs} for "
             f"{data.num_classes} classes: raise outputs or set evaluate.objectives=[H]"
         )
-    if config.family in ("rotated", "permuted_rotated") and angle_between(config.tasks) < 1:
+    if isinstance(family, Rotated) and angle_between(config.tasks) < 1:
         logger.warning(
             "%d rotations lie %.3g degrees apart; below 1 degree neighbours look alike",
             config.tasks,
             angle_between(config.tasks),
         )
+
+
+def check_capabilities(config: Config, capabilities: Capabilities) -> None:
+    """Check what depends on the network, the method and the engine that infers.
+
+    Args:
+        config: as typed, or resolved.
+        capabilities: what the run's network, method and engine can do.
+
+    Raises:
+        UserError: naming the key, what was expected and what came.
+    """
+    if capabilities.order != "any":
+        raise UserError(
+            f"method must train tasks in any order, got method={config.method}, which needs "
+            f"earlier tasks (order: {capabilities.order}): try method=threshold"
+        )
+    _check_algorithms(config, capabilities.supports)
+    if capabilities.normalises:
+        _check_batches(config)
+    if not capabilities.keeps_alone:
+        _check_keeps(config)
+    who = f"network={config.network} and method={config.method}"
+    if config.train.dtype not in (AUTO, "float32") and not capabilities.bfloat16_serves:
+        raise UserError(
+            f"train.dtype must be auto or float32 with {who}, got {config.train.dtype}: leave it "
+            "out"
+        )
+    if config.actors.shards > 1 and not capabilities.bits_serve:
+        raise UserError(
+            f"actors.shards must be 1 with {who}, got {config.actors.shards}: leave it out"
+        )
+
+
+def _check_algorithms(config: Config, supports: Collection[str]) -> None:
+    """Refuse algorithms that the engine does not have; `auto` must leave one."""
+    algorithms = config.evaluate.algorithms
+    asked = DEFAULT_ALGORITHMS if algorithms == AUTO else algorithms
+    other = [name for name in asked if name not in supports]
+    if other and (algorithms != AUTO or len(other) == len(asked)):
+        known = [name for name in ALGORITHMS if name in supports]
+        raise UserError(
+            f"evaluate.algorithms must be among {', '.join(known)} with network={config.network} "
+            f"and method={config.method}, got {', '.join(other)}: try "
+            f"evaluate.algorithms=[{known[0]}]"
+        )
+
+
+def _check_keeps(config: Config) -> None:
+    """Refuse what knows states of keep bits alone, where states are more."""
+    who = f"network={config.network} and method={config.method}"
+    if config.evaluate.distractors:
+        raise UserError(
+            f"evaluate.distractors must be 0 with {who}, whose states are more than one plane of "
+            f"bits, got {config.evaluate.distractors}: leave it out"
+        )
+    if config.evaluate.reservoir:
+        raise UserError(
+            f"evaluate.reservoir must be false with {who}, whose states are more than one plane "
+            "of bits, got true: leave it out"
+        )
+
+
+def _check_batches(config: Config) -> None:
+    """Refuse batches of one input, over which nothing can be normalised."""
+    evaluate = config.evaluate
+    sizes: dict[str, int | str] = {
+        "train.batch_size": config.train.batch_size,
+        "evaluate.batch_size": evaluate.batch_size,
+        "evaluate.num_images": evaluate.num_images,
+    }
+    for key, size in sizes.items():
+        if size != AUTO and int(size) < 2:
+            enough = evaluate.batch_size if key == "evaluate.num_images" else 128
+            raise UserError(
+                f"{key} must be >= 2 with network={config.network}, which normalises over a "
+                f"batch, got {size}: try {key}={enough}"
+            )
 
 
 def check_memory(config: Config, num_bits: int) -> None:

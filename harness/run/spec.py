@@ -1,16 +1,27 @@
 """What every worker of a run has to know, and what follows from it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from harness.config.schema import UNIT_MASK, Config
+from harness.config.options import make_named
+from harness.config.schema import Config
+from harness.errors import UserError
+from harness.plan.capabilities import Capabilities
+from supsup_core import names
+from supsup_core.engines.bits import BitsEngine, keeps_alone
+from supsup_core.engines.choose import engine_type
 from supsup_core.inference.algorithms import Options
-from supsup_core.networks.mlp import Network, make_network
-from supsup_core.states.layout import MaskLayout
-from supsup_core.states.masking import UNITS, WEIGHTS, Masking
-from supsup_core.tasks import Task
+from supsup_core.methods.protocol import Method, layout_of
+from supsup_core.networks.module import as_network
+from supsup_core.networks.protocol import Network, num_gains
+from supsup_core.states.layout import StateLayout
 from supsup_core.tasks.make import make_task, task_inputs
+from supsup_core.tasks.protocol import Family, Setting, Task
+from supsup_core.training.choose import trains_on_blocks
 from supsup_core.training.recipe import Recipe
 
 
@@ -18,42 +29,106 @@ from supsup_core.training.recipe import Recipe
 class RunSpec:
     """What every worker of a run has to know.
 
+    What follows from it is made where it is first asked for, and does not travel to workers.
+
     Attributes:
-        config: with every `auto` resolved.
-        side: pixels of a side of the images.
-        num_classes: of the data set, the real neurons.
+        config: the configuration, with every `auto` resolved.
+        input_shape: of one image: channels, rows, columns.
+        num_classes: number of classes of the data set, the real neurons.
     """
 
     config: Config
-    side: int
+    input_shape: tuple[int, ...]
     num_classes: int
 
-    @property
+    def __getstate__(self) -> dict[str, object]:
+        return {name: self.__dict__[name] for name in ("config", "input_shape", "num_classes")}
+
+    @cached_property
     def network(self) -> Network:
-        """The fixed network's specification."""
+        """The fixed network."""
         config = self.config
-        return make_network(config.network, self.side**2, config.outputs, config.hidden)
+        # A module may draw parameters that are not masked: they are the same in every process.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            made = make_named(
+                "network",
+                names.NETWORKS,
+                config.network,
+                config.network_options,
+                self.input_shape,
+                config.outputs,
+            )
+        try:
+            return as_network(config.network, made, self.input_shape)
+        except ValueError as error:
+            raise UserError(
+                f"network={config.network} must be a network of images {self.input_shape}, got: "
+                f"{error}: mend it, or choose other network_options"
+            ) from error
+
+    @cached_property
+    def method(self) -> Method:
+        """The mask finder."""
+        config = self.config
+        made: Method = make_named("method", names.METHODS, config.method, config.method_options)
+        return made
+
+    @cached_property
+    def family(self) -> Family:
+        """What makes the tasks."""
+        config = self.config
+        made: Family = make_named("family", names.FAMILIES, config.family, config.family_options)
+        return made
 
     def task(self, task_id: int) -> Task:
-        """One task of the run."""
-        return make_task(
-            self.config.family,
-            task_id,
-            seed=self.config.seed,
-            num_tasks=self.config.tasks,
-            side=self.side,
-            num_classes=self.num_classes,
+        """Make one task of the run."""
+        rows, columns = self.input_shape[-2:]
+        config = self.config
+        setting = Setting(config.seed, config.tasks, (rows, columns), self.num_classes)
+        return make_task(self.family, task_id, setting)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Draw the fixed weights of the network."""
+        return self.network.weights(self.config.seed)
+
+    @cached_property
+    def layout(self) -> StateLayout:
+        """The layout of the packed rows.
+
+        Raises:
+            UserError: the finder cannot mask this network.
+        """
+        try:
+            return layout_of(self.network, self.method)
+        except ValueError as error:
+            config = self.config
+            raise UserError(
+                f"method={config.method} must fit network={config.network}, got: {error}: choose "
+                "another of the two, or other options"
+            ) from error
+
+    @property
+    def _num_channels(self) -> int:
+        return self.input_shape[0] if len(self.input_shape) > 2 else 1
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the network, the finder and the engine can do."""
+        network, layout = self.network, self.layout
+        engine = engine_type(network, layout)
+        return Capabilities(
+            num_gains=num_gains(network),
+            num_bits=layout.num_bits,
+            num_activations=network.num_activations,
+            normalises=network.normalises,
+            supports=engine.supports,
+            keeps_alone=keeps_alone(layout),
+            bits_serve=issubclass(engine, BitsEngine),
+            bfloat16_serves=self._num_channels == 1
+            and trains_on_blocks(network, self.method, self.recipe),
+            order=self.method.order,
         )
-
-    @property
-    def masking(self) -> Masking:
-        """What the bits of a mask stand for."""
-        return UNITS if self.config.method == UNIT_MASK else WEIGHTS
-
-    @property
-    def layout(self) -> MaskLayout:
-        """Of the packed rows."""
-        return self.masking.layout(self.network)
 
     @property
     def options(self) -> Options:
@@ -63,7 +138,7 @@ class RunSpec:
 
     @property
     def recipe(self) -> Recipe:
-        """How masks are trained."""
+        """How scores are trained."""
         train = self.config.train
         return Recipe(
             steps=train.steps,
@@ -74,6 +149,7 @@ class RunSpec:
             temperature=train.temperature,
             optimizer=train.optimizer,
             momentum=train.momentum,
+            weight_decay=train.weight_decay,
         )
 
 

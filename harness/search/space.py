@@ -35,14 +35,16 @@ from optuna.distributions import (
 from harness.config.checks import check
 from harness.config.commandline import expected
 from harness.config.identity import differences
-from harness.config.schema import FREE_KEYS, Config, keys
+from harness.config.kinds import in_words
+from harness.config.options import option_type, resolved_options
+from harness.config.schema import FREE_KEYS, OPTION_KEYS, Config, keys
 from harness.errors import UserError
 from harness.search.config import TuneJob
 
 FORMS = "interval(0.1, 0.9), tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(64, 128)"
 _PREFIX = "tune.space."
 # What is asked of a trial, not how it is trained: another question is no better answer.
-_NOT_SEARCHED = ("tasks", "data", "evaluate", "reservoir", *FREE_KEYS)
+_NOT_SEARCHED = ("tasks", "data", "data_options", "evaluate", "reservoir", *FREE_KEYS)
 _MOST_CORNERS = 256
 # A key of the schema -> what its values are.
 _WHOLE, _REAL = (int, int | str), (float,)
@@ -54,11 +56,13 @@ class Dimension:
 
     Attributes:
         key: dotted name.
+        kind: type of the key's values, as declared.
         distribution: Optuna's, of numbers or of the names of choices.
         choices: name -> value; None where the distribution's values are the key's own.
     """
 
     key: str
+    kind: Any
     distribution: BaseDistribution
     choices: Mapping[str, Any] | None
 
@@ -146,6 +150,9 @@ def read_space(space: Mapping[str, Any], base: Config) -> list[Dimension]:
     dimensions = [_dimension(key, text, base) for key, text in flat.items()]
     for corner in chain(one_by_one(dimensions), islice(_corners(dimensions), _MOST_CORNERS)):
         check(with_values(base, corner))
+    if any(_is_option(dimension.key) for dimension in dimensions):
+        for values in one_by_one(dimensions):
+            resolved_options(with_values(base, values))
     return dimensions
 
 
@@ -181,7 +188,11 @@ def with_values(base: Config, values: Mapping[str, Any]) -> Config:
 
 def _dimension(key: str, text: str, base: Config) -> Dimension:
     known = [k for k in keys(base) if k.partition(".")[0] not in _NOT_SEARCHED]
-    if key not in known:
+    if _is_option(key):
+        kind = option_type(base, key)
+    elif key in known:
+        kind = value_type(key)
+    else:
         if key in keys(base) or key.partition(".")[0] in _NOT_SEARCHED:
             raise UserError(
                 f"{key} cannot be searched, for it says what is asked of a trial and not how "
@@ -196,8 +207,14 @@ def _dimension(key: str, text: str, base: Config) -> Dimension:
         raise UserError(f"{key} must be a range such as {FORMS}, got {text}")
     _check_tags(key, text, sweep)
     if isinstance(sweep, ChoiceSweep):
-        return _choice(key, text, override)
-    return Dimension(key, _numbers(key, text, sweep), None)
+        return _choice(key, kind, text, override)
+    return Dimension(key, kind, _numbers(key, kind, text, sweep), None)
+
+
+def _is_option(key: str) -> bool:
+    """Whether a key that may be searched is an option of a named thing."""
+    group, _, option = key.partition(".")
+    return bool(option) and group in OPTION_KEYS.values() and group not in _NOT_SEARCHED
 
 
 def _check_tags(key: str, text: str, sweep: Sweep) -> None:
@@ -206,12 +223,12 @@ def _check_tags(key: str, text: str, sweep: Sweep) -> None:
         raise UserError(f"{key} must have no tag but log, on an interval, got {text}")
 
 
-def _choice(key: str, text: str, override: Override) -> Dimension:
+def _choice(key: str, kind: Any, text: str, override: Override) -> Dimension:
     values = [_plain(value) for value in override.sweep_iterator(lambda value: value)]
     choices = {value if isinstance(value, str) else json.dumps(value): value for value in values}
     if len(choices) < 2:
         raise UserError(f"{key} must have two choices at least, got {text}")
-    return Dimension(key, CategoricalDistribution(list(choices)), choices)
+    return Dimension(key, kind, CategoricalDistribution(list(choices)), choices)
 
 
 def _plain(value: Any) -> Any:
@@ -221,10 +238,10 @@ def _plain(value: Any) -> Any:
     return getattr(value, "text", value)
 
 
-def _numbers(key: str, text: str, sweep: IntervalSweep | RangeSweep) -> BaseDistribution:
-    kind = value_type(key)
+def _numbers(key: str, kind: Any, text: str, sweep: IntervalSweep | RangeSweep) -> BaseDistribution:
     if kind not in (*_WHOLE, *_REAL):
-        raise UserError(f"{key} must be {expected(key)}: a choice(...) of them, got {text}")
+        said = in_words(kind) if _is_option(key) else expected(key)
+        raise UserError(f"{key} must be {said}: a choice(...) of them, got {text}")
     step = None if isinstance(sweep, IntervalSweep) else sweep.step
     low = sweep.start
     high = sweep.end if isinstance(sweep, IntervalSweep) else sweep.stop
@@ -247,7 +264,7 @@ def _numbers(key: str, text: str, sweep: IntervalSweep | RangeSweep) -> BaseDist
 
 
 def value_type(key: str) -> Any:
-    """What the schema says a key's value is."""
+    """What the schema says a key's value is; the key is no option."""
     kind: Any = Config
     for part in key.split("."):
         kind = kind.__dataclass_fields__[part].type

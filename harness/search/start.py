@@ -14,6 +14,7 @@ from rich.console import Console
 
 from harness.config.commandline import STOPPED
 from harness.config.identity import job_from_yaml, run_name, to_yaml
+from harness.config.options import resolved_options
 from harness.config.schema import AUTO, FREE_KEYS
 from harness.data.catalogue import load_dataset
 from harness.driver.start import terminated_like_interrupted
@@ -22,7 +23,8 @@ from harness.places.durable import write_durably
 from harness.places.places import local
 from harness.reporting.display import make_console, make_display
 from harness.run.provenance import record_start
-from harness.run.refusals import check_against_data, readable_path_errors
+from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
+from harness.run.spec import RunSpec
 from harness.search.config import FAILED, TuneJob, base_config, check_tune
 from harness.search.end_table import best_trial, print_trials
 from harness.search.space import one_by_one, read_space, search_differences, with_values
@@ -55,8 +57,11 @@ def carry_out_search(job: TuneJob) -> int:
     data_dir = Path(job.data_dir) if job.data_dir else None
     data = load_dataset(job.data, data_dir=data_dir, download=job.download)
     for values in one_by_one(dimensions):
-        check_against_data(with_values(base, values), data)
-    search = Search(base, job.tune, dimensions, data.side, data.num_classes)
+        config = resolved_options(with_values(base, values))
+        check_against_data(config, data)
+        spec = RunSpec(config, data.input_shape, data.num_classes)
+        check_capabilities(config, spec.capabilities)
+    search = Search(base, job.tune, dimensions, data.input_shape, data.num_classes)
     directory = search_directory(job)
     with ExitStack() as held:
         with readable_path_errors(directory):

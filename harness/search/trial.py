@@ -10,25 +10,22 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
+from harness.config.options import resolved_options
 from harness.config.schema import AUTO, Config
 from harness.plan.resolve import automatic_block, resolve
 from harness.plan.units import evaluation_units, train_units
 from harness.run.spec import RunSpec
 from harness.search.config import TuneConfig
 from harness.workers.device import own, pick_device
-from harness.workers.evaluating import EvaluateWorker
+from harness.workers.evaluating import GRADIENT_BYTES, EvaluateWorker
 from harness.workers.queries import Queries
-from harness.workers.trainers import Masks, make_trainer
+from harness.workers.training import trainer_of
 from supsup_core.data import ImageSet
-from supsup_core.inference.gain_gradient import GainGradient
+from supsup_core.engines.choose import engine_for
 from supsup_core.inference.margin import expected_task_accuracy
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.inference.slopes import PackedGradient
-from supsup_core.states.bits import PackedMasks
-from supsup_core.states.masking import UNITS
-
-# Queries whose gradients are in memory together.
-_AT_ONCE = 32
+from supsup_core.states.bits import BitStates
+from supsup_core.states.layout import TaskState
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,22 @@ class Report:
         return asdict(self)
 
 
-def resolve_trial(config: Config, side: int, num_classes: int, *, has_bfloat16: bool) -> Config:
+def resolve_trial(
+    config: Config, input_shape: tuple[int, ...], num_classes: int, *, has_bfloat16: bool
+) -> Config:
     """Replace every `auto`: as a run does, but that a block takes all tasks where it can."""
-    spec = RunSpec(config, side, num_classes)
-    num_weights = spec.network.num_weights
+    config = resolved_options(config)
+    capabilities = RunSpec(config, input_shape, num_classes).capabilities
     if config.train.block == AUTO:
         # A run shares its tasks out to four actors at least; a trial has one.
-        block = automatic_block(4 * config.tasks, num_weights)
+        block = automatic_block(
+            4 * config.tasks,
+            capabilities.num_gains,
+            num_activations=capabilities.num_activations,
+            batch_size=config.train.batch_size,
+        )
         config = replace(config, train=replace(config.train, block=block))
-    return resolve(
-        config,
-        num_weights=num_weights,
-        mask_bits=spec.layout.num_bits,
-        has_bfloat16=has_bfloat16,
-    )
+    return resolve(config, capabilities, has_bfloat16=has_bfloat16)
 
 
 def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:
@@ -91,7 +90,7 @@ class BlockTrial:
         torch.set_num_threads(1)  # as in a run's actors: results depend on it
         self._spec, self._test, self._tune = spec, own(test), tune
         self._device = pick_device()
-        self._trainer = make_trainer(spec, own(train), self._test, self._device)
+        self._trainer = trainer_of(spec, own(train), self._test, self._device)
 
     def reports(self) -> Iterator[Report]:
         """Train up to each stage as its report is asked for."""
@@ -102,17 +101,15 @@ class BlockTrial:
             for unit in train_units(config.tasks, int(config.train.block), ())
         ]
         for (steps, rung), parts in zip(after.items(), zip(*blocks, strict=True), strict=True):
-            masks = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
-            yield self._measured(steps, rung, masks)
+            yield self._measured(steps, rung, [state for states, _ in parts for state in states])
 
-    def _measured(self, steps: int, rung: int, masks: Masks) -> Report:
-        spec, tasks = self._spec, self._spec.config.tasks
+    def _measured(self, steps: int, rung: int, states: Sequence[TaskState]) -> Report:
+        spec = self._spec
         measured = [
-            self._trainer.measure(spec.task(i), [layer[i] for layer in masks])[0]
-            for i in range(tasks)
+            self._trainer.measure(spec.task(i), state).accuracy for i, state in enumerate(states)
         ]
         accuracy = float(np.mean(measured))
-        rows = spec.layout.pack(masks)
+        rows = spec.layout.pack(states)
         asked, task_accuracy = self._inferred(rows)
         expected = expected_task_accuracy(*self._slopes(rows, asked), self._tune.among)
         return Report(rung, steps, accuracy, task_accuracy, expected, accuracy * expected)
@@ -140,16 +137,14 @@ class BlockTrial:
         queries = Queries(spec, self._test, self._device)
         batches = [queries.of(i) for i in asked]
         objective = OBJECTIVES[next(iter(spec.config.evaluate.objectives), "H")]
-        packed = PackedMasks(spec.layout, rows, self._device)
+        states = BitStates(spec.layout, rows, self._device)
+        engine = engine_for(spec.network, queries.weights, states, spec.num_classes)
         alphas = torch.full((1, len(rows)), 1 / len(rows), device=self._device)
-        found = []
-        for images in queries.images(batches).split(_AT_ONCE):
-            arguments = (queries.weights, packed, images, objective, spec.num_classes)
-            gradient = (
-                GainGradient(UNITS, *arguments)
-                if spec.masking is UNITS
-                else PackedGradient(*arguments)
-            )
-            found.append(gradient(alphas).cpu())
+        images = queries.images(batches)
+        numbers = engine.numbers_per_query(images.shape[1])
+        found = [
+            engine.gradient(some, objective)(alphas).cpu()
+            for some in images.split(max(1, GRADIENT_BYTES // (4 * numbers)))
+        ]
         truth = [one.task.task_id for one in batches for _ in one.batches]
         return torch.cat(found), torch.tensor(truth)

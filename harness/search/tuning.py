@@ -28,7 +28,7 @@ from harness.reporting.display import Display
 from harness.run.provenance import config_hash, has_bfloat16_matrices
 from harness.run.spec import RunSpec
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
-from harness.search.space import Dimension, value_type, with_values
+from harness.search.space import Dimension, with_values
 from harness.search.trial import BlockTrial, Report, resolve_trial
 from harness.tables.schemas import trials_schema
 from supsup_core.data import ImageSet
@@ -59,7 +59,8 @@ class Search:
         base: every trial's configuration but for the space.
         tune: how the search goes.
         dimensions: of the space.
-        side, num_classes: of the data set.
+        input_shape: of one image of the data set.
+        num_classes: of the data set.
         has_bfloat16: what `train.dtype=auto` comes to: said by the driver's machine for all
             trials, wherever they run.
     """
@@ -67,7 +68,7 @@ class Search:
     base: Config
     tune: TuneConfig
     dimensions: Sequence[Dimension]
-    side: int
+    input_shape: tuple[int, ...]
     num_classes: int
     has_bfloat16: bool = field(default_factory=has_bfloat16_matrices)
 
@@ -76,7 +77,7 @@ class Search:
         values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
         return resolve_trial(
             with_values(self.base, values),
-            self.side,
+            self.input_shape,
             self.num_classes,
             has_bfloat16=self.has_bfloat16,
         )
@@ -85,9 +86,7 @@ class Search:
     def schema(self) -> pa.Schema:
         """Of the table of trials."""
         kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-        return trials_schema(
-            {d.key: kinds.get(value_type(d.key), pa.string()) for d in self.dimensions}
-        )
+        return trials_schema({d.key: kinds.get(d.kind, pa.string()) for d in self.dimensions})
 
 
 class _Trial(tune.Trainable):
@@ -106,7 +105,7 @@ class _Trial(tune.Trainable):
 
     def _begin(self, sampled: dict[str, Any]) -> None:
         search = self._search
-        spec = RunSpec(search.config(sampled), search.side, search.num_classes)
+        spec = RunSpec(search.config(sampled), search.input_shape, search.num_classes)
         self._reports: Iterator[Report] = BlockTrial(
             spec, self._train, self._test, search.tune
         ).reports()
@@ -288,7 +287,7 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
         metrics = result.metrics or {}
         finished = metrics.get("rung") == search.tune.last_rung
         config = search.config(trial.config)
-        values = {d.key: _cell(d.key, leaf(config, d.key)) for d in search.dimensions}
+        values = {d.key: _cell(d.kind, leaf(config, d.key)) for d in search.dimensions}
         rows.append(
             {
                 "trial": number,
@@ -311,6 +310,6 @@ def _began_as(tried: tuple[Any, Any]) -> int:
     return int(tried[0].experiment_tag.partition("_")[0])
 
 
-def _cell(key: str, value: Any) -> Any:
+def _cell(kind: Any, value: Any) -> Any:
     """A value as its column holds it: a list, or what may be a word, as text."""
-    return value if value_type(key) in (int, float, bool) else str(value)
+    return value if kind in (int, float, bool) else str(value)

@@ -1,20 +1,27 @@
 """The attributes of a mask store's group: what they are, read back, and compared.
 
-They say how the bits of a row lie and what the masks were trained for, so that plain
+They say how a row of the store lies and what the masks were trained for, so that plain
 zarr and numpy can evaluate a mask. They are written once.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any
 
 from harness.errors import UserError
 from harness.places.places import Place
-from supsup_core.networks.mlp import Layer
-from supsup_core.states.layout import MaskLayout
+from supsup_core.states.layout import StateLayout
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_GAIN = "gain of a tensor = scale (1 if none) * sum over its planes of coefficient * bits"
+_OVER = {
+    "weights": "effective weight of a tensor over weights = weights/<source> * gain",
+    "units": "a gain over units multiplies all that a unit of layer <source> sends",
+}
+_STATISTICS = (
+    "floats of role statistic are the running mean and (unbiased) variance of a batch "
+    "normalisation without affine part, whose epsilon is 1e-5 unless the module says otherwise"
+)
 _NONE = object()  # in place of an attribute that is not there
 
 
@@ -26,37 +33,55 @@ def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
         attributes: of its group.
 
     Raises:
-        UserError: another format_version.
+        UserError: another format_version, or no length of a row.
     """
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{path} must have format_version {FORMAT_VERSION}, got {version}: "
-            "use the version of this program that wrote it"
+            f"{path} must have format_version {FORMAT_VERSION}, got {version}: choose another "
+            "run_dir to train its masks anew, or use the version of this program that wrote it"
+        )
+    row_bytes = attributes.get("row_bytes")
+    if not isinstance(row_bytes, int) or row_bytes < 1:
+        raise UserError(
+            f"{path / 'zarr.json'} must have an attribute row_bytes, a whole number >= 1, got "
+            f"{row_bytes!r}: put the file back"
         )
 
 
-def group_attributes(layout: MaskLayout, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All attributes of the group: those that the layout sets, and those given.
+def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather all attributes of the group: those that the layout sets, and those given.
 
     Raises:
         ValueError: one is given that the layout sets.
     """
     own = {
         "format_version": FORMAT_VERSION,
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "byte_offset": offset,
-                "num_bits": prod(shape),
-                # Of masks over units alone, so that stores from before them stay as they are.
-                **({} if shape == layer.shape else {"mask_shape": list(shape)}),
-            }
-            for layer, shape, offset in zip(
-                layout.layers, layout.mask_shapes, layout.byte_offsets, strict=True
-            )
+        "tensors": [
+            {"name": t.name, "source": t.source, "shape": list(t.shape), "over": t.over}
+            for t in layout.tensors
         ],
+        "planes": [
+            {
+                "tensor": plane.tensor,
+                "role": plane.spec.role,
+                "coefficient": plane.spec.coefficient,
+                "byte_offset": plane.byte_offset,
+                "num_bits": plane.num_bits,
+            }
+            for plane in layout.planes
+        ],
+        "floats": [
+            {
+                "name": place.spec.name,
+                "role": place.spec.role,
+                "tensor": place.spec.tensor,
+                "byte_offset": place.byte_offset,
+                "shape": list(place.spec.shape),
+            }
+            for place in layout.floats
+        ],
+        "decode": decoding(layout),
         "bit_order": "little",
         "row_bytes": layout.row_bytes,
     }
@@ -65,33 +90,24 @@ def group_attributes(layout: MaskLayout, given: Mapping[str, Any]) -> dict[str, 
     return {**own, **given}
 
 
-def layout_of(path: Place, attributes: Mapping[str, Any]) -> MaskLayout:
-    """Read back the layout of a packed row.
-
-    Args:
-        path: of the store.
-        attributes: of its group.
-
-    Raises:
-        UserError: the attributes describe no layout.
-    """
-    try:
-        layers = attributes["layers"]
-        return MaskLayout(
-            tuple(Layer(layer["name"], _pair(layer["shape"])) for layer in layers),
-            tuple(_pair(layer.get("mask_shape", layer["shape"])) for layer in layers),
-            tuple(layer["byte_offset"] for layer in layers),
-            attributes["row_bytes"],
-        )
-    except (KeyError, IndexError, TypeError) as error:
-        raise UserError(
-            f"{path / 'zarr.json'} must have attributes layers and row_bytes that describe a "
-            f"row, got {type(error).__name__} {error}: put the file back"
-        ) from error
+def decoding(layout: StateLayout) -> str:
+    """Say how the planes and floats of a row act."""
+    parts = [_GAIN, *(text for over, text in _OVER.items() if _has(layout, over))]
+    if any(place.spec.role == "statistic" for place in layout.floats):
+        parts.append(_STATISTICS)
+    return "; ".join(parts)
 
 
-def _pair(shape: Sequence[int]) -> tuple[int, int]:
-    return shape[0], shape[1]
+def _has(layout: StateLayout, over: str) -> bool:
+    return any(tensor.over == over for tensor in layout.tensors)
+
+
+def fixed_arrays(attributes: Mapping[str, Any]) -> list[str]:
+    """The arrays that a store holds besides its masks, such as weights/layer1."""
+    masked = [tensor["source"] for tensor in attributes.get("tensors", [])]
+    names = {"weights": [*masked, *attributes.get("weights", [])]}
+    names["inputs"] = attributes.get("inputs", [])
+    return list(dict.fromkeys(f"{group}/{name}" for group, all in names.items() for name in all))
 
 
 def difference(

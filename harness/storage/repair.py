@@ -22,8 +22,6 @@ from harness.places.places import Place, each, put_aside, relative
 from harness.storage.chunks import ChunkFiles, chunk_rows, crc32c
 from harness.tables.files import read_table_file, read_tables, table_files, write_table
 from harness.tables.schemas import TASKS
-from supsup_core.arrays import check_shape
-from supsup_core.states.layout import MaskLayout
 
 CODECS = (Crc32cCodec(),)  # after "bytes": no compression, masks of density 1/2 have no slack
 
@@ -79,20 +77,15 @@ def open_group(path: Place, mode: Any) -> zarr.Group:
 
 
 def write_fixed(
-    root: zarr.Group,
-    layout: MaskLayout,
-    weights: Sequence[np.ndarray],
-    inputs: Mapping[str, Rows],
+    root: zarr.Group, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]
 ) -> None:
-    """Write what never changes, over what may be there: `weights/...` and `inputs/...`.
-
-    Raises:
-        ValueError: weights of another shape than their layer.
-    """
-    arrays = {f"inputs/{name}": rows for name, rows in inputs.items()}
-    for layer, weight in zip(layout.layers, weights, strict=True):
-        check_shape(f"weights of {layer.name}", weight.shape, layer.shape, "O I")
-        arrays[f"weights/{layer.name}"] = weight.astype(np.float32)
+    """Write what never changes, over what may be there: `weights/...` and `inputs/...`."""
+    arrays: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
+    # An array of no dimension has no chunk along its first one.
+    arrays |= {
+        f"weights/{name}": np.atleast_1d(weight).astype(np.float32)
+        for name, weight in weights.items()
+    }
     for name, rows in arrays.items():
         num = min(rows.shape[0], chunk_rows(rows[:1].nbytes))
         array = root.create_array(
@@ -139,17 +132,17 @@ class StoreFiles:
 
     Attributes:
         run_dir: what the paths of a Damage are relative to.
-        layout: of a packed row.
+        fixed: names of the arrays that there must be besides the masks.
         capacity: tasks that there may be.
         chunks: of the array `masks`.
     """
 
     run_dir: Place
-    layout: MaskLayout
+    fixed: Sequence[str]
     capacity: int
     chunks: ChunkFiles
 
-    def verify(self, inputs: Collection[str] = ()) -> list[Damage]:
+    def verify(self, fixed: Collection[str] = ()) -> list[Damage]:
         """See MaskStore.verify."""
         task_ids, crcs, damage = self._verify_log()
         chunks = task_ids // self.chunks.rows
@@ -160,12 +153,12 @@ class StoreFiles:
 
         for found in each(verify, range(self._num_chunks), self._root):
             damage += found
-        return damage + self._verify_fixed(inputs)
+        return damage + self._verify_fixed(fixed)
 
     def repair(
         self,
         damage: Sequence[Damage],
-        weights: Sequence[np.ndarray] | None,
+        weights: Mapping[str, np.ndarray] | None,
         inputs: Mapping[str, Rows] | None,
     ) -> None:
         """See MaskStore.repair."""
@@ -192,12 +185,12 @@ class StoreFiles:
     def _name(self, path: Place) -> str:
         return relative(path, self.run_dir)
 
-    def _fixed_names(self, inputs: Collection[str]) -> list[str]:
-        there = {path.name for path in (self._root / "inputs").glob("*") if path.is_dir()}
-        return [
-            *(f"weights/{layer.name}" for layer in self.layout.layers),
-            *(f"inputs/{name}" for name in sorted(there.union(inputs))),
-        ]
+    def _fixed_names(self, fixed: Collection[str]) -> list[str]:
+        found = {*fixed, *self.fixed}
+        for group in ("weights", "inputs"):
+            there = (path for path in (self._root / group).glob("*") if path.is_dir())
+            found |= {f"{group}/{path.name}" for path in there}
+        return sorted(found, key=lambda name: (name.startswith("inputs"), name))
 
     def _read_log_file(self, path: Place) -> pa.Table:
         table = read_table_file(path, TASKS)
@@ -247,11 +240,11 @@ class StoreFiles:
         reason = reason or "does not match the log"
         return [Damage(self._name(self.chunks.path(chunk)), tuple(sorted(bad)), reason)]
 
-    def _verify_fixed(self, inputs: Collection[str]) -> list[Damage]:
+    def _verify_fixed(self, fixed: Collection[str]) -> list[Damage]:
         """Check the weights and inputs, by the checksums of their chunks."""
         damage = []
         root = open_group(self._root, "r")
-        for name in self._fixed_names(inputs):
+        for name in self._fixed_names(fixed):
             try:
                 array = cast(zarr.Array[Any], root[name])
                 for part in _parts(array.shape[0], array.chunks[0]):
@@ -267,13 +260,13 @@ class StoreFiles:
     def _repair_fixed(
         self,
         paths: set[Place],
-        weights: Sequence[np.ndarray] | None,
+        weights: Mapping[str, np.ndarray] | None,
         inputs: Mapping[str, Rows] | None,
     ) -> None:
         """Write the weights and inputs again if one of them is among the damaged paths."""
-        broken = sorted(
-            name for name in self._fixed_names(inputs or ()) if self._root / name in paths
-        )
+        known = [f"weights/{name}" for name in weights or ()]
+        known += [f"inputs/{name}" for name in inputs or ()]
+        broken = sorted(name for name in self._fixed_names(known) if self._root / name in paths)
         if not broken:
             return
         if weights is None or inputs is None:
@@ -282,7 +275,7 @@ class StoreFiles:
                 "configuration, or choose another run_dir"
             )
         root = open_group(self._root, "r+")
-        write_fixed(root, self.layout, weights, inputs)
+        write_fixed(root, weights, inputs)
         fsync_tree(self._root)
 
     def _repair_log(self, paths: set[Place], lost: set[int]) -> None:

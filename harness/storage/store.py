@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from harness.errors import UserError
 from harness.places.durable import fsync
 from harness.places.places import Place, relative, remove_tree
-from harness.storage.attributes import check_format, difference, group_attributes, layout_of
+from harness.storage.attributes import check_format, difference, fixed_arrays, group_attributes
 from harness.storage.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
 from harness.storage.repair import (
     CODECS,
@@ -38,7 +38,7 @@ from harness.storage.repair import (
 from harness.tables.files import create_table_file, read_tables, table_files
 from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
-from supsup_core.states.layout import MaskLayout
+from supsup_core.states.layout import StateLayout
 
 __all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
 
@@ -90,7 +90,7 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
 
 
 def check_store(
-    run_dir: Place, *, layout: MaskLayout, capacity: int, attributes: Mapping[str, Any]
+    run_dir: Place, *, layout: StateLayout, capacity: int, attributes: Mapping[str, Any]
 ) -> None:
     """Check that the store of a run is the one that `create` would make now.
 
@@ -98,7 +98,8 @@ def check_store(
         run_dir: of the run; its files are left alone.
         layout: as for MaskStore.create.
         capacity: likewise.
-        attributes: likewise; `versions` may differ, for it says what the run began with.
+        attributes: likewise; `versions` and `config_hash` may differ, for they say what the run
+            began with.
 
     Raises:
         UserError: no store, one of an unknown format, or a difference: the first one.
@@ -118,6 +119,12 @@ def check_store(
         )
 
 
+def _check_weights(layout: StateLayout, weights: Mapping[str, np.ndarray]) -> None:
+    for tensor in layout.tensors:
+        if tensor.over == "weights":
+            check_shape(f"weights/{tensor.source}", weights[tensor.source].shape, tensor.shape, "…")
+
+
 def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
     """Rows of the log."""
     crcs = pa.array([crc32c(np.ascontiguousarray(row)) for row in rows], pa.uint32())
@@ -133,10 +140,12 @@ class MaskStore:
         self._log = run_dir / "log"
         self._attributes, masks = _open_group(self._root)
         check_format(self._root, self._attributes)
-        self._layout = layout_of(self._root, self._attributes)
+        self._row_bytes = int(self._attributes["row_bytes"])
         self._capacity = masks.shape[0]
-        self._chunks = ChunkFiles(self._root / "masks", masks.chunks[0], self._layout.row_bytes)
-        self._files = StoreFiles(run_dir, self._layout, self._capacity, self._chunks)
+        self._chunks = ChunkFiles(self._root / "masks", masks.chunks[0], self._row_bytes)
+        self._files = StoreFiles(
+            run_dir, fixed_arrays(self._attributes), self._capacity, self._chunks
+        )
         # Of this writer, a flag a task; read from the log when needed.
         self._committed: np.ndarray | None = None
 
@@ -145,8 +154,8 @@ class MaskStore:
         cls,
         run_dir: Place,
         *,
-        layout: MaskLayout,
-        weights: Sequence[np.ndarray],
+        layout: StateLayout,
+        weights: Mapping[str, np.ndarray],
         inputs: Mapping[str, Rows],
         capacity: int,
         attributes: Mapping[str, Any],
@@ -156,7 +165,7 @@ class MaskStore:
         Args:
             run_dir: where `masks.zarr` and `log` go; made if missing.
             layout: of a packed row.
-            weights: the fixed network, (O, I) for each layer; kept as float32.
+            weights: the fixed network, by source; kept as float32.
             inputs: what makes each task, by name; first axis: tasks.
             capacity: tasks that there may be.
             attributes: of the group, JSON values: network, activation, normalisation,
@@ -165,18 +174,19 @@ class MaskStore:
         Raises:
             FileExistsError: there is a store.
             UserError: there is a log, but no store.
-            ValueError: no capacity, weights of another shape than their layer, or an
-                attribute that the layout sets.
+            ValueError: no capacity, weights of another shape than the gains that multiply
+                them, or an attribute that the layout sets.
         """
         _check_absent(run_dir)
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1, got {capacity}")
+        _check_weights(layout, weights)
         everything = group_attributes(layout, attributes)
 
         def build(folder: Path) -> None:
             root = zarr.create_group(folder, zarr_format=3, attributes=everything)
             create_masks(root, capacity, layout.row_bytes)
-            write_fixed(root, layout, weights, inputs)
+            write_fixed(root, weights, inputs)
 
         if isinstance(run_dir, Path):
             partial = run_dir / ".masks.zarr.partial"
@@ -215,9 +225,9 @@ class MaskStore:
         return store
 
     @property
-    def layout(self) -> MaskLayout:
-        """Of a packed row."""
-        return self._layout
+    def row_bytes(self) -> int:
+        """R."""
+        return self._row_bytes
 
     @property
     def capacity(self) -> int:
@@ -234,7 +244,7 @@ class MaskStore:
 
         Args:
             unit: name of the work unit, and of its file in the log.
-            tasks: columns of results.TASKS, one row a mask; row_crc32c is set here.
+            tasks: columns of tables.schemas.TASKS, one row a mask; row_crc32c is set here.
             rows: packed masks, in the order of `tasks`.
 
         Returns:
@@ -315,7 +325,7 @@ class MaskStore:
         ids, expected = np.asarray(task_ids, np.int64), np.asarray(crcs, np.int64)
         check_shape("crcs", expected.shape, ids.shape, "B")
         check_range(ids, self._capacity)
-        rows = np.zeros((len(ids), self._layout.row_bytes), np.uint8)
+        rows = np.zeros((len(ids), self._row_bytes), np.uint8)
         chunks, places = np.divmod(ids, self._chunks.rows)
         for chunk in np.unique(chunks).tolist():
             path = self._chunks.path(chunk)
@@ -331,11 +341,12 @@ class MaskStore:
                     )
         return rows
 
-    def verify(self, inputs: Collection[str] = ()) -> list[Damage]:
+    def verify(self, fixed: Collection[str] = ()) -> list[Damage]:
         """Check every committed mask, every chunk, the fixed arrays and the log.
 
         Args:
-            inputs: names that there must be of them, beside those that are there.
+            fixed: names that there must be of fixed arrays ("weights/layer1",
+                "inputs/permutations"), beside those that are there.
 
         Returns:
             what is not as it was written, for `repair`; [] if all is well. A damaged
@@ -345,13 +356,13 @@ class MaskStore:
         Raises:
             OSError: a file that is there but cannot be read.
         """
-        return self._files.verify(inputs)
+        return self._files.verify(fixed)
 
     def repair(
         self,
         damage: Sequence[Damage],
         *,
-        weights: Sequence[np.ndarray] | None = None,
+        weights: Mapping[str, np.ndarray] | None = None,
         inputs: Mapping[str, Rows] | None = None,
     ) -> None:
         """Forget the damaged masks, so that they can be committed again; no others change.
@@ -376,7 +387,7 @@ class MaskStore:
             raise ValueError(f"tasks must have the columns {TASKS.names}, got {tasks.column_names}")
         if rows.dtype != np.uint8:
             raise ValueError(f"rows must have dtype uint8, got {rows.dtype}")
-        check_shape("rows", rows.shape, (len(tasks), self._layout.row_bytes), "B R")
+        check_shape("rows", rows.shape, (len(tasks), self._row_bytes), "B R")
         if rows[:, -1].any():
             raise ValueError("rows must end with a zero guard byte, got another value")
 

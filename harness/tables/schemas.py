@@ -32,7 +32,7 @@ TASKS = _schema(
         _column("loss", pa.float64(), "nats", "mean cross-entropy of the test images"),
         _column("steps", pa.int64(), "steps", "training steps of the task"),
         _column("train_seconds", pa.float64(), "seconds", "training; a task's share of its block"),
-        _column("density", pa.float64(), "fraction", "ones among the bits of the mask"),
+        _column("density", pa.float64(), "fraction", "gains that are not zero"),
         _column("mask_bytes", pa.int64(), "bytes", "size of the packed row"),
         _column("row_crc32c", pa.uint32(), "1", "CRC-32C of the packed row"),
         _column("worker", pa.string(), "", "actor that trained the mask"),

@@ -16,14 +16,10 @@ from harness.workers.device import own, pick_device
 from harness.workers.prepared import CheckpointMasks, PreparedMasks
 from harness.workers.queries import Answers, Queries, compared
 from harness.workers.recalling import ReservoirWorker
-from supsup_core.bits.infer import BIT_ALGORITHMS
 from supsup_core.data import ImageSet
-from supsup_core.inference.algorithms import GRADIENT_ALGORITHMS, Inference
-from supsup_core.inference.forward import FORWARD_ALGORITHMS
-from supsup_core.inference.gain_gradient import GainGradient
+from supsup_core.inference.algorithms import Inference
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.inference.slopes import PackedGradient
-from supsup_core.states.masking import UNITS
+from supsup_core.names import RANKED
 
 # Float32 gradients of the queries inferred together: 32 of LeNet 300-100; binary holds
 # as much again for their superpositions.
@@ -43,7 +39,7 @@ class EvaluateWorker:
         torch.set_num_threads(1)
         self._spec = spec
         self._queries = Queries(spec, own(test), pick_device())
-        self._masks = CheckpointMasks(spec)
+        self._masks = CheckpointMasks(spec, self._queries.weights, self._queries.device)
         self._reservoirs = ReservoirWorker(spec, self._queries)
         self._steps_done = 0.0
 
@@ -66,14 +62,16 @@ class EvaluateWorker:
     def _on_share(self, done: float) -> None:
         self._steps_done = done
 
-    def _infer(self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor) -> Answers:
-        """Infer the task of each query (Q, K, P), some at a time."""
+    def _infer(self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor) -> Answers:
+        """Infer the task of each query (Q, K, *shape), some at a time."""
+        engine, options = masks.engine, self._spec.options
+        objective = None if unit.objective is None else OBJECTIVES[unit.objective]
         found: list[Inference] = []
         seconds, done = 0.0, 0
-        at_once = max(1, GRADIENT_BYTES // (4 * self._numbers_of_query()))
-        for queries in images.split(at_once):
+        numbers = engine.numbers_per_query(images.shape[1])
+        for queries in images.split(max(1, GRADIENT_BYTES // (4 * numbers))):
             started = time.perf_counter()
-            found.append(self._infer_some(unit, masks, queries))
+            found.append(engine.infer(queries, unit.algorithm, objective, options))
             seconds += time.perf_counter() - started
             done += len(queries)
             self._steps_done = done / len(images)
@@ -87,39 +85,14 @@ class EvaluateWorker:
             self._agreement(unit, masks, images, tasks),
         )
 
-    def _numbers_of_query(self) -> int:
-        """What a query's gradient takes: evidence for every bit, or a batch of hidden units."""
-        if not self._spec.masking.normalises:
-            return self._spec.layout.row_bits
-        return self._spec.config.evaluate.num_images * sum(self._spec.network.widths[1:-1])
-
     def _agreement(
-        self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor, tasks: list[int]
+        self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor, tasks: list[int]
     ) -> float | None:
-        """With the exact answers, of the algorithm that may differ from them."""
-        if unit.algorithm != "one_shot_ranked":
+        """The share of ranked answers that are the exact ones; None for exact algorithms."""
+        if unit.algorithm != RANKED:
             return None
         assert unit.objective is not None
         index = compared(len(tasks))
-        exact = masks.bits().one_shot(images[index].cpu(), OBJECTIVES[unit.objective]).tasks
-        return float((exact.numpy() == np.array(tasks)[index]).mean())
-
-    def _infer_some(
-        self, unit: EvaluationUnit, masks: "PreparedMasks", images: torch.Tensor
-    ) -> Inference:
-        num_real = self._spec.num_classes
-        weights, packed = self._queries.weights, masks.packed(self._queries.device)
-        if unit.algorithm in FORWARD_ALGORITHMS:
-            return FORWARD_ALGORITHMS[unit.algorithm](weights, packed, images, num_real)
-        assert unit.objective is not None
         objective, options = OBJECTIVES[unit.objective], self._spec.options
-        if self._spec.masking is UNITS:
-            of_gains = GainGradient(UNITS, weights, packed, images, objective, num_real)
-            return GRADIENT_ALGORITHMS[unit.algorithm](of_gains, options)
-        on_cpu = self._queries.device.type == "cpu"
-        if unit.algorithm in BIT_ALGORITHMS and (
-            on_cpu or unit.algorithm not in GRADIENT_ALGORITHMS
-        ):
-            return BIT_ALGORITHMS[unit.algorithm](masks.bits(), images.cpu(), objective, options)
-        gradient = PackedGradient(weights, packed, images, objective, num_real)
-        return GRADIENT_ALGORITHMS[unit.algorithm](gradient, options)
+        exact = masks.engine.infer(images[index], "one_shot", objective, options).tasks
+        return float((exact.cpu().numpy() == np.array(tasks)[index]).mean())

@@ -18,10 +18,11 @@ from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
 from harness.workers.device import device_name
 from supsup_core.data import ImageSet, normalise
-from supsup_core.networks.mlp import fixed_weights
-from supsup_core.states.masking import UNITS
+from supsup_core.states.bits import BitStates
 from supsup_core.streams import Role, stream
-from supsup_core.tasks import Task
+from supsup_core.tasks.protocol import Task
+
+_ACTIVATIONS = 2**26  # numbers of images that are labelled together: 256 MB
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Queries:
 
     def __init__(self, spec: RunSpec, test: ImageSet, device: torch.device) -> None:
         self._spec, self._test, self.device = spec, test, device
-        self.weights = [w.to(device) for w in fixed_weights(spec.network, spec.config.seed)]
+        self.weights = {name: weight.to(device) for name, weight in spec.weights().items()}
         # Right labels with a task's own mask, by batch: the same at every checkpoint.
         self._given: dict[int, list[int]] = {}
 
@@ -90,13 +91,13 @@ class Queries:
         )
         size = evaluate.batch_size
         batches = [members[order[start : start + size]] for start in range(0, len(order), size)]
-        if self._spec.masking is UNITS:  # normalised over a batch: nothing to learn from one image
+        if self._spec.network.normalises:  # over a batch: nothing to learn from one image
             batches = [batch for batch in batches if len(batch) > 1]
         return TaskQueries(task, batches[: evaluate.batches])
 
     def images(self, asked: Sequence[TaskQueries]) -> torch.Tensor:
-        """What an inference sees of each batch: (Q, K, P), normalised."""
-        num_images = self._spec.config.evaluate.num_images
+        """What an inference sees of each batch: (Q, K, *shape), normalised."""
+        num_images = int(self._spec.config.evaluate.num_images)  # resolved: no longer auto
         # A last batch may hold fewer images than a query should; it repeats its first ones.
         parts = [
             self.shown(one.task, np.concatenate([np.resize(b, num_images) for b in one.batches]))
@@ -178,18 +179,27 @@ class Queries:
             self._given[task_id] = self.num_right(asked.task, asked.batches, mask_of(task_id))
         return self._given[task_id]
 
-    def num_right(self, task: Task, batches: Sequence[np.ndarray], mask: np.ndarray) -> list[int]:
-        """Images of each batch that a packed mask labels rightly."""
-        masking = self._spec.masking
-        gains = [
-            torch.from_numpy(layer[0]).to(self.device, torch.float32)
-            for layer in self._spec.layout.unpack(mask[None])
-        ]
-        together = batches if masking.normalises else [np.concatenate(batches)]
-        chosen = [
-            masking.on(self.weights, self.shown(task, index))(gains).argmax(dim=1).cpu().numpy()
-            for index in together
-        ]
+    def num_right(self, task: Task, batches: Sequence[np.ndarray], row: np.ndarray) -> list[int]:
+        """Images of each batch that a packed state labels rightly.
+
+        A state is scored with its own statistics, where it stores some.
+        """
+        network = self._spec.network
+        states = BitStates(self._spec.layout, row[None], self.device)
+        gains, floats = states.gains(0), states.floats(0) or None
+        shares_statistics = network.normalises and floats is None
+        # Batches that share nothing go together, as many as memory is spent on.
+        fitting = _ACTIVATIONS // (network.num_activations * len(batches[0]))
+        size = 1 if shares_statistics else max(1, fitting)
+        together = [np.concatenate(batches[i : i + size]) for i in range(0, len(batches), size)]
+        with torch.no_grad():
+            chosen = [
+                network.logits(self.weights, gains, self.shown(task, index), floats)
+                .argmax(dim=1)
+                .cpu()
+                .numpy()
+                for index in together
+            ]
         right = np.concatenate(chosen) == self._test.labels[np.concatenate(batches)]
         ends = np.cumsum([len(batch) for batch in batches])[:-1]
         return [int(part.sum()) for part in np.split(right, ends)]

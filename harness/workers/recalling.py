@@ -22,7 +22,7 @@ from harness.workers.queries import Queries, TaskQueries
 from supsup_core.reservoirs import Blocks, Centred, Perceptron
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of
 from supsup_core.reservoirs.recall import Recalled, erased, flipped, packed, recall, score, unpacked
-from supsup_core.reservoirs.rules import RULES
+from supsup_core.reservoirs.rules import named_rule
 from supsup_core.reservoirs.seeking import seek
 from supsup_core.states.layout import density
 from supsup_core.streams import Role, stream
@@ -55,7 +55,7 @@ class _Filled:
 
     def recalled_from(self) -> Centred:
         """What masks are recalled from."""
-        return self.centred.over(self.blocks.replaced(RULES[self.rule].recalled_from))
+        return self.centred.over(self.blocks.replaced(named_rule(self.rule).recalled_from))
 
 
 class ReservoirWorker:
@@ -98,7 +98,7 @@ class ReservoirWorker:
             "num_tasks": unit.num_tasks,
             "num_cues": len(asked),
             "accuracy_gg": given,
-            "capacity": RULES[unit.rule].capacity(dim),
+            "capacity": named_rule(unit.rule).capacity(dim),
             "reservoir_bytes": reservoir.num_bytes,
             "store_bytes": self._layout.row_bytes * unit.num_tasks,
             "store_seconds": filled.seconds / unit.num_tasks,
@@ -153,7 +153,7 @@ class ReservoirWorker:
     def _empty(self, rule: str, expected_density: float) -> _Filled:
         num_bits = self._layout.num_bits
         size = int(self._spec.config.reservoir.block)  # resolved: no longer auto
-        kind = RULES[rule]
+        kind = named_rule(rule)
         blocks = Blocks(num_bits, size, lambda dim: kind.make(dim, self._device))
         # A mask of all ones or none would leave nothing to expect of the other bits.
         expected = min(max(expected_density, 0.01), 0.99)
@@ -196,7 +196,7 @@ class ReservoirWorker:
         images = torch.stack(
             [self._queries.shown(one.task, one.batches[0][:size]) for one in asked]
         )
-        logits = self._spec.masking.on(self._queries.weights, images)
+        logits = self._spec.network.on_inputs(self._queries.weights, images)
         return seek(
             reservoir, lambda states: logits(gains(self._layout, states)), len(asked), most_steps
         )

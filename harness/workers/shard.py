@@ -14,11 +14,12 @@ import torch
 from harness.plan.units import EvaluationUnit
 from harness.run.spec import RunSpec
 from harness.workers.device import own
-from harness.workers.prepared import PreparedMasks
 from harness.workers.queries import Answers, Queries, compared
+from supsup_core.bits.infer import BitInference
 from supsup_core.bits.shards import Leaders, leaders, merge
 from supsup_core.data import ImageSet
 from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.names import RANKED
 
 QUERIES_TOGETHER = 128  # so that progress is seen
 
@@ -111,7 +112,7 @@ class ShardWorker:
         torch.set_num_threads(1)
         self._spec = spec
         self._queries = Queries(spec, own(test), torch.device("cpu"))
-        self._part: tuple[int, PreparedMasks] | None = None  # of the checkpoint it belongs to
+        self._part: tuple[int, BitInference] | None = None  # of the checkpoint it belongs to
         self._done = 0.0
 
     def progress(self) -> float:
@@ -140,25 +141,28 @@ class ShardWorker:
             return self._queries.score(unit.asked, asked, unit.answers, unit.rows.__getitem__)
         assert rows is not None
         if isinstance(unit, CountUnit):
-            return self._masks(unit.num_tasks, rows).bits().counts
+            return self._masks(unit.num_tasks, rows).counts
         assert counts is not None
         masks = self._masks(unit.asked.num_tasks, rows)
-        masks.bits().superpose(counts, unit.asked.num_tasks)
+        masks.superpose(counts, unit.asked.num_tasks)
         return self._answers(unit, masks)
 
-    def _masks(self, num_tasks: int, rows: np.ndarray) -> PreparedMasks:
+    def _masks(self, num_tasks: int, rows: np.ndarray) -> BitInference:
         """Kept for the checkpoint's other units; an actor that was restarted begins anew."""
         if self._part is None or self._part[0] != num_tasks:
             self._part = None  # both may be large
-            self._part = num_tasks, PreparedMasks(self._spec, rows)
+            spec = self._spec
+            weights = list(self._queries.weights.values())
+            masks = BitInference(weights, spec.layout, rows, spec.num_classes)
+            self._part = num_tasks, masks
         return self._part[1]
 
-    def _answers(self, unit: LeadersUnit, masks: PreparedMasks) -> PartAnswers:
+    def _answers(self, unit: LeadersUnit, bits: BitInference) -> PartAnswers:
         asked = [self._queries.of(i) for i in unit.asked.task_ids]
-        images = self._queries.images(asked)
-        ranked = unit.asked.algorithm == "one_shot_ranked"
+        images = self._queries.images(asked).flatten(2)
+        ranked = unit.asked.algorithm == RANKED
         assert unit.asked.objective is not None
-        bits, objective = masks.bits(), OBJECTIVES[unit.asked.objective]
+        objective = OBJECTIVES[unit.asked.objective]
         found: list[Leaders] = []
         seconds, exact = 0.0, None
         for queries in images.split(QUERIES_TOGETHER):
@@ -170,7 +174,7 @@ class ShardWorker:
         if ranked:
             evidence = bits.evidence(images[compared(len(images))], objective)
             exact = leaders(bits, unit.first, evidence)
-        return PartAnswers(Leaders.joined(found), exact, seconds / len(images), len(masks))
+        return PartAnswers(Leaders.joined(found), exact, seconds / len(images), len(bits))
 
 
 def agreed(parts: Sequence[PartAnswers]) -> Answers:

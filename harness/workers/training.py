@@ -5,6 +5,7 @@ holds the data set and one thread, and does not touch the store.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -16,10 +17,11 @@ from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
 from harness.workers.device import device_name, own, pick_device
-from harness.workers.trainers import make_trainer
 from supsup_core.data import ImageSet
 from supsup_core.states.layout import density
-from supsup_core.tasks import Task
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.protocol import Measured, Trainer
 
 # The table `tasks` but for the checksums, which the store computes as it writes.
 TRAINED = TASKS.remove(TASKS.get_field_index("row_crc32c"))
@@ -42,6 +44,28 @@ class TrainedUnit:
     failed: dict[int, str] = field(default_factory=dict)
 
 
+def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
+    """Make the trainer of a run.
+
+    Args:
+        spec: what the run's workers know.
+        train: the training images.
+        test: the test images, on which states are measured.
+        device: where everything is computed.
+    """
+    config = spec.config
+    return trainer_for(
+        spec.network,
+        spec.method,
+        train,
+        test,
+        spec.recipe,
+        seed=config.seed,
+        dtype=getattr(torch, config.train.dtype),
+        device=device,
+    )
+
+
 class TrainWorker:
     """Trains blocks of tasks.
 
@@ -56,7 +80,7 @@ class TrainWorker:
         torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
         self._spec, self._name = spec, name
         self._device = pick_device()
-        self._trainer = make_trainer(spec, own(train), own(test), self._device)
+        self._trainer = trainer_of(spec, own(train), own(test), self._device)
         self._layout = spec.layout
         self._steps_done = 0
 
@@ -74,20 +98,22 @@ class TrainWorker:
         tasks, failed = self._tasks(unit)
         if failed.keys() >= set(unit.missing):
             return self._nothing(unit, failed)
-        masks = self._trainer.train(tasks, self._on_step)
+        stages = self._trainer.stages(
+            tasks, after=[self._spec.config.train.steps], on_step=self._on_step
+        )
+        ((states, _),) = stages
         seconds = (time.perf_counter() - started) / len(tasks)
         self._steps_done = 0
-        measured: dict[int, tuple[float, float]] = {}
-        for task, *mask in zip(tasks, *masks, strict=True):
+        measured: dict[int, Measured] = {}
+        for task, state in zip(tasks, states, strict=True):
             if task.task_id in unit.missing and task.task_id not in failed:
                 try:
-                    measured[task.task_id] = self._trainer.measure(task, mask)
+                    measured[task.task_id] = self._trainer.measure(task, state)
                 except Exception as error:
                     failed[task.task_id] = f"{type(error).__name__}: {error}"
         if not measured:
             return self._nothing(unit, failed)
-        wanted = [unit.task_ids.index(i) for i in measured]
-        rows = self._layout.pack([mask[wanted] for mask in masks])
+        rows = self._layout.pack([states[unit.task_ids.index(i)] for i in measured])
         return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed)
 
     def _nothing(self, unit: TrainUnit, failed: dict[int, str]) -> TrainedUnit:
@@ -118,16 +144,22 @@ class TrainWorker:
         return [made[i] for i in unit.task_ids], failed
 
     def _table(
-        self, measured: dict[int, tuple[float, float]], rows: np.ndarray, seconds: float
+        self, measured: Mapping[int, Measured], rows: np.ndarray, seconds: float
     ) -> pa.Table:
-        """Rows of the table `tasks`; `measured` has accuracy and loss by task."""
+        """Make rows of the table `tasks`.
+
+        Args:
+            measured: what each task's state reached.
+            rows: the states, packed, in the same order.
+            seconds: training time of one task.
+        """
         config, num = self._spec.config, len(measured)
         return pa.table(
             {
                 "task_id": list(measured),
                 "method": [config.method] * num,
-                "accuracy": [accuracy for accuracy, _ in measured.values()],
-                "loss": [loss for _, loss in measured.values()],
+                "accuracy": [one.accuracy for one in measured.values()],
+                "loss": [one.loss for one in measured.values()],
                 "steps": [config.train.steps] * num,
                 "train_seconds": [seconds] * num,
                 "density": density(self._layout, rows),

@@ -1,4 +1,4 @@
-"""Task inference on packed bits, on the CPU: the algorithms of inference.py, sooner.
+"""Task inference on packed bits, on the CPU: the algorithms of inference/, sooner.
 
 The gradient in all coefficients is one backward pass through the superposition
 (evidence.py) and one scan over the bits that it reaches (scan.py, ranked.py);
@@ -21,11 +21,10 @@ from supsup_core.bits.ranked import RankedScan
 from supsup_core.bits.scan import Scan, Smallest
 from supsup_core.bits.threads import Threads
 from supsup_core.bits.transposed import TransposedMasks
-from supsup_core.inference.algorithms import GRADIENT_ALGORITHMS, Inference, Options, num_kept
-from supsup_core.inference.forward import FORWARD_ALGORITHMS
+from supsup_core.inference.algorithms import Inference, Options, num_kept
 from supsup_core.inference.objectives import Objective
 from supsup_core.states.bits import superpose_counted
-from supsup_core.states.layout import MaskLayout
+from supsup_core.states.layout import StateLayout
 
 
 class BitInference:
@@ -33,7 +32,7 @@ class BitInference:
 
     Args:
         weights: (O, I) of each layer, +-c, on the CPU.
-        layout: of the rows.
+        layout: of the rows: a plane of bits for each layer, and no floats.
         rows: packed masks (T, R), T >= 1; kept, not copied.
         num_real: outputs that have a label.
         threads: that share the work.
@@ -42,14 +41,14 @@ class BitInference:
     def __init__(
         self,
         weights: Sequence[Float32[Tensor, "_ _"]],
-        layout: MaskLayout,
+        layout: StateLayout,
         rows: UInt8[np.ndarray, "T R"],
         num_real: int,
         threads: int = 1,
     ) -> None:
         self._weights, self._layout = weights, layout
         self._num_real, self._threads = num_real, Threads(threads)
-        self._firsts = [8 * offset for offset in layout.byte_offsets]
+        self._firsts = [plane.bits.start for plane in layout.planes]
         self._num_weights = sum(weight.numel() for weight in weights)
         self._counter = OnesCounter(layout.row_bytes, self._threads)
         self._take(rows, before=None)
@@ -114,7 +113,7 @@ class BitInference:
         return self._backward(self._all_together, images, objective)
 
     def one_shot(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
-        """The exact answer of inference.one_shot; ties go to the lowest task.
+        """The exact answer of algorithms.one_shot; ties go to the lowest task.
 
         Raises:
             FloatingPointError: evidence that is not finite.
@@ -132,7 +131,7 @@ class BitInference:
     def binary(
         self, images: Float32[Tensor, "Q K P"], objective: Objective, log_base: int = 2
     ) -> Inference:
-        """Halve the candidates until one is left, as inference.binary does.
+        """Halve the candidates until one is left, as algorithms.binary does.
 
         Raises:
             FloatingPointError: evidence that is not finite.
@@ -169,7 +168,8 @@ class BitInference:
         return backward(self._weights, effective, self._firsts, images, objective, self._num_real)
 
     def _superposed(self, counts: np.ndarray, num_masks: int) -> list[Tensor]:
-        return superpose_counted(self._weights, self._layout, counts, num_masks)
+        shares = superpose_counted(self._layout, counts, num_masks).values()
+        return [weight * share for weight, share in zip(self._weights, shares, strict=True)]
 
 
 def _gathered(found: Sequence[Smallest]) -> Inference:
@@ -188,4 +188,3 @@ BIT_ALGORITHMS: dict[str, Callable[[BitInference, Tensor, Objective, Options], I
         images, objective, options.log_base
     ),
 }
-ALGORITHMS = tuple(dict.fromkeys((*BIT_ALGORITHMS, *GRADIENT_ALGORITHMS, *FORWARD_ALGORITHMS)))

@@ -18,9 +18,6 @@ from jaxtyping import Float64, Int64
 from supsup_core.bits.evidence import Evidence
 from supsup_core.bits.infer import BitInference
 
-# Those that need one gradient.
-SHARDED_ALGORITHMS = ("one_shot", "one_shot_ranked")
-
 
 @dataclass(frozen=True)
 class Leaders:

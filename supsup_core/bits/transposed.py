@@ -21,7 +21,7 @@ from supsup_core.bits.threads import Threads
 from supsup_core.kernels.bits import transpose
 from supsup_core.kernels.counting import Sums, add_scaled_rows, read_sums, weigh
 from supsup_core.kernels.vectors import LANES
-from supsup_core.states.layout import MaskLayout
+from supsup_core.states.layout import StateLayout
 
 # Tasks of a block: their sums in all columns stay in a core's own cache.
 BLOCK_TASKS = 4096
@@ -95,7 +95,7 @@ class TransposedMasks:
 
     def __init__(
         self,
-        layout: MaskLayout,
+        layout: StateLayout,
         rows: UInt8[np.ndarray, "T R"],
         signs: Float32[np.ndarray, "O I"],
         threads: Threads,
@@ -111,7 +111,7 @@ class TransposedMasks:
             np.ascontiguousarray(signs),
             np.arange(num_units),
             np.arange(num_inputs),
-            first=8 * layout.byte_offsets[0],
+            first=layout.planes[0].bits.start,
         )
         self._own = threading.local()
         kept: list[_Block] = [] if grown_from is None else grown_from._blocks

@@ -5,23 +5,16 @@ superposition: one-shot takes its minimum, binary halves the candidates until on
 is left, gradient descent and Frank-Wolfe move the coefficients step by step. Two
 more run every mask forward and serve as comparison.
 
-The algorithms know no network: they call a gradient, which maps coefficients
-(A, T), A = Q or 1 where all queries share them, to d objective / d alpha (Q, T).
-`DenseGradient` makes it by autograd over a stack of float masks and is the
-reference. `PackedGradient` uses
+The algorithms know no network: they call a gradient (slopes.py), which maps
+coefficients (A, T), A = Q or 1 where all queries share them, to d objective / d alpha
+(Q, T).
 
-    d objective / d alpha_i = sum over layers <(d objective / d W_eff) * W, M_i>
-
-so that one backward pass and T dot products of one real vector with bit rows do. An
-objective may count the first layer alone; then the sum has that one term.
-
-Shape letters: Q queries, T stored tasks, K images of a query, P pixels, O and I
-as in a layer, F bits of a packed row.
+Shape letters: Q queries, T stored tasks, A coefficient vectors.
 Source: Wortsman et al. 2020, arXiv:2006.14769, sections 3.3 and B. Unlike the
 authors' code, only stored tasks are candidates, and ties do not stall binary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol, runtime_checkable
@@ -220,9 +213,8 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
     return Inference(votes.argmax(dim=1), steps)
 
 
-# By the names that configurations and tables use. Those by gradient need an objective;
-# bit_inference.py has some of them for the CPU, and more.
-GRADIENT_ALGORITHMS: dict[str, Callable[[AlphaGradient, Options], Inference]] = {
+# By the names of names.GRADIENT_ALGORITHMS; bits/infer.py has some of them for the CPU.
+BY_GRADIENT: Mapping[str, Callable[[AlphaGradient, Options], Inference]] = {
     "one_shot": lambda gradient, _: one_shot(gradient),
     "binary": lambda gradient, options: binary(gradient, options.log_base),
     "gradient_descent": lambda gradient, options: gradient_descent(

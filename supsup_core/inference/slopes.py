@@ -1,97 +1,123 @@
-"""The gradient of an objective in the coefficients of a superposition.
+"""The slopes of an objective in the coefficients of a superposition.
 
-`DenseGradient` makes it by autograd over a stack of float masks and is the
-reference. `PackedGradient` uses
+A superposition has the gains sum_i alpha_i gain_i, so
 
-    d objective / d alpha_i = sum over layers <(d objective / d W_eff) * W, M_i>
+    d objective / d alpha_i = sum over tensors <d objective / d gain, gain_i>:
 
-so that one backward pass and T dot products of one real vector with bit rows do. An
-objective may count the first layer alone; then the sum has that one term.
+one backward pass through the superposition, and a product of its slopes with every state.
+`AutogradSlopes` takes the gradient in the coefficients themselves and is the reference;
+`GainSlopes` uses the identity for any network and any states; `MLPSlopes` does so for an MLP, where
+autograd stops at the pre-activations. An objective may count the first tensor alone; then the sum
+has that one term.
 
-Shape letters as in algorithms.py.
+Shape letters: Q queries, K inputs of a query, T states, A coefficient vectors (1 where all queries
+share one, else Q), O and I as in a layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from supsup_core.inference.objectives import Objective
-from supsup_core.networks.mlp import forward
-from supsup_core.states.bits import PackedMasks, superpose_dense
+from supsup_core.networks.mlp import MLP
+from supsup_core.networks.protocol import Network, Weights
+from supsup_core.states.bits import DenseStates
+from supsup_core.states.protocol import States
 
 
-class DenseGradient:
-    """The gradient by autograd through masks held as floats: plain, slow, the reference.
+class Slopes:
+    """What every form holds.
 
     Args:
-        weights: (O, I) of each layer.
-        masks: (T, O, I) of each layer.
-        images: (Q, K, P), normalised; a query is K images of one task.
-        objective: to minimise; averaged over a query's images.
-        num_real: outputs that have a label.
+        network: the fixed network.
+        weights: its weights, on the device of the states.
+        states: the stored states.
+        inputs: (Q, K, *shape), normalised; a query is K inputs of one task.
+        objective: what is minimised; averaged over a query's inputs.
+        num_real: number of outputs that have a label.
     """
 
     def __init__(
         self,
-        weights: Sequence[Float[Tensor, "_ _"]],
-        masks: Sequence[Float[Tensor, "T _ _"]],
-        images: Float[Tensor, "Q K P"],
+        network: Network,
+        weights: Weights,
+        states: States,
+        inputs: Float[Tensor, "Q K ..."],
         objective: Objective,
         num_real: int,
     ) -> None:
-        self._weights, self._masks, self._images = weights, masks, images
-        self._objective, self._num_real = objective, num_real
-        self.num_queries, self.num_tasks = len(images), len(masks[0])
-        self.device = images.device
+        self._network, self._weights, self._states = network, weights, states
+        self._inputs, self._objective, self._num_real = inputs, objective, num_real
+        self._logits = network.on_inputs(weights, inputs)
+        self.num_queries, self.num_tasks = len(inputs), len(states)
+        self.device = states.device
+
+    @property
+    def _first(self) -> str:
+        return self._network.tensors[0].name
+
+
+class AutogradSlopes(Slopes):
+    """The gradient by autograd from the coefficients on: plain, slow, the reference.
+
+    The states are DenseStates, whose superposition is differentiable.
+    """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """One backward pass through the whole stack for each query."""
+        """One backward pass through all states for each query."""
+        assert isinstance(self._states, DenseStates)
         gradients = []
-        for query, alpha in zip(self._images, alphas.expand(len(self._images), -1), strict=True):
+        for query, alpha in zip(self._inputs, alphas.expand(len(self._inputs), -1), strict=True):
             leaf = alpha.clone().requires_grad_()
-            later = alpha if self._objective.first_layer_only else leaf
-            effective = superpose_dense(self._weights[:1], self._masks[:1], leaf)
-            effective += superpose_dense(self._weights[1:], self._masks[1:], later)
-            value = self._objective(forward(effective, query), self._num_real).mean()
+            gains = {name: gain[0] for name, gain in self._states.combine(leaf[None]).items()}
+            if self._objective.first_layer_only:
+                gains = {n: g if n == self._first else g.detach() for n, g in gains.items()}
+            logits = self._network.logits(self._weights, gains, query)
+            value = self._objective(logits, self._num_real).mean()
             gradients.append(torch.autograd.grad(value, leaf)[0])
         return torch.stack(gradients)
 
 
-class PackedGradient:
-    """The same gradient from packed rows, by the identity at the head of this module.
-
-    Args:
-        weights: (O, I) of each layer.
-        masks: the stored masks.
-        images: (Q, K, P), normalised; a query is K images of one task.
-        objective: to minimise; averaged over a query's images.
-        num_real: outputs that have a label.
-    """
-
-    def __init__(
-        self,
-        weights: Sequence[Float[Tensor, "_ _"]],
-        masks: PackedMasks,
-        images: Float[Tensor, "Q K P"],
-        objective: Objective,
-        num_real: int,
-    ) -> None:
-        self._weights, self._masks, self._images = weights, masks, images
-        self._objective, self._num_real = objective, num_real
-        self.num_queries, self.num_tasks = len(images), len(masks)
-        self.device = masks.device
+class GainSlopes(Slopes):
+    """The same by the identity at the head of this module."""
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """One backward pass through the superposition, then one pass over the bits."""
-        effective = self._masks.effective_weights(self._weights, alphas)
-        gradients = self._weight_gradients(effective)
-        evidence = [g.mul_(weight) for g, weight in zip(gradients, self._weights, strict=True)]
+        """One backward pass through the superposition, then one pass over the states."""
+        gains = {
+            name: gain.expand(self.num_queries, *gain.shape[1:]).clone().requires_grad_()
+            for name, gain in self._states.combine(alphas).items()
+        }
+        value = self._objective(self._logits(gains), self._num_real).mean(dim=1).sum()
+        slopes = torch.autograd.grad(value, list(gains.values()))
+        return self._states.dot(self._counted(dict(zip(gains, slopes, strict=True))))
+
+    def _counted(self, slopes: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The slopes that the objective counts."""
         if self._objective.first_layer_only:
-            for later in evidence[1:]:
-                later.zero_()
-        return self._masks.dot(self._masks.layout.flatten(evidence))
+            for name, slope in slopes.items():
+                if name != self._first:
+                    slope.zero_()
+        return slopes
+
+
+class MLPSlopes(GainSlopes):
+    """The same for an MLP: the gradient of a weight is an outer product."""
+
+    def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
+        """One backward pass through the superposition, then one pass over the states."""
+        assert isinstance(self._network, MLP)
+        tensors = self._network.tensors
+        weights = [self._weights[tensor.source] for tensor in tensors]
+        combined = self._states.combine(alphas)
+        effective = [w * combined[t.name] for w, t in zip(weights, tensors, strict=True)]
+        gradients = self._weight_gradients(effective)
+        slopes = {
+            tensor.name: gradient.mul_(weight)
+            for tensor, gradient, weight in zip(tensors, gradients, weights, strict=True)
+        }
+        return self._states.dot(self._counted(slopes))
 
     def _weight_gradients(
         self, effective: Sequence[Float[Tensor, "A _ _"]]
@@ -101,7 +127,7 @@ class PackedGradient:
         Autograd stops at the pre-activations, which are small; the gradient of a
         weight is the outer product of what it receives and what it sends.
         """
-        received, sent = [self._images], []
+        received, sent = [self._inputs.flatten(2)], []
         for i, weight in enumerate(effective):
             z = received[-1] @ weight.transpose(1, 2)
             sent.append(z.requires_grad_() if i == 0 else z)

@@ -19,10 +19,8 @@ from typing import Any, no_type_check
 import numba
 import numpy as np
 from jaxtyping import UInt64
-from llvmlite import ir
-from numba.extending import intrinsic
 
-from supsup_core.kernels.vectors import LANES, load, prefetch, spread, store
+from supsup_core.kernels.vectors import LANES, load, lowest_one, prefetch, spread, store
 
 NUM_COLUMNS = 56  # sums below 2**56
 MAX_DIGITS = 26  # of a number in non-adjacent form: numbers up to 2**24
@@ -138,17 +136,6 @@ def _empty_lists(rows, width, state):  # pragma: no cover
     return excess
 
 
-@intrinsic
-@no_type_check  # Numba wants the function itself, not the wrapper that checks shapes in tests
-def _lowest_one(typing_context: Any, number: Any) -> Any:
-    """Place of the lowest one of a number that has one."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return number(number), generate
-
-
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def weigh(
@@ -194,7 +181,7 @@ def weigh(
             digits = (tripled ^ size) >> 1
             signs = (size >> 1) ^ -np.int64(whole < 0)
             while digits:
-                digit = _lowest_one(digits)
+                digit = lowest_one(digits)
                 sign = (signs >> digit) & 1
                 lists[digit, sign, lengths[digit, sign]] = unit_first + inputs[i]
                 lengths[digit, sign] += 1

@@ -158,6 +158,17 @@ def popcount(typing_context: Any, words: Any) -> Any:
 
 @intrinsic
 @no_type_check
+def lowest_one(typing_context: Any, number: Any) -> Any:
+    """Place of the lowest one of a number that has one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return number(number), generate
+
+
+@intrinsic
+@no_type_check
 def total_words(typing_context: Any, words: Any) -> Any:
     """All words together, as one number of 64 bits with a sign."""
 

@@ -1,30 +1,26 @@
-"""The threshold rule: a weight stays while its score is not negative.
+"""The threshold rule: a gain is 1 while its score is not negative.
 
 Source: Wortsman et al. 2020 (the MNIST experiments), after Mallya et al. 2018.
-About half of the weights stay at the start. Shape letters: O and I as in a layer.
+About half of the weights stay at the start.
 """
 
-from math import sqrt
-
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from supsup_core.networks.mlp import Layer
+from supsup_core.methods.protocol import KeepMethod
+from supsup_core.networks.protocol import MaskedTensor
 
 
-class Threshold:
+class Threshold(KeepMethod):
     """mask = [score >= 0]; the gradient passes the step unchanged (straight-through)."""
 
-    def initial_scores(
-        self, layer: Layer, generator: np.random.Generator
-    ) -> Float[np.ndarray, "O I"]:
-        """Draw scores from U(-b, b), b = 1 / sqrt(I): Kaiming uniform with a = sqrt(5)."""
-        bound = np.float32(1 / sqrt(layer.shape[1]))
-        draws: np.ndarray = generator.random(layer.shape, dtype=np.float32)
-        scores: np.ndarray = (2 * draws - 1) * bound
-        return scores
+    def first_scores(self, tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
+        """Begin at 0 over units, as in the HopSupSup of Wortsman et al. 2020."""
+        if tensor.over == "units":
+            return np.zeros(tensor.shape, np.float32)
+        return super().first_scores(tensor, generator)
 
-    def mask(self, scores: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-        """Keep the weights whose score is >= 0."""
+    def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
+        """Keep the gains whose score is >= 0."""
         return scores >= 0

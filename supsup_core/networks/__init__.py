@@ -1,1 +1,1 @@
-"""Fixed networks, whose weights follow from a seed."""
+"""Fixed networks, whose weights follow from a seed; supsup_core/names.py names them."""

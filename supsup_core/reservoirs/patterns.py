@@ -1,31 +1,33 @@
 """Masks as a reservoir sees them: -1 and +1 for every bit, without the gaps of a packed row.
 
-Shape letters: T masks, B states, D bits of a mask, R bytes of a packed row, O and I as in a
-layer.
-"""
+The states of these masks are planes of keep bits alone.
 
-from math import prod
+Shape letters: T masks, B states, D bits of a mask, R bytes of a packed row.
+"""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from supsup_core.states.layout import MaskLayout
+from supsup_core.states.layout import StateLayout, TaskState
 
 
-def patterns(layout: MaskLayout, rows: UInt8[np.ndarray, "T R"]) -> Float32[Tensor, "T D"]:
+def patterns(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> Float32[Tensor, "T D"]:
     """The masks of packed rows, on the CPU."""
-    bits = np.concatenate([m.reshape(len(rows), -1) for m in layout.unpack(rows)], axis=1)
-    return torch.from_numpy(bits.astype(np.float32)).mul_(2).sub_(1)
+    bits = np.unpackbits(rows, axis=1, bitorder="little")
+    joined = np.concatenate([bits[:, plane.bits] for plane in layout.planes], axis=1)
+    return torch.from_numpy(joined.astype(np.float32)).mul_(2).sub_(1)
 
 
-def rows_of(layout: MaskLayout, states: Float32[Tensor, "B D"]) -> UInt8[np.ndarray, "B R"]:
+def rows_of(layout: StateLayout, states: Float32[Tensor, "B D"]) -> UInt8[np.ndarray, "B R"]:
     """The packed rows of states of -1 and +1."""
-    return layout.pack([gain.cpu().numpy() > 0.5 for gain in gains(layout, states)])
+    bits = [gain.cpu().numpy() > 0.5 for gain in gains(layout, states).values()]
+    return layout.pack([TaskState(planes) for planes in zip(*bits, strict=True)])
 
 
-def gains(layout: MaskLayout, states: Float[Tensor, "B D"]) -> list[Float[Tensor, "B _ _"]]:
-    """From 0 to 1 where states are from -1 to +1, shaped as the layers' masks."""
-    parts = ((states + 1) / 2).split([prod(shape) for shape in layout.mask_shapes], dim=1)
-    return [part.unflatten(1, shape) for part, shape in zip(parts, layout.mask_shapes, strict=True)]
+def gains(layout: StateLayout, states: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, "B ..."]]:
+    """From 0 to 1 where states are from -1 to +1: gains (B, *shape) of each masked tensor."""
+    parts = ((states + 1) / 2).split([plane.num_bits for plane in layout.planes], dim=1)
+    pairs = zip(layout.planes, parts, strict=True)
+    return {plane.tensor: part.unflatten(1, plane.shape) for plane, part in pairs}

@@ -15,8 +15,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from supsup_core.inference.objectives import entropy
+from supsup_core.networks.protocol import Network, Weights
 from supsup_core.reservoirs.protocol import Reservoir
-from supsup_core.states.masking import UNITS
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,18 @@ class Recovered:
 
 
 def recover(
-    weights: Sequence[Float32[Tensor, "_ _"]],
+    network: Network,
+    weights: Weights,
     reservoirs: Sequence[Reservoir],
     starts: Sequence[Float32[Tensor, " _"]],
-    batches: Sequence[Float32[Tensor, "N P"]],
+    batches: Sequence[Float32[Tensor, "N ..."]],
     descent: Descent,
 ) -> Recovered:
     """Go downhill, a step a batch.
 
     Args:
-        weights: fixed, (O, I) of each layer.
+        network: whose hidden units are masked.
+        weights: the fixed weights of the network.
         reservoirs: of each hidden layer's masks.
         starts: where to begin: for example the mean of the masks that are stored.
         batches: images of one task, normalised.
@@ -78,7 +80,9 @@ def recover(
         optimizer.zero_grad()
         # The gradient passes the binary step unchanged.
         states = [_binary(real) + real - real.detach() for real in reals]
-        logits = UNITS.on(weights, images)([(state[:, None] + 1) / 2 for state in states])
+        pairs = zip(network.tensors, states, strict=True)
+        gains = {tensor.name: (state + 1) / 2 for tensor, state in pairs}
+        logits = network.logits(weights, gains, images)
         loss = (1 - done) * entropy(logits, logits.shape[-1]).mean()
         for reservoir, state in zip(reservoirs, states, strict=True):
             loss = loss + descent.energy * done * reservoir.energy(state[None])[0]

@@ -6,6 +6,7 @@ from math import ceil
 
 import torch
 
+from supsup_core.names import RESERVOIR_RULES, load
 from supsup_core.reservoirs.protocol import Reservoir
 from supsup_core.reservoirs.quadratic import Hebb, Perceptron, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.random_features import RandomFeatures
@@ -55,26 +56,34 @@ def _random_features(dim: int, device: torch.device) -> RandomFeatures:
     return RandomFeatures(dim, 2 * dim, BETA_DIM / dim, generator, device)
 
 
-RULES: dict[str, Rule] = {
-    "hebb": Rule(Hebb, "hebb_exact"),
-    "storkey": Rule(Storkey, "storkey"),
-    "projection": Rule(Projection, "projection"),
-    "projection_8bits": Rule(Projection, "projection", num_bits=8),
-    "projection_4bits": Rule(Projection, "projection", num_bits=4),
-    "perceptron": Rule(
-        lambda dim, device: Perceptron(dim, device=device), "perceptron", needs_centring=False
-    ),
-    "random_features": Rule(_random_features, needs_centring=False, floats_per_pair=2),
-}
+HEBB = Rule(Hebb, "hebb_exact")
+STORKEY = Rule(Storkey, "storkey")
+PROJECTION = Rule(Projection, "projection")
+PROJECTION_8BITS = Rule(Projection, "projection", num_bits=8)
+PROJECTION_4BITS = Rule(Projection, "projection", num_bits=4)
+PERCEPTRON = Rule(
+    lambda dim, device: Perceptron(dim, device=device), "perceptron", needs_centring=False
+)
+RANDOM_FEATURES = Rule(_random_features, needs_centring=False, floats_per_pair=2)
+
+
+def named_rule(name: str) -> Rule:
+    """Load the kind of reservoir of a name.
+
+    Args:
+        name: one of names.RESERVOIR_RULES.
+    """
+    found: Rule = load("rule", RESERVOIR_RULES, name)
+    return found
 
 
 def reservoir_bytes(rule: str, num_bits: int, block: int) -> int:
     """What a reservoir takes while it is filled with patterns in blocks.
 
     Args:
-        rule: one of RULES.
+        rule: one of names.RESERVOIR_RULES.
         num_bits: of a pattern.
         block: of them held together, at most.
     """
     num_blocks = ceil(num_bits / block)
-    return 4 * RULES[rule].floats_per_pair * num_blocks * ceil(num_bits / num_blocks) ** 2
+    return 4 * named_rule(rule).floats_per_pair * num_blocks * ceil(num_bits / num_blocks) ** 2

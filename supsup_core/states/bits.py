@@ -1,12 +1,12 @@
-"""Superpositions: the weights that a weighted sum of masks leaves of a network.
+"""States of planes: the two linear maps that inference needs of them.
 
-    W_eff = W * sum_i alpha_i M_i
+    sum_i alpha_i gain_i      and its transpose      <slope, gain_i> for every i
 
-Shape letters: T masks, Q queries, A coefficient vectors (1 where all queries
-share one, else Q), R bytes and F = 8 R bits of a packed row.
+Shape letters: T states, Q queries, A coefficient vectors (1 where all queries share one, else Q),
+C states at a time, R bytes and F = 8 R bits of a packed row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,89 +14,145 @@ from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
 from supsup_core.arrays import check_shape
-from supsup_core.states.layout import MaskLayout, as_floats
+from supsup_core.networks.protocol import Floats, Gains
+from supsup_core.states.layout import StateLayout, as_floats
 
-# Float32 masks unpacked at once: 64 of LeNet 300-100, fewer of wider networks.
+# Float32 bits unpacked at once: 64 masks of LeNet 300-100, fewer of wider networks.
 UNPACKED_BYTES = 80_000_000
 
 
-def superpose_dense(
-    weights: Sequence[Float[Tensor, "_ _"]],
-    masks: Sequence[Float[Tensor, "T _ _"]],
-    alphas: Float[Tensor, " T"],
-) -> list[Float[Tensor, "_ _"]]:
-    """Effective weights (O, I) from masks held as floats (T, O, I): the plain form."""
-    return [
-        weight * torch.einsum("t,toi->oi", alphas, mask)
-        for weight, mask in zip(weights, masks, strict=True)
-    ]
-
-
-def superpose_counted(
-    weights: Sequence[Float[Tensor, "_ _"]],
-    layout: MaskLayout,
-    counts: Int32[np.ndarray, " F"],
-    num_masks: int,
-) -> list[Float[Tensor, "_ _"]]:
-    """Effective weights (O, I) of masks in equal shares, on the CPU.
+class BitStates:
+    """States as rows of bits and floats.
 
     Args:
-        weights: fixed, (O, I) of each layer.
-        layout: of the packed rows.
-        counts: how many masks have a one at each bit of a packed row.
-        num_masks: how many masks there are.
-    """
-    shares = torch.from_numpy(counts).to(torch.float32).div_(num_masks)
-    layers = layout.unflatten(shares[None])
-    return [weight * share[0] for weight, share in zip(weights, layers, strict=True)]
-
-
-class PackedMasks:
-    """Masks as bit rows, and the two linear maps that inference needs of them.
-
-    Args:
-        layout: of the rows.
-        rows: uint8 (T, R), T >= 1.
+        layout: where everything lies in a row.
+        rows: uint8 (T, R), T >= 1; kept, not copied.
         device: where the products are computed.
 
     Raises:
-        ValueError: rows of another length than the layout's.
+        ValueError: no row, or rows of another length.
     """
 
     def __init__(
-        self, layout: MaskLayout, rows: UInt8[np.ndarray, "T R"], device: torch.device
+        self, layout: StateLayout, rows: UInt8[np.ndarray, "T R"], device: torch.device
     ) -> None:
         if not len(rows):
-            raise ValueError("masks must be at least one, got none")
+            raise ValueError("rows must hold one state or more, got none")
         check_shape("rows", rows.shape, (len(rows), layout.row_bytes), "T R")
         self.layout, self.rows, self.device = layout, rows, device
+        self._scales = {
+            tensor: torch.from_numpy(self._stored(rows)[place.spec.name]).to(device).reshape(-1)
+            for tensor, place in layout.scales.items()
+        }
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def unpacked(self) -> Iterator[tuple[slice, Float[Tensor, "C F"]]]:
-        """The masks as floats, some at a time, with where they stand among the T."""
+    def gains(self, task: int) -> dict[str, Tensor]:
+        """The gains of one state, by masked tensor."""
+        rows = self.rows[task : task + 1]
+        gains = self._scaled(self.layout.unflatten(as_floats(rows, self.device)), slice(task, None))
+        return {name: gain[0] for name, gain in gains.items()}
+
+    def floats(self, task: int) -> dict[str, Tensor]:
+        """The floats of one state, by name."""
+        stored = self._stored(self.rows[task : task + 1])
+        return {name: torch.from_numpy(v[0, ...]).to(self.device) for name, v in stored.items()}
+
+    def unpacked(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Gains (C, *shape) and floats (C, *shape) of some states at a time, in order."""
+        for where, bits in self._bits():
+            stored = self._stored(self.rows[where])
+            floats = {name: torch.from_numpy(v).to(self.device) for name, v in stored.items()}
+            yield self._scaled(self.layout.unflatten(bits), where), floats
+
+    def combine(self, alphas: Float[Tensor, "A T"]) -> dict[str, Tensor]:
+        """Add up the gains of all states for each vector of coefficients: (A, *shape)."""
+        check_shape("alphas", alphas.shape, (len(alphas), len(self)), "A T")
+        total = torch.zeros((len(alphas), self.layout.row_bits), device=self.device)
+        for where, bits in self._bits():
+            if not self._scales:
+                total.addmm_(alphas[:, where], bits)
+                continue
+            for plane in self.layout.planes:
+                scale = self._scales.get(plane.tensor)
+                shares = alphas[:, where] if scale is None else alphas[:, where] * scale[where]
+                total[:, plane.bits] += shares @ bits[:, plane.bits]
+        return self.layout.unflatten(total)
+
+    def dot(self, slopes: Gains) -> Float[Tensor, "Q T"]:
+        """<slopes_q, gain_i> for each query's slopes (Q, *shape) and each state."""
+        vectors = self.layout.flatten(slopes)
+        if not self._scales:
+            return torch.cat([vectors @ bits.t() for _, bits in self._bits()], dim=1)
+        found = vectors.new_zeros((len(vectors), len(self)))
+        for where, bits in self._bits():
+            for plane in self.layout.planes:
+                part = vectors[:, plane.bits] @ bits[:, plane.bits].t()
+                scale = self._scales.get(plane.tensor)
+                found[:, where] += part if scale is None else part * scale[where]
+        return found
+
+    def _bits(self) -> Iterator[tuple[slice, Float[Tensor, "C F"]]]:
+        """The bits as floats, some states at a time, with where they stand among the T."""
         at_once = max(1, UNPACKED_BYTES // (4 * self.layout.row_bits))
         for start in range(0, len(self.rows), at_once):
             where = slice(start, start + at_once)
             yield where, as_floats(self.rows[where], self.device)
 
-    def combine(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "A F"]:
-        """sum_i alpha_i M_i for each vector of coefficients, in a row's layout."""
-        check_shape("alphas", alphas.shape, (len(alphas), len(self)), "A T")
-        total = torch.zeros((len(alphas), self.layout.row_bits), device=self.device)
-        for where, masks in self.unpacked():
-            total.addmm_(alphas[:, where], masks)
-        return total
+    def _stored(self, rows: UInt8[np.ndarray, "T R"]) -> dict[str, np.ndarray]:
+        return self.layout.read_floats(rows)
 
-    def dot(self, vectors: Float[Tensor, "Q F"]) -> Float[Tensor, "Q T"]:
-        """<v_q, M_i> for each vector, given in a row's layout, and each mask."""
-        check_shape("vectors", vectors.shape, (len(vectors), self.layout.row_bits), "Q F")
-        return torch.cat([vectors @ masks.t() for _, masks in self.unpacked()], dim=1)
+    def _scaled(self, gains: dict[str, Tensor], where: slice) -> dict[str, Tensor]:
+        """Multiply gains (C, *shape) of the states from `where` on by their scales."""
+        for name, scale in self._scales.items():
+            gain = gains[name]
+            own = scale[where][: len(gain)]
+            gains[name] = gain * own.reshape(-1, *(1 for _ in gain.shape[1:]))
+        return gains
 
-    def effective_weights(
-        self, weights: Sequence[Float[Tensor, "_ _"]], alphas: Float[Tensor, "A T"]
-    ) -> list[Float[Tensor, "A _ _"]]:
-        """W * sum_i alpha_i M_i of each layer, (A, O, I)."""
-        combined = self.layout.unflatten(self.combine(alphas))
-        return [weight * mask for weight, mask in zip(weights, combined, strict=True)]
+
+def superpose_counted(
+    layout: StateLayout, counts: Int32[np.ndarray, " F"], num_masks: int
+) -> dict[str, Tensor]:
+    """Gains of states without scales in equal shares, on the CPU.
+
+    Args:
+        layout: of the packed rows.
+        counts: how many states have a one at each bit of a packed row.
+        num_masks: how many states there are.
+    """
+    shares = torch.from_numpy(counts).to(torch.float32).div_(num_masks)
+    return {name: gain[0] for name, gain in layout.unflatten(shares[None]).items()}
+
+
+class DenseStates:
+    """The plain reference: gains held as floats, (T, *shape) of each masked tensor."""
+
+    def __init__(self, gains: Gains, floats: Floats) -> None:
+        self._gains, self._floats = gains, floats
+        self.device = next(iter(gains.values())).device
+
+    def __len__(self) -> int:
+        return len(next(iter(self._gains.values())))
+
+    def gains(self, task: int) -> dict[str, Tensor]:
+        """The gains of one state."""
+        return {name: gain[task] for name, gain in self._gains.items()}
+
+    def floats(self, task: int) -> dict[str, Tensor]:
+        """The floats of one state."""
+        return {name: values[task] for name, values in self._floats.items()}
+
+    def unpacked(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """All states at once."""
+        yield dict(self._gains), dict(self._floats)
+
+    def combine(self, alphas: Float[Tensor, "A T"]) -> dict[str, Tensor]:
+        """sum_i alpha_i gain_i, differentiable in alpha."""
+        return {n: torch.einsum("at,t...->a...", alphas, gain) for n, gain in self._gains.items()}
+
+    def dot(self, slopes: Gains) -> Float[Tensor, "Q T"]:
+        """<slopes_q, gain_i>, added up over the masked tensors."""
+        parts = [slopes[n].flatten(1) @ gain.flatten(1).t() for n, gain in self._gains.items()]
+        return torch.stack(parts).sum(dim=0)

@@ -1,4 +1,4 @@
-"""Tasks by the name of their family, and the arrays that tell what they are.
+"""Tasks of a family, checked, and the arrays that tell what they are.
 
 Shape letters: T tasks, P pixels.
 """
@@ -7,45 +7,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from supsup_core.tasks import FAMILIES, Setting, Task
+from supsup_core.tasks.protocol import Family, Setting, Task
 
 
-def max_tasks(family: str, num_classes: int) -> int | None:
-    """How many tasks a family has at most; None where there is no end."""
-    return FAMILIES[family].max_tasks(num_classes)
-
-
-def make_task(
-    family: str, task_id: int, *, seed: int, num_tasks: int, side: int, num_classes: int
-) -> Task:
+def make_task(family: Family, task_id: int, setting: Setting) -> Task:
     """Make one task of a family.
 
     Args:
-        family: one of FAMILIES.
-        task_id: in [0, num_tasks).
-        seed: of the run.
-        num_tasks: of the run; spaces the angles, and nothing else depends on it.
-        side: pixels of a side of the images.
-        num_classes: of the data set.
+        family: makes tasks by their number.
+        task_id: the task's number, in [0, setting.num_tasks).
+        setting: what the family makes its tasks for.
 
     Raises:
-        ValueError: an unknown family, a task beyond what the family holds, or one that the
-            family makes for other images.
+        ValueError: a task beyond what the family holds, or one that the family makes for other
+            images.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    limit = max_tasks(family, num_classes)
-    end = num_tasks if limit is None else min(limit, num_tasks)
+    limit = family.max_tasks(setting.num_classes)
+    end = setting.num_tasks if limit is None else min(limit, setting.num_tasks)
     if not 0 <= task_id < end:
         raise ValueError(f"task_id must be in [0, {end}), got {task_id}")
-    task = FAMILIES[family].make(task_id, Setting(seed, num_tasks, side, num_classes))
-    _check(task, family, side**2, num_classes)
+    task = family.make(task_id, setting)
+    _check(task, setting)
     return task
 
 
-def _check(task: Task, family: str, num_pixels: int, num_classes: int) -> None:
+def _check(task: Task, setting: Setting) -> None:
     """Refuse a task whose images or labels would not be those of the data set."""
-    source, classes, who = task.source, task.classes, f"task {task.task_id} of family {family}"
+    source, classes, who = task.source, task.classes, f"task {task.task_id}"
+    num_pixels, num_classes = setting.num_pixels, setting.num_classes
     if source is not None:
         found, expected = (source.dtype, source.shape), (np.dtype(np.uint16), (num_pixels,))
         if found != expected:

@@ -9,7 +9,7 @@ from supsup_core.tasks.protocol import Setting, Task
 
 def permutation(task_id: int, setting: Setting) -> UInt16[np.ndarray, " P"]:
     """Draw the order of a task's pixels."""
-    order = stream(setting.seed, Role.PERMUTATION, task_id).permutation(setting.side**2)
+    order = stream(setting.seed, Role.PERMUTATION, task_id).permutation(setting.num_pixels)
     return order.astype(np.uint16)
 
 

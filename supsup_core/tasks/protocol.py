@@ -6,7 +6,7 @@ Shape letters: N images, P pixels, M images of a task.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
@@ -43,12 +43,14 @@ class Task:
         ):
             raise ValueError(f"task {self.task_id} is no permutation: its source leaves pixels out")
 
-    def images(self, images: UInt8[np.ndarray, "N P"]) -> UInt8[np.ndarray, "N P"]:
-        """Make the task's images from the data set's."""
+    def images(self, images: UInt8[np.ndarray, "N ..."]) -> UInt8[np.ndarray, "N ..."]:
+        """Make the task's images from the data set's; each channel takes the same pixels."""
         if self.source is None:
             return images
-        background = np.zeros((len(images), 1), dtype=np.uint8)
-        return np.concatenate([images, background], axis=1)[:, self.source]
+        pixels = images.reshape(len(images), -1, len(self.source))
+        background = np.zeros((*pixels.shape[:2], 1), dtype=np.uint8)
+        chosen = np.concatenate([pixels, background], axis=2)[:, :, self.source]
+        return chosen.reshape(images.shape)
 
     def members(self, labels: Integer[np.ndarray, " N"]) -> Integer[np.ndarray, " M"]:
         """Indices of the images that belong to the task, in order."""
@@ -62,18 +64,36 @@ class Setting:
     """What a family makes its tasks for.
 
     Attributes:
-        seed: of the run.
-        num_tasks: of the run.
-        side: pixels of a side of the images.
-        num_classes: of the data set.
+        seed: the run's seed.
+        num_tasks: number of tasks of the run.
+        shape: rows and columns of the images' pixels.
+        num_classes: number of classes of the data set.
     """
 
     seed: int
     num_tasks: int
-    side: int
+    shape: tuple[int, int]
     num_classes: int
 
+    @property
+    def num_pixels(self) -> int:
+        """Rows times columns."""
+        return self.shape[0] * self.shape[1]
 
+    @property
+    def side(self) -> int:
+        """Rows, and columns, of square images.
+
+        Raises:
+            ValueError: the images are not square.
+        """
+        rows, columns = self.shape
+        if rows != columns:
+            raise ValueError(f"images must be square, got {rows} by {columns} pixels")
+        return rows
+
+
+@runtime_checkable  # so that the tests can check annotations
 class Family(Protocol):
     """Makes tasks by their number."""
 

@@ -67,3 +67,8 @@ class Rotated:
     def max_tasks(self, num_classes: int) -> int | None:
         """There is no end; angles get closer."""
         return None
+
+
+def permuted_rotated() -> Rotated:
+    """Rotated images whose pixels also come in an order of each task's own."""
+    return Rotated(is_permuted=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from supsup_core.data import ImageSet, batches
-from supsup_core.tasks import Task
+from supsup_core.tasks.protocol import Task
 from supsup_core.training.recipe import Recipe
 
 

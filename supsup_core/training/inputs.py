@@ -11,29 +11,42 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
-from supsup_core.tasks import Task
+from supsup_core.tasks.protocol import Task
 
 
 class BlockInputs:
     """The images of a step as the block's first layer reads them, and their labels.
 
+    Args:
+        tasks: of one family.
+        data: images of one channel.
+        dtype: of the images as the layer reads them.
+        device: where they are.
+        reorders: whether the first layer's inputs may come in another order while it trains.
+
     Attributes:
         columns: for permutations, each task's columns of the first layer in the order
             of the pixels (its inverse permutation); None where images are gathered.
-        device: where they are.
+        device: as given.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], data: ImageSet, dtype: torch.dtype, device: torch.device
+        self,
+        tasks: Sequence[Task],
+        data: ImageSet,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        reorders: bool = True,
     ) -> None:
         self._data, self._dtype, self.device = data, dtype, device
-        self._images = torch.from_numpy(data.images).to(device)
+        self._images = torch.from_numpy(data.flat).to(device)
         self._labels = torch.from_numpy(data.labels).to(device).long()
         self._shared = all(task.classes is None for task in tasks)
         self.columns: np.ndarray | None = None
         self._sources: Tensor | None = None
         sources = [task.source for task in tasks]
-        if all(task.is_permutation for task in tasks) and self._shared:
+        if reorders and self._shared and all(task.is_permutation for task in tasks):
             self.columns = np.argsort(np.stack([s for s in sources if s is not None]), axis=1)
         elif all(s is not None for s in sources):
             stacked = np.stack([s for s in sources if s is not None]).astype(np.int64)

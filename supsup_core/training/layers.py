@@ -13,7 +13,7 @@ Shape letters: B tasks of the block, N images of a batch, P pixels, O and I as i
 a layer, S outputs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -24,8 +24,14 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from supsup_core.kernels.cross_entropy import logit_gradient_for
-from supsup_core.methods import Method, Threshold
+from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.optimizers import FusedStep, Optimizer
+from supsup_core.training.top_share_step import TopShareStep
+
+Step = FusedStep | TopShareStep
 
 
 def _product(masked: Float[Tensor, "B O I"], x: Tensor) -> Float[Tensor, "B O N"]:
@@ -89,6 +95,7 @@ class BlockLayer:
     """One layer's scores of every task of a block, and the masked signs that follow.
 
     Args:
+        tensor: the masked tensor.
         scores: to start from, (B, O, I).
         signs: of the weights, +1 and -1, (B, O, I).
         method: the mask rule.
@@ -102,19 +109,21 @@ class BlockLayer:
 
     def __init__(
         self,
+        tensor: MaskedTensor,
         scores: Float[np.ndarray, "B O I"],
         signs: np.ndarray,
-        method: Method,
+        method: KeepMethod,
         optimizer: Optimizer,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         accurate = torch.promote_types(dtype, torch.float32)
-        self._method, self._optimizer, self._count = method, optimizer, 0
+        self._tensor, self._method = tensor, method
+        self._optimizer, self._count = optimizer, 0
         self._scores = torch.tensor(scores, dtype=accurate, device=device)
         of_weights = torch.tensor(signs, dtype=accurate, device=device)
         self._state = optimizer.begin(of_weights)
-        self.masked = (of_weights * method.mask(self._scores)).to(dtype)
+        self.masked = (of_weights * method.mask(tensor, self._scores)).to(dtype)
 
     def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
         """Step down the gradient delta @ x^T, x as in backpropagate."""
@@ -126,13 +135,33 @@ class BlockLayer:
         self._step(_weight_gradient(delta, x), constants)
 
     def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:
-        self._optimizer.step(
-            self._scores, self._state, gradients, self.masked, constants, self._method
-        )
+        self._advance(self._scores, self._state, gradients, self.masked, constants)
+
+    def _advance(
+        self,
+        scores: Tensor,
+        state: tuple[Tensor, ...],
+        gradients: Tensor,
+        masked: Tensor,
+        constants: Iterable[Any],
+    ) -> None:
+        """Take one step in torch operations; arithmetic is in the scores' type.
+
+        Args:
+            scores: changed in place.
+            state: the optimiser's, changed in place.
+            gradients: d loss / d masked sign.
+            masked: overwritten with the signs that stay.
+            constants: of this step, numbers or tensors of no dimension.
+        """
+        signs = self._optimizer.signs(state)
+        slope = self._method.slope(self._tensor, scores)
+        self._optimizer.move(scores, state, gradients.to(scores.dtype) * signs * slope, constants)
+        masked.copy_(signs * self._method.mask(self._tensor, scores))
 
     def masks(self) -> Bool[np.ndarray, "B O I"]:
         """The masks now."""
-        return self._method.mask(self._scores).cpu().numpy()
+        return self._method.mask(self._tensor, self._scores).cpu().numpy()
 
 
 class CompiledBlockLayer(BlockLayer):
@@ -149,7 +178,7 @@ class CompiledBlockLayer(BlockLayer):
     @cached_property
     def _compiled(self) -> Callable[..., None]:
         compiled: Callable[..., None] = torch.compile(  # type: ignore[call-overload]
-            self._optimizer.step,
+            self._advance,
             fullgraph=True,
             dynamic=False,
             backend=self.backend,
@@ -159,9 +188,7 @@ class CompiledBlockLayer(BlockLayer):
 
     def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:
         numbers = torch.tensor(list(constants), dtype=self._scores.dtype, device=gradients.device)
-        self._compiled(
-            self._scores, self._state, gradients, self.masked, numbers.unbind(), self._method
-        )
+        self._compiled(self._scores, self._state, gradients, self.masked, numbers.unbind())
 
 
 class FusedBlockLayer(BlockLayer):
@@ -173,33 +200,83 @@ class FusedBlockLayer(BlockLayer):
     """
 
     @cached_property
-    def _by_task(self) -> tuple[Tensor, list[FusedStep]]:
+    def _by_task(self) -> tuple[Tensor, list[Step]]:
         gradient = torch.empty_like(self.masked[0])
-        tasks = zip(self._scores, zip(*self._state, strict=True), self.masked, strict=True)
-        return gradient, [FusedStep(self._optimizer, s, v, gradient, m) for s, v, m in tasks]
+        return gradient, self._each(gradient.expand_as(self.masked))
 
     @cached_property
-    def _at_once(self) -> tuple[Tensor, FusedStep]:
+    def _at_once(self) -> tuple[Tensor, list[Step]]:
         gradients = torch.empty_like(self.masked)
-        fused = FusedStep(self._optimizer, self._scores, self._state, gradients, self.masked)
-        return gradients, fused
+        step = FusedStep(self._optimizer, self._scores, self._state, gradients, self.masked)
+        return gradients, [step]
+
+    def _each(self, gradients: Tensor) -> list[Step]:
+        """Make a step for each task of the block."""
+        tasks = zip(
+            self._scores, zip(*self._state, strict=True), gradients, self.masked, strict=True
+        )
+        return [self._of_task(*parts) for parts in tasks]
+
+    def _of_task(
+        self, scores: Tensor, state: tuple[Tensor, ...], gradients: Tensor, masked: Tensor
+    ) -> Step:
+        return FusedStep(self._optimizer, scores, state, gradients, masked)
 
     def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
         if x.dim() == 2:
-            gradient, fused = self._by_task
-            for received, step in zip(delta, fused, strict=True):
+            gradient, steps = self._by_task
+            for received, step in zip(delta, steps, strict=True):
                 torch.mm(received, x.t(), out=gradient)
                 step.step(learning_rate, self._count)
         else:
-            gradients, one = self._at_once
+            gradients, steps = self._at_once
             torch.bmm(delta, x.transpose(1, 2), out=gradients)
-            one.step(learning_rate, self._count)
+            for step in steps:
+                step.step(learning_rate, self._count)
 
 
-def layer_form(method: Method, device: torch.device) -> type[BlockLayer]:
-    """Choose: fused for the threshold rule on the CPU, compiled on a GPU that can, else plain."""
-    if device.type == "cpu" and type(method) is Threshold:  # a rule derived from it is another rule
-        return FusedBlockLayer
+class FusedTopShareLayer(FusedBlockLayer):
+    """The same for edge-popup: scores are stored as magnitudes (top_share_step.py).
+
+    Each task keeps a share of its own scores, so every step is one task's.
+    """
+
+    def __init__(
+        self,
+        tensor: MaskedTensor,
+        scores: Float[np.ndarray, "B O I"],
+        signs: np.ndarray,
+        method: EdgePopup,
+        optimizer: Optimizer,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(tensor, np.abs(scores), signs, method, optimizer, dtype, device)
+        self._num_kept = method.num_kept(tensor)
+
+    @cached_property
+    def _at_once(self) -> tuple[Tensor, list[Step]]:
+        gradients = torch.empty_like(self.masked)
+        return gradients, self._each(gradients)
+
+    def _of_task(
+        self, scores: Tensor, state: tuple[Tensor, ...], gradients: Tensor, masked: Tensor
+    ) -> Step:
+        optimizer, num_kept = self._optimizer, self._num_kept
+        return TopShareStep(optimizer, scores, state, gradients, masked, num_kept)
+
+
+# Finders with a step of their own in one pass; one that derives from them is another rule.
+FUSED: Mapping[type[KeepMethod], Callable[..., BlockLayer]] = {
+    Threshold: FusedBlockLayer,
+    EdgePopup: FusedTopShareLayer,
+}
+
+
+def layer_form(method: KeepMethod, device: torch.device) -> Callable[..., BlockLayer]:
+    """Choose: fused on the CPU where a finder has it, compiled on a GPU that can, else plain."""
+    if device.type == "cpu":
+        return FUSED.get(type(method), BlockLayer)
     if device.type == "cuda" and find_spec("triton"):
         return CompiledBlockLayer
     return BlockLayer

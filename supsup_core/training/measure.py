@@ -1,63 +1,95 @@
-"""Accuracy and loss of a task's mask on a set of images.
+"""Accuracy and loss of a task's state on a set of images.
 
-Pixels are whole numbers from 0 to 255, so a first layer of 0, +1 and -1 has exact sums
+Pixels are whole numbers from 0 to 255, so a first layer of small whole numbers has exact sums
 in integers, which processors multiply far faster than float32; only the normalisation
 and the later layers need real numbers. Shape letters: N images, P pixels, O and I as in
-a layer.
+a layer, M images of a task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Integer
 from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
 from supsup_core.kernels.scoring import score_fused, score_plain
-from supsup_core.networks.mlp import forward
+from supsup_core.networks.mlp import MLP
+from supsup_core.networks.protocol import Network
 from supsup_core.networks.units import has_integer_products
-from supsup_core.tasks import Task
+from supsup_core.states.bits import BitStates
+from supsup_core.states.layout import StateLayout, TaskState
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.protocol import Measured
 
+Measure = Callable[[Task, TaskState], Measured]
+
+# Test images, at most, that share their statistics, where a network normalises over its batch.
+MEASURED_TOGETHER = 250
 # Images whose activations stay in a core's own cache.
 _IMAGES_AT_ONCE = 1000
 _SHIFT = 128  # from 0..255 to the range of int8
 
 
-class Measure:
-    """Measures masks over fixed weights in float32, on any device.
+def strided(members: Integer[np.ndarray, " M"], at_most: int) -> Iterator[np.ndarray]:
+    """Parts of some images, of equal sizes; strided, because a data set may be sorted by class."""
+    num_parts = -(-len(members) // at_most)
+    return (members[part::num_parts] for part in range(num_parts))
+
+
+class PlainMeasure:
+    """Measures states of any network in float32, on any device.
+
+    A state is measured with its own statistics, where it stores some.
 
     Args:
-        weights: of the network, (O, I) for each layer, +-c.
+        network: the fixed network.
+        layout: of the states.
         data: the images.
-        device: where.
+        seed: the run's seed.
+        device: where everything is computed.
     """
 
-    def __init__(self, weights: Sequence[Tensor], data: ImageSet, device: torch.device) -> None:
-        self._weights = [weight.to(device) for weight in weights]
+    def __init__(
+        self, network: Network, layout: StateLayout, data: ImageSet, seed: int, device: torch.device
+    ) -> None:
+        self._network, self._layout = network, layout
         self._data, self._device = data, device
+        self._weights = {n: weight.to(device) for n, weight in network.weights(seed).items()}
 
-    def __call__(self, task: Task, mask: Sequence[Bool[np.ndarray, "_ _"]]) -> tuple[float, float]:
-        """Accuracy and mean cross-entropy (nats) of one mask on the task's images."""
-        members = task.members(self._data.labels)
-        pixels = torch.from_numpy(task.images(self._data.images[members])).to(self._device)
-        labels = torch.from_numpy(self._data.labels[members]).to(self._device).long()
-        weights = [
-            weight * torch.from_numpy(m).to(self._device)
-            for weight, m in zip(self._weights, mask, strict=True)
-        ]
-        logits = forward(weights, normalise(pixels, self._data.mean, self._data.std))
-        right, loss = score_plain(logits.t(), labels)
-        return right / len(members), loss / len(members)
+    def __call__(self, task: Task, state: TaskState) -> Measured:
+        """Accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        states = BitStates(self._layout, self._layout.pack([state]), self._device)
+        gains, floats = states.gains(0), states.floats(0) or None
+        shares_statistics = self._network.normalises and floats is None
+        at_most = MEASURED_TOGETHER if shares_statistics else _IMAGES_AT_ONCE
+        right, loss, num_images = 0, 0.0, 0
+        for some in strided(task.members(self._data.labels), at_most):
+            pixels = torch.from_numpy(task.images(self._data.images[some])).to(self._device)
+            images = normalise(pixels, self._data.mean, self._data.std)
+            labels = torch.from_numpy(self._data.labels[some].astype(np.int64)).to(self._device)
+            with torch.no_grad():
+                logits = self._network.logits(self._weights, gains, images, floats)
+            num_right, its_loss = score_plain(logits.t(), labels)
+            right, loss, num_images = right + num_right, loss + its_loss, num_images + len(some)
+        return Measured(right / num_images, loss / num_images)
 
 
-class IntegerMeasure(Measure):
-    """The same on the CPU: the first layer in exact integers, a few images at a time."""
+class IntegerMeasure:
+    """The same for an MLP on the CPU: the first layer in exact integers.
 
-    def __init__(self, weights: Sequence[Tensor], data: ImageSet, device: torch.device) -> None:
-        super().__init__(weights, data, device)
+    Args:
+        network: the fixed network.
+        layout: of the states, whose gains are small whole numbers.
+        data: the images, of one channel.
+        seed: the run's seed.
+    """
+
+    def __init__(self, network: MLP, layout: StateLayout, data: ImageSet, seed: int) -> None:
+        self._layout, self._data = layout, data
         background = np.zeros((1, len(data.images)), dtype=np.uint8)
-        pixels = np.concatenate([data.images.T, background])
+        pixels = np.concatenate([data.flat.T, background])
         shifted = torch.from_numpy((pixels ^ _SHIFT).view(np.int8))  # p - 128, (P + 1, N)
         labels = torch.from_numpy(data.labels).long()
         self._parts = [
@@ -66,17 +98,27 @@ class IntegerMeasure(Measure):
                 shifted.split(_IMAGES_AT_ONCE, dim=1), labels.split(_IMAGES_AT_ONCE), strict=True
             )
         ]
-        self._constant = float(self._weights[0].abs().max())
-        self._signs = self._weights[0].sign().to(torch.int8)
+        first, *self._later = network.weights(seed).values()
+        self._constant = float(first.abs().max())
+        self._signs = first.sign().to(torch.int8)
 
-    def __call__(self, task: Task, mask: Sequence[Bool[np.ndarray, "_ _"]]) -> tuple[float, float]:
-        """Accuracy and mean cross-entropy (nats) of one mask on the task's images."""
-        first = self._signs * torch.from_numpy(mask[0])
-        later = [w * torch.from_numpy(m) for w, m in zip(self._weights[1:], mask[1:], strict=True)]
+    @staticmethod
+    def fits(layout: StateLayout, data: ImageSet) -> bool:
+        """Whether gains are whole numbers that 8 bits hold, and images have one channel."""
+        coefficients = [plane.spec.coefficient for plane in layout.planes]
+        whole = all(c == int(c) for c in coefficients) and sum(map(abs, coefficients)) < 128
+        return whole and not layout.floats and data.channels == 1
+
+    def __call__(self, task: Task, state: TaskState) -> Measured:
+        """Accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        gains = list(BitStates(self._layout, self._layout.pack([state]), _CPU).gains(0).values())
+        first = self._signs * gains[0].to(torch.int8)
+        later = [weight * gain for weight, gain in zip(self._later, gains[1:], strict=True)]
+        mean, std = self._data.mean[0], self._data.std[0]
         # sum of c m (p / 255 - mean) / std, with p = q + 128
-        slope = self._constant / (255 * self._data.std)
+        slope = self._constant / (255 * std)
         sums = first.sum(dim=1, dtype=torch.float32)[:, None]
-        offset = sums * (slope * (_SHIFT - 255 * self._data.mean))
+        offset = sums * (slope * (_SHIFT - 255 * mean))
         num_images, right, loss = 0, 0, 0.0
         for part in self._parts:
             pixels, labels = _as_task(task, *part)
@@ -86,7 +128,10 @@ class IntegerMeasure(Measure):
             part_right, part_loss = score_fused(x, labels)
             num_images += len(labels)
             right, loss = right + part_right, loss + part_loss
-        return right / num_images, loss / num_images
+        return Measured(right / num_images, loss / num_images)
+
+
+_CPU = torch.device("cpu")
 
 
 def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +144,11 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     return pixels.index_select(0, torch.from_numpy(task.source.astype(np.int64))), labels
 
 
-def measure_form(device: torch.device) -> type[Measure]:
-    """Choose: integers on a CPU with instructions for their products, else float32."""
-    return IntegerMeasure if device.type == "cpu" and has_integer_products() else Measure
+def measure_for(
+    network: Network, layout: StateLayout, data: ImageSet, seed: int, device: torch.device
+) -> Measure:
+    """Choose: integers for an MLP on a CPU with instructions for their products, else plain."""
+    integers = device.type == "cpu" and has_integer_products()
+    if type(network) is MLP and integers and IntegerMeasure.fits(layout, data):
+        return IntegerMeasure(network, layout, data, seed)
+    return PlainMeasure(network, layout, data, seed, device)

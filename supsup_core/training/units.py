@@ -1,13 +1,14 @@
-"""Train masks over units, a block of tasks at once, and measure them.
+"""Train masks over units from whole pixels, a block of tasks at once, and measure them.
 
 No weight learns, and the first layer's drives depend on no mask: its products need no pass
-back.
+back. Tests hold this to the plain form of autograd.py.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
-Shape letters: T tasks of a block, N images of a batch, O units of a hidden layer, S outputs.
+Shape letters: B tasks of a block, N images of a batch, O units of a hidden layer, S outputs.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +18,23 @@ from torch.nn import functional
 
 from supsup_core.data import ImageSet
 from supsup_core.kernels.scoring import score_plain
-from supsup_core.networks.units import UnitNetwork, logits_of_drives
-from supsup_core.tasks import Task
+from supsup_core.networks.units import WholePixels, logits_of_drives
+from supsup_core.states.layout import TaskState
+from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import task_batches
+from supsup_core.training.measure import MEASURED_TOGETHER, strided
+from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
 
-_WEIGHT_DECAY = 1e-4  # of the scores, as the authors'
 
-# Test images, at most, that are measured together, and share their statistics.
-_MEASURED_TOGETHER = 250
-
-
-def train_unit_masks(
+def unit_masks_in_stages(
     later: Sequence[Float32[Tensor, "_ _"]],
-    batches: Iterable[tuple[Float32[Tensor, "T O N"], Int64[Tensor, "T N"]]],
+    batches: Iterable[tuple[Float32[Tensor, "B O N"], Int64[Tensor, "B N"]]],
     num_tasks: int,
     recipe: Recipe,
-) -> list[Bool[Tensor, "T _ 1"]]:
+    after: Collection[int],
+    on_step: OnStep | None = None,
+) -> Iterator[list[Bool[Tensor, "B _"]]]:
     """Train the masks of a block of tasks from the first layer's drives.
 
     Scores begin at 0; a unit speaks while its score is not negative, and the gradient passes
@@ -43,41 +44,29 @@ def train_unit_masks(
         later: weights behind the first layer, (O, I).
         batches: drives, normalised, and labels of every task, a step each; no more are taken
             than the recipe has steps.
-        num_tasks: T.
+        num_tasks: B.
         recipe: of the steps; how large a batch is, is the caller's.
+        after: numbers of steps after which to show the masks.
+        on_step: hears how many steps are done, after each.
 
-    Returns:
-        masks of each hidden layer.
+    Yields:
+        masks of each hidden layer after each of the stages, and where the batches end.
     """
-    (masks,) = _unit_masks_in_stages(later, batches, num_tasks, recipe, [recipe.steps])
-    return masks
-
-
-def _unit_masks_in_stages(
-    later: Sequence[Float32[Tensor, "_ _"]],
-    batches: Iterable[tuple[Float32[Tensor, "T O N"], Int64[Tensor, "T N"]]],
-    num_tasks: int,
-    recipe: Recipe,
-    stages: Collection[int],
-) -> Iterator[list[Bool[Tensor, "T _ 1"]]]:
-    """The masks after each of the stages, counted in steps, and where the batches end."""
     device = later[0].device
     scores = [
-        torch.zeros(num_tasks, weight.shape[1], 1, device=device, requires_grad=True)
+        torch.zeros(num_tasks, weight.shape[1], device=device, requires_grad=True)
         for weight in later
     ]
-    optimizer = recipe.make_optimizer().torch_form(scores, recipe.learning_rate)
-    (group,) = optimizer.param_groups
-    group["weight_decay"] = _WEIGHT_DECAY
+    optimizer = recipe.torch_optimizer(scores)
     order = iter(batches)
     for step in range(recipe.steps + 1):
         batch = next(order, None) if step < recipe.steps else None
-        if step in stages or batch is None:
+        if step in after or batch is None:
             yield [score.detach() >= 0 for score in scores]
         if batch is None:
             return
         drives, labels = batch
-        group["lr"] = recipe.learning_rate_at(step)
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
         optimizer.zero_grad()
         gains = [_straight_through(score) for score in scores]
         logits = logits_of_drives(later, gains, drives) / recipe.temperature
@@ -85,6 +74,8 @@ def _unit_masks_in_stages(
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         (loss / labels.shape[1]).backward()
         optimizer.step()
+        if on_step is not None:
+            on_step(step + 1)
 
 
 def _straight_through(scores: Tensor) -> Tensor:
@@ -92,90 +83,73 @@ def _straight_through(scores: Tensor) -> Tensor:
     return (scores >= 0).to(scores.dtype) + scores - scores.detach()
 
 
-def train_unit_block(
-    network: UnitNetwork,
-    tasks: Sequence[Task],
-    data: ImageSet,
-    recipe: Recipe,
-    *,
-    seed: int,
-    on_step: Callable[[int], None] | None = None,
-) -> list[Bool[np.ndarray, "T _ _"]]:
-    """Train the masks over units of a block of tasks; as training.train_block.
+class UnitTrainer:
+    """Trains masks over units by the threshold rule.
 
     Args:
-        network: fixed.
-        tasks: of one family.
-        data: the training images.
-        recipe: how.
-        seed: of the run.
-        on_step: called with the number of steps done, before each.
-
-    Returns:
-        bool (T, O, 1) for each hidden layer and (T, S, 0) for the outputs, on the CPU.
-    """
-    (masks,) = train_unit_block_in_stages(
-        network, tasks, data, recipe, stages=[recipe.steps], seed=seed, on_step=on_step
-    )
-    return masks
-
-
-def train_unit_block_in_stages(
-    network: UnitNetwork,
-    tasks: Sequence[Task],
-    data: ImageSet,
-    recipe: Recipe,
-    *,
-    stages: Collection[int],
-    seed: int,
-    on_step: Callable[[int], None] | None = None,
-) -> Iterator[list[Bool[np.ndarray, "T _ _"]]]:
-    """Train a block as train_unit_block does, and show its masks on the way.
-
-    Arguments as there, and as in training.train_block_in_stages.
-
-    Yields:
-        The masks after each of the stages, in order.
+        network: the fixed network, whose first layer reads whole pixels.
+        train: the training images, of one channel.
+        test: the test images.
+        recipe: how scores are trained.
+        seed: the run's seed.
     """
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step, index in enumerate(task_batches(tasks, data, recipe, seed)):
-            if on_step is not None:
-                on_step(step)
-            shown = [task.images(data.images[own]) for task, own in zip(tasks, index, strict=True)]
-            labels = torch.from_numpy(data.labels[index].astype(np.int64))
-            yield torch.stack([*map(network.drives, shown)]), labels.to(network.device)
+    def __init__(
+        self, network: WholePixels, train: ImageSet, test: ImageSet, recipe: Recipe, *, seed: int
+    ) -> None:
+        self._network, self._data, self._recipe, self._seed = network, train, recipe, seed
+        self._measure = UnitMeasure(network, test)
 
-    outputs = np.zeros((len(tasks), len(network.later[-1]), 0), dtype=np.bool_)
-    for masks in _unit_masks_in_stages(network.later, batches(), len(tasks), recipe, stages):
-        yield [*(mask.cpu().numpy() for mask in masks), outputs]
+    def measure(self, task: Task, state: TaskState) -> Measured:
+        """Measure one state on the test images of its task."""
+        return self._measure(task, state)
+
+    def stages(
+        self,
+        tasks: Sequence[Task],
+        after: Collection[int],
+        shared: Any = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[tuple[list[TaskState], Any]]:
+        """Train a block; see Trainer.stages."""
+        network, recipe = self._network, self._recipe
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for index in task_batches(tasks, self._data, recipe, self._seed):
+                pairs = zip(tasks, index, strict=True)
+                shown = [task.images(self._data.flat[own]) for task, own in pairs]
+                labels = torch.from_numpy(self._data.labels[index].astype(np.int64))
+                yield torch.stack([*map(network.drives, shown)]), labels.to(network.device)
+
+        shown = unit_masks_in_stages(network.later, batches(), len(tasks), recipe, after, on_step)
+        for masks in shown:
+            planes = [mask.cpu().numpy() for mask in masks]
+            yield [TaskState(own) for own in zip(*planes, strict=True)], shared
 
 
 class UnitMeasure:
     """Measures masks over units; statistics are those of some images at a time.
 
     Args:
-        network: fixed.
-        data: the images.
+        network: the fixed network, whose first layer reads whole pixels.
+        data: the images, of one channel.
     """
 
-    def __init__(self, network: UnitNetwork, data: ImageSet) -> None:
+    def __init__(self, network: WholePixels, data: ImageSet) -> None:
         self._network, self._data = network, data
 
-    def __call__(self, task: Task, mask: Sequence[Bool[np.ndarray, "_ _"]]) -> tuple[float, float]:
+    def __call__(self, task: Task, state: TaskState) -> Measured:
         """Accuracy and mean cross-entropy (nats) of one mask on the task's images."""
-        gains = [torch.from_numpy(m).to(self._network.device, torch.float32) for m in mask]
-        speaking = gains[0][:, 0].nonzero()[:, 0]  # the others' drives are not needed
+        device = self._network.device
+        gains = [torch.from_numpy(m).to(device, torch.float32) for m in state.planes]
+        speaking = gains[0].nonzero()[:, 0]  # the others' drives are not needed
         first, *rest = self._network.later
         later, gains = [first[:, speaking], *rest], [gains[0][speaking], *gains[1:]]
-        members = task.members(self._data.labels)
-        right, loss = 0, 0.0
-        num_parts = -(-len(members) // _MEASURED_TOGETHER)
-        for part in range(num_parts):
-            some = members[part::num_parts]  # a data set may be sorted by class
-            drives = self._network.drives(task.images(self._data.images[some]), speaking)
+        right, loss, num_images = 0, 0.0, 0
+        for some in strided(task.members(self._data.labels), MEASURED_TOGETHER):
+            drives = self._network.drives(task.images(self._data.flat[some]), speaking)
             labels = torch.from_numpy(self._data.labels[some].astype(np.int64))
             logits = logits_of_drives(later, gains, drives)
-            num_right, its_loss = score_plain(logits.t(), labels.to(self._network.device))
-            right, loss = right + num_right, loss + its_loss
-        return right / len(members), loss / len(members)
+            num_right, its_loss = score_plain(logits.t(), labels.to(device))
+            right, loss, num_images = right + num_right, loss + its_loss, num_images + len(some)
+        return Measured(right / num_images, loss / num_images)

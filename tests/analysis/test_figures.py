@@ -113,7 +113,7 @@ def test_the_nearest_angle_is_found_around_the_circle():
 
 
 def test_every_storage_is_counted():
-    masks = Layout(row_bytes=64, layers=(("a", 0, 100),), num_weights=200)
+    masks = Layout(row_bytes=64, layers=(("a", 0, 100),), num_weights=200, num_gains=100)
     reservoir = pd.DataFrame({"rule": ["hebb", "hebb"], "reservoir_bytes": [900, 900]})
     sizes = storage_bytes(np.array([1, 3]), masks, 0.1, reservoir)
     assert sizes.loc[3].to_dict() == {

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.load import SCHEMA_VERSIONS, differences, load, load_runs
-from harness.tables import files as results
+from harness.tables import schemas as results
 
 NEW = ["num_distractors", "agreement"]  # of version 2
 

@@ -22,13 +22,13 @@ NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 
 SMALL = "data=digits executor=serial quiet=true evaluate.batches=2"
 WEIGHTS = (
-    f"{SMALL} tasks=6 network=mlp hidden=[24,16] outputs=20 train.block=3 "
+    f"{SMALL} tasks=6 network=mlp network_options.hidden=[24,16] outputs=20 train.block=3 "
     "evaluate.algorithms=[one_shot,one_shot_ranked,binary] evaluate.checkpoints=[3,6]"
 )
 OPTIONS = {
     "weights": f"{WEIGHTS} train.steps=60 train.learning_rate=0.01 train.smoothing=0.9",
     "fast": f"{WEIGHTS} train=fast train.steps=30",
-    "units": f"{SMALL} experiment=reservoir hidden=[256] tasks=4 train.steps=20 "
+    "units": f"{SMALL} experiment=reservoir network_options.hidden=[256] tasks=4 train.steps=20 "
     "evaluate.checkpoints=[2,4]",
 }
 

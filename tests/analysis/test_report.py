@@ -13,7 +13,7 @@ import zarr
 
 from analysis import report
 from harness.reporting import html as reporting
-from harness.tables import files as results
+from harness.tables import schemas as results
 
 CHROMIUM = shutil.which("chromium")
 
@@ -41,8 +41,10 @@ def run_dir(tmp_path_factory):
     evaluations = _rows(results.EVALUATIONS, 4, **asked)
     pq.write_table(evaluations, run / "evaluations" / "a.parquet")
     root = zarr.open_group(run / "masks.zarr", mode="w")
-    layers = [{"name": "layer1", "shape": [2, 4], "byte_offset": 0, "num_bits": 8}]
-    root.attrs.update({"layers": layers, "row_bytes": 1})
+    planes = [{"tensor": "layer1", "role": "keep", "byte_offset": 0, "num_bits": 8}]
+    tensors = [{"name": "layer1", "shape": [2, 4]}]
+    root.attrs.update({"tensors": tensors, "planes": planes, "row_bytes": 1})
+    root.create_array("weights/layer1", data=np.zeros((2, 4), np.float32))
     root.create_array("masks", data=np.array([[15], [3], [9]], np.uint8))
     root.create_array("inputs/angles", data=np.array([0.0, 90.0, 180.0]))
     report.write(run)

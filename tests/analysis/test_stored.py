@@ -10,11 +10,14 @@ from analysis.stored import Layout, angles, layer_statistics, layout, sample_mas
 def run_dir(tmp_path):
     """A store of three rows, the last one never committed."""
     root = zarr.open_group(tmp_path / "masks.zarr", mode="w")
-    layers = [
-        {"name": "layer1", "shape": [2, 4], "byte_offset": 0, "num_bits": 8},
-        {"name": "layer2", "shape": [1, 2], "byte_offset": 2, "num_bits": 0},
+    planes = [
+        {"tensor": "layer1", "role": "keep", "byte_offset": 0, "num_bits": 8},
+        {"tensor": "layer1", "role": "negative", "byte_offset": 1, "num_bits": 8},
     ]
-    root.attrs.update({"layers": layers, "row_bytes": 3})
+    tensors = [{"name": "layer1", "shape": [2, 4]}]
+    root.attrs.update({"tensors": tensors, "planes": planes, "row_bytes": 3})
+    root.create_array("weights/layer1", data=np.zeros((2, 4), np.float32))
+    root.create_array("weights/layer2", data=np.zeros((1, 2), np.float32))
     root.create_array("masks", data=np.array([[15, 9, 9], [3, 9, 9], [255, 255, 255]], np.uint8))
     root.create_array("inputs/angles", data=np.array([0.0, 90.0, 180.0]))
     return tmp_path
@@ -22,14 +25,14 @@ def run_dir(tmp_path):
 
 def test_committed_masks_alone_are_read_by_the_layout_of_the_store(run_dir):
     found = layout(run_dir)
-    assert found == Layout(3, (("layer1", 0, 8),), 10)
+    assert found == Layout(3, (("layer1", 0, 8), ("layer1 negative", 1, 8)), 10, 8)
     rows = sample_masks(run_dir, pd.DataFrame({"task_id": [1, 0]}))
     assert rows[:, 0].tolist() == [15, 3]
     assert angles(run_dir).tolist() == [0, 90, 180]
 
 
 def test_density_and_overlap_are_those_of_the_bits():
-    masks = Layout(3, (("layer1", 0, 8), ("layer2", 1, 3)), 11)
+    masks = Layout(3, (("layer1", 0, 8), ("layer2", 1, 3)), 11, 11)
     # Ones: 4 and 2, both of the second in the first; then 1 and 2, apart; the rest is filling.
     rows = np.array([[0b1111, 0b11111001, 0], [0b0011, 0b11111110, 0]], np.uint8)
 
@@ -43,7 +46,7 @@ def test_density_and_overlap_are_those_of_the_bits():
 
 
 def test_one_mask_has_no_overlap():
-    [row] = layer_statistics(np.array([[1]], np.uint8), Layout(1, (("a", 0, 8),), 8)).to_dict(
+    [row] = layer_statistics(np.array([[1]], np.uint8), Layout(1, (("a", 0, 8),), 8, 8)).to_dict(
         "records"
     )
     assert row["density"] == 0.125

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "driver_scale.py"
-SMALL = ["data=digits", "network=mlp", "hidden=[24]", "outputs=20", "train.block=2"]
+SMALL = ["data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=20", "train.block=2"]
 
 
 @pytest.mark.long

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUN = (
-    *("data=digits", "network=mlp", "hidden=[16]", "outputs=20", "tasks=5", "train.block=5"),
+    *("data=digits", "network=mlp", "network_options.hidden=[16]"),
+    *("outputs=20", "tasks=5", "train.block=5"),
     *("train.steps=20", "train.batch_size=32", "executor=serial", "evaluate.checkpoints=[]"),
 )
 FIELDS = {

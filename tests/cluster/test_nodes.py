@@ -21,7 +21,8 @@ from harness.tables.schemas import EVALUATIONS, TASKS
 SCRIPT = Path(__file__).parent / "run_on_nodes.py"
 NUM_UNITS = 6
 OPTIONS = [
-    *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "tasks=12", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[24]"),
+    *("outputs=20", "tasks=12", "train.block=2"),
     *("train.steps=1200", "train.learning_rate=0.001", "train.smoothing=0.9", "quiet=true"),
     *("evaluate.batches=1", "evaluate.checkpoints=[4,12]", "evaluate.algorithms=[max_logit]"),
 ]

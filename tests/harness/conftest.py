@@ -4,9 +4,10 @@ import logging
 import sys
 
 import pytest
+from hydra import compose, initialize_config_module
 
 from harness import scale
-from harness.config.commandline import main_guard
+from harness.config.commandline import from_hydra, main_guard
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,17 @@ def _own_log():
         one.setLevel(level)
         one.handlers[:] = handlers
         one.disabled, one.propagate = disabled, propagate
+
+
+@pytest.fixture
+def composed():
+    """Compose a configuration from overrides as they are typed, checked."""
+
+    def compose_from(*overrides):
+        with initialize_config_module("harness.conf", version_base="1.3"):
+            return from_hydra(compose("config", overrides=list(overrides)))
+
+    return compose_from
 
 
 @pytest.fixture

@@ -3,14 +3,19 @@
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
+from supsup_core import names
 from supsup_core.data import ImageSet
-from supsup_core.methods import Threshold
-from supsup_core.networks.mlp import Network, make_network
-from supsup_core.states.layout import MaskLayout
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP, mlp
 from supsup_core.tasks.make import make_task
-from supsup_core.training.blocks import train_block
+from supsup_core.tasks.protocol import Setting
+from supsup_core.training.autograd import AutogradTrainer
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.measure import measure_for
 from supsup_core.training.recipe import Recipe
 
 
@@ -21,7 +26,7 @@ def rng():
 
 @pytest.fixture(scope="session")
 def tiny():
-    return Network("tiny", (16, 12, 8, 6))
+    return MLP("tiny", (16, 12, 8, 6))
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +34,7 @@ def few_images():
     """60 random images of 4x4 pixels, ten of each of 6 classes."""
     images = np.random.default_rng(1).integers(0, 256, (60, 16), dtype=np.uint8)
     labels = np.arange(60, dtype=np.uint8) % 6
-    return ImageSet(images, labels, mean=0.5, std=0.29)
+    return ImageSet(images, labels, mean=(0.5,), std=(0.29,))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +43,9 @@ def digits():
     pixels, labels = load_digits(return_X_y=True)
     images, labels = (15 * pixels).astype(np.uint8), labels.astype(np.uint8)
     is_test = np.arange(len(labels)) % 5 == 0
-    return tuple(ImageSet(images[s], labels[s], mean=0.29, std=0.35) for s in (~is_test, is_test))
+    return tuple(
+        ImageSet(images[s], labels[s], mean=(0.29,), std=(0.35,)) for s in (~is_test, is_test)
+    )
 
 
 @pytest.fixture(
@@ -58,15 +65,68 @@ def optimizer(brief):
 
 
 @pytest.fixture(scope="session")
-def six_permutations(digits):
+def make_tasks():
+    """A function that makes tasks of a family, by its name, for square images."""
+
+    def make(family, task_ids=(0, 1, 2), *, side=4, num_classes=6, num_tasks=3, seed=0):
+        known = names.load("family", names.FAMILIES, family)()
+        setting = Setting(seed, num_tasks, (side, side), num_classes)
+        return [make_task(known, i, setting) for i in task_ids]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_block():
+    """A function that trains a block by the trainer that fits, or by the plain one.
+
+    It gives bool (B, *shape) for each plane of the layout, or an iterator of that, where it is told
+    to show the masks on the way.
+    """
+
+    def train(
+        network,
+        tasks,
+        data,
+        recipe,
+        *,
+        method=Threshold(),  # noqa: B008
+        dtype=torch.float32,
+        seed=0,
+        plain=False,
+        stages=None,
+        on_step=None,
+    ):
+        if plain:
+            measure = measure_for(
+                network, layout_of(network, method), data, seed, torch.device("cpu")
+            )
+            trainer = AutogradTrainer(
+                *(network, method, data, measure, recipe),
+                seed=seed,
+                dtype=dtype,
+                device=torch.device("cpu"),
+            )
+        else:
+            trainer = trainer_for(network, method, data, data, recipe, seed=seed, dtype=dtype)
+        shown = (
+            [np.stack(plane) for plane in zip(*(state.planes for state in states), strict=True)]
+            for states, _ in trainer.stages(tasks, stages or [recipe.steps], on_step=on_step)
+        )
+        return shown if stages else next(shown)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def six_permutations(digits, make_tasks):
     """Network, tasks, and packed rows of masks trained on six permutations of the digits."""
-    network = make_network("mlp", 64, 60, hidden=[64])
-    tasks = [
-        make_task("permuted", i, seed=0, num_tasks=6, side=8, num_classes=10) for i in range(6)
-    ]
+    network, method = mlp((64,), 60, hidden=[64]), Threshold()
+    tasks = make_tasks("permuted", range(6), side=8, num_classes=10, num_tasks=6)
     recipe = Recipe(steps=200, batch_size=128, learning_rate=1e-3)
-    masks = train_block(network, Threshold(), tasks, digits[0], recipe, seed=0)
-    return network, tasks, MaskLayout.of(network).pack(masks)
+    trainer = trainer_for(network, method, *digits, recipe, seed=0)
+    ((states, _),) = trainer.stages(tasks, [recipe.steps])
+    return network, tasks, layout_of(network, method).pack(states)
 
 
 @pytest.fixture

@@ -53,12 +53,40 @@ def test_first_batch_is_pinned():
 def test_normalise_subtracts_the_mean_and_divides_by_the_deviation():
     pixels = torch.arange(256, dtype=torch.uint8)
     expected = (np.arange(256) / 255 - 0.1307) / 0.3081
-    normal = normalise(pixels, 0.1307, 0.3081)
+    normal = normalise(pixels, (0.1307,), (0.3081,))
     assert normal.dtype == torch.float32
     np.testing.assert_allclose(normal, expected, atol=1e-6)
     assert pixels.tolist() == list(range(256))
 
 
+def test_every_channel_has_its_own_mean_and_deviation(rng):
+    pixels = rng.integers(0, 256, (2, 5, 3, 4, 4), dtype=np.uint8)  # tasks, images, channels, ...
+    means, stds = (0.2, 0.5, 0.7), (0.1, 0.2, 0.3)
+    found = normalise(torch.from_numpy(pixels), means, stds)
+    for c, (mean, std) in enumerate(zip(means, stds, strict=True)):
+        alone = normalise(torch.from_numpy(pixels[:, :, c]), (mean,), (std,))
+        torch.testing.assert_close(found[:, :, c], alone, rtol=1e-6, atol=1e-6)
+
+
+def images_of(shape, mean=(0.5,), std=(0.3,)):
+    return ImageSet(np.zeros((4, *shape), np.uint8), np.zeros(4, np.uint8), mean, std)
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((12,), 1), ((3, 4), 1), ((3, 2, 2), 3)])
+def test_images_of_three_axes_have_channels(shape, channels):
+    data = images_of(shape)
+    assert (data.shape, data.channels, data.flat.shape) == (shape, channels, (4, 12))
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_means", "num_stds"),
+    [((12,), 3, 3), ((3, 4), 3, 3), ((3, 2, 2), 2, 2), ((3, 2, 2), 3, 1), ((3, 2, 2), 0, 0)],
+)
+def test_means_that_are_neither_one_nor_one_a_channel_are_refused(shape, num_means, num_stds):
+    with pytest.raises(ValueError, match=f"got {num_means} and {num_stds}"):
+        images_of(shape, (0.5,) * num_means, (0.3,) * num_stds)
+
+
 def test_labels_and_images_of_different_numbers_are_refused(no_shape_checks):
     with pytest.raises(ValueError, match="got 3 labels for 4 images"):
-        ImageSet(np.zeros((4, 16), np.uint8), np.zeros(3, np.uint8), mean=0.5, std=0.3)
+        ImageSet(np.zeros((4, 16), np.uint8), np.zeros(3, np.uint8), mean=(0.5,), std=(0.3,))

@@ -1,11 +1,10 @@
 """Optimisers of scores, one a file: each in torch for any device and in one pass on the CPU."""
 
+from supsup_core.names import OPTIMIZERS
 from supsup_core.training.optimizers.adam import Adam
 from supsup_core.training.optimizers.protocol import FusedStep, Optimizer
 from supsup_core.training.optimizers.rmsprop import RMSprop
 from supsup_core.training.optimizers.sgd import SGD
-
-OPTIMIZERS = ("rmsprop", "adam", "sgd")
 
 
 def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer:
@@ -32,4 +31,4 @@ def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
 
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "FusedStep", "Optimizer", "RMSprop", "make_optimizer"]
+__all__ = ["SGD", "Adam", "FusedStep", "Optimizer", "RMSprop", "make_optimizer"]

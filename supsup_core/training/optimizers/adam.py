@@ -55,6 +55,11 @@ class Adam(Optimizer):
         """The same in one pass."""
         return _fused  # type: ignore[no-any-return]
 
+    @property
+    def odd_state(self) -> tuple[int, ...]:
+        """The means."""
+        return (1,)
+
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
         """Signed squares and means of zero."""
         return signed_squares(signs), torch.zeros_like(signs)

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import as_stored
-from supsup_core.methods import Method
 
 EPSILON = 1e-8  # torch's default, of RMSprop and Adam
 
@@ -32,9 +31,20 @@ class Optimizer(ABC):
     def kernel(self) -> Callable[..., None]:
         """(scores, *state, gradients, masked, zero, constants), all flat; changes them in place."""
 
+    @property
+    @abstractmethod
+    def odd_state(self) -> tuple[int, ...]:
+        """Indices of the state tensors that change sign if scores and their gradients do.
+
+        The other state tensors stay the same.
+        """
+
     @abstractmethod
     def begin(self, signs: Float[Tensor, "*shape"]) -> tuple[Tensor, ...]:
-        """Make the state before the first step; it holds the weights' signs, +1 and -1."""
+        """Make the state before the first step from the weights' signs, +1 and -1.
+
+        The sign bits of the first state tensor are the weights' signs, then and after every step.
+        """
 
     @abstractmethod
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
@@ -56,29 +66,6 @@ class Optimizer(ABC):
             g: d loss / d score, of the scores' shape and type.
             constants: of this step, numbers or tensors of no dimension.
         """
-
-    def step(
-        self,
-        scores: Float[Tensor, "*shape"],
-        state: tuple[Tensor, ...],
-        gradients: Float[Tensor, "*shape"],
-        masked: Float[Tensor, "*shape"],
-        constants: Iterable[Any],
-        method: Method,
-    ) -> None:
-        """Take one step in torch operations; arithmetic is in the scores' type.
-
-        Args:
-            scores: changed in place.
-            state: changed in place.
-            gradients: d loss / d masked sign.
-            masked: overwritten with the signs that stay.
-            constants: of this step, numbers or tensors of no dimension.
-            method: the mask rule.
-        """
-        signs = self.signs(state)
-        self.move(scores, state, gradients.to(scores.dtype) * signs, constants)
-        masked.copy_(signs * method.mask(scores))
 
     @abstractmethod
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:

@@ -49,6 +49,11 @@ class RMSprop(Optimizer):
         """The same in one pass."""
         return _fused  # type: ignore[no-any-return]
 
+    @property
+    def odd_state(self) -> tuple[int, ...]:
+        """None: squares are even."""
+        return ()
+
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
         """Signed squares of zero."""
         return (signed_squares(signs),)

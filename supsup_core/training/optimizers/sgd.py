@@ -47,6 +47,11 @@ class SGD(Optimizer):
         """The same in one pass."""
         return _fused  # type: ignore[no-any-return]
 
+    @property
+    def odd_state(self) -> tuple[int, ...]:
+        """The sums."""
+        return (1,)
+
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
         """Signs in the narrowest type that a kernel reads, and sums of zero."""
         return signs.to(torch.bfloat16), torch.zeros_like(signs)

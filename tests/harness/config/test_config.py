@@ -2,6 +2,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import hydra
 import pytest
 from omegaconf import OmegaConf
 
@@ -16,8 +17,10 @@ from harness.config.identity import (
 )
 from harness.config.schema import Config
 from harness.errors import UserError
+from harness.plan.capabilities import Capabilities
 from harness.plan.resolve import resolve
 from harness.plan.units import evaluation_units
+from supsup_core.names import ALGORITHMS
 
 
 def typed(*overrides):
@@ -27,7 +30,21 @@ def typed(*overrides):
 
 def kept(*overrides):
     """The same as a run keeps it: every auto resolved."""
-    return resolve(typed(*overrides), num_weights=266_200, mask_bits=266_200, has_bfloat16=False)
+    return resolve(
+        typed(*overrides),
+        Capabilities(
+            num_gains=266_200,
+            num_bits=266_200,
+            num_activations=900,
+            normalises=False,
+            supports=frozenset(ALGORITHMS),
+            keeps_alone=True,
+            bits_serve=True,
+            bfloat16_serves=True,
+            order="any",
+        ),
+        has_bfloat16=False,
+    )
 
 
 def test_no_overrides_give_the_paper_s_recipe():
@@ -52,9 +69,10 @@ def test_figure_4_asks_about_every_task_at_six_numbers_of_them():
 
 
 def test_a_configuration_composed_inside_is_the_schema_itself():
-    config = typed("evaluate.checkpoints=[2,3]", "network=mlp", "hidden=[5,6]")
+    config = typed("evaluate.checkpoints=[2,3]", "network=mlp", "network_options.hidden=[5,6]")
     assert type(config) is Config
-    assert type(config.hidden) is list
+    assert type(config.network_options) is dict
+    assert type(config.network_options["hidden"]) is list
     assert type(config.evaluate.checkpoints) is list
 
 
@@ -76,6 +94,8 @@ def test_a_configuration_composed_inside_is_the_schema_itself():
         ("evaluate.log_base=4", "evaluate.log_base is 2 there, 4 here"),
         ("evaluate.steps=3", "evaluate.steps is 10 there, 3 here"),
         ("evaluate.rate=0.5", "evaluate.rate is 0.3 there, 0.5 here"),
+        ("evaluate.num_images=2", "evaluate.num_images is 1 there, 2 here"),
+        ("train.weight_decay=1e-4", "train.weight_decay is 0.0 there, 0.0001 here"),
         (
             "evaluate.checkpoints=[10]",
             "evaluate.checkpoints is [10, 25, 32] there, [10] here",
@@ -126,7 +146,8 @@ def test_every_leaf_that_is_not_free_changes_results():
     [
         (),
         ("evaluate.checkpoints=[1,2]", "evaluate.tasks=null", "seed=12345678901234567890"),
-        ("network=mlp", "hidden=[20,30]", "train.learning_rate=1e-7", "run_dir='/a: b/#c'"),
+        ("network=mlp", "network_options.hidden=[20,30]", "train.learning_rate=1e-7"),
+        ("run_dir='/a: b/#c'", "method_options={density: 0.3, name: x, on: true, of: null}"),
         ("train.optimizer=adam", "train.momentum=0.9", "train.temperature=0.35"),
     ],
 )
@@ -138,7 +159,7 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(overrides, tmp_path):
 
 
 def test_a_configuration_kept_before_there_was_a_choice_of_optimizer_is_that_of_rmsprop(tmp_path):
-    path, new = tmp_path / "config.yaml", ("temperature", "optimizer", "momentum")
+    path, new = tmp_path / "config.yaml", ("temperature", "optimizer", "momentum", "weight_decay")
     lines = to_yaml(kept()).splitlines(keepends=True)
     before = [line for line in lines if line.strip().partition(":")[0] not in new]
     assert len(lines) - len(before) == len(new)
@@ -156,7 +177,8 @@ def test_a_configuration_kept_before_there_were_distractors_has_none(tmp_path):
 
 
 def test_what_is_costly_is_evaluated_on_demand_only():
-    evaluate = typed().evaluate
+    assert typed().evaluate.algorithms == "auto"
+    evaluate = kept().evaluate
     assert evaluate.algorithms == [
         *("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
     ]
@@ -171,6 +193,41 @@ def test_what_is_costly_is_evaluated_on_demand_only():
 def test_keys_that_were_typed_are_told_from_defaults():
     given = ("evaluate.tasks=3", "train=fast", "+actors.evaluate=2", "~quiet", "--cfg", "job")
     assert typed_keys(given) == ["evaluate.tasks", "train", "actors.evaluate", "quiet"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [
+        (("method_options.density=0.3",), {"density": 0.3}),
+        (
+            ("+method_options.density=0.3", "++method_options.of=[1,2]"),
+            {"density": 0.3, "of": [1, 2]},
+        ),
+        (("method_options={density: 0.3}", "method_options.kappa=1"), {"density": 0.3, "kappa": 1}),
+        (("method_options.a=1", "method_options.b=2", "~method_options.a"), {"b": 2}),
+    ],
+)
+def test_options_are_typed_as_any_key(overrides, options):
+    assert typed(*overrides).method_options == options
+    assert {key.partition(".")[0] for key in typed_keys(overrides)} == {"method_options"}
+
+
+def test_options_of_an_experiment_can_be_typed_anew():
+    config = typed("experiment=reservoir", "network_options.hidden=[1024]")
+    assert (config.network, config.network_options) == ("units", {"hidden": [1024]})
+    assert config.train.weight_decay == 1e-4
+
+
+def test_options_may_be_typed_where_the_command_is_left_to_hydra(monkeypatch, capsys, tmp_path):
+    @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
+    def job(composed):
+        raise AssertionError("it should print")
+
+    monkeypatch.chdir(tmp_path)
+    for options in ("method_options.density=0.3", "method_options={density: 0.3}"):
+        monkeypatch.setattr("sys.argv", ["scale.py", "--cfg", "job", options])
+        main_guard(job)
+        assert "method_options:\n  density: 0.3\n" in capsys.readouterr().out
 
 
 def test_a_momentum_that_has_an_effect_is_taken():
@@ -190,7 +247,13 @@ def test_a_missing_file_is_no_configuration(tmp_path):
         ((), "mnist5k-permuted-32"),
         (("tasks=2500", "data=mnist", "family=rotated"), "mnist-rotated-2500"),
         (("network=fc_1024_1024",), "mnist5k-permuted-32-fc_1024_1024"),
-        (("network=mlp", "hidden=[20,30]"), "mnist5k-permuted-32-mlp_20_30"),
+        (("network=mlp", "network_options.hidden=[20,30]"), "mnist5k-permuted-32-mlp_20_30"),
+        (("experiment=reservoir", "tasks=250"), "mnist5k-permuted-250-units_8192-unit"),
+        (
+            ("method=edge_popup", "method_options.density=0.3"),
+            "mnist5k-permuted-32-edge_popup-density0.3",
+        ),
+        (("family_options={classes: 3, of: a/b}",), "mnist5k-permuted-classes3-ofa_b-32"),
         (("seed=3",), "mnist5k-permuted-32-seed3"),
         (("train.name=mine", "seed=1"), "mnist5k-permuted-32-mine-seed1"),
     ],

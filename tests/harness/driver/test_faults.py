@@ -38,14 +38,17 @@ from harness.storage.store import MaskStore
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 from harness.workers.evaluating import EvaluateWorker
-from harness.workers.trainers import WeightTrainer
 from harness.workers.training import TrainedUnit, TrainWorker
-from supsup_core.tasks import Task
+from supsup_core.states.layout import TaskState
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.blocks import MLPTrainer
+from supsup_core.training.protocol import Measured
 
 SCRIPT = Path(__file__).parents[3] / "harness" / "scale.py"
 NUM_TASKS = 6
 SMALL = [
-    *("data=digits", "network=mlp", "hidden=[24]", "outputs=20", "tasks=6", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=20", "tasks=6"),
+    *("train.block=2",),
     *("train.steps=20", "train.learning_rate=0.01", "train.smoothing=0.9"),
     *("evaluate.batches=1", "evaluate.checkpoints=[2,6]"),
 ]
@@ -476,16 +479,16 @@ def interrupt_the_first_unit(patched: pytest.MonkeyPatch) -> None:
 def test_a_task_that_cannot_be_measured_is_set_aside_alone(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, tried = WeightTrainer.measure, []
+    measure, tried = MLPTrainer.measure, []
 
-    def fail_one(trainer: WeightTrainer, task: Task, mask: Any) -> tuple[float, float]:
+    def fail_one(trainer: MLPTrainer, task: Task, state: TaskState) -> Measured:
         if task.task_id == 3:
             tried.append(task.task_id)
             raise ArithmeticError("no number")
-        return measure(trainer, task, mask)
+        return measure(trainer, task, state)
 
     with monkeypatch.context() as patched:
-        patched.setattr(WeightTrainer, "measure", fail_one)
+        patched.setattr(MLPTrainer, "measure", fail_one)
         assert run(configure(tmp_path, SMALL)) == 1
     assert len(tried) == 3
     assert committed(tmp_path) == [0, 1, 2, 4, 5]

@@ -16,12 +16,14 @@ from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
 
 UNITS = (
-    *("data=digits", "experiment=reservoir", "hidden=[1024]", "tasks=6", "train.steps=60"),
+    *("data=digits", "experiment=reservoir", "network_options.hidden=[1024]", "tasks=6"),
+    *("train.steps=60",),
     *("train.block=2", "executor=serial", "evaluate.checkpoints=[3,6]", "evaluate.batches=1"),
     *("evaluate.batch_size=128", "evaluate.num_images=128"),
 )
 WEIGHTS = (
-    *("data=digits", "network=mlp", "hidden=[24]", "outputs=12", "tasks=4", "train.steps=20"),
+    *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=12", "tasks=4"),
+    *("train.steps=20",),
     *("train.learning_rate=0.01", "executor=serial", "evaluate.batches=1"),
     *("evaluate.algorithms=[max_logit]", "evaluate.checkpoints=[4]"),
 )
@@ -73,20 +75,20 @@ def test_a_run_of_unit_masks_is_inferred_and_recalled(run):
 
 def test_a_unit_mask_by_numpy_alone_has_the_accuracy_of_the_table(run):
     group = zarr.open_group(run / "masks.zarr", mode="r")
-    hidden, outputs = group.attrs["layers"]
-    assert (hidden["mask_shape"], hidden["num_bits"]) == ([1024, 1], 1024)
-    assert (outputs["mask_shape"], outputs["num_bits"]) == ([10, 0], 0)
+    (units,), (plane,) = group.attrs["tensors"], group.attrs["planes"]
+    assert units == {"name": "units1", "source": "layer1", "shape": [1024], "over": "units"}
+    assert (plane["role"], plane["coefficient"], plane["num_bits"]) == ("keep", 1.0, 1024)
     assert group.attrs["activation"] == "swish of normalised"
     first, last = (group[f"weights/{name}"][...] for name in ("layer1", "layer2"))
     test, scale_of = load_dataset("digits").test, group.attrs["normalisation"]
     in_table = {r["task_id"]: r["accuracy"] for r in read_tables(run / "log", TASKS).to_pylist()}
     num_parts = -(-len(test.labels) // 250)
     for task in range(2):
-        mask = np.unpackbits(group["masks"][task], bitorder="little")[: hidden["num_bits"]]
-        shown = test.images[:, group["inputs/permutations"][task]] / 255
+        mask = np.unpackbits(group["masks"][task], bitorder="little")[: plane["num_bits"]]
+        shown = test.flat[:, group["inputs/permutations"][task]] / 255
         right = 0
         for part in range(num_parts):
-            x = (shown[part::num_parts] - scale_of["mean"]) / scale_of["std"]
+            x = (shown[part::num_parts] - scale_of["mean"][0]) / scale_of["std"][0]
             drive = x @ first.T
             z = mask * (drive - drive.mean(axis=0)) / np.sqrt(drive.var(axis=0) + 1e-5)
             logits = (z / (1 + np.exp(-z))) @ last.T
@@ -109,7 +111,7 @@ def test_typing_it_again_does_nothing_and_what_is_lost_is_recalled_again(run, ty
 def test_an_evaluation_recalls_too_where_it_is_told_to(run, typed):
     lost = next((run / "reservoir").glob("k000003-*"))
     lost.unlink()
-    asked = ("evaluate.checkpoints=[3,6]", "evaluate.reservoir=true")
+    asked = ("evaluate.checkpoints=[3,6]", "evaluate.reservoir=true", "evaluate.batches=1")
     code, _, err = typed(evaluate, *asked)
     assert code == 0, err
     assert "recalling 3 masks: 3/3 rows" in err
@@ -195,7 +197,7 @@ def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, m
         (scale, ["reservoir.share=1.5"], "reservoir.share must be in [0, 1], got 1.5"),
         (scale, ["reservoir.block=0"], "reservoir.block must be auto or a whole number >= 1"),
         (scale, ["reservoir.most_steps=0"], "reservoir.most_steps must be a whole number >= 1"),
-        (scale, ["method=unit_mask"], "or begin the run with experiment=reservoir"),
+        (scale, ["method=unit_mask"], "method must be one of threshold, edge_popup, signed"),
         (scale, [*UNITS, "train.batch_size=1"], "train.batch_size must be >= 2 with"),
         (scale, [*UNITS, "evaluate.num_images=1"], "evaluate.num_images must be >= 2 with"),
         (scale, [*UNITS, "train.dtype=bfloat16"], "train.dtype must be auto or float32 with"),
@@ -203,7 +205,7 @@ def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, m
         (
             scale,
             [*UNITS, "actors.shards=2", "evaluate.reservoir=false"],
-            "actors.shards must be 1 with method=unit_mask",
+            "actors.shards must be 1 with network=units and method=threshold",
         ),
         (
             scale,
@@ -229,7 +231,7 @@ def test_what_was_not_typed_is_as_the_run_has_it(run):
     assert config.evaluate.batch_size == stored.evaluate.batch_size == 128
     assert config.evaluate.checkpoints == "auto"
     assert config.reservoir.share == 0.2  # of this command line, defaults and all
-    asked.evaluate.num_images = 64
+    asked.evaluate.num_images, asked.evaluate.reservoir = 64, False  # as the command line has it
     evaluated = evaluation_configuration(asked, ["run_dir", "evaluate.num_images"]).evaluate
     assert (evaluated.num_images, evaluated.algorithms) == (64, ["one_shot"])
     assert not evaluated.reservoir

@@ -29,9 +29,9 @@ NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference
 def configure(run_dir: Path, *overrides: str) -> Config:
     """Six small tasks of the digits in blocks of two, in a second."""
     given = (
-        "data=digits network=mlp hidden=[24] outputs=20 tasks=6 train.steps=20 train.block=2 "
-        "train.learning_rate=0.01 train.smoothing=0.9 evaluate.batches=1 "
-        f"evaluate.checkpoints=[2,6] executor=serial run_dir={run_dir}"
+        "data=digits network=mlp network_options.hidden=[24] outputs=20 tasks=6 "
+        "train.steps=20 train.block=2 train.learning_rate=0.01 train.smoothing=0.9 "
+        f"evaluate.batches=1 evaluate.checkpoints=[2,6] executor=serial run_dir={run_dir}"
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
         return from_hydra(compose("config", [*given.split(), *overrides]))
@@ -81,12 +81,41 @@ def test_ray_gives_the_results_of_the_serial_executor(
     assert 1 <= len(set(workers)) <= actors  # the first that is up may do it all
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("~network_options.hidden", "network=small_conv", "method=edge_popup"),
+        ("method=signed", "method_options.threshold=0.2"),
+    ],
+)
+def test_states_of_planes_and_floats_are_the_same_on_any_actors_and_after_a_stop(
+    options: tuple[str, ...],
+    tmp_path: Path,
+    ray_session: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_after_a_commit(patched)
+        assert run(configure(tmp_path / "stopped", *options)) == 130
+    ways = {
+        "stopped": ("executor=serial",),
+        "serial": ("executor=serial",),
+        "one": ("executor=ray", "actors.train=1"),
+        "two": ("executor=ray", "actors.train=2"),
+    }
+    for name, way in ways.items():
+        assert run(configure(tmp_path / name, *options, *way)) == 0
+    expected = mask_bytes(tmp_path / "serial"), observations(tmp_path / "serial")
+    for name in ways:
+        assert (mask_bytes(tmp_path / name), observations(tmp_path / name)) == expected
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_real_network_has_the_same_masks_on_any_number_of_actors(
     dtype: str, tmp_path: Path, ray_session: ModuleType
 ) -> None:
     options = [
-        *("data=mnist5k", "network=lenet_300_100", "hidden=null", "outputs=500"),
+        *("data=mnist5k", "network=lenet_300_100", "~network_options.hidden", "outputs=500"),
         *("tasks=4", "train.block=2", "train.steps=5", f"train.dtype={dtype}"),
         *("evaluate.checkpoints=[2]", "evaluate.tasks=1", "evaluate.algorithms=[max_logit]"),
     ]
@@ -245,7 +274,9 @@ def test_a_run_keeps_its_configuration_with_every_auto_resolved(tmp_path: Path) 
     assert kept["evaluate.checkpoints"] == [10, 11]
     assert kept["train.dtype"] in ("float32", "bfloat16")
     differing = {key for key, value in result_values(typed).items() if kept[key] != value}
-    assert differing <= {"train.block", "train.dtype", "evaluate.checkpoints", "reservoir.block"}
+    automatic = {"train.block", "train.dtype", "reservoir.block"}
+    automatic |= {f"evaluate.{name}" for name in ("checkpoints", "algorithms", "num_images")}
+    assert differing <= automatic
     assert run(typed) == 0  # auto agrees with what it became
 
 
@@ -331,7 +362,7 @@ def test_rotations_closer_than_a_degree_are_warned_about(
 ) -> None:
     config = configure(
         tmp_path, f"tasks={num_tasks}", "family=rotated", "train.steps=1", "train.block=40",
-        "train.batch_size=2", "hidden=[2]", "evaluate.checkpoints=[1]",
+        "train.batch_size=2", "network_options.hidden=[2]", "evaluate.checkpoints=[1]",
     )  # fmt: skip
     assert run(config) == 0
     said = capsys.readouterr().err

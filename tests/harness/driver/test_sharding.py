@@ -17,7 +17,8 @@ from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ScoreUnit
 from supsup_core.bits.shards import Leaders
 
 RUN = (
-    *("data=digits", "network=mlp", "hidden=[16]", "outputs=20", "tasks=7", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[16]", "outputs=20", "tasks=7"),
+    *("train.block=2",),
     *("train.steps=20", "train.batch_size=32", "evaluate.batches=2", "evaluate.batch_size=16"),
     *("evaluate.algorithms=[one_shot,one_shot_ranked]", "evaluate.checkpoints=[1,3,7]"),
 )

@@ -32,9 +32,9 @@ from harness.tables.schemas import EVALUATIONS, FAILURES
 def configure(run_dir: Path, *overrides: str) -> Config:
     """Six small tasks of the digits in blocks of two, in a second."""
     given = (
-        "data=digits network=mlp hidden=[8] outputs=12 tasks=6 train.steps=2 train.block=2 "
-        "evaluate.batches=1 evaluate.algorithms=[max_logit] evaluate.checkpoints=[2,6] "
-        f"executor=serial run_dir={run_dir}"
+        "data=digits network=mlp network_options.hidden=[8] outputs=12 tasks=6 train.steps=2 "
+        "train.block=2 evaluate.batches=1 evaluate.algorithms=[max_logit] "
+        f"evaluate.checkpoints=[2,6] executor=serial run_dir={run_dir}"
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
         return from_hydra(compose("config", [*given.split(), *overrides]))

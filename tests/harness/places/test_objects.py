@@ -30,7 +30,8 @@ from harness.tables.files import create_table_file, read_table_file, read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 
 RUN = (
-    *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),
+    *("train.block=2",),
     *("train.steps=2", "train.batch_size=8", "executor=serial", "evaluate.batches=1"),
     *("evaluate.algorithms=[max_logit]", "evaluate.checkpoints=[2,5]", "evaluate.tasks=2"),
 )

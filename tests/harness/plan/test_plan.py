@@ -6,8 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
+from harness.plan.capabilities import Capabilities
 from harness.plan.pools import pool_sizes
-from harness.plan.resolve import automatic_block, automatic_checkpoints, resolve
+from harness.plan.resolve import (
+    automatic_block,
+    automatic_checkpoints,
+    resolve,
+    resolve_evaluation,
+)
 from harness.plan.units import (
     TASKS_PER_EVALUATION,
     Checkpoints,
@@ -16,11 +22,21 @@ from harness.plan.units import (
     num_leading,
     train_units,
 )
-from supsup_core.bits.infer import ALGORITHMS
-from supsup_core.inference.forward import FORWARD_ALGORITHMS
+from supsup_core.names import ALGORITHMS, FORWARD_ALGORITHMS
 
 LENET_WEIGHTS = 784 * 300 + 300 * 100 + 100 * 500
-LENET = {"num_weights": LENET_WEIGHTS, "mask_bits": LENET_WEIGHTS}
+LENET_ACTIVATIONS = 784 + 300 + 100 + 500
+LENET = Capabilities(
+    num_gains=LENET_WEIGHTS,
+    num_bits=LENET_WEIGHTS,
+    num_activations=LENET_ACTIVATIONS,
+    normalises=False,
+    supports=frozenset(ALGORITHMS),
+    keeps_alone=True,
+    bits_serve=True,
+    bfloat16_serves=True,
+    order="any",
+)
 BIG_WEIGHTS = 784 * 1024 + 1024 * 1024 + 1024 * 500
 
 
@@ -78,15 +94,34 @@ def test_units_miss_what_is_not_committed_in_blocks_that_never_change(num_tasks,
     ],
 )
 def test_blocks_follow_the_work(num_tasks, num_weights, block):
-    assert automatic_block(num_tasks, num_weights) == block
+    for batch_size in (128, 384):
+        sizes = {"num_activations": LENET_ACTIVATIONS, "batch_size": batch_size}
+        assert automatic_block(num_tasks, num_weights, **sizes) == block
+
+
+@pytest.mark.parametrize(
+    ("num_activations", "batch_size", "block"),
+    [
+        (400_000, 128, 2),
+        (400_000, 64, 4),
+        (61_036, 128, 15),  # 62.5 MB a task
+        (10**9, 128, 1),
+        (0, 128, 16),
+    ],
+)
+def test_the_activations_of_a_block_stay_below_a_gigabyte(num_activations, batch_size, block):
+    sizes = {"num_activations": num_activations, "batch_size": batch_size}
+    assert automatic_block(2500, 100, **sizes) == block
+    assert block == 1 or block * batch_size * num_activations * 8 <= 10**9
 
 
 def test_blocks_do_not_follow_the_machine(monkeypatch):
-    before = automatic_block(2500, LENET_WEIGHTS)
+    sizes = {"num_activations": LENET_ACTIVATIONS, "batch_size": 128}
+    before = automatic_block(2500, LENET_WEIGHTS, **sizes)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert automatic_block(2500, LENET_WEIGHTS) == before
+    assert automatic_block(2500, LENET_WEIGHTS, **sizes) == before
 
 
 @pytest.mark.parametrize(
@@ -107,31 +142,52 @@ def test_checkpoints_end_with_all_tasks(num_tasks, checkpoints):
 
 
 def test_resolving_leaves_no_auto_and_what_was_typed():
-    found = resolve(
-        Config(train=recipe()),
-        num_weights=LENET_WEIGHTS,
-        mask_bits=LENET_WEIGHTS,
-        has_bfloat16=True,
-    )
+    found = resolve(Config(train=recipe()), LENET, has_bfloat16=True)
     assert (found.train.block, found.train.dtype) == (8, "bfloat16")
     assert found.evaluate.checkpoints == [10, 25, 32]
+    assert found.evaluate.num_images == 1
     given = Config(
-        train=recipe(block=3, dtype="float32"), evaluate=EvaluateConfig(checkpoints=[7, 2, 7])
+        train=recipe(block=3, dtype="float32"),
+        evaluate=EvaluateConfig(checkpoints=[7, 2, 7], algorithms=["frank_wolfe"], num_images=5),
     )
-    found = resolve(given, **LENET, has_bfloat16=True)
+    found = resolve(given, LENET, has_bfloat16=True)
     assert (found.train.block, found.train.dtype) == (3, "float32")
     assert found.evaluate.checkpoints == [2, 7]
+    assert (found.evaluate.algorithms, found.evaluate.num_images) == (["frank_wolfe"], 5)
     assert given.evaluate.checkpoints == [7, 2, 7]
 
 
-def test_dtype_is_float32_where_bfloat16_is_slow():
-    found = resolve(
-        Config(train=recipe()),
-        num_weights=LENET_WEIGHTS,
-        mask_bits=LENET_WEIGHTS,
-        has_bfloat16=False,
-    )
+@pytest.mark.parametrize(("has_bfloat16", "serves"), [(False, True), (True, False)])
+def test_dtype_is_float32_where_bfloat16_is_slow_or_does_not_serve(has_bfloat16, serves):
+    capabilities = replace(LENET, bfloat16_serves=serves)
+    found = resolve(Config(train=recipe()), capabilities, has_bfloat16=has_bfloat16)
     assert found.train.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("supports", "algorithms"),
+    [
+        (
+            frozenset(ALGORITHMS),
+            ["one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit"],
+        ),
+        (
+            frozenset({"max_logit", "frank_wolfe", "binary", "one_shot"}),
+            ["one_shot", "binary", "max_logit"],
+        ),
+    ],
+)
+def test_what_infers_is_what_the_engine_has(supports, algorithms):
+    found = resolve_evaluation(EvaluateConfig(), replace(LENET, supports=supports))
+    assert found.algorithms == algorithms
+
+
+def test_a_network_that_normalises_is_asked_with_a_batch():
+    evaluate = EvaluateConfig(batch_size=64)
+    found = resolve_evaluation(evaluate, replace(LENET, normalises=True))
+    assert found.num_images == 64
+    typed = replace(evaluate, num_images=2)
+    assert resolve_evaluation(typed, replace(LENET, normalises=True)).num_images == 2
 
 
 # Checkpoints
@@ -186,7 +242,7 @@ def test_the_newest_task_is_the_one_evaluated_alone():
 
 
 def test_evaluation_units_have_names_of_their_own():
-    config = Config(tasks=100, evaluate=EvaluateConfig(tasks=60))
+    config = Config(tasks=100, evaluate=EvaluateConfig(tasks=60, algorithms=[*ALGORITHMS]))
     units = [unit for k in (10, 60, 100) for unit in evaluation_units(config, k)]
     names = [unit.name for unit in units]
     assert len(set(names)) == len(names)
@@ -223,8 +279,15 @@ def test_files_of_runs_that_exist_keep_their_names():
     ]
 
 
+def test_algorithms_are_chosen_before_units_are_made():
+    with pytest.raises(ValueError, match="must be resolved to a list of names, got auto"):
+        named(EvaluateConfig())
+
+
 def test_the_last_checkpoint_comes_again_with_distractors():
-    asked = EvaluateConfig(checkpoints=[10, 100], tasks=5, distractors=900)
+    asked = EvaluateConfig(
+        checkpoints=[10, 100], algorithms=[*ALGORITHMS], tasks=5, distractors=900
+    )
     assert not any(unit.num_distractors for unit in named(asked, 10).values())
     units = list(named(asked, 100).values())
     distracted = [unit for unit in units if unit.num_distractors]

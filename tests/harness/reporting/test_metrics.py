@@ -18,7 +18,8 @@ from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 
 SMALL = (
-    *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),
+    *("train.block=2",),
     *("train.steps=2", "train.batch_size=8", "evaluate.batches=1"),
     *("evaluate.algorithms=[max_logit,one_shot]", "evaluate.checkpoints=[2,5]"),
 )

@@ -9,15 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-import yaml
 from hydra import compose, initialize_config_module
 
 from harness import status
 from harness.config.commandline import from_hydra
 from harness.config.identity import to_yaml
-from harness.plan import asked
-from harness.plan.asked import asked_tables
-from harness.plan.units import evaluated_tasks, evaluation_units, recall_units
+from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.progress import look
 from harness.scale import run as run_job
 from harness.storage.lock import lock_holder, run_lock
@@ -25,7 +22,8 @@ from harness.tables.files import create_table_file, read_tables, table_files
 from harness.tables.schemas import TASKS
 
 SMALL = (
-    *("data=digits", "network=mlp", "hidden=[8]", "outputs=12", "tasks=5", "train.block=2"),
+    *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),
+    *("train.block=2",),
     *("train.steps=2", "train.batch_size=8", "executor=serial", "evaluate.batches=1"),
     *("evaluate.algorithms=[max_logit,one_shot]", "evaluate.checkpoints=[2,5]"),
 )
@@ -77,6 +75,16 @@ def files(run):
     return {str(path): path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
+def begun(directory, *overrides, **changes):
+    """A run that has a configuration and nothing else: what was asked, and what a look sees."""
+    config = configure(*overrides)
+    kept = to_yaml(config)
+    for old, new in changes.items():
+        kept = kept.replace(old, new)
+    (directory / "config.yaml").write_text(kept)
+    return config, look(directory)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -85,30 +93,40 @@ def files(run):
         ["tasks=120", "evaluate.tasks=null", "evaluate.checkpoints=[30,120]"],
         ["evaluate.distractors=7", "evaluate.algorithms=[one_shot,binary,min_entropy]"],
         [
-            *("experiment=reservoir", "hidden=[1024]", "evaluate.reservoir=true"),
+            *("experiment=reservoir", "network_options.hidden=[1024]", "evaluate.reservoir=true"),
             *("evaluate.algorithms=[one_shot]", "reservoir.rules=[hebb,projection]"),
         ],
     ],
 )
-def test_what_is_asked_is_what_the_plan_has(overrides):
-    config = configure(*overrides)
-    planned = {}
+def test_a_look_wants_what_the_plan_has(overrides, tmp_path):
+    config, seen = begun(tmp_path, *overrides)
+    wanted = {}
     for k in config.evaluate.checkpoints:
         units = evaluation_units(config, k)
         units += recall_units(config, k) if config.evaluate.reservoir else []
-        planned |= {(unit.table, unit.name): unit.num_rows for unit in units}
-    asked = {
-        (one.table, name): rows
-        for one in asked_tables(yaml.safe_load(to_yaml(config)))
-        for name, rows in one.rows.items()
-    }
-    assert asked == planned
+        for unit in units:
+            name = getattr(unit, "rule", None) or f"{unit.algorithm} {unit.objective or ''}".strip()
+            line = unit.table, k, getattr(unit, "num_distractors", 0), name
+            wanted[line] = wanted.get(line, 0) + unit.num_rows
+    found = {(p.table, p.num_tasks, p.num_distractors, p.name): p.wanted for p in seen.parts}
+    assert found == wanted
+    assert len(found) == len(seen.parts)
+    assert (seen.committed, seen.state) == (0, "stopped")
 
 
-def test_tasks_asked_about_are_the_plans():
-    for k in (1, 2, 7, 50, 51, 999):
-        for most in (None, 1, 2, 50):
-            assert asked.evaluated_tasks(k, most) == evaluated_tasks(k, most)
+def test_a_configuration_of_another_version_can_be_looked_at(tmp_path):
+    _, now = begun(tmp_path)
+    _, old = begun(
+        tmp_path,
+        **{
+            "network_options:": "hidden:",
+            "method: threshold": "method: unit_mask",
+            "  distractors: 0\n": "",
+            "  weight_decay: 0.0\n": "",
+        },
+    )
+    assert old.config.method == "unit_mask"
+    assert old.parts == now.parts
 
 
 def test_a_whole_run_is_complete_and_left_alone(run, capsys):
@@ -247,7 +265,19 @@ def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys)
 
 
 def test_a_configuration_that_is_none_is_one_line(run, capsys):
-    for content in ("tasks: [", "tasks: 3", "[]", "tasks: many"):
+    whole = (run / "config.yaml").read_text()
+    half = whole[: whole.index("evaluate:")]
+    odd = [
+        whole.replace(old, new)
+        for old, new in {
+            "tasks: 5\n": "tasks: many\n",
+            "  checkpoints:\n": "  checkpoints: auto\n  others:\n",
+            "  algorithms:\n": "  algorithms: auto\n  others:\n",
+            "reservoir:\n": "reservoir: 3\nothers:\n",
+        }.items()
+    ]
+    assert whole not in odd
+    for content in ("tasks: [", "tasks: 3", "[]", "tasks: many", "", half, *odd):
         (run / "config.yaml").write_text(content)
         assert status.main([f"run_dir={run}"]) == 2
         assert "config.yaml is not a run's configuration" in capsys.readouterr().err

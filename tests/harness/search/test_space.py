@@ -1,5 +1,7 @@
 """The space of a search: read from Hydra's sweeps, and refused in one line."""
 
+from dataclasses import dataclass
+
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
@@ -70,11 +72,55 @@ def test_every_choice_of_a_key_is_met():
 def test_choices_keep_what_they_stand_for():
     assert read("train.optimizer", "adam,sgd").ends() == ["adam", "sgd"]
     assert read("train.optimizer", "choice('adam', sgd)").ends() == ["adam", "sgd"]
-    found = read_space(
-        {"hidden": "choice([20],[20,10])"}, with_values(BASE, {"network": "mlp", "hidden": [5]})
-    )
-    assert [found[0].value(name) for name in found[0].distribution.choices] == [[20], [20, 10]]
     assert read("train.smoothing", "choice(0.5, 0.9)").ends() == [0.5, 0.9]
+
+
+@dataclass(frozen=True)
+class Popup:
+    """Stands for a method."""
+
+    density: float = 0.5
+    layers: tuple[int, ...] = (1,)
+
+
+@pytest.fixture
+def popup(monkeypatch):
+    """A configuration of a method that has options."""
+    monkeypatch.setattr("harness.config.options.load", lambda kind, known, name: Popup)
+    return with_values(BASE, {"method": "edge_popup"})
+
+
+def test_options_are_searched_by_their_declared_type(popup):
+    space = {
+        "method_options.density": "interval(0, 1)",
+        "method_options": {"layers": "choice([1],[1,2])"},
+    }
+    density, layers = read_space(space, popup)
+    assert density.kind is float
+    assert type(density.distribution) is FloatDistribution
+    assert [layers.value(name) for name in layers.distribution.choices] == [[1], [1, 2]]
+    found = with_values(popup, {"method_options.density": 0.25, "method_options.layers": [1, 2]})
+    assert found.method_options == {"density": 0.25, "layers": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "line"),
+    [
+        ("method_options.densty", "interval(0,1)", "did you mean method_options.density?"),
+        ("method_options.density", "choice(a,b)", "density must be a number for method=edge_popup"),
+        (
+            "method_options.layers",
+            "interval(1,2)",
+            "a list of whole numbers: a choice(...)",
+        ),
+        ("method_options", "1,2", "unknown key method_options"),
+        ("data_options.x", "1,2", "data_options.x cannot be searched"),
+    ],
+)
+def test_options_that_cannot_be_searched_are_refused(key, text, line, popup):
+    with pytest.raises(UserError) as refused:
+        read_space({key: text}, popup)
+    assert line in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +172,12 @@ def test_what_only_some_of_the_values_can_be_together_is_refused():
 
 
 def test_sweeps_of_a_command_line_go_to_the_space_and_nothing_else_does():
-    typed = ["tasks=4", "train.optimizer=adam,sgd", "hidden=[3,4]"]
+    typed = ["tasks=4", "train.optimizer=adam,sgd", "network_options.hidden=[3,4]"]
     more = ["tune.space.train.steps=interval(1, 5)", "--cfg", "job"]
     assert with_space([*typed, *more]) == [
         "tasks=4",
         "++tune.space.train.optimizer='adam,sgd'",
-        "hidden=[3,4]",
+        "network_options.hidden=[3,4]",
         "++tune.space.train.steps='interval(1, 5)'",
         *("--cfg", "job"),
     ]

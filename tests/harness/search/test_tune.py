@@ -21,7 +21,8 @@ from harness.tables.files import read_table_file, read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 
 SMALL = (
-    *("data=digits", "network=mlp", "hidden=[24]", "outputs=12", "tasks=6", "train.steps=27"),
+    *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=12", "tasks=6"),
+    *("train.steps=27",),
     *("train.batch_size=32", "evaluate.batches=2", "tune.among=50", "quiet=true"),
 )
 SPACE = ("train.learning_rate=tag(log, interval(1e-3, 1e-1))", "train.optimizer=rmsprop,adam")
@@ -140,12 +141,19 @@ def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkey
                 raise OSError("images cannot be read")
             return self.images.copy()
 
-    Data = make_dataclass("Data", ["images", "labels", "mean", "std"])
+    read = {
+        "shape": property(lambda data: data.images.shape[1:]),
+        "channels": property(lambda data: 1),
+        "flat": property(lambda data: data.images.reshape(len(data.images), -1)),
+    }
+    Data = make_dataclass("Data", ["images", "labels", "mean", "std"], namespace=read)
     broken, data = tmp_path / "broken", load_dataset("digits")
     broken.touch()
     images = Images(data.train.images, broken)
     train = Data(images, data.train.labels, data.train.mean, data.train.std)
-    given = SimpleNamespace(train=train, test=data.test, side=8, num_classes=10)
+    given = SimpleNamespace(
+        train=train, test=data.test, input_shape=data.input_shape, num_classes=10
+    )
     monkeypatch.setattr(job, "load_dataset", lambda *args, **options: given)
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
     options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=3", "tune.scheduler=none")
@@ -162,7 +170,13 @@ def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkey
 @pytest.mark.long
 def test_masks_over_units_are_searched_too(ray_session, typed, tmp_path):
     code, _, err = typed(
-        *(tune, "run_dir=found", "data=digits", "experiment=reservoir", "hidden=[256]"),
+        *(
+            tune,
+            "run_dir=found",
+            "data=digits",
+            "experiment=reservoir",
+            "network_options.hidden=[256]",
+        ),
         *("tasks=4", "train.steps=9", "evaluate.batches=1", "evaluate.num_images=128"),
         *("evaluate.reservoir=false", "tune.trials=2", "tune.stages=2", "tune.scheduler=none"),
         *("tune.search=random", "tune.metric=accuracy", "quiet=true"),

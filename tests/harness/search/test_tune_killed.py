@@ -16,7 +16,8 @@ import pytest
 from harness import tune
 
 SMALL = (
-    *("data=digits", "network=mlp", "hidden=[24]", "outputs=12", "tasks=6", "train.steps=600"),
+    *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=12", "tasks=6"),
+    *("train.steps=600",),
     *("train.batch_size=32", "evaluate.batches=2", "tune.among=50", "quiet=true"),
     *("train.learning_rate=tag(log, interval(1e-3, 1e-1))", "actors.train=1"),
     *("tune.trials=30", "tune.scheduler=none"),

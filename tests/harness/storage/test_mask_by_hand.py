@@ -1,17 +1,33 @@
 """A stored mask serves with zarr and numpy alone, by what README and the attributes say."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from hydra import compose, initialize_config_module
 
-from harness.config.commandline import from_hydra
+from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.scale import run
 from harness.tables.files import read_tables
 from harness.tables.schemas import TASKS
+from supsup_core.names import METHODS
+
+
+def gain_by_hand(about: Any, tensor: dict[str, Any], row: np.ndarray) -> np.ndarray:
+    """The gain of a masked tensor: scale * sum over its planes of coefficient * bits."""
+    gain = np.zeros(tensor["shape"], np.float32)
+    for plane in about["planes"]:
+        if plane["tensor"] == tensor["name"]:
+            packed = row[plane["byte_offset"] :]
+            bits = np.unpackbits(packed, count=plane["num_bits"], bitorder=about["bit_order"])
+            gain += plane["coefficient"] * bits.reshape(tensor["shape"])
+    for array in about["floats"]:
+        if array["role"] == "scale" and array["tensor"] == tensor["name"]:
+            gain *= row[array["byte_offset"] :][:4].view("<f4")
+    return gain
 
 
 def num_right_by_hand(
@@ -33,34 +49,41 @@ def num_right_by_hand(
         members = np.isin(labels, inputs["classes"][task_id])
         pixels, labels = pixels[members], labels[members]
 
-    x = (pixels / 255 - about["normalisation"]["mean"]) / about["normalisation"]["std"]
+    mean, std = (about["normalisation"][name][0] for name in ("mean", "std"))
+    x = (pixels / 255 - mean) / std
     row = root["masks"][task_id]
-    for number, layer in enumerate(about["layers"]):
-        packed = row[layer["byte_offset"] :]
-        bits = np.unpackbits(packed, count=layer["num_bits"], bitorder=about["bit_order"])
-        weight = root[f"weights/{layer['name']}"][...] * bits.reshape(layer["shape"])
-        x = (np.maximum(x, 0) if number else x) @ weight.T
+    for number, tensor in enumerate(about["tensors"]):
+        weight = root[f"weights/{tensor['source']}"][...]
+        effective = weight * gain_by_hand(about, tensor, row)
+        x = (np.maximum(x, 0) if number else x) @ effective.T
     return int((x.argmax(axis=1) == labels).sum()), len(labels)
 
 
-@pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated", "split"])
-def test_zarr_and_numpy_alone_give_the_accuracy_in_the_table(family: str, tmp_path: Path) -> None:
-    overrides = (
-        f"data=digits tasks=5 family={family} network=mlp hidden=[24,16] outputs=20 "
-        "train.steps=60 train.learning_rate=0.01 train.smoothing=0.9 train.block=2 "
-        f"evaluate.algorithms=[max_logit] evaluate.tasks=1 executor=serial run_dir={tmp_path}"
-    )
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        config = from_hydra(compose("config", overrides.split()))
-    assert run(config) == 0
+CASES = [
+    *(("threshold", family) for family in ["permuted", "rotated", "permuted_rotated", "split"]),
+    *((method, "permuted") for method in METHODS if method != "threshold"),
+]
 
-    data = load_dataset("digits")
+
+@pytest.mark.parametrize(("method", "family"), CASES)
+def test_zarr_and_numpy_alone_give_the_accuracy_in_the_table(
+    method: str, family: str, tmp_path: Path, composed: Callable[..., Config]
+) -> None:
+    overrides = [
+        *f"data=digits tasks=5 family={family} method={method} network=mlp outputs=20".split(),
+        *("network_options.hidden=[24,16]", "train.steps=60", "train.learning_rate=0.01"),
+        *("train.smoothing=0.9", "train.block=2", "evaluate.algorithms=[max_logit]"),
+        *("evaluate.tasks=1", "executor=serial", f"run_dir={tmp_path}"),
+    ]
+    assert run(composed(*overrides)) == 0
+
+    test = load_dataset("digits").test
     table = read_tables(tmp_path / "log", TASKS).to_pylist()
     assert [row["task_id"] for row in table] == list(range(5))
     accuracies = []
     for row in table:
         right, total = num_right_by_hand(
-            tmp_path / "masks.zarr", row["task_id"], data.test_images, data.test_labels
+            tmp_path / "masks.zarr", row["task_id"], test.flat, test.labels
         )
         accuracies.append(right / total)
         assert right / total == row["accuracy"], row["task_id"]

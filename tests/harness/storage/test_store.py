@@ -21,22 +21,26 @@ from harness.data.catalogue import load_dataset
 from harness.errors import UserError
 from harness.run.directory import open_run
 from harness.storage import store as store_module
+from harness.storage.attributes import decoding
 from harness.storage.chunks import ChunkFiles
 from harness.storage.lock import run_lock
 from harness.storage.store import CorruptMask, Damage, MaskStore, check_store
 from harness.tables.files import create_table_file, read_table_file, write_table
 from harness.tables.schemas import TASKS
-from supsup_core.networks.mlp import Network
-from supsup_core.states.layout import MaskLayout
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.states.layout import TaskState
 
-SMALL = MaskLayout.of(Network("t", (16, 8, 4)))
+SMALL = layout_of(MLP("t", (16, 8, 4)), Threshold())
 # Real chunks: 64 rows of 39,488 bytes, so that a few tasks fill more than one of them.
-LENET = MaskLayout.of(Network("lenet_300_100", (784, 300, 100, 500)))
+LENET = layout_of(MLP("lenet_300_100", (784, 300, 100, 500)), Threshold())
+KEEP = {"role": "keep", "coefficient": 1.0}
 CHUNK = "masks.zarr/masks/c/{}/0"
 
 
 def weights_of(layout):
-    return [np.full(layer.shape, 0.5, np.float32) for layer in layout.layers]
+    return {tensor.source: np.full(tensor.shape, 0.5, np.float32) for tensor in layout.tensors}
 
 
 def inputs_of(capacity):
@@ -74,15 +78,17 @@ def task_table(task_ids):
 
 def rows_of(layout, task_ids):
     """Rows that differ between tasks."""
-    masks = [
-        np.stack([np.random.default_rng(i).random(layer.shape) < 0.5 for i in task_ids])
-        for layer in layout.layers
+    states = [
+        TaskState(
+            tuple(np.random.default_rng(i).random(plane.shape) < 0.5 for plane in layout.planes)
+        )
+        for i in task_ids
     ]
-    return layout.pack(masks)
+    return layout.pack(states)
 
 
 def commit(store, unit, task_ids):
-    rows = rows_of(store.layout, task_ids)
+    rows = rows_of(SMALL if store.row_bytes == SMALL.row_bytes else LENET, task_ids)
     store.commit(unit, task_table(task_ids), rows)
     return rows
 
@@ -118,7 +124,7 @@ def content(run_dir):
 def test_open_gives_back_what_create_was_given(tmp_path):
     create(tmp_path, seed=3)
     store = MaskStore.open(tmp_path)
-    assert store.layout == SMALL
+    assert store.row_bytes == SMALL.row_bytes
     assert store.capacity == 10
     assert store.attributes["seed"] == 3
     assert store.tasks().equals(TASKS.empty_table(), check_metadata=True)
@@ -132,22 +138,32 @@ def test_zarr_and_numpy_alone_can_evaluate_a_mask(tmp_path):
 
     group = zarr.open_group(tmp_path / "masks.zarr", mode="r")
     assert dict(group.attrs) == {
-        "format_version": 1,
+        "format_version": 2,
         "network": "t",
         "activation": "relu",
-        "layers": [
-            {"name": "layer1", "shape": [8, 16], "byte_offset": 0, "num_bits": 128},
-            {"name": "layer2", "shape": [4, 8], "byte_offset": 64, "num_bits": 32},
+        "tensors": [
+            {"name": "layer1", "source": "layer1", "shape": [8, 16], "over": "weights"},
+            {"name": "layer2", "source": "layer2", "shape": [4, 8], "over": "weights"},
         ],
+        "planes": [
+            {**KEEP, "tensor": "layer1", "byte_offset": 0, "num_bits": 128},
+            {**KEEP, "tensor": "layer2", "byte_offset": 64, "num_bits": 32},
+        ],
+        "floats": [],
+        "decode": decoding(SMALL),
         "bit_order": "little",
         "row_bytes": 128,
     }
     row = group["masks"][4]
-    for layer, mask in zip(group.attrs["layers"], expected, strict=True):
-        first = layer["byte_offset"]
-        bits = np.unpackbits(row[first:], bitorder="little")[: layer["num_bits"]]
-        assert (bits.reshape(layer["shape"]) == mask[0]).all()
-        weight = group["weights"][layer["name"]]
+    (state,) = expected
+    attributes = group.attrs
+    for tensor, plane, mask in zip(
+        attributes["tensors"], attributes["planes"], state.planes, strict=True
+    ):
+        first = plane["byte_offset"]
+        bits = np.unpackbits(row[first:], bitorder="little")[: plane["num_bits"]]
+        assert (bits.reshape(tensor["shape"]) == mask).all()
+        weight = group["weights"][tensor["source"]]
         assert weight.dtype == np.float32
         assert (weight[...] == 0.5).all()
     assert group["inputs/permutation"].dtype == np.uint16
@@ -208,28 +224,27 @@ def edit(path, change):
     path.write_text(json.dumps(metadata))
 
 
-@pytest.mark.parametrize("version", [99, None])
+@pytest.mark.parametrize("version", [1, 99, None])
 def test_an_unknown_format_is_refused_in_one_line(tmp_path, version):
     create(tmp_path)
     edit(
         tmp_path / "masks.zarr/zarr.json",
         lambda metadata: metadata["attributes"].update(format_version=version),
     )
-    with pytest.raises(UserError, match=f"must have format_version 1, got {version}") as caught:
+    said = f"must have format_version 2, got {version}: choose another run_dir"
+    with pytest.raises(UserError, match=said) as caught:
         MaskStore.open(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "layers", [None, 7, [{}], [{"name": "layer1", "shape": [8], "byte_offset": 0}]]
-)
-def test_a_store_that_does_not_say_how_a_row_lies_is_refused_in_one_line(tmp_path, layers):
+@pytest.mark.parametrize("row_bytes", [None, "128", 0, [128]])
+def test_a_store_that_does_not_say_how_long_a_row_is_is_refused_in_one_line(tmp_path, row_bytes):
     create(tmp_path)
     edit(
         tmp_path / "masks.zarr/zarr.json",
-        lambda metadata: metadata["attributes"].update(layers=layers),
+        lambda metadata: metadata["attributes"].update(row_bytes=row_bytes),
     )
-    with pytest.raises(UserError, match="must have attributes layers and row_bytes") as caught:
+    with pytest.raises(UserError, match="must have an attribute row_bytes, ") as caught:
         MaskStore.open(tmp_path, read_only=True)
     assert "\n" not in str(caught.value)
 
@@ -259,10 +274,10 @@ def test_a_store_fits_what_it_was_made_with_whatever_the_versions(tmp_path):
     [
         (
             "zarr.json",
-            lambda metadata: metadata["attributes"].pop("layers"),
-            'must have layers [{"name": "layer1", "shape": [8, 16], "byte_offset": 0, "num_bits": '
-            '128}, {"name": "layer2", "shape": [4, 8], "byte_offset": 64, "num_bits": 32}], '
-            "got none",
+            lambda metadata: metadata["attributes"].pop("tensors"),
+            'must have tensors [{"name": "layer1", "source": "layer1", "shape": [8, 16], "over": '
+            '"weights"}, {"name": "layer2", "source": "layer2", "shape": [4, 8], "over": '
+            '"weights"}], got none',
         ),
         (
             "zarr.json",
@@ -271,8 +286,8 @@ def test_a_store_fits_what_it_was_made_with_whatever_the_versions(tmp_path):
         ),
         (
             "zarr.json",
-            lambda metadata: metadata["attributes"]["layers"][1].update(byte_offset=128),
-            "must have layers[1].byte_offset 64, got 128",
+            lambda metadata: metadata["attributes"]["planes"][1].update(byte_offset=128),
+            "must have planes[1].byte_offset 64, got 128",
         ),
         (
             "zarr.json",
@@ -342,10 +357,12 @@ def test_masks_come_back_as_they_were(data):
     cut = data.draw(st.integers(0, len(task_ids)))
     seed = data.draw(st.integers(0, 2**32))
     rng = np.random.default_rng(seed)
-    masks = [rng.random((len(task_ids), *layer.shape)) < 0.5 for layer in SMALL.layers]
+    states = [
+        TaskState(tuple(rng.random(plane.shape) < 0.5 for plane in SMALL.planes)) for _ in task_ids
+    ]
     with TemporaryDirectory() as folder:
         store = create(Path(folder))
-        rows = SMALL.pack(masks)
+        rows = SMALL.pack(states)
         store.commit("a", task_table(task_ids[:cut]), rows[:cut])
         store.commit("b", task_table(task_ids[cut:]), rows[cut:])
 
@@ -354,8 +371,9 @@ def test_masks_come_back_as_they_were(data):
         assert table["task_id"].to_pylist() == sorted(task_ids)
         crcs = {row["task_id"]: row["row_crc32c"] for row in table.to_pylist()}
         read = again.read(task_ids, [crcs[i] for i in task_ids])
-        for got, mask in zip(SMALL.unpack(read), masks, strict=True):
-            assert (got == mask).all()
+        for got, state in zip(SMALL.unpack(read), states, strict=True):
+            pairs = zip(got.planes, state.planes, strict=True)
+            assert all((one == other).all() for one, other in pairs)
         assert again.verify() == []
 
 
@@ -672,7 +690,7 @@ def test_an_input_that_there_must_be_is_missed_and_written_again(tmp_path):
     before = content(tmp_path)
     shutil.rmtree(tmp_path / "masks.zarr/inputs/permutation")
     assert store.verify() == []  # nothing that is there says that there was more
-    damage = store.verify(["permutation"])
+    damage = store.verify(["inputs/permutation"])
     assert [found.path for found in damage] == ["masks.zarr/inputs/permutation"]
     store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))
     assert content(tmp_path) == before
@@ -690,7 +708,7 @@ def begin(run_dir, digits):
     config = Config(
         data="digits",
         network="mlp",
-        hidden=[24],
+        network_options={"hidden": [24]},
         outputs=20,
         tasks=4,
         train=TrainConfig("paper", 10, 16, 0.01, 0.9, "none", "float32", 2),
@@ -703,10 +721,10 @@ def begin(run_dir, digits):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda attributes: attributes.pop("layers"), "must have layers "),
+        (lambda attributes: attributes.pop("planes"), "must have planes "),
         (
-            lambda attributes: attributes["normalisation"].update(mean=0.5),
-            "must have normalisation.mean ",
+            lambda attributes: attributes["normalisation"].update(mean=[0.5]),
+            "must have normalisation.mean[0] ",
         ),
     ],
 )

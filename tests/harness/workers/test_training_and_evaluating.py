@@ -10,8 +10,11 @@ import torch
 from hydra import compose, initialize_config_module
 
 from harness.config.commandline import from_hydra
+from harness.config.options import resolved_options
+from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.plan.resolve import resolve
 from harness.plan.units import EvaluationUnit, TrainUnit, evaluation_units
 from harness.run.spec import RunSpec
 from harness.workers.evaluating import EvaluateWorker
@@ -20,28 +23,34 @@ from harness.workers.training import TrainedUnit, TrainWorker
 from supsup_core.data import ImageSet, normalise
 from supsup_core.inference.algorithms import one_shot
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.inference.slopes import DenseGradient
-from supsup_core.networks.mlp import fixed_weights, forward
-from supsup_core.states.layout import MaskLayout
+from supsup_core.inference.slopes import AutogradSlopes
+from supsup_core.networks.mlp import MLP, forward
+from supsup_core.states.bits import DenseStates
 from supsup_core.streams import Role, stream
-from supsup_core.tasks import Task
-from supsup_core.training.measure import Measure
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.recipe import Recipe
 
 NUM_TASKS = 6
 ALL = tuple(range(NUM_TASKS))
 
 
+def resolved(config: Config) -> Config:
+    """What a run keeps of a configuration, with the algorithms of this network and finder."""
+    probe = RunSpec(resolved_options(config), (1, 8, 8), 10)
+    return resolve(probe.config, probe.capabilities, has_bfloat16=False)
+
+
 def make_job(*overrides: str) -> RunSpec:
     """The digits, six tasks in one block, trained little: one image does not always tell them."""
     given = (
-        "data=digits network=mlp hidden=[24] outputs=20 tasks=6 train.steps=12 "
+        "data=digits network=mlp network_options.hidden=[24] outputs=20 tasks=6 train.steps=12 "
         "train.learning_rate=0.01 train.smoothing=0.9 train.block=6 train.dtype=float32 "
         "evaluate.checkpoints=[6]"
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
         config = from_hydra(compose("config", [*given.split(), *overrides]))
-    return RunSpec(config, side=8, num_classes=10)
+    return RunSpec(resolved(config), (1, 8, 8), 10)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +60,12 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def test_set(digits: Dataset) -> ImageSet:
-    return ImageSet(digits.test_images, digits.test_labels, digits.mean, digits.std)
+    return digits.test
 
 
 @pytest.fixture(scope="module")
 def train_worker(digits: Dataset, test_set: ImageSet) -> TrainWorker:
-    train = ImageSet(digits.train_images, digits.train_labels, digits.mean, digits.std)
-    return TrainWorker(make_job(), train, test_set, name="here")
+    return TrainWorker(make_job(), digits.train, test_set, name="here")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +104,7 @@ def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
 def test_the_other_masks_of_a_block_do_not_change_where_a_task_cannot_be_made(
     bad: int, family: str, dtype: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = make_job(f"family={family}", f"train.dtype={dtype}", "hidden=[130,70]")
+    spec = make_job(f"family={family}", f"train.dtype={dtype}", "network_options.hidden=[130,70]")
     unit = TrainUnit("unit-000000", ALL, ALL)
     worker = TrainWorker(spec, digits.train, digits.test, name="test")
     whole, make = worker.run(unit), RunSpec.task
@@ -149,12 +157,11 @@ def test_the_recipe_is_all_that_train_says() -> None:
 
 def test_a_mask_is_measured_on_the_test_images(test_set: ImageSet, trained: TrainedUnit) -> None:
     spec = make_job()
-    masks = MaskLayout.of(spec.network).unpack(trained.rows)
-    measure = Measure(fixed_weights(spec.network, 0), test_set, torch.device("cpu"))
-    for i in ALL:
-        accuracy, loss = measure(spec.task(i), [mask[i] for mask in masks])
-        assert trained.tasks["accuracy"][i].as_py() == accuracy
-        assert trained.tasks["loss"][i].as_py() == pytest.approx(loss, abs=1e-5)
+    measure = PlainMeasure(spec.network, spec.layout, test_set, 0, torch.device("cpu"))
+    for i, state in enumerate(spec.layout.unpack(trained.rows)):
+        measured = measure(spec.task(i), state)
+        assert trained.tasks["accuracy"][i].as_py() == measured.accuracy
+        assert trained.tasks["loss"][i].as_py() == pytest.approx(measured.loss, abs=1e-5)
 
 
 def test_a_trained_row_says_what_was_done(trained: TrainedUnit) -> None:
@@ -176,9 +183,8 @@ def test_workers_take_arrays_that_may_not_be_written(
         array.flags.writeable = False
         return array
 
-    train = ImageSet(
-        locked(digits.train_images), locked(digits.train_labels), digits.mean, digits.std
-    )
+    given = digits.train
+    train = replace(given, images=locked(given.images), labels=locked(given.labels))
     test = replace(test_set, images=locked(test_set.images), labels=locked(test_set.labels))
     again = TrainWorker(make_job(), train, test, name="here").run(
         TrainUnit("unit-000000", ALL, ALL)
@@ -286,7 +292,9 @@ def test_one_shot_scores_are_those_of_a_plain_calculation(
     unit = EvaluationUnit(NUM_TASKS, "one_shot", objective, ALL)
     found = evaluate(spec, test_set, trained.rows, unit)
 
-    weights = fixed_weights(spec.network, spec.config.seed)
+    assert isinstance(spec.network, MLP)
+    drawn = spec.weights()
+    weights = list(drawn.values())
     bits = [
         np.unpackbits(trained.rows[:, start : start + size // 8], axis=1, bitorder="little")
         for start, size in ((0, 64 * 24), (192, 24 * 20))
@@ -298,13 +306,16 @@ def test_one_shot_scores_are_those_of_a_plain_calculation(
     for row in found:
         task_id = row["task_id"]
         order = stream(spec.config.seed, Role.EVALUATION_ORDER, task_id).permutation(359)
-        pixels = torch.from_numpy(test_set.images[:, spec.task(task_id).source])
+        pixels = torch.from_numpy(test_set.flat[:, spec.task(task_id).source])
         images = normalise(pixels, test_set.mean, test_set.std)
         hits, right_gg, right_gns, right_gnu, total = [], 0, 0, 0, 0
         for start in (0, 128, 256):
             index = order[start : start + 128]
             query = images[index[:num_images]][None]
-            gradient = DenseGradient(weights, masks, query, OBJECTIVES[objective], 10)
+            states = DenseStates(dict(zip(drawn, masks, strict=True)), {})
+            asked = query.reshape(1, -1, *spec.input_shape)
+            minimised = OBJECTIVES[objective]
+            gradient = AutogradSlopes(spec.network, drawn, states, asked, minimised, 10)
             inferred = int(one_shot(gradient).tasks)
             right = [
                 int((logits.argmax(dim=1).numpy() == test_set.labels[index]).sum())
@@ -331,11 +342,12 @@ def test_tasks_of_the_split_family_are_asked_about_their_own_classes(
         "family=split", "tasks=3", "train.block=3", "evaluate.checkpoints=[3]",
         "evaluate.batches=null",
     )  # fmt: skip
-    train = ImageSet(digits.train_images, digits.train_labels, digits.mean, digits.std)
     ids = (0, 1, 2)
-    trained = TrainWorker(spec, train, test_set, name="here").run(TrainUnit("unit", ids, ids))
+    trained = TrainWorker(spec, digits.train, test_set, name="here").run(
+        TrainUnit("unit", ids, ids)
+    )
     rows = evaluate(spec, test_set, trained.rows, EvaluationUnit(3, "max_logit", None, ids))
-    sizes = [int(np.isin(digits.test_labels, (2 * i, 2 * i + 1)).sum()) for i in ids]
+    sizes = [int(np.isin(digits.test.labels, (2 * i, 2 * i + 1)).sum()) for i in ids]
     assert max(sizes) < 128
     for row, size, accuracy in zip(rows, sizes, trained.tasks["accuracy"].to_pylist(), strict=True):
         assert row["num_batches"] == 1

@@ -7,48 +7,58 @@ from supsup_core.bits.counts import OnesCounter, ones_fused, ones_plain
 from supsup_core.bits.threads import Threads
 from supsup_core.bits.transposed import BLOCK_TASKS, TransposedMasks, UnitValues
 from supsup_core.kernels.counting import MAX_DIGITS, Sums, read_sums, weigh
-from supsup_core.networks.mlp import Network
-from supsup_core.states.layout import MaskLayout
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.states.layout import TaskState
 
 # Widths around a word of 64 bits, so that units begin within words and end in the next.
-NETWORK = Network("wide", (130, 64, 12, 6))
-LAYOUT = MaskLayout.of(NETWORK)
+NETWORK = MLP("wide", (130, 64, 12, 6))
+LAYOUT = layout_of(NETWORK, Threshold())
+FIRSTS = [plane.bits.start for plane in LAYOUT.planes]
 
 
 def random_rows(num_tasks, seed=0, network=NETWORK):
     generator = np.random.default_rng(seed)
-    masks = [generator.random((num_tasks, *layer.shape)) < 0.5 for layer in network.layers]
-    return MaskLayout.of(network).pack(masks)
+    masks = [generator.random((num_tasks, *tensor.shape)) < 0.5 for tensor in network.tensors]
+    states = [TaskState(planes) for planes in zip(*masks, strict=True)]
+    return layout_of(network, Threshold()).pack(states)
+
+
+def masks_of(rows, layer, network=NETWORK):
+    """The masks (T, O, I) of one layer."""
+    states = layout_of(network, Threshold()).unpack(rows)
+    return np.stack([state.planes[layer] for state in states])
 
 
 def signs_of(network, rng):
-    return rng.choice([-1.0, 1.0], network.layers[0].shape).astype(np.float32)
+    return rng.choice([-1.0, 1.0], network.tensors[0].shape).astype(np.float32)
 
 
 def transposed(rows, rng, threads=1, network=NETWORK):
-    return TransposedMasks(MaskLayout.of(network), rows, signs_of(network, rng), Threads(threads))
+    layout = layout_of(network, Threshold())
+    return TransposedMasks(layout, rows, signs_of(network, rng), Threads(threads))
 
 
 def layer_values(layer, rng, num_units=5, num_inputs=11):
-    num_rows, num_columns = NETWORK.layers[layer].shape
+    num_rows, num_columns = NETWORK.tensors[layer].shape
     return UnitValues(
         rng.standard_normal((num_units, num_inputs)).astype(np.float32),
         rng.choice([-0.5, 0.5], (num_rows, num_columns)).astype(np.float32),
         rng.permutation(num_rows)[:num_units],
         rng.permutation(num_columns)[:num_inputs],
-        first=8 * LAYOUT.byte_offsets[layer],
+        first=FIRSTS[layer],
     )
 
 
 def plain_products(rows, parts, rounded):
     """<round(values), masks>, unit by unit, from unpacked masks."""
     total = np.zeros(len(rows))
-    masks = LAYOUT.unpack(rows)
     for part in parts:
-        layer = LAYOUT.byte_offsets.index(part.first // 8)
+        masks = masks_of(rows, FIRSTS.index(part.first))
         where = part.units[:, None], part.inputs
         values = rounded(part.outer * part.weights[where])
-        total += masks[layer][:, *where].reshape(len(rows), -1) @ values.reshape(-1)
+        total += masks[:, *where].reshape(len(rows), -1) @ values.reshape(-1)
     return total
 
 
@@ -89,7 +99,7 @@ def test_every_whole_number_becomes_digits_that_come_to_it(rng):
 
 def test_sums_of_very_many_rows_are_right(rng):
     """More rows than a list holds, all with the same digits, so that lists fill up."""
-    network = Network("long", (3000, 3, 2))
+    network = MLP("long", (3000, 3, 2))
     rows = random_rows(70, network=network)
     masks = transposed(rows, rng, network=network)
     layer = UnitValues(
@@ -99,7 +109,7 @@ def test_sums_of_very_many_rows_are_right(rng):
         np.arange(3000),
         first=0,
     )
-    bits = MaskLayout.of(network).unpack(rows)[0]
+    bits = masks_of(rows, 0, network)
     expected = (bits * 7 * layer.weights).sum(axis=(1, 2))
     assert np.array_equal(masks.weigh([layer], 1.0).products, expected)
 
@@ -109,7 +119,7 @@ def test_sums_of_signs_are_added_unrounded(rng):
     masks = TransposedMasks(LAYOUT, rows, signs, Threads(1))
     units, factors = np.array([3, 40, 7]), np.array([0.5, -2.0, 1e-9])
     found = masks.weigh([], 1.0, (units, factors))
-    sums = (LAYOUT.unpack(rows)[0] * signs).sum(axis=2)
+    sums = (masks_of(rows, 0) * signs).sum(axis=2)
     np.testing.assert_allclose(found.products, sums[:, units] @ factors, rtol=1e-12)
     assert found.slack == 0
 

@@ -9,15 +9,17 @@ from supsup_core.bits.ranked import RankedScan
 from supsup_core.bits.scan import laid_out, scale_for
 from supsup_core.inference.algorithms import Options, binary, one_shot
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.inference.slopes import PackedGradient
-from supsup_core.networks.mlp import Network, fixed_weights
-from supsup_core.states.bits import PackedMasks
-from supsup_core.states.layout import MaskLayout
+from supsup_core.inference.slopes import MLPSlopes
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.states.bits import BitStates
+from supsup_core.states.layout import TaskState
 
 CPU = torch.device("cpu")
 NUM_REAL = 4
 # Widths around a word of 64 bits, so that units begin within words and end in the next.
-NETWORKS = [Network("odd", (67, 9, 6)), Network("wide", (130, 64, 12, 6)), Network("one", (16, 6))]
+NETWORKS = [MLP("odd", (67, 9, 6)), MLP("wide", (130, 64, 12, 6)), MLP("one", (16, 6))]
 ODD, WIDE, _ = NETWORKS
 
 
@@ -25,10 +27,23 @@ def named(network):
     return network.name
 
 
+def layout_for(network):
+    return layout_of(network, Threshold())
+
+
+def weights_of(network):
+    return list(network.weights(0).values())
+
+
+def pack(network, masks):
+    """Rows of the masks (T, O, I) of each layer."""
+    return layout_for(network).pack([TaskState(planes) for planes in zip(*masks, strict=True)])
+
+
 def random_rows(network, num_tasks, seed=0, density=0.5):
     generator = np.random.default_rng(seed)
-    masks = [generator.random((num_tasks, *layer.shape)) < density for layer in network.layers]
-    return MaskLayout.of(network).pack(masks)
+    masks = [generator.random((num_tasks, *tensor.shape)) < density for tensor in network.tensors]
+    return pack(network, masks)
 
 
 def random_images(network, num_queries, num_images=1, seed=0, black=0.6):
@@ -41,7 +56,7 @@ def random_images(network, num_queries, num_images=1, seed=0, black=0.6):
 
 
 def bits_of(network, rows, **more):
-    return BitInference(fixed_weights(network, 0), MaskLayout.of(network), rows, NUM_REAL, **more)
+    return BitInference(weights_of(network), layout_for(network), rows, NUM_REAL, **more)
 
 
 def whole_values(layer):
@@ -50,8 +65,8 @@ def whole_values(layer):
 
 
 def plain_of(network, rows, images, objective):
-    masks = PackedMasks(MaskLayout.of(network), rows, CPU)
-    return PackedGradient(fixed_weights(network, 0), masks, images, objective, NUM_REAL)
+    states = BitStates(layout_for(network), rows, CPU)
+    return MLPSlopes(network, network.weights(0), states, images, objective, NUM_REAL)
 
 
 # The algorithms against their plain forms
@@ -85,15 +100,15 @@ def test_binary_halves_as_the_plain_form_does(network, num_tasks, log_base, few,
 
 def with_wanted_masks(network, rows, images, objective, first):
     """Give some tasks the masks that the queries' evidence wants: they lie far below others."""
-    layout, bits = MaskLayout.of(network), bits_of(network, rows)
+    bits = bits_of(network, rows)
     for task, evidence in enumerate(bits.evidence(images, objective), start=first):
         values = [whole_values(layer) for layer in evidence.layers]
-        rows[task] = layout.pack([v[None] < 0 for v in values])[0]
+        rows[task] = pack(network, [v[None] < 0 for v in values])[0]
 
 
 @pytest.mark.parametrize("num_images", [1, 3])
 def test_ranked_agrees_with_exact_where_the_evidence_is_clear(num_images):
-    network, objective = Network("clear", (200, 60, 6)), OBJECTIVES["H"]
+    network, objective = MLP("clear", (200, 60, 6)), OBJECTIVES["H"]
     rows, images = random_rows(network, 300), random_images(network, 6, num_images)
     with_wanted_masks(network, rows, images, objective, first=40)
     bits = bits_of(network, rows)
@@ -155,8 +170,8 @@ def test_superposition_is_the_share_of_masks_that_keep_a_weight():
     rows = random_rows(ODD, 33)
     effective = bits_of(ODD, rows)._all_together
     shares = torch.from_numpy(ones_plain(rows, np.arange(33)) / 33).float()
-    layers = MaskLayout.of(ODD).unflatten(shares[None])
-    for found, weight, share in zip(effective, fixed_weights(ODD, 0), layers, strict=True):
+    layers = layout_for(ODD).unflatten(shares[None]).values()
+    for found, weight, share in zip(effective, weights_of(ODD), layers, strict=True):
         torch.testing.assert_close(found, weight * share[0])
 
 
@@ -171,7 +186,8 @@ def test_scans_find_the_smallest_product_of_float64(num_images):
     for task in range(1, 30):
         rows[task, 3 * task] ^= 1  # one bit differs
     bits = bits_of(WIDE, rows)
-    masks = MaskLayout.of(WIDE).unpack(rows)
+    states = layout_for(WIDE).unpack(rows)
+    masks = [np.stack(masks) for masks in zip(*(state.planes for state in states), strict=True)]
     for evidence in bits.evidence(images, OBJECTIVES["H"]):
         exact = np.zeros(60)
         for layer, mask in zip(evidence.layers, masks, strict=True):
@@ -225,8 +241,7 @@ def test_identical_masks_leave_the_lowest_task(name, kind):
     if kind == "random":
         rows = np.repeat(random_rows(ODD, 1), 70, axis=0)
     else:
-        masks = [np.full((70, *layer.shape), kind == "full") for layer in ODD.layers]
-        rows = MaskLayout.of(ODD).pack(masks)
+        rows = pack(ODD, [np.full((70, *t.shape), kind == "full") for t in ODD.tensors])
     found = BIT_ALGORITHMS[name](
         bits_of(ODD, rows), random_images(ODD, 9), OBJECTIVES["H"], Options()
     )
@@ -236,10 +251,9 @@ def test_identical_masks_leave_the_lowest_task(name, kind):
 @pytest.mark.parametrize("name", BIT_ALGORITHMS)
 def test_an_empty_and_a_full_mask_are_masks_like_others(name):
     rows = random_rows(ODD, 40)
-    masks = [
-        np.stack([np.zeros(layer.shape, bool), np.ones(layer.shape, bool)]) for layer in ODD.layers
-    ]
-    rows[[7, 8]] = MaskLayout.of(ODD).pack(masks)
+    rows[[7, 8]] = pack(
+        ODD, [np.stack([np.zeros(t.shape, bool), np.ones(t.shape, bool)]) for t in ODD.tensors]
+    )
     images, objective = random_images(ODD, 40), OBJECTIVES["H"]
     found = BIT_ALGORITHMS[name](bits_of(ODD, rows), images, objective, Options())
     plain = {"binary": binary}.get(name, one_shot)(plain_of(ODD, rows, images, objective))
@@ -272,8 +286,9 @@ def test_images_may_be_of_any_size(name, size):
 def test_evidence_is_laid_out_where_the_bits_lie(network):
     bits = bits_of(network, random_rows(network, 3))
     for evidence in bits.evidence(random_images(network, 4, black=0.1), OBJECTIVES["H"]):
-        layers = [torch.from_numpy(whole_values(layer))[None] for layer in evidence.layers]
-        expected = MaskLayout.of(network).flatten(layers)[0].numpy()
+        values = [torch.from_numpy(whole_values(layer))[None] for layer in evidence.layers]
+        by_name = {t.name: v for t, v in zip(network.tensors, values, strict=True)}
+        expected = layout_for(network).flatten(by_name)[0].numpy()
         places, values = laid_out(evidence)
         assert len(np.unique(places)) == len(places)
         found = np.zeros_like(expected)

@@ -3,23 +3,28 @@ import pytest
 import torch
 
 from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
-from supsup_core.bits.shards import SHARDED_ALGORITHMS, leaders, merge, part_bounds
+from supsup_core.bits.shards import leaders, merge, part_bounds
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.networks.mlp import Network, fixed_weights
-from supsup_core.states.layout import MaskLayout
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.names import SHARDED_ALGORITHMS
+from supsup_core.networks.mlp import MLP
+from supsup_core.states.layout import TaskState
 
-NETWORK = Network("wide", (130, 64, 12, 6))
-LAYOUT = MaskLayout.of(NETWORK)
+NETWORK = MLP("wide", (130, 64, 12, 6))
+LAYOUT = layout_of(NETWORK, Threshold())
+WEIGHTS = list(NETWORK.weights(0).values())
 
 
 def bits_of(rows):
-    return BitInference(fixed_weights(NETWORK, 0), LAYOUT, rows, num_real=4)
+    return BitInference(WEIGHTS, LAYOUT, rows, num_real=4)
 
 
 @pytest.fixture
 def rows(rng):
-    rows = LAYOUT.pack([rng.random((120, *layer.shape)) < 0.5 for layer in NETWORK.layers])
+    masks = [rng.random((120, *tensor.shape)) < 0.5 for tensor in NETWORK.tensors]
+    rows = LAYOUT.pack([TaskState(planes) for planes in zip(*masks, strict=True)])
     rows[60] = rows[7]  # equal masks in different parts: the lower task is named
     return rows
 

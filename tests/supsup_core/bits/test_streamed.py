@@ -11,22 +11,26 @@ from supsup_core.bits.streamed import StreamedScan, _cut
 from supsup_core.bits.threads import Threads
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.kernels.vectors import LANES
-from supsup_core.networks.mlp import Network, fixed_weights
-from supsup_core.states.layout import MaskLayout
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.states.layout import TaskState
 
-NETWORK = Network("wide", (130, 64, 12, 6))
-LAYOUT = MaskLayout.of(NETWORK)
+NETWORK = MLP("wide", (130, 64, 12, 6))
+LAYOUT = layout_of(NETWORK, Threshold())
+WEIGHTS = list(NETWORK.weights(0).values())
 
 
 @pytest.fixture
 def rows(rng):
-    return LAYOUT.pack([rng.random((150, *layer.shape)) < 0.5 for layer in NETWORK.layers])
+    masks = [rng.random((150, *tensor.shape)) < 0.5 for tensor in NETWORK.tensors]
+    return LAYOUT.pack([TaskState(planes) for planes in zip(*masks, strict=True)])
 
 
 @pytest.fixture
 def queries(rows):
     images = torch.randn(12, 1, 130, generator=torch.Generator().manual_seed(1))
-    bits = BitInference(fixed_weights(NETWORK, 0), LAYOUT, rows, num_real=4)
+    bits = BitInference(WEIGHTS, LAYOUT, rows, num_real=4)
     expected = bits.one_shot(images, OBJECTIVES["H"]).tasks.tolist()
     return bits.evidence(images, OBJECTIVES["H"]), expected
 
@@ -47,7 +51,7 @@ def test_rows_that_pass_by_in_any_order_give_the_answer_of_all_at_once(
 def test_few_tasks_are_left_open_where_the_evidence_is_clear(rows, queries):
     evidence, _ = queries
     values = [e.outer(np.arange(len(e.weights))) * e.weights for e in evidence[0].layers]
-    rows[77] = LAYOUT.pack([value[None] < 0 for value in values])[0]
+    rows[77] = LAYOUT.pack([TaskState(tuple(value < 0 for value in values))])[0]
     scan = StreamedScan(evidence[:1], len(rows), Threads(1))
     scan.take(0, rows)
     assert scan.open_tasks()[0].tolist() == [77]

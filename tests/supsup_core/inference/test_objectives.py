@@ -3,6 +3,7 @@ from math import exp, log, log1p
 import pytest
 import torch
 
+from supsup_core import names
 from supsup_core.inference.objectives import OBJECTIVES, entropy, superfluous
 
 
@@ -64,3 +65,7 @@ def test_scope_changes_neither_value_nor_gradient(name):
     every, first = OBJECTIVES[name], OBJECTIVES[f"{name}_first_layer"]
     assert (every.first_layer_only, first.first_layer_only) == (False, True)
     assert (every.value, every.gradient) == (first.value, first.gradient)
+
+
+def test_objectives_have_their_names():
+    assert tuple(OBJECTIVES) == names.OBJECTIVES

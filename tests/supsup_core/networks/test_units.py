@@ -1,24 +1,25 @@
 """Masks over units: the pass forward, blocks of tasks, and recovery from reservoirs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from supsup_core.data import ImageSet, normalise
-from supsup_core.networks.mlp import Network, fixed_weights
-from supsup_core.networks.units import NORM_EPSILON, UnitNetwork, normalised, signed_sums
+from supsup_core.networks.mlp import MLP
+from supsup_core.networks.protocol import num_gains
+from supsup_core.networks.units import NORM_EPSILON, UnitMLP, WholePixels, normalised, signed_sums
 from supsup_core.reservoirs import Centred, Projection, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
 from supsup_core.reservoirs.seeking import information, seek
-from supsup_core.states.masking import UNITS
-from supsup_core.tasks.make import make_task
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.units import UnitMeasure, train_unit_block, train_unit_masks
+from supsup_core.training.units import UnitMeasure, UnitTrainer, unit_masks_in_stages
 
 CPU = torch.device("cpu")
-NETWORK = Network("units", (20, 64, 48, 6))
-SGD = Recipe(60, 32, 0.1, optimizer="sgd", momentum=0.9)
+NETWORK = UnitMLP("units", (20, 64, 48, 6))
+SGD = Recipe(60, 32, 0.1, optimizer="sgd", momentum=0.9, weight_decay=1e-4)
 
 
 @pytest.fixture
@@ -28,11 +29,37 @@ def generator():
 
 @pytest.fixture
 def weights():
-    return fixed_weights(NETWORK, 0)
+    return NETWORK.weights(0)
 
 
-def random_masks(num_tasks, generator):
-    return [(torch.rand(num_tasks, n, 1, generator=generator) < 0.5).float() for n in (64, 48)]
+def gains_of(network, masks):
+    """The gains of masks (..., O) of each hidden layer."""
+    pairs = zip(network.tensors, masks, strict=True)
+    return {tensor.name: mask.float() for tensor, mask in pairs}
+
+
+def random_masks(generator):
+    return [torch.rand(n, generator=generator) < 0.5 for n in (64, 48)]
+
+
+def test_hidden_units_are_masked_and_outputs_are_not():
+    assert [(t.name, t.shape, t.fan_in, t.over) for t in NETWORK.tensors] == [
+        ("units1", (64,), 20, "units"),
+        ("units2", (48,), 64, "units"),
+    ]
+    assert num_gains(NETWORK) == NETWORK.num_activations == 112
+    assert (NETWORK.num_outputs, NETWORK.normalises, NETWORK.input_shape) == (6, True, (20,))
+
+
+def test_weights_are_those_of_the_mlp_of_these_widths(weights):
+    expected = MLP("mlp", NETWORK.widths).weights(0)
+    assert list(weights) == list(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+def test_a_network_without_a_hidden_layer_is_refused():
+    with pytest.raises(ValueError, match=r"a hidden layer at least, got \(20, 6\)"):
+        UnitMLP("none", (20, 6))
 
 
 def prototypes(num_tasks, generator):
@@ -50,39 +77,45 @@ def drawn(points, count, generator):
 
 
 def test_logits_are_those_of_torch_s_own_layers(weights, generator):
-    masks, images = random_masks(1, generator), torch.randn(1, 30, 20, generator=generator)
-    x = images[0]
-    for weight, mask in zip(weights[:-1], masks, strict=True):
+    masks, images = random_masks(generator), torch.randn(30, 20, generator=generator)
+    x = images
+    *hidden, last = weights.values()
+    for weight, mask in zip(hidden, masks, strict=True):
         norm = nn.BatchNorm1d(len(weight), affine=False, track_running_stats=False)
         # The mask behind Swish, where the paper has it: Swish keeps zeros.
-        x = nn.functional.silu(norm(x @ weight.t())) * mask[0, :, 0]
-    expected = x @ weights[-1].t()
-    assert torch.allclose(UNITS.on(weights, images)(masks)[0], expected, atol=1e-5)
+        x = nn.functional.silu(norm(x @ weight.t())) * mask
+    expected = x @ last.t()
+    found = NETWORK.logits(weights, gains_of(NETWORK, masks), images)
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def first_drives(weights, images):
-    return normalised(weights[0] @ images.transpose(1, 2), NORM_EPSILON)
+    return normalised(weights["layer1"] @ images.transpose(-1, -2), NORM_EPSILON)
 
 
 def train(weights, batches, num_tasks):
+    """Masks (B, O) of each hidden layer, after all of the batches."""
     drives = ((first_drives(weights, images), labels) for images, labels in batches)
-    return train_unit_masks(weights[1:], drives, num_tasks, SGD)
+    later = list(weights.values())[1:]
+    (masks,) = unit_masks_in_stages(later, drives, num_tasks, SGD, [SGD.steps])
+    return masks
 
 
 def test_training_labels_images_that_no_mask_of_chance_does(weights, generator):
     points = prototypes(3, generator)
     masks = train(weights, (drawn(points, 32, generator) for _ in range(40)), 3)
     assert [(mask.shape, mask.dtype) for mask in masks] == [
-        ((3, 64, 1), torch.bool),
-        ((3, 48, 1), torch.bool),
+        ((3, 64), torch.bool),
+        ((3, 48), torch.bool),
     ]
     images, labels = drawn(points, 200, generator)
 
     def accuracy(chosen):
-        return (UNITS.on(weights, images)(chosen).argmax(dim=2) == labels).float().mean()
+        logits = NETWORK.logits(weights, gains_of(NETWORK, chosen), images)
+        return (logits.argmax(dim=2) == labels).float().mean()
 
-    assert accuracy([mask.float() for mask in masks]) > 0.95
-    assert accuracy([torch.ones(3, 64, 1), torch.ones(3, 48, 1)]) < 0.6
+    assert accuracy(masks) > 0.95
+    assert accuracy([torch.ones(3, 64), torch.ones(3, 48)]) < 0.6
 
 
 def test_a_block_trains_what_each_task_trains_alone(weights, generator):
@@ -98,17 +131,17 @@ def test_a_block_trains_what_each_task_trains_alone(weights, generator):
 
 @pytest.mark.parametrize("rule", [Storkey, Projection])
 def test_masks_are_recovered_from_images_without_labels(rule, generator):
-    network = Network("wide", (20, 512, 6))
-    weights, points = fixed_weights(network, 0), prototypes(3, generator)
+    network = UnitMLP("wide", (20, 512, 6))
+    weights, points = network.weights(0), prototypes(3, generator)
     trained = train(weights, (drawn(points, 32, generator) for _ in range(60)), 3)
-    patterns = [2 * mask[:, :, 0].float() - 1 for mask in trained]
+    patterns = [2 * mask.float() - 1 for mask in trained]
     reservoir = rule(512)
     for pattern in patterns[0]:
         reservoir.store(pattern)
     start = [patterns[0].mean(dim=0)]
     for t in range(3):
         batches = [drawn(points, 64, generator)[0][t] for _ in range(30)]
-        found = recover(weights, [reservoir], start, batches, Descent(energy=0.01))
+        found = recover(network, weights, [reservoir], start, batches, Descent(energy=0.01))
         assert torch.equal(found.masks[0], patterns[0][t])
         assert 1 <= found.steps <= 30
 
@@ -116,7 +149,7 @@ def test_masks_are_recovered_from_images_without_labels(rule, generator):
 def test_without_a_step_the_start_is_what_is_recovered(weights):
     start = [torch.full((64,), -0.5), torch.zeros(48)]
     reservoirs = [Storkey(64), Storkey(48)]
-    found = recover(weights, reservoirs, start, [], Descent())
+    found = recover(NETWORK, weights, reservoirs, start, [], Descent())
     assert found.steps == 0
     assert [mask.unique().item() for mask in found.masks] == [-1, 1]
 
@@ -130,9 +163,9 @@ def pixels():
 
 
 def test_drives_of_pixels_are_those_of_normalised_images(weights, pixels):
-    fixed = UnitNetwork(NETWORK, 0, std=0.3, device=CPU)
-    images = normalise(torch.from_numpy(pixels), mean=0.4, std=0.3)
-    expected = first_drives(weights, images[None])[0]
+    fixed = WholePixels(NETWORK, 0, std=0.3, device=CPU)
+    images = normalise(torch.from_numpy(pixels), mean=(0.4,), std=(0.3,))
+    expected = first_drives(weights, images)
     assert torch.allclose(fixed.drives(pixels), expected, atol=1e-4)
     some = torch.tensor([5, 0, 63])
     assert torch.equal(fixed.drives(pixels, some), fixed.drives(pixels)[some])
@@ -149,56 +182,71 @@ def test_signed_sums_are_exact_by_either_product(has_integers, pixels, monkeypat
 
 
 @pytest.fixture(scope="module")
-def trained(digits):
-    """A network, tasks, and masks that have learnt three permutations of the digits."""
-    network = Network("wide", (64, 1024, 10))
-    tasks = [
-        make_task("permuted", i, seed=0, num_tasks=3, side=8, num_classes=10) for i in range(3)
-    ]
-    fixed = UnitNetwork(network, 0, digits[0].std, CPU)
+def trained(digits, make_tasks):
+    """A network, tasks, and states that have learnt three permutations of the digits."""
+    network = UnitMLP("wide", (64, 1024, 10))
+    tasks = make_tasks("permuted", side=8, num_classes=10)
+    fixed = WholePixels(network, 0, digits[0].std[0], CPU)
     steps = []
-    masks = train_unit_block(fixed, tasks, digits[0], SGD, seed=0, on_step=steps.append)
-    assert steps[:3] == [0, 1, 2]
-    return network, tasks, fixed, masks
+    trainer = UnitTrainer(fixed, *digits, SGD, seed=0)
+    ((states, _),) = trainer.stages(tasks, [SGD.steps], on_step=steps.append)
+    assert steps == list(range(1, SGD.steps + 1))
+    return network, tasks, fixed, states
 
 
 def test_a_block_learns_digits_and_gives_the_outputs_no_mask(trained, digits):
-    _, tasks, fixed, masks = trained
-    assert [mask.shape for mask in masks] == [(3, 1024, 1), (3, 10, 0)]
+    _, tasks, fixed, states = trained
+    assert [[plane.shape for plane in state.planes] for state in states] == [[(1024,)]] * 3
     measure = UnitMeasure(fixed, digits[1])
-    own = [measure(task, [mask[i] for mask in masks])[0] for i, task in enumerate(tasks)]
-    other = [measure(task, [mask[i - 1] for mask in masks])[0] for i, task in enumerate(tasks)]
+    own = [measure(task, states[i]).accuracy for i, task in enumerate(tasks)]
+    other = [measure(task, states[i - 1]).accuracy for i, task in enumerate(tasks)]
     assert min(own) > 0.75
     assert max(other) < 0.5
 
 
+def test_states_on_the_way_are_those_of_the_steps_so_far(trained, digits):
+    _, tasks, fixed, _ = trained
+    done = []
+    brief = Recipe(6, 32, 0.1, optimizer="sgd", momentum=0.9)
+    shown = UnitTrainer(fixed, *digits, brief, seed=0).stages(tasks, [0, 2, 6], on_step=done.append)
+    for steps in (0, 2, 6):
+        states, _ = next(shown)
+        assert len(done) == steps
+        ((alone, _),) = UnitTrainer(fixed, *digits, replace(brief, steps=steps), seed=0).stages(
+            tasks, [steps]
+        )
+        for one, other in zip(states, alone, strict=True):
+            assert np.array_equal(one.planes[0], other.planes[0])
+    assert next(shown, None) is None
+
+
 @pytest.mark.parametrize("family", ["permuted", "rotated", "split"])
-def test_a_measure_is_that_of_all_units_at_once(family, trained, digits):
-    network, _, fixed, masks = trained
-    task = make_task(family, 1, seed=0, num_tasks=3, side=8, num_classes=10)
-    mask = [m[0] for m in masks]
+def test_a_measure_is_that_of_all_units_at_once(family, trained, digits, make_tasks):
+    network, _, fixed, states = trained
+    task = make_tasks(family, side=8, num_classes=10)[1]
     members = task.members(digits[1].labels)[:200]
     few = ImageSet(
         digits[1].images[members], digits[1].labels[members], digits[1].mean, digits[1].std
     )
-    accuracy, loss = UnitMeasure(fixed, few)(task, mask)
+    measured = UnitMeasure(fixed, few)(task, states[0])
     images = normalise(torch.from_numpy(task.images(few.images)), few.mean, few.std)
-    gains = [torch.from_numpy(m).float() for m in mask]
-    logits = UNITS.on(fixed_weights(network, 0), images)(gains)
+    gains = gains_of(network, [torch.from_numpy(plane) for plane in states[0].planes])
+    logits = network.logits(network.weights(0), gains, images)
     labels = torch.from_numpy(few.labels.astype(np.int64))
-    assert accuracy == pytest.approx(float((logits.argmax(dim=1) == labels).double().mean()))
-    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-4)
+    accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+    assert measured.accuracy == pytest.approx(accuracy)
+    loss = float(nn.functional.cross_entropy(logits, labels))
+    assert measured.loss == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_measure_mixes_images_that_are_sorted_by_class(trained, digits):
-    _, tasks, fixed, masks = trained
+    _, tasks, fixed, states = trained
     order = np.argsort(digits[1].labels, kind="stable")
     by_class = ImageSet(
         digits[1].images[order], digits[1].labels[order], digits[1].mean, digits[1].std
     )
-    mask = [m[0] for m in masks]
-    assert UnitMeasure(fixed, by_class)(tasks[0], mask)[0] == pytest.approx(
-        UnitMeasure(fixed, digits[1])(tasks[0], mask)[0], abs=0.03
+    assert UnitMeasure(fixed, by_class)(tasks[0], states[0]).accuracy == pytest.approx(
+        UnitMeasure(fixed, digits[1])(tasks[0], states[0]).accuracy, abs=0.03
     )
 
 
@@ -216,8 +264,8 @@ def test_information_is_that_of_labels_to_second_order(generator):
 
 
 def test_masks_are_found_from_images_alone(trained, digits):
-    network, tasks, _, masks = trained
-    patterns = 2 * torch.from_numpy(masks[0][:, :, 0]).float() - 1
+    network, tasks, _, states = trained
+    patterns = torch.from_numpy(np.stack([2.0 * state.planes[0] - 1 for state in states])).float()
     reservoir = Centred(Projection(1024))
     for pattern in patterns:
         reservoir.store(pattern)
@@ -226,8 +274,12 @@ def test_masks_are_found_from_images_alone(trained, digits):
         normalise(torch.from_numpy(task.images(shown)), digits[1].mean, digits[1].std)
         for task in tasks
     ]
-    logits = UNITS.on(fixed_weights(network, 0), torch.stack(images))
-    found = seek(reservoir, lambda s: logits([(s[:, :, None] + 1) / 2]), len(tasks), 20)
+    weights, inputs = network.weights(0), torch.stack(images)
+
+    def logits(sought):
+        return network.logits(weights, gains_of(network, [(sought + 1) / 2]), inputs)
+
+    found = seek(reservoir, logits, len(tasks), 20)
     assert torch.equal(found.states, patterns)
     assert found.settled.all()
 

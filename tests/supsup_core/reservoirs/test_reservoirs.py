@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supsup_core.names import RESERVOIR_RULES
 from supsup_core.reservoirs import (
     Blocks,
     Centred,
@@ -28,7 +29,7 @@ from supsup_core.reservoirs.recall import (
     score,
     unpacked,
 )
-from supsup_core.reservoirs.rules import RULES as RULES_BY_NAME
+from supsup_core.reservoirs.rules import named_rule
 from supsup_core.reservoirs.theory import break_even, capacity
 
 DIM = 200
@@ -316,9 +317,9 @@ def test_blocks_have_a_unit_at_least():
         Blocks(5, 0, Hebb)
 
 
-@pytest.mark.parametrize("name", RULES_BY_NAME)
+@pytest.mark.parametrize("name", RESERVOIR_RULES)
 def test_every_rule_with_a_name_recalls_few_patterns(name, generator):
-    rule = RULES_BY_NAME[name]
+    rule = named_rule(name)
     patterns = random_patterns(3, generator)
     reservoir = filled(rule.make(DIM, torch.device("cpu")), patterns)
     kept = rule.recalled_from(reservoir)

@@ -1,19 +1,26 @@
 import numpy as np
 import pytest
 
-from supsup_core.networks.mlp import Network
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
 from supsup_core.states.distractors import Distractors
-from supsup_core.states.layout import MaskLayout
 
-LAYOUT = MaskLayout.of(Network("net", (67, 9, 6)))
+LAYOUT = layout_of(MLP("net", (67, 9, 6)), Threshold())
 
 
 def counts_of(shares, num_masks):
     """Counts in a row's layout: shares of each weight, 0 in the padding."""
     counts = np.zeros(LAYOUT.row_bits, np.int32)
-    for layer, offset, share in zip(LAYOUT.layers, LAYOUT.byte_offsets, shares, strict=True):
-        counts[8 * offset : 8 * offset + layer.num_weights] = round(share * num_masks)
+    for plane, share in zip(LAYOUT.planes, shares, strict=True):
+        counts[plane.bits] = round(share * num_masks)
     return counts
+
+
+def masks_of(rows):
+    """The masks (T, O, I) of each layer."""
+    states = LAYOUT.unpack(rows)
+    return [np.stack(masks) for masks in zip(*(state.planes for state in states), strict=True)]
 
 
 def drawn(counts, num_masks, num_drawn, first=0, seed=3):
@@ -25,7 +32,7 @@ def drawn(counts, num_masks, num_drawn, first=0, seed=3):
 def test_weights_are_kept_as_often_as_by_the_masks():
     num_drawn = 400
     rows = drawn(counts_of([0.25, 0.7], 100), 100, num_drawn)
-    for mask, share in zip(LAYOUT.unpack(rows), (0.25, 0.7), strict=True):
+    for mask, share in zip(masks_of(rows), (0.25, 0.7), strict=True):
         # Five standard deviations of the whole layer's mean, and the rounding to 1/256.
         tolerance = 5 * np.sqrt(share * (1 - share) / mask.size) + 1 / 512
         assert abs(mask.mean() - share) < tolerance
@@ -35,7 +42,7 @@ def test_weights_are_kept_as_often_as_by_the_masks():
 
 def test_weights_that_no_mask_keeps_and_padding_stay_empty():
     rows = drawn(counts_of([0.0, 1.0], 10), 10, 50)
-    first, second = LAYOUT.unpack(rows)
+    first, second = masks_of(rows)
     assert not first.any()
     assert second.mean() > 0.99  # 1 is rounded to 255/256
     assert np.bitwise_count(rows).sum() == second.sum()

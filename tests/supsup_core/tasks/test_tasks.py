@@ -1,16 +1,21 @@
 import numpy as np
 import pytest
 
-from supsup_core.tasks import FAMILIES, Task
-from supsup_core.tasks.make import make_task, max_tasks, task_inputs
+from supsup_core import names
+from supsup_core.names import FAMILIES
+from supsup_core.tasks.make import make_task, task_inputs
 from supsup_core.tasks.permuted import Permuted
+from supsup_core.tasks.protocol import Setting, Task
 from supsup_core.tasks.rotated import angle_between, rotation_source
 
 
+def family_of(name):
+    return names.load("family", FAMILIES, name)()
+
+
 def task(family, task_id=1, seed=0, num_tasks=5, side=5, num_classes=10):
-    return make_task(
-        family, task_id, seed=seed, num_tasks=num_tasks, side=side, num_classes=num_classes
-    )
+    setting = Setting(seed, num_tasks, (side, side), num_classes)
+    return make_task(family_of(family), task_id, setting)
 
 
 @pytest.fixture
@@ -94,8 +99,7 @@ def test_permuted_rotated_is_rotated_then_permuted(images):
 
 
 def test_permutations_alone_lose_no_pixel():
-    known = ("permuted", "rotated", "permuted_rotated", "split")
-    assert [f for f in known if task(f).is_permutation] == ["permuted"]
+    assert [f for f in FAMILIES if task(f).is_permutation] == ["permuted"]
 
 
 @pytest.mark.parametrize("source", [None, [0, 1, 1], [0, 1, 3]])
@@ -122,14 +126,13 @@ def test_a_task_chooses_pixels_or_classes():
         ({"classes": ()}, r"classes in \[0, 10\), got \(\)"),
     ],
 )
-def test_a_task_for_other_images_is_refused(made, message, monkeypatch):
+def test_a_task_for_other_images_is_refused(made, message):
     class Wrong(Permuted):
         def make(self, task_id, setting):
             return Task(task_id, **made)
 
-    monkeypatch.setitem(FAMILIES, "wrong", Wrong())
-    with pytest.raises(ValueError, match=f"task 1 of family wrong must .*{message}"):
-        task("wrong")
+    with pytest.raises(ValueError, match=f"task 1 must .*{message}"):
+        make_task(Wrong(), 1, Setting(0, 5, (5, 5), 10))
 
 
 def test_split_tasks_share_the_classes_out_and_keep_images_and_labels(images):
@@ -147,9 +150,9 @@ def test_tasks_of_the_whole_data_set_have_every_image():
 
 
 def test_only_the_split_family_is_limited_by_the_classes():
-    assert [max_tasks("split", n) for n in (2, 7, 10)] == [1, 3, 5]
-    assert max_tasks("permuted", 10) is None
-    assert max_tasks("rotated", 10) is None
+    assert [family_of("split").max_tasks(n) for n in (2, 7, 10)] == [1, 3, 5]
+    for name in ("permuted", "rotated", "permuted_rotated"):
+        assert family_of(name).max_tasks(10) is None
 
 
 @pytest.mark.parametrize("task_id", [-1, 5, 6])
@@ -167,6 +170,31 @@ def test_task_beyond_the_run_is_refused(family):
 def test_unknown_family_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=f"{', '.join(FAMILIES)}, got 'mirrored'"):
         task("mirrored")
+
+
+def test_pixels_of_an_oblong_are_permuted_and_not_rotated():
+    setting = Setting(0, 5, (3, 4), 10)
+    assert sorted(make_task(family_of("permuted"), 1, setting).source) == list(range(12))
+    with pytest.raises(ValueError, match="images must be square, got 3 by 4 pixels"):
+        make_task(family_of("rotated"), 1, setting)
+
+
+@pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated", "split"])
+def test_channels_take_the_same_pixels(family, rng):
+    images = rng.integers(1, 256, (4, 3, 5, 5), dtype=np.uint8)
+    one = task(family)
+    made = one.images(images)
+    assert made.shape == images.shape
+    for c in range(3):
+        alone = one.images(np.ascontiguousarray(images[:, c]))
+        assert np.array_equal(made[:, c], alone)
+        assert np.array_equal(alone.reshape(4, 25), one.images(images[:, c].reshape(4, 25)))
+
+
+def test_images_whose_pixels_16_bits_do_not_number_are_not_rotated():
+    assert rotation_source(255, 0.0)[-1] == 255 * 255 - 1
+    with pytest.raises(ValueError, match="at most 65535 pixels, got 256 by 256"):
+        rotation_source(256, 0.0)
 
 
 def made(family):

@@ -3,10 +3,13 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from supsup_core.methods import Threshold
+from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training import layers as block
 from supsup_core.training.layers import BlockLayer, CompiledBlockLayer, FusedBlockLayer, layer_form
-from supsup_core.training.optimizers import RMSprop
+from supsup_core.training.optimizers import SGD, RMSprop
 
 RATES = [1e-2, 7e-3, 3e-3, 1e-3]
 
@@ -26,7 +29,8 @@ def learnt(form, optimizer, dtype, method=Threshold(), shape=(3, 5, 7)):  # noqa
     (num_tasks, num_outputs, num_inputs), rng = shape, np.random.default_rng(0)
     scores = rng.uniform(-0.03, 0.03, shape).astype(np.float32)
     signs = rng.choice([-1, 1], shape)
-    layer = form(scores, signs, method, optimizer, dtype, torch.device("cpu"))
+    tensor = MaskedTensor("layer1", shape[1:], fan_in=num_inputs, source="layer1")
+    layer = form(tensor, scores, signs, method, optimizer, dtype, torch.device("cpu"))
     for rate in RATES:
         delta, x = rng.standard_normal((2, num_tasks, max(shape), 9))
         layer.learn(
@@ -52,16 +56,33 @@ def test_compiled_layer_learns_what_the_plain_one_learns(optimizer, dtype, toler
     assert 0.2 < plain.masks().mean() < 0.8
 
 
-def test_compiled_layer_obeys_another_rule_than_the_threshold(compiler):
-    class Negative(Threshold):
-        def mask(self, scores):
-            return scores < 0
+class Negative(Threshold):
+    def mask(self, tensor, scores):
+        return scores < 0
 
+
+@pytest.mark.parametrize("method", [Negative(), EdgePopup(0.3)], ids=["negative", "edge-popup"])
+def test_compiled_layer_obeys_another_rule_than_the_threshold(method, compiler):
     compiled, plain = (
-        learnt(form, RMSprop(0.9), torch.float64, Negative())
+        learnt(form, RMSprop(0.9), torch.float64, method)
         for form in (CompiledBlockLayer, BlockLayer)
     )
+    torch.testing.assert_close(compiled._scores, plain._scores, rtol=1e-12, atol=1e-13)
     assert torch.equal(compiled.masked, plain.masked)
+
+
+def test_layer_learns_by_the_slope_of_its_rule(rng):
+    """That of |score|: a score below zero goes the other way."""
+    scores, signs = rng.uniform(-1, 1, (2, 3, 4)), rng.choice([-1, 1], (2, 3, 4))
+    delta, x = rng.standard_normal((2, 3, 9)), rng.standard_normal((2, 4, 9))
+    tensor = MaskedTensor("layer1", (3, 4), fan_in=4, source="layer1")
+    cpu = torch.device("cpu")
+    layer = BlockLayer(tensor, scores, signs, EdgePopup(0.5), SGD(0.0), torch.float64, cpu)
+    layer.learn(torch.from_numpy(delta), torch.from_numpy(x), 0.1)
+    expected = scores - 0.1 * (delta @ x.transpose(0, 2, 1)) * signs * np.sign(scores)
+    np.testing.assert_allclose(layer._scores, expected, rtol=1e-12)
+    kept = np.abs(expected) >= np.sort(np.abs(expected).reshape(2, -1))[:, 6, None, None]
+    assert np.array_equal(layer.masked, signs * kept)
 
 
 def test_layers_of_one_shape_are_compiled_once_whatever_their_rates(compiler):
@@ -77,8 +98,8 @@ def test_layers_of_more_shapes_than_torch_compiles_unasked_are_compiled_too(comp
     assert compiler.frame_count == num_shapes
 
 
-class Other:  # has what a method has, and is no Threshold
-    initial_scores, mask = Threshold.initial_scores, Threshold.mask
+class Other(KeepMethod):  # has what a method has, and is no Threshold
+    mask = Threshold.mask
 
 
 @pytest.mark.parametrize("method", [Threshold(), Other()])
@@ -94,8 +115,4 @@ def test_rule_chooses_the_form_on_the_cpu():
 
 
 def test_a_rule_derived_from_the_threshold_is_another_rule():
-    class Derived(Threshold):
-        def mask(self, scores):
-            return scores < 0
-
-    assert layer_form(Derived(), torch.device("cpu")) is BlockLayer
+    assert layer_form(Negative(), torch.device("cpu")) is BlockLayer

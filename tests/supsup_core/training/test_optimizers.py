@@ -1,15 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
-from supsup_core.methods import Threshold
-from supsup_core.training.optimizers import (
-    OPTIMIZERS,
-    SGD,
-    Adam,
-    FusedStep,
-    RMSprop,
-    make_optimizer,
-)
+from supsup_core.methods.threshold import Threshold
+from supsup_core.names import OPTIMIZERS
+from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.training.layers import BlockLayer
+from supsup_core.training.optimizers import SGD, Adam, FusedStep, RMSprop, make_optimizer
 
 SHAPE = (3, 7, 11)
 RATES = [1e-2, 1e-2, 3e-3, 1e-3]  # the rate may change from step to step
@@ -23,7 +20,9 @@ def signs_and_gradients(narrow):
 
 
 def plain(optimizer, scores, state, gradients, masked, rate, count, method=Threshold()):  # noqa: B008
-    optimizer.step(scores, state, gradients, masked, optimizer.constants(rate, count), method)
+    one, tensor = np.zeros((1, 1, 1)), MaskedTensor("one", (1, 1), fan_in=1, source="one")
+    layer = BlockLayer(tensor, one, one, method, optimizer, scores.dtype, torch.device("cpu"))
+    layer._advance(scores, state, gradients, masked, optimizer.constants(rate, count))
 
 
 def fused(optimizer, scores, state, gradients, masked, rate, count):
@@ -145,7 +144,7 @@ def test_shapes_that_differ_are_refused_where_no_bounds_are_checked(optimizer):
 
 def test_another_rule_than_the_threshold_is_obeyed(optimizer):
     class Negative(Threshold):
-        def mask(self, scores):
+        def mask(self, tensor, scores):
             return scores < 0
 
     state = optimizer.begin(torch.tensor([1.0, -1.0]))

@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from supsup_core.data import normalise
-from supsup_core.methods import Threshold
-from supsup_core.networks.mlp import fixed_weights, forward, make_network
-from supsup_core.states.layout import MaskLayout
-from supsup_core.tasks import FAMILIES
-from supsup_core.tasks.make import make_task
-from supsup_core.training import blocks as training
+from supsup_core.data import ImageSet, normalise
+from supsup_core.methods.protocol import KeepMethod, layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.names import FAMILIES
+from supsup_core.networks.mlp import forward, mlp
+from supsup_core.states.layout import TaskState
+from supsup_core.training import blocks
 from supsup_core.training.batches import task_batches
-from supsup_core.training.blocks import train_block, train_block_in_stages
 from supsup_core.training.layers import (
     BlockLayer,
     FusedBlockLayer,
     backpropagate,
     sign_mask_gradients,
 )
-from supsup_core.training.plain import initial_scores, masked_weight, train_task
 from supsup_core.training.recipe import Recipe
 
 METHOD = Threshold()
@@ -29,34 +27,32 @@ METHOD = Threshold()
 BRIEF = Recipe(steps=20, batch_size=8, learning_rate=1e-2)
 
 
-def make_tasks(family, task_ids=(0, 1, 2), side=4, num_classes=6):
-    return [
-        make_task(family, i, seed=0, num_tasks=3, side=side, num_classes=num_classes)
-        for i in task_ids
-    ]
+@pytest.fixture
+def block(train_block):
+    """Train a block in float64: bool (B, O, I) of each layer."""
+
+    def train(network, tasks, data, recipe=BRIEF, dtype=torch.float64, **more):
+        return train_block(network, tasks, data, recipe, dtype=dtype, **more)
+
+    return train
 
 
-def block(network, tasks, data, recipe=BRIEF, dtype=torch.float64, **more):
-    return train_block(network, METHOD, tasks, data, recipe, seed=0, dtype=dtype, **more)
+def pack(network, masks):
+    states = [TaskState(planes) for planes in zip(*masks, strict=True)]
+    return layout_of(network, METHOD).pack(states)
 
 
-def plain_masks(network, tasks, data, recipe, method=METHOD):
-    """What block gives, a mask at a time by the plain form."""
-    scores = []
-    for b, task in enumerate(tasks):
-        order = (step[b] for step in task_batches(tasks, data, recipe, seed=0))
-        scores.append(
-            train_task(network, method, task, data, recipe, order, seed=0, dtype=torch.float64)
-        )
-    return [method.mask(torch.stack(layer)).numpy() for layer in zip(*scores, strict=True)]
+def starts(network, task, seed=0):
+    """The scores that a task starts from, layer by layer."""
+    return list(METHOD.begin(network, task.task_id, seed).values())
 
 
 def changed(network, tasks, masks):
     """Share of each layer's bits that training has turned."""
-    starts = [initial_scores(network, METHOD, task.task_id, seed=0) for task in tasks]
+    begun = [starts(network, task) for task in tasks]
     return [
         float(((np.stack(start) >= 0) != mask).mean())
-        for start, mask in zip(zip(*starts, strict=True), masks, strict=True)
+        for start, mask in zip(zip(*begun, strict=True), masks, strict=True)
     ]
 
 
@@ -66,7 +62,7 @@ def accuracies(network, tasks, masks, data, seed=0):
     for b, task in enumerate(tasks):
         kept = [
             weight * torch.from_numpy(mask[b])
-            for weight, mask in zip(fixed_weights(network, seed), masks, strict=True)
+            for weight, mask in zip(network.weights(seed).values(), masks, strict=True)
         ]
         images = normalise(torch.from_numpy(task.images(data.images)), data.mean, data.std)
         guesses = forward(kept, images).argmax(dim=1).numpy()
@@ -75,14 +71,6 @@ def accuracies(network, tasks, masks, data, seed=0):
 
 
 # Gradients
-
-
-def test_score_gets_the_gradient_of_its_mask_even_where_the_weight_is_dropped(rng):
-    scores, weight, upstream = (torch.from_numpy(rng.standard_normal((4, 5))) for _ in range(3))
-    kept = masked_weight(scores.requires_grad_(), METHOD, weight)
-    kept.backward(upstream)
-    assert torch.equal(kept.detach(), weight * (scores.detach() >= 0))
-    assert torch.equal(scores.grad, upstream * weight)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -115,63 +103,66 @@ def test_handwritten_gradients_are_those_of_autograd(rng, shared, widths):
 # The block against the plain form
 
 
+def assert_same(masks, others):
+    for mask, other in zip(masks, others, strict=True):
+        assert np.array_equal(mask, other)
+
+
 @pytest.mark.parametrize("decay", ["none", "linear"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_block_trains_the_masks_of_the_plain_form(tiny, few_images, family, decay):
+def test_block_trains_the_masks_of_the_plain_form(
+    tiny, few_images, family, decay, block, make_tasks
+):
     tasks, recipe = make_tasks(family), replace(BRIEF, decay=decay)
     masks = block(tiny, tasks, few_images, recipe)
-    for mask, plain in zip(masks, plain_masks(tiny, tasks, few_images, recipe), strict=True):
-        assert np.array_equal(mask, plain)
+    assert_same(masks, block(tiny, tasks, few_images, recipe, plain=True))
     assert min(changed(tiny, tasks, masks)) > 0.05
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.5, 3.0])
 @pytest.mark.parametrize("family", ["permuted", "split"])
 def test_block_trains_the_masks_of_the_plain_form_by_every_optimizer(
-    tiny, few_images, family, brief, temperature
+    tiny, few_images, family, brief, temperature, block, make_tasks
 ):
     tasks, recipe = make_tasks(family), replace(brief, temperature=temperature, decay="linear")
     masks = block(tiny, tasks, few_images, recipe)
-    for mask, plain in zip(masks, plain_masks(tiny, tasks, few_images, recipe), strict=True):
-        assert np.array_equal(mask, plain)
+    assert_same(masks, block(tiny, tasks, few_images, recipe, plain=True))
     assert min(changed(tiny, tasks, masks)) > 0.02
 
 
-def test_block_trains_the_masks_of_another_rule_too(tiny, few_images, brief):
-    class Other:  # not a Threshold, so that no kernel of its own exists
-        initial_scores = Threshold.initial_scores
-
-        def mask(self, scores):
+def test_block_trains_the_masks_of_another_rule_too(tiny, few_images, brief, block, make_tasks):
+    class Other(KeepMethod):  # not a Threshold, so that no kernel of its own exists
+        def mask(self, tensor, scores):
             return scores >= 0.05
 
+        def slope(self, tensor, scores):
+            return 0.5 + scores.abs()
+
     tasks = make_tasks("permuted")
-    masks = train_block(tiny, Other(), tasks, few_images, brief, seed=0, dtype=torch.float64)
-    for mask, plain in zip(
-        masks, plain_masks(tiny, tasks, few_images, brief, Other()), strict=True
-    ):
-        assert np.array_equal(mask, plain)
+    masks = block(tiny, tasks, few_images, brief, method=Other())
+    assert_same(masks, block(tiny, tasks, few_images, brief, method=Other(), plain=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_layers_train_what_plain_ones_train(
-    tiny, few_images, family, dtype, brief, monkeypatch
+    tiny, few_images, family, dtype, brief, monkeypatch, block, make_tasks
 ):
     """The form for any device, run here on the CPU, beside the one for the CPU."""
     tasks = make_tasks(family)
     masks = []
     for form in (FusedBlockLayer, BlockLayer):
-        monkeypatch.setattr(training, "layer_form", lambda method, device, form=form: form)
+        monkeypatch.setattr(blocks, "layer_form", lambda method, device, form=form: form)
         masks.append(block(tiny, tasks, few_images, brief, dtype))
     for fused, plain in zip(*masks, strict=True):
         # Rounding differs in the last bit, and a score within it of 0 may fall either way.
         assert (fused != plain).mean() < (0.002 if dtype == torch.float32 else 0.02)
 
 
-def test_task_without_an_image_is_named(tiny, few_images):
-    lonely = make_task("split", 3, seed=0, num_tasks=4, side=4, num_classes=8)
+def test_task_without_an_image_is_named(tiny, few_images, block, make_tasks):
+    lonely = make_tasks("split", [3], num_tasks=4, num_classes=8)
     with pytest.raises(ValueError, match=r"no image of task 3, classes \(6, 7\)"):
-        block(tiny, [lonely], few_images)
+        block(tiny, lonely, few_images)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": -1}, {"batch_size": 0}, {"learning_rate": 0.0}])
@@ -193,19 +184,19 @@ def test_recipe_of_what_is_not_known_is_refused(wrong, reason):
         Recipe(1, 1, 0.1, **wrong)
 
 
-def test_block_without_steps_leaves_the_masks_of_the_initial_scores(tiny, few_images):
+def test_block_without_steps_leaves_the_masks_of_the_initial_scores(
+    tiny, few_images, block, make_tasks
+):
     tasks = make_tasks("permuted")
     masks = block(tiny, tasks, few_images, Recipe(steps=0, batch_size=8, learning_rate=1e-2))
     for b, task in enumerate(tasks):
-        for mask, start in zip(
-            masks, initial_scores(tiny, METHOD, task.task_id, seed=0), strict=True
-        ):
+        for mask, start in zip(masks, starts(tiny, task), strict=True):
             assert np.array_equal(mask[b], start >= 0)
 
 
 @pytest.mark.parametrize("family", ["rotated", "permuted_rotated", "split"])
 def test_block_reads_the_very_images_and_labels_of_the_plain_form(
-    tiny, few_images, family, monkeypatch
+    tiny, few_images, family, monkeypatch, block, make_tasks
 ):
     seen = []
 
@@ -213,7 +204,7 @@ def test_block_reads_the_very_images_and_labels_of_the_plain_form(
         seen.append((x, labels))
         return backpropagate(masked, x, labels, scale)
 
-    monkeypatch.setattr(training, "backpropagate", spy)
+    monkeypatch.setattr(blocks, "backpropagate", spy)
     tasks = make_tasks(family)
     block(tiny, tasks, few_images, Recipe(steps=3, batch_size=8, learning_rate=1e-2))
     steps = task_batches(tasks, few_images, BRIEF, seed=0)
@@ -230,7 +221,9 @@ def test_block_reads_the_very_images_and_labels_of_the_plain_form(
 
 
 @pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated"])
-def test_tasks_of_the_whole_data_set_share_batches_named_by_the_first(few_images, family):
+def test_tasks_of_the_whole_data_set_share_batches_named_by_the_first(
+    few_images, family, make_tasks
+):
     def first(*task_ids):
         return next(task_batches(make_tasks(family, task_ids), few_images, BRIEF, seed=0))
 
@@ -241,7 +234,7 @@ def test_tasks_of_the_whole_data_set_share_batches_named_by_the_first(few_images
     assert not np.array_equal(first(1, 2), of_three[1:])
 
 
-def test_split_tasks_have_batches_of_their_own_classes_and_of_their_own(few_images):
+def test_split_tasks_have_batches_of_their_own_classes_and_of_their_own(few_images, make_tasks):
     tasks = make_tasks("split")
     steps = list(islice(task_batches(tasks, few_images, BRIEF, seed=0), 5))
     for b, task in enumerate(tasks):
@@ -251,9 +244,9 @@ def test_split_tasks_have_batches_of_their_own_classes_and_of_their_own(few_imag
             assert np.array_equal(together[b], single[0])
 
 
-def test_batches_of_a_block_have_the_size_of_its_smallest_task(few_images):
+def test_batches_of_a_block_have_the_size_of_its_smallest_task(few_images, make_tasks):
     large = Recipe(steps=1, batch_size=128, learning_rate=1e-2)
-    few = training.ImageSet(few_images.images[:9], few_images.labels[:9], mean=0.5, std=0.29)
+    few = ImageSet(few_images.images[:9], few_images.labels[:9], mean=(0.5,), std=(0.29,))
     (batch,) = islice(task_batches(make_tasks("split"), few, large, seed=0), 1)
     # Labels 0 to 5, then 0, 1, 2: four images of the first task, three and two of the others.
     assert batch.shape == (3, 2)
@@ -264,7 +257,7 @@ def test_batches_of_a_block_have_the_size_of_its_smallest_task(few_images):
 
 @pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated"])
 def test_mask_depends_on_the_first_task_of_its_block_and_no_other_companion(
-    tiny, few_images, family
+    tiny, few_images, family, block, make_tasks
 ):
     three = block(tiny, make_tasks(family), few_images)
     two = block(tiny, make_tasks(family, (0, 1)), few_images)
@@ -272,7 +265,7 @@ def test_mask_depends_on_the_first_task_of_its_block_and_no_other_companion(
         assert np.array_equal(mask[:2], other)
 
 
-def test_mask_of_a_split_task_depends_on_no_companion(tiny, few_images):
+def test_mask_of_a_split_task_depends_on_no_companion(tiny, few_images, block, make_tasks):
     together = block(tiny, make_tasks("split"), few_images)
     for b in range(3):
         alone = block(tiny, make_tasks("split", (b,)), few_images)
@@ -282,18 +275,9 @@ def test_mask_of_a_split_task_depends_on_no_companion(tiny, few_images):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_again_gives_the_same_bits(tiny, few_images, family, dtype):
+def test_training_again_gives_the_same_bits(tiny, few_images, family, dtype, block, make_tasks):
     first, again = (block(tiny, make_tasks(family), few_images, dtype=dtype) for _ in range(2))
     assert all(np.array_equal(mask, other) for mask, other in zip(first, again, strict=True))
-
-
-def test_initial_scores_belong_to_task_layer_and_seed(tiny):
-    def flat(task_id, seed):
-        return np.concatenate([s.ravel() for s in initial_scores(tiny, METHOD, task_id, seed)])
-
-    assert np.array_equal(flat(1, 0), flat(1, 0))
-    for other in (flat(2, 0), flat(1, 1), flat(0, 1)):
-        assert not np.array_equal(flat(1, 0), other)
 
 
 # The recipe
@@ -310,7 +294,7 @@ def test_no_decay_keeps_the_rate():
     assert [recipe.learning_rate_at(step) for step in range(4)] == [0.8] * 4
 
 
-def test_block_obeys_every_part_of_the_recipe(tiny, few_images):
+def test_block_obeys_every_part_of_the_recipe(tiny, few_images, block, make_tasks):
     recipes = [
         BRIEF,
         Recipe(20, 8, 1e-2, decay="linear"),
@@ -324,12 +308,12 @@ def test_block_obeys_every_part_of_the_recipe(tiny, few_images):
         Recipe(20, 8, 1e-2, optimizer="sgd"),
         Recipe(20, 8, 1e-2, optimizer="sgd", momentum=0.9),
     ]
-    layout, tasks = MaskLayout.of(tiny), make_tasks("permuted")
-    found = {layout.pack(block(tiny, tasks, few_images, recipe)).tobytes() for recipe in recipes}
+    tasks = make_tasks("permuted")
+    found = {pack(tiny, block(tiny, tasks, few_images, recipe)).tobytes() for recipe in recipes}
     assert len(found) == len(recipes)
 
 
-def test_steps_done_are_told_after_each(tiny, few_images):
+def test_steps_done_are_told_after_each(tiny, few_images, block, make_tasks):
     told = []
     block(tiny, make_tasks("permuted"), few_images, on_step=told.append)
     assert told == list(range(1, 21))
@@ -338,15 +322,9 @@ def test_steps_done_are_told_after_each(tiny, few_images):
 # What comes out
 
 
-def test_masks_on_the_way_are_those_of_the_steps_so_far(tiny, few_images):
+def test_masks_on_the_way_are_those_of_the_steps_so_far(tiny, few_images, block, make_tasks):
     tasks, done = make_tasks("permuted"), []
-    shown = train_block_in_stages(
-        *(tiny, METHOD, tasks, few_images, BRIEF),
-        stages=(0, 7, 20),
-        seed=0,
-        dtype=torch.float64,
-        on_step=done.append,
-    )
+    shown = block(tiny, tasks, few_images, stages=(0, 7, 20), on_step=done.append)
     for steps in (0, 7, 20):
         masks = next(shown)
         assert len(done) == steps
@@ -357,9 +335,9 @@ def test_masks_on_the_way_are_those_of_the_steps_so_far(tiny, few_images):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_masks_learn_the_digits(digits, dtype):
+def test_masks_learn_the_digits(digits, dtype, block, make_tasks):
     train, test = digits
-    network = make_network("mlp", 64, 10, hidden=[64])
+    network = mlp((64,), 10, hidden=[64])
     tasks = make_tasks("permuted", side=8, num_classes=10)
     recipe = Recipe(steps=200, batch_size=128, learning_rate=1e-3)
     before = block(network, tasks, train, Recipe(0, 128, 1e-3))
@@ -370,9 +348,12 @@ def test_masks_learn_the_digits(digits, dtype):
 
 def test_accuracy_on_the_digits_is_that_of_the_record(six_permutations, digits):
     network, tasks, rows = six_permutations
-    masks = MaskLayout.of(network).unpack(rows)
+    states = layout_of(network, METHOD).unpack(rows)
+    masks = zip(*(state.planes for state in states), strict=True)
     # Rounding differs between processors and may turn a few bits; 0.015 is five test images.
-    assert np.mean(accuracies(network, tasks, masks, digits[1])) == pytest.approx(0.934, abs=0.015)
+    assert np.mean(accuracies(network, tasks, list(masks), digits[1])) == pytest.approx(
+        0.934, abs=0.015
+    )
 
 
 @pytest.mark.parametrize(
@@ -384,7 +365,7 @@ def test_accuracy_on_the_digits_is_that_of_the_record(six_permutations, digits):
         ("split", "4426c81380bb0b00"),
     ],
 )
-def test_masks_of_a_float64_run_are_pinned(tiny, few_images, family, digest):
+def test_masks_of_a_float64_run_are_pinned(tiny, few_images, family, digest, block, make_tasks):
     # Noise of 1e-9 in images and gradients turns no bit of these, so rounding cannot.
-    rows = MaskLayout.of(tiny).pack(block(tiny, make_tasks(family), few_images))
+    rows = pack(tiny, block(tiny, make_tasks(family), few_images))
     assert hashlib.sha256(rows.tobytes()).hexdigest()[:16] == digest

@@ -1,0 +1,127 @@
+"""Train a block of tasks by autograd and torch.optim: any network, any finder, any device.
+
+This is the plain form. The faster trainers are held to it by tests.
+
+Shape letters: B tasks of the block, N images of a batch, S outputs.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+from torch import Tensor
+
+from supsup_core.data import normalise
+from supsup_core.methods.protocol import Method
+from supsup_core.networks.protocol import Network
+from supsup_core.states.layout import TaskState
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.base import BlockTrainer
+from supsup_core.training.batches import task_batches
+from supsup_core.training.protocol import OnStep
+
+
+class AutogradTrainer(BlockTrainer[Network, Method]):
+    """Trains by the gradient of the loss in the scores; arguments as in BlockTrainer."""
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        """The fixed weights, on the device and in the type of the products."""
+        drawn = self._network.weights(self._seed)
+        return {name: weight.to(self._device, self._dtype) for name, weight in drawn.items()}
+
+    def stages(
+        self,
+        tasks: Sequence[Task],
+        after: Collection[int],
+        shared: Any = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[tuple[list[TaskState], Any]]:
+        """Train a block; see Trainer.stages."""
+        recipe, method, network = self._recipe, self._method, self._network
+        scores = self._begin(tasks, shared)
+        floats = self._statistics(len(tasks))
+        optimizer = recipe.torch_optimizer(list(scores.values()))
+        order = task_batches(tasks, self._data, recipe, self._seed)
+        for step in range(recipe.steps + 1):
+            if step in after:
+                yield _with_floats(method.end(network, scores), floats), shared
+            if step == recipe.steps:
+                return
+            images, labels = self._batch(tasks, next(order))
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
+            optimizer.zero_grad()
+            self._loss(scores, floats, images, labels).backward()
+            optimizer.step()
+            with torch.no_grad():
+                method.after_step(scores, shared, step + 1, recipe.steps)
+            if on_step is not None:
+                on_step(step + 1)
+
+    def _begin(self, tasks: Sequence[Task], shared: Any) -> dict[str, Tensor]:
+        """The scores that the tasks start from, (B, ...) by name."""
+        accurate = torch.promote_types(self._dtype, torch.float32)
+        starts = [
+            self._method.begin(self._network, task.task_id, self._seed, shared) for task in tasks
+        ]
+        return {
+            name: torch.from_numpy(np.stack([start[name] for start in starts]))
+            .to(self._device, accurate)
+            .requires_grad_()
+            for name in starts[0]
+        }
+
+    def _statistics(self, num_tasks: int) -> dict[str, Tensor]:
+        """The network's own floats before the first step, (B, *shape) by name."""
+        accurate = torch.promote_types(self._dtype, torch.float32)
+        return {
+            spec.name: torch.full(
+                (num_tasks, *spec.shape), spec.initial, dtype=accurate, device=self._device
+            )
+            for spec in self._network.float_specs()
+        }
+
+    def _batch(
+        self, tasks: Sequence[Task], index: Integer[np.ndarray, "B N"]
+    ) -> tuple[Tensor, Tensor]:
+        """Images (B, N, *shape) as each task shows them, normalised, and labels (B, N)."""
+        shown = [
+            task.images(self._data.images[own]) for task, own in zip(tasks, index, strict=True)
+        ]
+        pixels = torch.from_numpy(np.stack(shown)).to(self._device)
+        labels = torch.from_numpy(self._data.labels[index].astype(np.int64)).to(self._device)
+        return normalise(pixels, self._data.mean, self._data.std).to(self._dtype), labels
+
+    def _loss(
+        self,
+        scores: Mapping[str, Tensor],
+        floats: Mapping[str, Tensor],
+        images: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """The mean cross-entropy, summed over tasks: each has the gradient it would have alone."""
+        gains = {
+            name: gain.to(self._dtype)
+            for name, gain in self._method.gains(self._network, scores).items()
+        }
+        logits = self._network.logits(
+            self._weights, gains, images, floats or None, track=bool(floats)
+        )
+        accurate = torch.promote_types(logits.dtype, torch.float32)
+        flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
+        loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
+        return loss / labels.shape[1]
+
+
+def _with_floats(states: Sequence[TaskState], floats: Mapping[str, Tensor]) -> list[TaskState]:
+    """Add the network's own floats to the states of a block."""
+    stored = {name: values.detach().cpu().numpy() for name, values in floats.items()}
+    return [
+        TaskState(
+            state.planes, {**state.floats, **{name: v[b, ...].copy() for name, v in stored.items()}}
+        )
+        for b, state in enumerate(states)
+    ]

@@ -1,0 +1,75 @@
+"""The one place that chooses what trains: a fast path where it fits, else autograd."""
+
+import torch
+
+from supsup_core.data import ImageSet
+from supsup_core.methods.protocol import KeepMethod, Method, layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.networks.protocol import Network
+from supsup_core.networks.units import UnitMLP, WholePixels
+from supsup_core.training.autograd import AutogradTrainer
+from supsup_core.training.blocks import MLPTrainer
+from supsup_core.training.measure import measure_for
+from supsup_core.training.protocol import Trainer
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.units import UnitTrainer
+
+
+def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
+    """Whether MLPTrainer serves: an MLP, and a finder that says no more than which gains are 1.
+
+    A class derived from such a finder or network may have another rule; it is asked for what
+    it has changed, not for its name.
+    """
+    kind = type(method)
+    return (
+        type(network) is MLP
+        and isinstance(method, KeepMethod)
+        and kind.gains is KeepMethod.gains
+        and kind.end is KeepMethod.end
+        and kind.after_step is Method.after_step
+        and method.order == "any"
+        and not recipe.weight_decay
+    )
+
+
+def trainer_for(
+    network: Network,
+    method: Method,
+    train: ImageSet,
+    test: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Trainer:
+    """Make what trains the states of a run's tasks.
+
+    Args:
+        network: the fixed network.
+        method: the mask finder.
+        train: the training images.
+        test: the test images, on which states are measured.
+        recipe: how scores are trained.
+        seed: the run's seed.
+        dtype: of the products: float32, bfloat16, or float64.
+        device: where everything is computed; the CPU if None.
+    """
+    device = device or torch.device("cpu")
+    one_channel = train.channels == 1
+    if type(network) is UnitMLP and type(method) is Threshold and one_channel:
+        return UnitTrainer(
+            WholePixels(network, seed, train.std[0], device), train, test, recipe, seed=seed
+        )
+    measure = measure_for(network, layout_of(network, method), test, seed, device)
+    if trains_on_blocks(network, method, recipe) and one_channel:
+        assert isinstance(network, MLP)
+        assert isinstance(method, KeepMethod)
+        return MLPTrainer(
+            network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device
+        )
+    return AutogradTrainer(
+        network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device
+    )

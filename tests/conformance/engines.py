@@ -1,0 +1,198 @@
+"""What every engine of task inference must do: held to autograd in float64.
+
+A new engine subclasses EngineTests and gives `engine`; one that serves more than masks of one plane
+over the weights of an MLP overrides the fixture `case` with more of CASES.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conformance.states import as_double, doubled, plain_states
+from supsup_core.data import normalise
+from supsup_core.inference.algorithms import BY_GRADIENT, Options
+from supsup_core.inference.forward import BY_FORWARD
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import AutogradSlopes
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.signed import Signed
+from supsup_core.methods.threshold import Threshold
+from supsup_core.names import ALGORITHMS, FORWARD_ALGORITHMS, RANKED
+from supsup_core.networks.mlp import mlp
+from supsup_core.networks.units import units
+from supsup_core.states.bits import BitStates
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+NUM_TASKS, NUM_REAL = 6, 10
+OPTIONS = Options(steps=4)
+CASES = {
+    "mlp": (mlp((64,), 30, hidden=[48, 32]), Threshold()),
+    "signed": (mlp((64,), 30, hidden=[48, 32]), Signed()),
+    "units": (units((64,), 30, hidden=[512]), Threshold()),
+}
+RECIPES = {
+    "mlp": Recipe(steps=100, batch_size=64, learning_rate=5e-3),
+    "signed": Recipe(steps=100, batch_size=64, learning_rate=5e-3),
+    "units": Recipe(steps=60, batch_size=64, learning_rate=0.1, optimizer="sgd", momentum=0.9),
+}
+_CASES: dict[str, "Case"] = {}  # trained once
+
+
+class AccurateSlopes(AutogradSlopes):
+    """In float64, whatever the coefficients come in."""
+
+    def __call__(self, alphas):
+        return super().__call__(alphas.double())
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A network, and what was trained on it."""
+
+    network: Any
+    layout: Any
+    rows: np.ndarray
+    few: torch.Tensor  # two images a query
+    many: torch.Tensor  # 32 of them, which leave no doubt
+
+    @property
+    def weights(self):
+        return self.network.weights(0)
+
+    def states(self, num_tasks=NUM_TASKS):
+        return BitStates(self.layout, self.rows[:num_tasks], CPU)
+
+    @cache  # noqa: B019 (the cases are few, and stay)
+    def expected(self, inputs, algorithm, objective):
+        """The answers in float64, by autograd in the coefficients or state by state."""
+        weights = doubled(self.weights)
+        dense = as_double(plain_states(self.layout, self.layout.unpack(self.rows)))
+        given = self.network, weights, dense, getattr(self, inputs).double()
+        if algorithm in FORWARD_ALGORITHMS:
+            return BY_FORWARD[algorithm](*given, NUM_REAL)
+        slopes = AccurateSlopes(*given, OBJECTIVES[objective], NUM_REAL)
+        return BY_GRADIENT["one_shot" if algorithm == RANKED else algorithm](slopes, OPTIONS)
+
+
+def trained(name, digits, make_tasks):
+    if name not in _CASES:
+        (network, method), recipe = CASES[name], RECIPES[name]
+        tasks = make_tasks(
+            "permuted", range(NUM_TASKS), side=8, num_classes=10, num_tasks=NUM_TASKS
+        )
+        trainer = trainer_for(network, method, *digits, recipe, seed=0)
+        ((states, _),) = trainer.stages(tasks, [recipe.steps])
+        layout = layout_of(network, method)
+        test = digits[1]
+
+        def queries(first, num_images):
+            shown = [task.images(test.images[first : first + num_images]) for task in tasks]
+            return normalise(torch.from_numpy(np.stack(shown)), test.mean, test.std)
+
+        few = torch.cat([queries(first, 2) for first in range(0, 6, 2)])
+        _CASES[name] = Case(network, layout, layout.pack(states), few, queries(20, 32))
+    return _CASES[name]
+
+
+def objective_of(algorithm, objective):
+    return None if algorithm in FORWARD_ALGORITHMS else OBJECTIVES[objective]
+
+
+class EngineTests:
+    engine = None  # of the subclass: a class
+
+    @pytest.fixture(params=["mlp"])
+    def case(self, request, digits, make_tasks):
+        return trained(request.param, digits, make_tasks)
+
+    @pytest.fixture
+    def made(self, case):
+        """The engine among all states."""
+        return self.engine(case.network, case.weights, case.states(), NUM_REAL)
+
+    def pytest_generate_tests(self, metafunc):
+        """Each of the algorithms that the engine says it has."""
+        if "algorithm" in metafunc.fixturenames:
+            metafunc.parametrize("algorithm", [a for a in ALGORITHMS if a in self.engine.supports])
+
+    def test_it_fits_what_it_is_tested_with(self, case):
+        assert self.engine.fits(case.network, case.layout)
+
+    def test_algorithms_have_known_names(self):
+        assert self.engine.supports
+        assert self.engine.supports <= set(ALGORITHMS)
+
+    @pytest.mark.parametrize("objective", OBJECTIVES)
+    def test_answers_are_those_of_autograd(self, made, case, algorithm, objective):
+        # The ranked scan may differ where the evidence is weak.
+        named = set()
+        for inputs in ["many"] if algorithm == RANKED else ["many", "few"]:
+            expected = case.expected(inputs, algorithm, objective)
+            named |= set(expected.tasks.tolist())
+            asked = getattr(case, inputs), algorithm, objective_of(algorithm, objective), OPTIONS
+            found = made.infer(*asked)
+            assert found.tasks.tolist() == expected.tasks.tolist()
+            assert found.num_gradients == expected.num_gradients
+            assert 0 < found.bits_read_fraction <= 1
+        assert len(named) > 1
+
+    @pytest.mark.parametrize("log_base", [NUM_TASKS, 100])
+    def test_binary_with_a_base_as_large_as_the_tasks_is_one_shot(self, made, case, log_base):
+        objective = OBJECTIVES["H"]
+        found = made.infer(case.few, "binary", objective, Options(log_base=log_base))
+        expected = made.infer(case.few, "one_shot", objective, OPTIONS)
+        assert found.tasks.tolist() == expected.tasks.tolist()
+        assert found.num_gradients == expected.num_gradients == 1
+
+    def test_options_reach_their_algorithm(self, made, case, algorithm):
+        gradients = {"binary": 2, "gradient_descent": 4, "frank_wolfe": 4}  # of 6 tasks by threes
+        options = Options(log_base=3, steps=4)
+        found = made.infer(case.few, algorithm, objective_of(algorithm, "H"), options)
+        forwards = 0 if algorithm in FORWARD_ALGORITHMS else 1
+        assert found.num_gradients == gradients.get(algorithm, forwards)
+
+    @pytest.mark.parametrize("is_used", [False, True], ids=["unused", "used"])
+    def test_an_engine_that_grew_answers_as_one_made_anew(self, made, case, algorithm, is_used):
+        asked = case.few, algorithm, objective_of(algorithm, "H"), Options()
+        grown = self.engine(case.network, case.weights, case.states(2), NUM_REAL)
+        for num_tasks in (4, NUM_TASKS):
+            if is_used:  # so that what it prepares is there
+                assert grown.infer(*asked).tasks.max() < num_tasks
+            grown = grown.grown(case.states(num_tasks))
+        assert type(grown) is self.engine
+        assert grown.infer(*asked).tasks.tolist() == made.infer(*asked).tasks.tolist()
+
+    def test_one_state_is_the_answer(self, case, algorithm):
+        alone = self.engine(case.network, case.weights, case.states(1), NUM_REAL)
+        found = alone.infer(case.few, algorithm, objective_of(algorithm, "H"), OPTIONS)
+        assert found.tasks.tolist() == [0] * len(case.few)
+
+    def test_queries_together_are_inferred_as_one_by_one(self, made, case, algorithm):
+        objective = objective_of(algorithm, "G")
+        together = made.infer(case.few, algorithm, objective, OPTIONS).tasks.tolist()
+        alone = [made.infer(q[None], algorithm, objective, OPTIONS) for q in case.few[:8]]
+        assert together[:8] == [found.tasks.item() for found in alone]
+
+    def test_inferring_changes_nothing(self, made, case, algorithm):
+        inputs, rows = case.few.clone(), case.rows.copy()
+        asked = inputs, algorithm, objective_of(algorithm, "H"), Options()
+        assert made.infer(*asked).tasks.tolist() == made.infer(*asked).tasks.tolist()
+        assert torch.equal(inputs, case.few)
+        assert np.array_equal(rows, case.rows)
+
+    def test_a_query_takes_some_numbers(self, made):
+        one, many = (made.numbers_per_query(num_inputs) for num_inputs in (1, 1000))
+        assert 0 < one <= many
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_inputs_that_are_not_finite_are_refused(self, made, case, algorithm, bad):
+        inputs = case.few.clone()
+        inputs[-1, 0, 3] = bad
+        with pytest.raises(FloatingPointError, match="not finite"):
+            made.infer(inputs, algorithm, objective_of(algorithm, "H"), OPTIONS)

@@ -1,0 +1,247 @@
+"""What every mask finder must do, on every kind of network.
+
+A new finder subclasses MethodTests and gives `method`; one that does not serve all networks
+overrides the fixture `network` with those that it serves. A new kind of network is an entry of
+NETWORKS.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from conformance.states import assert_equal
+from supsup_core.data import ImageSet
+from supsup_core.methods.protocol import layout_of
+from supsup_core.networks.conv import small_conv
+from supsup_core.networks.mlp import mlp
+from supsup_core.networks.module import as_network
+from supsup_core.networks.units import units
+from supsup_core.states.bits import BitStates
+from supsup_core.states.layout import TaskState
+from supsup_core.training.autograd import AutogradTrainer
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.measure import measure_for
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.units import UnitTrainer
+
+CPU = torch.device("cpu")
+INPUT_SHAPE = (8, 8)
+IMAGES = (1, *INPUT_SHAPE)
+NETWORKS = {
+    "mlp": mlp(INPUT_SHAPE, 12, hidden=[32, 16]),
+    "units": units(INPUT_SHAPE, 12, hidden=[128, 96]),
+    "conv": as_network("conv", small_conv(IMAGES, 12, channels=[16, 16]), IMAGES),
+}
+OVER_WEIGHTS = [n for n in NETWORKS.values() if all(t.over == "weights" for t in n.tensors)]
+NUM_TASKS = 3
+# A rate at which 15 steps change a good part of the masks.
+BRIEF = Recipe(steps=15, batch_size=16, learning_rate=1e-2)
+
+
+def stacked(starts):
+    """Scores (B, ...) of several tasks, that learn."""
+    return {
+        name: torch.from_numpy(np.stack([start[name] for start in starts])).requires_grad_()
+        for name in starts[0]
+    }
+
+
+def of_task(scores, b):
+    return {name: score[b : b + 1].detach() for name, score in scores.items()}
+
+
+def drawn_slope(gains, generator):
+    """A linear function of gains, drawn."""
+    slopes = [torch.randn(gain.shape, generator=generator) for gain in gains.values()]
+    return sum((g * slope).sum() for g, slope in zip(gains.values(), slopes, strict=True))
+
+
+def as_tasks(arrays, num_tasks=NUM_TASKS):
+    return [{name: array[b] for name, array in arrays.items()} for b in range(num_tasks)]
+
+
+class MethodTests:
+    method = None  # of the subclass
+    # Enough for a mask that tells the digits apart.
+    recipe = Recipe(steps=160, batch_size=64, learning_rate=1e-2)
+
+    @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS)
+    def network(self, request):
+        return request.param
+
+    @pytest.fixture
+    def layout(self, network):
+        return layout_of(network, self.method)
+
+    @pytest.fixture
+    def data(self, network, digits):
+        """The digits, (training, test), in the shape that the network reads."""
+        return tuple(
+            ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std)
+            for d in digits
+        )
+
+    @pytest.fixture
+    def plain(self, network, layout, data):
+        """A function that makes the plain trainer."""
+
+        def make(recipe, dtype=torch.float64):
+            measure = measure_for(network, layout, data[1], 0, CPU)
+            given = network, self.method, data[0], measure, recipe
+            return AutogradTrainer(*given, seed=0, dtype=dtype, device=CPU)
+
+        return make
+
+    @pytest.fixture
+    def begun(self, network):
+        """Scores of three tasks before the first step."""
+        return stacked([self.method.begin(network, task, seed=0) for task in range(NUM_TASKS)])
+
+    @pytest.fixture
+    def scores(self, network, begun):
+        """Scores of three tasks after some steps down some slope."""
+        generator = torch.Generator().manual_seed(1)
+        optimizer = BRIEF.torch_optimizer(list(begun.values()))
+        for step in range(4):
+            optimizer.zero_grad()
+            drawn_slope(self.method.gains(network, begun), generator).backward()
+            optimizer.step()
+            with torch.no_grad():
+                self.method.after_step(begun, None, step + 1, 4)
+        return begun
+
+    @pytest.fixture
+    def states(self, network, scores):
+        """What is stored of these tasks, with the network's own floats as they begin."""
+        floats = {
+            spec.name: np.full(spec.shape, spec.initial, np.float32)
+            for spec in network.float_specs()
+        }
+        ended = self.method.end(network, scores)
+        return [TaskState(state.planes, {**state.floats, **floats}) for state in ended]
+
+    # Scores
+
+    def test_a_task_begins_the_same_each_time(self, network):
+        one, again = (self.method.begin(network, 5, seed=3) for _ in range(2))
+        assert all(np.array_equal(one[name], again[name]) for name in one | again)
+        assert all(score.dtype == np.float32 for score in one.values())
+
+    def test_tasks_and_seeds_begin_with_scores_of_their_own(self, network):
+        one, *others = (
+            self.method.begin(network, task, seed) for task, seed in [(5, 3), (6, 3), (5, 4)]
+        )
+        for name, score in one.items():
+            if score.any():  # those that begin at 0 do so in every task
+                for other in others:
+                    assert not np.array_equal(score, other[name])
+
+    # Gains
+
+    def test_gains_have_the_shapes_of_their_tensors(self, network, scores):
+        gains = self.method.gains(network, scores)
+        assert list(gains) == [tensor.name for tensor in network.tensors]
+        for tensor in network.tensors:
+            assert gains[tensor.name].shape == (NUM_TASKS, *tensor.shape)
+            assert gains[tensor.name].dtype == torch.float32
+
+    def test_gains_have_finite_gradients_in_the_scores_of_their_own_task(self, network, begun):
+        generator = torch.Generator().manual_seed(2)
+        gains = self.method.gains(network, begun)
+        drawn_slope({name: gain[1] for name, gain in gains.items()}, generator).backward()
+        for score in begun.values():
+            assert torch.isfinite(score.grad).all()
+            assert score.grad[1].any()
+            assert not score.grad[[0, 2]].any()
+
+    def test_gains_follow_the_type_of_the_scores(self, network, scores):
+        accurate = {name: score.detach().double() for name, score in scores.items()}
+        found, expected = (self.method.gains(network, s) for s in (accurate, scores))
+        for name, gain in found.items():
+            assert gain.dtype == torch.float64
+            torch.testing.assert_close(gain.float(), expected[name].detach())
+
+    # What is stored
+
+    def test_states_come_back_from_their_rows_bit_for_bit(self, layout, states):
+        for back, state in zip(layout.unpack(layout.pack(states)), states, strict=True):
+            assert len(back.planes) == len(state.planes) == len(layout.planes)
+            for one, other in zip(back.planes, state.planes, strict=True):
+                assert other.dtype == np.bool_
+                assert np.array_equal(one, other)
+            assert back.floats.keys() == state.floats.keys()
+            for name, values in state.floats.items():
+                assert np.array_equal(back.floats[name], values)
+
+    def test_decoded_gains_are_those_that_were_trained(self, network, layout, scores, states):
+        decoded = BitStates(layout, layout.pack(states), CPU)
+        trained = {n: g.detach() for n, g in self.method.gains(network, scores).items()}
+        for b, gains in enumerate(as_tasks(trained)):
+            assert_equal(decoded.gains(b), gains)
+        assert any(gain.unique().numel() > 1 for gain in trained.values())
+
+    def test_tasks_together_are_as_one_by_one(self, network, scores, states):
+        together = as_tasks(self.method.gains(network, scores))
+        for b in range(NUM_TASKS):
+            alone = of_task(scores, b)
+            (gains,) = as_tasks(self.method.gains(network, alone), 1)
+            assert_equal(gains, {n: g.detach() for n, g in together[b].items()})
+            (state,) = self.method.end(network, alone)
+            for one, other in zip(state.planes, states[b].planes, strict=True):
+                assert np.array_equal(one, other)
+
+    def test_superposition_of_one_state_is_that_state(self, layout, states):
+        stored = BitStates(layout, layout.pack(states), CPU)
+        for b, one_hot in enumerate(torch.eye(NUM_TASKS)):
+            (found,) = as_tasks(stored.combine(one_hot[None]), 1)
+            assert_equal(found, stored.gains(b))
+
+    def test_a_finder_that_was_pickled_is_the_same_finder(self, network, layout, scores, states):
+        again = pickle.loads(pickle.dumps(self.method))
+        assert layout_of(network, again) == layout
+        begun = [method.begin(network, 2, 0) for method in (self.method, again)]
+        assert all(np.array_equal(begun[0][name], begun[1][name]) for name in begun[0])
+        for one, other in zip(again.end(network, scores), states, strict=True):
+            assert all(map(np.array_equal, one.planes, other.planes))
+
+    # Training
+
+    def test_trained_masks_tell_the_digits_apart(self, plain, make_tasks):
+        # Two digits a task: convolutions have little use of permuted pixels.
+        tasks = make_tasks("split", side=8, num_classes=10)
+        trainer = plain(self.recipe, torch.float32)
+        (before, _), (after, _) = trainer.stages(tasks, [0, self.recipe.steps])
+        for task, first, last in zip(tasks, before, after, strict=True):
+            begun, learnt = trainer.measure(task, first), trainer.measure(task, last)
+            assert learnt.loss < begun.loss
+            assert learnt.accuracy > 0.75  # 0.5 by chance, between the two digits
+
+    def test_masks_of_tasks_trained_together_are_those_trained_alone(self, plain, make_tasks):
+        tasks = make_tasks("split", side=8, num_classes=10)
+        ((together, _),) = plain(BRIEF).stages(tasks, [BRIEF.steps])
+        for task, state in zip(tasks, together, strict=True):
+            (((alone,), _),) = plain(BRIEF).stages([task], [BRIEF.steps])
+            assert all(map(np.array_equal, alone.planes, state.planes))
+
+    @pytest.mark.parametrize("family", ["permuted", "rotated", "split"])
+    def test_the_trainer_that_is_chosen_trains_the_plain_form_s_masks(
+        self, family, network, layout, data, plain, make_tasks
+    ):
+        tasks = make_tasks(family, side=8, num_classes=10)
+        chosen = trainer_for(network, self.method, *data, BRIEF, seed=0, dtype=torch.float64)
+        steps, rows = [0, BRIEF.steps], []
+        for (found, _), (expected, _) in zip(
+            chosen.stages(tasks, steps), plain(BRIEF).stages(tasks, steps), strict=True
+        ):
+            rows.append(np.stack([np.concatenate([*map(np.ravel, s.planes)]) for s in found]))
+            differ = layout.pack(found) ^ layout.pack(expected)
+            # UnitTrainer knows float32 alone, where products round otherwise.
+            limit = 0.02 * NUM_TASKS * layout.num_bits if isinstance(chosen, UnitTrainer) else 0
+            assert np.bitwise_count(differ).sum() <= limit
+        assert (rows[0] != rows[1]).any()
+        for task, state in zip(tasks, expected, strict=True):
+            measured, wanted = chosen.measure(task, state), plain(BRIEF).measure(task, state)
+            assert measured.accuracy == pytest.approx(wanted.accuracy, abs=0.01)
+            assert measured.loss == pytest.approx(wanted.loss, rel=1e-3)

@@ -1,0 +1,64 @@
+"""Which engine a network and its states get."""
+
+import numpy as np
+import pytest
+import torch
+
+from supsup_core import names
+from supsup_core.engines.bits import BitsEngine
+from supsup_core.engines.choose import engine_for, engine_type
+from supsup_core.engines.mlp import MLPEngine
+from supsup_core.engines.plain import PlainEngine
+from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.signed import Signed
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP, lenet_300_100
+from supsup_core.networks.protocol import FloatSpec
+from supsup_core.networks.units import UnitMLP
+from supsup_core.states.bits import BitStates
+from supsup_core.states.layout import PlaneSpec, StateLayout
+
+
+class Derived(MLP):
+    """An MLP that may compute otherwise."""
+
+
+LENET, UNITS = lenet_300_100((28, 28), 500), UnitMLP("units", (784, 512, 10))
+DERIVED = Derived("derived", (16, 6))
+SCALE = FloatSpec("scale", "scale", (), 1.0, "layer1")
+
+
+def layout_with(specs, floats=()):
+    return StateLayout.of([(tensor, specs) for tensor in LENET.tensors], floats)
+
+
+@pytest.mark.parametrize(
+    ("network", "layout", "kind"),
+    [
+        (LENET, layout_of(LENET, Threshold()), BitsEngine),
+        (LENET, layout_of(LENET, EdgePopup()), BitsEngine),
+        (LENET, layout_of(LENET, Signed()), MLPEngine),
+        (LENET, layout_with([PlaneSpec("coat")] * 3), MLPEngine),
+        (LENET, layout_with([PlaneSpec("keep", 2.0)]), MLPEngine),
+        (
+            LENET,
+            layout_with([PlaneSpec()], [FloatSpec("a", "scale", (), 1.0, "layer1")]),
+            MLPEngine,
+        ),
+        (DERIVED, layout_of(DERIVED, Threshold()), PlainEngine),
+        (UNITS, layout_of(UNITS, Threshold()), PlainEngine),
+        (UNITS, layout_of(UNITS, Signed()), PlainEngine),
+    ],
+)
+def test_network_and_states_choose_the_engine(network, layout, kind):
+    assert engine_type(network, layout) is kind
+    states = BitStates(layout, np.zeros((2, layout.row_bytes), np.uint8), torch.device("cpu"))
+    assert type(engine_for(network, network.weights(0), states, 10)) is kind
+
+
+def test_engines_have_their_names_in_the_order_of_preference():
+    found = [names.load("engine", names.ENGINES, name) for name in names.ENGINES]
+    assert found == [BitsEngine, MLPEngine, PlainEngine]
+    assert found[0].supports == set(names.ALGORITHMS)
+    assert found[1].supports == found[2].supports == set(names.ALGORITHMS) - {names.RANKED}

@@ -1,0 +1,124 @@
+"""Which trainer a network, a finder and a recipe get, and which form its layers have."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from supsup_core.data import ImageSet
+from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.signed import Signed
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP, lenet_300_100
+from supsup_core.networks.units import UnitMLP
+from supsup_core.training.autograd import AutogradTrainer
+from supsup_core.training.blocks import MLPTrainer
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.layers import BlockLayer, FusedBlockLayer, FusedTopShareLayer
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.units import UnitTrainer
+
+RECIPE = Recipe(steps=1, batch_size=4, learning_rate=0.1)
+LENET, UNITS = lenet_300_100((6, 2, 2), 10), UnitMLP("units", (24, 9, 10), (6, 2, 2))
+
+
+class OtherMask(Threshold):
+    def mask(self, tensor, scores):
+        return scores > 0.1
+
+
+class OtherGains(Threshold):
+    def gains(self, network, scores):
+        return {n: 2 * gain for n, gain in super().gains(network, scores).items()}
+
+
+class OtherEnd(Threshold):
+    def end(self, network, scores):
+        return super().end(network, scores)
+
+
+class AfterStep(Threshold):
+    def after_step(self, scores, shared, step, steps):
+        pass
+
+
+class InSequence(Threshold):
+    order = "sequence"
+
+
+class OtherMLP(MLP):
+    pass
+
+
+def images(shape=(24,), means=1):
+    pixels = np.zeros((8, *shape), np.uint8)
+    return ImageSet(pixels, np.zeros(8, np.uint8), (0.5,) * means, (0.3,) * means)
+
+
+def chosen(network, method, recipe=RECIPE, data=None):
+    data = images() if data is None else data
+    return trainer_for(network, method, data, data, recipe, seed=0)
+
+
+def test_lenet_and_the_threshold_get_the_fused_block_path():
+    trainer = chosen(LENET, Threshold())
+    assert type(trainer) is MLPTrainer
+    assert trainer.form is FusedBlockLayer
+
+
+class OtherShare(EdgePopup):
+    """A rule derived from edge-popup is another rule."""
+
+
+@pytest.mark.parametrize("method", [EdgePopup(0.3), EdgePopup(kappa=1.0)])
+def test_lenet_and_edge_popup_get_their_fused_block_path(method):
+    trainer = chosen(LENET, method)
+    assert type(trainer) is MLPTrainer
+    assert trainer.form is FusedTopShareLayer
+
+
+@pytest.mark.parametrize("method", [OtherShare(0.3), OtherMask()])
+def test_other_rules_of_one_plane_get_the_block_path_in_torch(method):
+    trainer = chosen(LENET, method)
+    assert type(trainer) is MLPTrainer
+    assert trainer.form is BlockLayer
+
+
+@pytest.mark.parametrize(
+    "method", [Signed(), OtherGains(), OtherEnd(), AfterStep(), InSequence()], ids=repr
+)
+def test_finders_that_do_more_than_keep_a_weight_get_autograd(method):
+    assert type(chosen(LENET, method)) is AutogradTrainer
+
+
+def test_weight_decay_and_other_networks_get_autograd():
+    decayed = replace(RECIPE, weight_decay=1e-4)
+    assert type(chosen(LENET, Threshold(), decayed)) is AutogradTrainer
+    assert type(chosen(OtherMLP("other", (24, 10)), Threshold())) is AutogradTrainer
+
+
+def test_units_and_the_threshold_get_the_trainer_of_whole_pixels():
+    assert type(chosen(UNITS, Threshold())) is UnitTrainer
+    assert type(chosen(UNITS, Threshold(), replace(RECIPE, weight_decay=1e-4))) is UnitTrainer
+    for method in (OtherMask(), EdgePopup(), Signed()):
+        assert type(chosen(UNITS, method)) is AutogradTrainer
+
+
+@pytest.mark.parametrize("means", [1, 6])
+@pytest.mark.parametrize("network", [LENET, UNITS], ids=lambda network: network.name)
+def test_images_of_several_channels_get_autograd(network, means):
+    coloured = images((6, 2, 2), means)
+    assert type(chosen(network, Threshold(), data=coloured)) is AutogradTrainer
+
+
+@pytest.mark.parametrize("means", [1, 3])
+@pytest.mark.parametrize("family", ["permuted", "rotated"])
+def test_channels_train_and_are_measured_as_each_task_shows_them(family, means, rng, make_tasks):
+    pixels = rng.integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
+    data = ImageSet(pixels, np.arange(40, dtype=np.uint8) % 6, (0.5,) * means, (0.3,) * means)
+    network, tasks = MLP("coloured", (48, 12, 6), (3, 4, 4)), make_tasks(family)
+    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.01)
+    trainer = trainer_for(network, Threshold(), data, data, recipe, seed=0)
+    ((states, _),) = trainer.stages(tasks, [3])
+    for task, state in zip(tasks, states, strict=True):
+        assert 0 <= trainer.measure(task, state).accuracy <= 1
