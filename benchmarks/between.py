@@ -1,0 +1,79 @@
+"""Run a benchmark in two checkouts in turns, and print how much faster the second one is.
+
+    git worktree add /tmp/before COMMIT
+    python benchmarks/between.py --before /tmp/before --rounds 5 \
+        benchmarks/train.py --data mnist --rounds 1 --steps 50
+    python benchmarks/between.py --before /tmp/before --rounds 5 --figure seconds_per_inference \
+        benchmarks/inference.py --run RUN_BEFORE:RUN_AFTER --tasks 2500
+
+The benchmark prints one JSON object a line with --json, which is added here. Objects are told
+apart by the value of `form` or `algorithm`. A ratio is taken within each round, between two
+neighbours in time; it is above 1 where this checkout is faster. An argument BEFORE:AFTER is
+given to each checkout in part, for a store that each must have written itself.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+RATES = ("tasks_per_hour",)  # figures of which more is faster; of the others less is
+
+
+def figures(checkout: Path, arguments: list[str], figure: str) -> dict[str, float]:
+    """Run the benchmark of a checkout once: its figures by form."""
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    command = [sys.executable, *arguments, "--json"]
+    done = subprocess.run(
+        command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {row.get("form") or row["algorithm"]: row[figure] for row in rows}
+
+
+def part(argument: str, place: int) -> str:
+    """The part of an argument BEFORE:AFTER for one checkout."""
+    before, colon, after = argument.partition(":")
+    return (before, after)[place] if colon else argument
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--before", type=Path, required=True, help="checkout to compare with")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--figure", default="tasks_per_hour", help="key of the JSON objects")
+    parser.add_argument("benchmark", nargs=argparse.REMAINDER, help="program and its arguments")
+    options = parser.parse_args()
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    checkouts = (options.before.resolve(), HERE)
+    for turn in range(options.rounds):
+        # The order changes from round to round, so that a drift of the machine favours neither.
+        order = (0, 1) if turn % 2 == 0 else (1, 0)
+        measured: dict[int, dict[str, float]] = {}
+        for place in order:
+            arguments = [part(argument, place) for argument in options.benchmark]
+            measured[place] = figures(checkouts[place], arguments, options.figure)
+        for form in measured[0].keys() & measured[1].keys():
+            found[form].append((measured[0][form], measured[1][form]))
+        print(f"round {turn + 1} of {options.rounds} is done", file=sys.stderr, flush=True)
+    print(f"{'form':16} {'before':>12} {'after':>12}   ratio (range)   {options.figure}")
+    for form, pairs in sorted(found.items()):
+        more_is_faster = options.figure in RATES
+        ratios = [b / a if more_is_faster else a / b for a, b in pairs]
+        before, after = (statistics.median(values) for values in zip(*pairs, strict=True))
+        print(
+            f"{form:16} {before:12.5g} {after:12.5g}   {statistics.median(ratios):.3f} "
+            f"({min(ratios):.3f} to {max(ratios):.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Score the stored states of a run with their own statistics, and with those of another task.
+
+    python harness/scale.py network=small_conv data=fashion_mnist family=split tasks=5 run_dir=RUN
+    python benchmarks/statistics_of_tasks.py --run RUN
+
+A network with batch normalisation stores its running means and variances with each task. This
+program shows why: it also gives each task the statistics of the next one (the last task those of
+the first), and prints both accuracies on the whole test set, by task and as means with a 95 %
+interval by Student's t over tasks.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from intervals import interval
+from masks import at_least_one, load_masks, one_line_errors
+
+from supsup_core.training.measure import PlainMeasure
+
+
+def main() -> None:
+    """Read the run, score, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="a run's folder")
+    parser.add_argument("--tasks", type=at_least_one, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with one_line_errors(parser):
+        masks = load_masks(options.run, options.tasks)
+    spec = masks.spec
+    if not spec.layout.floats:
+        parser.error(f"--run must hold states with statistics, got network={spec.config.network}")
+    cpu, seed = torch.device("cpu"), spec.config.seed
+    measure = PlainMeasure(spec.network, spec.layout, masks.data.test, seed, cpu)
+    states = spec.layout.unpack(masks.rows)
+    own, others = [], []
+    for task_id, state in enumerate(states):
+        task = spec.task(task_id)
+        swapped = replace(state, floats=states[(task_id + 1) % len(states)].floats)
+        own.append(measure(task, state).accuracy)
+        others.append(measure(task, swapped).accuracy)
+        print(f"task {task_id}: own statistics {own[-1]:.4f}, another task's {others[-1]:.4f}")
+    for name, accuracies in (("own", own), ("another task's", others)):
+        mean, low, high = interval(accuracies)
+        print(f"{name}: {mean:.4f} [{low:.4f}, {high:.4f}] over {len(accuracies)} tasks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Time of an optimiser's step under edge-popup and under the threshold rule, on one core.
+
+    python benchmarks/top_share.py --optimizer rmsprop --dtype float32 --rounds 200
+
+    threshold  the fused step of the threshold rule
+    fused      the fused step of edge-popup
+    plain      edge-popup in torch operations, on signed scores
+
+Each line is a tensor of one task. The forms take turns in each round, so that a ratio compares
+neighbours in time; times and ratios are medians over the rounds. Time is processor time of the
+thread, so that other programs of a busy machine count little. Gradients are random, with a
+part that stays the same, and differ from round to round.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from supsup_core.kernels.top_share import keep_largest_plain
+from supsup_core.training.optimizers import OPTIMIZERS, FusedStep, Optimizer, make_optimizer
+from supsup_core.training.top_share_step import TopShareStep
+
+SHAPES = {
+    "lenet_300_100": ((300, 784), (100, 300), (10, 100)),
+    "fc_1024": ((1024, 784), (1024, 1024), (10, 1024)),
+}
+DENSITY = 0.5
+NUM_GRADIENTS = 8  # different ones, which come in turn
+WARM_UP = 5  # rounds that are not counted: kernels compile, and the threshold settles
+
+
+class Forms:
+    """The three steps over tensors of their own, which begin alike.
+
+    Args:
+        shape: the tensor's.
+        optimizer: of the scores.
+        dtype: of gradients and masked signs.
+        learning_rate: of every step.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], optimizer: Optimizer, dtype: torch.dtype, learning_rate: float
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        scores = (2 * torch.rand(shape, generator=generator) - 1) / shape[1] ** 0.5
+        signs = 2.0 * torch.randint(0, 2, shape, generator=generator) - 1
+        constant = 0.3 * torch.randn(shape, generator=generator)
+        self._pool = [
+            (1e-3 * (constant + torch.randn(shape, generator=generator))).to(dtype)
+            for _ in range(NUM_GRADIENTS)
+        ]
+        self._gradients = torch.empty(shape, dtype=dtype)
+        self._optimizer, self._learning_rate = optimizer, learning_rate
+        self._num_kept = round(DENSITY * scores.numel())
+        self._scores, self._state = scores.clone(), optimizer.begin(signs)
+        self._masked = torch.empty(shape, dtype=dtype)
+        state, masked = optimizer.begin(signs), torch.empty(shape, dtype=dtype)
+        self._threshold = FusedStep(optimizer, scores.clone(), state, self._gradients, masked)
+        state, masked = optimizer.begin(signs), torch.empty(shape, dtype=dtype)
+        self._fused = TopShareStep(
+            optimizer, scores.abs(), state, self._gradients, masked, self._num_kept
+        )
+
+    def round(self, count: int, with_plain: bool) -> list[float]:
+        """Take the step with this count in each form; seconds of each."""
+        steps: list[Callable[[], None]] = [
+            lambda: self._threshold.step(self._learning_rate, count),
+            lambda: self._fused.step(self._learning_rate, count),
+        ]
+        if with_plain:
+            steps.append(lambda: self._plain(count))
+        seconds = []
+        for step in steps:
+            self._gradients.copy_(self._pool[count % NUM_GRADIENTS])  # as a product leaves it
+            start = time.thread_time()
+            step()
+            seconds.append(time.thread_time() - start)
+        return seconds
+
+    def _plain(self, count: int) -> None:
+        scores, state = self._scores, self._state
+        signs = self._optimizer.signs(state)
+        sign: Tensor = torch.where(scores >= 0, 1.0, -1.0)
+        constants = self._optimizer.constants(self._learning_rate, count)
+        self._optimizer.move(scores, state, self._gradients.float() * signs * sign, constants)
+        keep_largest_plain(scores.abs(), signs, self._masked, self._num_kept)
+
+
+def measure(forms: Forms, rounds: int, plain_every: int) -> str:
+    """Medians in microseconds, and ratios to the threshold's step."""
+    both, with_plain = [], []
+    for count in range(1, WARM_UP + rounds + 1):
+        seconds = forms.round(count, with_plain=count % plain_every == 0)
+        if count > WARM_UP:
+            both.append(seconds[:2])
+            with_plain += [seconds] if len(seconds) == 3 else []
+    threshold, fused = (statistics.median(times) * 1e6 for times in zip(*both, strict=True))
+    plain = statistics.median(times[2] for times in with_plain) * 1e6
+    over_threshold = statistics.median(times[1] / times[0] for times in both)
+    over_fused = statistics.median(times[2] / times[1] for times in with_plain)
+    return (
+        f"{threshold:9.0f} {fused:9.0f} {plain:9.0f} us   fused / threshold {over_threshold:5.2f}"
+        f"   plain / fused {over_fused:6.1f}"
+    )
+
+
+def main() -> None:
+    """Print a line for each tensor."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="rmsprop")
+    parser.add_argument("--momentum", type=float, default=0.0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--plain-every", type=int, default=10, help="rounds between plain steps")
+    args = parser.parse_args()
+    if args.rounds < args.plain_every:
+        parser.error(f"--rounds must be >= --plain-every, got {args.rounds}")
+    torch.set_num_threads(1)
+    optimizer = make_optimizer(args.optimizer, smoothing=0.99, momentum=args.momentum)
+    print(f"{optimizer}, {args.dtype}{'':20} threshold  fused  plain")
+    for network, shapes in SHAPES.items():
+        for shape in shapes:
+            forms = Forms(shape, optimizer, getattr(torch, args.dtype), args.learning_rate)
+            line = measure(forms, args.rounds, args.plain_every)
+            print(f"{network:14} {shape[0]:5} x {shape[1]:4} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
