@@ -4,6 +4,7 @@ config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/ 
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -91,18 +92,18 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     layout = spec.layout
     check_memory(resolved, layout.num_bits)
     with family_errors(resolved.family):
-        attributes = _attributes(spec, data)
-    begins = not store_exists(directory)
+        inputs = lazy_inputs(spec)
     weights = {name: weight.numpy() for name, weight in spec.weights().items()}
+    attributes = _attributes(spec, data, weights, inputs)
+    begins = not store_exists(directory)
     if begins:
         input_bytes = 2 * prod(data.input_shape[-2:])  # a uint16 for every pixel
         of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
         check_room(directory, of_tasks + sum(weight.nbytes for weight in weights.values()))
     else:
         check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
-    with family_errors(resolved.family):
-        inputs = lazy_inputs(spec)
-        if begins:
+    if begins:
+        with family_errors(resolved.family):
             MaskStore.create(
                 directory,
                 layout=layout,
@@ -132,7 +133,8 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
     stored = from_yaml(directory / "config.yaml")
     spec = RunSpec(stored, data.input_shape, data.num_classes)
     with family_errors(stored.family):
-        attributes, inputs = _attributes(spec, data), lazy_inputs(spec)
+        inputs = lazy_inputs(spec)
+    attributes = _attributes(spec, data, spec.weights(), inputs)
     check_store(directory, layout=spec.layout, capacity=stored.tasks, attributes=attributes)
     check_family(directory, stored.family, inputs)
     store = MaskStore.open(directory, read_only=True)
@@ -221,7 +223,10 @@ def _clear_unbegun(directory: Place) -> None:
         remove_tree(store)
 
 
-def _attributes(spec: RunSpec, data: Dataset) -> dict[str, object]:
+def _attributes(
+    spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
+) -> dict[str, object]:
+    """Gather what the store says of the run; `weights` and `inputs` name its fixed arrays."""
     config = spec.config
     return {
         "network": config.network,
@@ -236,8 +241,8 @@ def _attributes(spec: RunSpec, data: Dataset) -> dict[str, object]:
         "method": config.method,
         "method_options": config.method_options,
         "config_hash": config_hash(config),
-        "weights": list(spec.weights()),
-        "inputs": list(lazy_inputs(spec)),
+        "weights": list(weights),
+        "inputs": list(inputs),
         "versions": versions(),
     }
 
