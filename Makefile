@@ -1,4 +1,4 @@
-# Everything a fresh machine with Python 3.11 or newer needs: `make help` lists it.
+# Targets for a fresh machine with Python 3.11 or newer. `make help` lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -11,44 +11,45 @@ SOURCES := analysis cluster docs harness supsup_core tests benchmarks
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long check docs format clean
 
-help: ## list what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run ## set up, then train and evaluate; ARGS="tasks=250 data=mnist" passes overrides on
+run: $(VENV)/.run ## set up, then train and evaluate; ARGS="tasks=250 data=mnist" sets options
 	@$(BIN)/python harness/scale.py $(ARGS)
 
-test: $(VENV)/.test ## set up, then run the tests; ARGS="-k store" chooses among them
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.test ## set up, then run the tests; ARGS="-k store" selects tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-test-long: $(VENV)/.test ## the tests that take minutes: chaos, a cluster over ssh, lost nodes
+test-long: $(VENV)/.test ## run the tests that take minutes: chaos, a cluster over ssh, lost nodes
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-check: $(VENV)/.dev ## lint, format, types and the pages' links, without changing anything
+check: $(VENV)/.dev ## check lint, format, types and the pages' links; change nothing
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy
 	@$(SPHINX) -b dummy -d $(VENV)/doctrees . $(VENV)/pages
 
-docs: $(VENV)/.dev ## the guide as pages, in build/docs
+docs: $(VENV)/.dev ## write the guide as HTML pages into build/docs
+	@$(BIN)/python docs/options_page.py
 	@$(SPHINX) -b html -d $(VENV)/doctrees . build/docs
 	@echo build/docs/docs/index.html
 
-format: $(VENV)/.dev ## put imports and layout right
+format: $(VENV)/.dev ## correct imports and layout
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
-clean: ## remove the virtual environment and the tools' caches; runs stay
+clean: ## remove the virtual environment and the tools' caches; keep runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
-# Each is done once, and again when a version or a dependency changes.
+# Each installation is done once, and again when a version or a dependency changes.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: Python 3.11 or newer expected, got $$($(PYTHON) --version): set PYTHON=python3.11" >&2; exit 2; }
+	  { echo "error: Python must be 3.11 or newer, got $$($(PYTHON) --version): set PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "error: Python's venv module expected (Debian: apt install python3-venv)" >&2; exit 2; }
+	  { rm -rf $(VENV); echo "error: Python must have the module venv, got none: install it (Debian: apt install python3-venv)" >&2; exit 2; }
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing into $(VENV): once, some minutes at most"
+	@echo "installing into $(VENV): this happens once and takes some minutes at most"
 	@$(INSTALL) --editable .
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""What benchmarks share: a job as a run would make it, and the bare products of its steps."""
+"""Make the job of a run for the benchmarks, and the matrix products of its training steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import torch
 
-from harness.config.commandline import compose_command_line, from_hydra
+from harness.config.compose import checked, compose_overrides
 from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.dataset import Dataset
@@ -16,14 +16,12 @@ from harness.run.spec import RunSpec
 
 
 def compose(options: Sequence[str]) -> Config:
-    """The configuration of a run with these options."""
-    composed = compose_command_line(list(options))
-    assert composed is not None
-    return from_hydra(composed)
+    """Compose the configuration of a run from command-line options."""
+    return checked(compose_overrides(options))
 
 
 def resolved_job(config: Config, data: Dataset) -> RunSpec:
-    """The job of a run, every `auto` resolved for this machine."""
+    """Make the job of a run, with every `auto` resolved for this machine."""
     probe = RunSpec(resolved_options(config), data.input_shape, data.num_classes)
     resolved = resolve(probe.config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
     return replace(probe, config=resolved)
@@ -32,7 +30,17 @@ def resolved_job(config: Config, data: Dataset) -> RunSpec:
 def step_products(
     widths: Sequence[int], block: int, num_images: int, dtype: torch.dtype
 ) -> Callable[[], None]:
-    """All matrix products of a step of a block: forward, weights, activations."""
+    """Make a function that computes the matrix products of a block's training step.
+
+    The products are the forward pass, the gradient of the weights and the gradient of the
+    activations.
+
+    Args:
+        widths: number of units in each layer, from the inputs to the outputs.
+        block: number of tasks in the block.
+        num_images: number of images in a batch.
+        dtype: type of the matrices.
+    """
     x = [torch.randn(block, width, num_images).to(dtype) for width in widths]
     w = [torch.randn(block, o, i).to(dtype) for i, o in pairwise(widths)]
     flat_w, flat_d, shared = w[0].flatten(0, 1), x[1].flatten(0, 1), x[0][0]

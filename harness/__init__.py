@@ -1,1 +1,1 @@
-"""The harness: configuration, data, actors, store and tables around supsup_core."""
+"""The harness around supsup_core: configuration, data sets, actors, mask store and tables."""

@@ -1,10 +1,10 @@
-"""The one error a user is meant to read.
+"""The error for mistakes that the user can correct.
 
-Everything that is wrong with what the user gave (a key, a value, a folder, a
-missing file) is a UserError; the command line prints it as one line and exits
-with 2. Any other exception is a fault of ours and keeps its traceback.
+A UserError means that an input of the user is wrong: a key, a value, a folder or a missing file.
+The command line prints it as one line and ends with exit code 2. Any other exception is a bug of
+this program and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """What was expected, what came, and what to do: one line, no newline."""
+    """A wrong input of the user. The message is one line: expected, got, and what to do."""

@@ -1,32 +1,34 @@
-"""Store the masks of a run that exists in reservoirs, one by one, and recall them.
+"""Store the masks of a run in reservoirs, one by one, and recall them.
 
     python harness/recall.py run_dir=runs/mnist5k-permuted-32 reservoir.rules=[hebb,projection]
 
-At each checkpoint some masks are recalled from noisy cues and from images alone: rows of the
-table `reservoir`. Which tasks and batches, evaluate.tasks, evaluate.batches and
-evaluate.batch_size say: as the run has them, where they are not given. The checkpoints are those
-of the masks that are committed. Type the same command again to go on with what was stopped.
+At each checkpoint, some masks are recalled from noisy cues and from images alone. The results are
+rows of the table `reservoir`. evaluate.tasks, evaluate.batches and evaluate.batch_size choose the
+tasks and the batches; their defaults are the values of the run. Checkpoints can cover committed
+masks only. Type the same command again to continue a recall that was stopped.
 """
 
-import sys
-
-import hydra
 from omegaconf import DictConfig
 
-from harness.config.commandline import main_guard, typed_keys, unchecked
-from harness.driver.recall import Recall
-from harness.driver.start import carry_out
-from harness.run.directory import open_evaluated
-from harness.run.existing import recall_configuration
+from harness.config.command import run_command
+from harness.config.commandline import Job
+from harness.config.compose import typed_keys, unchecked
+from harness.config.schema import FREE_KEYS, RECALL_KEYS
 
 
-@hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
-def main(composed: DictConfig) -> None:
-    """Run the job; leave with its exit code unless all is well."""
-    config = recall_configuration(unchecked(composed), typed_keys(sys.argv[1:]))
-    if code := carry_out(config, open_evaluated, [Recall]):
-        sys.exit(code)
+def main(composed: DictConfig, overrides: list[str]) -> int:
+    """Recall masks of the run, and return the exit code."""
+    # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
+    from harness.driver.recall import Recall
+    from harness.driver.start import carry_out
+    from harness.run.directory import open_evaluated
+    from harness.run.existing import recall_configuration
 
+    config = recall_configuration(unchecked(composed), typed_keys(overrides))
+    return carry_out(config, open_evaluated, [Recall])
+
+
+JOB = Job("recall", __doc__, main, takes=(*RECALL_KEYS, *FREE_KEYS))
 
 if __name__ == "__main__":
-    main_guard(main)
+    run_command(JOB)

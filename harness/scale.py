@@ -1,49 +1,65 @@
-"""The main job: train a mask for each of many tasks, and evaluate them while training goes on.
+"""Train a mask for each of many tasks, and evaluate task inference during the training.
 
     python harness/scale.py tasks=2500 data=mnist family=permuted
 
-Type the same command again to go on with a run that was stopped.
+Type the same command again to continue a run that was stopped.
 """
 
-import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
-from harness.config.commandline import STOPPED, from_hydra, main_guard
+from harness.config.command import STOPPED, run_command
+from harness.config.commandline import Job
+from harness.config.compose import checked
 from harness.config.identity import run_directory
 from harness.config.schema import Config
-from harness.driver.evaluate import Evaluate
-from harness.driver.protocol import Stage
-from harness.driver.recall import Recall
-from harness.driver.start import carry_out
-from harness.driver.train import Train
-from harness.driver.work import Work
 from harness.reporting.html import write_report
-from harness.run.directory import open_run
+
+if TYPE_CHECKING:
+    from harness.driver.protocol import Stage
+    from harness.driver.work import Work
 
 
-def stages(config: Config) -> list[Callable[[Work], Stage]]:
-    """The stages of the main job, each made from the run in progress."""
+def stages(config: Config) -> "list[Callable[[Work], Stage]]":
+    """Return the functions that make the stages of the main job."""
+    from harness.driver.evaluate import Evaluate
+    from harness.driver.recall import Recall
+    from harness.driver.train import Train
+
     return [Train, Evaluate, *([Recall] if config.evaluate.reservoir else [])]
 
 
 def run(config: Config) -> int:
-    """Do the main job. Arguments, result and errors are those of carry_out."""
+    """Train and evaluate a run.
+
+    Args:
+        config: the checked configuration.
+
+    Returns:
+        The exit code: 0 if all is done, 1 if units were set aside, 130 if the user stopped the run.
+
+    Raises:
+        UserError: a problem that the user can fix, described in one line.
+    """
+    # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
+    from harness.driver.start import carry_out
+    from harness.run.directory import open_run
+
     return carry_out(config, open_run, stages(config))
 
 
-@hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
-def main(composed: DictConfig) -> None:
-    """Run the job; leave with its exit code unless all is well."""
-    config = from_hydra(composed)
+def main(composed: DictConfig, overrides: list[str]) -> int:
+    """Train and evaluate a run, write its report, and return the exit code."""
+    config = checked(composed)
     code = run(config)
     if code != STOPPED:
         write_report(run_directory(config))
-    if code:
-        sys.exit(code)
+    return code
 
+
+JOB = Job("scale", __doc__, main)
 
 if __name__ == "__main__":
-    main_guard(main)
+    run_command(JOB)

@@ -1,71 +1,79 @@
-"""Say what a run holds and how far it is, live or dead, from its files alone.
+"""Print the progress of a run from its files. The run may be running, stopped or finished.
 
     python harness/status.py run_dir=runs/mnist5k-permuted-2500
 
-json=true prints the same for scripts; verify=true also checks every mask against its checksum,
-which reads them all. Nothing is written, locked or waited for. It parses its three options
-itself, without Hydra, so that it starts at once.
+json=true prints the same values as JSON, for scripts. verify=true also reads every mask and
+compares the mask with its checksum. The command writes no file and waits for no process. It does
+not take the run's lock, because a driver that starts at the same moment could then fail. It parses
+its three options without Hydra and imports no torch, so that it starts fast.
 """
 
-import difflib
 import json
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from harness.config.command import run_command, version_text
+from harness.config.help import plain_help
+from harness.config.option import knob, nearest_key, options_of
 from harness.errors import UserError
 from harness.places.places import is_url, local
 from harness.reporting.progress import RATE_OVER, Part, Progress, look
 
-OPTIONS = ("run_dir", "json", "verify")
+
+@dataclass
+class StatusConfig:
+    """The options of the command."""
+
+    run_dir: str = knob(
+        help="Folder of the run, on this machine.", example="runs/mnist5k-permuted-32"
+    )
+    json: bool = knob(False, help="Whether to print JSON.")
+    verify: bool = knob(False, help="Whether to compare every mask with its checksum.")
 
 
-def options(arguments: Sequence[str]) -> tuple[Path, bool, bool]:
+def parse(arguments: Sequence[str]) -> StatusConfig:
     """Read the command line.
 
-    Returns:
-        The run's directory, whether to print JSON, and whether to verify.
-
     Raises:
-        UserError: an option that there is not, or a value that it cannot have.
+        UserError: a key is unknown, or its value is not allowed.
     """
-    given: dict[str, str] = {}
+    options = options_of(StatusConfig)
+    given: dict[str, Any] = {}
     for argument in arguments:
         key, is_pair, value = argument.partition("=")
-        if not is_pair:
-            raise UserError(f"options must be key=value, of {', '.join(OPTIONS)}, got {argument}")
-        if key not in OPTIONS:
-            near = difflib.get_close_matches(key, OPTIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
-            raise UserError(f"unknown key {key}: {hint}")
-        given[key] = value
+        if not is_pair or key not in options:
+            near = nearest_key(key, tuple(options)) or "run_dir"
+            raise UserError(
+                f"options must be {', '.join(f'{one}=VALUE' for one in options)}, got {argument}: "
+                f"try {near}={options[near].example()}"
+            )
+        given[key] = _FLAGS.get(value.lower(), value) if options[key].kind is bool else value
+        options[key].check(given[key])
+    example = options["run_dir"].example()
     if not given.get("run_dir"):
-        raise UserError(
-            "run_dir must be given, got none: for example run_dir=runs/mnist5k-permuted-32"
-        )
+        raise UserError(f"run_dir must be given, got nothing: try run_dir={example}")
     if is_url(given["run_dir"]):
         raise UserError(
             f"run_dir must be a folder on this machine, got {given['run_dir']}: "
-            "analysis.load reads the tables of a run in object storage"
+            "use analysis.load to read the tables of a run in object storage"
         )
-    directory = local(given["run_dir"])
-    return directory, _flag(given, "json"), _flag(given, "verify")
+    return StatusConfig(**given)
 
 
-def _flag(given: dict[str, str], key: str) -> bool:
-    value = given.get(key, "false").lower()
-    if value not in ("true", "false"):
-        raise UserError(f"{key} must be true or false, got {given[key]}")
-    return value == "true"
+_FLAGS = {"true": True, "false": False}
 
 
 def damage(directory: Path) -> list[str]:
-    """What of a run's store is not as it was written.
+    """Compare every mask of a run with its checksum.
+
+    Returns:
+        One line per damaged file: the path of the file, and the reason.
 
     Raises:
-        UserError: no store.
+        UserError: the run has no store.
     """
     from harness.storage.store import MaskStore
 
@@ -74,7 +82,7 @@ def damage(directory: Path) -> list[str]:
 
 
 def as_json(seen: Progress) -> dict[str, Any]:
-    """The same as `lines`, for scripts."""
+    """Return the progress as JSON values by name, with the same content as `lines`."""
     holder = seen.holder
     return {
         "run_dir": str(seen.directory),
@@ -104,7 +112,7 @@ def as_json(seen: Progress) -> dict[str, Any]:
 
 
 def lines(seen: Progress) -> list[str]:
-    """What people read."""
+    """Return the progress as lines of text."""
     config = seen.config
     told = [config.data, config.family, config.network, config.method]
     found = [
@@ -116,7 +124,7 @@ def lines(seen: Progress) -> list[str]:
     for k in sorted({part.num_tasks for part in seen.parts}):
         found += _checkpoint(k, [part for part in seen.parts if part.num_tasks == k])
     if seen.other_files:
-        found.append(f"  {seen.other_files} files of evaluations beyond the run's own")
+        found.append(f"  {seen.other_files} files of evaluations that later commands asked for")
     found += [f"  set aside: {unit}: {error}" for unit, error in seen.failed.items()]
     found += [f"  broken: {path}" for path in seen.broken]
     return found
@@ -130,7 +138,7 @@ def _who(seen: Progress) -> str:
         case True:
             return f", {who}"
         case None:
-            return f", signed by {who}, which only that host can tell to be alive"
+            return f", signed by {who}; only that host can check whether the process is alive"
         case _:
             return f", its driver was killed: {who}"
 
@@ -146,18 +154,18 @@ def _how_well(seen: Progress) -> str:
 
 
 def _checkpoint(k: int, parts: list[Part]) -> list[str]:
-    """One line for what is whole or has not begun, else one for each part that is not."""
+    """Make one line for a checkpoint; add one line per incomplete part if only some rows exist."""
     rows, wanted = sum(part.rows for part in parts), sum(part.wanted for part in parts)
     if rows == wanted:
-        return [f"  checkpoint {k}: whole, {rows} rows"]
+        return [f"  checkpoint {k}: complete, {rows} rows"]
     if not rows:
-        return [f"  checkpoint {k}: none of {wanted} rows"]
+        return [f"  checkpoint {k}: 0 of {wanted} rows"]
     partly = [
         f"    {_label(part)}: {part.rows} of {part.wanted}"
         for part in parts
         if part.rows < part.wanted
     ]
-    return [f"  checkpoint {k}: {rows} of {wanted} rows; not whole:", *partly]
+    return [f"  checkpoint {k}: {rows} of {wanted} rows; incomplete parts:", *partly]
 
 
 def _label(part: Part) -> str:
@@ -172,22 +180,35 @@ def _size(num_bytes: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print; the exit code: 0, 1 where verify found damage, 2 for a user's error."""
+    """Print the progress of a run.
+
+    Returns:
+        The exit code: 0, or 1 if verify found damage.
+
+    Raises:
+        UserError: there is no run, or a file cannot be read.
+    """
+    if {"--help", "-h"} & set(arguments):
+        print(plain_help("harness/status.py", __doc__, StatusConfig))
+        return 0
+    if "--version" in arguments:
+        print(version_text())
+        return 0
+    asked = parse(arguments)
+    directory = local(asked.run_dir)
     try:
-        directory, wants_json, verifies = options(arguments)
         seen = look(directory)
-        found = damage(directory) if verifies else None
-    except (UserError, OSError) as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    if wants_json:
+        found = damage(directory) if asked.verify else None
+    except OSError as error:
+        raise UserError(str(error)) from error
+    if asked.json:
         print(json.dumps({**as_json(seen), "damage": found}))
     else:
         print("\n".join(lines(seen)))
         if found is not None:
-            print("\n".join(f"  damaged: {one}" for one in found) or "  every mask is as written")
+            print("\n".join(f"  damaged: {one}" for one in found) or "  every mask is intact")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(main)

@@ -1,4 +1,5 @@
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,13 @@ def test_the_readme_names_what_make_offers():
     targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     used = set(re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()))
     assert {"run", "test"} <= used <= set(targets)
+
+
+def test_the_page_of_options_is_current():
+    made = runpy.run_path(str(ROOT / "docs" / "options_page.py"))["page"]()
+    assert made == (ROOT / "docs" / "options.md").read_text(), "run python docs/options_page.py"
+
+
+def test_readme_and_architecture_are_short():
+    for page, most in (("README.md", 600), ("ARCHITECTURE.md", 1500)):
+        assert len((ROOT / page).read_text().split()) <= most

@@ -1,1 +1,1 @@
-"""Hydra's configuration files, found through the package from any folder."""
+"""The YAML files of the configuration. Hydra finds them through this package from any folder."""

@@ -1,1 +1,1 @@
-"""What a run can be told: schema, checks, identity, command line."""
+"""The configuration of a run: schema, checks, identity, command line and help."""

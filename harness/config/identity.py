@@ -1,8 +1,7 @@
-"""What of a configuration decides a run's results, its name, and its file."""
+"""The identity of a run: the keys that change its results, its name, and its config.yaml."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from io import BytesIO
 from typing import Any
 
@@ -21,9 +20,10 @@ _NOT_GIVEN = "not given"
 
 
 def run_name(config: Config) -> str:
-    """A folder name that tells runs apart by what people vary most.
+    """Make the name of a run's folder from the keys that users change most often.
 
-    A name stands in it unless it is the default, and then the options that were given.
+    The name leaves out the network and the method if they have their defaults, and all options
+    that were not given.
     """
     default = Config()
     parts = [config.data, *_options_name(config.data_options)]
@@ -44,26 +44,36 @@ def run_name(config: Config) -> str:
 
 
 def _options_name(options: Mapping[str, Any], without: str | None = None) -> list[str]:
-    """Options as parts of a folder's name, such as density0.3."""
+    """Write each option as a part of the folder's name, such as density0.3."""
     texts = (f"{name}{as_typed(value)}" for name, value in options.items() if name != without)
     return [re.sub(r"[^\w.+-]+", "_", text).strip("_") for text in texts]
 
 
 def run_directory(config: Config) -> Place:
-    """Where the run lies; see harness.places.places.place."""
+    """Return the run's folder, which is on a disk or in a bucket."""
     return place(config.run_dir or f"runs/{run_name(config)}")
 
 
 def differences(stored: Config, wanted: Config) -> list[str]:
-    """Name the keys in which two configurations would give other results.
+    """List the keys that change results and differ in two configurations.
 
-    A wanted `auto` agrees with whatever it was resolved to when the run began. An option that is
-    not given has its default. To know the defaults imports torch, where options differ.
+    `auto` is resolved once, when a run begins, and the value is stored with the run. So a wanted
+    `auto` agrees with every stored value. An option that is not given has its default. If options
+    differ, this function imports torch to read their defaults.
+
+    Args:
+        stored: the configuration of an existing run.
+        wanted: the configuration that a user typed.
+
+    Returns:
+        One text per key, with both values.
 
     Raises:
-        UserError: an option that does not fit.
+        UserError: an option is unknown, or its value is not allowed.
     """
-    compared = []  # what has the same name in both: options of another network are other options
+    # Options are compared only if both configurations name the same thing, because two things, such
+    # as two networks, have different options.
+    compared = []
     ignored = set()
     for kind, key in OPTION_KEYS.items():
         if getattr(stored, kind) != getattr(wanted, kind):
@@ -76,38 +86,38 @@ def differences(stored: Config, wanted: Config) -> list[str]:
     for key in {**here, **there}:
         old, new = there.get(key, _NOT_GIVEN), here.get(key, _NOT_GIVEN)
         if key.partition(".")[0] not in ignored and new not in (AUTO, old):
-            found.append(f"{key} is {old} there, {new} here")
+            found.append(f"{key} is {old} in the folder, {new} in this command")
     return found
 
 
 def result_values(config: Config) -> dict[str, Any]:
-    """What of a configuration changes a result, by dotted key; each option has a key of its own."""
+    """Return the values of all keys that change results, by dotted key. Each option is a key."""
     found = {key: leaf(config, key) for key in keys(config)}
     checkpoints = config.evaluate.checkpoints
-    if isinstance(checkpoints, list):  # kept sorted, however they were typed
+    if isinstance(checkpoints, list):  # a run stores its checkpoints sorted
         found["evaluate.checkpoints"] = sorted(set(checkpoints))
     return {key: value for key, value in found.items() if key.split(".")[0] not in FREE_KEYS}
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as `config.yaml` keeps it."""
+    """Write a configuration as the text of `config.yaml`."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def from_yaml(path: Place) -> Config:
-    """Read a run's configuration back; see job_from_yaml."""
+    """Read the configuration of a run from its config.yaml; see job_from_yaml."""
     return job_from_yaml(path, Config)
 
 
 def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
-    """Read back the configuration of a job.
+    """Read and check the configuration of a job from its config.yaml.
 
     Args:
-        path: of the file.
-        schema: of the job.
+        path: path of config.yaml.
+        schema: schema of the job's configuration.
 
     Raises:
-        UserError: the file is not one.
+        UserError: the file is missing, or is not a configuration of this schema.
     """
     try:
         merged = OmegaConf.merge(
@@ -119,37 +129,7 @@ def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, UserError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{path} is not a run's configuration: {reason}: put it back, or choose another run_dir"
+            f"{path} must be the configuration of a run, got an error: {reason}: restore the file, "
+            "or choose another run_dir"
         ) from error
     return config
-
-
-def read_loosely(text: str) -> Config:
-    """Read a run's config.yaml without checks, whichever version wrote it.
-
-    A key that the schema does not have is left out. A key that is missing has its default, unless
-    every run has it.
-
-    Raises:
-        KeyError, TypeError, ValueError, yaml.YAMLError: the text is no run's configuration.
-    """
-    values = yaml.safe_load(text)
-    for key in ("data", "family", "network", "method", "seed", "tasks"):
-        values[key]
-    for group, key in (("train", "name"), ("evaluate", "checkpoints")):
-        values[group][key]
-    config: Config = _loosely(Config, values)
-    config.tasks = int(config.tasks)
-    return config
-
-
-def _loosely(schema: Any, values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"expected keys and values, got {values!r}")
-    found = {}
-    for entry in fields(schema):
-        if is_dataclass(entry.type):
-            found[entry.name] = _loosely(entry.type, values.get(entry.name, {}))
-        elif entry.name in values:
-            found[entry.name] = values[entry.name]
-    return schema(**found)

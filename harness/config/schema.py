@@ -1,12 +1,27 @@
-"""The schema of a run's configuration: plain dataclasses, made once and passed inward."""
+"""The schema of a run's configuration: dataclasses whose fields have a help text and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
-from omegaconf import MISSING
+from harness.config.option import knob
+from harness.data.names import DATASETS
+from supsup_core.names import (
+    ALGORITHMS,
+    DECAYS,
+    FAMILIES,
+    METHODS,
+    NETWORKS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    RESERVOIR_RULES,
+)
 
 AUTO = "auto"
+
+CONFIG_MODULE = "harness.conf"  # the folder of recipes and experiments
+
+MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets the value
 
 DTYPES = ("float32", "bfloat16")
 
@@ -14,7 +29,7 @@ EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
 
-# What is named, and the key of its options.
+# Kind of named thing -> key of the options of such a thing.
 OPTION_KEYS = {
     "data": "data_options",
     "family": "family_options",
@@ -22,9 +37,9 @@ OPTION_KEYS = {
     "method": "method_options",
 }
 
-# What `evaluate.algorithms=auto` stands for, where the engine has them. Descent takes many
-# gradients, and the objectives of the first layer would double all that is evaluated: both only
-# on demand.
+# The algorithms of `evaluate.algorithms=auto`; the ones that the engine lacks are left out. The two
+# other algorithms take many gradients per inference, and the objectives of the first layer would
+# double the number of evaluations. So a user must ask for these algorithms and objectives.
 DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
 
 DEFAULT_OBJECTIVES = ("H", "G")
@@ -32,151 +47,263 @@ DEFAULT_OBJECTIVES = ("H", "G")
 
 @dataclass
 class TrainConfig:
-    """How masks are trained; `train=<name>` picks a recipe of harness/conf/train."""
+    """Settings of the training. `train=NAME` selects a recipe of harness/conf/train."""
 
-    name: str = MISSING
-    """The recipe's name."""
-    steps: int = MISSING
-    """Optimiser steps a task."""
-    batch_size: int = MISSING
-    """Images a step."""
-    learning_rate: float = MISSING
-    """At the first step."""
-    smoothing: float = MISSING
-    """Of the running mean of squared gradients, which rmsprop and adam have."""
-    decay: str = MISSING
-    """none, or linear: the learning rate falls evenly towards 0."""
-    dtype: str = AUTO
-    """Of the matrix products; auto takes bfloat16 where AMX or a GPU multiplies it."""
-    block: int | str = AUTO
-    """Tasks trained together in one work unit; auto follows the network's size."""
-    temperature: float = 1.0
-    """Logits are divided by it in the loss; above 1 the softmax is softer."""
-    optimizer: str = "rmsprop"
-    """Of the scores: rmsprop, adam or sgd."""
-    momentum: float = 0.0
-    """Of the running mean (adam) or sum (sgd) of gradients."""
-    weight_decay: float = 0.0
-    """L2 decay of the scores: each gradient gets weight_decay * score added."""
+    name: str = knob(
+        MISSING, help="The recipe's name, which is part of the run's folder.", example="paper"
+    )
+    steps: int = knob(MISSING, help="Optimiser steps per task.", at_least=1, example=1000)
+    batch_size: int = knob(MISSING, help="Images per step.", at_least=1, example=128)
+    learning_rate: float = knob(
+        MISSING, help="Learning rate of the first step.", above=0, example=1e-4
+    )
+    smoothing: float = knob(
+        MISSING,
+        help="Decay per step of the running mean of squared gradients (rmsprop, adam).",
+        at_least=0,
+        below=1,
+        example=0.99,
+    )
+    decay: str = knob(
+        MISSING,
+        help="linear lowers the learning rate by equal amounts to 0. none keeps the rate constant.",
+        one_of=DECAYS,
+    )
+    dtype: str = knob(
+        AUTO,
+        instead=AUTO,
+        one_of=DTYPES,
+        help="Number format of the matrix products. auto means bfloat16 on a CPU with AMX or on a "
+        "GPU, if the trainer supports it, else float32.",
+    )
+    block: int | str = knob(
+        AUTO,
+        kind=int,
+        instead=AUTO,
+        at_least=1,
+        help="Number of tasks that train together in one work unit. auto depends on the size of "
+        "the network.",
+    )
+    temperature: float = knob(
+        1.0, above=0, help="Divisor of the logits in the loss. Above 1, the softmax is softer."
+    )
+    optimizer: str = knob("rmsprop", one_of=OPTIMIZERS, help="Optimiser of the scores.")
+    momentum: float = knob(
+        0.0,
+        at_least=0,
+        below=1,
+        help="Decay per step of the running mean (adam) or sum (sgd) of gradients.",
+    )
+    weight_decay: float = knob(
+        0.0, at_least=0, help="L2 decay: adds weight_decay * score to the gradient of each score."
+    )
 
 
 @dataclass
 class EvaluateConfig:
-    """What is measured, and on how much."""
+    """Settings of the evaluation of task inference."""
 
-    checkpoints: Any = AUTO
-    """Numbers of masks in the superposition; auto: 10, 25, 50, 100, 250, ... and all."""
-    algorithms: Any = AUTO
-    """Ways to infer the task; auto: those that the network and the masks allow, without
-    gradient_descent and frank_wolfe, which are costly."""
-    objectives: list[str] = field(default_factory=lambda: [*DEFAULT_OBJECTIVES])
-    """What the gradient's algorithms minimise: H entropy, G superfluous neurons; H_first_layer
-    and G_first_layer: the same by the first layer's masks alone."""
-    tasks: int | None = 50
-    """Tasks evaluated at a checkpoint, evenly spaced; null: all of them."""
-    batches: int | None = 4
-    """Test batches a task; null: the whole test set."""
-    batch_size: int = 128
-    """Images of a test batch, scored with the one task inferred for it."""
-    num_images: int | str = AUTO
-    """Images of the batch that the inference sees; auto: 1, or the whole batch where the network
-    normalises over it."""
-    distractors: int = 0
-    """Untrained masks, drawn from the densities of the trained ones, that the last checkpoint
-    gets beside them in a second evaluation, by one_shot and one_shot_ranked."""
-    log_base: int = 2
-    """Into how many parts binary divides the candidates at each gradient."""
-    steps: int = 10
-    """Gradients of gradient_descent and frank_wolfe."""
-    rate: float = 0.3
-    """Learning rate of gradient_descent."""
-    reservoir: bool = False
-    """Whether masks are also stored in reservoirs and recalled from them."""
+    checkpoints: Any = knob(
+        AUTO,
+        kind=list[int],
+        instead=AUTO,
+        at_least=1,
+        help="Numbers of masks k at which the run is evaluated. Tasks are then inferred among the "
+        "first k tasks. auto means 10, 25, 50, 100, 250 and so on, and the number of tasks.",
+    )
+    algorithms: Any = knob(
+        AUTO,
+        kind=list[str],
+        instead=AUTO,
+        one_of=ALGORITHMS,
+        filled=True,
+        distinct=True,
+        help="Algorithms of task inference. auto means all that the network and the masks allow, "
+        "except gradient_descent and frank_wolfe, which are slow.",
+    )
+    objectives: list[str] = knob(
+        lambda: [*DEFAULT_OBJECTIVES],
+        one_of=OBJECTIVES,
+        distinct=True,
+        help="Objectives of the algorithms that take gradients. H is the entropy of the outputs. G "
+        "reads the superfluous neurons. H_first_layer and G_first_layer use the masks of the first "
+        "layer only.",
+    )
+    tasks: int | None = knob(
+        50,
+        at_least=1,
+        help="Number of tasks that are evaluated per checkpoint, evenly spaced. null means all.",
+    )
+    batches: int | None = knob(
+        4, at_least=1, help="Number of test batches per task. null means the whole test set."
+    )
+    batch_size: int = knob(
+        128,
+        at_least=1,
+        help="Images per test batch. The mask of the inferred task classifies the whole batch.",
+    )
+    num_images: int | str = knob(
+        AUTO,
+        kind=int,
+        instead=AUTO,
+        at_least=1,
+        help="Number of images of a batch from which the task is inferred. auto means 1, or the "
+        "whole batch if the network normalises over the batch.",
+    )
+    distractors: int = knob(
+        0,
+        at_least=0,
+        help="Number of distractors: untrained masks, drawn with the densities of the trained "
+        "masks. The last checkpoint is evaluated a second time with them, by one_shot and "
+        "one_shot_ranked.",
+    )
+    log_base: int = knob(
+        2, at_least=2, help="Number of parts into which binary divides the candidates per gradient."
+    )
+    steps: int = knob(
+        10, at_least=1, help="Gradients per inference of gradient_descent and frank_wolfe."
+    )
+    rate: float = knob(0.3, above=0, help="Learning rate of gradient_descent.")
+    reservoir: bool = knob(
+        False, help="Whether masks are also stored in reservoirs and recalled from them."
+    )
 
 
 @dataclass
 class ReservoirConfig:
-    """Memories of constant size that masks are recalled from, where evaluate.reservoir is true."""
+    """Settings of the reservoirs that store and recall masks if evaluate.reservoir is true."""
 
-    rules: list[str] = field(default_factory=lambda: ["projection"])
-    """How a mask is stored."""
-    cues: list[str] = field(default_factory=lambda: [*CUES])
-    """What recall begins with: flipped or erased, a mask some of whose bits are turned around or
-    unknown; data, a batch of images without labels and nothing of the mask."""
-    share: float = 0.1
-    """Of the bits of a cue that are flipped or erased."""
-    block: int | str = AUTO
-    """Bits held together; auto: a whole mask if it has no more than 8192, else 1024 at a time."""
-    most_steps: int = 50
-    """Sweeps over all bits after which a recall that has not settled is given up."""
+    rules: list[str] = knob(
+        lambda: ["projection"],
+        one_of=tuple(RESERVOIR_RULES),
+        filled=True,
+        distinct=True,
+        help="Rules by which a reservoir stores masks. The endings 8bits and 4bits give the bits "
+        "per reservoir weight.",
+    )
+    cues: list[str] = knob(
+        lambda: [*CUES],
+        one_of=CUES,
+        filled=True,
+        distinct=True,
+        help="Starting points of recall. flipped is the mask with some bits inverted, erased the "
+        "mask with some bits unknown, data a batch of images without labels.",
+    )
+    share: float = knob(
+        0.1, at_least=0, at_most=1, help="Fraction of a cue's bits that is inverted or unknown."
+    )
+    block: int | str = knob(
+        AUTO,
+        kind=int,
+        instead=AUTO,
+        at_least=1,
+        help="Number of mask bits per reservoir. auto means the whole mask if it has at most 8192 "
+        "bits, else 1024.",
+    )
+    most_steps: int = knob(
+        50, at_least=1, help="Largest number of sweeps over all bits in one recall."
+    )
 
 
 @dataclass
 class ActorsConfig:
-    """Ray's share of the work; nothing here changes a result."""
+    """Division of the work among Ray actors. No result depends on these keys."""
 
-    train: int | str = AUTO
-    """Training actors; auto: as many as Ray has CPUs or GPU shares for."""
-    evaluate: int | str = AUTO
-    """Evaluation actors while training goes on."""
-    gpus: float = 0.25
-    """Share of a GPU an actor takes, where there are GPUs."""
-    shards: int = 1
-    """Above 1: so many evaluation actors, whatever `evaluate` says, each with a part of the
-    masks, for masks that do not fit one; by one_shot and one_shot_ranked alone."""
+    train: int | str = knob(
+        AUTO,
+        kind=int,
+        instead=AUTO,
+        at_least=1,
+        help="Number of training actors. auto depends on the CPUs or GPUs that Ray has.",
+    )
+    evaluate: int | str = knob(
+        AUTO,
+        kind=int,
+        instead=AUTO,
+        at_least=1,
+        help="Evaluation actors during training. auto means one per eight CPUs, but at least one.",
+    )
+    gpus: float = knob(
+        0.25, above=0, at_most=1, help="Fraction of a GPU per actor, if there are GPUs."
+    )
+    shards: int = knob(
+        1,
+        at_least=1,
+        help="If above 1, the masks are split over this many evaluation actors, because they do "
+        "not fit into one. Overrides actors.evaluate; works with one_shot and one_shot_ranked.",
+    )
 
 
 @dataclass
 class Config:
-    """Everything a run can be told."""
+    """The configuration of a run."""
 
-    tasks: int = 32
-    """Number of tasks."""
-    seed: int = 0
-    """Of every random draw."""
-    data: str = "mnist5k"
-    """Data set."""
-    data_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the data set."""
-    family: str = "permuted"
-    """What tells tasks apart."""
-    family_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the family."""
-    network: str = "lenet_300_100"
-    """The fixed random network; units: its masks are over hidden units instead of weights."""
-    network_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the network, such as hidden: [300, 300], the widths of mlp and units."""
-    outputs: int = 500
-    """Output units: a class each, and the rest superfluous."""
-    method: str = "threshold"
-    """How scores become masks."""
-    method_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the method, such as density: 0.3 for edge_popup."""
+    tasks: int = knob(32, at_least=1, help="Number of tasks.")
+    seed: int = knob(0, at_least=0, help="Seed of every random draw.")
+    data: str = knob(
+        "mnist5k",
+        one_of=DATASETS,
+        help="Data set. mnist5k is 5,000 images of MNIST that come with a dependency.",
+    )
+    data_options: dict[str, Any] = knob(dict, help="Options of the data set.")
+    family: str = knob(
+        "permuted", one_of=tuple(FAMILIES), help="Family of tasks: how tasks differ."
+    )
+    family_options: dict[str, Any] = knob(dict, help="Options of the family.")
+    network: str = knob(
+        "lenet_300_100", one_of=tuple(NETWORKS), help="Network with fixed random weights."
+    )
+    network_options: dict[str, Any] = knob(
+        dict, help="Options of the network, such as network_options.hidden=[300,300] for mlp."
+    )
+    outputs: int = knob(
+        500,
+        at_least=1,
+        help="Outputs of the network: one per class, and the others are superfluous neurons.",
+    )
+    method: str = knob(
+        "threshold", one_of=tuple(METHODS), help="Mask finder: the rule from scores to masks."
+    )
+    method_options: dict[str, Any] = knob(
+        dict, help="Options of the finder, such as method_options.density=0.3 for edge_popup."
+    )
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     reservoir: ReservoirConfig = field(default_factory=ReservoirConfig)
     actors: ActorsConfig = field(default_factory=ActorsConfig)
-    executor: str = "ray"
-    """ray, or serial: everything in this process."""
-    run_dir: str | None = None
-    """Where everything goes: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER; null:
-    runs/<name of the run>."""
-    data_dir: str | None = None
-    """Where the data set's files lie, if not in the cache folder."""
-    download: bool = True
-    """Whether missing data may be fetched, with a line that says so; checked by sha256."""
-    quiet: bool = False
-    """Log lines instead of progress bars."""
+    executor: str = knob(
+        "ray",
+        one_of=EXECUTORS,
+        help="ray does the work on Ray actors, serial in one process. The results are the same.",
+    )
+    run_dir: str | None = knob(
+        None,
+        help="Folder of the run, or s3://BUCKET/FOLDER or gs://BUCKET/FOLDER. null means "
+        "runs/<name of the run>.",
+    )
+    data_dir: str | None = knob(
+        None, help="Folder with the files of the data set. null means the cache folder."
+    )
+    download: bool = knob(
+        True, help="Whether missing data files may be downloaded. Their sha256 is checked."
+    )
+    quiet: bool = knob(False, help="Whether the screen shows log lines instead of progress bars.")
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
-# What may differ between a run and its continuation without changing a result.
+# Keys that may change when a run is continued: no result depends on them.
 FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
+
+# Keys of `evaluate` and `reservoir` that a recall reads.
+RECALL_KEYS = (
+    *(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size")),
+    "reservoir",
+)
 
 
 def keys(config: Any, prefix: str = "") -> list[str]:
-    """Every leaf's dotted name; an option that is given is a leaf."""
+    """List the dotted keys of all values. Each option that is given is a key of its own."""
     found = []
     for entry in fields(config):
         value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
@@ -189,11 +316,16 @@ def keys(config: Any, prefix: str = "") -> list[str]:
     return found
 
 
+def is_taken(key: str, takes: Sequence[str]) -> bool:
+    """Return whether `takes` has a dotted key, or a group of this key."""
+    return any(key == one or key.startswith(f"{one}.") for one in takes)
+
+
 def leaf(config: Any, key: str) -> Any:
-    """The value of a dotted name.
+    """Return the value of a dotted key.
 
     Raises:
-        KeyError: an option that is not given.
+        KeyError: the key is an option that is not given.
     """
     for part in key.split("."):
         config = config[part] if isinstance(config, Mapping) else getattr(config, part)

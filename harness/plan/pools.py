@@ -1,4 +1,4 @@
-"""How many actors each pool has, and what they reserve."""
+"""Number of actors in each pool, and the CPUs and GPUs that they reserve."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,13 @@ TRAIN, EVALUATE = "train", "evaluate"  # names of pools
 
 @dataclass(frozen=True)
 class PoolSize:
-    """How many actors a pool has, and what one of them reserves.
+    """The number of actors in a pool, and the reservation of one actor.
 
     Attributes:
-        actors: while the other pool may be at work.
-        actors_alone: once training is over.
-        cpus, gpus: reserved for one actor.
+        actors: number of actors while both pools may work.
+        actors_alone: number of actors after training has ended.
+        cpus: CPUs reserved per actor.
+        gpus: GPUs reserved per actor; may be a fraction.
     """
 
     actors: int
@@ -24,19 +25,26 @@ class PoolSize:
 
 
 def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, PoolSize]:
-    """Divide what Ray found between training and evaluation.
+    """Divide the CPUs and GPUs of Ray between training and evaluation.
 
-    On few CPUs every one trains, and an evaluation actor shares them without a
-    reservation; from 8 on, one in eight is kept for evaluation. With GPUs an actor
-    takes its share of one, and evaluation keeps one share in eight, at least one.
+    With up to 7 CPUs, every CPU has a training actor, and an evaluation actor shares the CPUs
+    without a reservation, because a reserved CPU would cost training more than an eighth of its
+    rate. With 8 CPUs or more, one CPU in eight is kept for evaluation. With GPUs, an actor takes a
+    share of a GPU, and one share in eight is kept for evaluation: at least one share, unless there
+    is only one.
+
+    Args:
+        config: the configuration.
+        cpus: number of CPUs that Ray found.
+        gpus: number of GPUs that Ray found; 0 means that the actors work on CPUs.
 
     Returns:
-        The training pool's size and the evaluation pool's.
+        The sizes of the training pool and of the evaluation pool.
 
     Raises:
-        ValueError: more actors asked for than Ray would ever start.
+        ValueError: actors.train is larger than the number of actors that Ray can start.
     """
-    # An actor's share lies on one GPU: two GPUs in shares of 0.4 serve four actors, not five.
+    # The share of an actor must lie on one GPU: two GPUs in shares of 0.4 serve 4 actors, not 5.
     slots = int(gpus) * int(1 / config.actors.gpus + 1e-9) if gpus else cpus
     kept = slots // 8 if not gpus else min(max(1, slots // 8), slots - 1)
     train, evaluate = config.actors.train, config.actors.evaluate
@@ -47,8 +55,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     if num_train > slots:
         found = f"{gpus:g} GPUs in shares of {config.actors.gpus}" if gpus else f"{cpus} CPUs"
         raise ValueError(
-            f"actors.train must be at most {slots}, for Ray has {found}, got {num_train}: "
-            "lower it, or leave it at auto"
+            f"actors.train must be at most {slots}, because Ray has {found}, got {num_train}: "
+            "try actors.train=auto"
         )
     reserves = kept and num_train + num_evaluate <= slots
     share = config.actors.gpus if gpus else 0.0

@@ -1,22 +1,22 @@
-"""How far a run is, from its files alone, while another process may be writing them.
+"""Measure the progress of a run from its files, which another process may be writing.
 
-Files of tables appear whole and stay, so what is read is true of the moment it was read. No
-Ray, no torch: a look must cost nothing.
+Table files appear whole and stay, so the result was true at the moment of reading. This module
+imports neither Ray nor torch, so that `status` starts at once.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from harness.config.identity import read_loosely
+from harness.config.loose import read_loosely
 from harness.config.schema import Config
 from harness.errors import UserError
 from harness.places.places import Place
@@ -30,15 +30,15 @@ RATE_OVER = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Part:
-    """How much is there of one line of a checkpoint.
+    """The progress of one part of a checkpoint: one algorithm and objective, or one rule.
 
     Attributes:
-        table: evaluations or reservoir.
-        num_tasks: the checkpoint.
-        num_distractors: untrained masks among those of the checkpoint.
+        table: "evaluations" or "reservoir".
+        num_tasks: k, the checkpoint.
+        num_distractors: number of untrained masks in addition to the k masks.
         name: algorithm and objective, or the reservoir's rule.
-        wanted: number of rows once the line is whole.
-        rows: number of rows that are there.
+        wanted: number of rows of the complete part.
+        rows: number of rows that exist.
     """
 
     table: str
@@ -51,21 +51,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Progress:
-    """A run at one moment.
+    """The progress of a run at one moment.
 
     Attributes:
-        directory: absolute.
-        config: what config.yaml says, unchecked.
-        committed: tasks.
-        accuracy: mean of the committed; None without any.
-        tasks_per_second: over the last minutes; where nobody trains, over those before the last
-            task. None before there is anything to measure.
-        parts: what the run's own checkpoints ask for.
-        other_files: of its tables, that a later job was asked for.
-        failed: name of a unit set aside -> its error.
-        broken: files that cannot be read as what they are.
-        num_bytes: of all files.
-        holder: of the lock.
+        directory: absolute path of the run directory.
+        config: the configuration in config.yaml, unchecked.
+        committed: number of committed tasks.
+        accuracy: mean accuracy of the committed tasks, in [0, 1]; None if no task is committed.
+        tasks_per_second: rate over the last 5 minutes; if no driver trains, over the 5 minutes
+            before the last task ended. None if no task is committed.
+        parts: all parts of the run's own checkpoints.
+        other_files: number of files in evaluations/ and reservoir/ that belong to other requests,
+            such as those of a later harness/evaluate.py.
+        failed: name of a unit that was set aside -> its error.
+        broken: table files that cannot be read.
+        num_bytes: size of all files in the run directory.
+        holder: the process that signed the lock; None if the lock is not signed.
     """
 
     directory: Path
@@ -82,16 +83,17 @@ class Progress:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left to train or evaluate."""
+        """Whether all tasks are trained and all parts are evaluated."""
         return self.committed == self.config.tasks and all(
             part.rows == part.wanted for part in self.parts
         )
 
     @property
     def state(self) -> str:
-        """live, complete, stopped, dead (killed, for its lock is signed) or unknown.
+        """The state of the run: "live", "complete", "stopped", "dead" or "unknown".
 
-        unknown: another host signed the lock, and only that host can tell.
+        A run is dead if its driver was killed: the lock is signed, but no process has it. A run is
+        unknown if another host signed the lock, because only that host can check its process.
         """
         if self.holder is not None and self.holder.alive:
             return "live"
@@ -103,7 +105,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of training, at this rate; None where nobody trains or there is no rate."""
+        """Seconds of training left at the current rate; None if unknown or if no driver trains."""
         left = self.config.tasks - self.committed
         if self.state not in ("live", "unknown") or not self.tasks_per_second or not left:
             return None
@@ -111,28 +113,29 @@ class Progress:
 
 
 def look(directory: Path, now: datetime | None = None) -> Progress:
-    """See how far a run is.
+    """Measure the progress of a run, without changing its files.
 
     Args:
-        directory: of the run.
-        now: what the rate of a run that trains is measured up to; None: this moment.
+        directory: the run directory.
+        now: end of the period over which the rate of training is measured; None means now.
 
     Raises:
-        UserError: no such folder, or no run in it.
+        UserError: the folder does not exist, or holds no run.
     """
     config, units = _configuration(directory)
-    # Before the log: a driver that ends meanwhile has committed what is counted after.
+    # Read the lock before the log. If a driver ends in between, its last commits are counted.
     holder = lock_holder(directory)
-    tasks, broken = _tasks(directory)
+    accuracies, finished_at, broken = _tasks(directory)
+    committed = len(accuracies)
     parts, other, broken_tables = _parts(directory, units)
-    trains = holder is not None and holder.alive is not False and len(tasks) < config.tasks
+    trains = holder is not None and holder.alive is not False and committed < config.tasks
     until = (now or datetime.now(UTC)) if trains else None
     return Progress(
         directory=directory,
         config=config,
-        committed=len(tasks),
-        accuracy=pc.mean(tasks["accuracy"]).as_py(),
-        tasks_per_second=_rate(tasks["finished_at"], _last_start(directory), until),
+        committed=committed,
+        accuracy=fmean(accuracies) if committed else None,
+        tasks_per_second=_rate(finished_at, _last_start(directory), until),
         parts=parts,
         other_files=other,
         failed=_failed(directory),
@@ -143,11 +146,11 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
 
 
 def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
-    """What a run was told, and the units that it evaluates itself, by checkpoint."""
+    """Read a run's configuration, and plan the units of its own checkpoints, in order."""
     if not directory.is_dir():
         raise UserError(
-            f"run_dir must be the folder of a run, got {directory}, which is none: "
-            "check the path, or begin one by harness/scale.py"
+            f"run_dir must be the folder of a run, got {directory}, which is no folder: "
+            "check the path, or start a run with harness/scale.py"
         )
     path = directory / "config.yaml"
     try:
@@ -161,32 +164,49 @@ def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
     except FileNotFoundError as error:
         raise UserError(
             f"run directory {directory} must hold a run, got no config.yaml in it: "
-            "begin one by harness/scale.py, or choose another run_dir"
+            "start a run with harness/scale.py, or choose another run_dir"
         ) from error
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path} is not a run's configuration ({type(error).__name__}: {reason}): "
-            "put it back, or choose another run_dir"
+            "restore the file, or choose another run_dir"
         ) from error
 
 
-def _tasks(directory: Path) -> tuple[pa.Table, list[Place]]:
-    """The committed tasks, and the files of the log that say nothing."""
-    tables: list[pa.Table] = [TASKS.empty_table()]
+def _tasks(directory: Path) -> tuple[list[float], list[float], list[Place]]:
+    """Read the log.
+
+    The columns become lists of plain numbers, because Arrow's sums, its times and its conversion to
+    numpy import pandas, which takes 0.4 s.
+
+    Returns:
+        The accuracy of each committed task, the time when the task ended (seconds since 1970), and
+        the log files that cannot be read.
+    """
+    accuracies: list[float] = []
+    finished_at: list[float] = []
     broken: list[Place] = []
     for path in table_files(directory / "log"):
         try:
-            tables.append(read_table_file(path, TASKS))
-        except FileNotFoundError:  # a driver that mends its log has taken it away
+            table = read_table_file(path, TASKS)
+            accuracies += table["accuracy"].to_pylist()
+            for chunk in table["finished_at"].chunks:
+                finished_at += [one / 1e6 for one in chunk.view(pa.int64()).to_pylist()]
+        except FileNotFoundError:  # a driver that repairs its log has just removed the file
             continue
         except ValueError:
             broken.append(path)
-    return pa.concat_tables(tables), broken
+    return accuracies, finished_at, broken
 
 
 def _parts(directory: Path, units: list[WorkUnit]) -> tuple[list[Part], int, list[Place]]:
-    """What is there of the units, how many other files there are, and which are broken."""
+    """Count the existing rows of the run's own units.
+
+    Returns:
+        The parts of the checkpoints, the number of files of other units, and the files that cannot
+        be read.
+    """
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
     for table in ("evaluations", "reservoir"):
@@ -214,7 +234,7 @@ def _parts(directory: Path, units: list[WorkUnit]) -> tuple[list[Part], int, lis
 
 
 def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
-    """Table, checkpoint, distractors and name of the line that a unit belongs to."""
+    """Return table, checkpoint, number of distractors and name of the Part of a unit."""
     if isinstance(unit, EvaluationUnit):
         name = f"{unit.algorithm} {unit.objective}" if unit.objective else unit.algorithm
         return unit.table, unit.num_tasks, unit.num_distractors, name
@@ -222,19 +242,20 @@ def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
 
 
 def _failed(directory: Path) -> dict[str, str]:
-    """The units that were set aside, where the run has a table of them."""
+    """Read the units that were set aside: name of the unit -> its error."""
     found: dict[str, str] = {}
     for path in table_files(directory / "failures"):
         try:
-            rows = pq.read_table(path, columns=["unit", "error"]).to_pylist()
-        except (FileNotFoundError, pa.ArrowException):  # being replaced, or broken: begun anew
+            rows = pq.ParquetFile(path).read(columns=["unit", "error"]).to_pylist()
+        except (FileNotFoundError, pa.ArrowException):
+            # A driver is replacing the file, or the file is broken and a driver will replace it.
             continue
         found |= {row["unit"]: row["error"] for row in rows}
     return found
 
 
 def _last_start(directory: Path) -> datetime | None:
-    """When the last driver began."""
+    """Read when the last driver started; None if that is unknown."""
     try:
         record = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
         return datetime.fromisoformat(record["starts"][-1]["at"])
@@ -243,28 +264,33 @@ def _last_start(directory: Path) -> datetime | None:
 
 
 def _rate(
-    finished_at: pa.ChunkedArray, start: datetime | None, until: datetime | None
+    finished_at: Sequence[float], start: datetime | None, until: datetime | None
 ) -> float | None:
-    """Tasks a second over the last minutes, none of them before the last start.
+    """Compute the tasks per second over the last RATE_OVER before `until`.
+
+    The period does not begin before `start`.
 
     Args:
-        finished_at: of each task.
-        start: of the driver; None: not known.
-        until: the end of those minutes; None: the end of the last task.
+        finished_at: time when each task ended, in seconds since 1970.
+        start: time when the driver started; None if unknown.
+        until: end of the period; None means the time when the last task ended.
+
+    Returns:
+        The rate; None if no task has ended.
     """
-    if not len(finished_at):
+    if not finished_at:
         return None
-    last: datetime = pc.max(finished_at).as_py()
+    last = datetime.fromtimestamp(max(finished_at), UTC)
     until = max(until, last) if until else last
     since = until - RATE_OVER
     if start is not None and start < until:
         since = max(since, start)
-    recent = pc.sum(pc.greater(finished_at, pa.scalar(since, TASKS.field("finished_at").type)))
-    return float(recent.as_py()) / (until - since).total_seconds()
+    num_recent = sum(one > since.timestamp() for one in finished_at)
+    return num_recent / (until - since).total_seconds()
 
 
 def _num_bytes(directory: Path) -> int:
-    """Of all files; those that go meanwhile count nothing."""
+    """Sum the sizes of all files; skip files that are removed at the same time."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

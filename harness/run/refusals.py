@@ -1,4 +1,4 @@
-"""What a run directory, a disk or the data refuse, as one line for the user."""
+"""Checks that refuse a configuration or a run directory, with a one-line error for the user."""
 
 import errno
 import logging
@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.config.checks import must_be
+from harness.config.kinds import as_typed
 from harness.config.options import make_named
 from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, Config
 from harness.data.dataset import Dataset
@@ -20,7 +22,7 @@ from supsup_core.tasks.rotated import Rotated, angle_between
 
 logger = logging.getLogger("harness")
 
-# Beside the masks: the log, the tables, and a chunk that is written before it replaces another.
+# Disk space for the log, the tables, and a new chunk that will replace an old one.
 _SPARE_BYTES = 16 * 1024 * 1024
 
 _PATH_ERRORS = {
@@ -29,8 +31,8 @@ _PATH_ERRORS = {
     errno.EROFS: "lies on a read-only file system",
     errno.ENOTDIR: "lies below a file",
     errno.EEXIST: "is a file, not a folder",
-    errno.ENOENT: "cannot be made there",
-    errno.ENAMETOOLONG: "has too long a name",
+    errno.ENOENT: "cannot be created",
+    errno.ENAMETOOLONG: "has a name that is too long",
     errno.ENOSPC: "has no room left on its disk",
     errno.EDQUOT: "has no room left in this user's quota",
 }
@@ -38,10 +40,10 @@ _PATH_ERRORS = {
 
 @contextmanager
 def readable_path_errors(directory: Place) -> Iterator[None]:
-    """Turn what a disk refuses into a line for the user.
+    """Turn an OSError about the run directory into a one-line error for the user.
 
     Raises:
-        UserError: the folder cannot be made or written, or is full.
+        UserError: the directory cannot be made or written, or its disk is full.
     """
     try:
         yield
@@ -50,7 +52,7 @@ def readable_path_errors(directory: Place) -> Iterator[None]:
         if reason is None:
             raise
         advice = (
-            "free some and type the same command again; what is committed is kept"
+            "free some space and type the same command again; committed results are kept"
             if error.errno in (errno.ENOSPC, errno.EDQUOT)
             else "choose another run_dir"
         )
@@ -58,51 +60,58 @@ def readable_path_errors(directory: Place) -> Iterator[None]:
 
 
 def check_against_data(config: Config, data: Dataset) -> None:
-    """Check what depends on the data set.
+    """Check the keys that depend on the data set.
 
     Raises:
-        UserError: more tasks than the family holds, or too few outputs.
+        UserError: there are more tasks than the family can make, too few outputs, or no
+            superfluous neurons for an objective that reads them.
     """
     family = make_named("family", FAMILIES, config.family, config.family_options)
     limit = family.max_tasks(data.num_classes)
     if limit is not None and config.tasks > limit:
         raise UserError(
             f"tasks must be at most {limit} for family={config.family} of the "
-            f"{data.num_classes} classes of {config.data}, got {config.tasks}"
+            f"{data.num_classes} classes of {config.data}, got {config.tasks}: try tasks={limit}"
         )
     if config.outputs < data.num_classes:
         raise UserError(
-            f"outputs must be at least {data.num_classes}, the classes of {config.data}, "
-            f"got {config.outputs}"
+            f"outputs must be at least {data.num_classes}, the number of classes of {config.data}, "
+            f"got {config.outputs}: try outputs=500"
         )
     blind = [name for name in config.evaluate.objectives if name in SUPERFLUOUS_OBJECTIVES]
     if config.outputs == data.num_classes and blind:
-        raise UserError(
-            f"objective {blind[0]} needs superfluous neurons, got outputs={config.outputs} for "
-            f"{data.num_classes} classes: raise outputs or set evaluate.objectives=[H]"
+        seeing = [name for name in config.evaluate.objectives if name not in blind] or ["H"]
+        raise must_be(
+            "evaluate.objectives",
+            f"without {', '.join(blind)}, because outputs={config.outputs} for "
+            f"{data.num_classes} classes leaves no superfluous neurons",
+            config.evaluate.objectives,
+            f"evaluate.objectives={as_typed(seeing)}",
         )
     if isinstance(family, Rotated) and angle_between(config.tasks) < 1:
         logger.warning(
-            "%d rotations lie %.3g degrees apart; below 1 degree neighbours look alike",
+            "%d rotations lie %.3g degrees apart; below 1 degree neighbouring tasks look alike",
             config.tasks,
             angle_between(config.tasks),
         )
 
 
 def check_capabilities(config: Config, capabilities: Capabilities) -> None:
-    """Check what depends on the network, the method and the engine that infers.
+    """Check the keys that depend on the network, the method and the engine that infers.
 
     Args:
-        config: as typed, or resolved.
+        config: the configuration, as typed or resolved.
         capabilities: what the run's network, method and engine can do.
 
     Raises:
-        UserError: naming the key, what was expected and what came.
+        UserError: a value does not fit. The error names the key, the value and the values that fit.
     """
     if capabilities.order != "any":
-        raise UserError(
-            f"method must train tasks in any order, got method={config.method}, which needs "
-            f"earlier tasks (order: {capabilities.order}): try method=threshold"
+        raise must_be(
+            "method",
+            "a finder that trains tasks in any order",
+            f"{config.method}, which needs earlier tasks (order: {capabilities.order})",
+            "method=threshold",
         )
     _check_algorithms(config, capabilities.supports)
     if capabilities.normalises:
@@ -111,47 +120,58 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
         _check_keeps(config)
     who = f"network={config.network} and method={config.method}"
     if config.train.dtype not in (AUTO, "float32") and not capabilities.bfloat16_serves:
-        raise UserError(
-            f"train.dtype must be auto or float32 with {who}, got {config.train.dtype}: leave it "
-            "out"
+        raise must_be(
+            "train.dtype", f"auto or float32 with {who}", config.train.dtype, "train.dtype=auto"
         )
     if config.actors.shards > 1 and not capabilities.bits_serve:
-        raise UserError(
-            f"actors.shards must be 1 with {who}, got {config.actors.shards}: leave it out"
-        )
+        raise must_be("actors.shards", f"1 with {who}", config.actors.shards, "actors.shards=1")
 
 
 def _check_algorithms(config: Config, supports: Collection[str]) -> None:
-    """Refuse algorithms that the engine does not have; `auto` must leave one."""
+    """Refuse algorithms that the engine does not have.
+
+    `auto` leaves such algorithms out, and is refused only if no algorithm is left.
+    """
     algorithms = config.evaluate.algorithms
     asked = DEFAULT_ALGORITHMS if algorithms == AUTO else algorithms
     other = [name for name in asked if name not in supports]
     if other and (algorithms != AUTO or len(other) == len(asked)):
         known = [name for name in ALGORITHMS if name in supports]
-        raise UserError(
-            f"evaluate.algorithms must be among {', '.join(known)} with network={config.network} "
-            f"and method={config.method}, got {', '.join(other)}: try "
-            f"evaluate.algorithms=[{known[0]}]"
+        fitting = [name for name in asked if name in known] or [known[0]]
+        raise must_be(
+            "evaluate.algorithms",
+            f"a list with one or more of {', '.join(known)} with network={config.network} and "
+            f"method={config.method}",
+            other,
+            f"evaluate.algorithms={as_typed(fitting)}",
         )
 
 
 def _check_keeps(config: Config) -> None:
-    """Refuse what knows states of keep bits alone, where states are more."""
+    """Refuse distractors and reservoirs for states other than one plane of keep bits per tensor.
+
+    Nested and negative planes are correlated with other planes. The drawing of distractors does
+    not know these correlations, and a reservoir stores keep bits only.
+    """
     who = f"network={config.network} and method={config.method}"
     if config.evaluate.distractors:
-        raise UserError(
-            f"evaluate.distractors must be 0 with {who}, whose states are more than one plane of "
-            f"bits, got {config.evaluate.distractors}: leave it out"
+        raise must_be(
+            "evaluate.distractors",
+            f"0 with {who}, whose states are more than one plane of bits",
+            config.evaluate.distractors,
+            "evaluate.distractors=0",
         )
     if config.evaluate.reservoir:
-        raise UserError(
-            f"evaluate.reservoir must be false with {who}, whose states are more than one plane "
-            "of bits, got true: leave it out"
+        raise must_be(
+            "evaluate.reservoir",
+            f"false with {who}, whose states are more than one plane of bits",
+            True,
+            "evaluate.reservoir=false",
         )
 
 
 def _check_batches(config: Config) -> None:
-    """Refuse batches of one input, over which nothing can be normalised."""
+    """Refuse batches of one input, because a network cannot normalise over one input."""
     evaluate = config.evaluate
     sizes: dict[str, int | str] = {
         "train.batch_size": config.train.batch_size,
@@ -161,17 +181,23 @@ def _check_batches(config: Config) -> None:
     for key, size in sizes.items():
         if size != AUTO and int(size) < 2:
             enough = evaluate.batch_size if key == "evaluate.num_images" else 128
-            raise UserError(
-                f"{key} must be >= 2 with network={config.network}, which normalises over a "
-                f"batch, got {size}: try {key}={enough}"
+            raise must_be(
+                key,
+                f">= 2 with network={config.network}, which normalises over a batch",
+                size,
+                f"{key}={enough}",
             )
 
 
 def check_memory(config: Config, num_bits: int) -> None:
-    """Refuse a reservoir that this machine could not hold.
+    """Refuse a reservoir that does not fit into this machine's memory.
+
+    Args:
+        config: the resolved configuration.
+        num_bits: the number of bits of a mask.
 
     Raises:
-        UserError: naming the key that makes it smaller.
+        UserError: a reservoir does not fit. The error names the key that makes it smaller.
     """
     if not config.evaluate.reservoir:
         return
@@ -181,25 +207,31 @@ def check_memory(config: Config, num_bits: int) -> None:
     )
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
-        raise UserError(
-            f"a reservoir by {rule} must fit in memory, got reservoir.block={block}, which takes "
-            f"{needed / 1e9:.0f} GB for masks of {num_bits} bits, and {there / 1e9:.0f} GB here: "
-            f"try reservoir.block={max(1, block * there // (2 * needed))}"
+        raise must_be(
+            "reservoir.block",
+            f"so small that a reservoir by {rule} fits into the {there / 1e9:.0f} GB of this "
+            f"machine's memory; for masks of {num_bits} bits it takes {needed / 1e9:.0f} GB",
+            block,
+            f"reservoir.block={max(1, block * there // (2 * needed))}",
         )
 
 
 def check_room(directory: Place, num_bytes: int) -> None:
     """Refuse a disk without room for a run.
 
+    Args:
+        directory: the run directory.
+        num_bytes: the size of the masks, inputs and weights, in bytes.
+
     Raises:
-        UserError: how much is needed, and how much there is.
+        UserError: the disk has too little room. The error gives the needed and the free space.
     """
     if not isinstance(directory, Path):
-        return  # object storage has room
+        return  # object storage does not get full
     free = shutil.disk_usage(directory).free
     needed = num_bytes + _SPARE_BYTES
     if free < needed:
         raise UserError(
             f"run directory {directory} needs {needed / 1e6:.0f} MB, got {free / 1e6:.0f} MB of "
-            "free disk: free some, or choose another run_dir"
+            "free disk space: free some space, or choose another run_dir"
         )

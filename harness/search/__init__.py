@@ -1,1 +1,1 @@
-"""A search over the configuration by Ray Tune: `harness/tune.py` is its command."""
+"""Search the configuration with Ray Tune; harness/tune.py is the command."""

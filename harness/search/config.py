@@ -1,74 +1,92 @@
-"""The configuration of a search: that of a run, and how its space is searched."""
+"""The configuration of a search: the configuration of a run, and the settings of the search."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from harness.config.checks import at_least, one_of
+from harness.config.checks import must_be
+from harness.config.option import knob
 from harness.config.schema import Config
-from harness.errors import UserError
 from harness.places.places import is_url
 
 METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")
 SCHEDULERS = ("asha", "none")
-FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # a trial's status
+FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status of a trial
+# The margin of a task is divided by the standard deviation of the other tasks' slopes. A standard
+# deviation needs at least two other tasks.
+_FEWEST_TASKS = 3
 
 
 @dataclass
 class TuneConfig:
-    """What is searched, and how."""
+    """The searched keys, and the settings of the search."""
 
-    space: dict[str, Any] = field(default_factory=dict)
-    """Key of the configuration -> its values, as Hydra writes sweeps: interval(0.1, 0.9),
-    tag(log, interval(1e-4, 1e-2)), range(64, 512, 64), choice(rmsprop, adam)."""
-    trials: int = 100
-    """Configurations to try."""
-    metric: str = METRICS[0]
-    """What is to be large: accuracy (the task given), task_accuracy (among the trial's own
-    masks), or expected_accuracy: accuracy times the task accuracy to expect among `among`."""
-    among: int = 2500
-    """Masks among which the right one is to be found, for expected_accuracy."""
-    search: str = "optuna"
-    """optuna (tree-structured Parzen estimator), or random."""
-    scheduler: str = "asha"
-    """asha: of the trials that have come as far, the best go on; none: all do."""
-    stages: int = 3
-    """Reports of a trial, the last after all its steps."""
-    reduction: int = 3
-    """Each stage has so many times the steps of the one before; asha lets one in so many go on."""
+    space: dict[str, Any] = knob(
+        dict,
+        help="Searched keys and their values, in the form of Hydra's sweeps: interval(0.1, 0.9), "
+        "tag(log, interval(1e-4, 1e-2)), range(64, 512, 64), choice(rmsprop, adam).",
+    )
+    trials: int = knob(100, at_least=1, help="Configurations to try.")
+    metric: str = knob(
+        METRICS[0],
+        one_of=METRICS,
+        help="Value that the search maximises. accuracy is the accuracy with the task given. "
+        "task_accuracy is the task accuracy among the masks of the trial. expected_accuracy is "
+        "accuracy times the task accuracy that is expected among tune.among masks.",
+    )
+    among: int = knob(2500, at_least=2, help="Number of masks that expected_accuracy assumes.")
+    search: str = knob(
+        "optuna",
+        one_of=SEARCHES,
+        help="Method that proposes configurations. optuna is a tree-structured Parzen estimator.",
+    )
+    scheduler: str = knob(
+        "asha",
+        one_of=SCHEDULERS,
+        help="asha stops the worse trials after each stage. none lets every trial finish.",
+    )
+    stages: int = knob(
+        3, at_least=1, help="Stages of a trial. The trial is measured at the end of each stage."
+    )
+    reduction: int = knob(
+        3,
+        at_least=2,
+        help="Factor by which the number of steps grows from stage to stage. asha continues one "
+        "of this many trials.",
+    )
 
     @property
     def last_rung(self) -> int:
-        """Of a trial that has taken all its steps; the first rung is 1."""
+        """The rung of a trial after all its steps; the first rung is 1."""
         return int(self.reduction ** (self.stages - 1))
 
 
+# The keys of a search are not part of Config, so that the hashes of stored runs stay the same.
 @dataclass
 class TuneJob(Config):
-    """A run's configuration, each trial's but for what the space says, and the search."""
+    """The configuration of a search: the keys of a run, which each trial gets, and `tune`."""
 
     tune: TuneConfig = field(default_factory=TuneConfig)
 
 
 def base_config(job: TuneJob) -> Config:
-    """The run's part."""
+    """Return the configuration of a run that each trial starts from, without `tune`."""
     return Config(**{entry.name: getattr(job, entry.name) for entry in fields(Config)})
 
 
 def check_tune(job: TuneJob) -> None:
-    """Check the search's own values; its space is checked by harness/search/space.py.
+    """Check the keys that a search limits further; harness/search/space.py checks the space.
 
     Raises:
-        UserError: naming the key, what was expected and what came.
+        UserError: a key has a value that a search does not allow.
     """
-    tune = job.tune
-    for key, least in {"trials": 1, "among": 2, "stages": 1, "reduction": 2}.items():
-        at_least(f"tune.{key}", getattr(tune, key), least)
-    one_of("tune.metric", tune.metric, METRICS)
-    one_of("tune.search", tune.search, SEARCHES)
-    one_of("tune.scheduler", tune.scheduler, SCHEDULERS)
-    one_of("executor", job.executor, ("ray",))
+    if job.executor != "ray":
+        raise must_be("executor", "ray for a search", job.executor, "executor=ray")
     if job.run_dir is not None and is_url(job.run_dir):
-        raise UserError(f"run_dir of a search must be a folder, got {job.run_dir}")
-    # The spread of the other masks' slopes, which a margin is counted in.
-    at_least("tasks", job.tasks, 3)
+        raise must_be(
+            "run_dir", "a folder on this machine for a search", job.run_dir, "run_dir=runs/search"
+        )
+    if job.tasks < _FEWEST_TASKS:
+        raise must_be(
+            "tasks", f">= {_FEWEST_TASKS} for a search", job.tasks, f"tasks={_FEWEST_TASKS}"
+        )

@@ -1,4 +1,4 @@
-"""The table that ends a search on the screen: the best trials, and how many there were."""
+"""The table at the end of a search: the best trials, and the number of trials by status."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,26 +13,34 @@ from harness.search.config import FAILED, FINISHED, STOPPED_EARLY
 
 _SHOWN = 10
 _CAPTION = (
-    "Means over a trial's tasks. label: accuracy of labels, the task given; task: the fraction of "
-    "inferences that named the right one among the trial's own masks; of {among}: the fraction to "
-    "expect among so many; both: label times that. s: of one actor."
+    "Accuracies are means over the tasks of a trial. label: accuracy with the task given; task: "
+    "task accuracy among the masks of the trial; of {among}: expected task accuracy among {among} "
+    "masks; both: product of label and of {among}; s: seconds of one actor."
 )
 
 
 def best_trial(table: pa.Table, metric: str) -> dict[str, Any] | None:
-    """The finished trial with most of the metric, of equals the first; None where none finished."""
+    """Find the finished trial with the largest metric.
+
+    Args:
+        table: the table `trials`.
+        metric: name of the column to maximise.
+
+    Returns:
+        The row by column name; the first such row if several are equal; None if no trial finished.
+    """
     finished = [row for row in table.to_pylist() if row["status"] == FINISHED]
     return max(finished, key=lambda row: row[metric], default=None)
 
 
 def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[str]) -> None:
-    """Print the best trials, and what became of all.
+    """Print the best trials, and the number of trials by status.
 
     Args:
-        console: where to.
-        table: `trials`.
-        metric: that the search went by.
-        keys: that it searched.
+        console: the console to print on.
+        table: the table `trials`.
+        metric: name of the column that the search maximised.
+        keys: the searched keys, with dots.
     """
     rows = [row for row in table.to_pylist() if row["status"] == FINISHED]
     rows.sort(key=lambda row: -row[metric])
@@ -41,7 +49,7 @@ def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[
     count = Counter(table["status"].to_pylist())
     console.print(
         f"{len(table)} trials: {count[FINISHED]} finished, {count[STOPPED_EARLY]} stopped early, "
-        f"{count[FAILED]} failed; {sum(table['seconds'].to_pylist()):.0f} s of one actor",
+        f"{count[FAILED]} failed; {sum(table['seconds'].to_pylist()):.0f} s of actor time",
         soft_wrap=True,
     )
 
@@ -49,7 +57,7 @@ def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[
 def _best(rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]) -> Table:
     among = rows[0]["among"]
     table = Table(
-        title=f"the best by {metric}",
+        title=f"best trials by {metric}",
         title_justify="left",
         caption=_CAPTION.format(among=among),
         caption_justify="left",

@@ -1,4 +1,4 @@
-"""A search from its command line to its table: begun or gone on with, under its lock."""
+"""Start or continue a search, while this process holds the lock of the search's folder."""
 
 import logging
 import shlex
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import yaml
 from rich.console import Console
 
-from harness.config.commandline import STOPPED
+from harness.config.command import STOPPED
 from harness.config.identity import job_from_yaml, run_name, to_yaml
 from harness.config.options import resolved_options
 from harness.config.schema import AUTO, FREE_KEYS
@@ -36,17 +36,20 @@ logger = logging.getLogger("harness")
 
 _TABLE = "trials/trials.parquet"
 _BEST = "recipe/best.yaml"
-TUNED = "tuned"  # the recipe's name, which a run's folder is called by
+TUNED = "tuned"  # name of the best trial's recipe, which becomes part of the name of a run's folder
 
 
 def carry_out_search(job: TuneJob) -> int:
-    """Do a search, or what is left of it.
+    """Run a search, or the remaining trials of a stopped search.
+
+    Args:
+        job: the configuration of the search.
 
     Returns:
-        The exit code: 0, 1 where trials failed, 130 where the user stopped it.
+        The exit code: 0 if no trial failed, 1 if trials failed, 130 if the user stopped the search.
 
     Raises:
-        UserError: something that the user can mend, in one line.
+        UserError: a problem that the user can fix, described in one line.
     """
     check_tune(job)
     base = base_config(job)
@@ -88,18 +91,18 @@ def carry_out_search(job: TuneJob) -> int:
 
 
 def search_directory(job: TuneJob) -> Path:
-    """Where the search lies: an absolute path."""
+    """Return the absolute path of the search's folder."""
     return local(job.run_dir or f"runs/tune-{run_name(job)}")
 
 
 def _begin(directory: Path, job: TuneJob) -> None:
-    """Keep the search's configuration, or check that the folder holds the same search."""
+    """Write the configuration of a new search, or check that the folder has the same search."""
     known = directory / "config.yaml"
     if known.exists():
         if found := search_differences(job_from_yaml(known, TuneJob), job):
             raise UserError(
                 f"run directory {directory} holds another search: {'; '.join(found)}: "
-                "choose another run_dir, or type what the search began with"
+                "choose another run_dir, or type the values of the stored search"
             )
     else:
         write_durably(known, to_yaml(job).encode())
@@ -107,21 +110,25 @@ def _begin(directory: Path, job: TuneJob) -> None:
 
 
 def _done(directory: Path, search: Search) -> pa.Table | None:
-    """The table of a search that is complete; None where there is something to do."""
+    """Read the table of a complete search.
+
+    Returns:
+        The table `trials`; None if the table is missing or damaged, or if trials are left to do.
+    """
     path = directory / _TABLE
     if not path.exists():
         return None
     try:
         table = read_table_file(path, search.schema)
     except ValueError as error:
-        logger.warning("damaged: %s; writing it again", error)
+        logger.warning("damaged: %s; writing the table again", error)
         return None
     failed = FAILED in table["status"].to_pylist()
     return None if failed or len(table) < search.tune.trials else table
 
 
 def _keep(directory: Path, table: pa.Table, search: Search) -> None:
-    """Write the table, and the best trial as a file of Hydra's."""
+    """Write the table, and the configuration of the best trial as a file for Hydra."""
     with readable_path_errors(directory):
         for name in (_TABLE, _BEST):
             (directory / name).parent.mkdir(exist_ok=True)
@@ -131,14 +138,14 @@ def _keep(directory: Path, table: pa.Table, search: Search) -> None:
 
 
 def recipe_file(trial: dict[str, Any], metric: str) -> str:
-    """A trial's configuration as `+recipe=best` takes it: all that changes a result.
+    """Write the file that `+recipe=best` reads: all keys of a trial that change results.
 
     Args:
-        trial: a row of the table `trials`.
-        metric: by which it is the best.
+        trial: row of the table `trials`, by column name.
+        metric: name of the column in which this trial is the best.
     """
     config = yaml.safe_load(trial["config"])
-    # Those of so many tasks would not do for more.
+    # The resolved checkpoints fit only the number of tasks of the trial.
     config["evaluate"]["checkpoints"] = AUTO
     kept = {key: value for key, value in config.items() if key not in FREE_KEYS}
     head = (
@@ -151,16 +158,20 @@ def recipe_file(trial: dict[str, Any], metric: str) -> str:
 
 
 def _report(console: Console, directory: Path, table: pa.Table) -> int:
-    """Say where all lies and how to go on; the exit code that follows."""
+    """Print the search's folder and the command that uses the best trial.
+
+    Returns:
+        The exit code: 0 if no trial failed, else 1.
+    """
     failed = table.filter(pc.equal(table["status"], FAILED))["trial"].to_pylist()
     lines = [f"table and configuration: {directory}"]
     if (directory / _BEST).exists():
         lines.append(
-            f"the best: python harness/scale.py --config-dir {shlex.quote(str(directory))} "
-            "+recipe=best tasks=..."
+            "best configuration: python harness/scale.py --config-dir "
+            f"{shlex.quote(str(directory))} +recipe=best tasks=..."
         )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if failed:
-        logger.error("failed three times: trials %s; type the same command to try again", failed)
+        logger.error("trials %s failed three times: type the same command to try again", failed)
     return 1 if failed else 0

@@ -1,7 +1,7 @@
-"""One trial of a search: a few tasks trained in stages, and measured after each.
+"""One trial of a search: train a few tasks in stages, and measure them after each stage.
 
-A plain class, which knows no Ray: harness/search/tuning.py makes an actor of it. The masks are
-those that harness/scale.py would train by the same configuration, and so are the accuracies.
+The trial is a plain class that does not use Ray; harness/search/tuning.py runs it in an actor. The
+masks and the accuracies are the same as in a run of harness/scale.py with this configuration.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,16 @@ from supsup_core.states.layout import TaskState
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial has reached; fractions as in the table `trials`.
+    """The measured values of a trial after a stage. The accuracies are those of table `trials`.
 
     Attributes:
-        rung: 1 after the first stage, times the reduction at each; a search compares trials
-            of the same rung.
-        steps: taken by each task.
+        rung: number of the stage for ASHA: 1 for the first stage, and for each later stage the
+            previous rung times `tune.reduction`. A search compares trials of the same rung.
+        steps: number of steps so far, per task.
+        accuracy: mean accuracy of the tasks, with the task given.
+        task_accuracy: task accuracy among the trial's own masks.
+        expected_task_accuracy: expected task accuracy among `tune.among` masks.
+        expected_accuracy: accuracy times expected_task_accuracy.
     """
 
     rung: int
@@ -46,18 +50,26 @@ class Report:
     expected_accuracy: float
 
     def as_dict(self) -> dict[str, float]:
-        """For Tune."""
+        """Return the values by name, in the form that Ray Tune needs."""
         return asdict(self)
 
 
 def resolve_trial(
     config: Config, input_shape: tuple[int, ...], num_classes: int, *, has_bfloat16: bool
 ) -> Config:
-    """Replace every `auto`: as a run does, but that a block takes all tasks where it can."""
+    """Replace every `auto` as in a run, except that one block may take all tasks.
+
+    Args:
+        config: configuration of the trial.
+        input_shape: shape of one image: channels, rows, columns.
+        num_classes: number of classes of the data set.
+        has_bfloat16: whether the machine multiplies bfloat16 matrices fast.
+    """
     config = resolved_options(config)
     capabilities = RunSpec(config, input_shape, num_classes).capabilities
     if config.train.block == AUTO:
-        # A run shares its tasks out to four actors at least; a trial has one.
+        # automatic_block gives a block at most a quarter of the tasks, because a run has four
+        # actors or more. A trial has one actor, so one block may have all tasks of the trial.
         block = automatic_block(
             4 * config.tasks,
             capabilities.num_gains,
@@ -69,31 +81,42 @@ def resolve_trial(
 
 
 def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:
-    """Steps after which a trial reports -> the rung that it has then reached.
+    """Compute the steps after which a trial reports.
 
-    Where there are few steps, stages fall together, and the last of them counts.
+    Args:
+        steps: number of training steps per task.
+        tune: the number of stages and the reduction.
+
+    Returns:
+        Number of steps at the end of a stage -> rung of the stage. If there are few steps, several
+        stages may end at the same step; then the last of these stages counts.
     """
     rungs = [tune.reduction**i for i in range(tune.stages)]
     return {-(-steps * rung // tune.last_rung): rung for rung in rungs}
 
 
 class BlockTrial:
-    """Trains the tasks of one configuration and measures them.
+    """Train the tasks of one configuration in stages, and measure them.
 
     Args:
-        spec: its configuration resolved.
-        train, test: images.
-        tune: how the search goes.
+        spec: the trial's specification; every `auto` of the configuration is resolved.
+        train: the training images.
+        test: the test images.
+        tune: the settings of the search.
     """
 
     def __init__(self, spec: RunSpec, train: ImageSet, test: ImageSet, tune: TuneConfig) -> None:
-        torch.set_num_threads(1)  # as in a run's actors: results depend on it
+        torch.set_num_threads(1)  # as in a run: results depend on the number of threads
         self._spec, self._test, self._tune = spec, own(test), tune
         self._device = pick_device()
         self._trainer = trainer_of(spec, own(train), self._test, self._device)
 
     def reports(self) -> Iterator[Report]:
-        """Train up to each stage as its report is asked for."""
+        """Train and yield one report per stage.
+
+        Training stops after each report until the caller asks for the next one. ASHA can thus
+        compare trials after equal fractions of their steps, and stop the worse trials.
+        """
         config = self._spec.config
         after = stage_steps(config.train.steps, self._tune)
         blocks = [
@@ -115,12 +138,20 @@ class BlockTrial:
         return Report(rung, steps, accuracy, task_accuracy, expected, accuracy * expected)
 
     def _inferred(self, rows: np.ndarray) -> tuple[list[int], float]:
-        """The tasks asked about, and how many of their batches were recognised.
+        """Infer the tasks of test batches among all masks of the trial.
 
-        By the first algorithm and objective of the configuration, as a run's last checkpoint.
+        The batches, the algorithm and the objective are those of a run's last checkpoint. If the
+        configuration has several algorithms or objectives, only the first is used.
+
+        Args:
+            rows: packed masks of all tasks.
+
+        Returns:
+            The tasks whose batches were inferred, and the task accuracy.
         """
         first, *_ = units = evaluation_units(self._spec.config, len(rows))
-        worker = EvaluateWorker(self._spec, self._test, "trial")  # it keeps the masks it has seen
+        # One worker infers all units, because a worker keeps the masks that it got.
+        worker = EvaluateWorker(self._spec, self._test, "trial")
         asked: list[int] = []
         found: list[float] = []
         for unit in units:
@@ -132,7 +163,15 @@ class BlockTrial:
         return asked, float(np.mean(found))
 
     def _slopes(self, rows: np.ndarray, asked: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """D objective / d alpha (Q, T) of the same queries, all alphas equal, and their tasks."""
+        """Compute the slopes of the test batches of some tasks, at equal coefficients.
+
+        Args:
+            rows: packed masks of all T tasks.
+            asked: the tasks whose test batches are the Q queries.
+
+        Returns:
+            d objective / d alpha, (Q, T), and the right task of each query, (Q,).
+        """
         spec = self._spec
         queries = Queries(spec, self._test, self._device)
         batches = [queries.of(i) for i in asked]

@@ -1,6 +1,7 @@
-"""A search by Ray Tune: its trials as actors, what it leaves on disk, and going on with it.
+"""Run a search with Ray Tune: its trials are actors, and a stopped search can be continued.
 
-config.yaml  provenance.json  lock  ray/  trials/trials.parquet  recipe/best.yaml
+The folder of a search has these files: config.yaml, provenance.json, lock, ray/ (the state of Ray
+Tune), trials/trials.parquet and recipe/best.yaml.
 """
 
 import logging
@@ -39,30 +40,31 @@ RAY_FOLDER = "ray"
 BAR = "trials"
 _TRIES = 3
 
-# Of Tune: no files a trial beyond its own state, no handler that swallows Ctrl-C, no change of
-# folder, and no more than these seconds of trials to do again after a crash.
+# Settings of Ray Tune: it writes no log files per trial, does not catch Ctrl-C, and does not change
+# the working directory. It saves the state of the search every 2 seconds, so that at most the
+# results of 2 seconds are lost in a crash.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # which says less than the other at verbosity 0
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old output prints less at verbosity 0
 }
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the driver and every trial know.
+    """The specification of a search, which the driver and every trial get.
 
     Attributes:
-        base: every trial's configuration but for the space.
-        tune: how the search goes.
-        dimensions: of the space.
-        input_shape: of one image of the data set.
-        num_classes: of the data set.
-        has_bfloat16: what `train.dtype=auto` comes to: said by the driver's machine for all
-            trials, wherever they run.
+        base: the configuration of every trial, except for the searched keys.
+        tune: the settings of the search.
+        dimensions: the searched keys and their values.
+        input_shape: shape of one image: channels, rows, columns.
+        num_classes: number of classes of the data set.
+        has_bfloat16: whether the driver's machine multiplies bfloat16 matrices fast. This decides
+            `train.dtype=auto` for all trials, also for trials on other machines.
     """
 
     base: Config
@@ -73,7 +75,11 @@ class Search:
     has_bfloat16: bool = field(default_factory=has_bfloat16_matrices)
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
-        """A trial's configuration, resolved, from what Optuna drew."""
+        """Make the resolved configuration of a trial.
+
+        Args:
+            sampled: dotted key -> value that Optuna drew.
+        """
         values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
         return resolve_trial(
             with_values(self.base, values),
@@ -84,22 +90,25 @@ class Search:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the table of trials."""
+        """The schema of the table `trials`."""
         kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
         return trials_schema({d.key: kinds.get(d.kind, pa.string()) for d in self.dimensions})
 
 
 class _Trial(tune.Trainable):
-    """A trial as Tune drives it: a step is a stage."""
+    """A trial in the form that Ray Tune needs. One step of Ray Tune is one stage of the trial."""
 
-    def setup(  # type: ignore[override]  # with_parameters gives the rest
+    def setup(  # type: ignore[override]  # with_parameters adds arguments
         self, config: dict[str, Any], search: Search, train: ImageSet, test: ImageSet
     ) -> None:
         self._search, self._train, self._test = search, train, test
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial: an actor starts for seconds, a trial may last no more."""
+        """Start another trial in this actor, because a new actor needs seconds to start.
+
+        A trial may take no longer than that.
+        """
         self._begin(new_config)
         return True
 
@@ -116,10 +125,10 @@ class _Trial(tune.Trainable):
 
 
 class Shown(tune.Callback):
-    """Counts trials that ended, and says what the best of the finished has.
+    """A callback that shows the number of ended trials and the best metric of a finished trial.
 
-    Tune keeps its callbacks with the search's state and would go on with those; what it reads
-    back is the callback of the start that reads it, for a screen cannot be kept.
+    Ray Tune pickles its callbacks with the state of the search, but a screen cannot be pickled.
+    So a pickled callback is read back as the callback of the current start.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -130,20 +139,20 @@ class Shown(tune.Callback):
         self._done, self._best = 0, None
 
     def begin(self, total: int, ended: int) -> None:
-        """Show how many there are, and how many ended before this start."""
+        """Show the number of trials, and the number of trials that ended before this start."""
         self._done = ended
         self._display.add(BAR, total, ended, "trials")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Remember the best of the finished."""
+        """Keep the best metric of the finished trials."""
         if result["rung"] == self._last_rung:
             found = result[self._metric]
             self._best = found if self._best is None else max(self._best, found)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count it."""
+        """Count and show the trial."""
         self._done += 1
         self._display.update(BAR, self._done, self._best)
 
@@ -158,19 +167,19 @@ def _shown_now() -> Shown | None:
 
 
 def run_trials(search: Search, data: Dataset, directory: Path, display: Display) -> pa.Table:
-    """Do all trials, or those that an earlier start left.
+    """Run all trials, or the remaining trials of a stopped search.
 
     Args:
-        search: checked.
-        data: that trials are trained and measured on.
-        directory: of the search; this process holds its lock.
-        display: shows how far it is.
+        search: the checked specification of the search.
+        data: the data set of the trials.
+        directory: the search's folder; this process holds its lock.
+        display: shows the progress.
 
     Returns:
-        The table `trials`, in the order they began.
+        The table `trials`, in the order in which the trials started.
 
     Raises:
-        UserError: Ray would not start, or Tune cannot read what an earlier start left.
+        UserError: Ray did not start, or Ray Tune cannot read the state of the stopped search.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -185,7 +194,7 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
         _now.set(shown)
         tuner = _tuner(search, trainable, directory, shown)
         with display, warnings.catch_warnings():
-            # A trial that is tried again reports its first stage again.
+            # A trial that is tried again reports its first stage again. Optuna warns about this.
             warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
             shown.begin(search.tune.trials, _num_ended(tuner))
             results = tuner.fit()
@@ -197,10 +206,10 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
 
 
 def _num_ended(tuner: tune.Tuner) -> int:
-    """Trials that need nothing more, after an earlier start."""
+    """Count the trials that ended in earlier starts and are not tried again."""
     try:
         results = tuner.get_results()
-    except RuntimeError:  # a new search has none
+    except RuntimeError:  # a new search has no results
         return 0
     return sum(_is_over(results[i]) for i in range(len(results)))
 
@@ -210,14 +219,14 @@ def _is_over(result: Any) -> bool:
 
 
 def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tune.Tuner:
-    """A new search, or the one that the folder holds."""
+    """Make a new search, or restore the search whose state is in the folder."""
     path = directory / RAY_FOLDER
     if tune.Tuner.can_restore(str(path)):
-        logger.info("going on with the search in %s", directory)
+        logger.info("continuing the search in %s", directory)
         try:
-            # A trial that failed keeps its name, by which Optuna knows it.
+            # Failed trials are tried again under the same name, by which Optuna knows them.
             return tune.Tuner.restore(str(path), trainable, resume_errored=True)
-        except Exception as error:  # whatever Ray makes of files that a kill or a disk cut short
+        except Exception as error:  # damaged files raise errors of many types in Ray Tune
             raise UserError(
                 f"search in {directory} must be one that Ray Tune can read, got "
                 f"{type(error).__name__}: choose another run_dir"
@@ -245,7 +254,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
             name=RAY_FOLDER,
             storage_path=str(directory),
             callbacks=[shown],
-            # A trial is begun again rather than continued: it takes seconds.
+            # A failed trial starts again from its first step. A trial takes only seconds.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=_TRIES - 1),
             verbose=0,
@@ -254,14 +263,19 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
 
 
 def _folder_name(trial: Any) -> str:
-    """Of a trial's empty folder; Tune's own would have the values in it, whatever they are."""
+    """Name the empty folder of a trial by the trial's identifier.
+
+    Ray Tune's own name for the folder would contain the values of the searched keys, which may be
+    any text.
+    """
     return str(trial.trial_id)
 
 
 def _sampler(search: Search) -> optuna.samplers.BaseSampler:
     if search.tune.search == "random":
         return optuna.samplers.RandomSampler(seed=search.base.seed)
-    # Trials run side by side: what others are trying counts as bad, or all would try the same.
+    # Trials run at the same time. constant_liar counts the configurations of running trials as bad,
+    # so that new trials do not try the same configuration.
     return optuna.samplers.TPESampler(seed=search.base.seed, constant_liar=True)
 
 
@@ -279,8 +293,8 @@ def _scheduler(settings: TuneConfig) -> ASHAScheduler | None:
 def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
     rows = []
     names = ("accuracy", "task_accuracy", "expected_task_accuracy", "expected_accuracy")
-    # Tune's own list of trials, in the grid's order: what a trial was drawn as is not in the
-    # grid where it failed before it told anything.
+    # The result grid lacks the drawn values of trials that failed before their first report. Ray
+    # Tune's internal list of trials has these values, in the order of the grid.
     grid = [results[i] for i in range(len(results))]
     tried = zip(results._experiment_analysis.trials, grid, strict=True)
     for number, (trial, result) in enumerate(sorted(tried, key=_began_as)):
@@ -306,10 +320,10 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
 
 
 def _began_as(tried: tuple[Any, Any]) -> int:
-    """Which trial of the search it was; Tune lists restored ones in another order."""
+    """Return the number of a trial in the order of starts; Ray Tune reorders restored trials."""
     return int(tried[0].experiment_tag.partition("_")[0])
 
 
 def _cell(kind: Any, value: Any) -> Any:
-    """A value as its column holds it: a list, or what may be a word, as text."""
+    """Convert a value to its column's type: text, unless the key's type is int, float or bool."""
     return value if kind in (int, float, bool) else str(value)

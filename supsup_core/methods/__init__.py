@@ -1,1 +1,1 @@
-"""Mask finders: how real scores become a mask, one a file; supsup_core/names.py names them."""
+"""Mask finders: rules from real scores to masks, one per file, listed in supsup_core/names.py."""

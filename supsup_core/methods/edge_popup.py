@@ -1,61 +1,71 @@
-"""Edge-popup: the largest scores of each tensor, by magnitude, keep their weights.
+"""Edge-popup: a mask keeps the weights with the largest |score| of each tensor.
 
-    gain = [|score| is among the largest], in each tensor as many as its density says
+    gain = 1 if |score| is among the largest density * n of the tensor's n scores, else 0
 
-The gradient passes the mask as if the gain were |score|: d loss / d score is
+The gradient is computed as if the gain were |score|: d loss / d score is
 sign(score) * d loss / d gain.
 
-Source: Ramanujan et al. 2020, arXiv:1911.13299; the budget by kappa: Wortsman et al. 2020, for
-SplitCIFAR100 and SplitImageNet. Their code drops the smallest floor((1 - density) n) scores; this
-rule keeps density * n, rounded, so that no density loses a weight to a float's last digit.
+Source: Ramanujan et al. 2020, arXiv:1911.13299. The budget by kappa is from Wortsman et al. 2020
+(SplitCIFAR100 and SplitImageNet). Their code drops the smallest floor((1 - density) n) scores.
+This rule keeps density * n scores, rounded, so that a rounding error of 1 - density does not
+change the number of kept weights.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from supsup_core.methods.protocol import KeepMethod, check_density, kept_count, top_share
+from supsup_core.knobs import Knob, check_knobs
+from supsup_core.methods.protocol import KeepMethod, kept_count, top_share
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec
 
-MOST_BY_KAPPA = 0.5
+MOST_BY_KAPPA = 0.5  # largest density that the budget by kappa gives a tensor
 
 
 @dataclass(frozen=True)
 class EdgePopup(KeepMethod):
-    """Keeps the top share of |score| in each tensor.
-
-    Attributes:
-        density: fraction of each tensor that is kept, in (0, 1].
-        kappa: the Erdos-Renyi budget instead of one density: a tensor of shape (out, in, ...)
-            keeps min(1/2, kappa (out + in) / number of weights). 0: no such budget.
+    """The finder that keeps the weights with the largest |score| of each tensor.
 
     Raises:
-        ValueError: a density or kappa out of range.
+        ValueError: density or kappa is out of range.
     """
 
-    density: float = 0.5
-    kappa: float = 0.0
+    density: Annotated[
+        float, Knob("Fraction of each tensor's weights that a mask keeps.", above=0, at_most=1)
+    ] = 0.5
+    kappa: Annotated[
+        float,
+        Knob(
+            "Erdos-Renyi budget, which replaces density: a tensor of shape (out, in, ...) keeps "
+            "the fraction min(1/2, kappa (out + in) / number of weights). 0 turns it off.",
+            at_least=0,
+        ),
+    ] = 0.0
 
     def __post_init__(self) -> None:
-        check_density(self.density)
-        if not self.kappa >= 0:
-            raise ValueError(f"kappa must be >= 0, got {self.kappa}")
+        check_knobs(EdgePopup, vars(self))
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """One plane; a tensor that the budget does not fit is refused."""
+        """Return one keep plane.
+
+        Raises:
+            ValueError: the tensor has gains over units, and kappa is not 0.
+        """
         self.num_kept(tensor)
         return super().planes(tensor)
 
     def num_kept(self, tensor: MaskedTensor) -> int:
-        """How many gains of a tensor are 1.
+        """Return the number of gains of a tensor that are 1.
 
         Raises:
-            ValueError: a budget by kappa for gains over units, which have no inputs to count.
+            ValueError: the tensor has gains over units, and kappa is not 0. The budget by kappa
+                needs the number of inputs, and gains over units have no inputs.
         """
         if not self.kappa:
             return kept_count(self.density, tensor.num_gains)
@@ -69,9 +79,13 @@ class EdgePopup(KeepMethod):
         )
 
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
-        """Keep the largest magnitudes; among equals those that come first."""
+        """Keep the largest |score|; of equal |score| keep those with the lower index."""
         return top_share(scores.abs(), self.num_kept(tensor))
 
     def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
-        """Give the slope of |score|; at 0 it is 1, or a score of 0 would have no gradient."""
+        """Return d |score| / d score: 1 or -1.
+
+        The slope at 0 is 1. With sign(0) = 0, a score of 0 would have no gradient and would never
+        change.
+        """
         return torch.ones_like(scores).copysign(scores)

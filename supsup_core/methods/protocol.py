@@ -1,7 +1,7 @@
-"""What a mask finder has to say.
+"""The protocol of a mask finder.
 
-A finder trains real scores. The gains of a task follow from its scores, and with them the
-effective weights. What is stored are planes of bits, and perhaps floats.
+A finder trains real scores. The scores of a task determine the task's gains, and the gains
+determine the effective weights. The stored state of a task has planes of bits, and may have floats.
 
 Shape letters: B tasks of a block.
 """
@@ -20,41 +20,44 @@ from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState
 from supsup_core.streams import Role, stream
 
-Scores = Mapping[str, Tensor]  # by masked tensor, or any names of the finder's own: (B, ...)
+Scores = Mapping[str, Tensor]  # name of a masked tensor, or another name -> (B, ...)
 
 
 class Method(ABC):
-    """A rule that turns scores into gains, the scores it starts from, and what is stored.
+    """A mask finder: the first scores of a task, the rule from scores to gains, and the states.
 
     Attributes:
-        order: what of other tasks a task needs: "any" none; "after_first" what the first task
-            shares; "sequence" what the task before it shares.
+        order: the earlier tasks whose data a task needs. "any": no task. "after_first": the first
+            task. "sequence": the previous task.
     """
 
     order: Literal["any", "after_first", "sequence"] = "any"
 
     @abstractmethod
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """The planes that are stored of a masked tensor, one at least.
+        """List the planes that a state stores for a masked tensor; the list is not empty.
 
         Raises:
-            ValueError: a tensor that the finder, with its options, cannot mask.
+            ValueError: the finder cannot mask this tensor with the given options.
         """
 
     def float_specs(self, network: Network) -> Sequence[FloatSpec]:
-        """The floats that the finder stores with each task."""
+        """List the arrays of floats that the finder stores with each task."""
         return ()
 
     def begin(
         self, network: Network, task_id: int, seed: int, shared: Any = None
     ) -> dict[str, np.ndarray]:
-        """Draw the scores that one task starts from, float32 by name.
+        """Draw the first scores of one task.
 
         Args:
             network: the fixed network.
-            task_id: the task's number.
+            task_id: number of the task.
             seed: the run's seed.
-            shared: what earlier tasks share; None where the order is "any".
+            shared: data from earlier tasks; None if `order` is "any".
+
+        Returns:
+            float32 scores without the axis B, by the names of Scores.
         """
         return {
             tensor.name: self.first_scores(tensor, stream(seed, Role.SCORES, task_id, i))
@@ -62,42 +65,45 @@ class Method(ABC):
         }
 
     def first_scores(self, tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-        """Draw the scores of one tensor, float32: U(-b, b), b = 1 / sqrt(fan_in).
+        """Draw the first scores of one tensor, float32, from U(-b, b) with b = 1 / sqrt(fan_in).
 
-        That is Kaiming uniform with a = sqrt(5).
+        This distribution is Kaiming uniform with a = sqrt(5).
         """
         return uniform_scores(tensor, generator)
 
     @abstractmethod
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Gains (B, *shape) of each masked tensor, differentiable straight through the mask.
+        """Compute the gains from the scores, with a straight-through gradient.
 
-        The rule sees the scores of all tensors at once.
+        The rule gets the scores of all tensors at once.
+
+        Returns:
+            Gains (B, *shape), by the name of the masked tensor.
         """
 
     def after_step(self, scores: Scores, shared: Any, step: int, steps: int) -> None:  # noqa: B027
-        """Change scores in place after an optimiser's step; most finders change nothing.
+        """Change the scores in place after a step of the optimiser; most finders do nothing.
 
         Args:
-            scores: (B, ...) by name.
-            shared: what earlier tasks share.
-            step: number of steps taken, from 1.
-            steps: number of steps in all.
+            scores: scores (B, ...) by name.
+            shared: data from earlier tasks; None if `order` is "any".
+            step: number of steps so far, from 1 to `steps`.
+            steps: number of steps of the whole training.
         """
 
     @abstractmethod
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """The states of the B tasks, without the network's own floats."""
+        """Return the states of the B tasks, without the floats of the network."""
 
 
 def layout_of(network: Network, method: Method) -> StateLayout:
-    """Lay out the states that a finder stores of a network's tasks."""
+    """Make the layout of the states that a finder stores for a network."""
     planes = [(tensor, method.planes(tensor)) for tensor in network.tensors]
     return StateLayout.of(planes, (*network.float_specs(), *method.float_specs(network)))
 
 
 def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-    """Draw scores of a tensor from U(-b, b), b = 1 / sqrt(fan_in), float32."""
+    """Draw float32 scores of a tensor from U(-b, b) with b = 1 / sqrt(fan_in)."""
     bound = np.float32(1 / sqrt(tensor.fan_in))
     draws: np.ndarray = generator.random(tensor.shape, dtype=np.float32)
     scores: np.ndarray = (2 * draws - 1) * bound
@@ -105,33 +111,33 @@ def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.n
 
 
 class KeepMethod(Method):
-    """A finder of one plane: a rule says which gains are 1, the others are 0.
+    """A finder with one plane per tensor, whose gains are 0 or 1.
 
-    A finder of this kind trains on the block path of an MLP, in torch operations, and needs
-    `mask` alone.
+    A subclass must define `mask` only. MLPTrainer can train any such finder on an MLP, in torch
+    operations.
 
     Attributes:
-        reorders: whether the inputs of a tensor may come in another order while it trains: the
-            rule must not depend on which scores stand side by side. (Where a rule breaks ties by
-            place, it does so in the order of training.)
+        reorders: whether a trainer may permute the inputs of a tensor in training. True requires
+            a rule that does not depend on the positions of scores. A rule may still break ties by
+            position; then the positions in training decide.
     """
 
     reorders: bool = True
 
     @abstractmethod
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
-        """Which gains of a masked tensor are 1, from its scores (B, *shape)."""
+        """Return which gains of a masked tensor are 1, given its scores (B, *shape)."""
 
     def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | float:
-        """Give d gain / d score, straight through the mask: (B, *shape), or one number."""
+        """Return d gain / d score of the straight-through gradient: (B, *shape), or one number."""
         return 1.0
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """One plane."""
+        """Return one keep plane."""
         return (PlaneSpec("keep"),)
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """0 or 1 by the rule; the gradient is that of slope * score."""
+        """Return gains of 0 and 1 from `mask`; their gradient is the gradient of slope * score."""
         found = {}
         for tensor in network.tensors:
             score = scores[tensor.name]
@@ -141,32 +147,29 @@ class KeepMethod(Method):
         return found
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """One plane of each masked tensor."""
+        """Return the states of the B tasks, with one plane per masked tensor."""
         masks = [self.mask(t, scores[t.name].detach()).cpu().numpy() for t in network.tensors]
         return [TaskState(planes) for planes in zip(*masks, strict=True)]
 
 
 def kept_count(density: float, num: int) -> int:
-    """How many of `num` gains a density keeps: rounded, one at least."""
+    """Return how many of `num` gains a density keeps: density * num, rounded, and at least 1."""
     return max(1, min(num, round(density * num)))
 
 
-def check_density(density: float) -> None:
-    """Refuse a density that is no fraction above 0.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if not 0 < density <= 1:
-        raise ValueError(f"density must be in (0, 1], got {density}")
-
-
 def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
-    """Mark the largest scores of each task; among equals those that come first in C order.
+    """Mark the `num_kept` largest scores of each task.
+
+    Of equal scores, those with the lower index in C order are marked, so that the count is exact
+    for any scores. The order is the order in training. Equal scores at the cut are rare, and the
+    mask that was trained is the mask that is stored.
 
     Args:
-        scores: (B, *shape).
-        num_kept: how many of each task.
+        scores: (B, *shape) scores.
+        num_kept: number of marked scores per task, from 1 to the number of scores.
+
+    Returns:
+        True for each marked score.
     """
     flat = scores.flatten(1)
     lowest = flat.kthvalue(flat.shape[1] - num_kept + 1, dim=1, keepdim=True).values

@@ -2,23 +2,25 @@
 
     gain = sign(score) if |score| > tau, else 0
 
-The gradient passes the step unchanged (straight-through). tau is a share of the largest score
-that a tensor can start with, and does not change. Weight decay (train.weight_decay) shrinks
-scores below tau, so that masks become sparser.
+The gradient of a gain is passed to its score unchanged (straight-through). tau is a fraction of
+the largest initial |score| that a tensor can have, and stays constant. Weight decay
+(train.weight_decay) moves scores below tau, so that masks become sparser.
 
-Source: Koster et al. 2022, "Signing the Supermask: Keep, Hide, Invert". They start from Xavier
-uniform scores; here scores start as those of the other finders, U(-b, b) with
-b = 1 / sqrt(fan_in).
+Source: Koster et al. 2022, "Signing the Supermask: Keep, Hide, Invert". Their initial scores are
+Xavier uniform. Here the initial scores are from U(-b, b) with b = 1 / sqrt(fan_in), as for the
+other finders.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.protocol import Method, Scores
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
@@ -26,27 +28,31 @@ from supsup_core.states.layout import PlaneSpec, TaskState
 
 @dataclass(frozen=True)
 class Signed(Method):
-    """Gains of -1, 0 and +1.
-
-    Attributes:
-        threshold: tau as a share of the largest initial score, in [0, 1).
+    """The finder with a gain of -1, 0 or +1 for each weight.
 
     Raises:
-        ValueError: a threshold out of range.
+        ValueError: the threshold is out of range.
     """
 
-    threshold: float = 0.4
+    threshold: Annotated[
+        float,
+        Knob(
+            "Weights whose |score| is at most this fraction of the largest initial |score| are "
+            "hidden.",
+            at_least=0,
+            below=1,
+        ),
+    ] = 0.4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
+        check_knobs(Signed, vars(self))
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Which weights are not hidden, and which of those are inverted."""
+        """Return two planes: the weights that are not hidden, and the inverted weights."""
         return (PlaneSpec("keep"), PlaneSpec("negative", -2.0))
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """-1, 0 or 1 by the rule; the gradient is that of the score."""
+        """Return gains of -1, 0 and 1; their gradient is the gradient of the score."""
         found = {}
         for tensor in network.tensors:
             score = scores[tensor.name]
@@ -56,7 +62,7 @@ class Signed(Method):
         return found
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Two planes of each tensor."""
+        """Return the states of the B tasks, with two planes per masked tensor."""
         planes = []
         for tensor in network.tensors:
             value = scores[tensor.name].detach()
@@ -65,5 +71,5 @@ class Signed(Method):
         return [TaskState(own) for own in zip(*planes, strict=True)]
 
     def _tau(self, tensor: MaskedTensor) -> Tensor:
-        # In the scores' own type, so that gains and planes compare the same numbers.
+        # float32 as the scores, so that gains and planes compare with the same number.
         return torch.tensor(np.float32(self.threshold / sqrt(tensor.fan_in)))

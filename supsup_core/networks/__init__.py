@@ -1,1 +1,1 @@
-"""Fixed networks, whose weights follow from a seed; supsup_core/names.py names them."""
+"""Fixed networks. The weights depend on a seed only. supsup_core/names.py lists the networks."""

@@ -1,36 +1,51 @@
-"""Small convolutional networks."""
+"""A small convolutional network."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import nn
 
+from supsup_core.knobs import Knob, check_knobs
+
+Channels = Annotated[
+    Sequence[int],
+    Knob(
+        "Number of channels of each block, in order. Each block halves height and width.",
+        at_least=1,
+        filled=True,
+    ),
+]
+
 
 def small_conv(
-    input_shape: Sequence[int], num_outputs: int, channels: Sequence[int] = (16, 32)
+    input_shape: Sequence[int], num_outputs: int, channels: Channels = (16, 32)
 ) -> nn.Module:
-    """Make a stack of convolutions that halves the image each time, and a linear layer.
+    """Make a network of convolutional blocks and one linear layer.
 
     Each block is a 3x3 convolution, a 2x2 maximum, batch normalisation without parameters, and
-    ReLU. Eight two-class splits of Fashion-MNIST, one seed, 300 steps of the threshold rule gave
-    a mean accuracy of 0.960. With the maximum behind the ReLU it was 0.961, at 1.6 times the
-    time of a step. With the linear layer on averages over the image it was 0.874.
+    ReLU. A block halves the height and the width of the image.
+
+    This order of layers was measured on eight two-class splits of Fashion-MNIST, with one seed
+    and 300 steps of the threshold rule. The mean accuracy was 0.960. With the maximum after the
+    ReLU, the accuracy was 0.961, but a step took 1.6 times as long. With the linear layer on
+    averages over the image, the accuracy was 0.874.
 
     Args:
-        input_shape: (C, H, W); H and W must be at least 2 to the number of blocks.
-        num_outputs: outputs, with and without a class.
-        channels: of each block.
+        input_shape: (C, H, W). H and W must be at least 2 ** (number of blocks).
+        num_outputs: number of real and superfluous neurons together.
+        channels: number of channels of each block.
 
     Raises:
-        ValueError: an input that is not (C, H, W) or too small, no block, or a width below 1.
+        ValueError: the input is not (C, H, W) or is too small, there is no block, or a block has
+            no channel.
     """
-    if any(width < 1 for width in channels):
-        raise ValueError(f"channels must be widths >= 1, got {list(channels)}")
+    check_knobs(small_conv, {"channels": channels})
     side = 2 ** len(channels)
-    if not channels or len(input_shape) != 3 or min(input_shape[1:]) < side:
+    if len(input_shape) != 3 or min(input_shape[1:]) < side:
         raise ValueError(
-            f"small_conv of {len(channels)} blocks needs inputs (C, H, W), H and W >= {side}, "
-            f"and a block at least, got {tuple(input_shape)}"
+            f"inputs must have shape (C, H, W) with H and W >= {side} for small_conv of "
+            f"{len(channels)} blocks, got {tuple(input_shape)}"
         )
     layers: dict[str, nn.Module] = {}
     widths = (input_shape[0], *channels)

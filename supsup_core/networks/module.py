@@ -1,7 +1,7 @@
-"""Make a network of any torch.nn.Module: some of its weights are fixed signs, which a task masks.
+"""Make a network from any torch.nn.Module. Tasks mask some of the module's parameters.
 
 Masked weights are signed Kaiming constants, +c or -c with c = sqrt(2 / fan_in). All other
-parameters keep the values that the module was made with.
+parameters keep the values that they have in the module.
 
 Shape letters: B states, N inputs, S outputs.
 """
@@ -28,45 +28,49 @@ from supsup_core.networks.protocol import (
 )
 from supsup_core.networks.skeleton import Masked, Skeleton, masked_parameters, try_out
 
-# vmap makes one grouped convolution of the convolutions of B states, for which the CPU has no
-# fast kernel. A training step of small_conv, batches of 128, one thread of an AMD EPYC, in
-# milliseconds a task (4 and 8 tasks, shared and own images): vmap 66 to 84, a grouped convolution
-# by hand 55 to 73, a loop over the tasks 56 to 63, the loop with channels last 31 to 38
-# (benchmarks/module_step.py). But a loop pays 1 to 2 ms a state, which counts if the state has
-# little to do. The two meet at about this many activations of one state, all its inputs together:
-# small_conv on 28x28 images between 2 and 4 inputs, on 8x8 images at 256, LeNet-300-100 at any
-# size. A device is left to vmap, which starts fewer kernels; that was not measured.
+# B states can run together, by vmap, or one after another, in a loop. vmap turns the convolutions
+# of B states into one grouped convolution, for which the CPU has no fast kernel. The times of a
+# training step of small_conv, in milliseconds per task, with batches of 128 on one thread of an
+# AMD EPYC (4 and 8 tasks, shared and own images): vmap 66 to 84, a grouped convolution without
+# vmap 55 to 73, a loop over the tasks 56 to 63, a loop with channels last 31 to 38
+# (benchmarks/module_step.py). But a loop costs 1 to 2 ms per state, which matters if a state has
+# little to compute. Both ways take the same time at about this many activations of one state and
+# all its inputs. For small_conv, this is between 2 and 4 inputs of 28x28 pixels, or 256 inputs of
+# 8x8 pixels. For LeNet-300-100, both take the same time at any number of inputs. Devices other
+# than the CPU always use vmap, because vmap starts fewer kernels; this was not measured.
 LEAST_VALUES_OF_LOOP = 2**17
 
 
 class ModuleNetwork:
     """A network (see networks/protocol.py) that runs a torch.nn.Module.
 
-    The module runs in evaluation mode, so dropout does nothing. It is neither changed nor kept:
-    the network holds its structure, and the values of the parameters that are not masked and of
-    the buffers. Those of floats are part of `weights`, the same for every seed. If a module draws
-    them at random, make it from a fixed seed.
+    The module runs in evaluation mode, so dropout does nothing. The network copies the structure
+    of the module, the values of the parameters that are not masked, and the buffers; the module
+    itself stays unchanged. `weights` returns the parameters that are not masked and the float
+    buffers with the same values for every seed. If the module draws these values at random, make
+    the module from a fixed seed.
 
     Args:
-        name: for people and tables.
-        module: maps inputs (N, *input_shape) to logits (N, S).
-        input_shape: the shape of one input.
-        activation: what follows a hidden layer, for people who read the masks.
-        masked: which parameters are masked: patterns of their names, as in fnmatch; or a function
-            of name and parameter. None: the weights of all Linear and Conv layers.
+        name: the network's name, which logs and tables show.
+        module: a module that maps inputs (N, *input_shape) to logits (N, S).
+        input_shape: shape of one input.
+        activation: name of the function after a hidden layer, for people who read the masks.
+        masked: the parameters to mask: patterns of parameter names, as in fnmatch, or a function
+            (name, parameter) -> bool. None: the weights of all Linear and Conv layers.
 
     Attributes:
-        name: as given.
-        activation: as given.
-        input_shape: as given.
+        name: the argument `name`.
+        activation: the argument `activation`.
+        input_shape: the argument `input_shape`, as a tuple.
         tensors: the masked parameters, in the module's order.
-        num_outputs: S.
+        num_outputs: S, the number of real and superfluous neurons together.
         normalises: whether the module has batch normalisation.
-        num_activations: values that all layers put out for one input.
+        num_activations: number of values that all layers together output for one input.
 
     Raises:
-        ValueError: a masked layer has a bias, nothing is masked, a normalisation keeps statistics
-            in an unknown way, outputs are not (N, S), or the module draws random numbers.
+        ValueError: a masked layer has a bias, no parameter is masked, a normalisation layer has
+            unsupported running statistics, the outputs are not (N, S), or the module draws random
+            numbers.
     """
 
     def __init__(
@@ -90,15 +94,16 @@ class ModuleNetwork:
         self.num_outputs, self.num_activations = try_out(self._skeleton, found, self.input_shape)
 
     def weights(self, seed: int) -> dict[str, Tensor]:
-        """Draw the masked weights, +-sqrt(2 / fan_in), and copy all that is fixed.
+        """Draw the masked weights, and copy the other parameters and the float buffers.
 
-        The weights of a masked tensor depend on seed, index of the tensor and shape alone.
+        Each masked weight is +sqrt(2 / fan_in) or -sqrt(2 / fan_in). The weights of a masked
+        tensor depend only on the seed, the index of the tensor and its shape.
         """
         fixed = {name: value.clone() for name, value in self._skeleton.fixed.items()}
         return draw_weights(self.tensors, seed) | fixed
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
-        """List the running mean and variance of each layer of batch normalisation."""
+        """List the running means and variances of the layers of batch normalisation."""
         return self._skeleton.statistics
 
     def logits(
@@ -113,7 +118,7 @@ class ModuleNetwork:
         """Compute logits; see Network.logits.
 
         Raises:
-            ValueError: gains, floats or inputs of a shape that does not fit.
+            ValueError: the shapes of gains, floats and inputs do not fit together.
         """
         num_states = self._num_states(gains, floats or {})
         own = self._have_own(inputs, num_states)
@@ -136,11 +141,11 @@ class ModuleNetwork:
         return _run_together(run, state, inputs, own=own)
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
-        """Bind inputs; see Network.on_inputs."""
+        """Return a function from gains to logits; see Network.on_inputs."""
         return lambda gains: self.logits(weights, gains, inputs)
 
     def _num_states(self, gains: Gains, floats: Floats) -> int | None:
-        """Give B, or None for one state without a leading dimension."""
+        """Return B; None for one state without a leading dimension."""
         shapes = {tensor.name: tensor.shape for tensor in self.tensors}
         specs = {spec.name: spec.shape for spec in self.float_specs()} if floats else {}
         leading = set()
@@ -156,7 +161,7 @@ class ModuleNetwork:
         return next(iter(leading.pop()), None)
 
     def _have_own(self, inputs: Tensor, num_states: int | None) -> bool:
-        """Whether each state has its own inputs."""
+        """Return whether each state has its own inputs."""
         split = inputs.ndim - len(self.input_shape)
         fits = split in (1, 2) and tuple(inputs.shape[split:]) == self.input_shape
         if not fits or (split == 2 and inputs.shape[0] != num_states):
@@ -170,16 +175,16 @@ class ModuleNetwork:
 def as_network(
     name: str, made: object, input_shape: Sequence[int], activation: str = "relu"
 ) -> Network:
-    """Make a network of what a function of names.NETWORKS returns.
+    """Convert the result of a function of names.NETWORKS into a network.
 
     Args:
-        name: for people and tables.
-        made: a network, which is returned as it is, or a torch.nn.Module.
-        input_shape: the shape of one input.
-        activation: what follows a hidden layer of a module.
+        name: the network's name, which logs and tables show.
+        made: a network, which is returned unchanged, or a torch.nn.Module.
+        input_shape: shape of one input.
+        activation: name of the function after a hidden layer of the module.
 
     Raises:
-        ValueError: neither a network nor a module, or a module that does not fit.
+        ValueError: `made` is not a network or a module, or ModuleNetwork refuses the module.
     """
     if isinstance(made, Network):
         return made
@@ -199,7 +204,10 @@ def _run_one(run: Run, state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 def _run_each(
     run: Run, state: Mapping[str, Tensor], inputs: Tensor, *, own: bool
 ) -> Float[Tensor, "B N S"]:
-    """Run one state after another. Statistics are views, so they can be moved in place."""
+    """Run the states one after another.
+
+    The parts of `state` are views, so that a module can update running statistics in place.
+    """
     parts = {name: value.unbind() for name, value in state.items()}
     num_states = len(next(iter(parts.values())))
     each = inputs.unbind() if own else [_channels_last(inputs)] * num_states
@@ -214,8 +222,8 @@ def _run_each(
 def _run_together(
     run: Run, state: Mapping[str, Tensor], inputs: Tensor, *, own: bool
 ) -> Float[Tensor, "B N S"]:
-    """Run all states at once."""
-    # The CPU's fused attention has no rule for vmap, which would warn and run it state by state.
+    """Run all states at once, by vmap."""
+    # vmap has no rule for the CPU's fused attention: it would warn, and run the states one by one.
     on_cpu = inputs.device.type == "cpu"
     with sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext():
         found: Tensor = vmap(run, in_dims=(0, 0 if own else None))(state, inputs)
@@ -223,8 +231,9 @@ def _run_together(
 
 
 def _channels_last(values: Tensor) -> Tensor:
-    """Lay out images, or filters, for the fast convolutions of the CPU: twice as fast.
+    """Copy images or filters to the layout "channels last"; other tensors stay as they are.
 
-    `contiguous` would leave tensors of one channel as they are, and the layer behind them slow.
+    Convolutions on the CPU are twice as fast in this layout. The method `contiguous` would not
+    change tensors of one channel, and the next layer would stay slow.
     """
     return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values

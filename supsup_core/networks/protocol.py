@@ -1,9 +1,9 @@
-"""What a network has to say: which tensors are masked, and logits as a function of their gains.
+"""The protocol of a network: it lists its masked tensors, and computes logits from their gains.
 
-The state of a task gives a gain for every masked tensor. A gain over weights multiplies a tensor
-of weights element by element; a gain over units multiplies the units of a layer.
+The state of a task gives one tensor of gains for each masked tensor. Gains over weights multiply a
+tensor of weights element by element. Gains over units multiply the units of a layer.
 
-Shape letters: B states side by side, N inputs, S outputs.
+Shape letters: B states that are computed together, N inputs, S outputs.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,22 +14,24 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-Weights = Mapping[str, Tensor]  # by source
-Gains = Mapping[str, Tensor]  # by the name of the masked tensor
-Floats = Mapping[str, Tensor]  # by the name of the FloatSpec
-Logits = Callable[[Gains], Tensor]  # of inputs at hand, by batch statistics: (*B, N, S)
+Weights = Mapping[str, Tensor]  # source -> weights
+Gains = Mapping[str, Tensor]  # name of the masked tensor -> gains
+Floats = Mapping[str, Tensor]  # name of the FloatSpec -> array
+Logits = Callable[[Gains], Tensor]  # gains -> logits (*B, N, S) of fixed inputs; batch statistics
 
 
 @dataclass(frozen=True)
 class MaskedTensor:
-    """A tensor of gains, one for each of some weights or units.
+    """A tensor of gains: one gain for each weight of a tensor, or for each unit of a layer.
 
     Attributes:
-        name: of the tensor of gains.
-        shape: of the gains.
-        fan_in: inputs that a unit of its layer sums over.
-        source: the weights that it multiplies; several tensors may share one.
-        over: what a gain multiplies: one weight, or all that a unit sends.
+        name: name of the tensor of gains.
+        shape: shape of the tensor of gains.
+        fan_in: number of inputs that a unit of the layer sums.
+        source: name of the tensor of weights that the gains multiply. Several masked tensors may
+            have the same source.
+        over: "weights": each gain multiplies one weight. "units": each gain multiplies all that
+            one unit sends to the next layer.
     """
 
     name: str
@@ -49,13 +51,14 @@ class FloatSpec:
     """A small array of float32 that is stored with each task.
 
     Attributes:
-        name: of the array.
-        role: how it acts: "scale" multiplies the gains of `tensor`; "statistic" is a running mean
-            or variance of a normalisation; "head" is a layer of the task's own; "factor" is a
+        name: name of the array.
+        role: purpose of the array. "scale": the array multiplies the gains of `tensor`.
+            "statistic": the array is a running mean or variance of a normalisation. "head": the
+            array holds the weights of a layer that only this task has. "factor": the array is a
             factor of a rank-one gain.
-        shape: of the array.
-        initial: value of all its elements before training.
-        tensor: the masked tensor that a scale belongs to.
+        shape: shape of the array.
+        initial: value of all elements before training.
+        tensor: name of the masked tensor, for the role "scale"; None for other roles.
     """
 
     name: str
@@ -65,18 +68,18 @@ class FloatSpec:
     tensor: str | None = None
 
 
-@runtime_checkable  # so that the tests can check annotations
+@runtime_checkable  # lets tests check annotations at run time
 class Network(Protocol):
-    """A fixed network, whose weights follow from a seed."""
+    """A fixed network. Its weights depend on a seed only."""
 
     @property
     def name(self) -> str:
-        """A name for people and tables."""
+        """The network's name, which logs and tables show."""
         ...
 
     @property
     def activation(self) -> str:
-        """What follows a hidden layer, for people who read the masks."""
+        """The name of the function after a hidden layer, for people who read the masks."""
         ...
 
     @property
@@ -86,30 +89,30 @@ class Network(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
+        """The shape of one input."""
         ...
 
     @property
     def num_outputs(self) -> int:
-        """S, real and superfluous neurons together."""
+        """S, the number of real and superfluous neurons together."""
         ...
 
     @property
     def normalises(self) -> bool:
-        """Whether logits without a task's own statistics depend on the whole batch."""
+        """Whether logits depend on the whole batch if no statistics of the task are given."""
         ...
 
     @property
     def num_activations(self) -> int:
-        """How many numbers a forward pass of one input keeps for the backward pass."""
+        """Number of values that a forward pass of one input keeps for the backward pass."""
         ...
 
     def weights(self, seed: int) -> dict[str, Tensor]:
-        """Draw the fixed weights, float32 by source, from streams of the seed."""
+        """Draw the fixed weights from random streams of the seed: float32 tensors by source."""
         ...
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
-        """List what a task stores besides gains; () for most networks."""
+        """List the arrays of floats that a task stores; the list is empty for most networks."""
         ...
 
     def logits(
@@ -121,23 +124,32 @@ class Network(Protocol):
         *,
         track: bool = False,
     ) -> Float[Tensor, "*B N S"]:
-        """Compute logits of inputs, differentiable in the gains.
+        """Compute logits that are differentiable with respect to the gains.
 
         Args:
-            weights: fixed, by source.
-            gains: by masked tensor, each of the tensor's shape, or (B, *shape) for B states.
-            inputs: normalised, (N, *input_shape), shared by all states; or (B, N, *input_shape).
-            floats: the statistics of each task, batched as the gains; None: those of the batch.
-            track: use the statistics of the batch, and move `floats` towards them in place, as
-                batch normalisation does while it trains.
+            weights: fixed weights, by source.
+            gains: gains by the name of the masked tensor: (*shape), or (B, *shape) for B states.
+            inputs: normalised inputs: (N, *input_shape), which all states share, or
+                (B, N, *input_shape).
+            floats: running statistics of the tasks by name, (*shape) or (B, *shape) as for the
+                gains. None: the network normalises with the statistics of the batch.
+            track: if true, the network normalises with the statistics of the batch, and moves
+                `floats` towards these statistics in place, as batch normalisation does in
+                training.
+
+        Returns:
+            Logits (N, S), or (B, N, S) for B states.
         """
         ...
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
-        """Bind inputs to logits without floats: what no gain changes is computed once."""
+        """Return a function from gains to the logits of these inputs, without floats.
+
+        Values that do not depend on the gains are computed once.
+        """
         ...
 
 
 def num_gains(network: Network) -> int:
-    """Number of gains of all masked tensors."""
+    """Count the gains of all masked tensors."""
     return sum(tensor.num_gains for tensor in network.tensors)

@@ -1,7 +1,7 @@
-"""Take a torch.nn.Module apart: its structure, without the tensors that each call brings along.
+"""Copy the structure of a torch.nn.Module without its tensors, which each call passes again.
 
-The structure is kept three times, because a layer of batch normalisation decides by its own
-attributes which statistics it uses. Copies share no state that a call could change.
+The structure is copied three times, because the attributes of a batch normalisation layer decide
+which statistics the layer uses. The copies share no state that a call could change.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -22,19 +22,24 @@ from supsup_core.networks.protocol import FloatSpec
 Masked = Sequence[str] | Callable[[str, nn.Parameter], bool]
 
 _MASKED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_STATISTICS = {"running_mean": 0.0, "running_var": 1.0}  # and their initial values
+_STATISTICS = {"running_mean": 0.0, "running_var": 1.0}  # name -> initial value
 
 
 def masked_parameters(module: nn.Module, masked: Masked | None) -> dict[str, nn.Parameter]:
-    """Choose the parameters that are masked, by name, in the module's order.
+    """Choose the parameters that are masked.
 
     Args:
         module: the user's module.
-        masked: patterns of names, as in fnmatch; or a function of name and parameter. None: the
-            weights of all Linear and Conv layers. A parameter that is used twice counts once.
+        masked: patterns of parameter names, as in fnmatch, or a function (name, parameter) ->
+            bool. None: the weights of all Linear and Conv layers.
+
+    Returns:
+        The chosen parameters by name, in the module's order. A parameter that several layers
+        share appears once.
 
     Raises:
-        ValueError: a pattern that fits no parameter, no parameter at all, or a layer with a bias.
+        ValueError: a pattern fits no parameter, no parameter is chosen, or a masked layer has a
+            bias that is not masked.
     """
     parameters = dict(module.named_parameters())
     if masked is None:
@@ -47,9 +52,15 @@ def masked_parameters(module: nn.Module, masked: Masked | None) -> dict[str, nn.
         chosen = {n: p for n, p in parameters.items() if any(fnmatchcase(n, m) for m in masked)}
         unused = [m for m in masked if not any(fnmatchcase(name, m) for name in parameters)]
         if unused:
-            raise ValueError(f"masked must fit names of parameters, got {', '.join(unused)}")
+            raise ValueError(
+                f"masked must fit names of named_parameters(), got {', '.join(unused)}: "
+                "correct the pattern"
+            )
     if not chosen:
-        raise ValueError(f"expected parameters to mask, got {', '.join(parameters) or 'none'}")
+        raise ValueError(
+            "expected parameters to mask, got none: the module's parameters are "
+            f"{', '.join(parameters) or 'none'}"
+        )
     _check_biases(module, chosen)
     return chosen
 
@@ -66,17 +77,20 @@ def _check_biases(module: nn.Module, chosen: Mapping[str, nn.Parameter]) -> None
             )
 
 
-@dataclass(frozen=True, eq=False)  # == of modules is identity
+@dataclass(frozen=True, eq=False)  # modules have no useful ==
 class Skeleton:
-    """The structure of a module, and the tensors that all tasks share.
+    """Three copies of a module's structure, and the tensors that all tasks share.
 
     Attributes:
-        given: the copy that normalises by the statistics that it is called with.
-        tracking: normalises by the statistics of the batch, and moves the given ones.
-        by_batch: normalises by the statistics of the batch, and keeps none.
-        fixed: parameters that are not masked, and buffers of floats, float32 by name.
-        others: all other buffers, by name.
-        statistics: running means and variances of the layers that keep them.
+        given: the copy that normalises with the running statistics of the call's arguments.
+        tracking: the copy that normalises with the statistics of the batch, and moves the running
+            statistics of the call's arguments towards them.
+        by_batch: the copy that normalises with the statistics of the batch, and keeps no running
+            statistics.
+        fixed: parameters that are not masked and float buffers without running statistics,
+            float32 by name.
+        others: buffers of other dtypes, by name.
+        statistics: specs of the running means and variances that the module keeps.
         normalises: whether the module has batch normalisation.
     """
 
@@ -90,14 +104,15 @@ class Skeleton:
 
     @classmethod
     def of(cls, module: nn.Module, masked: Container[str]) -> "Skeleton":
-        """Take a module apart, which stays as it is.
+        """Copy the structure and the tensors of a module. The module stays unchanged.
 
         Args:
             module: the user's module.
             masked: names of the masked parameters.
 
         Raises:
-            ValueError: a normalisation whose statistics are not kept in a known way.
+            ValueError: a batch normalisation has no momentum, or an instance normalisation keeps
+                running statistics.
         """
         norms = _normalisations(module)
         counted = {
@@ -116,7 +131,12 @@ class Skeleton:
         )
 
     def module(self, *, given: bool, track: bool) -> nn.Module:
-        """The copy that uses given statistics, moves them (`track`), or keeps none."""
+        """Return the copy of the module for a call.
+
+        Args:
+            given: whether the call passes running statistics.
+            track: whether the call updates these statistics.
+        """
         if not given:
             return self.by_batch
         return self.tracking if track else self.given
@@ -130,10 +150,14 @@ def _normalisations(module: nn.Module) -> dict[str, _BatchNorm]:
     norms = {}
     for name, layer in module.named_modules():
         if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
-            raise ValueError(f"expected track_running_stats=False in {type(layer).__name__} {name}")
+            raise ValueError(
+                f"expected track_running_stats=False in {type(layer).__name__} {name}, got True"
+            )
         if isinstance(layer, _BatchNorm):
             if layer.momentum is None:
-                raise ValueError(f"expected a momentum in {type(layer).__name__} {name}, got None")
+                raise ValueError(
+                    f"expected a number as momentum of {type(layer).__name__} {name}, got None"
+                )
             norms[name] = layer
     return norms
 
@@ -148,16 +172,16 @@ def _statistics(norms: Mapping[str, _BatchNorm]) -> Iterator[FloatSpec]:
 def _copies(
     module: nn.Module, replaced: Iterable[Tensor]
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Copy a module for given statistics, for tracking, and for statistics of the batch.
+    """Make the three copies of a module: `given`, `tracking` and `by_batch` of Skeleton.
 
     Args:
         module: the user's module.
-        replaced: tensors that every call brings along; the copies hold no values of them.
+        replaced: tensors that every call passes. The copies hold empty tensors in their place.
     """
     memo: dict[int, Any] = {id(tensor): _empty(tensor) for tensor in replaced}
     given = deepcopy(module, memo).eval()
     for norm in _normalisations(given).values():
-        norm.num_batches_tracked = None  # only a momentum of None would need it
+        norm.num_batches_tracked = None  # only needed if the momentum is None
         if not norm.track_running_stats:
             norm.running_mean = norm.running_var = None
     tracking, by_batch = deepcopy(given), deepcopy(given)
@@ -180,16 +204,17 @@ def try_out(
     """Run a module on two inputs of zeros.
 
     Args:
-        skeleton: the module.
-        masked: any values of the masked parameters.
-        input_shape: the shape of one input.
+        skeleton: the copied module.
+        masked: values of the masked parameters by name; any values will do.
+        input_shape: shape of one input.
 
     Returns:
-        The number of outputs, and the number of values that all layers without layers of their
-        own put out for one input.
+        S, and the number of values that the module outputs for one input in all leaf layers, which
+        are the layers without sublayers.
 
     Raises:
-        ValueError: the module does not take these inputs, does not give (N, S), or is random.
+        ValueError: the module refuses inputs of this shape, its outputs are not (N, S), or two
+            calls give different outputs.
     """
     tensors = {**skeleton.fixed, **skeleton.others}
     tensors |= {name: value.detach().to("cpu", torch.float32) for name, value in masked.items()}
@@ -201,18 +226,23 @@ def try_out(
                 first = functional_call(skeleton.by_batch, tensors, (zeros,))
             again = functional_call(skeleton.by_batch, tensors, (zeros,))
     except RuntimeError as error:
-        raise ValueError(f"expected a module of inputs {(2, *input_shape)}: {error}") from error
+        raise ValueError(
+            f"expected a module that takes inputs {(2, *input_shape)}, got an error: {error}"
+        ) from error
     if not isinstance(first, Tensor) or first.ndim != 2 or len(first) != 2:
         got = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ValueError(f"expected outputs of shape (N, S) = (2, S), got {got}")
     if not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
-        raise ValueError("expected a module without randomness in evaluation mode")
+        raise ValueError(
+            "expected a module without randomness in evaluation mode, got different outputs for "
+            "the same inputs"
+        )
     return first.shape[1], sum(sizes) // 2
 
 
 @contextmanager
 def _counting(module: nn.Module, sizes: list[int]) -> Iterator[None]:
-    """Append the number of values of each output of a leaf module to `sizes`."""
+    """While the block runs, append the size of each leaf layer's output to `sizes`."""
 
     def count(layer: nn.Module, inputs: object, output: object) -> None:
         outputs = output if isinstance(output, tuple) else (output,)

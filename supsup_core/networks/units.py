@@ -1,21 +1,23 @@
-"""Masks over units instead of weights: which hidden units of the fixed network speak.
+"""Networks whose masks are over hidden units, not over weights.
 
-Each hidden layer is normalised over the batch (no parameters, no running statistics),
-multiplied by the gains of its units, and goes through Swish, which keeps zeros zero. A
-mask is as many bits as there are hidden units, few enough for a reservoir to hold.
+The drives of a hidden layer are the sums of its weighted inputs. They are normalised over the
+batch (without parameters or running statistics), multiplied by the gains of the units, and passed
+through Swish, which maps 0 to 0. A mask has one bit per hidden unit. These are few enough bits
+for a reservoir.
 
-The normalisation takes a shift and a scale of the images away, so the first layer's drive,
-which no mask changes, may be computed from whole pixels.
+The normalisation removes any shift and scale of the images. No mask changes the drives of the
+first layer. These drives can therefore be computed from pixels that are whole numbers.
 
-Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
-Shape letters: B states (or none: one state), N images of a batch, P pixels, O units of a hidden
-layer, S outputs.
+Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
+Shape letters: B states (no such axis for one state), N images of a batch, P pixels, O units of a
+hidden layer, U chosen units of the first hidden layer, S outputs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,7 +25,8 @@ from jaxtyping import Float, Float32, Int8, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from supsup_core.networks.mlp import MLP, check_hidden, draw_signs, signed_constant
+from supsup_core.knobs import Knob, check_knobs
+from supsup_core.networks.mlp import MLP, draw_signs, signed_constant
 from supsup_core.networks.protocol import (
     Floats,
     FloatSpec,
@@ -33,9 +36,9 @@ from supsup_core.networks.protocol import (
     Weights,
 )
 
-# Added to the variance of the drives of normalised images, before its root.
+# This number is added to the variance of the drives of normalised images, before the square root.
 NORM_EPSILON = 1e-5
-_SHIFT = 128  # of a pixel, from 0..255 to the range of int8
+_SHIFT = 128  # subtracted from a pixel, it moves 0..255 to the range of int8
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class UnitMLP:
     """An MLP whose hidden units are masked.
 
     Attributes:
-        name: for people and tables.
-        widths: units of the input, of each hidden layer, and of the output.
-        input_shape: of one image.
+        name: the network's name, which logs and tables show.
+        widths: number of units of the input, of each hidden layer, and of the output.
+        input_shape: shape of one image.
 
     Raises:
-        ValueError: no hidden layer, or what MLP refuses.
+        ValueError: there is no hidden layer, or MLP refuses the widths or the shape.
     """
 
     name: str
@@ -60,7 +63,7 @@ class UnitMLP:
 
     def __post_init__(self) -> None:
         if len(self.widths) < 3:
-            raise ValueError(f"widths must have a hidden layer at least, got {self.widths}")
+            raise ValueError(f"widths must have at least one hidden layer, got {self.widths}")
         object.__setattr__(self, "input_shape", self._layers.input_shape)
 
     @cached_property
@@ -69,7 +72,7 @@ class UnitMLP:
 
     @cached_property
     def tensors(self) -> tuple[MaskedTensor, ...]:
-        """A gain for each unit (O,) of each hidden layer."""
+        """The masked tensors: one tensor of gains (O,) per hidden layer."""
         return tuple(
             MaskedTensor(f"units{i}", layer.shape[:1], layer.fan_in, layer.source, over="units")
             for i, layer in enumerate(self._layers.tensors[:-1], start=1)
@@ -77,20 +80,20 @@ class UnitMLP:
 
     @property
     def num_outputs(self) -> int:
-        """S."""
+        """S, the number of real and superfluous neurons together."""
         return self.widths[-1]
 
     @property
     def num_activations(self) -> int:
-        """The hidden units."""
+        """Number of hidden units."""
         return sum(self.widths[1:-1])
 
     def weights(self, seed: int) -> dict[str, Tensor]:
-        """Draw the fixed weights of all layers, those of the MLP of the same widths."""
+        """Draw the fixed weights of all layers. An MLP of the same widths has the same weights."""
         return self._layers.weights(seed)
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
-        """Nothing: the statistics are always those of the batch."""
+        """Return an empty tuple: the network always normalises with statistics of the batch."""
         return ()
 
     def logits(
@@ -106,7 +109,7 @@ class UnitMLP:
         return self.on_inputs(weights, inputs)(gains)
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
-        """Bind inputs: the first layer's drives are computed once."""
+        """Return a function from gains to logits; the drives of layer 1 are computed once."""
         first, *later = (weights[layer.source] for layer in self._layers.tensors)
         images = inputs.flatten(-len(self.input_shape))
         drives = normalised(first @ images.transpose(-1, -2), NORM_EPSILON)
@@ -115,7 +118,12 @@ class UnitMLP:
 
 
 def normalised(drives: Float[Tensor, "*B O N"], epsilon: float) -> Float[Tensor, "*B O N"]:
-    """Shift and scale to mean 0 and variance 1 over a batch."""
+    """Shift and scale the drives of each unit to mean 0 and variance 1 over the batch.
+
+    Args:
+        drives: drives of the units for N images.
+        epsilon: number that is added to the variance before the square root.
+    """
     centred = drives - drives.mean(dim=-1, keepdim=True)
     spread = centred.square().mean(dim=-1, keepdim=True).add_(epsilon).rsqrt_()
     return centred * spread
@@ -126,13 +134,16 @@ def logits_of_drives(
     gains: Sequence[Float[Tensor, "*B _"]],
     drives: Float[Tensor, "*C O N"],
 ) -> Float[Tensor, "*B N S"]:
-    """Logits from the first hidden layer's drives on; all states share the matrix products.
+    """Compute logits from the drives of the first hidden layer.
+
+    All states share the matrix products, because all states have the same weights.
 
     Args:
-        later: weights behind the first layer, (O, I).
-        gains: of each hidden layer's units, (O,): a mask, or what lies between masks.
-        drives: of the first hidden layer, normalised; C is B, or none where all states share
-            the images.
+        later: weights of all layers after the first layer, (O, I) each.
+        gains: gains of each hidden layer's units, (O,) or (B, O): a mask, or a weighted sum of
+            masks.
+        drives: normalised drives of the first hidden layer. The axis C is B; it is missing if all
+            states share the images.
     """
     x = functional.silu(drives * gains[0].unsqueeze(-1))
     for weight, gain in zip(later[:-1], gains[1:], strict=True):
@@ -141,17 +152,18 @@ def logits_of_drives(
 
 
 class WholePixels:
-    """A network of units whose first layer reads whole pixels.
+    """The first layer of a UnitMLP, computed from pixels that are whole numbers.
 
     Args:
         network: the network.
         seed: the run's seed.
-        std: standard deviation of the pixels as fractions of 255, which images are divided by.
-        device: where the products are computed.
+        std: standard deviation of the data set's pixels, as a fraction of 255. Normalised images
+            are divided by it.
+        device: device of the matrix products.
 
     Attributes:
-        later: weights behind the first layer, (O, I).
-        device: as given.
+        later: weights of all layers after the first layer, (O, I) each.
+        device: the argument `device`.
     """
 
     def __init__(self, network: UnitMLP, seed: int, std: float, device: torch.device) -> None:
@@ -159,17 +171,21 @@ class WholePixels:
         self._signs = torch.from_numpy(draw_signs(first[::-1], seed, 0)).to(device)
         self.later = [weight.to(device) for weight in list(network.weights(seed).values())[1:]]
         self.device = device
-        # Of sums of pixels, whose variance is larger than that of normalised images' drives.
+        # The drives of whole pixels have a larger variance than the drives of normalised images.
+        # The epsilon grows by the same factor.
         self._epsilon = NORM_EPSILON * (255 * std / signed_constant(first[0])) ** 2
 
     def drives(
         self, pixels: UInt8[np.ndarray, "N P"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "_ N"]:
-        """Compute the first hidden layer's drives, normalised over images as a task shows them.
+        """Compute the drives of the first hidden layer, normalised over the images.
 
         Args:
-            pixels: of the images.
-            units: which units, for speed; None for all.
+            pixels: pixels of the images of a task.
+            units: indices of the units to compute; None: all units. Fewer units take less time.
+
+        Returns:
+            Drives (U, N); (O, N) if `units` is None.
         """
         signs = self._signs if units is None else self._signs[units]
         columns = torch.from_numpy(pixels).to(self.device).t()
@@ -177,9 +193,13 @@ class WholePixels:
 
 
 def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:
-    """Sums of pixels with a sign each, of which 128 is taken off first.
+    """Subtract 128 from each pixel, then add up the pixels with the signs of each unit.
 
-    All are whole numbers below 2 ** 24, and exact on any device.
+    The sums are whole numbers below 2 ** 24, so float32 is exact on any device. If the CPU has
+    products of 8-bit integers, the sums are computed with these.
+
+    Returns:
+        The sum of sign * (pixel - 128) for each unit and image.
     """
     if signs.device.type == "cpu" and has_integer_products():
         shifted = (pixels ^ _SHIFT).view(torch.int8)
@@ -188,21 +208,26 @@ def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Flo
 
 
 def has_integer_products() -> bool:
-    """Whether the CPU has instructions for products of 8-bit integers."""
+    """Return whether the CPU has instructions for products of 8-bit integers."""
     return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
 
 
-def units(input_shape: Sequence[int], num_outputs: int, *, hidden: list[int]) -> UnitMLP:
-    """An MLP whose hidden units are masked, and normalised over each batch.
+FilledHidden = Annotated[
+    list[int], Knob("Number of units of each hidden layer, in order.", at_least=1, filled=True)
+]
+
+
+def units(input_shape: Sequence[int], num_outputs: int, *, hidden: FilledHidden) -> UnitMLP:
+    """Make an MLP whose hidden units are masked and normalised over each batch.
 
     Args:
-        input_shape: of one image.
-        num_outputs: real and superfluous neurons together.
-        hidden: units of each hidden layer.
+        input_shape: shape of one image.
+        num_outputs: number of real and superfluous neurons together.
+        hidden: number of units of each hidden layer.
 
     Raises:
-        ValueError: no hidden layer, or a width below 1.
+        ValueError: there is no hidden layer, or a width is below 1.
     """
-    check_hidden(hidden)
+    check_knobs(units, {"hidden": hidden})
     shape = tuple(input_shape)
     return UnitMLP("units", (prod(shape), *hidden, num_outputs), shape)

@@ -1,1 +1,1 @@
-"""Families of tasks: what each does to the images and which classes it has, a family a file."""
+"""Families of tasks, one per file. A family defines the images and the classes of each task."""

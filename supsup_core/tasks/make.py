@@ -1,4 +1,4 @@
-"""Tasks of a family, checked, and the arrays that tell what they are.
+"""Make and check the tasks of a family, and collect the arrays that describe them.
 
 Shape letters: T tasks, P pixels.
 """
@@ -14,13 +14,13 @@ def make_task(family: Family, task_id: int, setting: Setting) -> Task:
     """Make one task of a family.
 
     Args:
-        family: makes tasks by their number.
-        task_id: the task's number, in [0, setting.num_tasks).
-        setting: what the family makes its tasks for.
+        family: the family of the task.
+        task_id: number of the task, in [0, setting.num_tasks).
+        setting: the run and the data set for which the task is made.
 
     Raises:
-        ValueError: a task beyond what the family holds, or one that the family makes for other
-            images.
+        ValueError: the family has no task with this number, or the task does not fit the images
+            and classes of the data set.
     """
     limit = family.max_tasks(setting.num_classes)
     end = setting.num_tasks if limit is None else min(limit, setting.num_tasks)
@@ -32,7 +32,7 @@ def make_task(family: Family, task_id: int, setting: Setting) -> Task:
 
 
 def _check(task: Task, setting: Setting) -> None:
-    """Refuse a task whose images or labels would not be those of the data set."""
+    """Raise ValueError if the source or the classes of a task do not fit the data set."""
     source, classes, who = task.source, task.classes, f"task {task.task_id}"
     num_pixels, num_classes = setting.num_pixels, setting.num_classes
     if source is not None:
@@ -48,12 +48,16 @@ def _check(task: Task, setting: Setting) -> None:
 
 
 def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-    """Gather what makes each task, as the mask store keeps it.
+    """Collect the arrays that define the tasks, in the form that the mask store keeps.
+
+    Args:
+        tasks: T tasks of one family.
 
     Returns:
-        `permutations` uint16 (T, P) for permuted tasks; `sources` uint16 (T, P), where the
-        value P means black, for other choices of pixels, with `angles` float64 (T,) in
-        degrees for rotated ones; `classes` uint16 (T, classes of a task) for split ones.
+        Arrays by name. Permuted tasks have `permutations`, uint16 (T, P). Other tasks with a
+        source have `sources`, uint16 (T, P); the value P means black. Rotated tasks also have
+        `angles`, float64 (T,), in degrees. Split tasks have `classes`, uint16 (T, classes per
+        task).
     """
     inputs = {}
     if tasks[0].classes is not None:

@@ -1,4 +1,4 @@
-"""Pixels in another order for each task. Shape letter: P pixels."""
+"""Tasks that permute the pixels of the images. Shape letter: P pixels."""
 
 import numpy as np
 from jaxtyping import UInt16
@@ -8,18 +8,18 @@ from supsup_core.tasks.protocol import Setting, Task
 
 
 def permutation(task_id: int, setting: Setting) -> UInt16[np.ndarray, " P"]:
-    """Draw the order of a task's pixels."""
+    """Draw the permutation of a task: input j of the task is pixel permutation[j] of the image."""
     order = stream(setting.seed, Role.PERMUTATION, task_id).permutation(setting.num_pixels)
     return order.astype(np.uint16)
 
 
 class Permuted:
-    """Permuted MNIST and its like."""
+    """The family of permuted images, as in permuted MNIST: each task has its own permutation."""
 
     def make(self, task_id: int, setting: Setting) -> Task:
-        """Make one task."""
+        """Make a task that permutes the pixels."""
         return Task(task_id, source=permutation(task_id, setting), is_permutation=True)
 
     def max_tasks(self, num_classes: int) -> int | None:
-        """There is no end."""
+        """Return None: the number of tasks has no limit."""
         return None

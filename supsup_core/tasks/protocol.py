@@ -1,7 +1,9 @@
-"""A task, and what a family of tasks has to say.
+"""A task, and the protocol of a family of tasks.
 
-A task may choose pixels: x_task[j] = x[source[j]], where the source P, one past the last
-pixel, is the black background. So one gather makes the images of any task.
+A task may choose pixels: x_task[j] = x[source[j]]. The value P, one above the last pixel, stands
+for the black background. Permutations, rotations and both together are such choices, so one gather
+makes the images of any task, and the mask store can list the source of each task.
+
 Shape letters: N images, P pixels, M images of a task.
 """
 
@@ -12,21 +14,24 @@ import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+@dataclass(frozen=True, eq=False)  # == of arrays gives an array, not one bool
 class Task:
     """One learning problem: a choice of pixels or of classes.
 
     Attributes:
-        task_id: from 0.
-        source: uint16 (P,), the pixel each input takes its value from; P is background.
-            None where the images stay as they are.
-        is_permutation: whether `source` takes every pixel once, so that nothing is lost;
-            the same for all tasks of a family. Blocks of such tasks train faster.
-        angle: degrees, counter-clockwise; None where nothing is rotated.
-        classes: the labels of this task; None for all. Labels are not renumbered.
+        task_id: number of the task, from 0.
+        source: (P,) index of the pixel that gives each input its value; the index P is the
+            background. None if the task does not change the images.
+        is_permutation: whether `source` has every pixel exactly once. All tasks of a family have
+            the same value. Blocks of such tasks train faster.
+        angle: angle of the rotation in degrees, counter-clockwise; None if the task does not
+            rotate the images.
+        classes: labels of the images that belong to the task, with the numbers of the data set.
+            None: all images belong to the task.
 
     Raises:
-        ValueError: a permutation that leaves a pixel out, or both a source and classes.
+        ValueError: `is_permutation` is true, but `source` is not a permutation; or the task has
+            both a source and classes.
     """
 
     task_id: int
@@ -41,10 +46,13 @@ class Task:
         if self.is_permutation and (
             self.source is None or (np.bincount(self.source, minlength=len(self.source)) != 1).any()
         ):
-            raise ValueError(f"task {self.task_id} is no permutation: its source leaves pixels out")
+            raise ValueError(
+                f"task {self.task_id} must have a permutation as source if is_permutation is true, "
+                "got another source"
+            )
 
     def images(self, images: UInt8[np.ndarray, "N ..."]) -> UInt8[np.ndarray, "N ..."]:
-        """Make the task's images from the data set's; each channel takes the same pixels."""
+        """Make the task's images from images of the data set; all channels use the same source."""
         if self.source is None:
             return images
         pixels = images.reshape(len(images), -1, len(self.source))
@@ -53,7 +61,7 @@ class Task:
         return chosen.reshape(images.shape)
 
     def members(self, labels: Integer[np.ndarray, " N"]) -> Integer[np.ndarray, " M"]:
-        """Indices of the images that belong to the task, in order."""
+        """Return the indices of the images that belong to the task, in ascending order."""
         if self.classes is None:
             return np.arange(len(labels))
         return np.flatnonzero(np.isin(labels, self.classes))
@@ -61,12 +69,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a family makes its tasks for.
+    """The run and the data set for which a family makes tasks.
 
     Attributes:
         seed: the run's seed.
         num_tasks: number of tasks of the run.
-        shape: rows and columns of the images' pixels.
+        shape: number of rows and number of columns of an image.
         num_classes: number of classes of the data set.
     """
 
@@ -77,12 +85,12 @@ class Setting:
 
     @property
     def num_pixels(self) -> int:
-        """Rows times columns."""
+        """P, the number of pixels of an image: rows times columns."""
         return self.shape[0] * self.shape[1]
 
     @property
     def side(self) -> int:
-        """Rows, and columns, of square images.
+        """The number of rows of an image, if the number of columns is the same.
 
         Raises:
             ValueError: the images are not square.
@@ -93,14 +101,14 @@ class Setting:
         return rows
 
 
-@runtime_checkable  # so that the tests can check annotations
+@runtime_checkable  # lets tests check annotations at run time
 class Family(Protocol):
-    """Makes tasks by their number."""
+    """A family of tasks: it makes a task from the task's number."""
 
     def make(self, task_id: int, setting: Setting) -> Task:
-        """Make one task; the same one whenever it is asked for."""
+        """Make one task. The same arguments always give the same task."""
         ...
 
     def max_tasks(self, num_classes: int) -> int | None:
-        """How many tasks there are at most; None where there is no end."""
+        """Return the largest possible number of tasks; None if there is no limit."""
         ...

@@ -1,38 +1,43 @@
-"""Images turned by another angle for each task, and permuted beside that.
+"""Tasks that rotate the images, each by its own angle, and that may also permute the pixels.
 
-A rotation by nearest neighbour (as the authors rotate) is a choice of pixels.
+The authors rotate by nearest neighbour: each pixel of the rotated image is one pixel of the
+original image, or background. Such a rotation is a choice of pixels, as a permutation is.
 Shape letter: P pixels.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt16
 
+from supsup_core.knobs import Knob
 from supsup_core.tasks.permuted import permutation
 from supsup_core.tasks.protocol import Setting, Task
 
 
 def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
-    """Choose the pixel that each place of a rotated image shows.
+    """Compute the source of a rotated task: the original pixel of each pixel after the rotation.
 
     Args:
-        side: pixels of a side; P = side * side.
-        angle: degrees, counter-clockwise about the image's centre.
+        side: number of rows, and of columns, of an image; P = side * side.
+        angle: angle in degrees, counter-clockwise about the centre of the image.
 
     Returns:
-        For each place the nearest source pixel, or P where that lies outside.
+        For each pixel of the rotated image, the index of the nearest pixel of the original image,
+        or P if that pixel lies outside the image.
 
     Raises:
-        ValueError: an image too large for pixels to be numbered in 16 bits.
+        ValueError: the image has too many pixels for indices of 16 bits.
     """
     if side * side > np.iinfo(np.uint16).max:
         raise ValueError(f"images must have at most 65535 pixels, got {side} by {side}")
     centre = (side - 1) / 2
     rows, columns = np.mgrid[0:side, 0:side] - centre
     sine, cosine = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
-    # The inverse rotation: where did the content of this place come from? Rows grow downwards.
-    # Rounded first, so that multiples of 90 degrees do not depend on the last bit of a sine.
+    # The inverse rotation maps a pixel of the rotated image to its original position. Row numbers
+    # grow downwards. Positions are first rounded to 9 decimals, so that the last bit of a sine does
+    # not change a rotation by a multiple of 90 degrees.
     source_columns = np.rint(np.round(cosine * columns - sine * rows + centre, 9)).astype(int)
     source_rows = np.rint(np.round(sine * columns + cosine * rows + centre, 9)).astype(int)
     inside = (
@@ -42,22 +47,24 @@ def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
 
 
 def angle_between(num_tasks: int) -> float:
-    """Degrees between neighbours of the rotated families: even over the full circle."""
+    """Return the angle between successive rotated tasks, in degrees: 360 / number of tasks."""
     return 360.0 / num_tasks
 
 
 @dataclass(frozen=True)
 class Rotated:
-    """Rotated MNIST and its like.
+    """The family of rotated images: task t of T tasks rotates by t * 360 / T degrees."""
 
-    Attributes:
-        is_permuted: whether each task's pixels also come in an order of its own.
-    """
-
-    is_permuted: bool = False
+    is_permuted: Annotated[
+        bool, Knob("Whether each task also permutes the pixels, with its own permutation.")
+    ] = False
 
     def make(self, task_id: int, setting: Setting) -> Task:
-        """Make one task."""
+        """Make a task that rotates the images, and permutes the pixels if `is_permuted` is true.
+
+        Raises:
+            ValueError: the images are not square, or have too many pixels.
+        """
         angle = task_id * angle_between(setting.num_tasks)
         source = rotation_source(setting.side, angle)
         if self.is_permuted:
@@ -65,10 +72,10 @@ class Rotated:
         return Task(task_id, source=source, angle=angle)
 
     def max_tasks(self, num_classes: int) -> int | None:
-        """There is no end; angles get closer."""
+        """Return None: with more tasks, the angles get closer to each other."""
         return None
 
 
 def permuted_rotated() -> Rotated:
-    """Rotated images whose pixels also come in an order of each task's own."""
+    """Make the family whose tasks rotate the images and also permute the pixels."""
     return Rotated(is_permuted=True)

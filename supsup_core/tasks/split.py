@@ -1,4 +1,4 @@
-"""A few classes for each task."""
+"""Tasks that have only a few of the data set's classes."""
 
 from supsup_core.tasks.protocol import Setting, Task
 
@@ -6,13 +6,13 @@ CLASSES_PER_TASK = 2
 
 
 class Split:
-    """SplitMNIST and its like: classes 0 and 1, then 2 and 3, and so on."""
+    """The family of split data sets, as in SplitMNIST: each task has the next two classes."""
 
     def make(self, task_id: int, setting: Setting) -> Task:
-        """Make one task."""
+        """Make a task with two classes: 0 and 1 for task 0, 2 and 3 for task 1, and so on."""
         first = CLASSES_PER_TASK * task_id
         return Task(task_id, classes=tuple(range(first, first + CLASSES_PER_TASK)))
 
     def max_tasks(self, num_classes: int) -> int | None:
-        """As many as the classes are enough for."""
+        """Return the number of classes divided by the classes per task, rounded down."""
         return num_classes // CLASSES_PER_TASK

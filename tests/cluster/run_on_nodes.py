@@ -1,9 +1,9 @@
-"""Run the main job on a cluster of three nodes in this process, and take one away meanwhile.
+"""Run the main job on a cluster of three nodes in this process, and remove a node during the run.
 
     python run_on_nodes.py RUN_DIR OPTION...
 
-Prints, as JSON, the exit code, how many units were committed when the node went, and what the
-executor said of units that it tries again.
+Prints a JSON object: `code` is the exit code, `units_at_loss` is the number of committed units
+when the node was removed, and `said` lists the executor's log messages.
 """
 
 import json
@@ -17,7 +17,7 @@ import ray
 from hydra import compose, initialize_config_module
 from ray.cluster_utils import Cluster
 
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.scale import run
 from harness.tables.files import table_files
 
@@ -25,10 +25,10 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "node_ip_address": "12
 
 
 def main() -> None:
-    """Start the nodes, remove the last one once a unit is committed and all are at work."""
+    """Start the nodes. Remove the last node when a unit is committed and all CPUs are busy."""
     run_dir, *options = sys.argv[1:]
     with initialize_config_module("harness.conf", version_base="1.3"):
-        config = from_hydra(compose("config", [*options, f"run_dir={run_dir}"]))
+        config = checked(compose("config", [*options, f"run_dir={run_dir}"]))
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -1,4 +1,4 @@
-"""A cluster of several nodes: one that goes takes the work in flight with it, and nothing else."""
+"""On a cluster of several nodes, the loss of a node costs only the work in flight on that node."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.scale import run
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -30,9 +30,10 @@ OPTIONS = [
 
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
-    """Of a Ray apart from the session's: a token of its own, and a short folder for its sockets.
+    """Environment variables of a separate Ray: its own token, and a short folder for its sockets.
 
-    Ray's switch for desktop systems makes it listen on loopback alone.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 is Ray's switch for desktop systems: Ray then listens on
+    loopback only.
     """
     with tempfile.TemporaryDirectory(prefix="nodes-", dir="/tmp") as folder:
         apart = {"RAY_TMPDIR": folder, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -41,7 +42,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 def checksums(run_dir: Path) -> dict[int, int]:
-    """Of every task's mask."""
+    """Return task number -> CRC-32C of the mask. Each task must occur once."""
     table = read_tables(run_dir / "log", TASKS)
     ids = table["task_id"].to_pylist()
     assert len(ids) == len(set(ids))
@@ -49,7 +50,7 @@ def checksums(run_dir: Path) -> dict[int, int]:
 
 
 def evaluated(run_dir: Path) -> list[tuple[Any, ...]]:
-    """What evaluation found, apart from its timings."""
+    """Return the sorted rows of the table `evaluations`, without the timings."""
     table = read_tables(run_dir / "evaluations", EVALUATIONS).drop(["seconds_per_inference"])
     return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
 
@@ -63,12 +64,12 @@ def test_a_run_outlives_a_node_and_has_the_masks_of_one_process(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["code"] == 0
-    # It went while there was work left, and took some of it.
+    # The node was removed while units were left, and some units were lost with the node.
     assert 1 <= found["units_at_loss"][0] < NUM_UNITS
     assert any("again: Actor" in line or "again: Node" in line for line in found["said"])
 
     with initialize_config_module("harness.conf", version_base="1.3"):
         overrides = [*OPTIONS, "executor=serial", f"run_dir={tmp_path / 'serial'}"]
-        assert run(from_hydra(compose("config", overrides))) == 0
+        assert run(checked(compose("config", overrides))) == 0
     assert checksums(tmp_path / "nodes") == checksums(tmp_path / "serial")
     assert evaluated(tmp_path / "nodes") == evaluated(tmp_path / "serial")

@@ -1,20 +1,20 @@
-"""What tests of the harness share: a command line, and the log given back."""
+"""Fixtures for the harness tests: type command lines, compose configurations, restore loggers."""
 
 import logging
 import sys
 
 import pytest
-from hydra import compose, initialize_config_module
 
 from harness import scale
-from harness.config.commandline import from_hydra, main_guard
+from harness.config.command import run_command
+from harness.config.compose import checked, compose_overrides
 
 
 @pytest.fixture(autouse=True)
 def _own_log():
-    """Give the log back as it was: a run points it at this test's stderr, Hydra switches it off."""
+    """Restore all loggers. A run sends their messages to the test's stderr; Hydra disables some."""
     for name in ("harness", "ray"):
-        logging.getLogger(name)  # so that it is among those that there are
+        logging.getLogger(name)  # creates the logger, so that the loop below saves it too
     root = logging.getLogger()
     all_loggers = [
         one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)
@@ -32,31 +32,26 @@ def _own_log():
 
 @pytest.fixture
 def composed():
-    """Compose a configuration from overrides as they are typed, checked."""
+    """A function that composes and checks the configuration of command-line overrides."""
 
     def compose_from(*overrides):
-        with initialize_config_module("harness.conf", version_base="1.3"):
-            return from_hydra(compose("config", overrides=list(overrides)))
+        return checked(compose_overrides(overrides))
 
     return compose_from
 
 
 @pytest.fixture
 def typed(tmp_path, monkeypatch, capsys):
-    """Type a command line in an empty folder: exit code, stdout, stderr."""
+    """A function that runs a command in an empty folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    # The report takes seconds, in a process of its own; tests of the script itself have it.
+    # The report takes seconds in a separate process. Only the tests of the script write it.
     monkeypatch.setattr(scale, "write_report", lambda run_dir: None)
 
     def type_in(job, *arguments):
         monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
         capsys.readouterr()
-        try:
-            # Searches look at the command line first.
-            getattr(job, "guarded_main", lambda: main_guard(job.main))()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run_command(job.JOB)
+        return ended.value.code, *capsys.readouterr()
 
     return type_in

@@ -1,16 +1,19 @@
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections import namedtuple
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from harness import scale
+from harness import evaluate, recall, scale, tune
+from harness.config.option import options_of
+from harness.config.options import NAMED, options_of_kind
+from harness.config.schema import OPTION_KEYS, Config, is_taken
 from harness.storage.lock import run_lock
 
 SCALE = Path(scale.__file__)
@@ -22,13 +25,13 @@ SMALL = (
 
 @pytest.fixture
 def cli(typed):
-    """A command line of the main job."""
+    """Return a function that runs the main job: options -> (exit code, stdout, stderr)."""
     return lambda *arguments: typed(scale, *arguments)
 
 
 @pytest.fixture
 def refused(cli):
-    """Type a command line that is refused: its one line, without "error: "."""
+    """Return a function that runs a failing command: options -> error line without "error: "."""
 
     def type_in(*arguments):
         code, out, err = cli(*SMALL, *arguments)
@@ -46,7 +49,7 @@ def names(folder):
 
 
 def left(folder):
-    """Files below a folder, but for locks, which any start leaves."""
+    """List the files below a folder, except the lock that every start leaves."""
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -54,103 +57,117 @@ def left(folder):
     )
 
 
-# What is typed, and what the line must say: expected, got, to do.
+# Typed options -> parts of the error line: the allowed values, the value, the next step.
 REFUSED = {
-    "tasks=0": ["tasks must be a whole number >= 1", "got 0", "try tasks=1"],
-    "tasks=-3": ["tasks must be a whole number >= 1", "got -3", "try tasks=1"],
-    "tasks=abc": ["tasks must be a whole number", "got 'abc'", "--cfg job"],
+    "tasks=0": ["tasks must be a whole number >= 1", "got 0", "try tasks=32"],
+    "tasks=-3": ["tasks must be a whole number >= 1", "got -3"],
+    "tasks=abc": ["tasks must be a whole number", "got abc"],
     "tasks=2.5": ["tasks must be a whole number", "got 2.5"],
     "tasks=null": ["tasks must be a whole number", "got null"],
     "tasks=": ["tasks must be a whole number", "got ''"],
-    "tasks": ["options must be key=value", "got 'tasks'", "--cfg job"],
-    "=3": ["options must be key=value", "got", "=3"],
-    "tasks=[1": ["options must be key=value", "got 'tasks=[1'"],
-    "--frobnicate": ["options must be key=value", "got --frobnicate"],
-    "tsks=3": ["unknown key tsks", "did you mean tasks?"],
-    "+tsks=3": ["unknown key tsks", "did you mean tasks?"],
-    "+train.stps=3": ["unknown key train.stps", "did you mean train.steps?"],
-    "evaluate.chekpoints=[3]": ["unknown key evaluate.chekpoints", "mean evaluate.checkpoints?"],
-    "trian.steps=3": ["unknown key trian", "did you mean train?"],
-    "zzz=3": ["unknown key zzz", "--cfg job"],
-    "train=foo": ["train must be one of", "paper", "got 'foo'"],
-    "train=3": ["train the name of a recipe", "train=3"],
+    "tasks": ["options must be KEY=VALUE", "got tasks"],
+    "=3": ["options must be KEY=VALUE", "got", "=3"],
+    "tasks=[1": ["options must be KEY=VALUE", "got tasks=[1"],
+    "--frobnicate": ["options must be KEY=VALUE", "unrecognized arguments: --frobnicate"],
+    "tsks=3": ["key must be one that --help lists, got tsks", "try tasks=32"],
+    "+tsks=3": ["key must be one that --help lists, got tsks"],
+    "+train.stps=3": ["key must be one that --help lists, got train.stps", "try train.steps=1000"],
+    "evaluate.chekpoints=[3]": ["got evaluate.chekpoints", "try evaluate.checkpoints=auto"],
+    "trian.steps=3": ["got trian", "did you mean train?"],
+    "zzz=3": ["key must be one that --help lists, got zzz"],
+    "train=foo": ["train must be one of fast, paper, soft, unit", "got foo"],
+    "train=papre": ["train must be one of fast, paper, soft, unit", "got papre", "try train=paper"],
+    "train=3": ["train must be the name of a recipe", "train=3"],
     "~train": ["train.name", "missing"],
-    "tasks=${oc.env:NO_SUCH_VARIABLE}": ["tasks: ", "NO_SUCH_VARIABLE"],
+    "tasks=${oc.env:NO_SUCH_VARIABLE}": ["tasks must be valid", "NO_SUCH_VARIABLE"],
     "evaluate=3": ["evaluate must be set key by key", "got 3"],
-    "hidden=[20]": ["unknown key hidden", "--cfg job"],
+    "hidden=[20]": ["key must be one that --help lists, got hidden"],
     "method_options=3": ["method_options must be names with values such as {density: 0.3}", "3"],
     "method_options=null": ["method_options must be names with values", "got null"],
-    "method_optoins.density=0.3": ["unknown key method_optoins", "did you mean method_options?"],
+    "method_optoins.density=0.3": ["got method_optoins", "did you mean method_options?"],
     "method_options={a.b:3}": ["method_options must have names such as density", "got 'a.b'"],
-    "quiet=perhaps": ["quiet must be true or false", "got 'perhaps'"],
-    "data=mnist6k": ["data must be one of", "digits", "got 'mnist6k'", "mean data=mnist5k?"],
-    "network=lenet": ["network must be one of", "mlp", "got 'lenet'", "network=lenet_300_100"],
-    "method=foo": ["method must be one of threshold", "got 'foo'", "method=threshold"],
-    "family=permuted2": ["family must be one of", "split", "mean family=permuted?"],
-    "executor=dask": ["executor must be one of ray, serial", "got 'dask'"],
-    "evaluate.algorithms=[foo]": ["evaluate.algorithms must be one of", "got 'foo'"],
-    "evaluate.objectives=[K]": ["evaluate.objectives must be one of H, G", "got 'K'"],
-    "evaluate.checkpoints=[2,4]": ["lie in [1, tasks] = [1, 3]", "got [4]", "raise tasks"],
-    "evaluate.checkpoints=[0]": ["lie in [1, tasks] = [1, 3]", "got [0]"],
-    "evaluate.checkpoints=foo": ["must be auto or a list of whole numbers", "got 'foo'"],
-    "evaluate.checkpoints=[true]": ["must be auto or a list of whole numbers", "got [True]"],
-    "evaluate.batches=-1": ["batches must be null or a whole number >= 1", "got -1", "try"],
-    "evaluate.algorithms=one_shot": ["must be auto or a list of names such as", "got 'one_shot'"],
+    "quiet=perhaps": ["quiet must be true or false", "got perhaps"],
+    "data=mnist6k": ["data must be one of", "digits", "got mnist6k", "try data=mnist5k"],
+    "network=lenet": ["network must be one of", "mlp", "got lenet"],
+    "method=foo": ["method must be one of threshold", "got foo", "method=threshold"],
+    "family=permuted2": ["family must be one of", "split", "try family=permuted"],
+    "executor=dask": ["executor must be one of ray, serial", "got dask"],
+    "evaluate.algorithms=[foo]": ["evaluate.algorithms must be auto or a list", "got [foo]"],
+    "evaluate.objectives=[K]": ["evaluate.objectives must be a list with any of H, G", "got [K]"],
+    "evaluate.checkpoints=[2,4]": ["at most tasks=3", "got [4]", "try evaluate.checkpoints=[2]"],
+    "evaluate.checkpoints=[4]": ["at most tasks=3", "got [4]", "try evaluate.checkpoints=[3]"],
+    "evaluate.checkpoints=[0]": ["auto or a list of whole numbers >= 1", "got [0]"],
+    "evaluate.checkpoints=foo": ["must be auto or a list of whole numbers", "got foo"],
+    "evaluate.checkpoints=[true]": ["must be auto or a list of whole numbers", "got [true]"],
+    "evaluate.batches=-1": ["batches must be null or a whole number >= 1", "got -1"],
+    "evaluate.algorithms=one_shot": ["must be auto or a list with one or more of", "got one_shot"],
     "evaluate.num_images=0": ["num_images must be auto or a whole number >= 1", "got 0", "=auto"],
     "evaluate.num_images=foo": ["num_images must be auto or a whole number >= 1", "got foo"],
-    "evaluate.num_images=129": ["num_images must be at most evaluate.batch_size = 128", "got 129"],
-    "evaluate.distractors=-1": ["distractors must be a whole number >= 0", "got -1", "try"],
-    "evaluate.log_base=1": ["evaluate.log_base must be a whole number >= 2", "got 1", "try"],
-    "evaluate.steps=0": ["evaluate.steps must be a whole number >= 1", "got 0", "try"],
-    "evaluate.rate=0": ["evaluate.rate must be > 0", "got 0"],
-    "evaluate.rate=inf": ["evaluate.rate must be > 0", "got inf"],
-    "evaluate.rate=nan": ["evaluate.rate must be > 0", "got nan"],
-    "train.steps=0": ["train.steps must be a whole number >= 1", "got 0", "try train.steps=1"],
-    "train.block=0": ["train.block must be auto or a whole number >= 1", "got 0", "try"],
+    "evaluate.num_images=129": ["num_images must be at most evaluate.batch_size=128", "got 129"],
+    "evaluate.distractors=-1": ["distractors must be a whole number >= 0", "got -1"],
+    "evaluate.log_base=1": ["evaluate.log_base must be a whole number >= 2", "got 1"],
+    "evaluate.steps=0": ["evaluate.steps must be a whole number >= 1", "got 0"],
+    "evaluate.rate=0": ["evaluate.rate must be a number > 0", "got 0"],
+    "evaluate.rate=inf": ["evaluate.rate must be a number > 0", "got inf"],
+    "evaluate.rate=nan": ["evaluate.rate must be a number > 0", "got nan"],
+    "train.steps=0": ["train.steps must be a whole number >= 1", "got 0", "try train.steps=1000"],
+    "train.block=0": ["train.block must be auto or a whole number >= 1", "got 0"],
     "train.block=foo": ["train.block must be auto or a whole number >= 1", "got foo", "=auto"],
-    "train.learning_rate=inf": ["train.learning_rate must be > 0", "got inf"],
-    "train.smoothing=1": ["train.smoothing must be in [0, 1)", "got 1"],
-    "train.temperature=0": ["train.temperature must be > 0", "got 0"],
-    "train.temperature=-0.5": ["train.temperature must be > 0", "got -0.5"],
-    "train.temperature=inf": ["train.temperature must be > 0", "got inf"],
-    "train.temperature=nan": ["train.temperature must be > 0", "got nan"],
-    "train.optimizer=adma": [
-        *("train.optimizer must be one of rmsprop, adam, sgd", "got 'adma'"),
-        "mean train.optimizer=adam?",
-    ],
-    "train.momentum=0.9": [
-        *("train.momentum goes with adam and sgd", "got 0.9 with rmsprop"),
-        "leave it out, or try train.optimizer=adam",
-    ],
-    "train.optimizer=adam train.momentum=1": ["train.momentum must be in [0, 1)", "got 1"],
-    "train.optimizer=sgd train.momentum=-0.1": ["train.momentum must be in [0, 1)", "got -0.1"],
-    "train.momentum=nan": ["train.momentum must be in [0, 1)", "got nan"],
-    "train.momentum=much": ["train.momentum", "got 'much'"],
-    "train.weight_decay=-1": ["train.weight_decay must be >= 0", "got -1", "=1e-4"],
-    "train.weight_decay=nan": ["train.weight_decay must be >= 0", "got nan"],
-    "train.dtype=int8": ["train.dtype must be one of float32, bfloat16", "got 'int8'"],
-    "actors.gpus=0": ["actors.gpus must be in (0, 1]", "got 0"],
+    "train.learning_rate=inf": ["train.learning_rate must be a number > 0", "got inf"],
+    "train.smoothing=1": ["train.smoothing must be a number in [0, 1)", "got 1"],
+    "train.temperature=0": ["train.temperature must be a number > 0", "got 0"],
+    "train.temperature=nan": ["train.temperature must be a number > 0", "got nan"],
+    "train.optimizer=adma": ["must be one of rmsprop, adam, sgd", "try train.optimizer=adam"],
+    "train.momentum=0.9": ["train.momentum must be 0 with", "got 0.9", "train.optimizer=adam"],
+    "train.optimizer=adam train.momentum=1": ["train.momentum must be a number in [0, 1)", "got 1"],
+    "train.optimizer=sgd train.momentum=-0.1": ["number in [0, 1)", "got -0.1"],
+    "train.momentum=nan": ["train.momentum must be a number in [0, 1)", "got nan"],
+    "train.momentum=much": ["train.momentum", "got much"],
+    "train.weight_decay=-1": ["train.weight_decay must be a number >= 0", "got -1"],
+    "train.weight_decay=nan": ["train.weight_decay must be a number >= 0", "got nan"],
+    "train.dtype=int8": ["train.dtype must be auto or one of float32, bfloat16", "got int8"],
+    "actors.gpus=0": ["actors.gpus must be a number in (0, 1]", "got 0"],
     "actors.evaluate=0": ["actors.evaluate must be auto or a whole number >= 1", "got 0"],
     "seed=-1": ["seed must be a whole number >= 0", "got -1", "try seed=0"],
+    "reservoir.share=1.5": ["reservoir.share must be a number in [0, 1]", "got 1.5"],
+    "reservoir.rules=[]": ["reservoir.rules must be a list with one or more of", "got []"],
     "run_dir=ftp://bucket/run": ["run_dir must be a folder, s3://BUCKET/FOLDER or", "got ftp://b"],
     "run_dir=s3://bucket": ["run_dir must be a folder, s3://BUCKET/FOLDER or", "got s3://bucket"],
     "family=split tasks=6": ["tasks must be at most 5", "family=split", "got 6"],
-    "evaluate.algorithms=[]": ["algorithms must have a name at least", "got []", "[one_shot]"],
+    "evaluate.algorithms=[]": ["algorithms must be auto or a list with one or more of", "got []"],
     "evaluate.algorithms=[binary] evaluate.objectives=[]": ["evaluate.objectives must", "got []"],
-    "evaluate.algorithms=[frank_wolfe] evaluate.objectives=[]": ["evaluate.objectives must have"],
+    "evaluate.algorithms=[frank_wolfe] evaluate.objectives=[]": ["evaluate.objectives must be"],
     "evaluate.algorithms=[max_logit,binary,max_logit]": [
-        *("evaluate.algorithms must have each name once", "got [max_logit,binary,max_logit]"),
+        *("each once", "got [max_logit,binary,max_logit]"),
         "try evaluate.algorithms=[max_logit,binary]",
     ],
-    "evaluate.objectives=[H,H]": ["each name once", "got [H,H]", "try evaluate.objectives=[H]"],
-    "-m seed=1,2": ["options must give one run", "got --multirun", "type one command a value"],
-    "--multirun tasks=3": ["options must give one run", "type one command a value"],
-    "seed=1,2": ["options must have one value", "got seed=1,2", "one command a value", "key=[a,b]"],
-    "seed=range(1,3)": ["options must have one value", "got seed=range(1,3)", "one command"],
+    "evaluate.objectives=[H,H]": ["each once", "got [H,H]", "try evaluate.objectives=[H]"],
+    "actors.shards=2": ["algorithms must be a list with one or more of one_shot", "shards > 1"],
+    "actors.shards=2 evaluate.algorithms=[one_shot] evaluate.distractors=3": ["must be 0 if"],
+    "actors.shards=2 evaluate.algorithms=[one_shot] evaluate.reservoir=true": ["be false if"],
+    "network=small_conv actors.shards=2 evaluate.algorithms=[one_shot]": ["shards must be 1 with"],
+    "network=small_conv evaluate.algorithms=[one_shot_ranked]": ["be a list with one or more of"],
+    "network=small_conv train.dtype=bfloat16": ["train.dtype must be auto or float32 with"],
+    "network=small_conv train.batch_size=1": ["train.batch_size must be >= 2 with"],
+    "method=signed evaluate.distractors=9": ["distractors must be 0 with", "got 9"],
+    "method=signed evaluate.reservoir=true": ["reservoir must be false with", "got true"],
+    "method=edge_popup method_options.density=2": ["density must be a number in (0, 1], got 2"],
+    "method=edge_popup method_options.density=x": ["density must be a number in (0, 1], got x"],
+    "method=edge_popup method_options.densty=0.3": ["must be among density, kappa", "got densty"],
+    "method=edge_popup method_options.kappa=-1": ["kappa must be a number >= 0, got -1"],
+    "method=threshold method_options.density=0.3": ["among no options for method=threshold"],
+    "network=mlp": ["network_options.hidden must be given", "try network_options.hidden=[300]"],
+    "network=mlp network_options.hidden=[0]": ["a list of whole numbers >= 1, got [0]"],
+    "network=units network_options.hidden=[]": ["must be a list that is not empty of whole"],
+    "network=small_conv network_options.channels=[]": ["must be a list that is not empty of"],
+    "-m seed=1,2": ["options must be KEY=VALUE", "unrecognized arguments: -m"],
+    "seed=1,2": ["seed must have one value", "got 1,2"],
+    "seed=range(1,3)": ["seed must have one value", "got range(1,3)"],
     "outputs=9": ["outputs must be at least 10", "classes of digits", "got 9"],
-    "outputs=10 evaluate.objectives=[H,G_first_layer]": ["objective G_first_layer needs", "[H]"],
-    "outputs=10": ["objective G needs superfluous neurons", "outputs=10", "objectives=[H]"],
+    "outputs=10 evaluate.objectives=[H,G_first_layer]": ["without G_first_layer", "=[H]"],
+    "outputs=10": ["evaluate.objectives must be without G", "outputs=10", "try"],
 }
+EVERY_KEY = "--help lists every key"
 
 
 @pytest.mark.parametrize("line_typed", REFUSED)
@@ -158,7 +175,39 @@ def test_what_no_run_can_have_is_refused_in_one_line(line_typed, refused, tmp_pa
     line = refused(*line_typed.split())
     for part in REFUSED[line_typed]:
         assert part in line
+    assert ", got " in line
     assert left(tmp_path) == []
+
+
+def test_an_unknown_experiment_names_the_known_ones(refused):
+    line = refused("experiment=fig5")
+    assert line == "experiment must be one of fig4, reservoir, got fig5: try experiment=fig4"
+
+
+def key_of(override):
+    return override.lstrip("+~").partition("=")[0]
+
+
+@pytest.mark.parametrize("line_typed", REFUSED)
+def test_the_hint_of_a_refusal_works_when_typed(line_typed, cli, refused):
+    given = line_typed.split()
+    line = refused(*given)
+    key = line.partition(" must be ")[0]
+    if line.endswith(EVERY_KEY):
+        assert cli("--help")[0] == 0
+        return
+    if line.endswith(("leave it out", "give a local folder")):
+        hint = []
+    else:
+        hint = line.partition(": try ")[2].split()
+        assert hint, line
+    got = line.partition(", got ")[2].partition(":")[0]
+    wrong = {key, got, key.partition(" must have ")[0], *(key_of(one) for one in hint)}
+    # The error for an unknown option names the option without its group.
+    wrong |= {f"{group}.{got}" for group in OPTION_KEYS.values()}
+    kept = [one for one in given if key_of(one) not in wrong]
+    code, _, err = cli(*SMALL, "train.steps=1", *kept, *hint, "tasks=3", "train.batch_size=8")
+    assert code == 0, f"{line}\n{err}"
 
 
 def test_missing_data_names_the_embedded_sets(refused, tmp_path, monkeypatch):
@@ -176,8 +225,8 @@ def test_missing_data_names_the_embedded_sets(refused, tmp_path, monkeypatch):
     [
         ("file/run", "lies below a file"),
         ("file", "is a file, not a folder"),
-        ("n" * 300, "has too long a name"),
-        ("/proc/nope", "cannot be made there"),
+        ("n" * 300, "has a name that is too long"),
+        ("/proc/nope", "cannot be created"),
         ("/sys/nope", "may not be written by this user"),
     ],
 )
@@ -187,7 +236,7 @@ def test_a_run_dir_that_cannot_be_is_refused(run_dir, reason, refused, tmp_path)
     (tmp_path / "file").write_text("precious")
     line = refused(f"run_dir={run_dir}")
     assert line.startswith(f"run directory {tmp_path / run_dir} ")
-    if run_dir != "/sys/nope":  # read-only in a container, forbidden outside
+    if run_dir != "/sys/nope":  # "read-only" in a container, otherwise "forbidden"
         assert reason in line
     assert line.endswith("choose another run_dir")
     assert left(tmp_path) == ["file"]
@@ -200,7 +249,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(refused, tmp_path, mo
     line = refused("run_dir=run")
     assert f"run directory {tmp_path / 'run'} needs" in line
     assert "got 5 MB of free disk" in line
-    assert "free some, or choose another run_dir" in line
+    assert "free some space, or choose another run_dir" in line
     assert left(tmp_path) == []
 
 
@@ -215,7 +264,7 @@ def test_a_run_that_another_process_works_on_is_refused(refused, tmp_path):
 
 @pytest.fixture
 def finished(cli, tmp_path):
-    """A whole small run in run_dir=run."""
+    """Return the folder of a small complete run (run_dir=run)."""
     code, _, err = cli(*SMALL, "run_dir=run")
     assert code == 0, err
     return tmp_path / "run"
@@ -228,8 +277,8 @@ def content(folder):
 def test_another_configuration_is_refused_with_old_and_new_values(finished, refused):
     before = content(finished)
     line = refused("run_dir=run", "train.steps=2", "seed=7")
-    assert "train.steps is 1 there, 2 here" in line
-    assert "seed is 0 there, 7 here" in line
+    assert "train.steps is 1 in the folder, 2 in this command" in line
+    assert "seed is 0 in the folder, 7 in this command" in line
     assert "choose another run_dir" in line
     assert content(finished) == before
 
@@ -240,7 +289,7 @@ def test_masks_without_a_config_are_refused(finished, refused):
     line = refused("run_dir=run")
     assert line.startswith(f"run directory {finished} holds masks")
     assert "no config.yaml" in line
-    assert "put it back, or choose another run_dir" in line
+    assert "put config.yaml back, or choose another run_dir" in line
     assert content(finished) == before
 
 
@@ -286,8 +335,8 @@ def test_a_broken_config_is_refused_by_name(broken, refused, tmp_path):
     path.parent.mkdir()
     path.write_bytes(broken)
     line = refused("run_dir=run")
-    assert line.startswith(f"{path} is not a run's configuration: ")
-    assert line.endswith("put it back, or choose another run_dir")
+    assert line.startswith(f"{path} must be the configuration of a run, got an error: ")
+    assert line.endswith("restore the file, or choose another run_dir")
     assert left(tmp_path) == ["run/config.yaml"]
     assert path.read_bytes() == broken
 
@@ -297,7 +346,7 @@ def test_more_actors_than_processors_are_refused(refused, ray_session):
     line = refused("run_dir=run", "executor=ray", "actors.train=99")
     assert "actors.train must be at most 2" in line
     assert "Ray has 2 CPUs" in line
-    assert "got 99: lower it, or leave it at auto" in line
+    assert "got 99: try actors.train=auto" in line
 
 
 def test_cfg_job_prints_the_configuration_and_runs_nothing(cli, tmp_path):
@@ -311,8 +360,42 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(cli, tmp_path):
 def test_help_shows_the_recipes_and_runs_nothing(cli, tmp_path):
     code, out, err = cli("--help")
     assert (code, err) == (0, "")
-    assert re.search(r"^train: (\w+, )*paper\b", out, re.MULTILINE)
+    assert "  train=paper\n      one of fast, paper, soft, unit\n" in out
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("job", [scale, evaluate, recall, tune])
+def test_help_describes_every_key_that_the_command_reads(job, typed):
+    code, out, err = typed(job, "--help")
+    assert (code, err) == (0, "")
+    takes = job.JOB.takes
+    for key, option in options_of(job.JOB.schema).items():
+        shown = f"\n  {key}=" in out or f"\n  {key}.NAME=VALUE" in out
+        assert shown == (takes is None or is_taken(key, takes)), key
+        assert len(option.knob.help) > 10, key
+
+
+def test_help_shows_the_values_of_the_typed_recipe(cli):
+    assert "\n  train.steps=128\n" in cli("--help", "train=fast")[1]
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_every_option_of_a_named_thing_has_help(kind, cli):
+    known, _ = NAMED[kind]
+    for name in known:
+        needed = ["network_options.hidden=[8]"] if name in ("mlp", "units") else []
+        code, out, _ = cli("--help", f"{kind}={name}", *needed)
+        assert code == 0
+        config = Config(**{kind: name})
+        for option in options_of_kind(kind, config).values():
+            assert f"\n  {option.key}=" in out
+            assert len(option.knob.help) > 10, option.key
+
+
+def test_the_version_is_this_package_s(cli):
+    code, out, err = cli("--version")
+    assert (code, err) == (0, "")
+    assert out == f"supermask-scaling {version('supermask-scaling')}\n"
 
 
 def test_a_run_leaves_nothing_but_its_directory(cli, tmp_path):
@@ -339,14 +422,14 @@ def test_the_script_runs_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 masks" in done.stdout
     assert names(tmp_path) == ["runs"]
-    [report] = tmp_path.glob("runs/*/report.html")  # by the process that the script starts
+    [report] = tmp_path.glob("runs/*/report.html")  # a process that the script starts writes it
     assert "Configuration and provenance" in report.read_text()
 
 
 def test_the_script_is_refused_in_one_line_from_any_folder(tmp_path):
     done = in_a_shell(tmp_path, "tasks=0")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: tasks must be a whole number >= 1, got 0: try tasks=1\n"
+    assert done.stderr == "error: tasks must be a whole number >= 1, got 0: try tasks=32\n"
     assert names(tmp_path) == []
 
 

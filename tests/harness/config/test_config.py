@@ -2,11 +2,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from harness.config.commandline import compose_command_line, from_hydra, main_guard, typed_keys
+from harness import scale
+from harness.config.command import run_command
+from harness.config.compose import checked, compose_overrides, typed_keys
 from harness.config.identity import (
     differences,
     from_yaml,
@@ -24,12 +25,12 @@ from supsup_core.names import ALGORITHMS
 
 
 def typed(*overrides):
-    """The configuration that a command line gives."""
-    return from_hydra(compose_command_line(overrides))
+    """Return the configuration of a command line."""
+    return checked(compose_overrides(overrides))
 
 
 def kept(*overrides):
-    """The same as a run keeps it: every auto resolved."""
+    """Return the configuration that a run stores: each `auto` has been resolved."""
     return resolve(
         typed(*overrides),
         Capabilities(
@@ -79,26 +80,32 @@ def test_a_configuration_composed_inside_is_the_schema_itself():
 @pytest.mark.parametrize(
     ("override", "difference"),
     [
-        ("seed=1", "seed is 0 there, 1 here"),
-        ("tasks=33", "tasks is 32 there, 33 here"),
-        ("data=digits", "data is mnist5k there, digits here"),
-        ("outputs=400", "outputs is 500 there, 400 here"),
-        ("family=rotated", "family is permuted there, rotated here"),
-        ("train.learning_rate=1e-3", "train.learning_rate is 0.0001 there, 0.001 here"),
-        ("train.temperature=0.5", "train.temperature is 1.0 there, 0.5 here"),
-        ("train.optimizer=sgd", "train.optimizer is rmsprop there, sgd here"),
-        ("train.block=2", "train.block is 8 there, 2 here"),
-        ("train.dtype=bfloat16", "train.dtype is float32 there, bfloat16 here"),
-        ("evaluate.batches=null", "evaluate.batches is 4 there, None here"),
-        ("evaluate.distractors=9", "evaluate.distractors is 0 there, 9 here"),
-        ("evaluate.log_base=4", "evaluate.log_base is 2 there, 4 here"),
-        ("evaluate.steps=3", "evaluate.steps is 10 there, 3 here"),
-        ("evaluate.rate=0.5", "evaluate.rate is 0.3 there, 0.5 here"),
-        ("evaluate.num_images=2", "evaluate.num_images is 1 there, 2 here"),
-        ("train.weight_decay=1e-4", "train.weight_decay is 0.0 there, 0.0001 here"),
+        ("seed=1", "seed is 0 in the folder, 1 in this command"),
+        ("tasks=33", "tasks is 32 in the folder, 33 in this command"),
+        ("data=digits", "data is mnist5k in the folder, digits in this command"),
+        ("outputs=400", "outputs is 500 in the folder, 400 in this command"),
+        ("family=rotated", "family is permuted in the folder, rotated in this command"),
+        (
+            "train.learning_rate=1e-3",
+            "train.learning_rate is 0.0001 in the folder, 0.001 in this command",
+        ),
+        ("train.temperature=0.5", "train.temperature is 1.0 in the folder, 0.5 in this command"),
+        ("train.optimizer=sgd", "train.optimizer is rmsprop in the folder, sgd in this command"),
+        ("train.block=2", "train.block is 8 in the folder, 2 in this command"),
+        ("train.dtype=bfloat16", "train.dtype is float32 in the folder, bfloat16 in this command"),
+        ("evaluate.batches=null", "evaluate.batches is 4 in the folder, None in this command"),
+        ("evaluate.distractors=9", "evaluate.distractors is 0 in the folder, 9 in this command"),
+        ("evaluate.log_base=4", "evaluate.log_base is 2 in the folder, 4 in this command"),
+        ("evaluate.steps=3", "evaluate.steps is 10 in the folder, 3 in this command"),
+        ("evaluate.rate=0.5", "evaluate.rate is 0.3 in the folder, 0.5 in this command"),
+        ("evaluate.num_images=2", "evaluate.num_images is 1 in the folder, 2 in this command"),
+        (
+            "train.weight_decay=1e-4",
+            "train.weight_decay is 0.0 in the folder, 0.0001 in this command",
+        ),
         (
             "evaluate.checkpoints=[10]",
-            "evaluate.checkpoints is [10, 25, 32] there, [10] here",
+            "evaluate.checkpoints is [10, 25, 32] in the folder, [10] in this command",
         ),
     ],
 )
@@ -126,7 +133,9 @@ def test_keys_that_change_no_result_make_no_difference(override):
 def test_auto_agrees_with_what_it_became():
     assert differences(kept(), typed()) == []
     assert differences(kept("train.block=3"), typed()) == []
-    assert differences(typed(), typed("train.block=3")) == ["train.block is auto there, 3 here"]
+    assert differences(typed(), typed("train.block=3")) == [
+        "train.block is auto in the folder, 3 in this command"
+    ]
 
 
 def test_checkpoints_make_no_difference_by_their_order():
@@ -191,7 +200,7 @@ def test_what_is_costly_is_evaluated_on_demand_only():
 
 
 def test_keys_that_were_typed_are_told_from_defaults():
-    given = ("evaluate.tasks=3", "train=fast", "+actors.evaluate=2", "~quiet", "--cfg", "job")
+    given = ("evaluate.tasks=3", "train=fast", "+actors.evaluate=2", "~quiet")
     assert typed_keys(given) == ["evaluate.tasks", "train", "actors.evaluate", "quiet"]
 
 
@@ -218,15 +227,9 @@ def test_options_of_an_experiment_can_be_typed_anew():
     assert config.train.weight_decay == 1e-4
 
 
-def test_options_may_be_typed_where_the_command_is_left_to_hydra(monkeypatch, capsys, tmp_path):
-    @hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="config")
-    def job(composed):
-        raise AssertionError("it should print")
-
-    monkeypatch.chdir(tmp_path)
+def test_the_printed_configuration_has_the_typed_options(monkeypatch, capsys):
     for options in ("method_options.density=0.3", "method_options={density: 0.3}"):
-        monkeypatch.setattr("sys.argv", ["scale.py", "--cfg", "job", options])
-        main_guard(job)
+        assert ended(monkeypatch, scale.JOB, "--cfg", "job", options) == 0
         assert "method_options:\n  density: 0.3\n" in capsys.readouterr().out
 
 
@@ -237,7 +240,9 @@ def test_a_momentum_that_has_an_effect_is_taken():
 
 
 def test_a_missing_file_is_no_configuration(tmp_path):
-    with pytest.raises(UserError, match=r"config\.yaml is not a run's configuration: .*No such"):
+    with pytest.raises(
+        UserError, match=r"config\.yaml must be the configuration of a run, got an error: .*No such"
+    ):
         from_yaml(tmp_path / "config.yaml")
 
 
@@ -272,61 +277,46 @@ def test_run_directory_is_absolute(tmp_path, monkeypatch):
     assert run_directory(replace(config, run_dir="/x")) == Path("/x")
 
 
-@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("--config-name", "other")])
-def test_what_only_hydra_can_do_is_left_to_it(asked, monkeypatch):
-    assert compose_command_line(asked) is None
-    calls = []
-    monkeypatch.setattr("sys.argv", ["scale.py", *asked])
-    main_guard(lambda *given: calls.append(given))
-    assert calls == [()]
+def ended(monkeypatch, job, *arguments):
+    monkeypatch.setattr("sys.argv", ["scale.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        run_command(job)
+    return left.value.code
 
 
-def test_a_job_is_handed_what_was_composed(monkeypatch):
+def test_a_job_gets_the_arguments_and_gives_the_exit_code(monkeypatch):
     calls = []
-    monkeypatch.setattr("sys.argv", ["scale.py", "tasks=7"])
-    main_guard(lambda *given: calls.append(given))
-    assert [config.tasks for (config,) in calls] == [7]
+
+    def job(arguments):
+        calls.append(arguments)
+        return 7
+
+    assert ended(monkeypatch, job, "tasks=7") == 7
+    assert calls == [["tasks=7"]]
 
 
 def test_an_error_of_several_lines_is_printed_as_one(monkeypatch, capsys):
     def fail(_):
         raise UserError("first\nsecond")
 
-    monkeypatch.setattr("sys.argv", ["scale.py"])
-    with pytest.raises(SystemExit, match="2"):
-        main_guard(fail)
+    assert ended(monkeypatch, fail) == 2
     assert capsys.readouterr().err == "error: first second\n"
 
 
-def test_faults_of_ours_keep_their_traceback(monkeypatch):
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
     def fail(_):
         raise ZeroDivisionError
 
     monkeypatch.setattr("sys.argv", ["scale.py"])
     with pytest.raises(ZeroDivisionError):
-        main_guard(fail)
+        run_command(fail)
 
 
-@pytest.mark.parametrize("key", ["evaluate.algorithms", "evaluate.objectives"])
-def test_names_may_not_be_given_twice(key):
-    value = {"evaluate.algorithms": "binary", "evaluate.objectives": "G"}[key]
-    with pytest.raises(UserError) as refused:
-        typed(f"{key}=[{value},{value}]")
-    assert str(refused.value) == (
-        f"{key} must have each name once, got [{value},{value}]: try {key}=[{value}]"
-    )
-
-
-def test_something_must_be_inferred_by():
-    with pytest.raises(UserError, match=r"evaluate\.algorithms must have a name at least"):
-        typed("evaluate.algorithms=[]")
-    with pytest.raises(UserError, match=r"evaluate\.objectives must have a name at least"):
-        typed("evaluate.objectives=[]")
-    # What minimises nothing needs no objective.
+def test_algorithms_that_minimise_nothing_need_no_objective():
     assert typed("evaluate.algorithms=[max_logit]", "evaluate.objectives=[]").evaluate
 
 
 def test_a_configuration_without_a_recipe_is_refused():
     composed = OmegaConf.structured(Config())
     with pytest.raises(UserError, match="missing mandatory value"):
-        from_hydra(composed)
+        checked(composed)

@@ -1,4 +1,4 @@
-"""Evaluation by several actors that each hold a part of the masks."""
+"""Evaluation by several actors. Each actor holds a part of the masks."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from harness import evaluate, scale
-from harness.config.commandline import main_guard
+from harness.config.command import run_command
 from harness.driver.sharding import ShardedEvaluation, shard_pool
 from harness.executors.protocol import Outcome
 from harness.plan.units import EvaluationUnit
@@ -26,15 +26,13 @@ RUN = (
 
 def typed(monkeypatch, job, *arguments):
     monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
-    try:
-        main_guard(job.main)
-    except SystemExit as ended:
-        return ended.code
-    return 0
+    with pytest.raises(SystemExit) as ended:
+        run_command(job.JOB)
+    return ended.value.code
 
 
 def rows_of(run):
-    """All evaluations, but for what they took and how far the scan had to read."""
+    """Return all evaluations, without their seconds and the share of bits that the scan read."""
     tables = [read_table_file(path, EVALUATIONS) for path in sorted(run.glob("evaluations/*"))]
     return pa.concat_tables(tables).drop_columns(["seconds_per_inference", "bits_read_fraction"])
 
@@ -50,7 +48,7 @@ def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, requ
     one, three = rows_of(tmp_path / "one"), rows_of(tmp_path / "three")
     assert one.num_rows == 2 * 2 * (1 + 3 + 7)
     assert three.equals(one)
-    # The masks of a run say nothing about how it was evaluated.
+    # A run's masks do not depend on its number of shards, so two shards can evaluate it too.
     again = (f"executor={executor}", "evaluate.num_images=4", *RUN[-2:-1], "run_dir=three")
     assert typed(monkeypatch, evaluate, *again, "actors.shards=2") == 0
     assert rows_of(tmp_path / "three").num_rows == one.num_rows + 2 * 2 * 7
@@ -71,7 +69,7 @@ def test_what_parts_cannot_do_is_refused(tmp_path, monkeypatch, capsys, option, 
 
 
 class Recorder:
-    """Does nothing but note what is submitted."""
+    """A stand-in for the driver's loop: it only records the submitted units."""
 
     def __init__(self):
         self.submitted = []
@@ -93,7 +91,7 @@ def test_parts_agree_on_the_smallest_product():
     )
     assert together.tasks == [0, 6]
     assert together.agreement == 1.0
-    assert together.seconds == pytest.approx(0.5)  # parts answer at once
+    assert together.seconds == pytest.approx(0.5)  # parts answer at the same time
     assert together.bits_read_fraction == pytest.approx(0.5)
 
 
@@ -106,7 +104,7 @@ UNITS = [unit_of(4, objective) for objective in "HG"]
 
 @pytest.fixture
 def begun():
-    """Two units of a checkpoint of four masks, whose two parts are being counted."""
+    """A ShardedEvaluation that counts a checkpoint of four masks in two parts, and its Recorder."""
     recorder = Recorder()
     sharded = ShardedEvaluation(
         lambda value: value, recorder.submit, 2, lambda ids: np.array(ids)[:, None]
@@ -214,7 +212,7 @@ def test_a_unit_that_cannot_be_scored_ends_alone(begun):
 
 @pytest.mark.long
 def test_a_shard_that_dies_is_replaced(tmp_path, monkeypatch, ray_session):
-    """One of each kind of unit kills its actor once."""
+    """The first unit of each kind kills its actor."""
     import os
 
     from harness.driver import evaluate as driver

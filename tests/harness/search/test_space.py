@@ -1,4 +1,4 @@
-"""The space of a search: read from Hydra's sweeps, and refused in one line."""
+"""A search space is read from Hydra's sweeps. A wrong space is refused in one line."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,8 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from harness.config.schema import Config, TrainConfig
 from harness.errors import UserError
-from harness.search.space import flat_space, one_by_one, read_space, with_space, with_values
+from harness.search.space import flat_space, one_by_one, read_space, with_values
+from harness.search.sweeps import with_space
 
 BASE = Config(
     train=TrainConfig(
@@ -77,7 +78,7 @@ def test_choices_keep_what_they_stand_for():
 
 @dataclass(frozen=True)
 class Popup:
-    """Stands for a method."""
+    """A stand-in for a method with options."""
 
     density: float = 0.5
     layers: tuple[int, ...] = (1,)
@@ -85,7 +86,7 @@ class Popup:
 
 @pytest.fixture
 def popup(monkeypatch):
-    """A configuration of a method that has options."""
+    """Return a configuration with a method that has options."""
     monkeypatch.setattr("harness.config.options.load", lambda kind, known, name: Popup)
     return with_values(BASE, {"method": "edge_popup"})
 
@@ -106,15 +107,15 @@ def test_options_are_searched_by_their_declared_type(popup):
 @pytest.mark.parametrize(
     ("key", "text", "line"),
     [
-        ("method_options.densty", "interval(0,1)", "did you mean method_options.density?"),
-        ("method_options.density", "choice(a,b)", "density must be a number for method=edge_popup"),
+        ("method_options.densty", "interval(0,1)", "try method_options.density=0.5"),
+        ("method_options.density", "choice(a,b)", "density must be a number, got a"),
         (
             "method_options.layers",
             "interval(1,2)",
-            "a list of whole numbers: a choice(...)",
+            "each value is a list of whole numbers",
         ),
-        ("method_options", "1,2", "unknown key method_options"),
-        ("data_options.x", "1,2", "data_options.x cannot be searched"),
+        ("method_options", "1,2", "key must be one that --help lists, got method_options"),
+        ("data_options.x", "1,2", "data_options.x must have one value"),
     ],
 )
 def test_options_that_cannot_be_searched_are_refused(key, text, line, popup):
@@ -129,28 +130,39 @@ def test_options_that_cannot_be_searched_are_refused(key, text, line, popup):
         (
             "train.learnin_rate",
             "interval(0,1)",
-            ["unknown key", "did you mean train.learning_rate"],
+            [
+                "key must be one that --help lists, got train.learnin_rate",
+                "did you mean train.learning_rate",
+            ],
         ),
-        ("zzz", "interval(0,1)", ["unknown key zzz", "--cfg job"]),
+        (
+            "zzz",
+            "interval(0,1)",
+            ["key must be one that --help lists, got zzz", "--help lists every key"],
+        ),
         ("train.smoothing", "0.5", ["train.smoothing must be a range such as", "got 0.5"]),
         ("train.smoothing", "interval(0.1)", ["interval(0.1, 0.9)", "got interval(0.1)", "end"]),
-        ("train.smoothing", "interval(0.9, 0.1)", ["end is above its start", "got interval"]),
-        ("train.smoothing", "interval(0.1, 2)", ["train.smoothing must be in [0, 1), got 2.0"]),
+        ("train.smoothing", "interval(0.9, 0.1)", ["an end above its start", "got interval"]),
+        (
+            "train.smoothing",
+            "interval(0.1, 2)",
+            ["train.smoothing must be a number in [0, 1), got 2.0"],
+        ),
         ("train.smoothing", "interval(0.1, 0.9", ["train.smoothing must be", "got interval(0.1"]),
         ("train.smoothing", "tag(log, interval(0, 0.9))", ["above 0 on a logarithmic scale"]),
-        ("train.smoothing", "tag(lag, interval(0.1, 0.9))", ["no tag but log"]),
-        ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["no tag but log"]),
-        ("train.steps", "interval(0.5, 2)", ["whole numbers as ends", "got interval(0.5, 2)"]),
+        ("train.smoothing", "tag(lag, interval(0.1, 0.9))", ["no tag except log"]),
+        ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["no tag except log"]),
+        ("train.steps", "interval(0.5, 2)", ["whole numbers as start", "got interval(0.5, 2)"]),
         ("train.steps", "range(1, 10, 0)", ["got range(1, 10, 0)"]),
-        ("train.steps", "choice(1, many)", ["train.steps must be a whole number, got 'many'"]),
-        ("train.steps", "choice(5)", ["two choices at least, got choice(5)"]),
-        ("train.optimizer", "choice(adam, adm)", ["did you mean train.optimizer=adam"]),
-        ("train.optimizer", "interval(1, 2)", ["a choice(...) of them, got interval"]),
+        ("train.steps", "choice(1, many)", ["train.steps must be a whole number >= 1, got many"]),
+        ("train.steps", "choice(5)", ["at least two choices, got choice(5)"]),
+        ("train.optimizer", "choice(adam, adm)", ["got adm: try train.optimizer=adam"]),
+        ("train.optimizer", "interval(1, 2)", ["each value is a text, got interval"]),
         ("train.smoothing", "glob(*)", ["must be a range such as", "got glob(*)"]),
-        ("train.momentum", "interval(0.1, 0.9)", ["train.momentum goes with adam and sgd"]),
-        ("tasks", "range(4, 16, 4)", ["tasks cannot be searched", "one value"]),
-        ("evaluate.num_images", "range(1, 9, 2)", ["evaluate.num_images cannot be searched"]),
-        ("quiet", "true,false", ["quiet cannot be searched"]),
+        ("train.momentum", "interval(0.1, 0.9)", ["train.momentum must be 0 with"]),
+        ("tasks", "range(4, 16, 4)", ["tasks must have one value"]),
+        ("evaluate.num_images", "range(1, 9, 2)", ["evaluate.num_images must have one"]),
+        ("quiet", "true,false", ["quiet must have one value"]),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(key, text, parts):
@@ -162,12 +174,12 @@ def test_what_is_wrong_is_said_in_one_line(key, text, parts):
 
 
 def test_no_space_is_refused_with_an_example():
-    with pytest.raises(UserError, match=r"tune.space must have a key at least.*'train.learning"):
+    with pytest.raises(UserError, match=r"tune.space must have at least one key.*'train.learning"):
         read_space({}, BASE)
 
 
 def test_what_only_some_of_the_values_can_be_together_is_refused():
-    with pytest.raises(UserError, match=r"train\.momentum goes with adam and sgd"):
+    with pytest.raises(UserError, match=r"train\.momentum must be 0 with train\.optimizer=rmsprop"):
         read_space({"train.optimizer": "adam,rmsprop", "train.momentum": "interval(0,0.9)"}, BASE)
 
 

@@ -1,4 +1,4 @@
-"""A search: small ones on the digits, gone on with, refused, and what the best file gives."""
+"""Small searches on the digits are run, resumed and refused. recipe/best repeats the best trial."""
 
 import gc
 from collections import Counter
@@ -30,7 +30,7 @@ SPACE = ("train.learning_rate=tag(log, interval(1e-3, 1e-1))", "train.optimizer=
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch):
-    """Give back what a search sets for Tune."""
+    """Restore the environment variables that a search sets for Ray Tune."""
     for name in tuning.ENVIRONMENT:
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
@@ -52,7 +52,7 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert [row["trial"] for row in found] == list(range(8))
     assert len({row["train.learning_rate"] for row in found}) == 8
     status = Counter(row["status"] for row in found)
-    assert set(status) == {"finished", "stopped"}  # asha ended some
+    assert set(status) == {"finished", "stopped"}  # ASHA stopped some trials
     for row in found:
         assert 1e-3 <= row["train.learning_rate"] <= 1e-1
         assert row["steps"] in {"finished": [27], "stopped": [3, 9]}[row["status"]]
@@ -67,7 +67,7 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert f"{best['accuracy']:.4f}" in out
     assert "+recipe=best" in out
     assert max(map(len, out.splitlines()[:12])) <= 110
-    assert "Trial" not in err + out  # nothing of Tune's own
+    assert "Trial" not in err + out  # Ray Tune itself prints nothing
 
     taken = ("--config-dir", str(tmp_path / "found"), "+recipe=best")
     code, _, err = typed(scale, *taken, "run_dir=run", "executor=serial")
@@ -89,8 +89,8 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     code, _, err = typed(tune, "run_dir=found", *SMALL, SPACE[0], "tune.trials=8")
     assert code == 2
     assert err.count("\n") == 1
-    assert "holds another search: tune.space.train.optimizer is rmsprop,adam there" in err
-    assert "not given here" in err
+    assert "holds another search: tune.space.train.optimizer is rmsprop,adam in" in err
+    assert "not given in this command" in err
 
 
 @pytest.mark.long
@@ -110,28 +110,28 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
 
     options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=6", "tune.scheduler=none")
     monkeypatch.setattr(tuning, "Shown", Stopping)
-    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # every trial is kept at once
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # Ray Tune saves every trial at once
     code, out, err = typed(tune, *options)
     assert code == 130, err
     assert "type the same command again" in out
     assert len(ended) == 3
     assert not (tmp_path / "found/trials").exists()
-    gc.collect()  # the stopped search's actors, which would end with its process
+    gc.collect()  # ends the actors of the stopped search, as the end of a process would
 
     monkeypatch.setattr(tuning, "Shown", Watching)
     code, _, err = typed(tune, *options)
     assert code == 0, (err, ended)
-    assert "going on with the search" in err
+    assert "continuing the search" in err
     assert len(trials(tmp_path / "found")) == 6
     assert {row["status"] for row in trials(tmp_path / "found")} == {"finished"}
     assert len(set(ended)) == 6, ended
     repeated = [name for name, times in Counter(ended).items() if times > 1]
-    assert len(repeated) <= 1  # the one whose end was being told
+    assert len(repeated) <= 1  # the trial that had ended when the search was stopped
 
 
 @pytest.mark.long
 def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkeypatch):
-    # Made here, so that they travel to Ray by value.
+    # These classes are local, because Ray pickles local classes by value.
     class Images:
         def __init__(self, images, marker):
             self.images, self.marker = images, marker
@@ -191,15 +191,18 @@ def test_masks_over_units_are_searched_too(ray_session, typed, tmp_path):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["train.learnin_rate=interval(0,1)"], ["unknown key train.learnin_rate"]),
+        (
+            ["train.learnin_rate=interval(0,1)"],
+            ["key must be one that --help lists, got train.learnin_rate"],
+        ),
         (["train.learning_rate=interval(1)"], ["train.learning_rate must be", "interval(0.1"]),
-        (["train.learning_rate=interval(-1,1)"], ["train.learning_rate must be > 0, got -1"]),
-        ([], ["tune.space must have a key at least"]),
+        (["train.learning_rate=interval(-1,1)"], ["train.learning_rate must be a number > 0"]),
+        ([], ["tune.space must have at least one key"]),
         (["train.steps=1,2", "tune.trials=0"], ["tune.trials must be a whole number >= 1, got 0"]),
-        (["train.steps=1,2", "tune.trails=1"], ["unknown key tune.trails", "tune.trials"]),
+        (["train.steps=1,2", "tune.trails=1"], ["got tune.trails", "try tune.trials=100"]),
         (["train.steps=1,2", "tune.search=grid"], ["tune.search must be one of optuna, random"]),
-        (["train.steps=1,2", "executor=serial"], ["executor must be one of ray"]),
-        (["train.steps=1,2", "tasks=2"], ["tasks must be a whole number >= 3, got 2"]),
+        (["train.steps=1,2", "executor=serial"], ["executor must be ray for a search"]),
+        (["train.steps=1,2", "tasks=2"], ["tasks must be >= 3 for a search, got 2"]),
         (["outputs=5,20"], ["outputs must be at least 10"]),
         (["--config-dir", "nowhere", "train.steps=1,2"], ["--config-dir must be a folder"]),
     ],
@@ -220,7 +223,7 @@ def test_a_space_of_yaml_is_that_of_the_command_line(typed, tmp_path):
     )
     code, _, err = typed(tune, "--config-dir", ".", "+search=mine", "data=digits")
     assert code == 2
-    assert "train.steps must have a range whose end is above its start, got interval(5, 1)" in err
+    assert "train.steps must have a range with an end above its start, got interval(5, 1)" in err
 
 
 def test_a_recipe_that_is_not_there_is_one_line(typed, tmp_path):

@@ -1,4 +1,4 @@
-"""A search whose driver is killed goes on with the trials that it had."""
+"""A killed search is continued: the trials that it had stored are not repeated."""
 
 import os
 import shutil
@@ -27,7 +27,8 @@ SMALL = (
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
-    ray_dir = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray's sockets have 107 bytes
+    # This path must be short, because the path of a Ray socket can have at most 107 bytes.
+    ray_dir = Path(tempfile.mkdtemp(prefix="ray"))
     environment = os.environ | {"RAY_TMPDIR": str(ray_dir), "RAY_ADDRESS": "local"}
     directory = tmp_path / "found"
     command = [sys.executable, tune.__file__, f"run_dir={directory}", *SMALL]
@@ -51,7 +52,7 @@ def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
         second = start()
         _, said = second.communicate(timeout=240)
         assert second.returncode == 0, said
-        assert "going on with the search" in said
+        assert "continuing the search" in said
         found = pq.read_table(directory / "trials" / "trials.parquet").to_pandas()
         assert found["status"].tolist() == ["finished"] * 30
         assert np.isfinite(found["accuracy"]).all()

@@ -1,0 +1,181 @@
+"""Compose a checked configuration from overrides such as tasks=250.
+
+Only this module and harness/search/space.py import Hydra.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from harness.config.checks import check
+from harness.config.help import EVERY_KEY
+from harness.config.option import nearest_key, options_of
+from harness.config.schema import CONFIG_MODULE, OPTION_KEYS, Config
+from harness.errors import UserError
+
+
+def store_schema(name: str, schema: type[Config]) -> None:
+    """Register the schema of a job with Hydra.
+
+    The groups of options accept keys that the schema does not have, so that a user can type
+    method_options.density=0.3. With Hydra's default, the user would have to type a + before it.
+
+    Args:
+        name: name of the schema, which the files of harness/conf use.
+        schema: the schema.
+    """
+    node = OmegaConf.structured(schema)
+    for key in OPTION_KEYS.values():
+        OmegaConf.set_struct(node[key], False)
+    ConfigStore.instance().store(name=name, node=node)
+
+
+store_schema("schema", Config)
+
+
+def compose_overrides(
+    overrides: Sequence[str],
+    name: str = "config",
+    schema: type[Config] = Config,
+    config_dir: str | None = None,
+) -> DictConfig:
+    """Compose a configuration from overrides, and convert errors of Hydra into one line.
+
+    Args:
+        overrides: texts KEY=VALUE, as a user types them.
+        name: name of the job's file in harness/conf, without .yaml.
+        schema: schema of the job's configuration.
+        config_dir: a user's folder with more recipes and experiments; None: no such folder.
+
+    Raises:
+        UserError: a key or a recipe is unknown, a value has another type, or a key has many values.
+    """
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            return compose(name, overrides=[*overrides, *_search_path(config_dir)])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, schema)) from error
+    except ValueError as error:  # for the texts "=3" and "train=3"
+        typed = " ".join(overrides)
+        raise UserError(
+            f"options must be KEY=VALUE, and train must be the name of a recipe, got {typed}: "
+            f"{EVERY_KEY}"
+        ) from error
+
+
+def _search_path(config_dir: str | None) -> list[str]:
+    """Return the override that lets Hydra read files of a user's folder."""
+    if config_dir is None:
+        return []
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"--config-dir must be a folder, got {config_dir}: correct the path")
+    quoted = f"file://{folder}".replace("'", "\\'")
+    return [f"hydra.searchpath=['{quoted}']"]
+
+
+def typed_keys(overrides: Sequence[str]) -> list[str]:
+    """List the dotted keys that overrides set; the override train=fast sets the key `train`."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.key_or_group for override in parsed]
+
+
+def _explain(error: Exception, schema: type[Config]) -> str:
+    """Make a message of one line from an error of Hydra."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, MissingConfigException) and cause.options:
+        group, _, name = str(cause.missing_cfg_file).rpartition("/")
+        known = sorted(cause.options)
+        near = nearest_key(name, known) or known[0]
+        return f"{group} must be one of {', '.join(known)}, got {name}: try {group}={near}"
+    if isinstance(cause, OverrideParseException):
+        return (
+            f"options must be KEY=VALUE, got {cause.override}: a value with special characters "
+            f"needs quotes inside quotes, \"KEY='VALUE'\"; {EVERY_KEY}"
+        )
+    key = getattr(cause, "full_key", None)
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return unknown_key(str(key), schema)
+    if key and isinstance(cause, ValidationError):
+        return _refused(str(key).partition("[")[0], getattr(cause, "value", None), schema)
+    first = str(cause).strip().splitlines()[0]
+    if "--multirun" in str(cause):  # Hydra advises this for key=a,b
+        typed = first.partition("'")[2].rpartition("'")[0]
+        key, _, values = typed.partition("=")
+        return (
+            f"{key} must have one value, got {values}: give {key}=VALUE for one run, or "
+            f"{key}=[VALUE,VALUE] for a list; {EVERY_KEY}"
+        )
+    return f"{key or 'options'} must be valid, got an error: {first}: {EVERY_KEY}"
+
+
+def _refused(key: str, value: Any, schema: type[Config]) -> str:
+    option = options_of(schema).get(key)
+    if option is not None:
+        return option.refusal(value)
+    under = next(one for one in options_of(schema).values() if one.key.startswith(f"{key}."))
+    return f"{key} must be set key by key, got {value!r}: try {under.key}={under.example()}"
+
+
+def unknown_key(key: str, schema: type[Config]) -> str:
+    """Make the error message for a key that the schema does not have."""
+    options = options_of(schema)
+    groups = [entry.name for entry in fields(schema) if is_dataclass(entry.type)]
+    near = nearest_key(key, [*options, *groups])
+    said = f"key must be one that --help lists, got {key}"
+    if near in options and near not in OPTION_KEYS.values():
+        return f"{said}: try {near}={options[near].example()}"
+    return f"{said}: did you mean {near}? {EVERY_KEY}" if near else f"{said}: {EVERY_KEY}"
+
+
+def checked(composed: DictConfig) -> Config:
+    """Convert a configuration that Hydra composed, and check every value.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    config = unchecked(composed)
+    check(config)
+    return config
+
+
+def unchecked(composed: DictConfig) -> Config:
+    """Convert a configuration that Hydra composed, without checking its values.
+
+    A job on an existing run checks the values later, after it has put in the run's values.
+
+    Raises:
+        UserError: a key is unknown, or a value was removed.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:  # the user removed a value, or typed an interpolation
+        raise UserError(_explain(error, Config)) from error
+    assert isinstance(config, Config)
+    _refuse_added_keys(config, type(config))
+    return config
+
+
+def _refuse_added_keys(config: Any, schema: type[Config], prefix: str = "") -> None:
+    """Refuse the override +key=value: Hydra accepts any key, but no code would read this key."""
+    known = {entry.name for entry in fields(config)}
+    for name, value in vars(config).items():
+        if name not in known:
+            raise UserError(unknown_key(f"{prefix}{name}", schema))
+        if is_dataclass(value):
+            _refuse_added_keys(value, schema, f"{prefix}{name}.")

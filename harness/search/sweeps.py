@@ -1,0 +1,61 @@
+"""Find and parse the sweeps of a command line: keys with many values, in the syntax of Hydra."""
+
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from harness.errors import UserError
+
+FORMS = "interval(0.1, 0.9), tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(64, 128)"
+PREFIX = "tune.space."
+
+
+def with_space(arguments: Sequence[str]) -> list[str]:
+    """Move the sweeps of a command line to `tune.space`, so that Hydra composes one job.
+
+    Args:
+        arguments: the arguments as typed.
+
+    Raises:
+        UserError: an argument cannot be parsed, or the same key has two sweeps.
+    """
+    rewritten: dict[str, tuple[str, str]] = {}
+    for text in arguments:
+        key, is_pair, value = text.partition("=")
+        if text.startswith("-") or not is_pair:
+            continue
+        if key.startswith(PREFIX) or (value and parse(text).is_sweep_override()):
+            key = key.removeprefix(PREFIX)
+            if any(key == known for known, _ in rewritten.values()):
+                raise UserError(f"{key} must be searched once, got two searches: leave one out")
+            rewritten[text] = key, value
+    return [
+        f"++{PREFIX}{rewritten[text][0]}={_quoted(rewritten[text][1])}"
+        if text in rewritten
+        else text
+        for text in arguments
+    ]
+
+
+def _quoted(text: str) -> str:
+    """Quote a text for Hydra, because the text may have special characters."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\'", text) + "'"
+
+
+def parse(text: str) -> Override:
+    """Parse KEY=VALUE or KEY=SWEEP.
+
+    Raises:
+        UserError: the text cannot be parsed.
+    """
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        key, _, value = text.partition("=")
+        lines = [line for line in str(error).splitlines() if line and not line.startswith("See ")]
+        raise UserError(
+            f"{key} must be a value or a range such as {FORMS}, got {value}: {lines[-1].strip()}"
+        ) from error
