@@ -1,1 +1,4 @@
-"""From a run's tables to summaries and figures; reads files, and imports nothing else of ours."""
+"""Turn a run's files into summaries, figures and a report.
+
+This package imports neither `harness` nor `supsup_core`, except in one notebook that trains.
+"""

@@ -1,4 +1,4 @@
-"""Figures of a run: one function a figure, each from a table to a matplotlib Figure.
+"""Draw figures of a run: each function makes one matplotlib Figure from a table.
 
 python -m analysis.figures runs/mnist5k-permuted-32 accuracy.png
 python -m analysis.figures runs/units recall.png --figure recall_by_masks
@@ -23,19 +23,20 @@ def _label(algorithm: str, objective: str | None, images: str, distracted: bool)
 
 
 def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
-    """Accuracy and task accuracy against the number of masks in the superposition.
+    """Draw accuracy and task accuracy against the number of masks in the superposition.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        Left: accuracy with the task given, and with the task inferred (a wrong task
-        counts 0). Right: the fraction of batches whose task was inferred right.
-        Means over tasks; bars are 95 % of a normal about the mean.
+        A figure. Left: accuracy with the task given, and with the task inferred (a wrong
+        task counts as 0). Right: the share of batches whose task was inferred right. Points
+        are means over tasks; bars are 95 % intervals from the normal distribution.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    # Untrained masks are another kind of crowd: a point beside the line, not on it.
+    # Distractors are not trained, so evaluations with distractors are not comparable with the
+    # other evaluations. Evaluations with distractors get a line of their own.
     distracted = (evaluations["num_distractors"] > 0).rename("distracted")
     by = ["algorithm", "objective", "num_images", distracted]
     differ = evaluations["num_images"].nunique() > 1
@@ -49,12 +50,12 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
             )
     given = evaluations[~distracted].groupby("num_tasks")["accuracy_gg"].mean()
     left.plot(given.index, given, "k--", label="task given (GG)")
-    left.set(ylabel="accuracy", title="labels right")
-    right.set(ylabel="task accuracy", title="tasks inferred right")
+    left.set(ylabel="accuracy", title="correct labels")
+    right.set(ylabel="task accuracy", title="correctly inferred tasks")
     for axes in (left, right):
         axes.set(xlabel="masks in the superposition", xscale="log")
         axes.grid(alpha=0.3)
-    # A flat line near 1 should look like one, not like noise blown up to fill the frame.
+    # The axes start at 0.8 or lower. Otherwise the noise of a flat line near 1 fills the frame.
     means = evaluations.groupby(["num_tasks", *by], dropna=False)
     left.set_ylim(min(0.8, means["accuracy_gnu"].mean().min() - 0.02), 1.005)
     right.set_ylim(min(0.8, means["task_accuracy"].mean().min() - 0.02), 1.005)
@@ -63,16 +64,17 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
 
 
 def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
-    """Masks recalled to the bit, and bytes, against the number of masks in a reservoir.
+    """Draw recall and bytes against the number of masks in a reservoir.
 
     Args:
         reservoir: rows of the table `reservoir`.
 
     Returns:
-        Left: the fraction of cues from which the very mask came, a colour a reservoir, solid
-        from flipped bits, dash-dotted from erased ones, dashed from data; bands 95 % by Wilson;
-        dotted, the capacity of the rule by theory. Cues that were recalled by several commands
-        count together. Right: bytes of each reservoir, and, dashed, of the same masks packed.
+        A figure. Left: the share of cues whose mask was recalled to the bit. Each reservoir has
+        a colour. Lines are solid for cues with flipped bits, dash-dotted for cues with erased
+        bits, and dashed for cues from data. Bands are 95 % intervals by Wilson. A dotted line is
+        the rule's capacity in theory. Cues of several commands are counted together. Right: the
+        bytes of each reservoir, and, as a dashed line, the bytes of the same masks packed.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -98,7 +100,7 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
     left.set(
         ylabel="masks recalled to the bit",
         ylim=(-0.02, 1.05),
-        title="dotted: capacity by theory, from cues without an error",
+        title="dotted: capacity in theory, for cues without errors",
     )
     right.set(ylabel="bytes", yscale="log")
     for axes in (left, right):
@@ -113,48 +115,55 @@ def _reservoir(rule: str, dim: int, num_blocks: int) -> str:
 
 
 def objectives_compared(evaluations: pd.DataFrame) -> Figure:
-    """G against H: by task accuracy, a panel an algorithm that was asked with both.
+    """Compare objectives H and G, in one panel for each algorithm that was used with both.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        Wrong tasks (1 - task accuracy) against masks, mean over tasks; bands 95 % by bootstrap
-        over tasks. A mean without an error is drawn at the axis' foot.
+        A figure of the fraction of wrong tasks (1 - task accuracy) against the number of masks.
+        Points are means over tasks; bands are 95 % intervals by bootstrap over tasks. A mean of
+        0 is drawn at the bottom of the axis.
 
     Raises:
-        ValueError: no algorithm was asked with more than one objective.
+        ValueError: no algorithm was used with more than one objective.
     """
     own = evaluations[evaluations["num_distractors"] == 0]
     both = own.groupby("algorithm")["objective"].nunique()
     algorithms = list(both[both > 1].index)
     if not algorithms:
-        raise ValueError("evaluations must have an algorithm with objectives H and G, got none")
+        raise ValueError(
+            "evaluations must have an algorithm with objectives H and G, got none: run "
+            "harness/evaluate.py run_dir=RUN evaluate.objectives=[H,G]"
+        )
     figure = Figure(figsize=(4.2 * len(algorithms) + 1.5, 3.8), layout="constrained")
     panels = figure.subplots(1, len(algorithms), sharey=True, squeeze=False)[0]
     for axes, algorithm in zip(panels, algorithms, strict=True):
         for objective, rows in own[own["algorithm"] == algorithm].groupby("objective"):
             _errors(axes, rows, str(objective))
         _against_masks(axes, title=algorithm)
-    panels[0].set_ylabel("wrong tasks, fraction")
+    panels[0].set_ylabel("fraction of wrong tasks")
     return figure
 
 
 def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
-    """One-shot, binary and ranked beside each other: wrong tasks, a panel an objective.
+    """Compare algorithms, such as one-shot, ranked and binary, in one panel per objective.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        As for objectives_compared, a line an algorithm.
+        A figure as in objectives_compared, but with one line per algorithm.
 
     Raises:
-        ValueError: fewer than two algorithms.
+        ValueError: there are fewer than two algorithms.
     """
     own = evaluations[evaluations["num_distractors"] == 0]
     if own["algorithm"].nunique() < 2:
-        raise ValueError("evaluations must have two algorithms, got fewer")
+        raise ValueError(
+            "evaluations must have at least two algorithms, got fewer: run harness/evaluate.py "
+            "run_dir=RUN evaluate.algorithms=[one_shot,binary]"
+        )
     groups = list(own.fillna({"objective": "no objective"}).groupby("objective"))
     figure = Figure(figsize=(4.2 * len(groups) + 1.5, 3.8), layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
@@ -162,12 +171,12 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
         for algorithm, rows in of_objective.groupby("algorithm"):
             _errors(axes, rows, str(algorithm))
         _against_masks(axes, title=f"objective {objective}")
-    panels[0].set_ylabel("wrong tasks, fraction")
+    panels[0].set_ylabel("fraction of wrong tasks")
     return figure
 
 
 def _errors(axes: Axes, rows: pd.DataFrame, label: str) -> None:
-    """Wrong tasks against masks, a line for each number of images."""
+    """Draw the fraction of wrong tasks, with one line for each number of images."""
     for num_images, of_images in rows.groupby("num_images"):
         named = label if rows["num_images"].nunique() == 1 else f"{label}, images: {num_images}"
         wrong = [(k, 1 - group) for k, group in of_images.groupby("num_tasks")["task_accuracy"]]
@@ -182,17 +191,18 @@ def _errors(axes: Axes, rows: pd.DataFrame, label: str) -> None:
 
 
 def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -> Figure:
-    """Time and bits of an inference against masks, beside the wall of a full scan.
+    """Draw the time of an inference, and the mask bytes it reads, against the number of masks.
 
     Args:
         evaluations: rows of the table `evaluations`.
-        row_bytes: of a packed mask.
-        bandwidth: bytes that memory gives in a second.
+        row_bytes: bytes of a packed mask.
+        bandwidth: bytes per second that can be read from memory.
 
     Returns:
-        Left: seconds of one inference, the median over tasks, band from quartile to quartile;
-        dashed, the wall: the time to read all packed masks once at that bandwidth. Right: the
-        mask bytes that one gradient reads; dashed, all there are.
+        A figure. Left: seconds per inference, as the median over tasks, with a band between the
+        quartiles. The dashed line is the lower bound of a full scan: the time to read all packed
+        masks once at `bandwidth`. Right: the mask bytes that one gradient reads. The dashed line
+        is the bytes of all packed masks.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -209,11 +219,11 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
         share = rows.groupby("num_tasks")["bits_read_fraction"].mean()
         right.plot(share.index, share * share.index * row_bytes, "o-", ms=4, label=label)
     sizes = np.array(sorted(own["num_tasks"].unique()))
-    wall = f"the wall: all bits once, at {bandwidth / 1e9:.1f} GB/s"
+    wall = f"lower bound of a full scan, at {bandwidth / 1e9:.1f} GB/s"
     left.plot(sizes, sizes * row_bytes / bandwidth, "k--", label=wall)
     right.plot(sizes, sizes * row_bytes, "k--", label="all packed masks")
     left.set(ylabel="seconds per inference", yscale="log")
-    right.set(ylabel="mask bytes read by a gradient", yscale="log")
+    right.set(ylabel="mask bytes read per gradient", yscale="log")
     for axes in (left, right):
         _against_masks(axes)
     return figure
@@ -222,18 +232,19 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
 def storage_bytes(
     num_masks: np.ndarray, masks: Layout, density: float, reservoir: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Bytes of every way to keep masks.
+    """Compute the bytes that each way to store masks takes.
 
     Args:
-        num_masks: how many.
-        masks: their layout.
-        density: mean fraction of the gains that are not zero.
-        reservoir: rows of the table `reservoir`, if the run has any.
+        num_masks: numbers of masks to compute the bytes for.
+        masks: the layout of the masks.
+        density: mean fraction of gains that are not zero, in [0, 1].
+        reservoir: rows of the table `reservoir`, or None if the run does not have this table.
 
     Returns:
-        A row a number of masks, a column a storage: packed rows, float32, lists of the indices
-        of the gains that are not zero (4 bytes each), the largest reservoir of each rule, and the
-        fixed weights, which a seed of 8 bytes gives again.
+        One row per number of masks, and one column per way to store: packed rows, float32
+        gains, lists of the indices of gains that are not zero (4 bytes per index), and the
+        largest reservoir of each rule. Two more columns are the bytes of the fixed weights, and
+        of the seed from which the weights are made (8 bytes).
     """
     kept = round(density * masks.num_gains)
     sizes = {
@@ -245,15 +256,15 @@ def storage_bytes(
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
             sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)
     sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
-    sizes["their seed"] = np.full(len(num_masks), 8)
+    sizes["seed of the weights"] = np.full(len(num_masks), 8)
     return pd.DataFrame(sizes, index=pd.Index(num_masks, name="num_tasks"))
 
 
 def bytes_by_masks(sizes: pd.DataFrame) -> Figure:
-    """Bytes of every storage against masks.
+    """Draw the bytes of each way to store masks, against the number of masks.
 
     Args:
-        sizes: of storage_bytes.
+        sizes: the result of storage_bytes.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -267,20 +278,20 @@ def bytes_by_masks(sizes: pd.DataFrame) -> Figure:
 
 
 def masks_by_layer(statistics: pd.DataFrame) -> Figure:
-    """Density and overlap of masks, layer by layer.
+    """Draw the density and the overlap of masks, layer by layer.
 
     Args:
-        statistics: of stored.layer_statistics.
+        statistics: the result of stored.layer_statistics.
 
     Returns:
-        Left: the share of ones. Right: the share of ones that two masks have in common; the bar
-        across is what masks that know nothing of each other share. Lines go from the least to
-        the largest.
+        A figure. Left: the share of ones in a mask. Right: the share of ones that two masks have
+        in common. The horizontal bar is the share to expect if masks were independent. Vertical
+        lines go from the smallest to the largest value.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     place = np.arange(len(statistics))
-    titles = ("ones of a mask, fraction", "ones shared by two masks, fraction")
+    titles = ("fraction of ones in a mask", "fraction of ones that two masks share")
     for axes, column, title in zip(panels, ("density", "overlap"), titles, strict=True):
         mean = statistics[column]
         ends = [mean - statistics[f"{column}_low"], statistics[f"{column}_high"] - mean]
@@ -294,14 +305,14 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
 
 
 def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
-    """Task accuracy of rotations against the angle to the nearest other stored task.
+    """Draw the task accuracy of rotations against the angle to the nearest other stored task.
 
-    Which task was inferred is not in the table; that near angles are taken for each other
-    shows here.
+    The table does not name the inferred task. But if inference confuses tasks with similar
+    angles, their task accuracy is low in this figure.
 
     Args:
         evaluations: rows of the table `evaluations`.
-        angles: of all tasks by task, in degrees.
+        angles: every task's angle in degrees, by task number.
     """
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
@@ -325,7 +336,7 @@ def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
 
 
 def nearest_angles(angles: np.ndarray) -> np.ndarray:
-    """For each of at least two angles in degrees, how far the nearest other one is."""
+    """Compute the distance in degrees from each of two or more angles to the nearest other one."""
     order = np.argsort(angles % 360)
     turned = angles[order] % 360
     gaps = np.diff(turned, append=turned[0] + 360)
@@ -351,8 +362,8 @@ FIGURES = {
 def main() -> None:
     """Draw one figure of a run into a file."""
     parser = argparse.ArgumentParser(description="Draw a figure of a run.")
-    parser.add_argument("run_dir", help="a run directory, or its URL")
-    parser.add_argument("file", type=Path, help="where to: a name ending in .png or .svg")
+    parser.add_argument("run_dir", help="run directory, or its URL")
+    parser.add_argument("file", type=Path, help="file to write, ending in .png or .svg")
     parser.add_argument("--figure", choices=FIGURES, default="accuracy_by_masks")
     arguments = parser.parse_args()
     draw, table = FIGURES[arguments.figure]

@@ -1,8 +1,9 @@
-"""Read the tables of one run or many into Arrow, schema version checked, and compare runs.
+"""Read the tables of one or several runs into Arrow, and compare runs.
 
-A run lies in a folder or at a URL, s3://bucket/run or gs://bucket/run, whose server and
-credentials Arrow takes from the environment. A table becomes a data frame by `.to_pandas()`, or by
-`polars.from_arrow(table)`. Files of an older version are brought up to date.
+A run is a folder, or a URL such as s3://bucket/run or gs://bucket/run. For a URL, Arrow takes the
+server and the credentials from the environment. `.to_pandas()` or `polars.from_arrow(table)`
+converts a table to a data frame. Every file's schema version is checked. Evaluations of version 1
+are converted to version 2. A file with another version than the present one is refused.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1", "failures": "1"}
 
-# The folder that each table lies in.
+# Table -> its folder in the run directory.
 FOLDERS = {
     "tasks": "log",
     "evaluations": "evaluations",
@@ -25,7 +26,8 @@ FOLDERS = {
 }
 
 
-# What version 2 of the evaluations added: behind which column, and what held before.
+# The columns that version 2 of the evaluations added. Each entry has the column in front of the
+# new column, the new column, and the value to fill in for rows of version 1.
 _SINCE_VERSION_2 = (
     ("num_tasks", pa.field("num_distractors", pa.int64(), nullable=False), 0),
     ("bits_read_fraction", pa.field("agreement", pa.float64()), None),
@@ -36,17 +38,17 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     """Read one table of a run.
 
     Args:
-        run_dir: of the run, a path or a URL; it may still be at work.
-        table: one of FOLDERS.
+        run_dir: the run directory, a path or a URL. The run may still be working.
+        table: a key of FOLDERS.
 
     Returns:
-        All rows that are there now.
+        All rows that the run has written so far.
 
     Raises:
-        KeyError: an unknown table.
-        FileNotFoundError: the run has no such rows yet.
-        ValueError: a file of an unknown schema version.
-        OSError: the server of a URL does not answer, or refuses.
+        KeyError: the table is unknown.
+        FileNotFoundError: the run has written no file of this table yet.
+        ValueError: a file has an unknown schema version.
+        OSError: the server of a URL does not answer, or refuses the request.
     """
     files, root = _file_system(run_dir)
     folder = f"{root}/{FOLDERS[table]}"
@@ -55,28 +57,34 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     paths = [path for name, path in sorted(visible.items()) if name.endswith(".parquet")]
     if not paths:
         raise FileNotFoundError(
-            f"{run_dir}/{FOLDERS[table]} must hold Parquet files, got none: has the run begun?"
+            f"{run_dir}/{FOLDERS[table]} must hold Parquet files, got none: check the path, and "
+            "that the run has written this table"
         )
-    # One chunk a column: a run may have a file a task.
+    # A run may have one file per task. combine_chunks joins the files into one chunk per column.
     return pa.concat_tables([_read(files, path, table) for path in paths]).combine_chunks()
 
 
 def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
-    """Where a run lies, and the way to it there."""
+    """Return the file system of a run, and the path of the run directory in this file system."""
+    # Arrow's file systems are enough to read. The harness writes, and uses obstore, because Arrow
+    # has no conditional put.
     where = str(run_dir)
     found: tuple[FileSystem, str] = (LocalFileSystem(), where)
     return FileSystem.from_uri(where) if "://" in where else found
 
 
 def _read(files: FileSystem, path: str, table: str) -> pa.Table:
-    """One file of a table, as one of the present version."""
+    """Read one file of a table, converted to the present schema version."""
     with files.open_input_file(path) as file:
         rows = pq.ParquetFile(file).read(use_threads=False)
     version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if (table, version) == ("evaluations", "1"):
         return _upgraded(rows)
     if version != SCHEMA_VERSIONS[table]:
-        raise ValueError(f"{path} must have schema_version {SCHEMA_VERSIONS[table]}, got {version}")
+        raise ValueError(
+            f"{path} must have schema_version {SCHEMA_VERSIONS[table]}, got {version}: read the "
+            "run at the commit that its provenance.json names"
+        )
     return rows
 
 
@@ -84,14 +92,14 @@ def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
     """Read one table of several runs.
 
     Args:
-        run_dirs: of the runs.
-        table: one of FOLDERS.
+        run_dirs: the run directories, paths or URLs.
+        table: a key of FOLDERS.
 
     Returns:
-        The rows of all, behind a first column `run`: the run's directory as it was given.
+        The rows of all runs. The new first column `run` has the run directory as given.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: see load.
+        KeyError, FileNotFoundError, ValueError, OSError: see load.
     """
     parts = []
     for run_dir in run_dirs:
@@ -101,21 +109,21 @@ def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
 
 
 def configuration(run_dir: str | Path) -> dict[str, Any]:
-    """A run's configuration, flat: dotted names to values."""
+    """Read a run's configuration as a flat dict: dotted key -> value."""
     files, root = _file_system(run_dir)
     with files.open_input_file(f"{root}/config.yaml") as file:
         return dict(_leaves(yaml.safe_load(file.read()), ""))
 
 
 def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:
-    """The keys in which runs differ.
+    """Find the configuration keys in which runs differ.
 
     Args:
-        run_dirs: of the runs.
+        run_dirs: the run directories, paths or URLs.
 
     Returns:
-        By key in the order of the alphabet, a value for each run, None where a run has no such
-        key; without `run_dir`, in which all differ.
+        Key -> list of the runs' values, in the order of run_dirs. The value is None if a run does
+        not have the key. Keys are sorted by name. `run_dir` is left out: it always differs.
     """
     found = [configuration(run_dir) for run_dir in run_dirs]
     keys = sorted(set().union(*found) - {"run_dir"})
@@ -134,7 +142,7 @@ def _leaves(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 
 def _upgraded(rows: pa.Table) -> pa.Table:
-    """Evaluations of version 1 with the columns of version 2."""
+    """Add the columns of version 2 to evaluations of version 1."""
     for before, column, value in _SINCE_VERSION_2:
         values = pa.array([value] * len(rows), column.type)
         rows = rows.add_column(rows.schema.get_field_index(before) + 1, column, values)

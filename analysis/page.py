@@ -1,4 +1,4 @@
-"""HTML that stands alone: a page, figures as inline SVG, and tables that sort."""
+"""Build an HTML page that needs no other file, with inline SVG figures and sortable tables."""
 
 import io
 import re
@@ -10,11 +10,11 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Ink that matplotlib draws with, found again in the SVG and left to the page, which knows
-# whether it is light or dark. Black is what figures ask for by name.
+# matplotlib draws text and axes in this colour. `drawn` replaces this colour, and the black that
+# some figures name, with the page's text colour. So one SVG serves a light and a dark page.
 _INK = "#010203"
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, selectable, and read aloud
+    "svg.fonttype": "none",  # text stays text: it is small, selectable and can be read aloud
     "font.family": ["DejaVu Sans"],
     "axes.facecolor": "none",
     "figure.facecolor": "none",
@@ -79,18 +79,21 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 
 
 def drawn(figure: Figure, alt: str) -> str:
-    """A figure as inline SVG that takes its ink from the page.
+    """Draw a figure as inline SVG that uses the page's text colour.
 
     Args:
-        figure: made under `style()`.
-        alt: what it shows, for those who do not see it.
+        figure: a figure made within `style()`.
+        alt: a description of the figure for readers who cannot see it.
+
+    Returns:
+        The `<svg>` element.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every figure
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # every figure has the same group ids
     svg = svg.replace(_INK, "currentColor").replace("#000000", "currentColor")
     svg = re.sub(
         r"font: ([^;\"]*)'DejaVu Sans'", r"font: \1'DejaVu Sans', Verdana, sans-serif", svg
@@ -99,17 +102,25 @@ def drawn(figure: Figure, alt: str) -> str:
 
 
 def style(salt: str) -> AbstractContextManager[None]:
-    """A context that figures of a page are made and drawn in; a salt a figure keeps ids apart."""
+    """Return the context in which to make and draw one figure of a page.
+
+    Args:
+        salt: a text that differs for each figure of the page, so that SVG ids differ too.
+    """
     return mpl.rc_context({**_STYLE, "svg.hashsalt": salt})
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table that sorts by a click on a column's head.
+    """Build a table that a click on a column's head sorts.
 
     Args:
-        caption: what it holds.
-        columns: their heads.
-        rows: of texts, numbers, or pairs of a text and the number it sorts by.
+        caption: a description of the table.
+        columns: the heads of the columns.
+        rows: the cells of each row. A cell is a text, a number, or a pair: the text to show and
+            the number to sort by.
+
+    Returns:
+        The table as HTML.
     """
     head = "".join(
         f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in columns
@@ -130,18 +141,21 @@ def _cell(value: object) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A part of the page with a heading that the contents lead to."""
+    """Build a section from HTML parts, with a heading that the page's contents link to."""
     name = re.sub(r"\W+", "-", title.lower()).strip("-")
     return f'<section id="{name}"><h2>{escape(title)}</h2>\n{"".join(parts)}</section>\n'
 
 
 def page(title: str, head: str, sections: Sequence[str]) -> str:
-    """A whole page.
+    """Build the whole page.
 
     Args:
         title: plain text.
-        head: HTML below the title.
-        sections: of `section`.
+        head: HTML to put below the title.
+        sections: results of `section`.
+
+    Returns:
+        The page as HTML.
     """
     found = [re.match(r'<section id="([^"]*)"><h2>(.*?)</h2>', one) for one in sections]
     links = "".join(f'<a href="#{one[1]}">{one[2]}</a>' for one in found if one)

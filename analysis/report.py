@@ -1,7 +1,10 @@
-"""A run's report: figures, tables, configuration and provenance in one HTML file.
+"""Write a run's report: figures, tables, configuration and provenance in one HTML file.
 
 python -m analysis.report run_dir=runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32
+
+After a run, the harness starts this module in a separate process, because `harness` may not import
+`analysis`, and because an error in drawing must not fail the run.
 """
 
 import json
@@ -21,13 +24,16 @@ from analysis import figures, page, stored, summary
 from analysis.load import load
 
 NAME = "report.html"
-LEAST_ACCURATE = 100  # tasks listed one by one
+LEAST_ACCURATE = 100  # number of tasks that the report lists one by one
 
 Tables = dict[str, pd.DataFrame]
 
 
 def read_tables(run_dir: Path) -> Tables:
-    """The tables that a run has, by name."""
+    """Read the tables that a run has: table name -> data frame.
+
+    Evaluations that repeat another evaluation with fewer batches are left out.
+    """
     found = {}
     for name in ("tasks", "evaluations", "reservoir"):
         try:
@@ -40,30 +46,32 @@ def read_tables(run_dir: Path) -> Tables:
 
 
 def memory_bandwidth(num_bytes: int = 2**27) -> float:
-    """Bytes a second that one thread reads from memory: the best of three passes."""
+    """Measure how many bytes per second one thread reads from memory, in the best of 3 passes."""
     words = np.ones(num_bytes // 8, dtype=np.uint64)
     passes = []
     for _ in range(3):
         begin = time.perf_counter()
-        words.max()  # unlike a sum, as fast as memory gives words
+        words.max()  # memory limits the speed of a maximum, but not the speed of a sum
         passes.append(time.perf_counter() - begin)
     return num_bytes / min(passes)
 
 
 def render(run_dir: Path) -> str:
-    """The report of a run as HTML.
+    """Build the report of a run as HTML.
 
     Args:
-        run_dir: of a run; it may still be at work.
+        run_dir: the run directory. The run may still be working.
 
     Raises:
-        FileNotFoundError: no run lies there, or none of its tasks is committed yet.
-        ValueError: a table of an unknown schema version.
+        FileNotFoundError: run_dir holds no run, or the run has committed no task yet.
+        ValueError: a table has an unknown schema version.
     """
     text = (run_dir / "config.yaml").read_text(encoding="utf-8")
     config, tables = yaml.safe_load(text), read_tables(run_dir)
     if "tasks" not in tables:
-        raise FileNotFoundError(f"{run_dir / 'log'} must hold a committed task, got none")
+        raise FileNotFoundError(
+            f"{run_dir / 'log'} must hold a committed task, got none: wait for the first commit"
+        )
     masks = stored.layout(run_dir)
     sections = [_training(tables["tasks"], config["tasks"])]
     if "evaluations" in tables:
@@ -91,7 +99,7 @@ def _facts(tables: Tables, asked: int) -> str:
         rows = tables["evaluations"]
         largest = rows[rows["num_tasks"] == rows["num_tasks"].max()]
         counts = largest.groupby(["algorithm", "objective"], dropna=False)
-        best = max((group for _, group in counts), key=len)  # by what most tasks were asked
+        best = max((group for _, group in counts), key=len)  # the way with the most tasks
         named = f"{best['algorithm'].iloc[0]} {best['objective'].iloc[0] or ''}".strip()
         k = int(best["num_tasks"].iloc[0])
         facts += [
@@ -136,10 +144,10 @@ def _training(tasks: pd.DataFrame, asked: int) -> str:
     ]
     return page.section(
         "Training",
-        f"<p>{len(tasks)} of {asked} tasks are committed. Mean accuracy with the task given: "
-        f"{tasks['accuracy'].mean():.4f} (95 % by bootstrap: {low:.4f} to {high:.4f}); "
-        f"{tasks['train_seconds'].sum():,.0f} seconds of training over all actors.</p>",
-        page.table("All tasks", ["over tasks", *columns], rows),
+        f"<p>{len(tasks)} of {asked} tasks are committed. The mean accuracy with the task given is "
+        f"{tasks['accuracy'].mean():.4f} (95 % by bootstrap: {low:.4f} to {high:.4f}). All actors "
+        f"together trained for {tasks['train_seconds'].sum():,.0f} seconds.</p>",
+        page.table("All tasks", ["statistic", *columns], rows),
         f"<details><summary>The {len(worst)} least accurate tasks</summary>",
         page.table("Least accurate first", ["task", *columns, "worker"], listed),
         "</details>",
@@ -151,19 +159,20 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
     bandwidth = memory_bandwidth()
     parts = [
         _figure(
-            "Accuracy with the task given and inferred (left) and task accuracy (right) against "
-            "the masks in the superposition; bars are 95 % of a normal over tasks.",
+            "Accuracy with the task given and with the task inferred (left), and task accuracy "
+            "(right), against the number of masks in the superposition. Bars are 95 % intervals "
+            "of the mean over tasks, from the normal distribution.",
             lambda: figures.accuracy_by_masks(evaluations),
             "accuracy",
         )
     ]
     own = evaluations[evaluations["num_distractors"] == 0]
     if (own.groupby("algorithm")["objective"].nunique() > 1).any():
-        alt = "Objectives H and G: batches whose task was inferred wrong; bands 95 % by bootstrap."
+        alt = "Objectives H and G: batches with a wrong task. Bands: 95 % intervals by bootstrap."
         draw = figures.objectives_compared
         parts.append(_figure(alt, lambda: draw(evaluations), "objectives"))
     if own["algorithm"].nunique() > 1:
-        alt = "Algorithms: batches whose task was inferred wrong; bands 95 % by bootstrap."
+        alt = "Algorithms: batches with a wrong task. Bands: 95 % intervals by bootstrap."
         compare = figures.algorithms_compared
         parts.append(_figure(alt, lambda: compare(evaluations), "algorithms"))
     angles = stored.angles(run_dir)
@@ -174,10 +183,10 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
     parts.append(_evaluation_table(found))
     timing = [
         _figure(
-            "Left: median seconds of an inference, band between quartiles; dashed, the wall, "
-            f"the time to read all packed bits once at the {bandwidth / 1e9:.1f} GB/s that one "
-            "thread reads on the machine that wrote this report. Right: mask bytes read by a "
-            "gradient.",
+            "Left: median seconds per inference, with a band between the quartiles. The dashed "
+            "line is the lower bound of a full scan: the time to read all packed bits once at "
+            f"{bandwidth / 1e9:.1f} GB/s. One thread reads at this speed on the machine that wrote "
+            "this report. Right: mask bytes read per gradient.",
             lambda: figures.time_by_masks(evaluations, masks.row_bytes, bandwidth),
             "time",
         ),
@@ -198,8 +207,8 @@ WAY = ["algorithm", "objective", "images", "untrained masks"]
 
 
 def _evaluation_table(found: pd.DataFrame) -> str:
-    heads = ["masks", *WAY, "tasks asked", "task accuracy", "its 95 %", "accuracy GG"]
-    heads += ["accuracy GNs", "accuracy GNu", "its 95 %", "ms", "bits read"]
+    heads = ["masks", *WAY, "tasks", "task accuracy", "task accuracy, 95 %", "accuracy GG"]
+    heads += ["accuracy GNs", "accuracy GNu", "accuracy GNu, 95 %", "ms", "bits read"]
     rows = []
     for _, row in found.iterrows():
         bits, milliseconds = row["bits_read_fraction"], 1000 * row["seconds_per_inference"]
@@ -208,7 +217,7 @@ def _evaluation_table(found: pd.DataFrame) -> str:
         cells += [_number(row[f"accuracy_{name}"]) for name in ("gg", "gns", "gnu")]
         cells += [_interval(row, "accuracy_gnu"), _number(milliseconds, ".3f")]
         rows.append([*cells, _number(bits, ".1%")])
-    caption = "Means over tasks, 95 % by bootstrap over tasks; ms: the median of an inference"
+    caption = "Means over tasks, 95 % by bootstrap over tasks; ms: median time of an inference"
     return page.table(caption, heads, rows)
 
 
@@ -220,12 +229,12 @@ def _interval(row: pd.Series, column: str) -> tuple[str, float]:
 def _exponent_table(found: pd.DataFrame) -> str:
     exponents = summary.time_exponents(found)
     if exponents.empty:
-        return "<p>One number of masks alone: no exponent to tell.</p>"
+        return "<p>An exponent needs evaluations at two or more numbers of masks.</p>"
     rows = [
         [*_way(row), int(row["checkpoints"]), _number(row["exponent"], ".2f")]
         for _, row in exponents.iterrows()
     ]
-    caption = "How time grows: b of seconds = a * masks^b, least squares on logarithms"
+    caption = "Growth of time: b in seconds = a * masks^b, by least squares on the logarithms"
     return page.table(caption, [*WAY, "checkpoints", "exponent"], rows)
 
 
@@ -240,8 +249,9 @@ def _reservoir(reservoir: pd.DataFrame) -> str:
     return page.section(
         "Reservoirs",
         _figure(
-            "Left: masks recalled to the bit against masks stored, 95 % by Wilson; dotted, the "
-            "rule's capacity by theory. Right: bytes of the reservoir and of the packed masks.",
+            "Left: share of masks recalled to the bit against the number of masks stored, with "
+            "95 % intervals by Wilson. A dotted line is a rule's capacity in theory. Right: bytes "
+            "of the reservoir and of the packed masks.",
             lambda: figures.recall_by_masks(reservoir),
             "recall",
         ),
@@ -266,22 +276,23 @@ def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
     return page.section(
         "Masks and bytes",
         _figure(
-            "Bytes of every storage against masks; dashed, what does not grow with them.",
+            "Bytes of each way to store masks, against the number of masks. Dashed lines are sizes "
+            "that do not grow with the number of masks.",
             lambda: figures.bytes_by_masks(sizes),
             "bytes",
         ),
         page.table(
-            f"At {most} masks; exponent: b of bytes = a * masks^b",
+            f"Sizes at {most} masks; exponent: b in bytes = a * masks^b",
             ["storage", "bytes", "exponent"],
             rows,
         ),
         _figure(
-            "Density of the masks, and the share of ones that two masks have in common, by layer: "
-            f"{min(stored.SAMPLE, len(tasks))} masks spread evenly over the tasks.",
+            "Density of the masks, and the share of ones that two masks have in common, by layer. "
+            f"The sample is {min(stored.SAMPLE, len(tasks))} masks, spread evenly over the tasks.",
             lambda: figures.masks_by_layer(statistics),
             "layers",
         ),
-        page.table("Means", ["layer", "density", "overlap", "by chance"], layers),
+        page.table("Means by layer", ["layer", "density", "overlap", "by chance"], layers),
     )
 
 
@@ -302,23 +313,27 @@ def _origin(config: str, run_dir: Path) -> str:
         last = {key: starts[-1].get(key) for key in ("machine", "versions")} if starts else {}
         parts += [
             "<h3>Provenance</h3>",
-            page.table("Starts", ["at", "commit", "command"], rows),
+            page.table("Starts", ["time", "commit", "command"], rows),
             f"<pre>{escape(yaml.safe_dump(last, sort_keys=False))}</pre>",
         ]
     return page.section("Configuration and provenance", *parts)
 
 
 def write(run_dir: Path) -> Path:
-    """Write a run's report, whole or not at all.
+    """Write a run's report; an error leaves the old report unchanged.
 
-    The file's time is that of the beginning: what changed later is not in it.
+    The file's modification time is the time at which this function began to read the run. A table
+    that changed later therefore makes the report stale.
+
+    Args:
+        run_dir: the run directory.
 
     Returns:
-        The file.
+        The path of the report.
 
     Raises:
         FileNotFoundError, ValueError: see render.
-        OSError: it cannot be written.
+        OSError: the report cannot be written.
     """
     begin, file = time.time(), run_dir / NAME
     partial = file.with_name(f".{NAME}.{os.getpid()}.partial")
@@ -337,7 +352,8 @@ def main() -> None:
     run_dir = typed[0].removeprefix("run_dir=") if len(typed) == 1 else ""
     if not run_dir or run_dir.startswith("-"):
         print(
-            f"error: options must be run_dir=<the directory of a run>, got {' '.join(typed)!r}",
+            f"error: options must be run_dir=DIRECTORY alone, got {' '.join(typed)!r}: try "
+            "run_dir=runs/mnist5k-permuted-32",
             file=sys.stderr,
         )
         sys.exit(2)

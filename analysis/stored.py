@@ -1,6 +1,6 @@
-"""Masks and inputs of a run's store, read with zarr and numpy alone.
+"""Read the masks and the inputs of a run's store with zarr and numpy alone.
 
-Shape letters: S masks of a sample, R bytes of a row.
+Shape letters: S masks in a sample, R bytes in a row.
 """
 
 from dataclasses import dataclass
@@ -13,19 +13,20 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-SAMPLE = 32  # masks: 496 pairs say enough of a mean, and a chunk is read for each at most
+SAMPLE = 32  # masks: 496 pairs are enough for a mean, and at most 32 chunks are read
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a store says of its masks.
+    """The layout of a row, and the size of the network.
 
-    Args:
-        row_bytes: length of a packed state.
-        layers: name, byte offset and number of bits of each plane: the masked tensor's name, and
-            behind it what the plane means where it is not which gains are kept.
+    Attributes:
+        row_bytes: bytes of a packed state.
+        layers: (name, byte offset in the row, number of bits) of each plane. The name is the
+            masked tensor's name. If the plane's role is not "keep", the role follows the
+            tensor's name, as in "layer1 negative".
         num_weights: number of weights of the fixed network.
-        num_gains: number of gains of the masked tensors.
+        num_gains: number of gains of all masked tensors together.
     """
 
     row_bytes: int
@@ -35,7 +36,7 @@ class Layout:
 
     @property
     def num_bits(self) -> int:
-        """Number of bits of a state, not counting the padding of a row, nor floats."""
+        """Number of mask bits in a state, not counting padding bits and floats."""
         return sum(bits for _, _, bits in self.layers)
 
 
@@ -44,7 +45,7 @@ def _group(run_dir: str | Path) -> Any:
 
 
 def layout(run_dir: str | Path) -> Layout:
-    """How a run's masks lie in their rows."""
+    """Read the layout of a run's masks from its store."""
     group = _group(run_dir)
     attributes = dict(group.attrs)
     layers = tuple(
@@ -61,11 +62,14 @@ def _named(plane: dict[str, Any]) -> str:
 
 
 def sample_masks(run_dir: str | Path, tasks: pd.DataFrame) -> NDArray[np.uint8]:
-    """Packed masks (S, R), evenly spread over the committed tasks.
+    """Read at most SAMPLE packed masks, evenly spread over the committed tasks.
 
     Args:
-        run_dir: of the run.
-        tasks: rows of the table `tasks`: a mask that it does not name does not exist.
+        run_dir: the run directory.
+        tasks: rows of the table `tasks`. Only the masks of these tasks are committed.
+
+    Returns:
+        (S, R) packed masks, sorted by task number.
     """
     ids = np.sort(tasks["task_id"].to_numpy())
     chosen = ids[np.linspace(0, len(ids) - 1, min(SAMPLE, len(ids))).round().astype(int)]
@@ -74,17 +78,19 @@ def sample_masks(run_dir: str | Path, tasks: pd.DataFrame) -> NDArray[np.uint8]:
 
 
 def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
-    """Density and overlap of masks, layer by layer.
+    """Compute the density and the overlap of masks, plane by plane.
 
     Args:
-        rows: packed masks (S, R).
-        masks: their layout.
+        rows: (S, R) packed masks.
+        masks: the layout of these masks.
 
     Returns:
-        A row a layer. density: the mean share of ones, with that of the sparsest and the densest
-        mask. overlap: of the ones of two masks the share that both have (over the geometric mean
-        of their numbers), the mean over all pairs and the smallest and largest pair, NaN for one
-        mask; `chance`: what masks of these densities share when they know nothing of each other.
+        One row per plane. `density` is the mean share of ones; `density_low` and `density_high`
+        are the shares of the sparsest and the densest mask. `overlap` is the number of ones that
+        two masks share, divided by the geometric mean of their numbers of ones. This is a mean
+        over all pairs; `overlap_low` and `overlap_high` are the smallest and the largest pair.
+        `chance` is the mean overlap to expect if masks of these densities were independent.
+        Overlap and chance are NaN for a single mask.
     """
     found = []
     for name, offset, num_bits in masks.layers:
@@ -112,6 +118,6 @@ def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
 
 
 def angles(run_dir: str | Path) -> NDArray[np.float64] | None:
-    """The angle of every task in degrees, by task; None where tasks are not rotations."""
+    """Read every task's angle in degrees, by task number; None if tasks are not rotations."""
     inputs = _group(run_dir)["inputs"]
     return np.asarray(inputs["angles"][:], dtype=float) if "angles" in inputs else None

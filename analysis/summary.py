@@ -1,21 +1,21 @@
-"""Numbers that tables come down to: means, their 95 % intervals, and scaling exponents."""
+"""Reduce tables to numbers: means, 95 % intervals and scaling exponents."""
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-Z = 1.959964  # a normal's 97.5 % point
+Z = 1.959964  # the 97.5 % quantile of the normal distribution
 
 
 def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """95 % intervals of fractions of independent trials.
+    """Compute 95 % intervals by Wilson's score for fractions of independent trials.
 
     Args:
-        fractions: in [0, 1].
-        counts: the trials behind each, at least 1.
+        fractions: shares of successes, in [0, 1].
+        counts: number of trials of each fraction, at least 1.
 
     Returns:
-        The lower and the upper ends.
+        The lower ends and the upper ends of the intervals.
     """
     middle = (fractions + Z**2 / (2 * counts)) / (1 + Z**2 / counts)
     spread = fractions * (1 - fractions) / counts + Z**2 / (4 * counts**2)
@@ -24,38 +24,40 @@ def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Serie
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
-    """The 95 % interval of a mean, by drawing the values again with replacement.
+    """Estimate the 95 % interval of a mean by drawing the values again with replacement.
 
     Args:
-        values: independent, at least one; a task's, for the batches of a task are not.
-        seed: of the draws.
-        draws: how many means are drawn.
+        values: independent values, at least one. Give one value per task: tasks are independent,
+            because each task's test batches have an order of their own, but the batches of one
+            task are not.
+        seed: seed of the draws.
+        draws: number of means to draw.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper end of the interval.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     kept = np.asarray(values, dtype=float)
     if not len(kept):
-        raise ValueError("values must hold at least one value, got none")
+        raise ValueError("values must hold at least one value, got none: give one value per task")
     generator = np.random.default_rng(seed)
-    # Means one by one: a matrix of all draws would hold draws x values numbers.
+    # Draw one mean at a time: a matrix of all draws would hold draws x values numbers.
     means = [kept[generator.integers(len(kept), size=len(kept))].mean() for _ in range(draws)]
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
 def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
-    """The b of values = a * sizes ** b, by least squares on the logarithms.
+    """Fit b in values = a * sizes ** b by least squares on the logarithms.
 
     Args:
-        sizes: positive, such as k.
-        values: positive, such as seconds.
+        sizes: positive numbers, such as the number of masks k.
+        values: positive numbers, such as seconds; one per size.
 
     Returns:
-        The slope; NaN from fewer than two different sizes.
+        The exponent b; NaN if there are fewer than two different sizes.
     """
     x, y = np.log(np.asarray(sizes, dtype=float)), np.log(np.asarray(values, dtype=float))
     if len(np.unique(x)) < 2:
@@ -63,19 +65,20 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-# What sets one way to infer apart from another, at one number of masks.
+# These columns identify a way to infer the task. The number of masks is not one of them.
 WAYS = ["algorithm", "objective", "num_images", "num_distractors"]
 
 
 def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Of what was asked twice of a task, the row with more batches.
+    """Drop rows that repeat an evaluation with fewer batches.
 
     Args:
-        evaluations: rows of the table `evaluations`; `evaluate.py` may have added some with
-            another sample than the run's own.
+        evaluations: rows of the table `evaluations`. `evaluate.py` may have evaluated a task
+            again, with another number of batches than the run.
 
     Returns:
-        One row for each number of masks, way to infer and task, in the order given.
+        One row per number of masks, way to infer and task: the row with the most batches. The
+        order of the rows is kept.
     """
     by_size = evaluations.sort_values("num_batches", kind="stable")
     kept = by_size.drop_duplicates(["num_tasks", *WAYS, "task_id"], keep="last")
@@ -83,15 +86,16 @@ def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Evaluations, a row for each number of masks and way to infer.
+    """Average the evaluations over tasks.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        The keys, tasks, and means over tasks, each of its largest sample; task_accuracy and
-        accuracy_gnu with the ends of their interval by bootstrap; seconds as a median, for a
-        first inference compiles.
+        One row per number of masks and way to infer. `tasks` is the number of tasks. The means
+        use the row with the most batches of each task. `task_accuracy` and `accuracy_gnu` also
+        have the ends of a bootstrap interval, in columns ending in `_low` and `_high`.
+        `seconds_per_inference` is a median, because the first inference includes compilation.
     """
     rows = []
     largest = largest_samples(evaluations)
@@ -108,13 +112,14 @@ def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_exponents(summary: pd.DataFrame) -> pd.DataFrame:
-    """How the time of an inference grows with the masks, for each way to infer.
+    """Fit how the time of an inference grows with the number of masks.
 
     Args:
-        summary: of evaluation_summary.
+        summary: the result of evaluation_summary.
 
     Returns:
-        The keys, checkpoints and exponent; ways seen at one number of masks are left out.
+        One row per way to infer, with the number of `checkpoints` and the `exponent`. A way that
+        was evaluated at only one number of masks is left out.
     """
     rows = []
     for key, group in summary.groupby(WAYS, dropna=False):

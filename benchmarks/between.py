@@ -1,4 +1,4 @@
-"""Run a benchmark in two checkouts in turns, and print how much faster the second one is.
+"""Run a benchmark in two checkouts in turns, and print how much faster the second checkout is.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/between.py --before /tmp/before --rounds 5 \
@@ -6,10 +6,12 @@
     python benchmarks/between.py --before /tmp/before --rounds 5 --figure seconds_per_inference \
         benchmarks/inference.py --run RUN_BEFORE:RUN_AFTER --tasks 2500
 
-The benchmark prints one JSON object a line with --json, which is added here. Objects are told
-apart by the value of `form` or `algorithm`. A ratio is taken within each round, between two
-neighbours in time; it is above 1 where this checkout is faster. An argument BEFORE:AFTER is
-given to each checkout in part, for a store that each must have written itself.
+The second checkout is the one that contains this program. The benchmark must have an option --json
+that prints one JSON object per line; this program adds the option. `form` or `algorithm` in an
+object names the form that was measured. Each round measures both checkouts one after the other,
+and gives one ratio per form. A ratio above 1 means that the second checkout is faster. If an
+argument has the form BEFORE:AFTER, the first checkout gets BEFORE and the second checkout gets
+AFTER. Use this form for a store, because each checkout must have written the store that it reads.
 """
 
 import argparse
@@ -22,11 +24,11 @@ from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-RATES = ("tasks_per_hour",)  # figures of which more is faster; of the others less is
+RATES = ("tasks_per_hour",)  # higher is faster; for all other figures, lower is faster
 
 
 def figures(checkout: Path, arguments: list[str], figure: str) -> dict[str, float]:
-    """Run the benchmark of a checkout once: its figures by form."""
+    """Run the benchmark of a checkout once, and return form -> figure."""
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, *arguments, "--json"]
     done = subprocess.run(
@@ -37,25 +39,25 @@ def figures(checkout: Path, arguments: list[str], figure: str) -> dict[str, floa
 
 
 def part(argument: str, place: int) -> str:
-    """The part of an argument BEFORE:AFTER for one checkout."""
+    """Return the part of an argument BEFORE:AFTER for a checkout: place 0 or place 1."""
     before, colon, after = argument.partition(":")
     return (before, after)[place] if colon else argument
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--before", type=Path, required=True, help="checkout to compare with")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--figure", default="tasks_per_hour", help="key of the JSON objects")
+    parser.add_argument("--figure", default="tasks_per_hour", help="key of the figure to compare")
     parser.add_argument("benchmark", nargs=argparse.REMAINDER, help="program and its arguments")
     options = parser.parse_args()
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     checkouts = (options.before.resolve(), HERE)
     for turn in range(options.rounds):
-        # The order changes from round to round, so that a drift of the machine favours neither.
+        # The order alternates, so that a drift of the machine's speed favours neither checkout.
         order = (0, 1) if turn % 2 == 0 else (1, 0)
         measured: dict[int, dict[str, float]] = {}
         for place in order:

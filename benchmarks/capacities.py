@@ -1,11 +1,12 @@
-"""Measure how many random patterns each rule keeps, against the literature.
+"""Measure how many random patterns each rule keeps, and compare with the literature.
 
     python benchmarks/capacities.py --dim 1000
 
-Patterns are stored one by one, and recall begins at the patterns themselves. A rule's capacity
-is the load, in patterns a unit, up to which nine in ten are kept: to the bit, but for hebb,
-whose capacity in the literature is that of patterns kept nearly (here: an overlap of 0.9).
-Capacities of the literature hold as the number of units grows.
+Patterns are stored one by one, and recall starts at the stored patterns. A rule's capacity is the
+load, in patterns per unit, up to which nine in ten patterns are kept. A pattern is kept if recall
+changes no bit. For hebb, a pattern is also kept if its overlap with the recalled state is at least
+0.9, because the capacity in the literature allows a few wrong bits. The capacities in the
+literature hold as the number of units grows.
 """
 
 import argparse
@@ -19,19 +20,23 @@ from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recall import recall
 from supsup_core.reservoirs.theory import capacity
 
-# Of each name in theory.py: the rule, and the overlap with which a pattern counts as kept.
+# Name in theory.py -> the rule, and the least overlap with which a pattern counts as kept.
 RULES: dict[str, tuple[type[Quadratic], float]] = {
     "hebb": (Hebb, 0.9),
     "hebb_exact": (Hebb, 1.0),
     "storkey": (Storkey, 1.0),
     "projection": (Projection, 1.0),
 }
-SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # of the literature's capacity
+SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # loads / the literature's capacity
 LEAST_KEPT = 0.9
 
 
 def load_kept(name: str, dim: int, seed: int) -> float:
-    """The load at which the share of patterns that are kept falls below nine in ten."""
+    """Find the load, in patterns per unit, at which less than LEAST_KEPT of the patterns are kept.
+
+    The load is interpolated between two tested loads. If enough patterns are kept at every tested
+    load, the largest tested load is returned.
+    """
     rule, least_overlap = RULES[name]
     generator = torch.Generator().manual_seed(seed)
     reservoir, stored = rule(dim), 0
@@ -53,19 +58,19 @@ def load_kept(name: str, dim: int, seed: int) -> float:
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dim", type=at_least_one, default=1000, help="D, units")
-    parser.add_argument("--seeds", type=at_least_one, default=3, help="draws")
+    parser.add_argument("--dim", type=at_least_one, default=1000, help="D, number of units")
+    parser.add_argument("--seeds", type=at_least_one, default=3, help="draws of the patterns")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in RULES:
         found = [load_kept(name, options.dim, seed) for seed in range(options.seeds)]
         expected = capacity(name, options.dim) / options.dim
         print(
-            f"{name:10} {statistics.mean(found):.4f} patterns a unit ({min(found):.4f} to "
+            f"{name:10} {statistics.mean(found):.4f} patterns per unit ({min(found):.4f} to "
             f"{max(found):.4f}, {options.seeds} draws of {options.dim} units), literature "
             f"{expected:.4f}, ratio {statistics.mean(found) / expected:.3f}",
             flush=True,

@@ -1,15 +1,17 @@
-"""A run of small tasks while its actors, its nodes and its driver are killed at random.
+"""Kill the actors, nodes and driver of a run at random, and check the run's results.
 
     python benchmarks/chaos.py --seconds 120
 
-Three Ray nodes on this machine: a head, and two that work. Until the time is up one of these
-is killed by SIGKILL every few seconds: a training actor, an evaluation actor, a node with all
-that is on it (another takes its place), the driver (it is started again at once). Then the run
-may end, and is held against one that nothing disturbed: the same masks bit for bit, the same
-evaluations, every task once, and whatever was committed before a kill still as it was then.
+The program starts three Ray nodes on this machine, a head and two nodes that work, and a run of
+small tasks. Every few seconds it kills one of these by SIGKILL: a training actor, an evaluation
+actor, a node with all its processes, or the driver. It replaces a killed node, and starts a killed
+driver again at once. When the time is up, the kills stop and the run may end. Then the program
+compares the run with an undisturbed run. The masks must be equal bit for bit, the evaluations must
+be equal, and every task must be in the log once. Files that were committed before a kill must not
+have changed.
 
-Everything runs in a network namespace that has loopback alone, and in a process namespace, so
-that nothing outlives the program: Linux, as root or where users may have namespaces.
+Everything runs in a network namespace with loopback only, and in a process namespace, so that no
+process outlives the program. This needs Linux, and root or permission to create user namespaces.
 """
 
 import argparse
@@ -34,7 +36,7 @@ import zarr
 from analysis.load import load
 
 SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
-INSIDE = "SUPERMASKS_CHAOS"  # set for the process inside the namespaces
+INSIDE = "SUPERMASKS_CHAOS"  # environment variable of the process inside the namespaces
 SMALL = [
     *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=20", "train.block=2"),
     *("train.learning_rate=0.001", "evaluate.batches=1", "evaluate.tasks=100", "quiet=true"),
@@ -43,11 +45,11 @@ VICTIMS = ("training actor", "evaluation actor", "node", "driver")
 TITLES = {"training actor": b"ray::TrainWorker", "evaluation actor": b"ray::EvaluateWorker"}
 SECONDS_BETWEEN_KILLS = (0.5, 3.0)
 MOST_SECONDS_TO_APPEAR = 3.0
-MOST_SECONDS_TO_END = 240.0  # once nothing is killed any more
+MOST_SECONDS_TO_END = 240.0  # after the last kill
 
 
 def inside_namespaces() -> int:
-    """Start this program again where only loopback is; its exit code."""
+    """Start this program again inside new namespaces, and return its exit code."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     command = ["unshare", *user, "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     environment = os.environ | {INSIDE: "1"}
@@ -57,36 +59,36 @@ def inside_namespaces() -> int:
 
 
 def raise_loopback() -> None:
-    """Bring `lo` up in a new network namespace."""
+    """Start the interface `lo`, which is down in a new network namespace."""
     set_flags, up_and_running = 0x8914, 0x41
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
         fcntl.ioctl(some, set_flags, struct.pack("16sH14x", b"lo", up_and_running))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The visible files of a folder, by name."""
+    """Read the files of a folder except hidden files: name -> content."""
     return {p.name: p.read_bytes() for p in folder.glob("*") if not p.name.startswith(".")}
 
 
 def processes(title: bytes) -> list[int]:
-    """Processes whose command line begins like this."""
+    """Find the ids of the processes whose command line begins with `title`."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if (folder / "cmdline").read_bytes().startswith(title):
                 found.append(int(folder.name))
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return found
 
 
 class Chaos:
-    """A cluster, a driver on it, and what kills them.
+    """A cluster and the driver of a run on this cluster, with methods to kill parts of both.
 
     Args:
-        folder: for Ray, the run and what the drivers say.
-        options: of the main job.
-        seed: of the choices and the moments.
+        folder: folder for Ray, the run, and the output of the drivers.
+        options: options of the main job.
+        seed: seed of the choice of victims and of the times between kills.
     """
 
     def __init__(self, folder: Path, options: list[str], seed: int) -> None:
@@ -98,7 +100,7 @@ class Chaos:
         self._cluster = Cluster(initialize_head=True, head_node_args=self._node_arguments(0))
         self._nodes = [self._add_node() for _ in range(2)]
         self._kept: dict[str, bytes] = {}
-        self._next: list[str] = []  # victims, the last first
+        self._next: list[str] = []  # victims to come, taken from the end of the list
         self.kills: Counter[str] = Counter()
         self.broken: list[str] = []
         self.num_starts = 0
@@ -128,35 +130,41 @@ class Chaos:
             )
 
     def spared(self) -> list[str]:
-        """What nothing was killed of yet."""
+        """Return the kinds of victims of which none was killed yet."""
         return [victim for victim in VICTIMS if not self.kills[victim]]
 
     def work(self, seconds: float) -> None:
-        """Kill until the time is up and every kind has had its turn, or the run is over."""
+        """Kill until the time is up and each kind was killed once, or until the run has ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end or self.spared():
             self._pause(self._choices.uniform(*SECONDS_BETWEEN_KILLS))
             if self._driver.poll() == 0:
-                print("the run was over before the time was")
+                print("the run ended before the time was up")
                 return
-            if self._driver.poll() is not None:  # it set a unit aside, say
+            if self._driver.poll() is not None:  # for example because it set a unit aside
                 self._driver = self._start_driver()
             late = time.monotonic() > end and self.spared()
             self._kill(late[0] if late else self._rare_victim() or self._next_victim())
 
     def _pause(self, seconds: float) -> None:
-        """Wait; not longer than until a rare victim is there."""
+        """Wait for some seconds, or until a rare victim appears."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._rare_victim():
             time.sleep(0.1)
 
     def _rare_victim(self) -> str | None:
-        """An actor of a kind of which none was killed yet: it may not live for long."""
+        """Return a kind of actor that runs now and of which none was killed yet, or None.
+
+        Such an actor is killed at once, because it may not run for long.
+        """
         spared = [victim for victim in self.spared() if victim in TITLES]
         return next((victim for victim in spared if processes(TITLES[victim])), None)
 
     def _next_victim(self) -> str:
-        """Each kind once, then those more often that come up sooner: all in random order."""
+        """Return the next kind to kill, in random order.
+
+        First each kind comes once. Later the kinds that are replaced sooner come more often.
+        """
         if len(self._next) < len(VICTIMS):
             more = list(VICTIMS)
             if self.kills:
@@ -182,7 +190,7 @@ class Chaos:
                 self._nodes[place] = self._add_node()
 
     def _kill_one(self, victim: str) -> None:
-        """Kill an actor of a kind, as soon as there is one; later, if that takes long."""
+        """Kill an actor of a kind as soon as one runs; postpone the kill if none appears soon."""
         limit = time.monotonic() + MOST_SECONDS_TO_APPEAR
         while not (found := processes(TITLES[victim])):
             if self._driver.poll() is not None or time.monotonic() > limit:
@@ -193,20 +201,24 @@ class Chaos:
         self.kills[victim] += 1
 
     def _hold_on_to_commits(self) -> None:
-        """What was committed must never change again."""
+        """Check that the files of the log did not change since the last call, and keep them."""
         found = contents(self._run_dir / "log")
         self.broken += [name for name, data in self._kept.items() if found.get(name) != data]
         self._kept = found
 
     def end(self) -> int:
-        """Let the run end, starting it as often as it ends otherwise; the last exit code."""
+        """Wait for the run to end, and start its driver again if the driver fails.
+
+        Returns:
+            The exit code of the last driver.
+        """
         limit = time.monotonic() + MOST_SECONDS_TO_END
         code = 1
         while code and time.monotonic() < limit:
             try:
                 code = self._driver.wait(limit - time.monotonic())
             except subprocess.TimeoutExpired:
-                self.broken.append("(a driver that does not end)")
+                self.broken.append("(the driver did not end in time)")
                 break
             if code:
                 self._driver = self._start_driver()
@@ -214,53 +226,53 @@ class Chaos:
         return code
 
     def close(self) -> None:
-        """End the cluster."""
+        """Kill the driver, and end the cluster."""
         self._driver.kill()
         self._cluster.shutdown()
 
     def said(self) -> str:
-        """All that the drivers printed."""
+        """Return everything that the drivers printed."""
         return self._output.read_text(errors="replace")
 
 
 def rows_of(run_dir: Path, table: str, but: str) -> list[tuple[Any, ...]]:
-    """The rows of a table without a column of timings, in an order of their own."""
+    """Read the rows of a table without the column `but`, which has timings; sort the rows."""
     rows = load(run_dir, table).drop([but]).to_pylist()
     return sorted((tuple(row.values()) for row in rows), key=repr)
 
 
 def masks(run_dir: Path) -> bytes:
-    """All rows of the array `masks`."""
+    """Read all rows of the array `masks` as bytes."""
     return np.asarray(zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...]).tobytes()
 
 
 def differences(run_dir: Path, undisturbed: Path, num_tasks: int) -> list[str]:
-    """What of a run is not as in the one that nothing disturbed."""
+    """Describe each difference between a run and the undisturbed run, and each leftover."""
     found = []
     if masks(run_dir) != masks(undisturbed):
         found.append("the masks differ")
     if sorted(load(run_dir, "tasks")["task_id"].to_pylist()) != list(range(num_tasks)):
-        found.append("a task is missing from the log, or twice in it")
+        found.append("a task is missing from the log, or occurs twice")
     timing = "seconds_per_inference"
     if rows_of(run_dir, "evaluations", timing) != rows_of(undisturbed, "evaluations", timing):
         found.append("the evaluations differ")
     if list(run_dir.rglob("*.partial")):
         found.append("unfinished files are left")
     if len(load(run_dir, "failures")) if (run_dir / "failures").exists() else 0:
-        found.append("failures are reported of what was done")
+        found.append("the table `failures` still has rows, although every unit is done")
     return found
 
 
 def main() -> int:
-    """Read the options, kill, compare, print; 1 where anything is not as it must be."""
+    """Read the options, kill, compare and print; return 1 if any check fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long things are killed")
+    parser.add_argument("--seconds", type=float, default=120.0, help="duration of the kills")
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument(
-        "--steps", type=int, help="of a task (default: so many that the run takes the seconds)"
+        "--steps", type=int, help="steps per task (default: enough for a run of --seconds)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--show", action="store_true", help="print what the drivers said")
+    parser.add_argument("--show", action="store_true", help="print the output of the drivers")
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
         return inside_namespaces()
@@ -271,7 +283,7 @@ def main() -> int:
         f"evaluate.checkpoints={checkpoints}".replace(" ", ""),
     ]
     folder = Path(tempfile.mkdtemp(prefix="chaos"))
-    # Ray keeps its sessions here, and the note of which cluster runs on this machine.
+    # Ray keeps its sessions in this folder, and the address of the cluster on this machine.
     os.environ["RAY_TMPDIR"] = str(folder)
     try:
         return disturb(folder, options, arguments)
@@ -280,7 +292,7 @@ def main() -> int:
 
 
 def run_in_peace(options: list[str], run_dir: Path) -> float:
-    """Run the main job in one process; seconds."""
+    """Run the main job in one process, without kills, and return its seconds."""
     began = time.monotonic()
     command = [sys.executable, str(SCALE), *options, "executor=serial", f"run_dir={run_dir}"]
     subprocess.run(command, check=True, capture_output=True)
@@ -288,15 +300,15 @@ def run_in_peace(options: list[str], run_dir: Path) -> float:
 
 
 def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> int:
-    """Run in peace, run in chaos, compare and print."""
+    """Run without kills, run with kills, compare and print; return 1 if any check fails."""
     undisturbed = folder / "undisturbed"
     steps = arguments.steps or int(2 * arguments.seconds)
     took = run_in_peace([*options, f"train.steps={steps}"], undisturbed)
-    if not arguments.steps and took < arguments.seconds:  # a fast machine would be done too soon
+    if not arguments.steps and took < arguments.seconds:  # too short: the machine is fast
         steps = int(1.2 * steps * arguments.seconds / took)
         shutil.rmtree(undisturbed)
         took = run_in_peace([*options, f"train.steps={steps}"], undisturbed)
-    print(f"undisturbed, serial: {took:.0f} s, {steps} steps a task", flush=True)
+    print(f"undisturbed serial run: {took:.0f} s, {steps} steps per task", flush=True)
     options = [*options, f"train.steps={steps}"]
 
     began = time.monotonic()
@@ -311,21 +323,21 @@ def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> 
     if arguments.show:
         print(said)
     killed = ", ".join(f"{chaos.kills[victim]} {victim}s" for victim in VICTIMS)
-    print(f"killed in {killing:.0f} s: {killed}; {chaos.num_starts} starts of the driver")
+    print(f"killed in {killing:.0f} s: {killed}; driver starts: {chaos.num_starts}")
     print(
         f"complete after {time.monotonic() - began:.0f} s; units tried again: "
-        f"{said.count('trying ')}, set aside for a while: {said.count('failed three times')}"
+        f"{said.count('trying ')}, set aside for a time: {said.count('failed three times')}"
     )
     wrong = differences(folder / "run", undisturbed, arguments.tasks)
     if code:
-        wrong.append(f"the last start ended with {code}")
+        wrong.append(f"the last driver ended with exit code {code}")
     if chaos.broken:
         wrong.append(f"committed files changed: {chaos.broken}")
     if "Traceback" in said:
         wrong.append("a driver ended with a traceback")
     if spared := chaos.spared():
-        wrong.append(f"nothing was killed of: {', '.join(spared)}: raise --steps")
-    print("; ".join(wrong) or "masks, log and evaluations are those of the undisturbed run")
+        wrong.append(f"no {', '.join(spared)} was killed: raise --steps")
+    print("; ".join(wrong) or "masks, log and evaluations equal those of the undisturbed run")
     return bool(wrong)
 
 

@@ -1,15 +1,16 @@
-"""The driver, the store and the log under more tasks than one machine trains.
+"""Measure the driver, the store and the log with more tasks than one machine can train.
 
     python benchmarks/driver_scale.py --tasks 10000 100000 \
         data=digits network=mlp network_options.hidden=[24]
 
-Actors are simulated: each has its unit's rows ready at once, so that what is measured is the
-one process that writes. Everything else is the main job: its loop, its commits with all their
-flushes to disk, its log. Each count of tasks is a run of its own in a process of its own, and
-then a second start of that run, which reads and checks all that the first left.
+The actors are simulated: each actor has the rows of its unit ready at once. So the program measures
+only the driver, the one process that writes. Everything else is the code of the main job: its loop,
+its commits with all their flushes to disk, and its log. Each number of tasks is a separate run in a
+separate process. A second start of the same run follows in another process, and reads and checks
+everything that the first start wrote.
 
-Memory is the most that the process held at any time (ru_maxrss); bytes a task are its growth
-from one count of tasks to the next.
+Memory is the peak memory of a process (ru_maxrss). Bytes per task are the growth of the peak from
+one number of tasks to the next.
 """
 
 import argparse
@@ -43,10 +44,10 @@ from harness.workers.training import TRAINED, TrainedUnit
 
 
 class ReadyActors:
-    """An executor whose training actors have their rows ready when asked.
+    """An executor with simulated training actors, whose rows are ready at once.
 
     Args:
-        num_actors: units that end at one time.
+        num_actors: number of units that end at the same time.
     """
 
     def __init__(self, num_actors: int) -> None:
@@ -58,11 +59,11 @@ class ReadyActors:
         self.simulating = 0.0  # seconds
 
     def share(self, value: Any) -> Any:
-        """Hand the value itself on."""
+        """Return the value itself."""
         return value
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Note the job."""
+        """Keep the job, and the time of the start."""
         self._spec: RunSpec = pools[TRAIN].arguments[0]
         self.began = time.perf_counter()
 
@@ -71,11 +72,11 @@ class ReadyActors:
         self._queue.append(unit)
 
     def busy(self) -> bool:
-        """Whether a unit is queued."""
+        """Return whether a unit is queued."""
         return bool(self._queue)
 
     def poll(self) -> list[Outcome]:
-        """As many units as there are actors, done."""
+        """Finish one queued unit per actor, and return the outcomes."""
         began = time.perf_counter()
         done = [self._queue.popleft() for _ in range(min(self._num_actors, len(self._queue)))]
         outcomes = [Outcome(TRAIN, unit, self._trained(unit)) for unit in done]
@@ -84,21 +85,21 @@ class ReadyActors:
         return outcomes
 
     def running(self) -> dict[str, float]:
-        """Nothing is under way between two polls."""
+        """Return no units, because no unit is in progress between two polls."""
         return {}
 
     def describe(self) -> str:
-        """What stands for the actors."""
+        """Describe the simulated actors in one line."""
         return f"simulated: {self._num_actors} actors"
 
     def close(self) -> None:
-        """Note the end."""
+        """Keep the time of the end."""
         self.ended = time.perf_counter()
 
     def _trained(self, unit: TrainUnit) -> TrainedUnit:
         num, row_bytes = len(unit.missing), self._spec.layout.row_bytes
         rows = np.frombuffer(self._random.bytes(num * row_bytes), np.uint8).reshape(num, -1).copy()
-        rows[:, -1] = 0  # the guard byte
+        rows[:, -1] = 0  # the store requires a guard byte of 0 at the end of a row
         table = pa.table(
             {
                 "task_id": list(unit.missing),
@@ -119,7 +120,7 @@ class ReadyActors:
 
 
 def one_start(options: list[str], num_actors: int) -> None:
-    """Start the main job in this process, and print what it took as a line of JSON."""
+    """Start the main job in this process, and print its figures as one line of JSON."""
     config = compose(options)
     made: list[ReadyActors] = []
 
@@ -145,7 +146,7 @@ def one_start(options: list[str], num_actors: int) -> None:
 
 
 def in_a_process(arguments: list[str]) -> dict[str, float]:
-    """Start this program for one start of a run."""
+    """Run `one_start` in another process, and return the figures that it prints."""
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -153,7 +154,7 @@ def in_a_process(arguments: list[str]) -> dict[str, float]:
 
 
 def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -> dict[str, float]:
-    """Run once, start again, print both; what the first took."""
+    """Start a run twice, and print both starts; return the peak bytes of each start by name."""
     options = [*options, f"tasks={num_tasks}", f"run_dir={folder}/run", "evaluate.checkpoints=[]"]
     arguments = ["--one", "--actors", str(num_actors), *options]
     first, again = in_a_process(arguments), in_a_process(arguments)
@@ -163,27 +164,27 @@ def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -
     print(
         f"{num_tasks:7} tasks in {first['units']:.0f} units: {num_tasks / seconds:.0f} tasks/s, "
         f"{first['units'] / seconds:.0f} units/s, "
-        f"{first['log_files'] / seconds:.1f} files of the log/s, "
-        f"{mask_bytes / seconds / 1e6:.0f} MB/s of masks; loop {seconds:.1f} s, of which "
-        f"simulating {first['simulating_seconds']:.1f} s; whole {first['seconds']:.1f} s; "
-        f"most memory {first['peak_bytes'] / 1e6:.0f} MB"
+        f"{first['log_files'] / seconds:.1f} log files/s, "
+        f"{mask_bytes / seconds / 1e6:.0f} MB/s of masks; loop {seconds:.1f} s, including "
+        f"simulation {first['simulating_seconds']:.1f} s; total {first['seconds']:.1f} s; "
+        f"peak memory {first['peak_bytes'] / 1e6:.0f} MB"
     )
     print(
-        f"        second start, {first['log_files']} files of the log: {again['seconds']:.1f} s, "
-        f"most memory {again['peak_bytes'] / 1e6:.0f} MB",
+        f"        second start, {first['log_files']} log files: {again['seconds']:.1f} s, "
+        f"peak memory {again['peak_bytes'] / 1e6:.0f} MB",
         flush=True,
     )
     return {"first": first["peak_bytes"], "second": again["peak_bytes"]}
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--actors", type=int, default=64, help="units that end at one time")
-    parser.add_argument("--folder", help="where the runs go for a while (default: the system's)")
-    parser.add_argument("--one", action="store_true", help="one start, in this process")
-    parser.add_argument("options", nargs="*", help="of the main job")
+    parser.add_argument("--actors", type=int, default=64, help="units that end together")
+    parser.add_argument("--folder", help="folder of the temporary runs (default: the system's)")
+    parser.add_argument("--one", action="store_true", help="measure one start in this process")
+    parser.add_argument("options", nargs="*", help="options of the main job")
     arguments = parser.parse_intermixed_args()
     if arguments.one:
         one_start(arguments.options, arguments.actors)
@@ -196,7 +197,7 @@ def main() -> None:
     for (less, before), (more, after) in pairwise(peaks):
         for start in before:
             grown = (after[start] - before[start]) / (more - less)
-            print(f"{less} to {more} tasks: {grown:.0f} bytes a task at the {start} start")
+            print(f"{less} to {more} tasks: {grown:.0f} bytes per task at the {start} start")
 
 
 if __name__ == "__main__":

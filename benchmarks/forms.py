@@ -1,4 +1,4 @@
-"""The ways to infer a task that benchmarks/inference.py lets take turns."""
+"""Make the forms of task inference that benchmarks/inference.py compares."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,17 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Form:
-    """A way to infer: queries (Q, 1, P) -> tasks and the share of bits read.
+    """One way to infer tasks, and how to measure it.
 
     Attributes:
-        infer: does it.
-        extra_bytes: held beyond the packed masks.
-        queries_a_round: how many it is asked when its turn comes.
-        together: of these at once.
-        torch_threads: for its matrix products; the threads of bits are not torch's.
-        answers_all: fast enough to be asked every query, for its accuracy.
+        infer: function from queries (Q, 1, P) to the inferred tasks and the share of bits read.
+        extra_bytes: memory that the form needs beyond the packed masks, in bytes.
+        queries_a_round: number of queries in one round.
+        together: number of queries in one call of `infer`.
+        torch_threads: number of torch's threads for matrix products. Inference on packed bits has
+            threads of its own.
+        answers_all: whether the form is fast enough to infer the tasks of all queries, so that
+            its task accuracy can be measured.
     """
 
     infer: Callable[[torch.Tensor], tuple[list[int], float]]
@@ -48,7 +50,7 @@ def _sum(words: np.ndarray) -> int:
 
 
 def reading(rows: np.ndarray, threads: Threads) -> Form:
-    """Read all packed bits once."""
+    """Make the form that reads all packed bits once, and infers no task."""
     words = rows.view(np.uint64).reshape(-1)
 
     def read(queries: torch.Tensor) -> tuple[list[int], float]:
@@ -59,7 +61,15 @@ def reading(rows: np.ndarray, threads: Threads) -> Form:
 
 
 def by_bits(bits: BitInference, name: str, objective: str, number: int, together: int = 1) -> Form:
-    """One of BIT_ALGORITHMS."""
+    """Make the form of an algorithm on packed bits.
+
+    Args:
+        bits: the inference on packed bits.
+        name: a key of BIT_ALGORITHMS.
+        objective: a key of OBJECTIVES.
+        number: number of queries in one round.
+        together: number of queries in one call.
+    """
 
     def infer(queries: torch.Tensor) -> tuple[list[int], float]:
         found = BIT_ALGORITHMS[name](bits, queries, OBJECTIVES[objective], Options())
@@ -75,7 +85,7 @@ def authors_gradient(
     objective: Objective,
     num_real: int,
 ) -> torch.Tensor:
-    """The slopes d objective / d alpha (T, 1, 1) as the authors' code takes them."""
+    """Compute the slopes d objective / d alpha, (T, 1, 1), in the way of the authors' code."""
     num_tasks = len(layers[0])
     alphas = torch.full((num_tasks, 1, 1), 1 / num_tasks, requires_grad=True)
     x = images
@@ -88,7 +98,7 @@ def authors_gradient(
 
 
 def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, Form]:
-    """The float stack with autograd."""
+    """Make the forms that hold all masks as floats and use autograd, by name."""
     spec = masks.spec
     stored = BitStates(spec.layout, masks.rows, torch.device("cpu"))
     parts = [gains for gains, _ in stored.unpacked()]

@@ -1,6 +1,6 @@
-"""How the figures of benchmarks/inference.py grow with the number of masks: rows, figure, fits.
+"""Show how the figures of benchmarks/inference.py grow with the number of masks.
 
-python benchmarks/growth.py growth.jsonl growth.svg     draw rows again
+python benchmarks/growth.py growth.jsonl growth.svg     draw stored rows again
 """
 
 import argparse
@@ -16,8 +16,8 @@ import numpy as np
 from masks import one_line_errors
 from matplotlib.figure import Figure
 
-# Fits leave out where a constant cost of milliseconds hides the growth: below the first of
-# these, or the second where that leaves too few numbers of masks.
+# Fits leave out small numbers of masks, because a constant cost of milliseconds hides the growth.
+# Fits start at the first value, or at the second value if fewer than _FEWEST points are left.
 _FITTED_FROM = (1000, 100)
 _FEWEST = 3
 _ORDER = (
@@ -28,7 +28,7 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of --json; None where a figure was not taken."""
+    """The figures of one form at one number of masks; None if a figure was not measured."""
 
     algorithm: str
     num_tasks: int
@@ -48,19 +48,19 @@ class Row:
 
 
 def _lines(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """A form's rows by the number of masks."""
+    """Group rows by form: pairs of a form's name and its rows, sorted by the number of masks."""
     ordered = sorted(rows, key=lambda row: (_ORDER.index(row.algorithm), row.num_tasks))
     return [(name, list(line)) for name, line in groupby(ordered, lambda row: row.algorithm)]
 
 
 def fitted_rows(line: Sequence[Row]) -> list[Row]:
-    """What an exponent is fitted to."""
+    """Select the rows of a form that the exponent is fitted to."""
     above = [[row for row in line if row.num_tasks >= least] for least in _FITTED_FROM]
     return next((rows for rows in above if len(rows) >= _FEWEST), above[-1])
 
 
 def exponent(line: Sequence[Row]) -> float | None:
-    """Of time as a power of the number of masks; None of too few points."""
+    """Fit b in time = a * masks^b for the rows of a form; None if there are too few points."""
     points = fitted_rows(line)
     if len(points) < _FEWEST:
         return None
@@ -69,7 +69,7 @@ def exponent(line: Sequence[Row]) -> float | None:
 
 
 def print_exponents(rows: Sequence[Row], file: TextIO = sys.stdout) -> None:
-    """Say how time grows."""
+    """Print how the time of each form grows with the number of masks."""
     for name, line in _lines(rows):
         if (fitted := exponent(line)) is not None:
             numbers = [row.num_tasks for row in fitted_rows(line)]
@@ -77,7 +77,7 @@ def print_exponents(rows: Sequence[Row], file: TextIO = sys.stdout) -> None:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Time, bits read, memory, and tasks inferred right, against the number of masks."""
+    """Draw time, bits read, memory and task accuracy against the number of masks."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     (time, bits), (memory, accuracy) = figure.subplots(2, 2, sharex=True)
     for color, (name, line) in enumerate(_lines(rows)):
@@ -88,7 +88,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         numbers = [row.num_tasks for row in line]
         time.plot(numbers, [1e3 * row.seconds_per_inference for row in line], label=label, **style)
         if name == "batched":
-            continue  # but for its time the same as one_shot
+            continue  # batched differs from one_shot in time only
         bits.plot(numbers, [100 * row.bits_read_fraction for row in line], **style)
         if not wall:
             memory.plot(numbers, [max(row.extra_bytes, 1) / 1e6 for row in line], **style)
@@ -98,25 +98,25 @@ def draw(rows: Sequence[Row]) -> Figure:
     packed = sorted({row.num_tasks: row.packed_bytes for row in rows}.items())
     memory.plot([k for k, _ in packed], [size / 1e6 for _, size in packed], "k--", label="packed")
     memory.legend(fontsize="small")
-    time.set(ylabel="ms an inference", yscale="log", title="time; dashed: reading all bits once")
+    time.set(ylabel="ms per inference", yscale="log", title="time; dashed: read all bits once")
     bits.set(ylabel="% of the masks' bits", yscale="log", title="bits read")
     memory.set(ylabel="MB", yscale="log", title="memory beyond the packed masks")
-    accuracy.set(ylabel="task accuracy", ylim=(0.8, 1.005), title="tasks inferred right, one image")
+    accuracy.set(ylabel="task accuracy", ylim=(0.8, 1.005), title="task accuracy from one image")
     trained = max(row.num_trained for row in rows)
     for axes in (time, bits, memory, accuracy):
         axes.set(xscale="log")
         axes.grid(alpha=0.3)
     for axes in (memory, accuracy):
-        axes.set_xlabel(f"masks (beyond {trained}: drawn, not trained)")
+        axes.set_xlabel(f"masks ({trained} trained; the others are distractors)")
     figure.legend(*time.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
 
 
 def main() -> None:
-    """Draw rows that were kept."""
-    parser = argparse.ArgumentParser(description="Draw how inference grows with the masks.")
-    parser.add_argument("rows", type=Path, help="a file of benchmarks/inference.py --growth")
-    parser.add_argument("figure", type=Path, help="where to: a name ending in .png or .svg")
+    """Draw rows that benchmarks/inference.py --growth has stored."""
+    parser = argparse.ArgumentParser(description="Draw how inference time grows with masks.")
+    parser.add_argument("rows", type=Path, help="file written by benchmarks/inference.py --growth")
+    parser.add_argument("figure", type=Path, help="file to draw, ending in .png or .svg")
     options = parser.parse_args()
     with one_line_errors(parser):
         rows = [Row(**json.loads(line)) for line in options.rows.read_text().splitlines()]

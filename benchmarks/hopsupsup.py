@@ -1,11 +1,12 @@
-"""Recover unit masks from Hopfield reservoirs and unlabelled images: SplitMNIST, as the paper.
+"""Recover unit masks from Hopfield reservoirs and unlabelled images, on SplitMNIST as in the paper.
 
     python benchmarks/hopsupsup.py --data mnist --seed 0
-    python benchmarks/hopsupsup.py --data mnist --classes      labels 0 to 9, not 0 and 1 a task
+    python benchmarks/hopsupsup.py --data mnist --classes      labels 0 to 9 instead of 0 and 1
 
-Five tasks of two digits each train masks over the units of a fixed 784-2048-2048-10 network, in
-one epoch, all at once. Each hidden layer's masks go into one reservoir. Then each task's masks
-are sought by descent from the mean of the stored masks, a step for every 64 test images.
+There are five tasks of two digits each. All tasks train together for one epoch. They train masks
+over the hidden units of a fixed 784-2048-2048-10 network. The masks of each hidden layer are stored
+in one reservoir. Then each task's masks are recovered by a descent that starts at the mean of the
+stored masks, with one step per 64 test images.
 """
 
 import argparse
@@ -39,9 +40,9 @@ class SplitTasks:
     """Images and labels of the five tasks.
 
     Args:
-        data: with ten classes.
-        seed: of the order of images.
-        by_class: labels are classes; else they count from 0 in every task.
+        data: a data set with ten classes.
+        seed: the seed of the order of the images.
+        by_class: if True, a label is the class 0 to 9; if False, it is 0 or 1 in every task.
     """
 
     def __init__(self, data: Dataset, seed: int, *, by_class: bool) -> None:
@@ -53,14 +54,14 @@ class SplitTasks:
 
     @property
     def steps(self) -> int:
-        """Of the epoch."""
+        """Number of steps in the epoch: the number of full batches of the smallest task."""
         return min(map(len, self._members())) // BATCH
 
     def _members(self) -> list[np.ndarray]:
         return [task.members(self._data.train.labels) for task in self._tasks]
 
     def training(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of one epoch of the smallest task: images (5, 128, P) and labels."""
+        """Yield the batches of the epoch: images (5, 128, ...) and labels (5, 128)."""
         members = self._members()
         orders = [batches(self._seed, i, len(m), BATCH) for i, m in enumerate(members)]
         for _ in range(self.steps):
@@ -69,7 +70,7 @@ class SplitTasks:
             yield torch.stack([x for x, _ in shown]), torch.stack([y for _, y in shown])
 
     def test(self, task_id: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The test images of a task, in batches of an order that is drawn."""
+        """Return the test images and labels of a task in batches, in a random order."""
         members = self._tasks[task_id].members(self._data.test.labels)
         order = np.random.default_rng((self._seed, task_id)).permutation(members)
         starts = range(0, len(order), TEST_BATCH)
@@ -88,7 +89,7 @@ def accuracy(
     masks: Sequence[torch.Tensor],
     shown: Sequence[tuple[torch.Tensor, torch.Tensor]],
 ) -> float:
-    """Share of images that masks of -1 and +1 label rightly."""
+    """Compute the share of images that the network labels right under masks of -1 and +1."""
     pairs = zip(network.tensors, masks, strict=True)
     gains = {tensor.name: (mask + 1) / 2 for tensor, mask in pairs}
     right = [(network.logits(weights, gains, x).argmax(dim=1) == y).sum().item() for x, y in shown]
@@ -96,14 +97,14 @@ def accuracy(
 
 
 def main() -> None:
-    """Read the options, train, recover, print."""
+    """Read the options, train, recover and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", choices=DATASETS, default="mnist5k")
     parser.add_argument("--rule", choices=RULES, default="storkey")
     parser.add_argument("--hidden", type=at_least_one, nargs="+", default=[2048, 2048])
-    parser.add_argument("--classes", action="store_true", help="labels are classes")
+    parser.add_argument("--classes", action="store_true", help="labels are the classes 0 to 9")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,7 +113,7 @@ def main() -> None:
     network = units(data.input_shape, 10, hidden=options.hidden)
     weights = network.weights(options.seed)
     first, *later = weights.values()
-    recipe = Recipe(  # the authors'
+    recipe = Recipe(  # the authors' recipe
         tasks.steps, BATCH, 0.1, optimizer="sgd", momentum=0.9, weight_decay=1e-4
     )
     drives = (
@@ -135,13 +136,13 @@ def main() -> None:
         found.append(accuracy(network, weights, recovered.masks, shown))
         own.append(accuracy(network, weights, true, shown))
         print(
-            f"task {i}: {recovered.steps} of {len(shown)} steps until nothing changed, "
-            f"{wrong} of {options.hidden} bits wrong, accuracy {found[-1]:.4f}, with the true "
+            f"task {i}: no change after {recovered.steps} of {len(shown)} steps, "
+            f"{wrong} of {options.hidden} bits wrong, accuracy {found[-1]:.4f}, with the trained "
             f"masks {own[-1]:.4f}",
             flush=True,
         )
     print(
-        f"{options.rule}: mean accuracy {statistics.mean(found):.4f}, with the true masks "
+        f"{options.rule}: mean accuracy {statistics.mean(found):.4f}, with the trained masks "
         f"{statistics.mean(own):.4f}; reservoirs {sum(r.num_bytes for r in reservoirs):,} bytes"
     )
 

@@ -1,29 +1,30 @@
-"""Time task inference against reading the masks once, and against dense float masks.
+"""Time task inference, and compare it with reading the masks once and with dense float masks.
 
     python benchmarks/inference.py --run runs/mnist-permuted-2500-fast --tasks 2500
-    python benchmarks/inference.py --tasks 2500 --json             one object a line
-    python benchmarks/inference.py --run … --agreement 10000       ranked against exact
+    python benchmarks/inference.py --tasks 2500 --json             one JSON object per line
+    python benchmarks/inference.py --run … --agreement 10000       compare ranked with exact
     python benchmarks/inference.py --run … --growth growth.svg     from 10 masks to 1,000,000
 
-Every query is one test image of a trained task, as the paper's one-image inference. Without
---run a few masks are trained; what --tasks asks beyond those of the run is drawn from their
-densities (distractors). All forms take turns, for --rounds rounds in one process, and a
-form's time is its median.
+Every query is one test image of a trained task, as in the paper's inference from one image. Without
+--run, a few masks are trained. If --tasks is larger than the number of trained masks, the others
+are distractors, drawn from the densities of the trained masks. All forms take turns in one process,
+for --rounds rounds, and the time of a form is a median.
 
-read             all packed bits, read once by as many threads: the wall of a full scan
-one_shot         exact, from bits
-one_shot_ranked  strongest evidence first
-binary           halving, ceil(log2 k) gradients
-batched          128 queries handed over together, exact; seconds a query
-dense            float masks with autograd, the authors' form: the stored masks are indexed,
-                 multiplied by their coefficients, and summed; at k <= --dense-tasks, where
-                 its 12 bytes a weight and mask fit
-dense_product    the same as one matrix product a layer, without the copies
+read             read all packed bits once, with --threads threads: the lower bound of a full scan
+one_shot         exact one-shot on packed bits
+one_shot_ranked  one-shot that reads the strongest evidence first
+binary           halve the candidates with each of ceil(log2 k) gradients
+batched          exact one-shot for 128 queries in one call; seconds per query
+dense            float masks with autograd, as in the authors' code: index the stored masks,
+                 multiply them by their coefficients, and sum. Only for k <= --dense-tasks, because
+                 this form needs 12 bytes per weight and mask
+dense_product    the same with one matrix product per layer, without the copies of dense
 
-ratio_dense and ratio_read say how many of a form's inferences go into one of dense, and into
-one reading. extra_bytes is what a form holds beyond the packed masks. agreement is
-the share of queries whose answer is the exact one-shot's. --growth writes its rows beside the
-figure, as JSON; 1,000,000 masks pass by from a Zarr array (benchmarks/streaming.py).
+ratio_dense is the time of dense divided by the time of the form. ratio_read is the time of read
+divided by the time of the form. extra_bytes is the memory of a form beyond the packed masks.
+agreement is the share of queries with the same answer as exact one-shot. --growth also writes its
+rows as JSON lines, to a file with the figure's name and the ending .jsonl. The 1,000,000 masks are
+read from a Zarr array (benchmarks/streaming.py).
 """
 
 import argparse
@@ -55,10 +56,10 @@ STREAMED = 1_000_000
 
 
 def make_forms(masks: Masks, options: argparse.Namespace) -> dict[str, Form]:
-    """All that take turns at so many masks."""
+    """Make the forms that take turns on these masks, by name."""
     bits = bits_of(masks, options)
     objective = options.objective
-    # A round's queries, fewer where each takes long.
+    # Queries per round. With more masks a query takes longer, so a round has fewer queries.
     number = max(4, min(40, 400_000 // len(masks.rows)))
     forms = {
         "read": reading(masks.rows, Threads(options.threads)),
@@ -75,7 +76,7 @@ def make_forms(masks: Masks, options: argparse.Namespace) -> dict[str, Form]:
 
 
 def bits_of(masks: Masks, options: argparse.Namespace) -> BitInference:
-    """What bits need."""
+    """Make the inference on packed bits for these masks."""
     return BitInference(
         masks.weights(), masks.spec.layout, masks.rows, masks.spec.num_classes, options.threads
     )
@@ -87,17 +88,17 @@ def _share(hits: Iterable[bool]) -> float | None:
 
 
 def measure(masks: Masks, options: argparse.Namespace) -> list[Row]:
-    """All forms in turns."""
+    """Let all forms take turns, and return one row per form."""
     torch.set_num_threads(1)
     forms = make_forms(masks, options)
     images, truth = masks.queries(options.queries)
     reference = forms["batched"].infer(images)[0]
     seconds: dict[str, list[float]] = defaultdict(list)
-    answers: dict[str, list[tuple[int, int]]] = defaultdict(list)  # query, task
+    answers: dict[str, list[tuple[int, int]]] = defaultdict(list)  # form -> (query, task)
     read: dict[str, list[float]] = defaultdict(list)
     for name, form in forms.items():
         torch.set_num_threads(form.torch_threads)
-        form.infer(images[: form.together])  # compiled, and pages touched
+        form.infer(images[: form.together])  # compiles, and touches the pages of memory
         if form.answers_all:
             found, share = form.infer(images)
             answers[name], read[name] = list(enumerate(found)), [share]
@@ -140,13 +141,13 @@ def measure(masks: Masks, options: argparse.Namespace) -> list[Row]:
 
 
 def print_rows(rows: list[Row], *, as_json: bool) -> None:
-    """Figures, for programs or people."""
+    """Print rows as JSON lines or as a table."""
     if as_json:
         for row in rows:
             print(json.dumps(asdict(row)), flush=True)
         return
     print(
-        "masks    form              ms an inference   x dense    x read   bits read   agrees"
+        "masks    form             ms per inference   x dense    x read   bits read   agrees"
         "   right      MB"
     )
     for row in rows:
@@ -162,7 +163,7 @@ def print_rows(rows: list[Row], *, as_json: bool) -> None:
 
 
 def print_agreement(masks: Masks, options: argparse.Namespace) -> None:
-    """How often ranked names what exact names, and both the right task."""
+    """Print how often ranked gives the exact answer, and how often each gives the right task."""
     torch.set_num_threads(1)
     bits = bits_of(masks, options)
     images, truth = masks.queries(options.agreement, seed=1)
@@ -174,16 +175,16 @@ def print_agreement(masks: Masks, options: argparse.Namespace) -> None:
         exact, ranked = (one.tasks.numpy() for one in found.values())
         low, high = wilson(int((exact == ranked).sum()), len(truth))
         print(
-            f"{name}: ranked names the exact answer in {(exact == ranked).mean():.4%} "
-            f"(95 %: {low:.4%} to {high:.4%}) of {len(truth)} queries among {len(masks.rows)}, "
-            f"reading {found['one_shot_ranked'].bits_read_fraction:.2%} of the bits "
-            f"(exact: {found['one_shot'].bits_read_fraction:.2%}); right: exact "
+            f"{name}: ranked gives the exact answer in {(exact == ranked).mean():.4%} "
+            f"(95 %: {low:.4%} to {high:.4%}) of {len(truth)} queries among {len(masks.rows)} "
+            f"masks; bits read: ranked {found['one_shot_ranked'].bits_read_fraction:.2%}, exact "
+            f"{found['one_shot'].bits_read_fraction:.2%}; task accuracy: exact "
             f"{(exact == truth).mean():.4f}, ranked {(ranked == truth).mean():.4f}"
         )
 
 
 def measure_growth(options: argparse.Namespace) -> None:
-    """Rows for every number of masks, their figure, and the exponents of time."""
+    """Measure each number of masks, draw the figure, and print the exponents of time."""
     rows: list[Row] = []
     for num_masks in GROWTH:
         rows += measure(load_masks(options.run, num_masks), options)
@@ -199,27 +200,29 @@ def measure_growth(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, help="a run's folder; without it a few are trained")
-    parser.add_argument("--tasks", type=at_least_one, default=2500, help="k, masks to infer among")
+    parser.add_argument("--run", type=Path, help="folder of a run (default: train a few masks)")
+    parser.add_argument("--tasks", type=at_least_one, default=2500, help="k, number of masks")
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
     parser.add_argument("--rounds", type=at_least_one, default=3)
-    parser.add_argument("--queries", type=at_least_one, default=512, help="asked for accuracy")
+    parser.add_argument("--queries", type=at_least_one, default=512, help="queries for accuracy")
     parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
     parser.add_argument("--dense-tasks", type=at_least_one, default=2500)
     parser.add_argument("--binary-tasks", type=at_least_one, default=10_000)
     parser.add_argument(
-        "--agreement", type=at_least_one, help="queries to compare ranked and exact by"
+        "--agreement", type=at_least_one, help="number of queries to compare ranked with exact"
     )
     parser.add_argument("--growth", type=Path, help="figure to draw, .svg or .png")
-    parser.add_argument("--stream", type=Path, help="folder with 40 GB for 1,000,000 masks")
-    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument(
+        "--stream", type=Path, help="folder with 40 GB of free space, for 1,000,000 masks"
+    )
+    parser.add_argument("--json", action="store_true", help="print one object per line")
     options = parser.parse_args()
     if options.stream and not options.growth:
-        parser.error("--stream goes with --growth: give both")
+        parser.error("--stream must be given with --growth, got --stream alone: add --growth FILE")
     with one_line_errors(parser):
         if options.growth:
             measure_growth(options)

@@ -1,4 +1,4 @@
-"""What inference benchmarks share: trained masks of a run, more drawn like them, and queries."""
+"""Load masks for the inference benchmarks: trained masks, distractors, and queries."""
 
 import argparse
 import subprocess
@@ -23,19 +23,19 @@ from harness.workers.prepared import with_distractors
 from supsup_core.data import normalise
 
 ROOT = Path(__file__).resolve().parent.parent
-# What is trained where no run is named: real masks, about a minute.
+# Options of the run that is trained if no run is named. Training takes about a minute.
 FALLBACK = ["tasks=64", "train=fast", "evaluate.checkpoints=[]", "run_dir=runs/benchmark-inference"]
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
 class Masks:
-    """Masks to infer among, and whose tasks may be asked about.
+    """The masks that a benchmark infers tasks among.
 
     Attributes:
-        spec: of the run that trained the first of them.
-        data: its data set.
-        rows: packed, (T, R).
-        num_trained: how many of them were trained; the rest are distractors.
+        spec: the job of the run that trained the masks.
+        data: the run's data set.
+        rows: (T, R) packed masks: first the trained masks, then distractors.
+        num_trained: number of trained masks. Queries come from the tasks of these masks.
     """
 
     spec: RunSpec
@@ -44,15 +44,15 @@ class Masks:
     num_trained: int
 
     def first(self, num_masks: int) -> "Masks":
-        """Fewer of them."""
+        """Return the first `num_masks` of these masks."""
         return Masks(self.spec, self.data, self.rows[:num_masks], min(self.num_trained, num_masks))
 
     def weights(self) -> list[torch.Tensor]:
-        """The fixed weights of each layer."""
+        """Return the fixed weights of each layer."""
         return list(self.spec.weights().values())
 
     def queries(self, count: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
-        """Single test images of random trained tasks (Q, 1, P), and the tasks."""
+        """Draw test images of random trained tasks: images (Q, 1, P) and task numbers (Q,)."""
         generator = np.random.default_rng(seed)
         truth = generator.integers(0, self.num_trained, count)
         test = self.data.test
@@ -66,16 +66,16 @@ class Masks:
 
 
 def at_least_one(text: str) -> int:
-    """The type of an option that is a number of something."""
+    """Parse the text of an option as a whole number >= 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}: try 1")
     return number
 
 
 @contextmanager
 def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Say in one line what the user can mend, and leave with code 2."""
+    """Print an error that the user can correct in one line, and exit with code 2."""
     try:
         yield
     except (UserError, OSError) as error:
@@ -83,21 +83,24 @@ def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def train_some() -> Path:
-    """Train a few masks, unless that was done before; the run's folder."""
+    """Train the masks of FALLBACK unless they exist; return the run's folder."""
     config = compose(FALLBACK)
     folder = ROOT / str(config.run_dir)
     command = [sys.executable, str(ROOT / "harness" / "scale.py"), *FALLBACK, "quiet=true"]
-    # What the job says goes where figures do not.
+    # The job prints to stderr, because stdout is for the benchmark's figures.
     subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
     return folder
 
 
 def load_masks(run: Path | None, num_masks: int) -> Masks:
-    """Read a run's masks, all committed from the first on, and draw what is missing.
+    """Read the masks of a run's first tasks, and draw distractors up to `num_masks`.
 
     Args:
-        run: its folder; None to train a few.
-        num_masks: T.
+        run: the run's folder, or None to train the masks of FALLBACK.
+        num_masks: T, the number of masks.
+
+    Raises:
+        UserError: the committed tasks are not 0 to k - 1, or no task is committed.
     """
     run = run or train_some()
     config: Config = from_yaml(run / "config.yaml")
@@ -108,7 +111,7 @@ def load_masks(run: Path | None, num_masks: int) -> Masks:
     ids = tasks["task_id"].to_numpy()
     if not len(ids) or (ids != np.arange(len(ids))).any():
         raise UserError(
-            f"run directory {run} must hold tasks 0 to k - 1 committed, got {ids.tolist()[:9]} and "
+            f"run directory {run} must have committed tasks 0 to k - 1, got {ids.tolist()[:9]} and "
             "so on: finish the run first"
         )
     rows = store.read(ids, tasks["row_crc32c"].to_numpy())

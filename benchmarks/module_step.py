@@ -1,17 +1,18 @@
-"""Measure a training step of small_conv for a block of tasks, in five ways.
+"""Measure a training step of small_conv for a block of tasks, computed in five ways.
 
     python benchmarks/module_step.py --tasks 4 8 --batch 128
 
     network    ModuleNetwork.logits, which chooses between a loop and vmap
     vmap       torch.func.vmap over torch.func.functional_call
     loop       a loop over the tasks
-    loop_last  the same, with images and filters laid out channels last
-    grouped    one grouped convolution a layer, written by hand for small_conv
+    loop_last  the same loop, with images and filters laid out channels last
+    grouped    one grouped convolution per layer, written by hand for small_conv
 
-A step is a forward pass with statistics of the batch, and the gradient in the gains. The ways
-take turns, so a ratio compares neighbours in time. A time is the median over the rounds, in
-milliseconds of the processor for one task, so other programs disturb it little; a ratio is the
-median of the rounds' ratios to the loop, with its range. One thread.
+A step is a forward pass with the statistics of the batch, and the gradient in the gains. The ways
+take turns, so that a ratio compares times that were measured close together. A time is the median
+over the rounds, in milliseconds of processor time per task. Processor time depends little on other
+programs. A ratio is the median of the rounds' ratios to the time of `loop`, with its range. The
+program uses one thread.
 """
 
 import argparse
@@ -34,7 +35,7 @@ NUM_OUTPUTS = 10
 
 
 def batch_module() -> nn.Module:
-    """small_conv that normalises by the statistics of the batch and keeps none."""
+    """Make small_conv without running statistics, so that it normalises by the batch alone."""
     module = small_conv(SHAPE, NUM_OUTPUTS)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -44,12 +45,12 @@ def batch_module() -> nn.Module:
 
 
 def last(values: Tensor) -> Tensor:
-    """Lay out channels last."""
+    """Lay out a tensor of four dimensions channels last; return any other tensor unchanged."""
     return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def by_vmap(weights: dict[str, Tensor], own: bool) -> Logits:
-    """All tasks at once."""
+    """Make the function that computes the logits of all tasks at once, by vmap."""
     module = batch_module()
 
     def run(effective: dict[str, Tensor], inputs: Tensor) -> Any:
@@ -64,7 +65,7 @@ def by_vmap(weights: dict[str, Tensor], own: bool) -> Logits:
 
 
 def by_loop(weights: dict[str, Tensor], own: bool, order: Callable[[Tensor], Tensor]) -> Logits:
-    """One task after another, with tensors laid out by `order`."""
+    """Make the function that computes one task after another; `order` lays out each tensor."""
     module = batch_module()
 
     def logits(gains: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def by_loop(weights: dict[str, Tensor], own: bool, order: Callable[[Tensor], Ten
 
 
 def by_groups(weights: dict[str, Tensor], own: bool) -> Logits:
-    """One convolution a layer, whose groups are the tasks."""
+    """Make the function that computes one convolution per layer, with one group per task."""
 
     def logits(gains: dict[str, Tensor], inputs: Tensor) -> Tensor:
         first, second, head = (weights[name] * gain for name, gain in gains.items())
@@ -101,7 +102,7 @@ def by_groups(weights: dict[str, Tensor], own: bool) -> Logits:
 
 
 def seconds_of_step(logits: Logits, gains: dict[str, Tensor], x: Tensor, labels: Tensor) -> float:
-    """Time one step: forward, loss, gradient in the gains."""
+    """Measure the processor seconds of one step: forward, loss, gradient in the gains."""
     begin = time.process_time()
     found = logits(gains, x)
     loss = functional.cross_entropy(found.flatten(0, 1), labels.flatten(), reduction="sum")
@@ -110,7 +111,7 @@ def seconds_of_step(logits: Logits, gains: dict[str, Tensor], x: Tensor, labels:
 
 
 def measure(num_tasks: int, batch: int, own: bool, rounds: int) -> None:
-    """Let the ways take turns, and print."""
+    """Let the ways take turns, and print their times; `own` gives each task images of its own."""
     network = as_network("small_conv", small_conv(SHAPE, NUM_OUTPUTS), SHAPE)
     weights = network.weights(0)
     ways: dict[str, Logits] = {
@@ -139,19 +140,19 @@ def measure(num_tasks: int, batch: int, own: bool, rounds: int) -> None:
     for name, seconds in times.items():
         ratios = sorted(a / b for a, b in zip(seconds, times["loop"], strict=True))
         print(
-            f"  {name:10} {1e3 * statistics.median(seconds) / num_tasks:7.2f} ms a task   "
-            f"{statistics.median(ratios):.2f} of the loop ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"  {name:10} {1e3 * statistics.median(seconds) / num_tasks:7.2f} ms per task   "
+            f"{statistics.median(ratios):.2f} x loop ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", type=int, nargs="+", default=[4, 8], help="tasks of a block")
-    parser.add_argument("--batch", type=int, default=128, help="images of a batch")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each way is measured")
+    parser.add_argument("--tasks", type=int, nargs="+", default=[4, 8], help="tasks per block")
+    parser.add_argument("--batch", type=int, default=128, help="images per batch")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each way")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for num_tasks in options.tasks:

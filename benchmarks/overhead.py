@@ -1,14 +1,15 @@
-"""What Ray, the store and the log add to training, beside bare processes that do the same.
+"""Measure how much time Ray, the store and the log add to the training of bare processes.
 
     python benchmarks/overhead.py --tasks 256 train=fast data=mnist
 
-bare  as many one-thread processes as cores, each training block after block from one
-      queue; the masks stay in memory
-run   `harness/scale.py` with the same options and no evaluation
+bare  one single-thread process per core; the processes take blocks from one queue and train
+      them; the masks stay in memory
+run   `harness/scale.py` with the same options and without evaluation
 
-Both take turns, each for `--rounds` rounds. Seconds a task are those between the first
-block's end and the last one's, over the tasks that ended in between: steady training,
-without what either needs to start, which is printed beside it, with all a run's seconds.
+The two forms take turns for `--rounds` rounds. Seconds per task are counted from the end of the
+first block to the end of the last block, and divided by the number of tasks that ended in between.
+This is the time of steady training, without the time to start. The program also prints the time
+that a run takes to start, and the total time of a run.
 """
 
 import argparse
@@ -34,7 +35,7 @@ SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 
 
 def _train(spec: RunSpec, units: Any, ends: Any) -> None:
-    """One process of the bare form: train units until there are none."""
+    """Train units from a queue until the queue gives None: one process of the form `bare`."""
     data = load_dataset(spec.config.data)
     worker = TrainWorker(spec, data.train, data.test, name="bare")
     while (unit := units.get()) is not None:
@@ -43,7 +44,7 @@ def _train(spec: RunSpec, units: Any, ends: Any) -> None:
 
 
 def bare(spec: RunSpec, units: list[TrainUnit]) -> list[tuple[float, int]]:
-    """When each unit ended, and how many tasks it had."""
+    """Train all units by bare processes; return each unit's end time and number of tasks."""
     context = mp.get_context("spawn")
     queue, ends = context.Queue(), context.Queue()
     cores = os.cpu_count() or 1
@@ -59,7 +60,7 @@ def bare(spec: RunSpec, units: list[TrainUnit]) -> list[tuple[float, int]]:
 
 
 def whole_run(options: list[str]) -> list[tuple[float, int]]:
-    """The same of a run of the main job, from the times in its log."""
+    """Run the main job; return each unit's end time and number of tasks, from the run's log."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(SCALE), *options]
         command += ["evaluate.checkpoints=[]", f"run_dir={folder}/run"]
@@ -70,17 +71,17 @@ def whole_run(options: list[str]) -> list[tuple[float, int]]:
 
 
 def steady(ends: list[tuple[float, int]]) -> float:
-    """Seconds a task from the first unit's end to the last one's."""
+    """Compute the seconds per task between the end of the first unit and of the last unit."""
     ends = sorted(ends)
     return (ends[-1][0] - ends[0][0]) / sum(size for _, size in ends[1:])
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("options", nargs="*", help="of the main job")
+    parser.add_argument("options", nargs="*", help="options of the main job")
     arguments = parser.parse_args()
     options = [*arguments.options, f"tasks={arguments.tasks}"]
     config = compose(options)
@@ -94,18 +95,19 @@ def main() -> None:
         ends = whole_run(options)
         totals.append(time.time() - began)
         rates["run"].append(steady(ends))
-        # The first units end after start and one block of training.
+        # The first unit ends after the start and the training of one block, so the time of one
+        # block is subtracted.
         starts.append(min(ends)[0] - began - steady(ends) * len(units[0].task_ids) * os.cpu_count())
     for form, seconds in rates.items():
         print(
-            f"{form:5} {statistics.median(seconds):.4f} s a task "
+            f"{form:5} {statistics.median(seconds):.4f} s per task "
             f"({min(seconds):.4f} to {max(seconds):.4f})"
         )
     added = [r / b - 1 for b, r in zip(rates["bare"], rates["run"], strict=True)]
     print(
-        f"added while training: {statistics.median(added):.1%} "
-        f"({min(added):.1%} to {max(added):.1%}); before it, once: "
-        f"{statistics.median(starts):.1f} s of {statistics.median(totals):.1f} s"
+        f"added to steady training: {statistics.median(added):.1%} "
+        f"({min(added):.1%} to {max(added):.1%}); start of the run: "
+        f"{statistics.median(starts):.1f} s of {statistics.median(totals):.1f} s in total"
     )
 
 

@@ -1,11 +1,11 @@
-"""Seconds and most memory of a command and of all processes that it starts.
+"""Measure the time and the peak memory of a command with all processes that it starts.
 
     python benchmarks/peak_memory.py -- .venv/bin/python harness/scale.py experiment=fig4
 
-Memory is what the processes hold together at one moment: the sum of their proportional set
-sizes (`smaps_rollup`), in which a page that several share, of a library or of Ray's object
-store, counts once. The system's file cache is not in it. Linux only; looked at every
-`--every` seconds, so a peak that passes sooner may be missed.
+Memory is the sum of the proportional set sizes (`smaps_rollup`) of all processes at one moment. In
+this sum a page that several processes share, such as a page of a library or of Ray's object store,
+counts once. The system's file cache is not counted. The program reads the memory every `--every`
+seconds, so it may miss a shorter peak. It works on Linux only.
 """
 
 import argparse
@@ -17,23 +17,24 @@ from pathlib import Path
 
 
 def family(ancestor: int) -> list[int]:
-    """A process and its descendants."""
+    """Return the ids of a process and of all its descendants."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            # After the name, which may hold anything, in parentheses: state, parent.
+            # The process's name is in parentheses and may contain any character. The state and
+            # the parent's id follow the last parenthesis.
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         children[int(parent)].append(int(folder.name))
     found = [ancestor]
-    for process in found:  # grows while it is walked
+    for process in found:  # the loop also visits the children that it appends
         found += children[process]
     return found
 
 
 def proportional_bytes(process: int) -> int:
-    """The proportional set size of a process, 0 once it has ended."""
+    """Return the proportional set size of a process in bytes, or 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -42,7 +43,7 @@ def proportional_bytes(process: int) -> int:
 
 
 def name(process: int) -> str:
-    """What a process calls itself."""
+    """Return the first 60 characters of a process's command line."""
     try:
         return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")[:60].strip()
     except OSError:
@@ -50,9 +51,9 @@ def name(process: int) -> str:
 
 
 def main() -> int:
-    """Run the command, look, print; the command's exit code."""
+    """Run the command, measure and print; return the command's exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--every", type=float, default=2.0, help="seconds")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between readings")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -64,7 +65,7 @@ def main() -> int:
             peak, at = total, time.monotonic() - began
             largest = [(size, name(member)) for member, size in sizes.items() if size > 100e6]
         time.sleep(arguments.every)
-    print(f"{time.monotonic() - began:.0f} s; most memory {peak / 1e9:.2f} GB, at {at:.0f} s:")
+    print(f"{time.monotonic() - began:.0f} s; peak memory {peak / 1e9:.2f} GB, at {at:.0f} s:")
     for size, title in sorted(largest, reverse=True):
         print(f"  {size / 1e6:6.0f} MB  {title}")
     return process.returncode

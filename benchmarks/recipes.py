@@ -1,15 +1,19 @@
-"""Search recipes on a grid: accuracy, how surely tasks are told apart, and seconds a task.
+"""Search recipes on a grid, by accuracy, expected task accuracy, and seconds per task.
 
     python benchmarks/recipes.py --tasks 32 steps=200 learning_rate=1e-3,2e-3 smoothing=0.9,0.95
 
-Each combination trains the same permuted tasks in blocks, in one process of as many as
-there are cores, and is measured on the whole test set (95 % by Student's t over tasks).
-Then 48 single test images of every task are one-shot queries among all its masks.
-The margin z of a query is how far the right task's slope lies below the mean of the others,
-in their standard deviations. Were the others' slopes normal, the right one of k would be
-found with probability Phi(z)^(k - 1): its mean over the queries is the task accuracy to
-expect among 250 and 2500, from far fewer masks. Accuracy alone misleads: recipes that reach
-more of it can leave the tasks' masks alike.
+Each combination of values is one recipe, and trains the same permuted tasks in blocks. One process
+trains a recipe, and there is one process per core. The masks are measured on the whole test set
+(95 % interval by Student's t over tasks). Then 48 single test images of every task are one-shot
+queries among all masks of the recipe.
+
+The margin z of a query is how far the right task's slope lies below the mean of the other slopes,
+in standard deviations of the other slopes. If the other slopes were normal, the right task would be
+found among k tasks with probability Phi(z)^(k - 1). The mean of this probability over the queries
+is the task accuracy to expect among 250 and 2500 masks, although far fewer masks were trained.
+Accuracy alone misleads: a recipe with a higher accuracy can train masks that are too similar. The
+columns H and G are the task accuracies of the objectives H and G. Each has three numbers: measured
+among --tasks masks, and expected among 250 and 2500 masks.
 """
 
 import argparse
@@ -42,7 +46,15 @@ ASKED = ("H", "G")  # objectives
 
 @dataclass(frozen=True)
 class Found:
-    """What one recipe gave; task accuracies by objective: among the masks, 250 and 2500."""
+    """Results of one recipe.
+
+    Attributes:
+        accuracies: accuracy of each task, with the task given.
+        seconds: training seconds per task.
+        density: mean density of the masks.
+        task_accuracy: objective -> task accuracy among the trained masks, and the task accuracies
+            to expect among 250 and among 2500 masks.
+    """
 
     accuracies: list[float]
     seconds: float
@@ -51,7 +63,13 @@ class Found:
 
 
 def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
-    """Train, measure and infer."""
+    """Train `num_tasks` tasks by one recipe, measure the masks, and infer tasks among the masks.
+
+    Args:
+        choice: keys of `train` and their values.
+        data: name of the data set.
+        num_tasks: number of tasks to train, a multiple of BLOCK.
+    """
     loaded = load_dataset(data)
     overrides = [f"train.{key}={value}" for key, value in choice.items()]
     fixed = [f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
@@ -80,7 +98,7 @@ def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
 
 
 def _slopes(spec: RunSpec, test: ImageSet, rows: np.ndarray, objective: str) -> np.ndarray:
-    """D objective / d alpha (Q, T) of single images, QUERIES_A_TASK of each task in turn."""
+    """Compute d objective / d alpha, (Q, T), for QUERIES_A_TASK single images of each task."""
     states = BitStates(spec.layout, rows, torch.device("cpu"))
     engine = engine_for(spec.network, spec.weights(), states, spec.num_classes)
     chosen = test.images[:QUERIES_A_TASK]
@@ -93,11 +111,11 @@ def _slopes(spec: RunSpec, test: ImageSet, rows: np.ndarray, objective: str) -> 
 
 
 def main() -> None:
-    """Read the grid, try it, print the best first."""
+    """Read the grid, try all recipes, and print the most accurate recipe first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--tasks", type=int, default=32, help="of each combination")
-    parser.add_argument("grid", nargs="+", help="key=value,value,... of train")
+    parser.add_argument("--tasks", type=int, default=32, help="tasks per recipe")
+    parser.add_argument("grid", nargs="+", help="key of train, with values: key=value,value,...")
     arguments = parser.parse_args()
     keys = [item.partition("=")[0] for item in arguments.grid]
     values = [item.partition("=")[2].split(",") for item in arguments.grid]
@@ -106,7 +124,7 @@ def main() -> None:
         calls = [pool.submit(try_recipe, c, arguments.data, arguments.tasks) for c in choices]
         found = [call.result() for call in calls]
     print(
-        "accuracy (95 %)           task accuracy H: here, 250, 2500   G                     s/task"
+        "accuracy (95 %)           H: --tasks, 250, 2500  G: --tasks, 250, 2500  s per task, recipe"
     )
     for got, choice in sorted(zip(found, choices, strict=True), key=_mean, reverse=True):
         mean, low, high = interval(got.accuracies)

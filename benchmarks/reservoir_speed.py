@@ -1,10 +1,11 @@
-"""Time how long a reservoir takes to store patterns and to recall them from noisy cues.
+"""Measure how long a reservoir takes to store patterns and to recall them from noisy cues.
 
     python benchmarks/reservoir_speed.py --dim 4096 --patterns 2500 --cues 500
 
-Random patterns are stored one by one, none twice, and some are recalled from cues with --flipped
-of their bits turned around, all units at once, --together cues at a time. In 8 and 4 bits the
-weights are rounded after the last pattern, and computed with as floats.
+Random patterns are stored one by one, each pattern once. Then some patterns are recalled from cues
+in which the share --flipped of the bits is inverted. Recall updates all units at once, and takes
+--together cues at a time. For 8 and 4 bits, the weights are rounded after the last pattern is
+stored. The products with rounded weights are still computed in floats.
 """
 
 import argparse
@@ -26,21 +27,21 @@ MOST_STEPS = 50
 def recall_all(
     reservoir: Quadratic, cues: torch.Tensor, together: int, generator: torch.Generator
 ) -> Recalled:
-    """Some cues at a time."""
+    """Recall patterns from all cues, `together` cues at a time."""
     parts = [recall(reservoir, some, MOST_STEPS, generator) for some in cues.split(together)]
     return Recalled.joined(parts)
 
 
 def main() -> None:
-    """Read the options, measure, print one object a line."""
+    """Read the options, measure, and print one JSON object per line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dim", type=at_least_one, default=4096, help="D, units")
+    parser.add_argument("--dim", type=at_least_one, default=4096, help="D, number of units")
     parser.add_argument("--patterns", type=at_least_one, default=2500)
     parser.add_argument("--cues", type=at_least_one, default=500)
     parser.add_argument("--together", type=at_least_one, default=100)
-    parser.add_argument("--flipped", type=float, default=0.1, help="share of a cue's bits")
+    parser.add_argument("--flipped", type=float, default=0.1, help="share of wrong bits in a cue")
     parser.add_argument("--rules", choices=RULES, nargs="+", default=list(RULES))
     parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
     options = parser.parse_args()

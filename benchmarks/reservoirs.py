@@ -1,13 +1,14 @@
-"""Measure what each reservoir holds: recall of random patterns, beside its theory and its bytes.
+"""Measure how many random patterns each reservoir recalls, and compare with theory and bytes.
 
     python benchmarks/reservoirs.py --dim 1024 --figure capacity.svg
-    python benchmarks/reservoirs.py --dim 1024 --json               one object a line
+    python benchmarks/reservoirs.py --dim 1024 --json               one JSON object per line
 
-Patterns are stored one by one; at each load, some of them are recalled from cues with --flipped
-of their bits turned around, all units at once. A point is the share of cues from which the
-very pattern came back, with a 95 % interval by Wilson. Vertical lines are the capacities of the
-literature (supsup_core/reservoirs/theory.py): of all patterns as fixed points, as the number of
-units grows; a cue that is wrong in some bits leads back to fewer.
+Patterns are stored one by one. At each load, some patterns are recalled from cues in which the
+share --flipped of the bits is inverted. Recall updates all units at once. A point is the share of
+cues whose pattern was recalled to the bit, with a 95 % interval by Wilson. Vertical lines are
+capacities from the literature (supsup_core/reservoirs/theory.py). These capacities are for patterns
+that are fixed points, as the number of units grows. From cues with wrong bits, fewer patterns are
+recalled.
 """
 
 import argparse
@@ -37,12 +38,12 @@ from supsup_core.reservoirs.theory import break_even, capacity
 LOADS = (0.02, 0.05, 0.08, 0.1, 0.14, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MOST_CUES = 200
 MOST_STEPS = 50
-SWEEPS = 200  # that perceptrons rehearse
+SWEEPS = 200  # sweeps over the stored patterns when perceptrons rehearse
 
 
 @dataclass(frozen=True)
 class Point:
-    """Recall at one load."""
+    """Recall of one reservoir at one load; `low` and `high` are the ends of `exact`'s interval."""
 
     reservoir: str
     dim: int
@@ -59,10 +60,11 @@ class Point:
 
 
 def reservoirs(dim: int) -> dict[str, Callable[[], Reservoir]]:
-    """What is compared, empty."""
+    """Return the reservoirs to compare: name -> function that makes an empty reservoir."""
 
     def random_features() -> RandomFeatures:
-        # As many numbers as a sixteenth of the weights: Omega has D times as many.
+        # The D^2 / 32 frequencies keep D^2 / 16 numbers, a sixteenth of the D^2 weights of the
+        # other reservoirs. Omega has D numbers per frequency, but follows from a seed.
         generator = torch.Generator().manual_seed(1)
         return RandomFeatures(dim, dim * dim // 32, BETA_DIM / dim, generator)
 
@@ -76,15 +78,17 @@ def reservoirs(dim: int) -> dict[str, Callable[[], Reservoir]]:
 
 
 def fill(reservoir: Reservoir, patterns: torch.Tensor, first: int, end: int) -> None:
-    """Store some more patterns."""
+    """Store the patterns `first` to `end` - 1; the patterns before `first` are stored already."""
     for pattern in patterns[first:end]:
         reservoir.store(pattern)
+    # The theory of perceptrons assumes that they see stored patterns again. Every other rule
+    # stores a pattern once.
     if isinstance(reservoir, Perceptron):
         reservoir.rehearse(patterns[:end], SWEEPS)
 
 
 def variants(name: str, reservoir: Reservoir) -> Iterator[tuple[str, Reservoir]]:
-    """The reservoir, and for the one that holds most what few bits leave of it."""
+    """Yield the reservoir; for `projection`, also yield copies with weights of 8 and 4 bits."""
     yield name, reservoir
     if name == "projection":
         assert isinstance(reservoir, Quadratic)
@@ -93,7 +97,7 @@ def variants(name: str, reservoir: Reservoir) -> Iterator[tuple[str, Reservoir]]
 
 
 def measure(dim: int, share: float, seed: int) -> Iterator[Point]:
-    """All reservoirs at all loads."""
+    """Measure all reservoirs at all loads; `share` is the share of a cue's bits to invert."""
     generator = torch.Generator().manual_seed(seed)
     patterns = 2.0 * (torch.rand(round(max(LOADS) * dim), dim, generator=generator) < 0.5) - 1
     for name, make in reservoirs(dim).items():
@@ -126,7 +130,7 @@ def measure(dim: int, share: float, seed: int) -> Iterator[Point]:
 
 
 def draw(points: Sequence[Point]) -> Figure:
-    """Exact recall against the load, measured and by theory."""
+    """Draw exact recall against the load, with the capacities of theory."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     dim = points[0].dim
@@ -142,8 +146,8 @@ def draw(points: Sequence[Point]) -> Figure:
         axes.axvline(limit, color=f"C{color}", ls=":", lw=1)
         axes.text(limit, 1.03, f"{rule} {limit:.2f}", fontsize="small", ha="center")
     axes.set(
-        xlabel="patterns stored, in units",
-        ylabel="share of cues that lead back",
+        xlabel="stored patterns per unit",
+        ylabel="share of cues recalled to the bit",
         ylim=(-0.02, 1.1),
         title=f"{dim} units, {points[0].flipped:.0%} of a cue's bits wrong",
     )
@@ -158,15 +162,15 @@ def _described(point: Point) -> str:
 
 
 def main() -> None:
-    """Read the options, measure, print or draw."""
+    """Read the options, measure, then print and draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dim", type=int, default=1024, help="D, units")
-    parser.add_argument("--flipped", type=float, default=0.1, help="share of a cue's bits")
+    parser.add_argument("--dim", type=int, default=1024, help="D, number of units")
+    parser.add_argument("--flipped", type=float, default=0.1, help="share of wrong bits in a cue")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="figure to draw, .svg or .png")
-    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--json", action="store_true", help="print one object per line")
     options = parser.parse_args()
     torch.set_num_threads(1)
     points = []
@@ -179,7 +183,7 @@ def main() -> None:
                 f"{point.reservoir:20} {point.num_patterns:6} patterns: exact {point.exact:.3f} "
                 f"[{point.low:.3f}, {point.high:.3f}], bits {point.bit_accuracy:.4f}, "
                 f"spurious {point.spurious:.3f}, unsettled {point.unsettled:.3f}, "
-                f"{point.reservoir_bytes:,} bytes beside {point.packed_bytes:,} packed",
+                f"reservoir {point.reservoir_bytes:,} bytes, packed {point.packed_bytes:,} bytes",
                 flush=True,
             )
     if options.figure:

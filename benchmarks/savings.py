@@ -1,15 +1,16 @@
-"""Arithmetic of a training step that could be left out exactly, and what that would save.
+"""Measure how much arithmetic a training step could skip without changing its result.
 
     python benchmarks/savings.py --recipe paper
 
-constant pixels       the same in every image of the batch (their columns of the first
-                      layer's products follow from a single one)
-dead units            hidden units at 0 for every image of the batch (no gradient)
-superfluous neurons   without a class, whose part of the logits' gradient is exactly 0
+constant pixels       pixels with the same value in every image of the batch (one column of the
+                      first layer's products gives the columns of all these pixels)
+dead units            hidden units that are 0 for every image of the batch (they have no gradient)
+superfluous neurons   outputs without a class whose logits have a gradient of exactly 0
 
-Prints the share of each, a mean over the steps of one block's training, and the time of
-the products with and without as many rows or columns, the two in turns: what is saved
-at best, for gathering what stays, and putting it back, is not counted.
+The program prints the share of each kind, as a mean over the steps of one block's training. It
+then times the matrix products of a step, and the same products without this share of rows or
+columns, in turns. The difference is the most that can be saved: the time to gather the remaining
+rows, and to put the results back, is not counted.
 """
 
 import argparse
@@ -37,10 +38,10 @@ CPU = torch.device("cpu")
 
 
 def shares(spec: RunSpec, data: Dataset) -> dict[str, float]:
-    """Means over the steps of one block, counted as MLPTrainer trains it."""
+    """Train one block as MLPTrainer does; return kind -> mean share over the steps."""
     tasks, recipe, seed = [spec.task(i) for i in range(BLOCK)], spec.recipe, spec.config.seed
     inputs = BlockInputs(tasks, data.train, torch.bfloat16, CPU)
-    # As bfloat16 whatever the run would take, and never on another device.
+    # Always in bfloat16 and on the CPU, whatever type and device the run itself would use.
     config = replace(spec.config, train=replace(spec.config.train, dtype="bfloat16"))
     trainer = trainer_of(replace(spec, config=config), data.train, data.test, CPU)
     assert isinstance(trainer, MLPTrainer)
@@ -69,19 +70,19 @@ def _mean(flags: torch.Tensor) -> float:
 
 
 def compare(whole: Callable[[], None], part: Callable[[], None], rounds: int) -> tuple[float, ...]:
-    """Median milliseconds a step and task of both, in turns."""
+    """Time both forms in turns; return the median milliseconds per step and task of each form."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 3):
         for form, kept in zip((whole, part), seconds, strict=True):
             began = time.perf_counter()
             form()
-            if turn >= 3:  # the first ones warm up
+            if turn >= 3:  # the first three turns warm up
                 kept.append(time.perf_counter() - began)
     return tuple(statistics.median(kept) / BLOCK * 1e3 for kept in seconds)
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--recipe", default="paper")
@@ -93,7 +94,7 @@ def main() -> None:
     assert isinstance(spec.network, MLP)
     widths = spec.network.widths
     whole = step_products(widths, BLOCK, spec.recipe.batch_size, torch.bfloat16)
-    print("                        share   products: all / without them, ms a step and task")
+    print("                        share   products: all / reduced, ms per step and task")
     for name, share in shares(spec, data).items():
         layer = 0 if "pixels" in name else len(widths) - 1
         if name.startswith("dead"):

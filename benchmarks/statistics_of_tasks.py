@@ -4,9 +4,10 @@
     python benchmarks/statistics_of_tasks.py --run RUN
 
 A network with batch normalisation stores its running means and variances with each task. This
-program shows why: it also gives each task the statistics of the next one (the last task those of
-the first), and prints both accuracies on the whole test set, by task and as means with a 95 %
-interval by Student's t over tasks.
+program shows the reason. It scores each task on the whole test set twice: with its own statistics,
+and with the statistics of the next task (the last task gets the statistics of the first task). The
+program prints both accuracies of each task, and their means with a 95 % interval by Student's t
+over tasks.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from supsup_core.training.measure import PlainMeasure
 
 
 def main() -> None:
-    """Read the run, score, print."""
+    """Read the run, score and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="a run's folder")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--tasks", type=at_least_one, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -33,7 +34,10 @@ def main() -> None:
         masks = load_masks(options.run, options.tasks)
     spec = masks.spec
     if not spec.layout.floats:
-        parser.error(f"--run must hold states with statistics, got network={spec.config.network}")
+        parser.error(
+            f"--run must be a run whose states have statistics, got network={spec.config.network}: "
+            "try a run with network=small_conv"
+        )
     cpu, seed = torch.device("cpu"), spec.config.seed
     measure = PlainMeasure(spec.network, spec.layout, masks.data.test, seed, cpu)
     states = spec.layout.unpack(masks.rows)

@@ -1,17 +1,18 @@
-"""Infer tasks among masks that pass by from a Zarr array, against reading its files alone.
+"""Time task inference among masks that are read from a Zarr array, chunk by chunk.
 
-Called by benchmarks/inference.py --growth; alone:
+benchmarks/inference.py --growth --stream uses this program. It also runs alone:
 
     python benchmarks/streaming.py --run runs/mnist-permuted-2500-fast --stream /tmp/stream
 
-The array begins with the run's masks and goes on with distractors. It is written once and
-kept; 1,000,000 masks of LeNet 300-100 are 39.5 GB.
+The array contains the run's masks first, and then distractors. The array is written once and kept.
+1,000,000 masks of LeNet 300-100 take 39.5 GB.
 
-read_store        the array's files, read as they are: what the disk or page cache gives
-streamed          one query a pass, each chunk checked against its checksum
-streamed_batched  all queries in one pass; seconds a query
+read_store        read the bytes of the array's files: the speed of the disk or of the page cache
+streamed          one query per pass; each chunk is checked against its checksum
+streamed_batched  all queries in one pass; seconds per query
 
-Files leave the page cache after each pass where --cold is given, or memory cannot hold them.
+Every pass reads from the disk if --cold is given, or if the masks take more than half of the
+memory. For this, the files are dropped from the page cache before and after each pass.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Stream:
     """An array of masks on disk.
 
     Args:
-        path: of the group.
+        path: the folder of the Zarr group.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,19 +66,21 @@ class Stream:
         self.num_chunks = -(-self.num_masks // self._rows)
 
     def paths(self) -> list[Path]:
-        """Of the files."""
+        """Return the path of each chunk's file."""
         return [self.files.path(chunk) for chunk in range(self.num_chunks)]
 
     def chunk(self, number: int) -> tuple[int, np.ndarray]:
-        """Task of a chunk's first mask, and its rows, checked."""
+        """Read and check a chunk; return the task number of its first row, and its rows."""
         reason, rows = self.files.examine(number)
         if reason or rows is None:
-            raise UserError(f"{self.files.path(number)} {reason}: remove the folder, to write anew")
+            raise UserError(
+                f"{self.files.path(number)} {reason}: remove the stream's folder, and run again"
+            )
         first = number * self._rows
         return first, rows[: self.num_masks - first]
 
     def some(self, tasks: np.ndarray) -> np.ndarray:
-        """Rows of some masks, of chunks that were checked when they passed by."""
+        """Read the rows of some tasks, without a check: the pass has already checked the chunks."""
         places = [divmod(task, self._rows) for task in tasks.tolist()]
         return np.concatenate(
             [self.files.read_rows(number, np.array([place])) for number, place in places]
@@ -85,22 +88,26 @@ class Stream:
 
 
 def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> Stream:
-    """Write the masks and distractors behind them, unless they are there."""
+    """Write the masks, and then distractors, to an array on disk; open the array if it exists.
+
+    Raises:
+        UserError: the array contains other masks, or the disk does not have enough space.
+    """
     path = folder / f"masks-{num_masks}.zarr"
-    # What the array follows from.
+    # The content of the array follows from these two values.
     origin = {"trained_crc32c": crc32c(masks.rows), "seed": masks.spec.config.seed}
     if path.exists():
         stream = Stream(path)
         if stream.origin != origin:
             raise UserError(
-                f"stream {path} must be of these masks, got one of others: remove it, to write anew"
+                f"stream {path} must hold these masks, got others: remove the folder, and run again"
             )
         return stream
     row_bytes = masks.rows.shape[1]
     needed, free = num_masks * row_bytes, shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"folder {folder} must have {needed:,} bytes free, got {free:,}: choose another"
+            f"folder {folder} must have {needed:,} bytes free, got {free:,}: try another --stream"
         )
     partial = path.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -127,7 +134,7 @@ def write_stream(masks: Masks, num_masks: int, folder: Path, threads: int) -> St
 
 
 def read_files(stream: Stream, threads: int) -> None:
-    """Read all files as they are, into the same memory again and again."""
+    """Read the bytes of all files; each thread reads its share of the files into one buffer."""
     paths = stream.paths()
 
     def read(part: int) -> None:
@@ -141,7 +148,7 @@ def read_files(stream: Stream, threads: int) -> None:
 
 
 def infer(stream: Stream, queries: list[Evidence], threads: int) -> np.ndarray:
-    """One pass for some queries."""
+    """Infer the tasks of some queries in one pass over the array."""
     scan = StreamedScan(queries, stream.num_masks, Threads(threads))
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda number: scan.take(*stream.chunk(number)), range(stream.num_chunks)))
@@ -151,7 +158,7 @@ def infer(stream: Stream, queries: list[Evidence], threads: int) -> np.ndarray:
 def evidence_of(
     stream: Stream, masks: Masks, images: torch.Tensor, objective: str
 ) -> list[Evidence]:
-    """Evidence of queries under the superposition of all masks of the stream."""
+    """Compute the evidence of queries under the superposition of all masks of the stream."""
     layout, weights = masks.spec.layout, masks.weights()
     shares = superpose_counted(layout, stream.counts, stream.num_masks).values()
     effective = [weight * share for weight, share in zip(weights, shares, strict=True)]
@@ -163,7 +170,7 @@ def evidence_of(
 
 @contextmanager
 def uncached(stream: Stream, *, cold: bool) -> Iterator[None]:
-    """Let the page cache hold nothing of the files, before and after."""
+    """If `cold`, drop the files from the page cache before and after the `with` block."""
 
     def forget() -> None:
         for path in stream.paths() if cold else ():
@@ -184,7 +191,7 @@ def measure_streamed(
     *,
     cold: bool = False,
 ) -> list[Row]:
-    """Passes in turns."""
+    """Time the passes in turns, and return one row for each of the three forms."""
     torch.set_num_threads(1)
     masks = load_masks(run, min(TRAINED, num_masks))
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,19 +246,19 @@ def measure_streamed(
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, help="a run's folder; without it a few are trained")
-    parser.add_argument("--stream", type=Path, required=True, help="folder for the masks")
+    parser.add_argument("--run", type=Path, help="folder of a run (default: train a few masks)")
+    parser.add_argument("--stream", type=Path, required=True, help="folder to keep the array in")
     parser.add_argument(
-        "--tasks", type=at_least_one, default=100_000, help="k, masks to infer among"
+        "--tasks", type=at_least_one, default=100_000, help="k, the number of masks"
     )
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
     parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
-    parser.add_argument("--cold", action="store_true", help="from the disk, not the page cache")
+    parser.add_argument("--cold", action="store_true", help="read from the disk in every pass")
     options = parser.parse_args()
     with one_line_errors(parser):
         rows = measure_streamed(

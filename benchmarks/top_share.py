@@ -1,4 +1,4 @@
-"""Time of an optimiser's step under edge-popup and under the threshold rule, on one core.
+"""Measure the time of an optimiser's step by edge-popup and by the threshold rule, on one core.
 
     python benchmarks/top_share.py --optimizer rmsprop --dtype float32 --rounds 200
 
@@ -6,10 +6,10 @@
     fused      the fused step of edge-popup
     plain      edge-popup in torch operations, on signed scores
 
-Each line is a tensor of one task. The forms take turns in each round, so that a ratio compares
-neighbours in time; times and ratios are medians over the rounds. Time is processor time of the
-thread, so that other programs of a busy machine count little. Gradients are random, with a
-part that stays the same, and differ from round to round.
+Each printed line is one tensor of one task. The forms take turns in each round, so that a ratio
+compares times that were measured close together. Times and ratios are medians over the rounds. Time
+is the thread's processor time, which depends little on other programs. A gradient is the sum of a
+random part that is the same in all rounds and a random part that changes from round to round.
 """
 
 import argparse
@@ -29,18 +29,18 @@ SHAPES = {
     "fc_1024": ((1024, 784), (1024, 1024), (10, 1024)),
 }
 DENSITY = 0.5
-NUM_GRADIENTS = 8  # different ones, which come in turn
-WARM_UP = 5  # rounds that are not counted: kernels compile, and the threshold settles
+NUM_GRADIENTS = 8  # number of different gradients, which are used in turn
+WARM_UP = 5  # first rounds, not counted: kernels compile, and edge-popup's cut becomes steady
 
 
 class Forms:
-    """The three steps over tensors of their own, which begin alike.
+    """The three steps. Each step has its own tensors, with the same values at the start.
 
     Args:
-        shape: the tensor's.
-        optimizer: of the scores.
-        dtype: of gradients and masked signs.
-        learning_rate: of every step.
+        shape: shape of the tensor, (outputs, inputs).
+        optimizer: the optimiser of the scores.
+        dtype: type of the gradients and of the masked signs.
+        learning_rate: learning rate of every step.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Forms:
         )
 
     def round(self, count: int, with_plain: bool) -> list[float]:
-        """Take the step with this count in each form; seconds of each."""
+        """Take step number `count` in each form, and return the seconds of each form."""
         steps: list[Callable[[], None]] = [
             lambda: self._threshold.step(self._learning_rate, count),
             lambda: self._fused.step(self._learning_rate, count),
@@ -76,7 +76,8 @@ class Forms:
             steps.append(lambda: self._plain(count))
         seconds = []
         for step in steps:
-            self._gradients.copy_(self._pool[count % NUM_GRADIENTS])  # as a product leaves it
+            # In training too, a matrix product has just written the gradient.
+            self._gradients.copy_(self._pool[count % NUM_GRADIENTS])
             start = time.thread_time()
             step()
             seconds.append(time.thread_time() - start)
@@ -92,7 +93,7 @@ class Forms:
 
 
 def measure(forms: Forms, rounds: int, plain_every: int) -> str:
-    """Medians in microseconds, and ratios to the threshold's step."""
+    """Measure the forms; return a line with their median microseconds and median ratios."""
     both, with_plain = [], []
     for count in range(1, WARM_UP + rounds + 1):
         seconds = forms.round(count, with_plain=count % plain_every == 0)
@@ -110,7 +111,7 @@ def measure(forms: Forms, rounds: int, plain_every: int) -> str:
 
 
 def main() -> None:
-    """Print a line for each tensor."""
+    """Read the options, and print one line per tensor."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="rmsprop")
     parser.add_argument("--momentum", type=float, default=0.0)
@@ -120,7 +121,10 @@ def main() -> None:
     parser.add_argument("--plain-every", type=int, default=10, help="rounds between plain steps")
     args = parser.parse_args()
     if args.rounds < args.plain_every:
-        parser.error(f"--rounds must be >= --plain-every, got {args.rounds}")
+        parser.error(
+            f"--rounds must be >= --plain-every, got {args.rounds}: raise --rounds, or lower "
+            "--plain-every"
+        )
     torch.set_num_threads(1)
     optimizer = make_optimizer(args.optimizer, smoothing=0.99, momentum=args.momentum)
     print(f"{optimizer}, {args.dtype}{'':20} threshold  fused  plain")

@@ -1,18 +1,19 @@
-"""Tasks per hour of three ways to train a mask, and the share of the matrix rate reached.
+"""Measure tasks per hour of three ways to train masks, and the share of the matrix rate reached.
 
     python benchmarks/train.py --data mnist --recipe paper --network lenet_300_100
 
-    authors  one task at a time, autograd, torch.optim, layers as 1x1
-             convolutions, one process with a thread a core
+    authors  one task at a time, with autograd, torch.optim and 1x1 convolutions as layers; one
+             process with one thread per core
     plain    the same with linear layers
-    ours     blocks of tasks, as many one-thread processes as cores
+    ours     blocks of tasks; one single-thread process per core
 
-All three see the same images, held in memory; the first two keep the paper's recipe,
-whatever ours is told to train by. They run in turns within one call, so
-that a ratio compares neighbours in time; it is the median over the rounds, shown with
-its range. The matrix rate is that of the very products of a training step, at their
-shapes and in their type, on all cores at once. Accuracies are means over tasks on all
-test images, with a 95 % interval by Student's t.
+All three forms train on the same images, which are held in memory. --recipe sets the recipe of
+`ours` only; `authors` and `plain` always train by the paper's recipe. The forms take turns within
+one call, so that a ratio compares times that were measured close together. A ratio is the median of
+the rounds' ratios. Seconds per task are printed with their range over the rounds. The matrix rate
+is the speed of the matrix products of a training step alone, with the same shapes and type, on all
+cores at once. Accuracies are means over tasks on all test images, with a 95 % interval by
+Student's t.
 """
 
 import argparse
@@ -48,14 +49,15 @@ FORMS = ("authors", "plain", "ours")
 
 @dataclass(frozen=True)
 class Measured:
-    """What the rounds gave of each form; seconds are those of one task.
+    """The measurements of all rounds.
 
     Attributes:
-        seconds: a task, in each round.
-        accuracies: of the tasks trained to the end.
-        peaks: bytes of the largest process.
-        shares: of the matrix rate that ours reached, in each round.
-        scalings: tasks an hour of as many actors as cores, over those of one alone.
+        seconds: form -> seconds per task in each round.
+        accuracies: form -> accuracy of each task that was trained to the end.
+        peaks: form -> peak bytes of the largest process.
+        shares: share of the matrix rate that `ours` reached in each round.
+        scalings: tasks per hour of one actor per core, divided by tasks per hour of one actor
+            alone, in each round.
     """
 
     seconds: dict[str, list[float]]
@@ -67,7 +69,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """One form's figures; ratios are tasks per hour over the other form's."""
+    """The figures of one form. A ratio is tasks per hour divided by the other form's figure."""
 
     form: str
     recipe: str
@@ -85,7 +87,7 @@ class Result:
 
 
 class _KeepMasked(torch.autograd.Function):
-    """mask * weight forward; to the score, the gradient as if mask were the score."""
+    """Product of mask and weight. The scores get the gradient of the mask, unchanged."""
 
     @staticmethod
     def forward(ctx, scores, mask, weight):  # type: ignore[no-untyped-def]
@@ -99,7 +101,7 @@ class _KeepMasked(torch.autograd.Function):
 
 
 class _MaskedLayer(nn.Module):
-    """A fixed weight under a trained mask, as a linear layer or as the authors' convolution."""
+    """A layer of fixed weights and a trained mask: linear, or the authors' 1x1 convolution."""
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class _MaskedLayer(nn.Module):
         self._method, self._conv = method, conv
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, I) -> (N, O), or (N, I, 1, 1) -> (N, O, 1, 1)."""
+        """Map inputs (N, I) to (N, O), or inputs (N, I, 1, 1) to (N, O, 1, 1)."""
         mask = self._method.mask(self._tensor, self.scores.detach()[None])[0]
         weight = _KeepMasked.apply(self.scores, mask, self._weight)
         if self._conv:
@@ -125,7 +127,7 @@ class _MaskedLayer(nn.Module):
 
 
 class OneTaskForm:
-    """Trains one task after another by autograd, with a thread a core."""
+    """A trainer of one task after another by autograd, with one thread per core."""
 
     def __init__(self, spec: RunSpec, conv: bool) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
@@ -138,7 +140,7 @@ class OneTaskForm:
         self._labels = torch.from_numpy(self._train.labels).long()
 
     def run(self, task_id: int, steps: int) -> tuple[float, float, int]:
-        """Seconds a step, accuracy after these steps, and peak bytes of the process."""
+        """Train a task; return seconds per step, final accuracy, and peak bytes of the process."""
         task, recipe = self._spec.task(task_id), self._spec.recipe
         network, method, seed = self._spec.network, self._spec.method, self._spec.config.seed
         assert isinstance(network, MLP)
@@ -180,7 +182,7 @@ class OneTaskForm:
 
 
 class BlockForm:
-    """Our training actor in a process of its own, and the bare products of its steps."""
+    """The project's training actor, and the matrix products of its steps alone."""
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
@@ -188,7 +190,7 @@ class BlockForm:
         self._worker = TrainWorker(spec, data.train, data.test, name="benchmark")
 
     def run(self, first: int) -> tuple[float, list[float], int]:
-        """Seconds for one block of tasks, measured and packed; accuracies; peak bytes."""
+        """Train, measure and pack a block of tasks; return seconds, accuracies and peak bytes."""
         ids = tuple(range(first, first + int(self._spec.config.train.block)))
         began = time.perf_counter()
         trained = self._worker.run(TrainUnit("unit", ids, ids))
@@ -196,18 +198,18 @@ class BlockForm:
         return seconds, trained.tasks["accuracy"].to_pylist(), _peak_bytes()
 
     def products(self, repeats: int) -> float:
-        """Seconds a step and task of the products alone: forward, weights, activations."""
+        """Measure the seconds per step and task of the matrix products of a training step."""
         block, n = int(self._spec.config.train.block), self._spec.config.train.batch_size
         dtype = getattr(torch, self._spec.config.train.dtype)
         step = step_products(self._spec.network.widths, block, n, dtype)
         for repeat in range(repeats + 3):
-            if repeat == 3:  # the first ones warm up
+            if repeat == 3:  # the first three steps warm up
                 began = time.perf_counter()
             step()
         return (time.perf_counter() - began) / repeats / block
 
 
-_form: Any = None  # of a child process: made once by its initialiser, used by every call
+_form: Any = None  # the form of a child process: its initialiser sets it, and each call uses it
 
 
 def _make(kind: type, *arguments: Any) -> None:
@@ -233,11 +235,13 @@ def measure(spec: RunSpec, paper: RunSpec, rounds: int, steps: int, full: bool) 
     """Let all forms take turns.
 
     Args:
-        spec: ours: recipe, network and type of the products.
-        paper: what the one-task forms train: the same by the paper's recipe.
-        rounds: how often each form has its turn.
-        steps: of a turn of the one-task forms, whose time a step does not change.
-        full: train the one-task forms to the end, once a round, for their accuracy.
+        spec: the job of `ours`: recipe, network and type of the products.
+        paper: the job of the one-task forms: the same job with the paper's recipe.
+        rounds: number of turns of each form.
+        steps: training steps in a turn of the one-task forms. A few steps are enough, because
+            the time per step does not change.
+        full: whether the one-task forms train a task to the end in each round, so that their
+            accuracy is measured.
     """
     recipe, cores, block = spec.recipe, os.cpu_count() or 1, int(spec.config.train.block)
     one_task = {
@@ -252,7 +256,7 @@ def measure(spec: RunSpec, paper: RunSpec, rounds: int, steps: int, full: bool) 
         shares=[],
         scalings=[],
     )
-    for child in ours:  # compiles the kernels before anything is timed
+    for child in ours:  # compile the kernels before anything is timed
         child.submit(_call, "run", 0).result()
     for turn in range(rounds):
         for form, child in one_task.items():
@@ -280,7 +284,7 @@ def measure(spec: RunSpec, paper: RunSpec, rounds: int, steps: int, full: bool) 
 
 
 def results(spec: RunSpec, got: Measured) -> list[Result]:
-    """Medians and ratios; a ratio is taken within each round."""
+    """Compute the medians of each form. A ratio is computed in each round before the median."""
 
     def ratio(form: str, over: str) -> float:
         pairs = zip(got.seconds[over], got.seconds[form], strict=True)
@@ -313,7 +317,7 @@ def results(spec: RunSpec, got: Measured) -> list[Result]:
 def _print(found: list[Result], got: Measured) -> None:
     print(
         f"{'form':8} {'tasks/h':>9} {'/authors':>9} {'/plain':>7} {'matrix':>7} "
-        f"{'accuracy (95 %)':>26} {'peak MB':>8}   seconds a task, range"
+        f"{'accuracy (95 %)':>26} {'peak MB':>8}   seconds per task, range"
     )
     for r in found:
         share = f"{r.matrix_rate_share:.0%}" if r.matrix_rate_share is not None else ""
@@ -327,13 +331,13 @@ def _print(found: list[Result], got: Measured) -> None:
         )
     low, high = min(got.scalings), max(got.scalings)
     print(
-        f"from 1 to {os.cpu_count()} actors: {statistics.median(got.scalings):.2f} x "
-        f"({low:.2f} to {high:.2f})"
+        f"tasks per hour of {os.cpu_count()} actors: {statistics.median(got.scalings):.2f} x "
+        f"({low:.2f} to {high:.2f}) the tasks per hour of one actor"
     )
 
 
 def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> RunSpec:
-    """The job of a run with these options."""
+    """Make the job of a run from these options and a recipe."""
     options = [
         f"data={arguments.data}",
         f"train={recipe}",
@@ -347,18 +351,18 @@ def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> RunSpec:
 
 
 def main() -> None:
-    """Read the options, measure, print."""
+    """Read the options, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--recipe", default="paper", help="of ours; the others keep the paper's")
+    parser.add_argument("--recipe", default="paper", help="recipe of `ours`")
     parser.add_argument("--network", default="lenet_300_100")
     parser.add_argument("--outputs", type=int, default=500)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--block", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100, help="of a turn of the one-task forms")
-    parser.add_argument("--full", action="store_true", help="one-task forms to the end")
-    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--steps", type=int, default=100, help="steps per turn, one-task forms")
+    parser.add_argument("--full", action="store_true", help="one-task forms train to the end")
+    parser.add_argument("--json", action="store_true", help="print one object per line")
     arguments = parser.parse_args()
     data = load_dataset(arguments.data)
     spec = _job(arguments, arguments.recipe, data)

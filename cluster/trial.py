@@ -1,9 +1,10 @@
-"""Try cluster/local.yaml on this machine alone: a cluster over a real sshd, and a job through it.
+"""Try cluster/local.yaml on this machine: start a cluster over a real sshd, and submit a job.
 
     python cluster/trial.py FOLDER
 
-Everything runs in namespaces of its own: a network of loopback alone, processes that end with
-the trial, and a home folder that is not yours. What the run left is copied to FOLDER.
+The trial runs in its own namespaces. Their network has only loopback, so no other machine can
+reach the cluster. Their processes end with the trial, so no process stays. The home folders are
+temporary. The trial copies the run's files to FOLDER.
 
 Needs Linux, root, sshd, rsync and unshare.
 """
@@ -31,22 +32,25 @@ NUM_CPUS = 2
 
 
 def what_is_missing() -> str | None:
-    """Why a trial cannot run here; None if it can."""
+    """Return the reason why a trial cannot run on this machine; None if it can."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "needs Linux and root, for namespaces"
+        return "needs Linux and root for namespaces: start it as root on Linux"
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     if missing := [tool for tool in TOOLS if not shutil.which(tool, path=path)]:
-        return f"needs {', '.join(missing)}"
+        return f"needs {', '.join(missing)}, got none: install them"
     tried = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True)
-    return f"needs namespaces: {tried.stderr.strip()}" if tried.returncode else None
+    return f"needs namespaces, got {tried.stderr.strip()}" if tried.returncode else None
 
 
 def derive(config: dict[str, Any], key: Path) -> dict[str, Any]:
-    """The cluster file for this machine alone, where nothing can be installed.
+    """Adapt the cluster file to this machine, on which nothing can be installed.
 
     Args:
-        config: of cluster/local.yaml.
-        key: the private key that sshd takes.
+        config: the content of cluster/local.yaml.
+        key: the file of the private key that sshd accepts.
+
+    Returns:
+        The adapted content: a head without workers, NUM_CPUS CPUs, and this Python's packages.
     """
     steps = {
         "python3 -m venv": f"ln -sfn {sys.prefix} ~/supermasks/.venv",
@@ -70,9 +74,9 @@ def derive(config: dict[str, Any], key: Path) -> dict[str, Any]:
 
 
 def run_inside(folder: Path, work: Path) -> None:
-    """Bring the cluster up, submit the job, and take the cluster down; in the namespaces."""
+    """Start the cluster, submit the job, and stop the cluster. Must run in the namespaces."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    machine, client = work / "machine", work / "client"  # two homes
+    machine, client = work / "machine", work / "client"  # two home folders
     key = _start_sshd(work, machine)
     config = yaml.safe_load((PROJECT / "cluster" / "local.yaml").read_text())
     cluster = work / "cluster.yaml"
@@ -94,13 +98,13 @@ def run_inside(folder: Path, work: Path) -> None:
 
 
 def _start_sshd(work: Path, home: Path) -> Path:
-    """Serve ssh on loopback with `home` as root's home; return the key that opens it."""
+    """Start sshd on loopback with `home` as root's home; return the client's private key file."""
     key, host_key = work / "key", work / "host_key"
     for path in (key, host_key):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     for folder in (home, work / "client"):
         folder.mkdir()
-    # What keeps the trial's files out of the system's folders is there for all shells.
+    # Every shell sets these variables, so that the trial writes no files to system folders.
     (home / ".bashrc").write_text(f"export TMPDIR={work} RAY_TMPDIR={work}\n")
     (home / ".profile").touch()
     users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
@@ -116,8 +120,8 @@ def _start_sshd(work: Path, home: Path) -> Path:
         "StrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
         "UsePAM no\nPrintMotd no\nPrintLastLog no\nPidFile none\n"
     )
-    # By its full path: sshd runs itself again for each connection. Loopback is up: it listens
-    # before it goes into the background.
+    # sshd needs its full path, because it starts itself again for each connection. Loopback is up,
+    # and sshd listens before it goes into the background, so a client can connect after this call.
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
     assert sshd is not None
     subprocess.run([sshd, "-f", str(settings), "-E", str(work / "sshd.log")], check=True)
@@ -125,28 +129,30 @@ def _start_sshd(work: Path, home: Path) -> Path:
 
 
 def _check_token(environment: dict[str, str]) -> None:
-    """Whoever shows the token sees the cluster; whoever shows another does not."""
+    """Check that the cluster answers a client with its token, and refuses another token."""
     status = ["ray", "status", "--address=127.0.0.1:6379"]
     _call(status, environment | {"RAY_AUTH_MODE": "token"})
     stranger = environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     refused = subprocess.run(status, env=stranger, capture_output=True, text=True, timeout=60)
     if refused.returncode == 0:
-        raise SystemExit("the cluster answered a stranger, who has another token")
-    print("refused: a stranger, who has another token", flush=True)
+        raise SystemExit("error: another token must be refused, got an answer: set RAY_AUTH_MODE")
+    print("refused: a client with another token", flush=True)
 
 
 def _call(command: Sequence[str], environment: dict[str, str]) -> None:
-    """Run a command of Ray's as a user does, in the project's folder, and say how long it took."""
+    """Run a Ray command in the project's folder, as a user does, and print the seconds taken."""
     began = time.monotonic()
     print("$", *command, flush=True)
     done = subprocess.run(command, env=environment, cwd=PROJECT, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise SystemExit(f"{command[1]} ended with {done.returncode}")
+        raise SystemExit(
+            f"error: ray {command[1]} must end with 0, got {done.returncode}: see its output above"
+        )
     print(f"{command[1]}: {time.monotonic() - began:.1f} s", flush=True)
 
 
 def main() -> None:
-    """Enter the namespaces, or work in them."""
+    """Start the trial in new namespaces; with --inside, run the trial."""
     if len(sys.argv) == 4 and sys.argv[1] == "--inside":
         run_inside(Path(sys.argv[2]), Path(sys.argv[3]))
         return
@@ -154,10 +160,10 @@ def main() -> None:
         sys.exit(f"usage: {sys.argv[0]} FOLDER")
     if reason := what_is_missing():
         sys.exit(f"error: the trial {reason}")
-    # A short path of its own: Ray's sockets lie below it.
+    # Ray's sockets lie below this folder, so its path must be short.
     with tempfile.TemporaryDirectory(prefix="trial-", dir="/tmp") as work:
         inside = [sys.executable, __file__, "--inside", str(Path(sys.argv[1]).absolute()), work]
-        # The first process must be one that collects orphans, or `ray stop` waits for them.
+        # The first process must collect orphans, as bash does. Otherwise `ray stop` waits for them.
         first = ["bash", "-c", '"$@" & wait $!', "bash"]
         sys.exit(subprocess.run([*NAMESPACES, *first, *inside]).returncode)
 

@@ -1,4 +1,4 @@
-"""Shape letters used throughout, and the one check of a shape that a caller got wrong.
+"""Shape letters used in the whole package, and a check of array shapes.
 
 T  tasks, or masks in a superposition     B  tasks of a block, trained together
 N  images of a batch or a data set        P  pixels of an image
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 
 def check_shape(name: str, got: Sequence[int], expected: Sequence[int], letters: str) -> None:
-    """Raise where an array has another shape than expected.
+    """Raise ValueError if an array does not have the expected shape.
 
     Args:
-        name: of the argument, as the caller wrote it.
-        got: the shape that came.
-        expected: the shape that was wanted.
-        letters: the same in shape letters, such as "T P".
+        name: the argument's name, as the caller wrote it.
+        got: the array's shape.
+        expected: the shape that the array must have.
+        letters: the expected shape in shape letters, such as "T P".
 
     Raises:
         ValueError: the shapes differ.

@@ -1,7 +1,7 @@
-"""Labelled images as training and inference read them, and the order of batches.
+"""Labelled images for training and inference, and the order of their batches.
 
-An image has any shape; where it has channels, they come first. Shape letters: N images,
-C channels.
+An image may have any shape. If an image has channels, its first axis counts them. Shape letters:
+N images, P values of an image, C channels.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,12 @@ class ImageSet:
     """Images and labels of one split of a data set.
 
     Attributes:
-        images: (N, *shape), from 0 (black) to 255.
-        labels: class of each image, from 0.
-        mean: mean of the pixels as fractions of 255, which is subtracted; one of all, or one of
-            each channel.
-        std: standard deviation of the same, which is divided by.
+        images: (N, *shape) pixel values, from 0 (black) to 255.
+        labels: (N,) class numbers, from 0.
+        mean: mean of pixel / 255: one value for all pixels, or C values, one per channel.
+            `normalise` subtracts the mean.
+        std: standard deviation of pixel / 255, with as many values as `mean`. `normalise` divides
+            by the standard deviation.
     """
 
     images: UInt8[np.ndarray, "N ..."]
@@ -35,13 +36,13 @@ class ImageSet:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise ValueError(
-                f"as many labels as images expected, got {len(self.labels)} labels "
-                f"for {len(self.images)} images"
+                f"labels must have one entry per image, got {len(self.labels)} labels "
+                f"for {len(self.images)} images: give every image one label"
             )
         if not len(self.mean) == len(self.std) in (1, self.channels):
             raise ValueError(
-                f"one mean and std expected, or one for each of {self.channels} channels, "
-                f"got {len(self.mean)} and {len(self.std)}"
+                f"mean and std must each have 1 value, or one per channel ({self.channels}), "
+                f"got {len(self.mean)} and {len(self.std)} values"
             )
 
     @property
@@ -51,24 +52,25 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """Number of channels; 1 where an image has rows and columns alone, or is flat."""
+        """Number of channels; 1 if an image has only one or two axes."""
         return self.shape[0] if len(self.shape) > 2 else 1
 
     @property
     def flat(self) -> UInt8[np.ndarray, "N P"]:
-        """The images, their values in C order."""
+        """The images as vectors, with their values in C order."""
         return self.images.reshape(len(self.images), -1)
 
 
 def normalise(
     pixels: UInt8[Tensor, "*shape"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "*shape"]:
-    """(pixel / 255 - mean) / std, as float32.
+    """Compute (pixel / 255 - mean) / std, as float32.
 
     Args:
-        pixels: with channels third from last, if there are several means.
-        mean: one, or one of each channel.
-        std: as many.
+        pixels: values from 0 to 255. If there are several means, the channels are the third axis
+            from the end.
+        mean: one value, or one value per channel.
+        std: as many values as `mean`.
     """
     found = pixels.to(torch.float32)
     if len(mean) == 1:
@@ -80,16 +82,22 @@ def normalise(
 def batches(
     seed: int, key: int, num_images: int, batch_size: int
 ) -> Iterator[Integer[np.ndarray, " N"]]:
-    """Endless batches of indices, each epoch in an order of its own.
+    """Yield batches of image numbers without end, in a new order every epoch.
 
-    The images that are left over at an epoch's end are dropped, so that every
-    batch has one size; the next epoch's order drops others.
+    The images left over at an epoch's end are dropped, so that every batch has the
+    same size. The next epoch has a new order and drops other images. The authors
+    of supermasks in superposition also train on the short last batch.
 
     Args:
-        seed: of the run.
-        key: which sequence: the first task of those that share the batches.
-        num_images: to choose from.
-        batch_size: N; all images where there are fewer.
+        seed: the run's seed.
+        key: the number that names the sequence of batches. Tasks that share their
+            batches use the number of the first of these tasks.
+        num_images: number of images in the data set.
+        batch_size: N, the number of images in a batch. A smaller data set gives
+            batches of all its images.
+
+    Yields:
+        (N,) image numbers, in [0, num_images).
     """
     size = min(batch_size, num_images)
     epoch = 0

@@ -1,7 +1,7 @@
-"""The names that a configuration may say, without torch: what they stand for is loaded when used.
+"""The names that a configuration may use. This module does not import torch.
 
-A name stands for an object of this package, written "module:object". To add a finder, a network,
-a family or an engine is to add its file and one entry here.
+A name stands for an object of this package, which is written as "module:object" and imported when
+it is used. To add a finder, a network, a family or an engine, add its file and one entry here.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 # Functions (input_shape, num_outputs, **options) -> a network (networks/protocol.py) or a
-# torch.nn.Module, which networks/module.py makes a network of.
+# torch.nn.Module, which networks/module.py converts into a network.
 NETWORKS: Mapping[str, str] = {
     "lenet_300_100": "supsup_core.networks.mlp:lenet_300_100",
     "fc_1024_1024": "supsup_core.networks.mlp:fc_1024_1024",
@@ -18,14 +18,14 @@ NETWORKS: Mapping[str, str] = {
     "small_conv": "supsup_core.networks.conv:small_conv",
 }
 
-# Classes of methods/, made with the options of the run.
+# Classes in methods/. Their arguments are the options of the run.
 METHODS: Mapping[str, str] = {
     "threshold": "supsup_core.methods.threshold:Threshold",
     "edge_popup": "supsup_core.methods.edge_popup:EdgePopup",
     "signed": "supsup_core.methods.signed:Signed",
 }
 
-# Functions or classes of tasks/, made with the options of the run.
+# Functions or classes in tasks/. Their arguments are the options of the run.
 FAMILIES: Mapping[str, str] = {
     "permuted": "supsup_core.tasks.permuted:Permuted",
     "rotated": "supsup_core.tasks.rotated:Rotated",
@@ -33,31 +33,32 @@ FAMILIES: Mapping[str, str] = {
     "split": "supsup_core.tasks.split:Split",
 }
 
-# In the order of preference: the first that fits a network and its states infers.
+# Engines in order of preference: a run uses the first engine that fits the network and the states.
 ENGINES: Mapping[str, str] = {
     "bits": "supsup_core.engines.bits:BitsEngine",
     "mlp": "supsup_core.engines.mlp:MLPEngine",
     "plain": "supsup_core.engines.plain:PlainEngine",
 }
 
-# Ways to infer a task. By gradient: they minimise an objective over the coefficients.
+# Inference algorithms that minimise an objective over the coefficients, by gradients.
 GRADIENT_ALGORITHMS = ("one_shot", "binary", "gradient_descent", "frank_wolfe")
-# Those that run every mask forward, and minimise nothing.
+# Inference algorithms that run a forward pass with each mask, and need no objective.
 FORWARD_ALGORITHMS = ("min_entropy", "max_logit")
-# On packed bits alone.
+# The inference algorithm that only the engine "bits" has.
 RANKED = "one_shot_ranked"
 ALGORITHMS = ("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe", *FORWARD_ALGORITHMS)
-# Those that need one gradient, which several holders of masks can take together.
+# Inference algorithms that need only one gradient. Several actors can compute this gradient
+# together if each actor holds a part of the masks.
 SHARDED_ALGORITHMS = ("one_shot", RANKED)
 
 OBJECTIVES = ("H", "G", "H_first_layer", "G_first_layer")
-# Objectives that read the outputs without a class.
+# Objectives that read the superfluous neurons.
 SUPERFLUOUS_OBJECTIVES = ("G", "G_first_layer")
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
 DECAYS = ("none", "linear")
 
-# Kinds of reservoirs: objects of reservoirs/rules.py or of a file of reservoirs/.
+# Kinds of reservoirs: objects in reservoirs/rules.py or in another file of reservoirs/.
 RESERVOIR_RULES: Mapping[str, str] = {
     "hebb": "supsup_core.reservoirs.rules:HEBB",
     "storkey": "supsup_core.reservoirs.rules:STORKEY",
@@ -70,15 +71,15 @@ RESERVOIR_RULES: Mapping[str, str] = {
 
 
 def load(kind: str, known: Mapping[str, str], name: str) -> Any:
-    """Import what a name stands for.
+    """Import the object that a name stands for.
 
     Args:
-        kind: what the name is of, for the error: "network", ...
-        known: one of the mappings of this module.
-        name: one of its keys.
+        kind: kind of the object, such as "network", for the error message.
+        known: a mapping of this module: name -> "module:object".
+        name: a key of `known`.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     if name not in known:
         raise ValueError(f"{kind} must be one of {', '.join(known)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""What all tests share: a home of their own, one thread, and one Ray for the whole session."""
+"""Fixtures for all tests: a temporary home, one torch thread, and one Ray for the whole session."""
 
 import logging
 import os
@@ -8,12 +8,13 @@ from types import ModuleType
 import pytest
 import torch
 
-pytest.register_assert_rewrite("conformance")  # its classes are no test modules of their own
+# Without this call pytest rewrites asserts only in the files that it collects.
+pytest.register_assert_rewrite("conformance")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep caches, tokens and configuration of the person who tests out of the tests."""
+    """Use a temporary home, so that no test sees the user's caches, tokens and configuration."""
     home = tmp_path_factory.mktemp("home")
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         os.environ[name] = str(home)
@@ -23,9 +24,19 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests among the processes of pytest-xdist: one group per file, and one with Ray.
+
+    All tests with Ray share one process, so that one Ray serves the whole session.
+    """
+    for item in items:
+        group = "ray" if "ray_session" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def ray_session(_home: None) -> Iterator[ModuleType]:
-    """Ray with two CPUs, started once."""
+    """The module `ray`. Ray runs with two CPUs and is started once per session."""
     import ray
 
     ray.init(

@@ -1,4 +1,4 @@
-"""What the guide tells people to write works as it is written there."""
+"""The code examples of docs/extending.md work exactly as they are printed."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ASKED = ["evaluate.checkpoints=[3]", "evaluate.algorithms=[one_shot]"]
 
 
 def changed(text: str, change: str) -> str:
-    """Apply the lines of a diff, whose context is found from the top down."""
+    """Apply a diff that has no line numbers. Search its context lines from the top down."""
     lines, at = text.splitlines(), 0
     for line in filter(None, change.splitlines()):
         if line.startswith("+"):
@@ -34,7 +34,7 @@ def changed(text: str, change: str) -> str:
 
 
 def blocks() -> list[tuple[str, str, str]]:
-    """File, kind and code of every block of the page that names its file just before."""
+    """Return (file, kind, code) of each code block. The text before a block names its file."""
     page = (ROOT / "docs" / "extending.md").read_text()
     found = re.finditer(r"```(python|diff)\n(.*?)```", page, re.DOTALL)
     return [(re.findall(r"`([\w/]+\.py)`", page[: b.start()])[-1], b[1], b[2]) for b in found]
@@ -42,7 +42,7 @@ def blocks() -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with all that the page adds."""
+    """The folder of a copy of the project, changed by all code blocks of the page."""
     folder = tmp_path_factory.mktemp("extended")
     for package in ("analysis", "harness", "supsup_core"):
         ignored = shutil.ignore_patterns("records")
@@ -50,7 +50,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, kind, code in blocks():
         path = folder / name
         if kind == "python" and path.exists():
-            pytest.skip(f"{name} is there already")
+            pytest.skip(f"{name} exists already")
         path.write_text(changed(path.read_text(), code) if kind == "diff" else code)
     return folder
 
@@ -76,7 +76,7 @@ def test_a_family_a_method_and_a_network_of_the_guide_train(extended: Path) -> N
     assert set(evaluations["num_tasks"]) == {3}
     store = zarr.open_group(extended / "found" / "masks.zarr", mode="r")
     tiles = np.asarray(store["inputs"]["permutations"][:], int).reshape(3, 4, 2, 4, 2)
-    within = tiles - tiles[:, :, :1, :, :1]  # every tile is whole, wherever it lies
+    within = tiles - tiles[:, :, :1, :, :1]  # each tile keeps its pixels, at any position
     assert (within == np.array([[0, 1], [8, 9]])[:, None, :]).all()
     assert len({task.tobytes() for task in tiles}) == 3
 

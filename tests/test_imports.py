@@ -1,4 +1,4 @@
-"""Imports point one way: between the packages, between their folders, and between modules."""
+"""Imports point in one direction: between packages, between folders, and between modules."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -8,26 +8,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
-    # The mathematics: no files, no clocks, no log, no configuration, no cluster.
+    # The mathematics uses no files, clocks, log, configuration or cluster.
     "supsup_core": {
         *("analysis", "harness"),
         *("hydra", "logging", "omegaconf", "pyarrow", "ray", "time", "zarr"),
     },
     "harness": {"analysis"},
-    # It reads what runs have written, and nothing that ran.
+    # `analysis` reads the files of runs and imports no code that made them.
     "analysis": {"harness", "supsup_core"},
 }
-# A notebook that trains: nothing imports it.
+# This notebook trains, so it imports the other packages. Nothing imports the notebook.
 EXEMPT = {"analysis/notebooks/05_your_own_method.py"}
 
 
 def imported(source):
-    """The packages that a module's source imports, at its head or inside a function."""
+    """Return the packages that a source imports, at the top or inside a function."""
     return {name.split(".")[0] for name in modules_imported(source)}
 
 
 def modules_imported(source):
-    """The modules that a module's source names in its imports, from anywhere in it."""
+    """Return the modules that a source imports anywhere, without relative imports."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -38,7 +38,7 @@ def modules_imported(source):
 
 
 def sources(package, root=ROOT):
-    """The package's files, by the name that imports them."""
+    """Return the files of a package: module name -> path."""
     return {
         ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file
         for file in sorted((root / package).rglob("*.py"))
@@ -46,14 +46,14 @@ def sources(package, root=ROOT):
 
 
 def room(module, files):
-    """The folder of a module; a file at the top of its package is a room of its own."""
+    """Return the folder of a module, or the module itself if it lies at the top of its package."""
     if files[module].name == "__init__.py" or module.count(".") == 1:
         return module
     return module.rpartition(".")[0]
 
 
 def circle(arrows):
-    """A circle among arrows, as its names in order; () where they all point one way."""
+    """Return the names on a cycle of the arrows, in order; () if there is no cycle."""
     try:
         TopologicalSorter(arrows).prepare()
     except CycleError as error:
@@ -62,7 +62,7 @@ def circle(arrows):
 
 
 def arrows_between(files, named):
-    """For each name its own imports among the files, both called what `named` says."""
+    """Return name -> imported names, for imports among `files`. `named` gives a module's name."""
     arrows = {}
     for module, file in files.items():
         here = named(module)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A first look at a run
 #
-# A run leaves tables in Parquet and masks in Zarr. Here both are read: how accurate the masks
-# are, how surely the right one is found among many, and what a mask is made of. `RUN_DIR` names
-# the run; without it, the one that `make run` leaves is read.
+# A run leaves tables in Parquet and masks in Zarr. This notebook reads both. It shows how accurate
+# the masks are, how often the right task is inferred, and what a mask looks like. `RUN_DIR` names
+# the run directory. The default is the run of `make run`.
 
 # %%
 import os
@@ -18,7 +18,7 @@ import analysis
 from analysis import figures, stored, summary
 from analysis.load import load
 
-plt.ion()  # without it Jupyter would name the figures and not show them
+plt.ion()  # otherwise Jupyter prints the names of the figures and does not show them
 default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"
 run_dir = Path(os.environ.get("RUN_DIR", default))
 tasks = load(run_dir, "tasks").to_pandas()
@@ -28,24 +28,24 @@ print(tasks[["accuracy", "loss", "density", "train_seconds"]].describe().round(4
 # %% [markdown]
 # ## How accurate are the masks, each used for its own task?
 #
-# A row of `tasks` is a mask, and every mask uses the same weights. A task far to the left of the
-# others would be worth a look: `tasks.nsmallest(5, "accuracy")`.
+# Each row of `tasks` describes one mask, and all masks use the same weights. If a task is far to
+# the left of the others, look it up with `tasks.nsmallest(5, "accuracy")`.
 
 # %%
 low, high = summary.bootstrap(tasks["accuracy"])
-print(f"accuracy, mean of {len(tasks)} tasks: {tasks['accuracy'].mean():.4f}")
-print(f"95 % by bootstrap over tasks: {low:.4f} to {high:.4f}")
+print(f"mean accuracy of {len(tasks)} tasks: {tasks['accuracy'].mean():.4f}")
+print(f"95 % interval by bootstrap over tasks: {low:.4f} to {high:.4f}")
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 axes.set(xlabel="accuracy on the task's test images, task given", ylabel="tasks")
 _ = axes.hist(tasks["accuracy"], bins=20)
 
 # %% [markdown]
-# ## And when nobody says which task it is?
+# ## How accurate are the masks if the task is inferred?
 #
-# At a checkpoint the first k masks lie in superposition, and the task is inferred. Left, labels
-# right: a solid line on the dashed one means that not knowing the task costs nothing. Right, the
-# tasks themselves. An interval of no width only says that no task differed: few inferences were
-# made for each.
+# At a checkpoint the first k masks are in superposition, and the task is inferred. The left panel
+# shows the accuracy of the labels. If a solid line lies on the dashed line, inferring the task
+# costs no accuracy. The right panel shows the task accuracy. An interval of zero width only means
+# that all tasks gave the same value. This happens because each task had few inferences.
 
 # %%
 found = summary.evaluation_summary(evaluations)
@@ -55,11 +55,11 @@ print(found[["num_tasks", "algorithm", "objective", *columns]].round(4).to_strin
 figures.accuracy_by_masks(evaluations)
 
 # %% [markdown]
-# ## A mask, by zarr and numpy alone
+# ## A mask, read with zarr and numpy alone
 #
-# A mask is a row of bytes. Each masked tensor has one plane of bits or more, one after the other.
-# The first plane of a tensor says which weights are kept: its ones must be as many as the table
-# says.
+# A mask is a row of bytes. In this row, each masked tensor has one or more planes of bits. The
+# first plane of a tensor says which weights are kept. The share of ones in these first planes must
+# equal the density in the table.
 
 # %%
 store: Any = zarr.open_group(run_dir / "masks.zarr", mode="r")
@@ -76,8 +76,8 @@ density = np.concatenate(list(bits.values())).mean()
 print(f"task {last['task_id']}: density {density:.6f}, in the table {last['density']:.6f}")
 
 # %% [markdown]
-# Do masks of different tasks have more ones in common than chance would give them (the bars)?
-# Masks that grew alike are harder to tell apart.
+# Do masks of different tasks share more ones than independent masks would share (the horizontal
+# bars)? Similar masks are harder to tell apart.
 
 # %%
 sample = stored.sample_masks(run_dir, tasks)

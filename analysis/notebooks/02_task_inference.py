@@ -1,11 +1,12 @@
 # %% [markdown]
-# # Which task is it? Three ways to ask, two questions
+# # Which task is it? Three algorithms, two objectives
 #
-# All masks lie in one superposition, and the gradient in their coefficients tells which of them
-# the images call for. `one_shot` takes the smallest slope, exactly; `one_shot_ranked` reads the
-# strongest evidence first and stops when more would hardly change the answer; `binary` halves the
-# candidates until one is left. They lower H, the entropy of the outputs, or G, which looks at the
-# outputs without a class alone. `RUN_DIR` names a run that was asked by both.
+# All masks are in one superposition. The gradient in their coefficients shows which mask fits the
+# images. `one_shot` takes the task with the smallest slope, exactly. `one_shot_ranked` reads the
+# strongest evidence first, and stops when more evidence would hardly change the answer. `binary`
+# halves the candidates until one task is left. The objective is H, the entropy of the outputs, or
+# G, whose gradient flows only through superfluous neurons (outputs without a class). `RUN_DIR`
+# names a run that was evaluated with both objectives.
 
 # %%
 import os
@@ -19,7 +20,7 @@ from analysis import figures, stored, summary
 from analysis.load import load
 from analysis.report import memory_bandwidth
 
-plt.ion()  # without it Jupyter would name the figures and not show them
+plt.ion()  # otherwise Jupyter prints the names of the figures and does not show them
 default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"
 run_dir = Path(os.environ.get("RUN_DIR", default))
 evaluations = load(run_dir, "evaluations").to_pandas()
@@ -27,11 +28,12 @@ by_gradient = evaluations["algorithm"].isin(["one_shot", "one_shot_ranked", "bin
 asked = evaluations[by_gradient & (evaluations["num_distractors"] == 0)]
 
 # %% [markdown]
-# ## Is a faster way wrong more often?
+# ## Is a faster algorithm wrong more often?
 #
-# Wrong tasks against masks, a panel a question; a point on the floor is no error at all. Where
-# bands overlap, the run cannot tell the ways apart. `agreement` is the share of ranked answers
-# that are the exact ones.
+# The figure shows the fraction of wrong tasks against the number of masks, with one panel per
+# objective. A point at the bottom means that there was no error. If two bands overlap, this run
+# cannot tell the two algorithms apart. `agreement` is the share of ranked answers that equal the
+# exact answer.
 
 # %%
 ranked = asked[asked["algorithm"] == "one_shot_ranked"]
@@ -41,8 +43,9 @@ figures.algorithms_compared(asked)
 # %% [markdown]
 # ## H or G?
 #
-# The same images were shown for both, so the difference is taken task by task. Above 0, G names
-# the right task more often; an interval that holds 0 decides nothing.
+# Both objectives saw the same images, so the difference is taken task by task. A difference above
+# 0 means that G finds the right task more often. If the interval contains 0, this run does not
+# show which objective is better.
 
 # %%
 keys = ["num_tasks", "num_images", "algorithm", "task_id"]
@@ -56,9 +59,10 @@ figures.objectives_compared(asked)
 # %% [markdown]
 # ## What does an answer cost?
 #
-# Time and bytes of masks that are read, against masks. Dashed is the wall: all bits, once. A line
-# below it answers without having looked at every bit. Times are those of the run, whose training
-# may have shared the processor.
+# The figure shows time, and mask bytes read, against the number of masks. The dashed line is the
+# lower bound of a full scan: the time to read all bits once. If an algorithm is below this line, it
+# does not read every bit. The times were measured in the run, in which training may have used the
+# same processor.
 
 # %%
 found = summary.evaluation_summary(asked)
@@ -68,10 +72,11 @@ print(found[costs].round(4).to_string(index=False))
 figures.time_by_masks(asked, stored.layout(run_dir).row_bytes, memory_bandwidth())
 
 # %% [markdown]
-# ## How does it grow?
+# ## How does the cost grow?
 #
-# b of cost = a kᵇ: with 1 twice the masks cost twice as much, with 0 they cost nothing more. Few
-# checkpoints, or small k where fixed costs weigh most, make b too small to be carried further.
+# The table shows b in cost = a kᵇ. If b is 1, twice as many masks cost twice as much. If b is 0,
+# more masks cost nothing more. Do not extrapolate from few checkpoints or from small k: fixed
+# costs dominate at small k, so b comes out too small.
 
 # %%
 found["bits"] = found["bits_read_fraction"] * found["num_tasks"]

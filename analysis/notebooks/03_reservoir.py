@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Masks in a reservoir
 #
-# A Hopfield network holds masks in a memory of constant size, and one comes back from a part of
-# it, or from images without labels. How many, how surely, and at what price in bytes? `RUN_DIR`
-# names a run whose masks were recalled.
+# A Hopfield network stores masks in a memory of constant size. A mask is recalled from a part of
+# the mask, or from images without labels. This notebook shows how many masks are recalled, how
+# reliably, and how many bytes the memory takes. `RUN_DIR` names a run whose masks were recalled.
 
 # %%
 import os
@@ -16,7 +16,7 @@ import analysis
 from analysis import figures, stored, summary
 from analysis.load import load
 
-plt.ion()  # without it Jupyter would name the figures and not show them
+plt.ion()  # otherwise Jupyter prints the names of the figures and does not show them
 default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"
 run_dir = Path(os.environ.get("RUN_DIR", default))
 try:
@@ -24,18 +24,18 @@ try:
 except FileNotFoundError as error:
     raise SystemExit(
         f"{run_dir} has no table `reservoir`: `make run ARGS=experiment=reservoir` makes a run "
-        "that has one; set RUN_DIR to it"
+        "with this table; set RUN_DIR to its directory"
     ) from error
 tasks = load(run_dir, "tasks").to_pandas()
 
 # %% [markdown]
-# ## Does the very mask come back?
+# ## Is the exact mask recalled?
 #
-# `share` is how much of a cue was wrong or unknown, `exact_recall` the share of masks that came
-# back to the bit, with its 95 % interval by Wilson. `load` is how much of the rule's capacity is
-# taken, by theory and for cues without an error: with errors, masks may be lost below 1. One with
-# a few bits wrong often serves all the same: compare `accuracy` with `accuracy_gg`, that of the
-# masks that were stored.
+# `share` is the share of a cue's bits that were wrong or unknown. `exact_recall` is the share of
+# masks that were recalled to the bit, with its 95 % interval by Wilson. `load` is the number of
+# masks divided by the rule's capacity. This capacity comes from theory, for cues without errors:
+# if cues have errors, masks may be lost at a load below 1. A mask with a few wrong bits is often
+# as accurate: compare `accuracy` (recalled masks) with `accuracy_gg` (stored masks).
 
 # %%
 reservoir["load"] = reservoir["num_tasks"] / reservoir["capacity"]
@@ -48,10 +48,11 @@ print(recalled[columns].round(4).to_string(index=False))
 figures.recall_by_masks(reservoir)
 
 # %% [markdown]
-# ## Is it smaller than the masks?
+# ## Is the reservoir smaller than the masks?
 #
-# The reservoir's bytes stay as they are, the masks' grow. `break_even` is how many packed masks
-# take as many bytes as the reservoir. It pays only where that is below `capacity`.
+# The size of the reservoir is constant; the size of the packed masks grows. `break_even` is the
+# number of packed masks that take as many bytes as the reservoir. The reservoir saves bytes only
+# if `break_even` is below `capacity`.
 
 # %%
 sizes = reservoir.groupby("rule")[["dim", "num_blocks", "capacity", "reservoir_bytes"]].max()
@@ -61,8 +62,8 @@ print(f"bytes of a packed mask: {mask_bytes:.0f}")
 print(sizes.to_string())
 
 # %% [markdown]
-# Beside other ways to keep masks, as far as ten times the run's tasks. Dashed is what does not
-# grow.
+# The figure compares the reservoirs with other ways to store masks, up to ten times the run's
+# number of tasks. Dashed lines are sizes that do not grow.
 
 # %%
 num_masks = np.unique(np.geomspace(1, 10 * len(tasks), 40).round().astype(int))

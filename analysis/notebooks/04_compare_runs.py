@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Runs side by side
+# # Compare runs
 #
-# What differs in what they were told, and what in what they found? `RUN_DIRS` names the runs, the
-# first to compare the others with, separated as in `PATH`. Without it these are the run of
-# `make run` (`train=paper`) and that of `make run ARGS=train=fast`.
+# This notebook shows how several runs differ in their configuration and in their results.
+# `RUN_DIRS` names the run directories, separated as in `PATH`. Each run is compared with the first
+# run. The default is two runs: `make run` (`train=paper`) and `make run ARGS=train=fast`.
 
 # %%
 import os
@@ -23,10 +23,11 @@ tasks = load_runs(run_dirs, "tasks").to_pandas()
 evaluations = load_runs(run_dirs, "evaluations").to_pandas()
 
 # %% [markdown]
-# ## What they were told
+# ## Configuration
 #
-# Only keys that differ. If `seed`, `data` or `family` are among them, a task of one run is not the
-# task of that number in the other, and the pairs below are of strangers: still right, less sharp.
+# The table lists only the keys that differ. If `seed`, `data` or `family` is in the table, task i
+# of one run and task i of another run are different tasks. The comparisons below are then still
+# valid, but less precise.
 
 # %%
 names = [Path(run).name for run in run_dirs]
@@ -36,14 +37,14 @@ print(told.to_string())
 # %% [markdown]
 # ## Accuracy with the task given
 #
-# Tasks are paired by their number, and what the pairs differ by is drawn again and again. An
-# interval without 0 is a difference that other tasks of this kind would show too; another seed of
-# the weights is another question.
+# Tasks are paired by their number. The interval is a bootstrap over the differences of the pairs.
+# If the interval excludes 0, other tasks of this kind would show a difference too. The interval
+# does not tell whether another seed of the weights would show a difference.
 
 
 # %%
 def compared(rows: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
-    """Each run's mean minus the first one's over the rows that both have, with 95 %."""
+    """Compare each run with the first: mean difference over common rows, with 95 % interval."""
     of_run = {run: part.groupby(keys)[columns].mean() for run, part in rows.groupby("run")}
     found = []
     for run, name in zip(run_dirs[1:], names[1:], strict=True):
@@ -65,9 +66,9 @@ _ = axes.boxplot(accuracies, tick_labels=names)
 # %% [markdown]
 # ## Accuracy with the task inferred
 #
-# For each way to infer, at the largest number of masks at which all runs were asked in the same
-# way. A recipe that trains well may still make masks that are hard to tell apart: that would show
-# in `task_accuracy`.
+# Each way to infer is compared on its own, at the largest number of masks at which all runs were
+# evaluated in the same way. A recipe that trains accurate masks may still make masks that are hard
+# to tell apart. In this case `task_accuracy` is low.
 
 # %%
 ways = ["algorithm", "objective", "num_images", "num_distractors"]

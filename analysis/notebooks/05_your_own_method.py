@@ -1,10 +1,11 @@
 # %% [markdown]
 # # A mask finder of your own
 #
-# A finder draws a task's first scores and says which weights stay for given scores; gradients pass
-# the rule unchanged. This one keeps a fixed share of each tensor's largest scores, without their
-# magnitude, and meets the threshold rule on the same tasks. No run is read: everything is trained
-# here, within seconds, on the 8x8 digits.
+# A finder draws a task's first scores, and its rule decides from the scores which weights are kept.
+# Gradients pass through the rule unchanged. The finder in this notebook keeps a fixed share of each
+# tensor's weights: the weights with the largest scores, not the largest |score|. The notebook
+# compares this finder with the threshold rule on the same tasks. The notebook reads no run. It
+# trains everything within seconds, on the 8x8 digits.
 
 # %%
 import pandas as pd
@@ -31,18 +32,18 @@ from supsup_core.training.recipe import Recipe
 
 
 class TopShare(KeepMethod):
-    """A weight stays while its score is among the largest of its tensor."""
+    """A finder that keeps the weights with the largest scores of each tensor."""
 
     def __init__(self, share: float) -> None:
         self.share = share
 
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
-        """Keep the largest; scores (B, O, I) are those of a block of B tasks."""
+        """Keep the largest scores; `scores` has shape (B, O, I) for a block of B tasks."""
         return top_share(scores, kept_count(self.share, tensor.num_gains))
 
 
 # %% [markdown]
-# Sixteen permutations of the pixels, one network, one recipe; each finder trains a block of them.
+# There are 16 permuted tasks, one network and one recipe. Each finder trains all tasks as a block.
 
 # %%
 SEED, NUM_TASKS, QUERIES = 0, 16, 16
@@ -55,8 +56,8 @@ recipe = Recipe(steps=200, batch_size=128, learning_rate=2e-3)
 methods = {"threshold": Threshold(), "top_share": TopShare(0.3)}
 
 # %% [markdown]
-# `accuracy` is that with the task given. For `task_accuracy`, one test image is shown without its
-# task, and one gradient of the entropy through the superposition of all masks names it.
+# `accuracy` is measured with the task given. `task_accuracy` is measured on single test images:
+# one gradient of the entropy through the superposition of all masks infers the task of an image.
 
 # %%
 parts = list[pd.DataFrame]()
@@ -80,19 +81,19 @@ results = pd.concat(parts).set_index(["method", "task"])
 print(results.groupby("method", sort=False).mean().round(4).to_string())
 
 # %% [markdown]
-# The tasks were the same, so what counts is the difference task by task. An interval that holds 0
-# decides nothing; and one seed, with a recipe that was tuned for neither, decides little.
+# The tasks are the same, so the difference is taken task by task. If an interval contains 0, the
+# data do not show which finder is better. One seed, and a recipe tuned for neither, show little.
 
 # %%
 change = results.loc["top_share"] - results.loc["threshold"]
 for column in change:
     low, high = bootstrap(change[column])
-    print(f"{column}, top_share less threshold: {change[column].mean():+.4f} ", end="")
+    print(f"{column}, top_share minus threshold: {change[column].mean():+.4f} ", end="")
     print(f"({low:+.4f} to {high:+.4f})")
 
 # %% [markdown]
-# To make it a finder of the main job, put the class into `supsup_core/methods/top_share.py`, give
+# To use the finder in the main job, put the class into `supsup_core/methods/top_share.py`, give
 # `share` a default, and add `"top_share": "supsup_core.methods.top_share:TopShare"` to `METHODS` in
-# `supsup_core/names.py`. That is all: blocks, store, inference and tables do not look inside.
-# `make run ARGS="method=top_share method_options.share=0.3"` trains it, and `04_compare_runs.py`
-# sets that run against another.
+# `supsup_core/names.py`. Blocks, store, inference and tables need no change. Then
+# `make run ARGS="method=top_share method_options.share=0.3"` trains masks with the finder, and
+# `04_compare_runs.py` compares that run with another run.

@@ -1,1 +1,1 @@
-"""Data sets by name, and where their files come from."""
+"""Data sets by name, and the sources of their files."""

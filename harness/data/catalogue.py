@@ -1,7 +1,7 @@
-"""Names -> arrays: the data sets a run can train on.
+"""Load the data sets that a run can train on, by name.
 
-Two are embedded in packages we depend on; two are idx files, checked by sha256
-on every load and downloaded only when asked.
+Two data sets are embedded in installed packages. The other two are idx files, which are checked
+by sha256 at every load and downloaded only on request.
 """
 
 import difflib
@@ -19,15 +19,15 @@ def load_dataset(name: str, *, data_dir: Path | None = None, download: bool = Fa
 
     Args:
         name: one of DATASETS.
-        data_dir: folder searched first for idx files; unused by the embedded sets.
-        download: fetch missing idx files into the cache folder.
+        data_dir: folder that is searched first for idx files; embedded data sets ignore it.
+        download: whether to download missing idx files into the cache folder.
 
     Returns:
-        The data set; its arrays are writable and not shared with any other call.
+        The data set. Its arrays are writable, and no other call shares them.
 
     Raises:
-        UserError: the name is unknown; a file is missing, unreadable or not the
-            published one; or an installed package ships other data than expected.
+        UserError: the name is unknown; a file is missing, unreadable or differs from the published
+            file; or the data in an installed package differs from the expected data.
     """
     if name == "mnist5k":
         return load_mnist5k()

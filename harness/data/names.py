@@ -1,3 +1,3 @@
-"""The names of the data sets, without torch: harness/data/catalogue.py loads them."""
+"""Names of the data sets, in a module without torch. harness/data/catalogue.py loads them."""
 
 DATASETS = ("mnist5k", "digits", "mnist", "fashion_mnist")

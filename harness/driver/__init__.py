@@ -1,1 +1,1 @@
-"""The one process that writes: it submits work units and keeps what comes of them."""
+"""The driver: the one process that writes. It submits work units and keeps their results."""

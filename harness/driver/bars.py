@@ -1,4 +1,4 @@
-"""What is shown of work at checkpoints: a bar for each, with the mean accuracy so far."""
+"""Progress bars of a stage: one bar per checkpoint, with the mean accuracy so far."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ from harness.reporting.display import Display
 @dataclass
 class _Bar:
     name: str
-    done: int = 0  # rows
+    done: int = 0  # number of kept rows
     accuracies: Mean = field(default_factory=Mean)
 
 
 class CheckpointBars:
-    """The bars of a stage, one for each checkpoint.
+    """The progress bars of one stage, one bar per checkpoint.
 
     Args:
-        display: where the bars are shown.
-        doing: what the stage does with the masks, such as "evaluating".
-        accuracy: the column of the rows whose mean the bars show.
+        display: the display that shows the bars.
+        doing: the stage's work on the masks in one word, such as "evaluating".
+        accuracy: the table column whose mean the bars show.
     """
 
     def __init__(self, display: Display, doing: str, accuracy: str) -> None:
@@ -31,17 +31,17 @@ class CheckpointBars:
         self._bars: dict[int, _Bar] = {}
 
     def begin(self, num_tasks: int, units: Sequence[TableUnit]) -> None:
-        """Show the bar of a checkpoint.
+        """Add the bar of a checkpoint.
 
         Args:
             num_tasks: k, the checkpoint.
-            units: those that are left to do.
+            units: the checkpoint's units that are left to do.
         """
         bar = self._bars[num_tasks] = _Bar(f"{self._doing} {num_tasks} masks")
         self._display.add(bar.name, sum(unit.num_rows for unit in units), 0, "rows")
 
     def add(self, num_tasks: int, rows: pa.Table) -> None:
-        """Show that rows of a checkpoint are kept."""
+        """Count kept rows in the bar of their checkpoint."""
         bar = self._bars[num_tasks]
         bar.done += len(rows)
         bar.accuracies.add(rows[self._accuracy].to_pylist())

@@ -1,4 +1,4 @@
-"""The stage that infers tasks among the masks of each checkpoint, and scores what it inferred."""
+"""The stage that infers tasks among the masks of each checkpoint, and scores the test batches."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 
@@ -14,9 +14,10 @@ from harness.workers.shard import ShardWorker
 
 
 class Evaluate:
-    """Evaluates each checkpoint once its masks are committed; keeps unit by unit.
+    """The stage that evaluates each checkpoint once the checkpoint's masks are committed.
 
-    With `actors.shards` above 1 a unit is done in several steps; see ShardedEvaluation.
+    The rows of a unit are kept as soon as the unit ends. If `actors.shards` is above 1, a unit is
+    done in several steps; see ShardedEvaluation.
 
     Args:
         work: the run in progress.
@@ -29,18 +30,18 @@ class Evaluate:
         self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
         self._bars = CheckpointBars(work.display, "evaluating", accuracy="accuracy_gnu")
         self._sharded: ShardedEvaluation | None = None
-        self._steps: list[Submission] = []  # of sharded evaluation, due
+        self._steps: list[Submission] = []  # steps of sharded evaluation that are due
 
     def is_complete(self) -> bool:
-        """Whether all rows of all checkpoints are kept."""
+        """Return whether all rows of all checkpoints are kept."""
         return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
 
     def asked(self) -> list[EvaluationUnit]:
-        """The units of all checkpoints."""
+        """List the units of all checkpoints."""
         return [unit for k in self._config.evaluate.checkpoints for unit in self._units(k)]
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
-        """See Stage."""
+        """See Stage.begin."""
         arguments, num_shards = (shared.spec, shared.test), self._work.typed.actors.shards
         if num_shards == 1:
             return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
@@ -51,7 +52,7 @@ class Evaluate:
         return {shard_pool(i): pool for i in range(num_shards)}
 
     def due(self, committed: Container[int]) -> Iterator[Submission]:
-        """See Stage."""
+        """See Stage.due."""
         for k in self._checkpoints.ready(committed):
             units = self._missing(k)
             if not units:
@@ -65,7 +66,7 @@ class Evaluate:
         self._steps.clear()
 
     def keep(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """See Stage."""
+        """See Stage.keep."""
         ended = []
         for outcome in outcomes:
             whole = [outcome] if self._sharded is None else self._sharded.settle(outcome)
@@ -78,7 +79,7 @@ class Evaluate:
         return ended
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Nothing: the bars count kept rows."""
+        """Do nothing: the bars count only rows that are kept."""
 
     def _units(self, k: int) -> list[EvaluationUnit]:
         return evaluation_units(self._config, k, self._work.run.own)

@@ -1,4 +1,4 @@
-"""The table `failures`: what was set aside after three tries, until a later start gets it done."""
+"""The table `failures`: the units that failed three times and that no later start has done yet."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -20,16 +20,18 @@ FILE = "failures.parquet"
 
 
 def failed_tasks(unit: Any) -> Sequence[int]:
-    """The tasks that lack something because this unit was set aside."""
+    """List the tasks that lack a result because this unit was set aside."""
     tasks: Sequence[int] = unit.missing if isinstance(unit, TrainUnit) else unit.task_ids
     return tasks
 
 
 class Failures:
-    """The failures of a run: one small file, whole at any time.
+    """The table `failures` of a run, in one small file.
+
+    Each change replaces the whole file, so the file is complete at any time.
 
     Args:
-        folder: of the table; made when there is something to say.
+        folder: the table's folder; made with the first row.
     """
 
     def __init__(self, folder: Place) -> None:
@@ -42,15 +44,17 @@ class Failures:
     def _read(self) -> None:
         try:
             table = read_tables(self._folder, FAILURES)
-        except ValueError as error:  # what is still undone will be tried again, and tell
-            logger.warning("damaged: %s; begun anew", error)
+        except ValueError as error:
+            # An empty table loses nothing: every unfinished unit will be tried again, and will be
+            # added to the table if it fails again.
+            logger.warning("damaged: %s; starting an empty table", error)
             put_aside(self._folder / FILE)
             return
         for row in table.to_pylist():
             self._rows[row["unit"], row["task_id"]] = row
 
     def add(self, outcome: Outcome) -> None:
-        """Note a unit that was set aside."""
+        """Add a row for each task of a unit that was set aside."""
         for task_id in failed_tasks(outcome.unit):
             self._rows[outcome.unit.name, task_id] = {
                 "task_id": task_id,
@@ -63,10 +67,13 @@ class Failures:
         self._write()
 
     def forget_done(self, is_done: Callable[[str, str, int], bool]) -> None:
-        """Drop what was done after all by a start that was killed before it could say so.
+        """Delete the rows of tasks whose results exist.
+
+        Such a row remains if a start was killed after it kept the result and before it deleted
+        the row.
 
         Args:
-            is_done: of a pool, a unit and a task.
+            is_done: a function (pool name, unit name, task number) -> whether the result exists.
         """
         done = [key for key, row in self._rows.items() if is_done(row["pool"], *key)]
         for key in done:
@@ -75,11 +82,11 @@ class Failures:
             self._write()
 
     def forget(self, unit: str, task_ids: Collection[int] | None = None) -> None:
-        """Note that a unit was done after all.
+        """Delete the rows of a unit that was tried again and succeeded.
 
         Args:
-            unit: its name.
-            task_ids: those of its tasks that were; None: all.
+            unit: the unit's name.
+            task_ids: the tasks of the unit that succeeded; None: all its tasks.
         """
         done = [
             key for key in self._rows if key[0] == unit and (task_ids is None or key[1] in task_ids)

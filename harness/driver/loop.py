@@ -1,4 +1,4 @@
-"""The loop of the one process that writes: it submits what the stages have due, and settles it."""
+"""The driver's loop: submit the units that are due, and let the stages keep their results."""
 
 import logging
 from collections.abc import Sequence
@@ -22,51 +22,54 @@ class Driver:
     """One start of a command on a run.
 
     Args:
-        work: what the stages share.
-        stages: in the order in which their results are kept; one that needs the results of
-            another comes after it.
+        work: the objects that all stages share.
+        stages: the stages of the command, in the order in which their results are kept. A stage
+            that needs the results of another stage comes after that stage.
     """
 
     def __init__(self, work: Work, stages: Sequence[Stage]) -> None:
         self._work, self._stages = work, stages
-        self._under_way: dict[tuple[str, str], Stage] = {}  # by pool and unit
+        self._under_way: dict[tuple[str, str], Stage] = {}  # by names of pool and unit
         self._failed: list[Outcome] = []
 
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return all(stage.is_complete() for stage in self._stages)
 
     @property
     def does(self) -> str:
-        """Verbs for the screen: what a complete run has nothing left to do of."""
+        """The verbs of all stages for the screen, such as "train or evaluate"."""
         return " or ".join(stage.does for stage in self._stages)
 
     @property
     def cure(self) -> str:
-        """How the user gets a damaged mask mended."""
-        go_on = "go on with the run by harness/scale.py"
+        """Advice to the user: how to train a damaged mask again."""
+        go_on = "continue the run with harness/scale.py"
         return go_on if self._work.run.read_only else "type the same command again"
 
     def state(self) -> str:
-        """What a start that is stopped leaves."""
+        """Say what is kept when the user stops this start."""
         if self._work.run.read_only:
-            return "what was evaluated is kept"
+            return "the evaluations so far are kept"
         return f"{len(self._work.masks)} of {self._work.config.tasks} tasks are committed"
 
     def files(self) -> list[Place]:
-        """The files that exist of what was asked for; a run may hold others too."""
+        """List the existing files of the units that this start asks for.
+
+        The run may also hold files of other units.
+        """
         return self._work.files.existing(unit for stage in self._stages for unit in stage.asked())
 
     def carry_out(self, data: Dataset, executor: Executor) -> None:
-        """Do all that is left.
+        """Do all work that is left.
 
         Args:
             data: the run's data set.
-            executor: made for this start; closed here.
+            executor: the executor of this start; closed before this returns.
 
         Raises:
             CorruptMask: a mask that a unit needs is damaged.
-            UserError: the run directory cannot be written, or is full.
+            UserError: the run directory cannot be written, or its disk is full.
         """
         work = self._work
         work.metrics = make_metrics(work.run.directory, executor)
@@ -84,13 +87,13 @@ class Driver:
             executor.close()
 
     def report_failures(self) -> int:
-        """Name what was not evaluated and what was set aside; the exit code that follows."""
+        """Log the incomplete checkpoints and the failed units, and return the exit code."""
         if not self._failed:
             return DONE
         missing = [self._work.files.missing(stage.asked()) for stage in self._stages]
         late = sorted({unit.num_tasks for units in missing for unit in units})
         if late:
-            logger.error("not evaluated whole, for want of what failed: checkpoints %s", late)
+            logger.error("checkpoints %s are incomplete because some units failed", late)
         for outcome in self._failed:
             tasks = ", ".join(map(str, failed_tasks(outcome.unit)))
             logger.error(
@@ -99,9 +102,9 @@ class Driver:
         return FAILED
 
     def _begin(self, data: Dataset, executor: Executor) -> dict[str, Pool]:
-        """Say what begins; the pools of all stages."""
+        """Log what begins, begin the stages, and return their pools by name."""
         run = self._work.run
-        # A start that only reads masks has none of the training actors that are described.
+        # A start that only reads masks has no training actors, but `describe` would name them.
         reads = f"evaluating, executor {self._work.typed.executor}"
         how = reads if run.read_only else executor.describe()
         logger.info("%s; run directory %s", how, run.directory)
@@ -110,8 +113,8 @@ class Driver:
         return {name: pool for stage in self._stages for name, pool in stage.begin(shared).items()}
 
     def _feed(self, executor: Executor) -> None:
-        """Submit what is due."""
-        masks: dict[int, Any] = {}  # shared, by how many
+        """Submit the units that are due."""
+        masks: dict[int, Any] = {}  # shared packed masks of tasks 0 to k - 1, by k
         for stage in self._stages:
             for due in stage.due(self._work.masks):
                 arguments = due.arguments
@@ -125,7 +128,7 @@ class Driver:
                 executor.submit(due.pool, due.unit, *arguments)
 
     def _settle(self, executor: Executor, outcomes: Sequence[Outcome]) -> None:
-        """Let each stage keep what its units brought, and submit what follows."""
+        """Let each stage keep the results of its units, and submit the units that are due next."""
         owners = [self._under_way.pop((one.pool, one.unit.name)) for one in outcomes]
         for stage in self._stages:
             own = [one for one, owner in zip(outcomes, owners, strict=True) if owner is stage]
@@ -134,7 +137,7 @@ class Driver:
                 self._feed(executor)
 
     def _note(self, ended: Sequence[Outcome]) -> None:
-        """Note which units failed, and which failed in an earlier start and are done now."""
+        """Add failed units to the table `failures`, and delete units that succeeded from it."""
         for outcome in ended:
             unit = outcome.unit
             if outcome.error is not None:

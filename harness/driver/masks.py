@@ -1,6 +1,6 @@
-"""The committed masks of the run in progress: which there are, more of them, and their rows.
+"""The committed masks of the run in progress: find, commit and read them.
 
-Shape letters: B masks, R bytes of a row.
+Shape letters: B masks, R bytes of a packed row.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from harness.workers.training import TrainedUnit
 
 
 class CommittedMasks:
-    """The committed masks of a run; contains the tasks that have one.
+    """The committed masks of a run, as a container of the task numbers that have a mask.
 
     Args:
-        run: opened, its lock held.
+        run: an open run, whose lock this process holds.
     """
 
     def __init__(self, run: Run) -> None:
@@ -37,17 +37,19 @@ class CommittedMasks:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean accuracy of the committed tasks, in [0, 1]; None without any."""
+        """Mean accuracy of the committed tasks, in [0, 1]; None if there are none."""
         return self._accuracies.value
 
     def commit(self, units: Sequence[TrainedUnit]) -> int:
-        """Commit the masks of units in one commit.
+        """Commit the masks of several units in one commit.
+
+        So each chunk is written once, for all units that have masks in the chunk.
 
         Returns:
-            How many masks were committed.
+            The number of masks committed.
 
         Raises:
-            UserError: the run directory cannot be written, or is full.
+            UserError: the run directory cannot be written, or its disk is full.
         """
         with readable_path_errors(self._run.directory):
             table = self._run.store.commit_together(
@@ -57,14 +59,14 @@ class CommittedMasks:
         return len(table)
 
     def read(self, task_ids: Sequence[int]) -> UInt8[np.ndarray, "B R"]:
-        """Packed masks of committed tasks, each checked against its checksum.
+        """Read the packed masks of committed tasks, and check each mask against its checksum.
 
         Raises:
-            CorruptMask: a mask is not as it was committed.
+            CorruptMask: a mask does not match its checksum.
         """
         return self._run.store.read(task_ids, self._tasks.crcs(task_ids))
 
     def _note(self, tasks: pa.Table) -> None:
-        """Take in rows of the log."""
+        """Add rows of the log to the checksums and to the mean accuracy."""
         self._tasks.add(tasks["task_id"].to_numpy(), tasks["row_crc32c"].to_numpy())
         self._accuracies.add(tasks["accuracy"].to_numpy())

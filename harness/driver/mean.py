@@ -1,4 +1,4 @@
-"""The mean of values that come one after another."""
+"""The mean of values that arrive one after another."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class Mean:
     count: int = 0
 
     def add(self, values: Iterable[float]) -> None:
-        """Take in more values."""
+        """Add more values to the mean."""
         for value in values:
             self.total += value
             self.count += 1
 
     @property
     def value(self) -> float | None:
-        """The mean of all values; None before the first."""
+        """The mean of all values so far; None before the first value."""
         return self.total / self.count if self.count else None

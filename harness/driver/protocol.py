@@ -1,8 +1,8 @@
-"""A stage: one kind of work on a run, such as training. A command names the stages it runs.
+"""A stage: one kind of work on a run, such as training. A command names its stages.
 
-A stage knows no other stage. It says which work units can be submitted, and keeps their results;
-harness/driver/loop.py does the rest. To add one, write a class like those of `train.py`,
-`evaluate.py` and `recall.py`, and name it in the list of a command.
+A stage knows no other stage. It names the work units that can be submitted, and keeps their
+results; harness/driver/loop.py does the rest. To add a stage, write a class like the stages in
+`train.py`, `evaluate.py` and `recall.py`, and add the class to the stages of a command.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -19,9 +19,10 @@ class Submission:
     Attributes:
         pool: the name of the pool that does the unit.
         unit: the work unit. Units that are under way in one pool have different names.
-        arguments: what the worker's `run` gets after the unit and the masks.
-        num_masks: k, where the worker's `run` gets the packed masks of tasks 0 to k - 1 after
-            the unit. The driver reads and shares them once for all stages. None: no masks.
+        arguments: further arguments of the worker's `run`, after the unit and the masks.
+        num_masks: k, if the worker's `run` needs the packed masks of tasks 0 to k - 1. The masks
+            are the argument after the unit. Units submitted at the same time share one copy of
+            the masks. None: the worker needs no masks.
     """
 
     pool: str
@@ -32,13 +33,13 @@ class Submission:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the workers of all stages are made from.
+    """The values from which the workers of all stages are made.
 
     Attributes:
         spec: the run's RunSpec, as `share` returned it.
-        train: the training images, likewise.
-        test: the test images, likewise.
-        share: makes a large value cheap to hand to workers; see Executor.share.
+        train: the training images, as `share` returned them.
+        test: the test images, as `share` returned them.
+        share: a function that makes a large value cheap to send to workers; see Executor.share.
     """
 
     spec: Any
@@ -57,7 +58,7 @@ class TableUnit(Protocol):
 
     @property
     def name(self) -> str:
-        """The file's name; no other unit of the run has it."""
+        """The file's name without .parquet; no other unit of the run has this name."""
         ...
 
     @property
@@ -67,7 +68,7 @@ class TableUnit(Protocol):
 
     @property
     def num_rows(self) -> int:
-        """How many rows the file has."""
+        """The number of rows of the file."""
         ...
 
     @property
@@ -77,41 +78,41 @@ class TableUnit(Protocol):
 
 
 class Stage(Protocol):
-    """One kind of work on a run, from what is missing to what is kept.
+    """One kind of work on a run: find the missing results, do the work, and keep the results.
 
-    The driver calls `is_complete` first. If anything is left to do, it calls `begin` once, and
-    then `due` and `keep` in turns until no unit is under way.
+    The driver calls `is_complete` first. If anything is left to do, the driver calls `begin` once.
+    Then it calls `due` and `keep` in turn until no unit is under way.
     """
 
     @property
     def does(self) -> str:
-        """A verb for the screen: what a complete run has nothing left to do of."""
+        """A verb for the screen, such as "train"."""
         ...
 
     def is_complete(self) -> bool:
-        """Whether the results of all units are kept."""
+        """Return whether the results of all units are kept."""
         ...
 
     def asked(self) -> Sequence[TableUnit]:
-        """All units that this start asks for, whether their files exist or not.
+        """List all units that this start asks for, even if their files exist already.
 
-        Empty for a stage whose results are not files of tables. The end table shows these files,
-        and a start with failures names the checkpoints that lack some.
+        The list is empty if the stage's results are not files of tables. The end table shows the
+        files of these units. A start with failures names the checkpoints whose files are missing.
         """
         ...
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
-        """Log and show what is left to do.
+        """Log and show the work that is left to do.
 
         Returns:
             The pools that the units need, by name. Two stages that name the same pool must mean
-            the same workers. On Ray a pool that make_executor does not size is as large as
-            the evaluation pool. Serially, a later pool's units go first.
+            the same workers. On Ray, a pool that make_executor does not size is as large as
+            the evaluation pool. The serial executor runs the units of later pools first.
         """
         ...
 
     def due(self, committed: Container[int]) -> Iterable[Submission]:
-        """The units that can be submitted now, each once.
+        """List the units that can be submitted now. A unit under way is not listed.
 
         Args:
             committed: the tasks whose masks are committed.
@@ -119,23 +120,23 @@ class Stage(Protocol):
         ...
 
     def keep(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Make durable what this stage's units brought. It is durable once this returns.
+        """Keep the results of this stage's units. They are on disk once this returns.
 
         Args:
-            outcomes: units of this stage that ended together.
+            outcomes: the outcomes of this stage's units that ended together.
 
         Returns:
-            The outcomes of units that have ended for good. Those with an error are set aside and
-            noted in the table `failures`; the others are deleted from it. A unit that `due`
-            will submit again is not among them.
+            The outcomes of units that will not be tried again in this start. The driver adds units
+            with an error to the table `failures`, and deletes successful units from that table. If
+            `due` will submit a unit again, its outcome is left out.
         """
         ...
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Show the units under way, several times a second.
+        """Show the units under way. The driver calls this several times a second.
 
         Args:
-            running: for each pool the number of units under way, each counted by the share of it
-                that is done.
+            running: the number of units under way, by pool name. Each unit counts as the share of
+                it that is done, from 0 to 1.
         """
         ...

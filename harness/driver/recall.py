@@ -1,4 +1,4 @@
-"""The stage that stores the masks of each checkpoint in reservoirs, and recalls some."""
+"""The stage that stores the masks of each checkpoint in reservoirs, and recalls some masks."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from harness.workers.evaluating import EvaluateWorker
 
 
 class Recall:
-    """Fills a reservoir for each rule and checkpoint, in the evaluation pool.
+    """The stage that fills one reservoir per rule and checkpoint, in the evaluation pool.
 
     Args:
         work: the run in progress.
@@ -26,28 +26,28 @@ class Recall:
         self._bars = CheckpointBars(work.display, "recalling", accuracy="accuracy")
 
     def is_complete(self) -> bool:
-        """Whether all rows of all checkpoints are kept."""
+        """Return whether all rows of all checkpoints are kept."""
         return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
 
     def asked(self) -> list[RecallUnit]:
-        """The units of all checkpoints."""
+        """List the units of all checkpoints."""
         checkpoints = self._config.evaluate.checkpoints
         return [unit for k in checkpoints for unit in recall_units(self._config, k)]
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
-        """See Stage."""
+        """See Stage.begin."""
         arguments = shared.spec, shared.test
         return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
 
     def due(self, committed: Container[int]) -> Iterator[Submission]:
-        """See Stage."""
+        """See Stage.due."""
         for k in self._checkpoints.ready(committed):
             if units := self._missing(k):
                 self._bars.begin(k, units)
                 yield from (Submission(EVALUATE, unit, num_masks=k) for unit in units)
 
     def keep(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """See Stage."""
+        """See Stage.keep."""
         for outcome in outcomes:
             if outcome.error is None:
                 self._work.files.keep(outcome.unit, outcome.result)
@@ -55,7 +55,7 @@ class Recall:
         return outcomes
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Nothing: the bars count kept rows."""
+        """Do nothing: the bars count only rows that are kept."""
 
     def _missing(self, k: int) -> list[RecallUnit]:
         return self._work.files.missing(recall_units(self._config, k))

@@ -1,9 +1,13 @@
-"""Evaluation whose masks do not fit one actor: each of several holds a part of them.
+"""Evaluation of masks that do not fit into one actor: several actors (shards) hold parts of them.
 
-A checkpoint goes in three steps, all of work units on pools of one actor each: every shard
-counts the ones of its part; with the sum of the counts each answers the queries with the
-leaders of its part; and what they agree on is scored by one of them. The exact answers are
-those of one actor with all masks (supsup_core/bits/shards.py), on the CPU.
+Each shard has a pool with one actor. The work units of a checkpoint have three steps:
+
+1. Every shard counts the ones of its part at each bit.
+2. Every shard gets the sum of the counts, and answers the queries with the leaders of its part.
+3. One shard scores the batches with the merged answers of all shards.
+
+The exact answers equal the answers of one actor that has all masks on the CPU
+(supsup_core/bits/shards.py).
 """
 
 from collections import deque
@@ -19,15 +23,15 @@ from harness.plan.units import EvaluationUnit
 from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ScoreUnit, agreed
 from supsup_core.bits.shards import part_bounds
 
-ReadRows = Callable[[Sequence[int]], np.ndarray]  # tasks -> their packed rows
+ReadRows = Callable[[Sequence[int]], np.ndarray]  # task numbers -> packed rows of these tasks
 
-# Evaluation units that are asked at a time: enough to keep every shard at work, and few, so
-# that rows are kept early and little waits in memory.
+# Number of evaluation units under way at a time. Three keep every shard busy. With a small number
+# the first rows are kept early, and few answers wait in memory.
 _ASKED_AT_ONCE = 3
 
 
 def shard_pool(place: int) -> str:
-    """The pool whose one actor holds a part."""
+    """Name the pool whose only actor holds part number `place`."""
     return f"shard-{place}"
 
 
@@ -36,13 +40,13 @@ class _Checkpoint:
     """The checkpoint under way.
 
     Attributes:
-        num_tasks: k.
-        waiting: units that are not asked yet.
-        asked: units that are, by name, and what each part has answered.
-        first: task of each part's first mask.
-        rows: of each part, shared.
-        counts: of each part, as they come.
-        shared_counts: their sum, shared.
+        num_tasks: k, the number of masks.
+        waiting: the units that are not submitted yet.
+        first: for each part, the task number of its first mask.
+        rows: for each part, its packed masks, as `share` returned them.
+        counts: for each part that has counted, its counts, by part number.
+        shared_counts: the sum of all counts, as `share` returned it.
+        asked: for each unit under way, by name, the answers so far, by part number.
     """
 
     num_tasks: int
@@ -55,13 +59,15 @@ class _Checkpoint:
 
 
 class ShardedEvaluation:
-    """The driver's side: which step follows which. One checkpoint is under way at a time.
+    """The driver's side of sharded evaluation, which submits each step after the step before.
+
+    One checkpoint is under way at a time.
 
     Args:
-        share: makes a large value cheap to hand to workers.
-        submit: hands out a step, on a pool of `shard_pool`.
-        num_shards: how many actors hold parts.
-        read: packed rows of tasks, checked.
+        share: a function that makes a large value cheap to send to workers.
+        submit: a function that submits a step to a pool that `shard_pool` names.
+        num_shards: the number of actors that hold parts.
+        read: a function that reads packed rows and checks them against their checksums.
     """
 
     def __init__(
@@ -78,16 +84,16 @@ class ShardedEvaluation:
         self._num_scored = 0
 
     def submit(self, num_tasks: int, units: Sequence[EvaluationUnit]) -> None:
-        """Evaluate a checkpoint after those that were submitted before."""
+        """Evaluate a checkpoint after the checkpoints that were submitted earlier."""
         self._later.append((num_tasks, units))
         if self._now is None:
             self._begin()
 
     def settle(self, outcome: Outcome) -> list[Outcome]:
-        """Go on with what a step has brought.
+        """Take the outcome of a step, and submit the steps that follow.
 
         Returns:
-            the outcomes of whole evaluation units: their rows, or why there are none.
+            The outcomes of the evaluation units that have ended: rows or an error.
         """
         unit = outcome.unit
         if outcome.error is not None:
@@ -99,10 +105,10 @@ class ShardedEvaluation:
         return self._ended(outcome, unit.asked)
 
     def _begin(self) -> None:
-        """Count the parts of the next checkpoint."""
+        """Submit the first step of the next checkpoint: the counts of its parts."""
         num_tasks, units = self._later.popleft()
         bounds = part_bounds(num_tasks, min(self._num_shards, num_tasks))
-        # One part at a time passes through this process.
+        # The driver holds one part at a time, because all masks may not fit into its memory.
         rows = [self._share(self._read(range(first, end))) for first, end in bounds]
         self._now = _Checkpoint(num_tasks, deque(units), [first for first, _ in bounds], rows)
         for place, part in enumerate(rows):
@@ -110,7 +116,8 @@ class ShardedEvaluation:
 
     def _counted(self, unit: CountUnit, outcome: Outcome) -> list[Outcome]:
         now = self._now
-        if now is None or now.num_tasks != unit.num_tasks:  # given up for want of another part
+        if now is None or now.num_tasks != unit.num_tasks:
+            # The checkpoint was given up because another part failed.
             return []
         if outcome.error is not None:
             given_up = [replace(outcome, unit=asked) for asked in now.waiting]
@@ -125,7 +132,7 @@ class ShardedEvaluation:
         return []
 
     def _go_on(self) -> None:
-        """Ask more of the checkpoint, or begin the next."""
+        """Submit more units of the checkpoint, or begin the next checkpoint."""
         now = self._now
         assert now is not None
         while now.waiting and len(now.asked) < _ASKED_AT_ONCE:
@@ -135,13 +142,14 @@ class ShardedEvaluation:
                 step = LeadersUnit(asked, place, first)
                 self._submit(Submission(shard_pool(place), step, (rows, now.shared_counts)))
         if not now.asked:
-            self._now = None  # its masks are let go
+            self._now = None  # frees the shared masks
             if self._later:
                 self._begin()
 
     def _answered(self, unit: LeadersUnit, outcome: Outcome) -> list[Outcome]:
         now = self._now
-        if now is None or unit.asked.name not in now.asked:  # given up for want of another part
+        if now is None or unit.asked.name not in now.asked:
+            # The unit was given up because another part failed.
             return []
         if outcome.error is not None:
             return self._ended(outcome, unit.asked)
@@ -157,7 +165,7 @@ class ShardedEvaluation:
         return []
 
     def _ended(self, outcome: Outcome, unit: EvaluationUnit) -> list[Outcome]:
-        """A unit's own outcome, and whatever follows it."""
+        """Return the outcome of an evaluation unit that ended, and submit the next units."""
         assert self._now is not None
         del self._now.asked[unit.name]
         self._go_on()

@@ -1,4 +1,4 @@
-"""A start of a command on a run directory: under its lock, with the executor it was typed with."""
+"""Start a command on a run directory: take the lock, make the executor, and run the stages."""
 
 import logging
 import signal
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.commandline import STOPPED
+from harness.config.command import STOPPED
 from harness.config.identity import run_directory
 from harness.config.options import resolved_options
 from harness.config.schema import Config
@@ -41,20 +41,20 @@ def carry_out(
     stages: Sequence[Callable[[Work], Stage]],
     executors: Callable[[Config], Executor] | None = None,
 ) -> int:
-    """Run the stages of a command on a run directory, under its lock.
+    """Run the stages of a command on a run directory, while this process holds the run's lock.
 
     Args:
-        config: checked.
-        opened: directory, config and data set -> the run.
-        stages: make the stages from what these share. One that needs what another keeps comes
-            after it.
-        executors: makes the executor; None: make_executor.
+        config: the checked configuration.
+        opened: a function (directory, configuration, data set) -> the open run.
+        stages: functions that make the stages. A stage that needs the results of another stage
+            comes after that stage.
+        executors: a function configuration -> executor; None: make_executor.
 
     Returns:
-        The exit code: 0, 1 where units were set aside, 130 where the user stopped it.
+        The exit code: 0 if all is done, 1 if units were set aside, 130 if the user stopped the run.
 
     Raises:
-        UserError: something that the user can mend, in one line.
+        UserError: a problem that the user can fix, described in one line.
     """
     console = make_console()
     display = make_display(console, quiet=config.quiet)
@@ -85,14 +85,19 @@ def carry_out(
             )
             return STOPPED
         except CorruptMask as error:
-            raise UserError(f"{error}: {driver.cure} to train it anew") from error
+            raise UserError(f"{error}: {driver.cure} to train the mask again") from error
         print_summary(console, directory, driver.files())
         return driver.report_failures()
 
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM stop a run as cleanly as Ctrl-C does."""
+    """Let SIGTERM stop a run in the same way as Ctrl-C.
+
+    Both end the driver at any point, even during a commit, and nothing is flushed on the way out.
+    This is safe: a commit has happened if and only if its log file exists, and its masks are on
+    disk before that file exists.
+    """
 
     def interrupt(signal_number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -105,7 +110,7 @@ def terminated_like_interrupted() -> Iterator[None]:
 
 
 def make_executor(config: Config) -> Executor:
-    """The executor that the configuration names."""
+    """Make the executor that the configuration names."""
     if config.executor == "serial":
         return SerialExecutor()
 
@@ -114,6 +119,7 @@ def make_executor(config: Config) -> Executor:
         shards = config.actors.shards
         if shards == 1:
             return {TRAIN: train, EVALUATE: evaluate}
+        # Each part has a pool of its own with one actor, which works on the CPU.
         one = replace(evaluate, actors=1, actors_alone=1, gpus=0.0)
         return {TRAIN: train, **{shard_pool(i): one for i in range(shards)}}
 

@@ -1,4 +1,4 @@
-"""The stage that trains a mask for every task that has none."""
+"""The stage that trains a mask for every task without a mask."""
 
 import logging
 from collections.abc import Container, Mapping, Sequence
@@ -15,13 +15,14 @@ from harness.workers.training import TrainedUnit, TrainWorker
 
 logger = logging.getLogger("harness")
 
+# Units are submitted until this number is under way: more than any cluster has actors.
 UNITS_AHEAD = 4096
 
 _BAR = "training"
 
 
 class Train:
-    """Trains blocks of tasks, and commits together what ended together.
+    """The stage that trains blocks of tasks. Blocks that ended together share one commit.
 
     Args:
         work: the run in progress.
@@ -34,20 +35,20 @@ class Train:
         self._block = int(work.config.train.block)  # resolved: no longer auto
         self._planned = train_units(work.config.tasks, self._block, work.masks)
         self._again: list[TrainUnit] = []
-        self._under_way = 0  # units that are submitted and have not ended
-        self._tries: dict[int, int] = {}  # of tasks that failed alone
-        self._shown = 0.0  # tasks
+        self._under_way = 0  # number of units that are submitted and have not ended
+        self._tries: dict[int, int] = {}  # number of failures, by task that failed alone
+        self._shown = 0.0  # number of tasks that the bar shows as done
 
     def is_complete(self) -> bool:
-        """Whether every task has a committed mask."""
+        """Return whether every task has a committed mask."""
         return len(self._masks) == self._config.tasks
 
     def asked(self) -> Sequence[TableUnit]:
-        """None: the results are in the mask store."""
+        """List no units: the results are in the mask store, not in files of tables."""
         return ()
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
-        """See Stage."""
+        """See Stage.begin."""
         logger.info("training %s", self._described())
         total, done = self._config.tasks, len(self._masks)
         if done < total:
@@ -56,7 +57,7 @@ class Train:
         return {TRAIN: Pool(TrainWorker, (shared.spec, shared.train, shared.test))}
 
     def due(self, committed: Container[int]) -> Sequence[Submission]:
-        """Keep more units submitted than any cluster has actors, not all that there are."""
+        """List new units until UNITS_AHEAD units are under way; see Stage.due."""
         again, self._again = self._again, []
         num_more = UNITS_AHEAD - self._under_way - len(again)
         units = [*again, *islice(self._planned, num_more)]
@@ -64,7 +65,7 @@ class Train:
         return [Submission(TRAIN, unit) for unit in units]
 
     def keep(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """See Stage."""
+        """See Stage.keep."""
         self._under_way -= len(outcomes)
         trained = [outcome.result for outcome in outcomes if outcome.error is None]
         self._commit([unit for unit in trained if len(unit.tasks)])
@@ -74,26 +75,32 @@ class Train:
         return ended
 
     def show(self, running: Mapping[str, float]) -> None:
-        """See Stage."""
+        """See Stage.show."""
         if under_way := running.get(TRAIN, 0.0) * self._block:
             self._tell(min(len(self._masks) + under_way, self._config.tasks))
 
     def _described(self) -> str:
-        """What `auto` came to; a run keeps what it began with."""
+        """Describe the training, with the values that `auto` was resolved to.
+
+        `auto` is resolved once and stored with the run, so later starts use the same values.
+        """
         train, typed = self._config.train, self._work.typed.train
         products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
         block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
-        return f"by recipe {train.name}: {products}, {block}"
+        return f"with recipe {train.name}: {products}, {block}"
 
     def _commit(self, trained: Sequence[TrainedUnit]) -> None:
-        """Commit units that ended together."""
+        """Commit the masks of units that ended together."""
         if trained:
             num_committed = self._masks.commit(trained)
             self._work.metrics.committed(num_committed, self._masks.accuracy)
             self._tell(len(self._masks))
 
     def _ended(self, trained: TrainedUnit) -> list[Outcome]:
-        """The tasks of a unit that are committed or failed too often; the rest is tried again."""
+        """Return outcomes of the tasks that are committed or failed MAX_TRIES times.
+
+        The other tasks of the unit are tried again.
+        """
         unit, again = trained.unit, []
         done = tuple(trained.tasks["task_id"].to_pylist())
         ended = [Outcome(TRAIN, replace(unit, missing=done))]
@@ -108,6 +115,7 @@ class Train:
         return ended
 
     def _tell(self, done: float) -> None:
-        # What has ended and is not committed yet is in neither count: no step back for that.
+        # A unit that has ended and is not committed yet is not counted, neither as running nor as
+        # committed. `max` keeps the bar from moving back meanwhile.
         self._shown = max(self._shown, done)
         self._work.display.update(_BAR, self._shown, self._masks.accuracy)

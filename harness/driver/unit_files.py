@@ -1,4 +1,4 @@
-"""The results of work units that are one file of a table each: missing, kept, or damaged."""
+"""Find, keep and check the results of work units that have one table file per unit."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ U = TypeVar("U", bound=TableUnit)
 
 
 class UnitFiles:
-    """The files of work units in a run directory.
+    """The result files of work units in a run directory.
 
     Args:
         directory: the run directory.
@@ -28,25 +28,25 @@ class UnitFiles:
         self._directory = directory
 
     def missing(self, units: Sequence[U]) -> list[U]:
-        """The units that have no whole file. A damaged file is put aside."""
+        """List the units without a complete file. A damaged file is renamed to NAME.broken."""
         kept = each(self._is_kept, units, self._directory)
         return [unit for unit, there in zip(units, kept, strict=True) if not there]
 
     def existing(self, units: Iterable[TableUnit]) -> list[Place]:
-        """The files that exist of these units, in the order of the units."""
+        """List the existing files of these units, in the order of the units."""
         paths = [self._path(unit.table, unit.name) for unit in units]
         there = each(lambda path: path.is_file(), paths, self._directory)
         return [path for path, is_there in zip(paths, there, strict=True) if is_there]
 
     def has(self, name: str) -> bool:
-        """Whether a unit of this name has a file in any table."""
+        """Return whether a unit of this name has a file in any table."""
         return any(self._path(table, name).is_file() for table in SCHEMAS)
 
     def keep(self, unit: TableUnit, rows: pa.Table) -> None:
-        """Write a unit's rows as its file, on disk once this returns.
+        """Write the rows of a unit to its file. The file is on disk once this returns.
 
         Raises:
-            UserError: the run directory cannot be written, or is full.
+            UserError: the run directory cannot be written, or its disk is full.
         """
         path = self._path(unit.table, unit.name)
         with readable_path_errors(self._directory):

@@ -1,4 +1,4 @@
-"""What the stages of one start of a command share."""
+"""The objects that the stages of one start of a command share."""
 
 from harness.config.schema import Config
 from harness.driver.failures import Failures
@@ -11,19 +11,20 @@ from harness.run.directory import Run
 
 
 class Work:
-    """The run in progress, and what one start of a command has done on it.
+    """The run in progress, and the objects through which all stages work on it.
 
     Args:
-        typed: the configuration of this start: which executor, how many actors.
-        run: opened, its lock held.
-        display: shows how far the stages are.
+        typed: the configuration of this start; it sets the executor and the number of actors.
+        run: an open run, whose lock this process holds.
+        display: shows the progress of the stages.
 
     Attributes:
-        config: what the run is, with every `auto` resolved, and what is evaluated now.
+        config: the run's configuration, with every `auto` resolved and this start's evaluations.
         masks: the committed masks.
-        files: the results that are files of tables.
+        files: the results that are stored as files of tables.
         failures: the table `failures`.
-        metrics: what Prometheus sees; nothing before the executor is made.
+        metrics: the numbers that Prometheus can read; none before the executor is made. Only
+            the driver reports metrics, workers do not.
     """
 
     def __init__(self, typed: Config, run: Run, display: Display) -> None:
@@ -36,5 +37,5 @@ class Work:
         self.failures.forget_done(self._was_done)
 
     def _was_done(self, pool: str, unit: str, task_id: int) -> bool:
-        """Whether the result exists that a row of `failures` says is missing."""
+        """Return whether the result of a row of `failures` exists."""
         return task_id in self.masks if pool == TRAIN else self.files.has(unit)

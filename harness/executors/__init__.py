@@ -1,1 +1,1 @@
-"""Where work units run: in this process, or on Ray actors."""
+"""The executors, which run work units: one in this process, one on Ray actors."""

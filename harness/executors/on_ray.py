@@ -1,4 +1,4 @@
-"""Work units on Ray actors."""
+"""The executor that runs work units on Ray actors."""
 
 import logging
 import time
@@ -12,23 +12,28 @@ from harness.executors.protocol import MAX_TRIES, Outcome, Pool
 from harness.executors.ray_start import start_ray
 from harness.plan.pools import PoolSize
 
-# With hundreds of actors a question to each is work for the driver.
+# Pause between rounds of questions about progress. A round asks every busy actor, so with hundreds
+# of actors a round takes the driver some time.
 SECONDS_BETWEEN_QUESTIONS = 0.25
 
-# Results in the driver's memory at one time, and in one commit; others wait where they are.
+# Largest number of results in the driver's memory at one time, and in one commit. Other results
+# wait at their actors, so a slow disk slows the actors down and does not fill the driver's memory.
 RESULTS_AT_ONCE = 64
 
-SECONDS_OF_SILENCE = 30.0  # until a line says what is waited for
+SECONDS_OF_SILENCE = 30.0  # then a log line says that no actor has started
 
 
 def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
-    """CPUs and GPUs that actors can count on: what a cluster has, or will grow to.
+    """Return the CPUs and GPUs that a cluster has or can grow to.
 
-    The files of cluster/ give the head resources named max_cpus and max_gpus, since machines
-    come only when actors ask for them.
+    Ray's launcher starts machines only when actors ask for them, and does not tell its limits. So
+    the files of cluster/ give the head the resources max_cpus and max_gpus.
 
     Args:
-        resources: as `ray.cluster_resources` tells them.
+        resources: amounts by resource name, as `ray.cluster_resources` returns them.
+
+    Returns:
+        The number of CPUs and the number of GPUs.
     """
     cpus = max(resources.get("CPU", 0.0), resources.get("max_cpus", 0.0))
     return int(cpus), max(resources.get("GPU", 0.0), resources.get("max_gpus", 0.0))
@@ -36,7 +41,7 @@ def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
 
 @dataclass
 class _Entry:
-    """A unit and how often it was tried."""
+    """A unit, its further arguments, and its number of tries so far."""
 
     unit: Any
     arguments: tuple[Any, ...]
@@ -45,14 +50,14 @@ class _Entry:
 
 @dataclass
 class _RayPool:
-    """A pool's queue, its idle actors, and what is running where."""
+    """A pool with its queue, its actors and its running units."""
 
     pool: Pool
     size: PoolSize
     queue: deque[_Entry] = field(default_factory=deque)
-    starting: dict[Any, Any] = field(default_factory=dict)  # actors, by their start's reference
+    starting: dict[Any, Any] = field(default_factory=dict)  # actor by reference of its start
     idle: list[Any] = field(default_factory=list)
-    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # by result's reference
+    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # by reference of result
     num_started: int = 0
 
     @property
@@ -61,19 +66,19 @@ class _RayPool:
 
 
 class RayExecutor:
-    """Units on Ray actors, restarted by us: a unit that an actor's death took is tried again.
+    """An executor that runs units on Ray actors, and tries a unit again if its actor dies.
 
-    Ray's own restarts are off: a restarted actor has lost its state, and a unit
-    that kills its actor must not be tried for ever (MAX_TRIES). A unit is handed only
-    to an actor that is up, so that one whose machine is lost, or never comes, holds
-    nothing back.
+    This executor replaces actors itself, and Ray's own restarts are off. A restarted actor has
+    lost its state, and a unit that kills its actor must not be tried for ever (MAX_TRIES). A unit
+    goes only to an actor that has started. So an actor whose machine is lost, or never starts,
+    delays nothing.
 
     Args:
-        sizes: cpus and gpus of the cluster (capacity) -> for each pool its size. A pool that it
-            does not name is as large as the last one.
+        sizes: a function (number of CPUs, number of GPUs) -> pool sizes by pool name. A pool
+            without a size of its own gets the size of the last pool.
 
     Raises:
-        UserError: the sizes ask for more than Ray has.
+        UserError: the sizes ask for more CPUs or GPUs than Ray has.
     """
 
     def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
@@ -89,14 +94,14 @@ class RayExecutor:
         self._asked: dict[Any, str] = {}
         self._asked_at = 0.0
         self._first_poll: float | None = None
-        self._heard = False  # from any actor
+        self._heard = False  # whether any actor has answered
 
     def share(self, value: Any) -> Any:
-        """Put the value into the object store once."""
+        """Put the value into Ray's object store, and return its reference."""
         return self._ray.put(value)
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Note the pools; an actor is made when it has work."""
+        """Set the pools. An actor is made when there is work for it."""
         *_, last = self._sizes.values()
         self._pools = {
             name: _RayPool(pool, self._sizes.get(name, last)) for name, pool in pools.items()
@@ -104,15 +109,15 @@ class RayExecutor:
         self._awaited = {pool.runs_alone_after for pool in pools.values()}
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
-        """Queue a unit."""
+        """Add a unit to the queue of a pool."""
         self._pools[pool].queue.append(_Entry(unit, arguments))
 
     def busy(self) -> bool:
-        """Whether any unit is queued or running."""
+        """Return whether any unit is queued or running."""
         return any(pool.busy for pool in self._pools.values())
 
     def poll(self) -> list[Outcome]:
-        """Start what can start, then wait half a second at most."""
+        """Start units and actors, then wait half a second at most for units to end."""
         for name in self._pools:
             self._start_units(name)
         references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
@@ -131,13 +136,15 @@ class RayExecutor:
                     outcomes += self._collect(name, pool, reference)
                 elif reference in pool.starting:
                     outcomes += self._receive(name, pool, reference)
-            self._start_units(name)  # before what came is dealt with: actors need not wait for it
+            # Actors get their next units before the driver keeps these results, so that no actor
+            # waits for a commit.
+            self._start_units(name)
             if not pool.busy and name in self._awaited:
                 self._dismiss(pool)
         return outcomes
 
     def running(self) -> dict[str, float]:
-        """Ask the busy actors how far they are, without waiting for an answer."""
+        """Return the last known progress, and ask the busy actors again without waiting."""
         if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
             return self._progress
         if self._asked:
@@ -149,7 +156,7 @@ class RayExecutor:
                 try:
                     shares[self._asked[reference]] += self._ray.get(reference)
                     self._heard = True
-                except self._ray.exceptions.RayError:  # the actor has died; poll will tell
+                except self._ray.exceptions.RayError:  # the actor died; poll handles that
                     continue
             self._progress = shares
         self._asked = {
@@ -161,11 +168,11 @@ class RayExecutor:
         return self._progress
 
     def queues(self) -> dict[str, tuple[int, int]]:
-        """How many units wait in each pool, and how many are under way."""
+        """Return the number of waiting units and of running units, by pool name."""
         return {name: (len(pool.queue), len(pool.running)) for name, pool in self._pools.items()}
 
     def describe(self) -> str:
-        """Pools and what Ray has."""
+        """Describe the actors and the cluster in one log line."""
         train, *evaluate = self._sizes.values()
         gpus = f", {self._gpus:g} GPUs" if self._gpus else ""
         return (
@@ -175,7 +182,7 @@ class RayExecutor:
         )
 
     def close(self) -> None:
-        """End our actors, and Ray if we started it."""
+        """End all actors, and shut Ray down if this executor started it."""
         for pool in self._pools.values():
             self._dismiss(pool)
             for actor, _ in pool.running.values():
@@ -185,7 +192,7 @@ class RayExecutor:
             self._ray.shutdown()
 
     def _mention_silence(self) -> None:
-        """Say once that no actor has come up: Ray itself waits for room without a word."""
+        """Log once that no actor has started. Ray waits for free resources without a message."""
         if self._first_poll is None:
             self._first_poll = time.monotonic()
         if not self._heard and time.monotonic() - self._first_poll > SECONDS_OF_SILENCE:
@@ -203,7 +210,9 @@ class RayExecutor:
             actor, entry = pool.idle.pop(), pool.queue.popleft()
             entry.tries += 1
             pool.running[actor.run.remote(entry.unit, *entry.arguments)] = (actor, entry)
-        if not pool.queue:  # what has not come up has no use any more
+        if not pool.queue:
+            # No unit is left for actors that are still starting: give them up, so that no machine
+            # is kept for them.
             self._kill(pool.starting.values())
             pool.starting.clear()
         wanted = min(limit - len(pool.running), len(pool.queue))
@@ -217,16 +226,17 @@ class RayExecutor:
             num_gpus=pool.size.gpus,
             max_restarts=0,
             max_task_retries=0,
-            # `progress` answers from a thread of its own while `run` is at work.
+            # The second thread answers `progress` while `run` is busy.
             max_concurrency=2,
         )(pool.pool.factory)
         actor = make.remote(*pool.pool.arguments, name=f"{name}-{pool.num_started}")
         pool.starting[actor.__ray_ready__.remote()] = actor
 
     def _receive(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
-        """Take in an actor that is up. One that failed counts as a try of the next unit.
+        """Handle an actor whose start has ended. A failed start counts as a try of the next unit.
 
-        That unit goes to the end of the queue: a lost machine fails several starts at once.
+        That unit then moves to the end of the queue. If a lost machine fails several starts at
+        once, each of these starts therefore costs a different unit a try.
         """
         actor = pool.starting.pop(reference)
         try:
@@ -246,12 +256,13 @@ class RayExecutor:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            pool.idle.append(actor)  # the unit raised; its actor is well
+            pool.idle.append(actor)  # the unit failed, but its actor still works
             cause = error.cause if error.cause is not None else error
             return self._again(name, pool, entry, f"{type(cause).__name__}: {cause}")
         except self._ray.exceptions.RayError as error:
-            # Died, lost its node, out of memory, or unavailable: that one may still live. Idle
-            # ones may be lost with the same node, and would cost the unit a try each.
+            # The actor died, lost its node, ran out of memory or is unavailable. An unavailable
+            # actor may still be alive, so it is killed. Idle actors may be lost with the same
+            # node. Each lost actor would cost the unit a try, so idle actors are killed too.
             self._kill([actor, *pool.idle])
             pool.idle.clear()
             return self._again(name, pool, entry, _named(error))
@@ -268,7 +279,7 @@ class RayExecutor:
         return [Outcome(name, entry.unit, error=" ".join(error.split()))]
 
     def _dismiss(self, pool: _RayPool) -> None:
-        """End a pool's idle actors, so that what they reserve serves the pool that waits."""
+        """End a pool's idle and starting actors, so that other pools can use their resources."""
         self._kill([*pool.idle, *pool.starting.values()])
         pool.idle.clear()
         pool.starting.clear()
@@ -279,9 +290,10 @@ class RayExecutor:
 
 
 def _named(error: Exception) -> str:
-    """An error of Ray's in a line: what its page about a lost actor says at its head.
+    """Shorten an error of Ray to one line.
 
-    Where an actor could not be made, what it raised stands at the end, after its traceback.
+    The first line of Ray's message says why an actor was lost. If an actor could not be made, the
+    last line says which error the actor raised.
     """
     lines = str(error).strip().splitlines() or ["no reason given"]
     gist = f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]

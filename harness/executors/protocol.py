@@ -1,22 +1,30 @@
 """Run work units in this process or on Ray actors, behind one interface.
 
-The driver submits units to pools by name and collects outcomes; it neither knows
-nor sees where they ran. The serial executor is the reference.
+The driver submits units to pools by name and collects outcomes. The driver does not know where the
+units run. The serial executor is the reference: the Ray executor must give the same rows, except
+for times.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# A unit that fails this often is set aside, so that one bad task cannot stop a run.
+# A unit that fails this many times is set aside, so that one bad task cannot stop a run.
 MAX_TRIES = 3
 
-Worker = Any  # has run(unit, *arguments) and progress()
+Worker = Any  # an object with the methods run(unit, *arguments) and progress()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a unit ended: with a result, or with the error of its last try."""
+    """The end of a unit: its result, or the error of its last try.
+
+    Attributes:
+        pool: the name of the pool that did the unit.
+        unit: the work unit.
+        result: the value that the worker's `run` returned; None if the unit failed.
+        error: the type and message of the error; None if the unit succeeded.
+    """
 
     pool: str
     unit: Any
@@ -26,12 +34,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers of one kind.
+    """A group of workers of one kind.
 
     Attributes:
-        factory: makes a worker from its arguments and, by keyword, its name.
+        factory: makes a worker from `arguments` and the keyword argument `name`.
         arguments: shared values, as Executor.share returned them.
-        runs_alone_after: a pool during whose work this one has fewer actors.
+        runs_alone_after: the name of another pool; this pool has fewer actors while the other pool
+            has work. None: the number of actors is always the same.
     """
 
     factory: Callable[..., Worker]
@@ -40,36 +49,43 @@ class Pool:
 
 
 class Executor(Protocol):
-    """Where work units run."""
+    """The common interface of all executors."""
 
     def share(self, value: Any) -> Any:
-        """Make a large value cheap to hand to many workers and units."""
+        """Make a large value cheap to send to many workers and units.
+
+        Returns:
+            The value or a reference to it, for use as an argument of workers and units.
+        """
         ...
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Name the pools that units can be submitted to."""
+        """Set the pools, by name, to which units can be submitted."""
         ...
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
-        """Queue a unit; its worker calls run(unit, *arguments)."""
+        """Add a unit to the queue of a pool; a worker then calls run(unit, *arguments)."""
         ...
 
     def busy(self) -> bool:
-        """Whether any unit is queued or running."""
+        """Return whether any unit is queued or running."""
         ...
 
     def poll(self) -> list[Outcome]:
-        """Wait a moment at most for units to end; possibly none has."""
+        """Wait a short time for units to end, and return their outcomes, possibly none."""
         ...
 
     def running(self) -> dict[str, float]:
-        """How many units are under way in each pool, counted by the share that is done."""
+        """Return the number of units under way, by pool name.
+
+        Each unit counts as the share of it that is done, from 0 to 1.
+        """
         ...
 
     def describe(self) -> str:
-        """What runs the work, for people."""
+        """Describe the executor in one log line."""
         ...
 
     def close(self) -> None:
-        """Stop all work, at once."""
+        """Stop all work immediately."""
         ...

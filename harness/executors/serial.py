@@ -1,4 +1,4 @@
-"""Work units in this process: the reference."""
+"""The executor that runs work units in this process: the reference for the Ray executor."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from harness.executors.protocol import MAX_TRIES, Outcome, Pool, Worker
 
 
 class SerialExecutor:
-    """Everything in this process, one unit after another, evaluation first."""
+    """An executor that runs one unit after another in this process, evaluation units first."""
 
     def __init__(self) -> None:
         self._pools: Mapping[str, Pool] = {}
@@ -16,25 +16,25 @@ class SerialExecutor:
         self._queues: dict[str, deque[tuple[Any, tuple[Any, ...]]]] = {}
 
     def share(self, value: Any) -> Any:
-        """Hand the value itself on."""
+        """Return the value itself."""
         return value
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Note the pools; a worker is made when it has work."""
+        """Set the pools. A worker is made when its pool has work for the first time."""
         self._pools = pools
         self._queues = {name: deque() for name in pools}
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
-        """Queue a unit."""
+        """Add a unit to the queue of a pool."""
         self._queues[pool].append((unit, arguments))
 
     def busy(self) -> bool:
-        """Whether any unit is queued."""
+        """Return whether any unit is queued."""
         return any(self._queues.values())
 
     def poll(self) -> list[Outcome]:
-        """Run the next unit; an error of its own is its outcome, as on Ray."""
-        # The last pool first: what depends on committed masks is due before more of them.
+        """Run the next unit. If all its tries fail, the error becomes its outcome, as on Ray."""
+        # The last pool goes first: committed masks are evaluated before more masks are trained.
         name = next(name for name in reversed(self._queues) if self._queues[name])
         if name not in self._workers:
             pool = self._pools[name]
@@ -49,13 +49,13 @@ class SerialExecutor:
         raise AssertionError("a try ends the loop")
 
     def running(self) -> dict[str, float]:
-        """Nothing: between two polls no unit is under way."""
+        """Return no units: between two polls no unit is under way."""
         return {}
 
     def describe(self) -> str:
-        """This process."""
+        """Describe the executor in one log line."""
         return "serial: everything in this process"
 
     def close(self) -> None:
-        """Forget the workers."""
+        """Delete the workers."""
         self._workers.clear()

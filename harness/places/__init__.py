@@ -1,1 +1,1 @@
-"""Folders on a disk or in a bucket, and how bytes get there whole."""
+"""Paths of run directories, on a disk or in object storage, and durable writes to them."""

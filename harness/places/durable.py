@@ -1,4 +1,4 @@
-"""Files that are on disk, whole, once a write returns."""
+"""Durable writes: when a write returns, the whole file is on disk."""
 
 import errno
 import os
@@ -7,12 +7,15 @@ from typing import BinaryIO
 
 from harness.places.places import Place
 
-# What file systems without hard links answer to the wish for one: FAT, some network mounts.
+# Errors of file systems that have no hard links, such as FAT and some network mounts.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def fsync(path: Place) -> None:
-    """Force a file, or the entries of a folder, to disk; what lies in object storage is safe."""
+    """Flush a file, or the entries of a folder, to disk.
+
+    Do nothing for object storage: an object is durable once its put has returned.
+    """
     if not isinstance(path, Path):
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -23,18 +26,21 @@ def fsync(path: Place) -> None:
 
 
 def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
-    """Write a file that is on disk, whole, once this returns; on an error nothing changes.
+    """Write a file durably: when this function returns, the whole file is on disk.
+
+    After an error, an old file is unchanged. A crash may leave a file
+    ".<name>.<process>.partial" in the same folder. On a file system without hard links, a crash
+    may also leave an incomplete exclusive file.
 
     Args:
-        path: of the file; a crash may leave ".<name>.<process>.partial" beside it, and on a
-            file system without hard links an exclusive file that is not whole.
-        data: all of its content.
-        exclusive: refuse to replace a file.
+        path: path of the file.
+        data: the whole content of the file.
+        exclusive: whether to refuse to replace an existing file.
 
     Raises:
-        FileExistsError: exclusive, and the file exists.
-        OSError: the disk is full, the folder is missing or may not be written, ...
-        UserError: object storage cannot be written to.
+        FileExistsError: exclusive is true and the file exists.
+        OSError: for example, the disk is full, or the folder is missing or read-only.
+        UserError: the object storage refuses the write.
     """
     if not isinstance(path, Path):
         path.write(data, exclusive=exclusive)
@@ -51,7 +57,7 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
         try:
             fsync(path.parent)
         except OSError:
-            path.unlink()  # the caller is told that it failed, and may write it again
+            path.unlink()  # the caller sees an error, so a second try must find the name free
             raise
     finally:
         partial.unlink(missing_ok=True)
@@ -64,9 +70,9 @@ def _fill(file: BinaryIO, data: bytes) -> None:
 
 
 def _link_or_create(path: Path, partial: Path, data: bytes) -> None:
-    """Give the partial file its name, or write its content anew where there are no hard links."""
+    """Give the partial file its name, or write the data again if there are no hard links."""
     try:
-        path.hardlink_to(partial)  # unlike a rename, fails where the name is taken
+        path.hardlink_to(partial)  # unlike a rename, this fails if the name is taken
         return
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
@@ -75,20 +81,20 @@ def _link_or_create(path: Path, partial: Path, data: bytes) -> None:
         try:
             _fill(file, data)
         except BaseException:
-            path.unlink()  # only a crash leaves half a file
+            path.unlink()  # only a crash may leave an incomplete file
             raise
 
 
 def remove_partial_files(folder: Place) -> None:
-    """Remove what crashed writers left in a folder, which may be missing.
+    """Remove the partial files that crashed writers left in a folder.
 
-    Only for the one process that may write there.
+    Only the one process that may write to the folder may call this function.
 
     Args:
-        folder: not those below it.
+        folder: the folder, which may be missing. Its subfolders are not searched.
     """
     if not isinstance(folder, Path):
-        return  # objects appear whole
+        return  # object storage never shows a partial object
     for path in folder.glob(".*.partial"):
         if path.is_file():
             path.unlink()

@@ -1,11 +1,14 @@
-"""Paths in a bucket: the few things that a run does with files, done with objects.
+"""Paths in object storage, with the few file operations that a run needs.
 
-An object appears whole and is there for all who read once a put has returned, so nothing is
-flushed and nothing half written is left behind. There are no folders and no renames. Which
-server, and who asks, the environment says: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, or what Google's libraries read; on a cloud machine its own role.
+A put makes the whole object visible to every reader when the put returns. So nothing needs to be
+flushed, and a crash leaves no partial object. Object storage has no folders and no renames.
 
-Imported where a URL is given, so that runs on a disk do without the package obstore.
+The environment names the server and the credentials: AWS_ENDPOINT_URL, AWS_REGION,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the variables that Google's libraries read. On a
+cloud machine, the role of the machine is used.
+
+This module is imported only if run_dir is a URL, so a run on a disk does not need the package
+obstore. The harness uses obstore because the file systems of Arrow have no conditional put.
 """
 
 import os
@@ -29,14 +32,14 @@ from harness.errors import UserError
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server.
+    """Time limits and retries of requests to a server.
 
     Attributes:
-        connect: seconds until it is there.
-        request: seconds of one request.
-        again: seconds after a request began in which it may be tried once more.
-        pause: seconds, at most, before it is.
-        tries: after the first.
+        connect: seconds that a connection may take.
+        request: seconds that one try of a request may take.
+        again: seconds from the start of the first try in which a retry may begin.
+        pause: longest pause before a retry, in seconds.
+        tries: number of retries after the first try.
     """
 
     connect: int
@@ -49,7 +52,7 @@ class Patience:
 _AT_WORK = Patience(connect=5, request=30, again=40, pause=5, tries=30)
 _AT_FIRST = Patience(connect=3, request=5, again=5, pause=1, tries=1)
 LONGEST_WRITE = _AT_WORK.again + _AT_WORK.pause + _AT_WORK.request
-"""Seconds after which a write that was begun will no longer arrive."""
+"""Seconds from the start of a write after which the write can no longer reach the server."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -58,19 +61,22 @@ _CHECK = {
     "AWS_ENDPOINT_URL",
     "gs": "check the bucket and GOOGLE_APPLICATION_CREDENTIALS",
 }
-_GO_ON = "mend that and type the same command again; what is committed is kept"
-_OF_CLOUD_MACHINES = "169.254.169.254"  # asked for credentials where the environment has none
+_GO_ON = "fix the cause and type the same command again; committed results are kept"
+# Cloud machines serve credentials at this address. obstore uses this address if the environment
+# has no credentials.
+_OF_CLOUD_MACHINES = "169.254.169.254"
 
 
 class Bucket:
-    """A bucket, as one process sees it.
+    """A bucket, and this process's client for it.
 
     Args:
-        scheme: s3 or gs.
-        name: of the bucket.
+        scheme: "s3" or "gs".
+        name: the bucket's name.
 
     Attributes:
-        before_write: called before every write; raises where this process may no longer.
+        before_write: function that is called before every write. The function raises an error if
+            this process may no longer write.
     """
 
     def __init__(self, scheme: str, name: str) -> None:
@@ -80,13 +86,13 @@ class Bucket:
         self.client = self.store("", _AT_WORK)
 
     def store(self, prefix: str, patience: Patience) -> S3Store | GCSStore:
-        """A client for what lies below a prefix."""
+        """Make a client for the objects below a prefix, with these time limits and retries."""
         kind: Any = S3Store if self.scheme == "s3" else GCSStore
         made: S3Store | GCSStore = kind(
             self.name,
             prefix=prefix or None,
             client_options={
-                "allow_http": True,  # where the endpoint begins with it
+                "allow_http": True,  # the endpoint may be an http:// URL
                 "connect_timeout": timedelta(seconds=patience.connect),
                 "timeout": timedelta(seconds=patience.request),
             },
@@ -101,30 +107,38 @@ class Bucket:
 
 
 def _region(bucket: str) -> dict[str, str]:
-    """The region of a bucket of AWS, where the environment does not say it: Arrow asks."""
+    """Ask AWS for a bucket's region, unless the environment names a region or an endpoint.
+
+    Returns:
+        {"region": name}; {} if the environment decides, or if AWS does not answer.
+    """
     if any(os.environ.get(name) for name in (*_ENDPOINTS, *_REGIONS)):
         return {}
     try:
         return {"region": resolve_s3_region(bucket)}
-    except OSError:  # no such bucket, or no way to AWS: who uses the bucket will be told
+    except OSError:  # no such bucket, or no network: the first request will report that
         return {}
 
 
 def open_url(url: str) -> "ObjectPath":
-    """A path in a bucket that answers.
+    """Open a path in a bucket, and check that the bucket answers.
 
     Args:
         url: s3://bucket/key or gs://bucket/key.
 
     Raises:
-        UserError: the bucket is missing, does not answer within seconds or lets nobody in.
+        UserError: the bucket is missing, refuses access or does not answer within seconds; or
+            the environment's endpoint is not an http URL.
     """
     scheme, _, rest = url.partition("://")
     name, _, key = rest.strip("/").partition("/")
     for variable in _ENDPOINTS:
         given = os.environ.get(variable, "")
         if scheme == "s3" and given and not re.match(r"https?://[^/]", given):
-            raise UserError(f"{variable} must begin with http:// or https://, got {given!r}")
+            raise UserError(
+                f"{variable} must begin with http:// or https://, got {given!r}: "
+                f"try {variable}=https://HOST"
+            )
     with _explained(f"{scheme}://{name}", _CHECK[scheme]):
         bucket = Bucket(scheme, name)
         obstore.list_with_delimiter(bucket.store(key, _AT_FIRST))
@@ -133,7 +147,7 @@ def open_url(url: str) -> "ObjectPath":
 
 @contextmanager
 def _explained(url: str, advice: str) -> Iterator[None]:
-    """Turn what a server or the way to it refuses into a line for the user."""
+    """Turn an error of the server or of the network into a UserError."""
     try:
         yield
     except BaseError as error:
@@ -141,7 +155,7 @@ def _explained(url: str, advice: str) -> Iterator[None]:
 
 
 def _reason(text: str) -> str:
-    """The one thing to know of obstore's many lines."""
+    """Extract the reason from an obstore error of many lines."""
     if _OF_CLOUD_MACHINES in text:
         return "no credentials in the environment"
     if code := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL):
@@ -154,11 +168,11 @@ def _reason(text: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """A place in a bucket; what its methods share with those of Path, they share in meaning.
+    """A path in a bucket. A method with the name of a pathlib.Path method has the same meaning.
 
     Attributes:
-        bucket: where.
-        key: of an object, or of a folder: what the keys below it begin with.
+        bucket: the bucket.
+        key: the key of an object, or the prefix of all keys in a folder.
     """
 
     bucket: Bucket
@@ -172,29 +186,29 @@ class ObjectPath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the key."""
         return PurePosixPath(self.key).name
 
     @property
     def parent(self) -> "ObjectPath":
-        """The folder."""
+        """The folder that contains this path."""
         return self.parents[0]
 
     @property
     def parents(self) -> Sequence["ObjectPath"]:
-        """The folder, and those above it."""
+        """All folders that contain this path, the innermost first."""
         above = (str(path) for path in PurePosixPath(self.key).parents)
         return [ObjectPath(self.bucket, "" if key == "." else key) for key in above]
 
     def with_name(self, name: str) -> "ObjectPath":
-        """A neighbour."""
+        """Return the path of another name in the same folder."""
         return self.parent / name
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: folders are parts of names."""
+        """Do nothing: object storage has no folders, only prefixes of keys."""
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
+        """Return whether an object with this key exists."""
         try:
             with self._explained():
                 obstore.head(self.bucket.client, self.key)
@@ -203,17 +217,17 @@ class ObjectPath:
         return True
 
     def is_dir(self) -> bool:
-        """Whether there is any object below."""
+        """Return whether any object exists below this path."""
         with self._explained():
             found = obstore.list_with_delimiter(self.bucket.client, self.key)
         return bool(found["objects"] or found["common_prefixes"])
 
     def exists(self) -> bool:
-        """Whether there is an object of this name, or below it."""
+        """Return whether an object exists with this key or below this path."""
         return self.is_file() or self.is_dir()
 
     def glob(self, pattern: str) -> list["ObjectPath"]:
-        """What lies directly in this folder and has a name of the pattern."""
+        """List the objects and folders directly in this folder whose names match a pattern."""
         with self._explained():
             found = obstore.list_with_delimiter(self.bucket.client, self.key)
         keys = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
@@ -221,32 +235,42 @@ class ObjectPath:
         return [path for path in paths if fnmatchcase(path.name, pattern)]
 
     def read_bytes(self) -> bytes:
-        """The whole object.
+        """Read the whole object.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the object does not exist.
         """
         return self.read_tagged()[0]
 
     def read_text(self) -> str:
-        """The whole object, as UTF-8."""
+        """Read the whole object as UTF-8 text."""
         return self.read_bytes().decode()
 
     def read_tagged(self) -> tuple[bytes, dict[str, str]]:
-        """The whole object, and which version of it that is.
+        """Read the whole object and the identifier of its version.
+
+        Returns:
+            (content, version). For the version see `_version`.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the object does not exist.
         """
         with self._explained():
             got = obstore.get(self.bucket.client, self.key)
             return bytes(got.bytes()), _version(got.meta)
 
     def read_parts(self, starts: Sequence[int], length: int) -> list[np.ndarray]:
-        """Parts of the object, shorter or empty where it ends before them.
+        """Read parts of the object.
+
+        Args:
+            starts: first byte of each part.
+            length: bytes per part.
+
+        Returns:
+            uint8 arrays, one per part. A part beyond the end of the object is shorter or empty.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: the object does not exist.
         """
         with self._explained():
             size = obstore.head(self.bucket.client, self.key)["size"]
@@ -264,37 +288,41 @@ class ObjectPath:
         ]
 
     def write(self, data: bytes, *, exclusive: bool = False) -> None:
-        """Put an object: whole, or on an error not at all as far as this process can tell.
+        """Write the whole object. On an error, nothing changes as far as this process can tell.
 
         Args:
-            data: all of its content.
-            exclusive: refuse to replace an object.
+            data: the whole content of the object.
+            exclusive: whether to refuse to replace an existing object.
 
         Raises:
-            FileExistsError: exclusive, and there is an object of other content.
-            UserError: the server refuses, or this process may no longer write.
+            FileExistsError: exclusive is true, and an object with other content exists.
+            UserError: the server refuses the write, or this process may no longer write.
         """
         self.bucket.before_write()
         try:
             with self._explained():
                 self._put(data, "create" if exclusive else "overwrite")
         except FileExistsError:
-            # A put whose answer was lost is tried again, and then meets its own object.
+            # obstore repeats a put whose answer was lost. The second try then finds the object
+            # of the first try, so equal content means success.
             if self.read_bytes() != data:
                 raise
         except FileNotFoundError as error:
-            raise UserError(f"{self} cannot be used: the bucket is gone: {_GO_ON}") from error
+            raise UserError(
+                f"{self} cannot be used: the bucket no longer exists: {_GO_ON}"
+            ) from error
 
     def write_over(self, data: bytes, version: dict[str, str] | None) -> dict[str, str] | None:
-        """Put an object in place of one version of it.
+        """Replace one version of the object.
 
         Args:
-            data: all of its content.
-            version: that is replaced; None: there is no object yet.
+            data: the whole new content.
+            version: the version to replace; None if no object exists yet.
 
         Returns:
-            the new version; None where there is another, such as this very one after a put
-            that was tried again because its answer was lost.
+            The new version; None if the object has another version. The other version can come
+            from this very call: obstore repeats a put whose answer was lost, and the second try
+            fails because of the first.
         """
         with self._explained():
             try:
@@ -310,7 +338,7 @@ class ObjectPath:
         return _version(result)
 
     def replace(self, target: "ObjectPath") -> None:
-        """Give the object another name: a copy, then a removal."""
+        """Move the object to another path: copy it, then remove the original."""
         self.bucket.before_write()
         with self._explained():
             obstore.rename(self.bucket.client, self.key, target.key)
@@ -321,30 +349,31 @@ class ObjectPath:
         try:
             with self._explained():
                 obstore.delete(self.bucket.client, self.key)
-        except FileNotFoundError:  # not every server says so
+        except FileNotFoundError:  # only some servers report a missing object
             if not missing_ok:
                 raise
 
     def remove_tree(self) -> None:
-        """Remove every object below."""
+        """Remove every object below this path."""
         with self._explained():
             for some in obstore.list(self.bucket.client, self.key):
                 self.bucket.before_write()
                 obstore.delete(self.bucket.client, [one["path"] for one in some])
 
     def upload(self, folder: Path, *, last: str) -> None:
-        """Put the files of a folder below this path.
+        """Upload the files of a local folder to this path.
 
         Args:
-            folder: local.
-            last: the file that tells a reader that all are there.
+            folder: the local folder.
+            last: relative path of the file to upload last. Readers take this file as the sign
+                that the upload is complete.
         """
         files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         for name in sorted(files, key=lambda name: str(name) == last):
             (self / name.as_posix()).write((folder / name).read_bytes())
 
     def store(self) -> S3Store | GCSStore:
-        """What lies below, for zarr."""
+        """Make a client for the objects below this path, for use by zarr."""
         return self.bucket.store(self.key, _AT_WORK)
 
     @contextmanager
@@ -354,5 +383,10 @@ class ObjectPath:
 
 
 def _version(of: Any) -> dict[str, str]:
-    """What names one version of an object: S3 looks at the one, Google at the other."""
+    """Extract the identifier of an object's version, for a conditional put.
+
+    Returns:
+        The keys "e_tag" and "version", as far as the server gives them. S3 compares e_tag, and
+        Google compares version.
+    """
     return {name: of[name] for name in ("e_tag", "version") if of.get(name)}

@@ -1,8 +1,8 @@
-"""Where a run lies: a folder on a disk, or a URL of object storage.
+"""Paths of run directories: a folder on a disk, or a URL of object storage.
 
-Either is a path with the same few methods (`/`, name, exists, glob, read_bytes, replace, ...):
-pathlib's own, or harness/places/objects.py. Here is what pathlib has no word for. How a file gets
-to disk whole, harness/tables/schemas.py says.
+Both are path objects with the same few methods (`/`, name, exists, glob, read_bytes, replace,
+...): pathlib.Path for a disk, ObjectPath of harness/places/objects.py for object storage. This
+module adds the operations that pathlib lacks. Durable writes are in harness/places/durable.py.
 """
 
 import shutil
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = "Path | ObjectPath"
 SCHEMES = ("s3", "gs")
-_AT_ONCE = 16  # requests that wait for a server together
+_AT_ONCE = 16  # requests to a server at the same time
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
 def is_url(text: str) -> bool:
-    """Whether this names a place in object storage, well or badly."""
+    """Return whether a text has the form of a URL. The URL need not be valid."""
     return "://" in text
 
 
@@ -36,28 +36,31 @@ def check_url(text: str) -> None:
     """Check that a URL may name a run directory.
 
     Raises:
-        UserError: another scheme, or no folder in a bucket.
+        UserError: the scheme is not s3 or gs, or the URL names no folder in a bucket.
     """
     scheme, _, rest = text.partition("://")
     bucket, *parts = rest.rstrip("/").split("/")
     if scheme not in SCHEMES or not bucket or not parts or {"", ".", ".."} & {*parts}:
         raise UserError(
-            f"run_dir must be a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, got {text}"
+            f"run_dir must be a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, got {text}: "
+            "correct the URL, or give a local folder"
         )
 
 
 def place(text: str) -> Place:
-    """A run directory, from what was typed: absolute, whatever the current folder is later.
+    """Turn the value of run_dir, a folder or a URL, into a path.
+
+    The path is absolute, so a later change of the current folder does not matter.
 
     Raises:
-        UserError: a URL whose bucket cannot be used, or for which a package is missing.
+        UserError: the URL is wrong, its bucket cannot be used, or obstore is not installed.
     """
     if not is_url(text):
         return local(text)
     check_url(text)
     if find_spec("obstore") is None:
         raise UserError(
-            f"run_dir={text} needs the package obstore, got none: install it "
+            f"run_dir={text} needs the package obstore, which is not installed: install it "
             "(constraints.txt has the tested version)"
         )
     from harness.places.objects import open_url
@@ -66,32 +69,36 @@ def place(text: str) -> Place:
 
 
 def local(text: str) -> Path:
-    """A folder of this machine, from what was typed: absolute.
+    """Turn the path of a local folder into an absolute path.
 
     Raises:
-        UserError: ~ with a user that there is not.
+        UserError: the path begins with ~USER, and the user does not exist.
     """
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
-        raise UserError(f"run_dir must lie with a user that there is, got {text}") from error
+        raise UserError(
+            f"run_dir must have an existing user after ~, got {text}: write the folder's full path"
+        ) from error
 
 
 def relative(path: Place, folder: Place) -> str:
-    """The way to a place from a folder above it."""
+    """Return a path relative to a folder that contains it."""
     return str(path).removeprefix(f"{folder}/")
 
 
 def each(function: Callable[[A], T], items: Sequence[A], where: Place) -> list[T]:
-    """Call a function that reads files.
+    """Call a function that reads files, once for each item.
+
+    For object storage the calls run in threads, 16 at a time, because they wait for the network.
 
     Args:
-        function: called many times at once over a network, each in a thread.
-        items: what it is called with.
-        where: the files lie.
+        function: function that reads the files of one item. It must be thread-safe.
+        items: arguments of the calls, one item per call.
+        where: folder that contains the files.
 
     Returns:
-        what it returned, in order.
+        The results of the calls, in the order of the items.
     """
     if isinstance(where, Path):
         return [function(item) for item in items]
@@ -100,10 +107,10 @@ def each(function: Callable[[A], T], items: Sequence[A], where: Place) -> list[T
 
 
 def read_array(path: Place) -> np.ndarray:
-    """The bytes of a file, as an array that may be changed.
+    """Read the bytes of a file into a writable uint8 array.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
     """
     if isinstance(path, Path):
         return np.fromfile(path, np.uint8)
@@ -111,15 +118,17 @@ def read_array(path: Place) -> np.ndarray:
 
 
 def read_into(path: Place, starts: Sequence[int], rows: np.ndarray) -> None:
-    """Fill rows from places in a file; what lies past its end is left as it is.
+    """Fill each row with the bytes at its offset in a file.
+
+    If the file ends before a row is full, the rest of the row stays unchanged.
 
     Args:
-        path: of the file.
-        starts: of each row, in bytes.
-        rows: of bytes.
+        path: path of the file.
+        starts: (B,) offset of each row in the file, in bytes.
+        rows: (B, R) uint8 array to fill.
 
     Raises:
-        FileNotFoundError: there is no file.
+        FileNotFoundError: the file does not exist.
     """
     if not isinstance(path, Path):
         for row, part in zip(rows, path.read_parts(starts, rows.shape[1]), strict=True):
@@ -132,7 +141,10 @@ def read_into(path: Place, starts: Sequence[int], rows: np.ndarray) -> None:
 
 
 def put_aside(path: Place) -> None:
-    """Keep a broken file for whoever looks into it, where no table finds it."""
+    """Rename a broken file to <name>.broken.
+
+    A table no longer reads the file, and a person can still examine it.
+    """
     target: Any = path.with_name(f"{path.name}.broken")
     path.replace(target)
 

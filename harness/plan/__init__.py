@@ -1,1 +1,1 @@
-"""From a configuration to work: units, what `auto` means, the sizes of pools."""
+"""Plan the work of a configuration: work units, values of `auto`, sizes of the pools."""

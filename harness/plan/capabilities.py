@@ -1,4 +1,8 @@
-"""What a run's network, finder and engine can do, as plain values: checks and plans ask these."""
+"""Capabilities of a run's network, finder and engine, as plain values.
+
+Checks and plans decide by these values and never by a name. So they need no change for a new
+network, finder or engine.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,18 +10,21 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the parts of a run can do.
+    """The capabilities of a run's network, finder and engine.
 
     Attributes:
-        num_gains: gains of all masked tensors of the network.
-        num_bits: bits of one state.
-        num_activations: numbers that a forward pass of one input keeps for the backward pass.
-        normalises: whether the network's logits depend on the whole batch.
-        supports: algorithms that the engine has.
-        keeps_alone: whether a state is one plane of keep bits for each tensor, and no floats.
-        bits_serve: whether packed bits infer, which several actors can hold in parts.
-        bfloat16_serves: whether the trainer of this network and finder takes bfloat16.
-        order: what of other tasks the finder needs.
+        num_gains: number of gains of all masked tensors of the network.
+        num_bits: number of bits of one state.
+        num_activations: count of the values that a forward pass of one input keeps for the backward
+            pass.
+        normalises: whether the network's logits for an input depend on the whole batch.
+        supports: names of the inference algorithms that the engine has.
+        keeps_alone: whether a state is one keep plane per masked tensor, without floats.
+            Distractors, reservoirs and shards need such states.
+        bits_serve: whether the engine infers from packed bits, which can be split over shards.
+        bfloat16_serves: whether the trainer of this network and finder can use bfloat16.
+        order: earlier tasks that the finder needs: none ("any"), the first task ("after_first") or
+            the previous task ("sequence").
     """
 
     num_gains: int

@@ -1,4 +1,9 @@
-"""What `auto` means for a run: decided once, from the work and not from the machine."""
+"""Replace `auto` by a value, once per run; the run stores the value.
+
+The values follow from the work and not from the machine, except for the type of the products:
+bfloat16 on a CPU with AMX or on a GPU, otherwise float32. (A CPU with avx512_bf16 alone is slower
+in bfloat16 than in float32.) A resumed run keeps the values of its first start.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -12,25 +17,26 @@ from harness.config.schema import (
 )
 from harness.plan.capabilities import Capabilities
 
-# The steps of the automatic checkpoints, and how often they grow tenfold.
+# Automatic checkpoints are these numbers, then ten times these numbers, and so on.
 _CHECKPOINT_STEPS = (10, 25, 50)
 
-# A block's training state should stay in the last cache: 4 bytes of score, 4 of running
-# mean, 2 each of masked sign and gradient for every gain. Measured with two actors on
-# LeNet 300-100: 8 tasks are best, at 16 each slows the other down.
+# The training state of a block should fit into the last cache. A gain needs 4 bytes for the score,
+# 4 for the running mean, 2 for the masked sign and 2 for the gradient. Measured with two actors on
+# LeNet 300-100: blocks of 8 tasks are fastest; with 16 tasks the actors slow each other down.
 _STATE_BYTES_PER_GAIN = 12
 
 _BLOCK_STATE_BYTES = 32 * 1024 * 1024
 
 _MAX_BLOCK = 16
 
-# What a forward pass keeps for the backward pass: the activations of a block of LeNet are far
-# below this, those of a convolutional network are not. Each is counted with its gradient.
+# Bytes per value that a forward pass keeps for the backward pass: 4 for an activation and 4 for its
+# gradient. The activations of a block limit convolutional networks. LeNet stays far below the
+# limit.
 _ACTIVATION_BYTES = 8
 
 _BLOCK_ACTIVATION_BYTES = 10**9
 
-# A mask of no more bits goes into one reservoir, a longer one in blocks.
+# A mask of up to this number of bits is stored in one reservoir. A longer mask is cut into blocks.
 _MAX_WHOLE_BITS = 8192
 
 _BLOCK_BITS = 1024
@@ -39,16 +45,20 @@ _BLOCK_BITS = 1024
 def automatic_block(
     num_tasks: int, num_gains: int, *, num_activations: int, batch_size: int
 ) -> int:
-    """Tasks of a block: as many as fit the caches and the memory, and four blocks at least.
+    """Choose the number of tasks per block, so that a block fits into the caches and the memory.
 
-    It follows from the work alone, not from the machine: which tasks share a
-    block is part of what a mask is.
+    A block has at most a quarter of the tasks, rounded up. The size depends on the work alone and
+    not on the machine, because the tasks of a block train together: a mask depends on its block.
 
     Args:
-        num_tasks: of the run.
-        num_gains: gains of all masked tensors of the network.
-        num_activations: numbers that a forward pass of one input keeps for the backward pass.
-        batch_size: inputs of a training step.
+        num_tasks: number of tasks of the run.
+        num_gains: number of gains of all masked tensors of the network.
+        num_activations: count of the values that a forward pass of one input keeps for the backward
+            pass.
+        batch_size: inputs per training step.
+
+    Returns:
+        The number of tasks per block, in [1, 16].
     """
     in_caches = _BLOCK_STATE_BYTES // (_STATE_BYTES_PER_GAIN * num_gains)
     task_bytes = _ACTIVATION_BYTES * max(1, num_activations) * batch_size
@@ -58,7 +68,7 @@ def automatic_block(
 
 
 def automatic_checkpoints(num_tasks: int) -> list[int]:
-    """10, 25, 50, 100, 250, ... below the number of tasks, and that number."""
+    """List 10, 25, 50, 100, 250, ... below the number of tasks, and the number of tasks itself."""
     found, scale = [], 1
     while _CHECKPOINT_STEPS[0] * scale < num_tasks:
         found += [step * scale for step in _CHECKPOINT_STEPS if step * scale < num_tasks]
@@ -67,18 +77,18 @@ def automatic_checkpoints(num_tasks: int) -> list[int]:
 
 
 def resolve_checkpoints(checkpoints: Any, num_tasks: int) -> list[int]:
-    """Checkpoints in order, each once; `auto` is those of num_tasks tasks."""
+    """Sort the checkpoints and remove duplicates; for `auto`, make the automatic checkpoints."""
     if checkpoints == AUTO:
         return automatic_checkpoints(num_tasks)
     return sorted(set(checkpoints))
 
 
 def resolve(config: Config, capabilities: Capabilities, *, has_bfloat16: bool) -> Config:
-    """Replace every `auto` that changes a result by what it means here.
+    """Replace every `auto` that changes a result by its value for this run.
 
     Args:
-        config: as typed.
-        capabilities: what the run's network, finder and engine can do.
+        config: the configuration as typed.
+        capabilities: capabilities of the run's network, finder and engine.
         has_bfloat16: whether the training device multiplies bfloat16 matrices fast.
     """
     train = config.train
@@ -103,11 +113,11 @@ def resolve(config: Config, capabilities: Capabilities, *, has_bfloat16: bool) -
 
 
 def resolve_evaluation(evaluate: EvaluateConfig, capabilities: Capabilities) -> EvaluateConfig:
-    """Say which algorithms infer, and from how many images; the checkpoints stay as they are.
+    """Replace `auto` in the algorithms and in num_images; the checkpoints stay unchanged.
 
     Args:
-        evaluate: as typed.
-        capabilities: what the run's network and engine can do.
+        evaluate: the evaluation part of the configuration, as typed.
+        capabilities: capabilities of the run's network and engine.
     """
     algorithms, num_images = evaluate.algorithms, evaluate.num_images
     if algorithms == AUTO:
@@ -118,7 +128,7 @@ def resolve_evaluation(evaluate: EvaluateConfig, capabilities: Capabilities) -> 
 
 
 def resolve_block(reservoir: ReservoirConfig, mask_bits: int) -> ReservoirConfig:
-    """Say how many bits of a mask a reservoir holds together; never more than a mask has."""
+    """Choose the bits per block of a reservoir, at most the number of bits of a mask."""
     automatic = mask_bits if mask_bits <= _MAX_WHOLE_BITS else _BLOCK_BITS
     wanted = automatic if reservoir.block == AUTO else int(reservoir.block)
     return replace(reservoir, block=min(wanted, mask_bits))

@@ -1,4 +1,7 @@
-"""From a configuration to work units: pure, so that a resumed run plans the same work."""
+"""Cut the work of a configuration into work units.
+
+The plan depends on the configuration alone, so a resumed run plans the same work.
+"""
 
 import hashlib
 import json
@@ -10,17 +13,19 @@ from typing import Any
 from harness.config.schema import AUTO, Config, EvaluateConfig
 from supsup_core.names import FORWARD_ALGORITHMS, RANKED
 
-# Tasks whose batches one evaluation unit infers and scores.
+# Number of tasks whose batches one evaluation unit infers and scores.
 TASKS_PER_EVALUATION = 25
 
-# Ranked answers of a unit that are held against the exact ones, which take several times as long.
+# Number of answers of one_shot_ranked per unit that are compared with the exact answers. An exact
+# answer takes several times as long, so not all answers are compared.
 COMPARED_PER_EVALUATION = 100
 
-# Algorithms whose cost lets them stand among many distractors.
+# Algorithms that are fast enough to be evaluated among many distractors.
 DISTRACTED_ALGORITHMS = ("one_shot", RANKED)
 
-# What of `evaluate` decides which batches a unit asks about, and what else its answers follow
-# from. The rest (masks, distractors, algorithm, objective) its name says in full.
+# Keys of `evaluate` that decide the batches of a unit (_SAMPLE_KEYS), and the options of an
+# algorithm that change its answers (_ALGORITHM_KEYS). The other causes of an answer (masks,
+# distractors, algorithm, objective) are in the unit's name.
 _SAMPLE_KEYS = ("tasks", "batches", "batch_size", "num_images")
 
 _ALGORITHM_KEYS = {
@@ -32,12 +37,13 @@ _ALGORITHM_KEYS = {
 
 @dataclass(frozen=True)
 class TrainUnit:
-    """A block of tasks, trained together.
+    """A block of tasks that train together.
 
     Attributes:
-        name: of its file in the commit log.
+        name: name of the unit's file in the log.
         task_ids: all tasks of the block, in order.
-        missing: those without a committed mask; all, unless some were damaged.
+        missing: tasks of the block without a committed mask: all tasks, unless the block trains
+            again because some of its masks were damaged.
     """
 
     name: str
@@ -47,15 +53,16 @@ class TrainUnit:
 
 @dataclass(frozen=True)
 class EvaluationUnit:
-    """Some tasks' batches, inferred and scored among the first masks of the run.
+    """The evaluation of some tasks among the first k masks of a run.
 
     Attributes:
-        num_tasks: k, the masks of the run in the superposition: tasks 0 to k - 1.
-        algorithm: how the task is inferred.
-        objective: what is minimised; None for algorithms without one.
-        task_ids: the tasks whose batches are asked about.
-        num_distractors: untrained masks beside the k.
-        variant: short digest of what differs from the run's own evaluations; "" for those.
+        num_tasks: k. The masks of tasks 0 to k - 1 are in the superposition.
+        algorithm: name of the algorithm that infers the task.
+        objective: objective that the algorithm minimises; None if the algorithm has no objective.
+        task_ids: tasks whose test batches are inferred and scored.
+        num_distractors: number of untrained masks in addition to the k masks.
+        variant: short digest of the options if they differ from the run's own evaluations; "" if
+            they do not differ.
     """
 
     num_tasks: int
@@ -69,12 +76,12 @@ class EvaluationUnit:
 
     @property
     def num_rows(self) -> int:
-        """Of the table."""
+        """Number of rows that the unit adds to the table: one per task."""
         return len(self.task_ids)
 
     @property
     def name(self) -> str:
-        """Of its file among the evaluations."""
+        """Name of the unit's file in the table, without .parquet."""
         parts = [f"k{self.num_tasks:06d}"]
         if self.num_distractors:
             parts.append(f"distractors{self.num_distractors:06d}")
@@ -89,14 +96,14 @@ class EvaluationUnit:
 
 @dataclass(frozen=True)
 class RecallUnit:
-    """The first masks of the run in one reservoir, and some of them recalled from it.
+    """The recall of some masks from a reservoir with the first k masks of a run.
 
     Attributes:
-        num_tasks: k, the masks in the reservoir: tasks 0 to k - 1.
-        rule: how a mask is stored.
-        cues: what recall begins with.
-        task_ids: the tasks whose masks are recalled.
-        variant: short digest of whatever else the answers follow from.
+        num_tasks: k. The masks of tasks 0 to k - 1 are in the reservoir.
+        rule: name of the rule that stores the masks.
+        cues: kinds of cues that recall starts from: "flipped", "erased", "data".
+        task_ids: tasks whose masks are recalled.
+        variant: short digest of all other options that change the answers.
     """
 
     num_tasks: int
@@ -109,12 +116,12 @@ class RecallUnit:
 
     @property
     def num_rows(self) -> int:
-        """Of the table."""
+        """Number of rows that the unit adds to the table: one per kind of cue."""
         return len(self.cues)
 
     @property
     def name(self) -> str:
-        """Of its file among the table's."""
+        """Name of the unit's file in the table, without .parquet."""
         return f"k{self.num_tasks:06d}-{self.rule}-{self.variant}"
 
 
@@ -122,9 +129,14 @@ WorkUnit = EvaluationUnit | RecallUnit
 
 
 def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterator[TrainUnit]:
-    """The blocks that still miss a mask, in order, each made when it is asked for.
+    """Yield the blocks that miss a mask, in order.
 
-    Tasks may be committed meanwhile, as far as their blocks have been asked for.
+    During the iteration, tasks of blocks that were already yielded may be added to `committed`.
+
+    Args:
+        num_tasks: number of tasks of the run.
+        block: number of tasks per block; the last block may be smaller.
+        committed: numbers of the tasks that have a committed mask.
     """
     for first in range(0, num_tasks, block):
         ids = tuple(range(first, min(first + block, num_tasks)))
@@ -136,20 +148,22 @@ def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterat
 def evaluation_units(
     config: Config, num_tasks: int, own: EvaluateConfig | None = None
 ) -> list[EvaluationUnit]:
-    """All units of one checkpoint.
+    """Plan all evaluation units of one checkpoint.
 
     Args:
-        config: what is asked for, its checkpoints and algorithms resolved.
-        num_tasks: the checkpoint.
-        own: what the run itself evaluates; None: the same. A unit that asks for anything else
-            has a name of its own.
+        config: the requested configuration, with resolved checkpoints and algorithms.
+        num_tasks: k, the checkpoint.
+        own: evaluation options of the run itself; None if they equal the requested options. A unit
+            with other options gets another name, so its file does not replace the run's own file.
 
     Raises:
-        ValueError: `auto` for the algorithms.
+        ValueError: the algorithms are `auto`.
     """
     evaluate = config.evaluate
     if evaluate.algorithms == AUTO:
-        raise ValueError("evaluate.algorithms must be resolved to a list of names, got auto")
+        raise ValueError(
+            "evaluate.algorithms must be resolved to a list of names, got auto: call resolve first"
+        )
     asked = evaluated_tasks(num_tasks, evaluate.tasks)
     groups = [
         tuple(asked[start : start + TASKS_PER_EVALUATION])
@@ -172,11 +186,11 @@ def evaluation_units(
 
 
 def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
-    """All reservoirs of one checkpoint.
+    """Plan all recall units of one checkpoint: one unit per rule.
 
     Args:
-        config: what is asked for, its checkpoints resolved.
-        num_tasks: the checkpoint.
+        config: the requested configuration, with `auto` resolved.
+        num_tasks: k, the checkpoint.
     """
     reservoir, evaluate = config.reservoir, config.evaluate
     values = {key: getattr(evaluate, key) for key in ("tasks", "batches", "batch_size")}
@@ -194,7 +208,7 @@ def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
 
 
 def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
-    """Tell an algorithm's other evaluations from the run's own."""
+    """Make the variant of a unit: "" if the options equal the run's own, otherwise a digest."""
     keys = (*_SAMPLE_KEYS, *_ALGORITHM_KEYS.get(algorithm, ()))
     values = {key: getattr(asked, key) for key in keys}
     if values == {key: getattr(own, key) for key in keys}:
@@ -203,7 +217,14 @@ def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
 
 
 def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
-    """Tasks to ask about among the first k: evenly spaced, the first and the last included."""
+    """Choose the tasks to evaluate among the first k tasks.
+
+    The tasks are evenly spaced, and include the first and the last task.
+
+    Args:
+        num_tasks: k.
+        at_most: largest number of tasks; 1 chooses the last task; None chooses all tasks.
+    """
     if at_most is None or at_most >= num_tasks:
         return list(range(num_tasks))
     if at_most == 1:
@@ -212,20 +233,23 @@ def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    """Eight hex digits for what a unit's answers follow from beside what its name says."""
+    """Hash options into eight hex digits, for the name of a unit."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
 
 
 def num_leading(committed: Container[int]) -> int:
-    """How many tasks from 0 on are committed without a gap: the largest checkpoint."""
+    """Count the committed tasks 0, 1, 2, ... before the first gap: the largest possible k."""
     return next(k for k in count() if k not in committed)
 
 
 class Checkpoints:
-    """Tells which checkpoints have become ready, each once.
+    """The checkpoints that are not ready yet.
 
-    A checkpoint k is ready when the masks of tasks 0 to k - 1 are committed,
-    however many others are.
+    A checkpoint k is ready when the masks of tasks 0 to k - 1 are committed. Other committed masks
+    do not matter.
+
+    Args:
+        sizes: k of each checkpoint, in any order.
     """
 
     def __init__(self, sizes: Collection[int]) -> None:
@@ -233,7 +257,7 @@ class Checkpoints:
         self._prefix = 0
 
     def ready(self, committed: Container[int]) -> Iterator[int]:
-        """Yield the checkpoints that the committed tasks complete."""
+        """Yield each checkpoint that has become ready since the last call, in order."""
         while self._prefix in committed:
             self._prefix += 1
         while self._waiting and self._waiting[0] <= self._prefix:

@@ -1,1 +1,1 @@
-"""What a person sees of a run: progress, tables, metrics, the report."""
+"""Output about a run for people: progress, end tables, metrics and the report."""

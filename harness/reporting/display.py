@@ -1,4 +1,4 @@
-"""What a run shows while it works: live bars on a terminal, log lines elsewhere."""
+"""Progress of a run at work: live bars on a terminal, log lines elsewhere."""
 
 import logging
 import time
@@ -21,55 +21,68 @@ logger = logging.getLogger("harness")
 
 SECONDS_BETWEEN_LINES = 5.0
 LINE_WIDTH = 110
-BAR_WIDTH = 24  # at most: on a narrow terminal the bar alone shrinks
+BAR_WIDTH = 24  # largest width; on a narrow terminal, only the bar shrinks
 
 
 class Display(Protocol):
-    """Bars, by name; each counts towards a total and shows the accuracy so far."""
+    """Named progress bars. A bar shows a count, its total and the accuracy so far."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
         ...
 
     def __exit__(self, *exception: object) -> None:
-        """Leave the last state on the screen."""
+        """Stop the display; the last state stays on the screen."""
         ...
 
     def add(self, name: str, total: int, done: int, unit: str) -> None:
-        """Begin a bar."""
+        """Start a bar.
+
+        Args:
+            name: name of the bar.
+            total: number of units at which the bar is full.
+            done: number of units that were done before the bar started.
+            unit: plural name of the counted units, such as "tasks".
+        """
         ...
 
     def update(self, name: str, done: float, accuracy: float | None) -> None:
-        """Say how far a bar is; done counts parts of a unit too."""
+        """Show the progress of a bar.
+
+        Args:
+            name: name of the bar.
+            done: number of units done so far, which may include a fraction of a unit.
+            accuracy: mean accuracy so far, in [0, 1]; None if there is none yet.
+        """
         ...
 
 
 def _digits(rate: float) -> str:
-    """Three digits, or all before the point."""
+    """Format a rate with three significant digits, or as a whole number from 999.5 on."""
     return f"{rate:.3g}" if rate < 999.5 else f"{rate:.0f}"
 
 
 def _rate(task: Task) -> float:
-    """Units a second since the bar began, what was there before not counted."""
-    # A full bar stays on the screen, and its clock runs on.
+    """Return the units per second since the bar started, without units done before."""
+    # The clock of a full bar runs on, so a full bar uses the time when it became full.
     seconds = task.finished_time if task.finished else task.elapsed
     return (task.completed - task.fields["before"]) / seconds if seconds else 0.0
 
 
 class _RateColumn(ProgressColumn):
-    """How fast it goes."""
+    """Column with the rate of a bar, in units per second."""
 
     def render(self, task: Task) -> Text:
-        """Show nothing until something is done."""
+        """Format the rate; the text is empty until a unit is done."""
         rate = _rate(task)
         return Text(f"{_digits(rate)} {task.fields['unit']}/s" if rate > 0 else "")
 
 
 class _LeftColumn(ProgressColumn):
-    """Hours, minutes and seconds left at that rate."""
+    """Column with the remaining time of a bar at its rate, as h:mm:ss."""
 
     def render(self, task: Task) -> Text:
-        """Show nothing until something is done, nor when all is."""
+        """Format the remaining time; the text is empty before the first and after the last unit."""
         rate = _rate(task)
         if rate <= 0 or task.finished or task.remaining is None:
             return Text("")
@@ -83,12 +96,12 @@ def _text(template: str) -> TextColumn:
 
 
 class LiveDisplay:
-    """Bars on a terminal, each on one line of the usual 80 columns."""
+    """Live bars on a terminal. A bar fits on one line of 80 columns."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             _text("{task.description}"),
-            # The one column that may wrap, which is what makes it shrink first.
+            # Only this column may wrap, so rich shrinks this column first.
             BarColumn(BAR_WIDTH, table_column=Column(no_wrap=False)),
             _text("{task.fields[count]} {task.fields[unit]}"),
             _RateColumn(table_column=Column(no_wrap=True)),
@@ -100,16 +113,16 @@ class LiveDisplay:
         self._bars: dict[str, tuple[TaskID, int]] = {}
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
         self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Leave the last state on the screen."""
+        """Stop the display; the last state stays on the screen."""
         self._progress.stop()
 
     def add(self, name: str, total: int, done: int, unit: str) -> None:
-        """Begin a bar."""
+        """Start a bar; see Display.add."""
         bar = self._progress.add_task(
             name.removesuffix(" masks"),
             total=total,
@@ -122,34 +135,37 @@ class LiveDisplay:
         self._bars[name] = (bar, total)
 
     def update(self, name: str, done: float, accuracy: float | None) -> None:
-        """Say how far a bar is."""
+        """Show the progress of a bar; see Display.update."""
         bar, total = self._bars[name]
         said = "" if accuracy is None else f"acc {accuracy:.4f}"
         self._progress.update(bar, completed=done, count=f"{int(done)}/{total}", accuracy=said)
 
 
 class LineDisplay:
-    """A log line for each bar every few seconds, and one when it is full."""
+    """Log lines instead of bars: a line per bar every few seconds, and a line for a full bar."""
 
     def __init__(self) -> None:
         self._bars: dict[str, tuple[int, int, str, float]] = {}
         self._said: dict[str, tuple[float, float]] = {}
 
     def __enter__(self) -> Self:
-        """Nothing to begin."""
+        """Do nothing."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def add(self, name: str, total: int, done: int, unit: str) -> None:
-        """Begin a bar."""
+        """Start a bar; see Display.add."""
         now = time.monotonic()
         self._bars[name] = (total, done, unit, now)
         self._said[name] = (now, done)
 
     def update(self, name: str, done: float, accuracy: float | None) -> None:
-        """Log how far a bar is, unless it was said a moment ago."""
+        """Log the progress of a bar, unless its last line is younger than SECONDS_BETWEEN_LINES.
+
+        A full bar is logged once, whatever the age of its last line.
+        """
         total, before, unit, began = self._bars[name]
         now, (said_at, said) = time.monotonic(), self._said[name]
         full = done >= total > said
@@ -163,18 +179,21 @@ class LineDisplay:
 
 
 def make_console() -> Console:
-    """Where people read: as wide as a terminal is, and wide enough for our tables elsewhere."""
+    """Make the console for tables: as wide as the terminal, or LINE_WIDTH without a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=LINE_WIDTH)
 
 
 def make_display(console: Console, *, quiet: bool) -> Display:
-    """Bars if the console is a terminal and quiet is off, else lines; sets up the log for it."""
+    """Make live bars if the console is a terminal and quiet is false, else log lines.
+
+    The function also directs the log of the harness to the chosen display.
+    """
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers.clear()
     if console.is_terminal and not quiet:
-        # Through the console, so that a log line does not tear a live bar.
+        # Log lines go through the console, so that they do not break a live bar.
         logger.addHandler(RichHandler(console=console, show_path=False, show_level=False))
         return LiveDisplay(console)
     handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""The table that ends a run on the screen: what was inferred, how well, at what cost."""
+"""Tables on the screen at the end of a run: inference, accuracy and cost."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,36 +15,36 @@ from harness.tables.files import read_table_file, read_tables, table_files
 from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
 
 _CAPTION = (
-    "n inferences among k masks (+ untrained ones), in ms each; task: the fraction that named the "
-    "right one. Accuracy of labels: GG the task given; GNs the task inferred; GNu the same, a "
-    "batch of a wrong task counted as 0."
+    "n inferences among k masks (+ untrained masks); ms: milliseconds per inference; task: the "
+    "fraction of tasks inferred correctly. Accuracy of labels: GG with the given task; GNs with "
+    "the inferred task; GNu as GNs, but 0 for a batch whose task was inferred wrongly."
 )
 _CAPTIONS = {
-    "bits": " bits: the share of the masks' bits that a gradient read.",
+    "bits": " bits: the fraction of all mask bits that one gradient reads.",
     "agree": (
-        f" agree: answers equal to the exact one-shot's, of {COMPARED_PER_EVALUATION} in every "
-        f"{TASKS_PER_EVALUATION} tasks."
+        f" agree: the fraction of answers equal to exact one-shot, among {COMPARED_PER_EVALUATION} "
+        f"inferences per {TASKS_PER_EVALUATION} tasks."
     ),
 }
 
 _FAILURES_SHOWN = 5
 
 _RECALL_CAPTION = (
-    "n masks recalled among k. exact: the fraction recalled to the bit; bits: bits that are right; "
-    "label: accuracy of labels by the masks recalled, GG by the true ones. MB of the reservoir and "
-    "of the k rows, packed; ms a recall."
+    "n masks recalled among k. exact: the fraction recalled to the bit; bits: the fraction of "
+    "correct bits; label: accuracy of labels with the recalled masks; GG: with the true masks; MB: "
+    "size of the reservoir; rows: MB of the k packed masks; ms: milliseconds per recall."
 )
 
 
 def summarise(evaluations: pa.Table) -> pa.Table:
-    """Mean over tasks of each checkpoint, algorithm and objective, and how many inferences.
+    """Average evaluations over the tasks of each checkpoint, algorithm and objective.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        columns as there, `_mean` or `_sum` behind their names; an agreement is null where no
-        row has one.
+        One row per num_tasks, num_distractors, algorithm and objective. The other columns have the
+        suffix `_mean`, except num_batches_sum. agreement_mean is null if no row has an agreement.
     """
     means = (
         *("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu"),
@@ -58,26 +58,26 @@ def summarise(evaluations: pa.Table) -> pa.Table:
 
 
 def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> Table:
-    """Rows of a summary for the screen.
+    """Make the table of the evaluations for the screen.
 
     Args:
-        rows: of `summarise`.
-        title: above the table.
-        extra: of `bits` and `agree`, the columns to have.
+        rows: rows from `summarise`.
+        title: title above the table.
+        extra: optional columns to show, "bits" or "agree" or both.
     """
     table = Table(
         title=title,
         title_justify="left",
         caption=_CAPTION + "".join(_CAPTIONS[name] for name in extra),
         caption_justify="left",
-        # No lines between columns, and one blank less: it fits a terminal of 80.
+        # Without lines between columns and with one space of padding, 80 columns are enough.
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         show_edge=False,
         pad_edge=False,
     )
     table.add_column("k", justify="right", no_wrap=True)
-    table.add_column("inferred by")  # a long name breaks before its objective
+    table.add_column("inferred by")  # a long text wraps before the objective
     for name in ("n", "task", "GG", "GNs", "GNu", *extra, "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -98,7 +98,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
 
 
 def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """With the columns that say something here, as far as the screen is wide enough."""
+    """Make the table with the optional columns that hold information and fit the screen."""
     extra = []
     if any(row["agreement_mean"] is not None for row in rows):
         extra.append("agree")
@@ -114,7 +114,7 @@ def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str)
 
 
 def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """Rows of the table `reservoir` for the screen."""
+    """Make the table of the recalls for the screen, from rows of the table `reservoir`."""
     table = Table(
         title=title,
         title_justify="left",
@@ -147,12 +147,12 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 
 def print_summary(console: Console, directory: Place, files: Sequence[Place] | None = None) -> None:
-    """Print what a run holds and where it lies.
+    """Print a summary of a run: evaluations, recalls, accuracy, failures and the directory.
 
     Args:
-        console: where to.
-        directory: of the run.
-        files: of the tables `evaluations` and `reservoir` to summarise; None: all.
+        console: the console to print to.
+        directory: the run directory.
+        files: files of the tables `evaluations` and `reservoir` to summarise; None for all files.
     """
     tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"])
     rows = summarise(_rows(directory / "evaluations", EVALUATIONS, files)).to_pylist()
@@ -167,7 +167,7 @@ def print_summary(console: Console, directory: Place, files: Sequence[Place] | N
         console.print(
             f"{len(tasks)} masks: accuracy on all test images, task given: mean "
             f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
-            f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor a mask",
+            f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor per mask",
             soft_wrap=True,
         )
     else:
@@ -187,12 +187,12 @@ def print_summary(console: Console, directory: Place, files: Sequence[Place] | N
         f"masks, tables and configuration: {directory}",
         soft_wrap=True,
         highlight=False,
-        markup=False,  # a folder's name may have [brackets]
+        markup=False,  # rich would read [brackets] in a folder name as markup
     )
 
 
 def _rows(folder: Place, schema: pa.Schema, files: Sequence[Place] | None) -> pa.Table:
-    """Rows of one table: those of the files that lie in its folder, or all."""
+    """Read a table from the given files that lie in its folder; None reads all files."""
     chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
     tables = each(lambda path: read_table_file(path, schema), chosen, folder)
     return pa.concat_tables([schema.empty_table(), *tables])

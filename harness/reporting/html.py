@@ -1,6 +1,8 @@
-"""The report at the end of a run: a process of its own, for nothing here imports analysis.
+"""Start the report at the end of a run.
 
-A report that cannot be written never fails a run.
+The report is a separate process, because `harness` may not import `analysis`, and because an error
+while drawing must not fail a run. The process starts after the run's lock is released, and errors
+are only logged.
 """
 
 import logging
@@ -18,20 +20,23 @@ TIMEOUT_SECONDS = 120
 
 
 def is_stale(run_dir: Path) -> bool:
-    """Whether a run's tables hold more than its report, which has the time of its beginning."""
+    """Return whether the tables of a run changed after its report began to be written.
+
+    The report file carries the time at which its writing began.
+    """
     report = run_dir / REPORT
     if not report.exists():
         return True
     folders = [run_dir / name for name in TABLE_FOLDERS if (run_dir / name).exists()]
-    # A file that is added or replaced changes its folder.
+    # Adding or replacing a file changes the modification time of its folder.
     return any(folder.stat().st_mtime >= report.stat().st_mtime for folder in folders)
 
 
 def write_report(run_dir: Place) -> None:
-    """Write a run's report where it is missing or stale; none for a run in object storage.
+    """Write the report of a run if it is missing or stale; do nothing in object storage.
 
     Args:
-        run_dir: of a run that no longer works.
+        run_dir: directory of a run whose driver has ended.
     """
     if not isinstance(run_dir, Path):
         return
@@ -41,7 +46,10 @@ def write_report(run_dir: Place) -> None:
         command = [sys.executable, "-P", "-m", "analysis.report", f"run_dir={run_dir}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     except KeyboardInterrupt:
-        logger.warning("report not written: stopped; python -m analysis.report run_dir=%s", run_dir)
+        logger.warning(
+            "report not written: stopped; to write it, type python -m analysis.report run_dir=%s",
+            run_dir,
+        )
         return
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("report not written: %s", error)

@@ -1,9 +1,10 @@
-"""What Prometheus can see of a run: numbers that the driver tells Ray, which exports them.
+"""Metrics of a run for Prometheus. The driver reports them to Ray, and Ray exports them.
 
-Ray's own agent serves them from each node, and only where `ray[default]` is installed; without
-it they cost next to nothing and go nowhere. Ray puts `ray_` before every name, and `_total`
-behind a counter's. Tasks a second are for Prometheus to say:
-rate(ray_supermask_tasks_committed_total[5m]).
+Only the driver reports metrics. Workers report none, because a worker does not use Ray. Only this
+module knows Ray's metric classes. An agent of Ray serves the metrics on each node, but only if
+`ray[default]` is installed; otherwise the metrics cost almost nothing and are dropped. Ray adds the
+prefix `ray_` to every name and the suffix `_total` to the names of counters. Prometheus computes
+the tasks per second: rate(ray_supermask_tasks_committed_total[5m]).
 """
 
 import pyarrow as pa
@@ -13,37 +14,38 @@ from harness.executors.protocol import Executor
 from harness.places.places import Place
 from harness.plan.units import EvaluationUnit
 
-# Seconds. From a small network's one-shot to descent over thousands of large masks.
+# Limits of the histogram's buckets in seconds: from one-shot on a small network to gradient
+# descent over thousands of large masks.
 LATENCIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
 
 
 class NoMetrics:
-    """Where no Ray runs: told everything, keeps nothing."""
+    """Metrics of a run without Ray: every method does nothing."""
 
     def committed(self, num_tasks: int, accuracy: float | None) -> None:
-        """Tasks were committed.
+        """Report that tasks were committed.
 
         Args:
-            num_tasks: how many, now.
-            accuracy: mean of all that are.
+            num_tasks: number of tasks in this commit.
+            accuracy: mean accuracy of all committed tasks, in [0, 1]; None if unknown.
         """
 
     def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
-        """The rows of a unit are on disk."""
+        """Report that the rows of a unit are on disk."""
 
     def set_aside(self, pool: str) -> None:
-        """A unit failed too often."""
+        """Report that a unit of a pool was set aside because it failed too often."""
 
     def watch(self) -> None:
-        """A moment has passed: queues may have other lengths."""
+        """Report the current lengths of the queues. The driver calls this method at intervals."""
 
 
 class RayMetrics(NoMetrics):
-    """One run's metrics, from the driver's process.
+    """Metrics of a run on Ray, reported by the driver.
 
     Args:
-        run_dir: what the tag `run` says.
-        executor: whose queues are watched.
+        run_dir: the run directory, used as the tag `run` of every metric.
+        executor: the executor whose queues are reported.
     """
 
     def __init__(self, run_dir: Place, executor: RayExecutor) -> None:
@@ -52,7 +54,7 @@ class RayMetrics(NoMetrics):
         self._executor = executor
         self._run = {"run": str(run_dir)}
         self._committed = Counter(
-            "supermask_tasks_committed", "Tasks committed by this start.", ("run",)
+            "supermask_tasks_committed", "Tasks committed since the driver started.", ("run",)
         )
         self._accuracy = Gauge(
             "supermask_accuracy", "Mean accuracy of the committed tasks, task given.", ("run",)
@@ -68,7 +70,7 @@ class RayMetrics(NoMetrics):
         )
         self._seconds = Histogram(
             "supermask_inference_seconds",
-            "Time to infer a task once; each observation is the mean of a row of evaluations.",
+            "Time per task inference; each observation is the mean of one row of evaluations.",
             LATENCIES,
             ("run", "algorithm", "objective"),
         )
@@ -81,7 +83,7 @@ class RayMetrics(NoMetrics):
 
     def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
         """See NoMetrics."""
-        # Prometheus takes an empty label for a missing one.
+        # Prometheus treats an empty label like a missing label.
         tags = {"algorithm": unit.algorithm, "objective": unit.objective or "", **self._run}
         for seconds in rows["seconds_per_inference"].to_pylist():
             self._seconds.observe(seconds, tags)
@@ -98,5 +100,5 @@ class RayMetrics(NoMetrics):
 
 
 def make_metrics(run_dir: Place, executor: Executor) -> NoMetrics:
-    """The metrics of a run: Ray's where its work is on Ray."""
+    """Make the metrics of a run: RayMetrics for the Ray executor, otherwise NoMetrics."""
     return RayMetrics(run_dir, executor) if isinstance(executor, RayExecutor) else NoMetrics()

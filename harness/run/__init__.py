@@ -1,1 +1,1 @@
-"""One run: what its workers know, its directory, and what it refuses."""
+"""One run: its specification, its directory, and the checks that can refuse a start."""

@@ -1,4 +1,4 @@
-"""Which tasks have a mask, and the checksum of each: five bytes a task, for many tasks."""
+"""The tasks that have a committed mask, and the checksums of the masks: five bytes per task."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from jaxtyping import Integer
 
 
 class Committed:
-    """The committed tasks of a run.
+    """The committed tasks of a run, and the checksums of their masks.
 
     Args:
-        num_tasks: that there may be.
+        num_tasks: the largest number of tasks that can be committed.
     """
 
     def __init__(self, num_tasks: int) -> None:
@@ -26,10 +26,10 @@ class Committed:
         return int(np.count_nonzero(self._there))
 
     def add(self, task_ids: Integer[np.ndarray, " B"], crcs: Integer[np.ndarray, " B"]) -> None:
-        """Note tasks."""
+        """Add committed tasks and the CRC-32C checksums of their packed rows."""
         self._there[task_ids] = True
         self._crcs[task_ids] = crcs
 
     def crcs(self, task_ids: Sequence[int]) -> Integer[np.ndarray, " B"]:
-        """Checksums of committed tasks."""
+        """Return the checksums of committed tasks, in the order of `task_ids`."""
         return self._crcs[np.asarray(task_ids, np.int64)]

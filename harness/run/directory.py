@@ -1,4 +1,6 @@
-"""A run directory: opened or begun, its store checked and repaired, its refusals in one line.
+"""Begin or open a run in a run directory: check its configuration, and repair its store.
+
+A run directory contains:
 
 config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  failures/
 """
@@ -39,11 +41,12 @@ class Run:
     """A run that is ready for work.
 
     Attributes:
-        directory: absolute.
-        spec: with the configuration that the run began with, but for what is evaluated now.
-        store: checked; where it is written to, rid of damaged masks.
-        own: what the run itself evaluates.
-        read_only: whether this start only reads the masks: it trains none and mends none.
+        directory: the run directory, an absolute path.
+        spec: the run's specification. Its configuration is the run's own, but with the
+            evaluations of this start.
+        store: the checked mask store. Unless `read_only`, damaged masks are removed from it.
+        own: the evaluations with which the run began.
+        read_only: whether this start only reads the masks, and neither trains nor repairs any.
     """
 
     directory: Place
@@ -64,21 +67,21 @@ class Run:
 
     @property
     def failures(self) -> Place:
-        """The folder of the table `failures`, which need not exist."""
+        """The folder of the table `failures`; it may be missing."""
         return self.directory / "failures"
 
 
 def open_run(directory: Place, config: Config, data: Dataset) -> Run:
-    """Begin a run, or go on with the one that is there.
+    """Begin a run, or continue the run in the directory.
 
     Args:
-        directory: of the run; this process holds its lock.
-        config: as typed.
+        directory: the run directory, whose lock this process holds.
+        config: the configuration as typed.
         data: the data set that the configuration names.
 
     Raises:
-        UserError: the folder holds another configuration, or a store that does not fit its
-            own; it cannot be written, or has no room.
+        UserError: the directory holds another configuration, has a store that does not fit its
+            configuration, cannot be written, or has no room on its disk.
     """
     known = directory / "config.yaml"
     if known.exists():
@@ -86,6 +89,8 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     else:
         _clear_unbegun(directory)
         config = resolved_options(config)
+        # `auto` is resolved once and stored with the run. The type of the products depends on the
+        # machine on which the run begins, and the run keeps this type on other machines.
         probe = RunSpec(config, data.input_shape, data.num_classes)
         resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
@@ -97,12 +102,14 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     attributes = _attributes(spec, data, weights, inputs)
     begins = not store_exists(directory)
     if begins:
-        input_bytes = 2 * prod(data.input_shape[-2:])  # a uint16 for every pixel
+        input_bytes = 2 * prod(data.input_shape[-2:])  # one uint16 per pixel
         of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
         check_room(directory, of_tasks + sum(weight.nbytes for weight in weights.values()))
     else:
         check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
     if begins:
+        # The store lists the inputs that define each task. So `create` makes every task of the run,
+        # and a family that cannot make one of these tasks is refused.
         with family_errors(resolved.family):
             MaskStore.create(
                 directory,
@@ -112,23 +119,24 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
                 capacity=resolved.tasks,
                 attributes=attributes,
             )
-    # Last: a folder with a config.yaml has a store too.
+    # config.yaml is written last, so that a directory with a config.yaml always has a store.
     if not known.exists():
         write_durably(known, to_yaml(resolved).encode())
     return _ready(directory, spec, weights, inputs)
 
 
 def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
-    """Open a run for other evaluations; its masks are only read.
+    """Open a run for other evaluations. Its masks are only read.
 
     Args:
-        directory: of the run; this process holds its lock.
-        config: what the run began with, but for the evaluation and what changes no result.
+        directory: the run directory, whose lock this process holds.
+        config: the run's configuration, with this start's evaluations and with this start's
+            values of the keys that change no result.
         data: the data set that the configuration names.
 
     Raises:
-        UserError: a store that does not fit the configuration, or a checkpoint of masks that
-            are not all committed.
+        UserError: the store does not fit the configuration, or a mask of a checkpoint is not
+            committed.
     """
     stored = from_yaml(directory / "config.yaml")
     spec = RunSpec(stored, data.input_shape, data.num_classes)
@@ -153,30 +161,34 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
 
 
 def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -> list[int]:
-    """The checkpoints asked for, all of whose masks must be committed."""
-    go_on = "go on with the run by harness/scale.py"
+    """Resolve the checkpoints to evaluate, and refuse a checkpoint that lacks a committed mask."""
+    go_on = "continue the run with harness/scale.py"
     try:
         largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
     except ValueError as error:
-        raise UserError(f"{error}: {go_on}, which mends it") from error
+        raise UserError(f"{error}: {go_on}, which repairs the log") from error
     if not largest:
         raise UserError(f"run directory {directory} holds no mask of task 0 yet: {go_on}")
     checkpoints = resolve_checkpoints(config.evaluate.checkpoints, largest)
     if wrong := [k for k in checkpoints if k > largest]:
         raise UserError(
-            f"evaluate.checkpoints must lie in [1, {largest}], the tasks committed so far without "
-            f"a gap, got {wrong}: lower them, or {go_on}"
+            f"evaluate.checkpoints must lie in [1, {largest}], the number of tasks that are "
+            f"committed without a gap, got {wrong}: lower them, or {go_on}"
         )
     return checkpoints
 
 
 def _configuration(known: Place, wanted: Config) -> Config:
-    """The configuration that a run began with, which the wanted one must agree with."""
+    """Read the configuration with which a run began.
+
+    Raises:
+        UserError: the wanted configuration would give other results.
+    """
     stored = from_yaml(known)
     if found := differences(stored, wanted):
         raise UserError(
             f"run directory {known.parent} holds another configuration: {'; '.join(found)}: "
-            "choose another run_dir, or type what the run began with"
+            "choose another run_dir, or type the values that the run began with"
         )
     return stored
 
@@ -184,7 +196,7 @@ def _configuration(known: Place, wanted: Config) -> Config:
 def _ready(
     directory: Place, spec: RunSpec, weights: dict[str, np.ndarray], inputs: dict[str, TaskInputs]
 ) -> Run:
-    """Open a run that fits its configuration, rid of what crashes and bad disks left."""
+    """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
     record_start(directory, spec.config)
     store = MaskStore.open(directory)
@@ -196,7 +208,7 @@ def _ready(
 
 
 def _make_table_folders(run: Run) -> None:
-    """Make the folders that results go to, rid of what crashes left."""
+    """Make the folders of the result tables, and remove partial files that crashes left."""
     wanted = [run.evaluations]
     if run.spec.config.evaluate.reservoir:
         wanted.append(run.reservoir)
@@ -206,9 +218,9 @@ def _make_table_folders(run: Run) -> None:
 
 
 def _clear_unbegun(directory: Place) -> None:
-    """Remove the empty store of a start that ended before it kept its configuration.
+    """Remove the empty store of a start that ended before it wrote config.yaml.
 
-    This start may have another configuration, which that store would not fit.
+    This start may have another configuration, which the old store would not fit.
 
     Raises:
         UserError: the store holds masks.
@@ -217,7 +229,7 @@ def _clear_unbegun(directory: Place) -> None:
     if table_files(directory / "log") or (store / "masks" / "c").exists():
         raise UserError(
             f"run directory {directory} holds masks but no config.yaml: "
-            "put it back, or choose another run_dir"
+            "put config.yaml back, or choose another run_dir"
         )
     if store.exists():
         remove_tree(store)
@@ -226,7 +238,7 @@ def _clear_unbegun(directory: Place) -> None:
 def _attributes(
     spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
 ) -> dict[str, object]:
-    """Gather what the store says of the run; `weights` and `inputs` name its fixed arrays."""
+    """Make the attributes of the store; `weights` and `inputs` are names of its fixed arrays."""
     config = spec.config
     return {
         "network": config.network,
@@ -248,7 +260,11 @@ def _attributes(
 
 
 def _mend(store: MaskStore, weights: dict[str, np.ndarray], inputs: dict[str, TaskInputs]) -> None:
-    """Find what is damaged, say so, and forget it, so that it is trained again."""
+    """Find damaged files, log them, and repair the store.
+
+    Every start checks each committed mask against its checksum. The store forgets a damaged mask,
+    and the mask is trained again with its block, because only the block makes a mask reproducible.
+    """
     damage = store.verify([*(f"weights/{n}" for n in weights), *(f"inputs/{n}" for n in inputs)])
     for found in damage:
         lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""

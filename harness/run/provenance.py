@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, configuration, versions, machine."""
+"""The origin of a run's numbers: code, configuration, versions and machine."""
 
 import hashlib
 import json
@@ -23,27 +23,31 @@ PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "
 
 
 def has_bfloat16_matrices() -> bool:
-    """Whether the device that trains multiplies bfloat16 matrices faster than float32 ones."""
+    """Return whether the training device multiplies bfloat16 matrices faster than float32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    # With avx512_bf16 alone products take 1.7 times as long as in float32 on a Sapphire Rapids
-    # whose AMX the host hides (benchmarks/train.py, both dtypes).
+    # A CPU needs AMX. On a Sapphire Rapids whose host hides AMX, products with avx512_bf16 alone
+    # took 1.7 times as long as in float32 (benchmarks/train.py, both dtypes).
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def config_hash(config: Config) -> str:
-    """Sixteen hex digits that name everything in a configuration that changes a result."""
+    """Hash all values of a configuration that change a result.
+
+    Returns:
+        16 hex digits.
+    """
     text = json.dumps(result_values(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide a result."""
+    """Return the versions of Python and of the packages that affect a result, by name."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def _commit() -> str | None:
-    """The commit of this code, with "-dirty" where it was changed; None outside a checkout."""
+    """Return this code's commit, with "-dirty" if files have changed; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     folder = Path(__file__).parent
     try:
@@ -66,7 +70,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's model; the architecture where the system does not tell."""
+    """Return the processor's model, or its architecture if the system does not name the model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -76,16 +80,16 @@ def _processor() -> str:
 
 
 def record_start(run_dir: Place, config: Config) -> None:
-    """Add this start to the run's provenance.json; the first entry began the run.
+    """Add this start to the run's provenance.json. The first entry is the start that began the run.
 
     Raises:
-        UserError: there is such a file, and it is broken.
+        UserError: provenance.json exists and is not JSON.
     """
     path = run_dir / "provenance.json"
     try:
         known = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
-        raise UserError(f"{path} must be JSON, got something else: remove it") from error
+        raise UserError(f"{path} must be JSON, got something else: remove the file") from error
     start = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

@@ -1,4 +1,8 @@
-"""A run knows its family of tasks by name: that the family makes them, and still the same ones."""
+"""Check that a family makes every task of a run, and that it still makes the same tasks.
+
+A run stores only the name of its family, and the family's code may change later. So every start
+compares the first and the last task with the tasks in the store.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,30 +19,30 @@ from harness.storage.repair import open_group
 
 @contextmanager
 def family_errors(family: str) -> Iterator[None]:
-    """Say in one line that a family cannot make the tasks of a run.
+    """Turn a ValueError of a family into a one-line error for the user.
 
     Raises:
-        UserError: instead of a ValueError.
+        UserError: the family cannot make a task, and has raised a ValueError.
     """
     try:
         yield
     except ValueError as error:
         raise UserError(
             f"family={family} must make every task of the run, got: {error}: choose another "
-            "family or data set, or mend the family"
+            "family or data set, or correct the family"
         ) from error
 
 
 def check_family(run_dir: Place, family: str, inputs: Mapping[str, TaskInputs]) -> None:
-    """Refuse a run whose family has changed since it began.
+    """Refuse a run whose family has changed since the run began.
 
     Args:
-        run_dir: with a store.
-        family: its name.
-        inputs: what the family makes now.
+        run_dir: the run directory, which has a store.
+        family: the family's name.
+        inputs: the inputs of the tasks as the family makes them now, by array name.
 
     Raises:
-        UserError: the first or the last task is another one.
+        UserError: the first or the last task differs from the task in the store.
     """
     root = open_group(run_dir / "masks.zarr", "r")
     for name, rows in inputs.items():
@@ -48,10 +52,11 @@ def check_family(run_dir: Place, family: str, inputs: Mapping[str, TaskInputs]) 
             same = all(np.array_equal(stored[end], rows[end]) for end in ends)
         except KeyError:
             same = False
-        except Exception:  # whatever zarr makes of bytes that are damaged: the store mends them
+        except Exception:
+            # Zarr raises various errors on damaged bytes. The store finds and repairs them.
             continue
         if not same:
             raise UserError(
                 f"run directory {run_dir} must hold the tasks that family={family} makes, got "
-                f"others in inputs/{name}: the family has changed since: choose another run_dir"
+                f"other tasks in inputs/{name}: the family has changed: choose another run_dir"
             )

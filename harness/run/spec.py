@@ -1,4 +1,4 @@
-"""What every worker of a run has to know, and what follows from it."""
+"""The specification of a run, from which every worker makes its network, finder and tasks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,14 +27,15 @@ from supsup_core.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What every worker of a run has to know.
+    """The specification of a run, which every worker gets.
 
-    What follows from it is made where it is first asked for, and does not travel to workers.
+    Each process makes the network, the finder and the other derived objects when it first needs
+    them. They are not sent to workers.
 
     Attributes:
         config: the configuration, with every `auto` resolved.
-        input_shape: of one image: channels, rows, columns.
-        num_classes: number of classes of the data set, the real neurons.
+        input_shape: the shape of one image: channels, rows, columns.
+        num_classes: the number of classes of the data set. Each class has one real neuron.
     """
 
     config: Config
@@ -48,7 +49,8 @@ class RunSpec:
     def network(self) -> Network:
         """The fixed network."""
         config = self.config
-        # A module may draw parameters that are not masked: they are the same in every process.
+        # A module may draw parameters that are not masked. The seed makes these parameters the
+        # same in every process.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             made = make_named(
@@ -63,8 +65,8 @@ class RunSpec:
             return as_network(config.network, made, self.input_shape)
         except ValueError as error:
             raise UserError(
-                f"network={config.network} must be a network of images {self.input_shape}, got: "
-                f"{error}: mend it, or choose other network_options"
+                f"network={config.network} must take images of shape {self.input_shape}, got: "
+                f"{error}: correct the network, or choose other network_options"
             ) from error
 
     @cached_property
@@ -76,7 +78,7 @@ class RunSpec:
 
     @cached_property
     def family(self) -> Family:
-        """What makes the tasks."""
+        """The family that makes the tasks."""
         config = self.config
         made: Family = make_named("family", names.FAMILIES, config.family, config.family_options)
         return made
@@ -105,7 +107,7 @@ class RunSpec:
             config = self.config
             raise UserError(
                 f"method={config.method} must fit network={config.network}, got: {error}: choose "
-                "another of the two, or other options"
+                "another method or network, or other options"
             ) from error
 
     @property
@@ -114,7 +116,7 @@ class RunSpec:
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What the network, the finder and the engine can do."""
+        """The capabilities of the network, the finder and the engine."""
         network, layout = self.network, self.layout
         engine = engine_type(network, layout)
         return Capabilities(
@@ -132,13 +134,13 @@ class RunSpec:
 
     @property
     def options(self) -> Options:
-        """What the inference algorithms are told."""
+        """The options of the inference algorithms."""
         evaluate = self.config.evaluate
         return Options(log_base=evaluate.log_base, steps=evaluate.steps, rate=evaluate.rate)
 
     @property
     def recipe(self) -> Recipe:
-        """How scores are trained."""
+        """The recipe that trains the scores."""
         train = self.config.train
         return Recipe(
             steps=train.steps,
@@ -154,11 +156,11 @@ class RunSpec:
 
 
 class TaskInputs:
-    """What makes the tasks of a run: one array of `task_inputs`, a part at a time.
+    """One array of `task_inputs` for all tasks of a run. A slice makes only its own rows.
 
     Args:
-        spec: of the run.
-        name: of the array.
+        spec: the run's specification.
+        name: the array's name in `task_inputs`, such as "permutations".
     """
 
     def __init__(self, spec: RunSpec, name: str) -> None:
@@ -173,5 +175,5 @@ class TaskInputs:
 
 
 def lazy_inputs(spec: RunSpec) -> dict[str, TaskInputs]:
-    """The arrays of `task_inputs`; none of their rows is kept in memory."""
+    """Return the arrays of `task_inputs` by name. Their rows are made when they are read."""
     return {name: TaskInputs(spec, name) for name in task_inputs([spec.task(0)])}

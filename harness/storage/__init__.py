@@ -1,1 +1,1 @@
-"""Masks at rest: store, chunks, repair, and who may write."""
+"""The mask store of a run: chunks, log, repair, and the lock of the writer."""

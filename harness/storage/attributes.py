@@ -1,7 +1,7 @@
-"""The attributes of a mask store's group: what they are, read back, and compared.
+"""Attributes of a mask store's Zarr group: make, check and compare them.
 
-They say how a row of the store lies and what the masks were trained for, so that plain
-zarr and numpy can evaluate a mask. They are written once.
+The attributes describe the layout of a row and the training of the masks, so that plain zarr and
+numpy can evaluate a mask. The attributes are written once.
 """
 
 import json
@@ -13,6 +13,8 @@ from harness.places.places import Place
 from supsup_core.states.layout import StateLayout
 
 FORMAT_VERSION = 2
+# Every store holds these sentences in its attribute `decode`, and every start compares them with
+# the texts here. After any change of the words, existing runs would be refused.
 _GAIN = "gain of a tensor = scale (1 if none) * sum over its planes of coefficient * bits"
 _OVER = {
     "weights": "effective weight of a tensor over weights = weights/<source> * gain",
@@ -22,38 +24,43 @@ _STATISTICS = (
     "floats of role statistic are the running mean and (unbiased) variance of a batch "
     "normalisation without affine part, whose epsilon is 1e-5 unless the module says otherwise"
 )
-_NONE = object()  # in place of an attribute that is not there
+_NONE = object()  # stands for a missing attribute
 
 
 def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
     """Check that this program can read a store.
 
     Args:
-        path: of the store.
-        attributes: of its group.
+        path: path of the store, for the error.
+        attributes: attributes of the store's group: name -> JSON value.
 
     Raises:
-        UserError: another format_version, or no length of a row.
+        UserError: format_version is not FORMAT_VERSION, or row_bytes is not a whole number >= 1.
     """
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path} must have format_version {FORMAT_VERSION}, got {version}: choose another "
-            "run_dir to train its masks anew, or use the version of this program that wrote it"
+            "run_dir to train the masks again, or use the program version that wrote this store"
         )
     row_bytes = attributes.get("row_bytes")
     if not isinstance(row_bytes, int) or row_bytes < 1:
         raise UserError(
             f"{path / 'zarr.json'} must have an attribute row_bytes, a whole number >= 1, got "
-            f"{row_bytes!r}: put the file back"
+            f"{row_bytes!r}: restore the file"
         )
 
 
 def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Gather all attributes of the group: those that the layout sets, and those given.
+    """Make all attributes of a store's group: name -> JSON value.
+
+    Args:
+        layout: layout of a row. It sets format_version, tensors, planes, floats, decode,
+            bit_order and row_bytes.
+        given: all other attributes.
 
     Raises:
-        ValueError: one is given that the layout sets.
+        ValueError: `given` has an attribute that the layout sets.
     """
     own = {
         "format_version": FORMAT_VERSION,
@@ -91,7 +98,7 @@ def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str,
 
 
 def decoding(layout: StateLayout) -> str:
-    """Say how the planes and floats of a row act."""
+    """Return a text that explains how gains follow from the planes and floats of a row."""
     parts = [_GAIN, *(text for over, text in _OVER.items() if _has(layout, over))]
     if any(place.spec.role == "statistic" for place in layout.floats):
         parts.append(_STATISTICS)
@@ -103,7 +110,7 @@ def _has(layout: StateLayout, over: str) -> bool:
 
 
 def fixed_arrays(attributes: Mapping[str, Any]) -> list[str]:
-    """The arrays that a store holds besides its masks, such as weights/layer1."""
+    """List the arrays that a store holds besides the masks, such as weights/layer1."""
     masked = [tensor["source"] for tensor in attributes.get("tensors", [])]
     names = {"weights": [*masked, *attributes.get("weights", [])]}
     names["inputs"] = attributes.get("inputs", [])
@@ -113,15 +120,19 @@ def fixed_arrays(attributes: Mapping[str, Any]) -> list[str]:
 def difference(
     stored: Mapping[str, Any], expected: Mapping[str, Any], *, but: Sequence[str] = ()
 ) -> str | None:
-    """The first place where attributes differ once they are JSON, where a tuple is a list.
+    """Find the first difference between two sets of attributes.
+
+    The attributes are compared as JSON, so a tuple equals a list with the same values.
 
     Args:
-        stored: JSON values by name.
-        expected: likewise; decides which place is the first.
-        but: names that are not compared.
+        stored: attributes of a store: name -> JSON value.
+        expected: expected attributes: name -> JSON value. Their order decides which difference is
+            the first.
+        but: names of attributes that are not compared.
 
     Returns:
-        its name, what was expected and what came, as in "a.b 1, got 2"; None if all agree.
+        The name, the expected value and the stored value, such as "a.b 1, got 2"; None if all
+        attributes agree.
     """
     kept = [{k: v for k, v in side.items() if k not in but} for side in (stored, expected)]
     return _difference("", *json.loads(json.dumps(kept)))

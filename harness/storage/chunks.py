@@ -1,9 +1,10 @@
-"""The files that hold packed masks: one a chunk of the array `masks`, as zarr would write it.
+"""Files of packed masks: one file per chunk of the array `masks`, in the format of zarr.
 
-Read here as files, so that one bad row is told from its chunk; written here, so that a
-chunk is on disk before it replaces the old one, which holds masks already committed.
+This module reads the files itself, so that one bad row can be reported without its whole chunk.
+It also writes them itself: zarr replaces a chunk atomically but does not flush the new file
+first, so a power cut could lose masks that were already committed.
 
-Shape letters: C rows of a chunk, B rows of a read, R bytes of a row.
+Shape letters: C rows per chunk, B rows per read, R bytes per row.
 """
 
 from math import log2
@@ -16,22 +17,22 @@ from jaxtyping import UInt8
 from harness.places.durable import fsync, write_durably
 from harness.places.places import Place, read_array, read_into
 
-CHUNK_BYTES = 2_500_000  # about: chunks hold a power of two of rows
-FILL = 255  # every byte of a row never written; the last byte of a mask is 0
-CRC_BYTES = 4  # zarr's crc32c codec puts them, little-endian, behind the data
+CHUNK_BYTES = 2_500_000  # approximate, because the rows per chunk are a power of two
+FILL = 255  # every byte of an unwritten row; a mask differs, because its last byte is 0
+CRC_BYTES = 4  # zarr's crc32c codec appends these bytes, little-endian, to the data
 
 
 class CorruptMask(Exception):  # noqa: N818 - a finding about data, not a fault of the caller
-    """Stored bytes that do not match their checksum: names the tasks and the file."""
+    """Error about stored bytes that do not match their checksum; names the file and known tasks."""
 
 
 def chunk_rows(row_bytes: int) -> int:
-    """Rows of a chunk: the power of two that comes nearest to CHUNK_BYTES."""
+    """Return the rows per chunk: the power of two that brings a chunk nearest to CHUNK_BYTES."""
     return int(2 ** max(0, round(log2(CHUNK_BYTES / row_bytes))))
 
 
 def crc32c(data: np.ndarray) -> int:
-    """CRC-32C of an array's bytes; the array is contiguous."""
+    """Compute the CRC-32C of the bytes of a contiguous array."""
     return cast(int, google_crc32c.value(data))
 
 
@@ -39,9 +40,9 @@ class ChunkFiles:
     """The chunk files of one array `masks`.
 
     Args:
-        folder: of the array; the file of chunk i is `c/<i>/0` in it.
-        rows: C.
-        row_bytes: R.
+        folder: folder of the array; chunk i is the file `c/<i>/0` in this folder.
+        rows: C, rows per chunk.
+        row_bytes: R, bytes per row.
     """
 
     def __init__(self, folder: Place, rows: int, row_bytes: int) -> None:
@@ -51,26 +52,27 @@ class ChunkFiles:
 
     @property
     def rows(self) -> int:
-        """C."""
+        """C, the number of rows per chunk."""
         return self._shape[0]
 
     def path(self, chunk: int) -> Place:
-        """Of a chunk's file, which need not exist."""
+        """Return the path of a chunk's file, which need not exist."""
         return self._folder / "c" / str(chunk) / "0"
 
     def empty(self) -> UInt8[np.ndarray, "C R"]:
-        """The rows of a chunk in which nothing was ever written."""
+        """Make the rows of a chunk to which nothing was ever written."""
         return np.full(self._shape, FILL, np.uint8)
 
     def examine(self, chunk: int) -> tuple[str, UInt8[np.ndarray, "C R"] | None]:
-        """Read a chunk, whatever its file is like.
+        """Read a chunk even if its file is damaged or missing.
 
         Returns:
-            what is wrong with the file, "" if nothing; and its rows, None if it is
-            missing, filled up where it is too short.
+            (reason, rows). The reason says what is wrong with the file; it is "" for an intact
+            file. The rows are None if the file is missing. If the file is too short, the missing
+            bytes are FILL.
 
         Raises:
-            OSError: a file that is there but cannot be read.
+            OSError: the file exists but cannot be read.
         """
         try:
             raw = read_array(self.path(chunk))
@@ -86,11 +88,14 @@ class ChunkFiles:
         return "" if intact else "does not match its checksum", rows.reshape(self._shape)
 
     def read_for_change(self, chunk: int) -> UInt8[np.ndarray, "C R"]:
-        """Read the rows of a chunk, to be changed and written.
+        """Read the rows of a chunk, so that the caller can change and rewrite the chunk.
+
+        Returns:
+            The rows, all FILL if the chunk has no file.
 
         Raises:
-            CorruptMask: the chunk is damaged; nothing may be built on it.
-            OSError: a file that is there but cannot be read.
+            CorruptMask: the chunk is damaged, so it must not be rewritten with a new checksum.
+            OSError: the file exists but cannot be read.
         """
         reason, rows = self.examine(chunk)
         if rows is None:
@@ -100,15 +105,18 @@ class ChunkFiles:
         return rows
 
     def read_rows(self, chunk: int, places: np.ndarray) -> UInt8[np.ndarray, "B R"]:
-        """Read some rows of a chunk, unchecked: zeros past the end of a truncated file.
+        """Read some rows of a chunk, without a check of their checksums.
 
         Args:
-            chunk: which.
-            places: of the rows in the chunk, each in [0, C).
+            chunk: number of the chunk.
+            places: (B,) positions of the rows in the chunk, each in [0, C).
+
+        Returns:
+            The rows. Bytes beyond the end of a truncated file are 0.
 
         Raises:
             FileNotFoundError: the chunk has no file.
-            OSError: a file that is there but cannot be read.
+            OSError: the file exists but cannot be read.
         """
         row_bytes = self._shape[1]
         rows = np.zeros((len(places), row_bytes), np.uint8)
@@ -116,16 +124,16 @@ class ChunkFiles:
         return rows
 
     def write(self, chunk: int, rows: UInt8[np.ndarray, "C R"]) -> None:
-        """Replace a chunk: on disk, whole, once this returns.
+        """Replace a chunk durably: when this method returns, the whole chunk is on disk.
 
         Raises:
-            OSError: disk full and the like; the old file is still there.
+            OSError: for example, the disk is full; the old file is unchanged.
         """
         path = self.path(chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, rows.tobytes() + crc32c(rows).to_bytes(CRC_BYTES, "little"))
         if chunk in self._kept:
             return
-        for folder in (path.parents[1], path.parents[2]):  # the first chunk makes masks/c
+        for folder in (path.parents[1], path.parents[2]):  # the first write makes masks/c
             fsync(folder)
         self._kept.add(chunk)

@@ -1,10 +1,15 @@
-"""One driver a run directory in object storage: a lease on an object that says who holds it.
+"""One driver per run directory in object storage: a lease, held through an object in the run.
 
-No kernel frees a lock there. The holder replaces the object every few seconds, each time on the
-condition that it is still the version it wrote last. Whoever finds one version there for the
-length of a lease, by his own clock, may replace that very version and has it then. A holder
-whose last renewal lies so far back that a write begun now could arrive after that renews before
-it writes; where another has the lease, it writes no more.
+In object storage, no kernel frees the lock of a process that died. So the holder of the lease
+replaces the object every 5 s, on the condition that the object is still the version that the
+holder wrote last. Another driver may take the lease if the object does not change for 97 s, and
+only by replacing that same version. Each driver measures with its own clock, and no two clocks
+are compared.
+
+The 97 s are 20 s in which a holder may begin a write without renewing the lease, 75 s after which
+such a write can no longer arrive, and a margin of 2 s. A holder that slept for longer than 20 s
+renews the lease before it writes. If another driver has taken the lease, the old holder writes
+nothing more.
 """
 
 import json
@@ -26,23 +31,23 @@ logger = logging.getLogger("harness")
 
 RENEWED_EVERY = 5.0
 HELD_UNRENEWED = 20.0
-"""Seconds after a renewal in which the holder may begin a write."""
+"""Seconds after a renewal in which the holder may begin a write without renewing again."""
 LEASE = HELD_UNRENEWED + LONGEST_WRITE + 2.0
-"""Seconds for which the object must not change before another may take it."""
+"""Seconds without a change of the object after which another driver may take the lease."""
 _LOOK_EVERY = 1.0
 
 
 def _now() -> float:
-    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+    """Read a clock in seconds, which counts the machine's sleep too if the system allows it."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
 
 class Lease:
-    """What a driver holds.
+    """A driver's lease on a run directory.
 
     Args:
-        path: of the object.
+        path: path of the object `lock` in the run directory.
     """
 
     def __init__(self, path: ObjectPath) -> None:
@@ -60,13 +65,13 @@ class Lease:
         self._one_at_a_time = threading.Lock()
 
     def take(self, version: dict[str, str] | None) -> bool:
-        """Take the lease that nobody has any more.
+        """Take a lease that no driver holds any more.
 
         Args:
-            version: of the object, which must still be the one; None: there is none.
+            version: the version of the object to replace; None if no object exists.
 
         Returns:
-            whether this came first.
+            True if the lease is taken; False if another driver changed the object first.
         """
         with self._one_at_a_time:
             return self._replace(version)
@@ -75,7 +80,7 @@ class Lease:
         """Renew the lease.
 
         Raises:
-            UserError: another driver has it, or the server cannot be reached.
+            UserError: another driver has the lease, or the server cannot be reached.
         """
         with self._one_at_a_time:
             if not self._lost:
@@ -83,34 +88,43 @@ class Lease:
             if self._lost:
                 raise UserError(
                     f"run directory {self._path.parent} is no longer this driver's: its lock "
-                    f"{self._path} was taken over or removed; what is committed is kept"
+                    f"{self._path} was taken over or removed; committed results are kept: check "
+                    "that no other driver works on this run, then type the same command again"
                 )
 
     def check(self) -> None:
-        """See that a write may begin.
+        """Check that a write may begin, and renew the lease if HELD_UNRENEWED seconds have passed.
 
         Raises:
-            UserError: as of renew.
+            UserError: the lease cannot be renewed; see renew.
         """
         if self._lost or _now() - self._renewed_at > HELD_UNRENEWED:
             self.renew()
 
     def keep(self, stopped: threading.Event) -> None:
-        """Renew until told to stop; what goes wrong the next write will tell."""
+        """Renew the lease every RENEWED_EVERY seconds, until `stopped` is set or the lease is lost.
+
+        Errors are ignored, because the next write raises them.
+
+        Args:
+            stopped: event that ends the renewals.
+        """
         while not stopped.wait(RENEWED_EVERY) and not self._lost:
             with suppress(UserError):
                 self.renew()
 
     def release(self) -> None:
-        """Let others have it at once; where that fails, they wait for its end."""
+        """Free the lease at once. If the request fails, other drivers wait for LEASE seconds."""
         with self._one_at_a_time, suppress(UserError):
             if not self._lost:
                 self._path.write_over(b"", self._version)
 
     def _replace(self, version: dict[str, str] | None) -> bool:
-        """Write the object in place of a version, which may be one that this lease wrote unheard.
+        """Replace a version of the object, and return whether the replacement succeeded.
 
-        A put whose answer was lost has been done, and the next then fails its condition.
+        A put whose answer was lost may have replaced the object. The next put then fails, although
+        this driver wrote the current version. So if the object has this lease's token, the put is
+        tried once more with the version that is found.
         """
         for _ in range(2):
             began = _now()
@@ -126,23 +140,28 @@ class Lease:
 
 
 def _look(path: ObjectPath) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """Who holds a lease, {} if nobody; and the version that says so, None if there is none."""
+    """Read the lock object.
+
+    Returns:
+        (holder, version). The holder has the fields that the driver with the lease wrote; {} if no
+        driver has the lease. The version is the version of the object; None if no object exists.
+    """
     try:
         data, version = path.read_tagged()
     except FileNotFoundError:
         return {}, None
     try:
         holder = json.loads(data or b"{}")
-    except ValueError:  # something else: whoever put it there may hold it
+    except ValueError:  # not written by a lease: assume that an unknown process holds it
         holder = None
     return holder if isinstance(holder, dict) else {"host": "?", "pid": "?"}, version
 
 
 def _taken(directory: ObjectPath, lease: Lease) -> None:
-    """Take the lease, as soon as it is known that nobody has it.
+    """Take the lease as soon as it is certain that no driver holds it.
 
     Raises:
-        UserError: another driver renews it.
+        UserError: another driver renews the lease.
     """
     seen: dict[str, str] | None = None
     since = 0.0
@@ -155,8 +174,8 @@ def _taken(directory: ObjectPath, lease: Lease) -> None:
         elif seen is None:
             seen, since = version, _now()
             logger.warning(
-                "run directory %s is locked by %s: seeing whether it is alive, which takes up to "
-                "%.0f s",
+                "run directory %s is locked by %s: checking whether this process is alive, which "
+                "takes up to %.0f s",
                 *(directory, who, LEASE),
             )
         elif version != seen:
@@ -169,13 +188,15 @@ def _taken(directory: ObjectPath, lease: Lease) -> None:
 
 @contextmanager
 def run_lease(directory: ObjectPath) -> Iterator[None]:
-    """Keep every other driver out of a run directory, and this one too once it has lost it.
+    """Hold the lease on a run directory, and keep every other driver out.
+
+    If this driver loses the lease, its own writes are refused too.
 
     Args:
-        directory: of the run; every write below it is checked.
+        directory: the run directory. Every write below it first checks the lease.
 
     Raises:
-        UserError: another driver has it: which, where and since when.
+        UserError: another driver has the lease; the message names its process, host and start.
     """
     lease, stopped = Lease(directory / "lock"), threading.Event()
     _taken(directory, lease)

@@ -1,4 +1,4 @@
-"""One driver a run directory: a lock that says who holds it."""
+"""One driver per run directory: a lock that names its holder."""
 
 import fcntl
 import json
@@ -18,15 +18,16 @@ from harness.places.places import Place
 def run_lock(run_dir: Place) -> Iterator[None]:
     """Keep every other driver out of a run directory.
 
-    In object storage by a lease (harness/storage/lease.py), on a disk by the kernel.
-    The kernel frees the lock however the process ends. The file `lock` stays: removing it
-    would let a third process lock a new file beside the second that waits on the old.
+    On a disk the kernel holds the lock, and frees it however the process ends. In object storage
+    the lock is a lease (harness/storage/lease.py). The file `lock` is never removed.
+    Otherwise one process could hold the lock of the removed file while another process locks a new
+    file.
 
     Args:
-        run_dir: of the run; made if missing.
+        run_dir: the run directory; created if missing.
 
     Raises:
-        UserError: another process has it: which, where and since when.
+        UserError: another process has the lock; the message names its process, host and start.
     """
     if not isinstance(run_dir, Path):
         from harness.storage.lease import run_lease
@@ -43,7 +44,7 @@ def run_lock(run_dir: Place) -> Iterator[None]:
             try:
                 holder = json.loads(file.read())
                 who = f"process {holder['pid']} on host {holder['host']} since {holder['since']}"
-            except (ValueError, KeyError, TypeError):  # it has the lock, but has not signed yet
+            except (ValueError, KeyError, TypeError):  # the holder has not signed the file yet
                 who = "another process"
             raise UserError(
                 f"run directory {run_dir} is in use by {who}: "
@@ -56,18 +57,18 @@ def run_lock(run_dir: Place) -> Iterator[None]:
         try:
             yield
         finally:
-            file.truncate(0)  # nobody's name is on a lock that is free
+            file.truncate(0)  # a free lock must not name a holder
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who signed a run's lock.
+    """The process that signed a run's lock.
 
     Attributes:
-        host: its name.
-        pid: of the process there.
-        since: ISO 8601, UTC.
-        alive: whether it still has the lock; None where this host cannot tell.
+        host: name of the host that the process runs on.
+        pid: number of the process on that host.
+        since: time when the process took the lock, ISO 8601, UTC.
+        alive: whether the process still has the lock; None if this host cannot tell.
     """
 
     host: str
@@ -77,16 +78,16 @@ class Holder:
 
 
 def lock_holder(run_dir: Path) -> Holder | None:
-    """Who has the lock of a run, told without touching it.
+    """Read which process has the lock of a run, without touching the lock.
 
-    To try the lock, even a shared one, could make a driver that starts in that instant fail;
-    so this reads the signature, and the kernel's own list of locks.
+    If this function took the lock for a moment, even as a shared lock, a driver that starts at that
+    moment could fail. So the function reads the signature and the kernel's list of locks.
 
     Args:
-        run_dir: of the run; may have no lock.
+        run_dir: the run directory, which may have no lock.
 
     Returns:
-        The signer, who may have died; None where nobody has signed.
+        The process that signed the lock, which may have died; None if the lock is not signed.
 
     Raises:
         OSError: the file cannot be read.
@@ -98,19 +99,23 @@ def lock_holder(run_dir: Path) -> Holder | None:
         inode = path.stat().st_ino
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # free, or taken this instant
+    except (ValueError, KeyError, TypeError):  # free, or taken but not signed yet
         return None
     return Holder(host, pid, since, _has_lock(pid, inode) if host == socket.gethostname() else None)
 
 
 def _has_lock(pid: int, inode: int) -> bool | None:
-    """Whether a process of this host has a file locked, by the kernel's list."""
+    """Look up in the kernel's list whether a process of this host has a file locked.
+
+    Returns:
+        Whether the process has the lock; None if the system has no /proc/locks.
+    """
     try:
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return None
-    # "1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF": the devices' numbers differ from those of
-    # stat on some file systems, so process and inode decide.
+    # A line is "1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF". On some file systems the device
+    # number (fe:01) differs from the number in stat, so only process and inode are compared.
     found = (line.split() for line in lines)
     return any(
         "FLOCK" in words and words[-4] == str(pid) and words[-3].rpartition(":")[2] == str(inode)

@@ -1,7 +1,10 @@
-"""What of a mask store is not as it was written, and how the rest of it goes on.
+"""Find damaged files in a mask store, and repair the store without losing the intact masks.
 
-A damaged mask is named alone, not with its chunk, and forgotten; weights and inputs,
-which can be computed again, are written anew. Only harness/storage/store.py calls this.
+Every start checks each committed row against its checksum. A damaged mask is reported alone, not
+with its whole chunk, and repair removes the mask from the log. The run then trains the block of
+the mask again, because a mask can only be reproduced together with its block, and commits only
+the missing rows. Weights and inputs can be computed again, so repair rewrites them. Only
+harness/storage/store.py calls this module.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,20 +26,22 @@ from harness.storage.chunks import ChunkFiles, chunk_rows, crc32c
 from harness.tables.files import read_table_file, read_tables, table_files, write_table
 from harness.tables.schemas import TASKS
 
-CODECS = (Crc32cCodec(),)  # after "bytes": no compression, masks of density 1/2 have no slack
+# These codecs follow the codec "bytes". There is no compression, because masks of density 1/2
+# cannot be compressed.
+CODECS = (Crc32cCodec(),)
 
 
 class Rows(Protocol):
-    """What is written as an array: an array, or something that makes its rows when asked."""
+    """Rows to write to an array: a NumPy array, or an object that makes slices on request."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows come first."""
+        """Shape of all rows together; the first axis counts the rows."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its values."""
+        """Type of the values."""
         ...
 
     def __getitem__(self, rows: slice, /) -> np.ndarray: ...
@@ -44,12 +49,13 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Damage:
-    """One file of a store that is not as it was written.
+    """One damaged file or array of a store.
 
     Attributes:
-        path: of the file or array, relative to the run directory.
-        task_ids: the masks lost with it; () where none is.
-        reason: goes on the sentence that starts with the path.
+        path: path of the file or array, relative to the run directory.
+        task_ids: tasks whose masks are lost with the file; () if no mask is lost.
+        reason: what is wrong. Path and reason together form a sentence, such as
+            "masks.zarr/masks/c/0/0 is missing".
     """
 
     path: str
@@ -61,11 +67,11 @@ def open_group(path: Place, mode: Any) -> zarr.Group:
     """Open a Zarr group.
 
     Args:
-        path: of its folder.
-        mode: r or r+.
+        path: folder of the group.
+        mode: "r" to read, "r+" to read and write.
 
     Raises:
-        FileNotFoundError, ValueError: there is none.
+        FileNotFoundError, ValueError: the folder holds no group.
     """
     if isinstance(path, Path):
         store: Any = path
@@ -79,9 +85,15 @@ def open_group(path: Place, mode: Any) -> zarr.Group:
 def write_fixed(
     root: zarr.Group, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]
 ) -> None:
-    """Write what never changes, over what may be there: `weights/...` and `inputs/...`."""
+    """Write the arrays `weights/...` and `inputs/...`, and replace existing ones.
+
+    Args:
+        root: group of the store.
+        weights: source of a tensor -> fixed weights, written as float32.
+        inputs: name -> rows, one row per task.
+    """
     arrays: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
-    # An array of no dimension has no chunk along its first one.
+    # A 0-dimensional array gets one axis, because chunks are cut along the first axis.
     arrays |= {
         f"weights/{name}": np.atleast_1d(weight).astype(np.float32)
         for name, weight in weights.items()
@@ -94,7 +106,7 @@ def write_fixed(
             dtype=rows.dtype,
             chunks=(num, *rows.shape[1:]),
             compressors=CODECS,
-            # a chunk left out because it holds only the fill value would look lost
+            # By default zarr omits chunks of fill values; verify would report them as lost.
             config={"write_empty_chunks": True},
             overwrite=True,
         )
@@ -103,12 +115,12 @@ def write_fixed(
 
 
 def _parts(num_rows: int, at_once: int) -> Iterator[slice]:
-    """Slices that cover the rows, so that the whole need not be in memory."""
+    """Cut all rows into slices, so that only one slice need be in memory."""
     return (slice(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))
 
 
 def fsync_tree(folder: Place) -> None:
-    """Force a folder and everything in it to disk."""
+    """Flush a folder and everything in it to disk; do nothing in object storage."""
     if not isinstance(folder, Path):
         return
     for path in [*folder.rglob("*"), folder]:
@@ -116,10 +128,10 @@ def fsync_tree(folder: Place) -> None:
 
 
 def check_range(task_ids: np.ndarray, capacity: int) -> None:
-    """Check that a store has a place for these tasks.
+    """Check that all task numbers are below a store's capacity.
 
     Raises:
-        ValueError: a task beyond the capacity.
+        ValueError: a task number is negative or too large.
     """
     beyond = task_ids[(task_ids < 0) | (task_ids >= capacity)]
     if len(beyond):
@@ -128,13 +140,13 @@ def check_range(task_ids: np.ndarray, capacity: int) -> None:
 
 @dataclass(frozen=True)
 class StoreFiles:
-    """The files of one store, as verify and repair see them.
+    """The files of one store, with the checks and the repair of `MaskStore`.
 
     Attributes:
-        run_dir: what the paths of a Damage are relative to.
-        fixed: names of the arrays that there must be besides the masks.
-        capacity: tasks that there may be.
-        chunks: of the array `masks`.
+        run_dir: the run directory. Paths in a Damage are relative to this directory.
+        fixed: names of the arrays that must exist besides `masks`, such as weights/layer1.
+        capacity: largest possible number of tasks.
+        chunks: chunk files of the array `masks`.
     """
 
     run_dir: Place
@@ -165,8 +177,8 @@ class StoreFiles:
         paths = {self.run_dir / finding.path for finding in damage}
         lost = {task_id for finding in damage for task_id in finding.task_ids}
         self._repair_fixed(paths, weights, inputs)
-        # The log before the chunks: after a crash between them the masks are forgotten, and
-        # the chunk is found again, as damage that costs nothing.
+        # Repair the log before the chunks. After a crash between the two steps, the log no longer
+        # names the lost masks, so the next verify reports the chunk without lost tasks.
         self._repair_log(paths, lost)
         self._repair_chunks(paths, lost)
 
@@ -198,16 +210,20 @@ class StoreFiles:
         return table
 
     def _log_entries(self, path: Place) -> tuple[np.ndarray, np.ndarray] | None:
-        """Tasks and checksums of a file of the log; None where it is broken."""
+        """Read the task numbers and checksums of a log file; None if the file is broken."""
         try:
             table = self._read_log_file(path)
         except ValueError:
             return None
-        # Copies: a view would keep all the other columns of the file.
+        # Copies, because views would keep all other columns of the file in memory.
         return table["task_id"].to_numpy().copy(), table["row_crc32c"].to_numpy().copy()
 
     def _verify_log(self) -> tuple[np.ndarray, np.ndarray, list[Damage]]:
-        """Tasks and checksums of the files that can be read, and what is wrong with the log."""
+        """Check the log.
+
+        Returns:
+            Task numbers and checksums from all readable log files, and the damage of the log.
+        """
         ids, crcs = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         damage = []
         files = table_files(self._log)
@@ -228,7 +244,7 @@ class StoreFiles:
         """Check a chunk, and the masks in it that the log names."""
         reason, rows = self.chunks.examine(chunk)
         if rows is None and not task_ids:
-            return []  # nothing was ever written there
+            return []  # nothing was ever written to this chunk
         bad = {
             task_id
             for task_id, crc in zip(task_ids, crcs, strict=True)
@@ -236,12 +252,12 @@ class StoreFiles:
         }
         if not bad and not reason:
             return []
-        # a bad row in a chunk with a good checksum: an older copy of the file, say
+        # A bad row in a chunk with a good checksum can come from an older copy of the file.
         reason = reason or "does not match the log"
         return [Damage(self._name(self.chunks.path(chunk)), tuple(sorted(bad)), reason)]
 
     def _verify_fixed(self, fixed: Collection[str]) -> list[Damage]:
-        """Check the weights and inputs, by the checksums of their chunks."""
+        """Check the weights and inputs against the checksums of their chunks."""
         damage = []
         root = open_group(self._root, "r")
         for name in self._fixed_names(fixed):
@@ -249,8 +265,8 @@ class StoreFiles:
                 array = cast(zarr.Array[Any], root[name])
                 for part in _parts(array.shape[0], array.chunks[0]):
                     array[part]
-                lost = array.nchunks - array.nchunks_initialized  # zarr reads these as zeros
-            except Exception:  # whatever zarr makes of the bytes: the array cannot be read
+                lost = array.nchunks - array.nchunks_initialized  # zarr reads lost chunks as 0
+            except Exception:  # zarr raises many types of errors for unreadable bytes
                 lost = 1
             if lost:
                 reason = "is missing or does not match its checksums"
@@ -263,7 +279,7 @@ class StoreFiles:
         weights: Mapping[str, np.ndarray] | None,
         inputs: Mapping[str, Rows] | None,
     ) -> None:
-        """Write the weights and inputs again if one of them is among the damaged paths."""
+        """Write all weights and inputs again if at least one of these arrays is damaged."""
         known = [f"weights/{name}" for name in weights or ()]
         known += [f"inputs/{name}" for name in inputs or ()]
         broken = sorted(name for name in self._fixed_names(known) if self._root / name in paths)
@@ -279,7 +295,7 @@ class StoreFiles:
         fsync_tree(self._root)
 
     def _repair_log(self, paths: set[Place], lost: set[int]) -> None:
-        """Move broken files aside, and take the lost tasks out of the others."""
+        """Rename the broken log files, and remove the lost tasks from the other log files."""
         for path in table_files(self._log):
             if path in paths:
                 put_aside(path)
@@ -293,7 +309,7 @@ class StoreFiles:
         fsync(self._log)
 
     def _repair_chunks(self, paths: set[Place], lost: set[int]) -> None:
-        """Write the chunks that are damaged or held lost masks, with what is committed alone."""
+        """Rewrite each chunk that is damaged or held lost masks; keep only committed masks."""
         committed = read_tables(self._log, TASKS, ["task_id"])["task_id"].to_numpy()
         for chunk in range(self._num_chunks):
             first = chunk * self.chunks.rows

@@ -1,12 +1,12 @@
-"""The mask store: packed masks in Zarr, and the log that says which of them exist.
+"""The mask store: packed masks in Zarr, and the log of the masks that exist.
 
-A row of `masks.zarr/masks` is a mask once a file of `log/` names its task and its
-CRC-32C; until then it does not exist, whatever its bytes are. One process writes, under
-the lock of harness/storage/lock.py; any number may read. Zarr makes the arrays and anyone with
-plain zarr reads them, but chunks of masks are read and written here as files: see
-harness/storage/chunks.py. harness/storage/repair.py says what is damaged.
+A mask exists once a file of `log/` names its task and the CRC-32C of its row in
+`masks.zarr/masks`. Before that, the bytes of the row mean nothing. Only one process writes, and
+it holds the lock of harness/storage/lock.py; any number of processes may read. Zarr creates the
+arrays, and plain zarr can read them. The chunks of the masks, however, are read and written as
+files by harness/storage/chunks.py. harness/storage/repair.py finds and repairs damage.
 
-Shape letters: B masks of a commit or a read, R bytes of a row.
+Shape letters: B masks per commit or read, R bytes per row.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -43,26 +43,31 @@ from supsup_core.states.layout import StateLayout
 __all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
 
 
-# Of one commit: a driver that is behind would else spend its time on flushes, and every later
-# start on opening files.
+# Log files per commit, at most. With one file per unit, a driver that is behind would spend its
+# time on flushes, and every later start would spend time on opening many files.
 _LOG_FILES_AT_ONCE = 8
 
-_GROUP = "zarr.json"  # the group's own file
+_GROUP = "zarr.json"  # metadata file of a group or an array
 
 
 def _open_group(path: Place) -> tuple[dict[str, Any], zarr.Array[Any]]:
-    """The attributes of a store's group, and its array `masks`."""
+    """Open a store's group, and return its attributes and its array `masks`."""
     if not path.is_dir():
-        raise UserError(f"{path.parent} must be the directory of a run, got no masks.zarr in it")
+        raise UserError(
+            f"{path.parent} must be the directory of a run, got no masks.zarr in it: check run_dir"
+        )
     try:
         root = open_group(path, "r")
         return dict(root.attrs), cast(zarr.Array[Any], root["masks"])
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{path} must be a Zarr group with an array masks") from error
+        raise UserError(
+            f"{path} must be a Zarr group with an array masks, got none that can be read: "
+            "restore masks.zarr, or choose another run_dir"
+        ) from error
 
 
 def store_exists(run_dir: Place) -> bool:
-    """Whether a run has a store, whatever it is like; see MaskStore.create."""
+    """Return whether a run has a store, intact or damaged; see MaskStore.create."""
     root = run_dir / "masks.zarr"
     return (root if isinstance(root, Path) else root / _GROUP).exists()
 
@@ -73,12 +78,12 @@ def _check_absent(run_dir: Place) -> None:
     if table_files(run_dir / "log"):
         raise UserError(
             f"{run_dir} has the log of a run but not its masks.zarr: "
-            "put masks.zarr back, or choose another run_dir"
+            "restore masks.zarr, or choose another run_dir"
         )
 
 
 def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[Any]:
-    """Make the array `masks`, without any chunk."""
+    """Create the array `masks`, of shape (capacity, row_bytes), without any chunk file."""
     return root.create_array(
         "masks",
         shape=(capacity, row_bytes),
@@ -92,17 +97,18 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
 def check_store(
     run_dir: Place, *, layout: StateLayout, capacity: int, attributes: Mapping[str, Any]
 ) -> None:
-    """Check that the store of a run is the one that `create` would make now.
+    """Check that a run's store equals the store that MaskStore.create would make now.
 
     Args:
-        run_dir: of the run; its files are left alone.
-        layout: as for MaskStore.create.
-        capacity: likewise.
-        attributes: likewise; `versions` and `config_hash` may differ, for they say what the run
-            began with.
+        run_dir: the run directory; its files are only read.
+        layout: layout of a packed row, as for MaskStore.create.
+        capacity: largest possible number of tasks, as for MaskStore.create.
+        attributes: attributes of the group, as for MaskStore.create. `versions` and `config_hash`
+            may differ, because they record the first start of the run.
 
     Raises:
-        UserError: no store, one of an unknown format, or a difference: the first one.
+        UserError: the run has no store, the store has an unknown format, or a value differs. The
+            message names the first difference.
     """
     path = run_dir / "masks.zarr"
     stored, masks = _open_group(path)
@@ -114,8 +120,8 @@ def check_store(
         found = difference({"shape": masks.shape}, {"shape": (capacity, layout.row_bytes)})
     if found:
         raise UserError(
-            f"{file} must have {found}: put {relative(file, run_dir)} and config.yaml back as "
-            "they were, or choose another run_dir"
+            f"{file} must have {found}: restore {relative(file, run_dir)} and config.yaml, "
+            "or choose another run_dir"
         )
 
 
@@ -126,14 +132,14 @@ def _check_weights(layout: StateLayout, weights: Mapping[str, np.ndarray]) -> No
 
 
 def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Rows of the log."""
+    """Make rows of the log: `tasks` with the CRC-32C of every mask row."""
     crcs = pa.array([crc32c(np.ascontiguousarray(row)) for row in rows], pa.uint32())
     columns = {name: tasks[name] for name in TASKS.names if name != "row_crc32c"}
     return pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
 
 
 class MaskStore:
-    """The masks of one run directory. Made by `create` or `open`."""
+    """The masks of one run directory. Use `create` or `open` to make an object."""
 
     def __init__(self, run_dir: Place) -> None:
         self._root = run_dir / "masks.zarr"
@@ -146,7 +152,8 @@ class MaskStore:
         self._files = StoreFiles(
             run_dir, fixed_arrays(self._attributes), self._capacity, self._chunks
         )
-        # Of this writer, a flag a task; read from the log when needed.
+        # (capacity,) whether each task is committed; None until the log is read. Only a writer
+        # needs this array.
         self._committed: np.ndarray | None = None
 
     @classmethod
@@ -160,22 +167,22 @@ class MaskStore:
         capacity: int,
         attributes: Mapping[str, Any],
     ) -> "MaskStore":
-        """Make an empty store: all of it, or after a crash none of it.
+        """Create an empty store. After a crash, the run has either the whole store or none.
 
         Args:
-            run_dir: where `masks.zarr` and `log` go; made if missing.
-            layout: of a packed row.
-            weights: the fixed network, by source; kept as float32.
-            inputs: what makes each task, by name; first axis: tasks.
-            capacity: tasks that there may be.
-            attributes: of the group, JSON values: network, activation, normalisation,
-                family, seed, method, config_hash, versions, ...
+            run_dir: folder for `masks.zarr` and `log`; created if missing.
+            layout: layout of a packed row.
+            weights: source of a tensor -> fixed weights, stored as float32.
+            inputs: name -> array from which a task can be made again, one row per task.
+            capacity: largest possible number of tasks, >= 1.
+            attributes: attributes of the group: name -> JSON value. The names are network,
+                activation, normalisation, family, seed, method, config_hash, versions, ...
 
         Raises:
-            FileExistsError: there is a store.
-            UserError: there is a log, but no store.
-            ValueError: no capacity, weights of another shape than the gains that multiply
-                them, or an attribute that the layout sets.
+            FileExistsError: the run already has a store.
+            UserError: the run has a log, but no store.
+            ValueError: capacity is below 1, weights and their gains differ in shape, or
+                `attributes` has a name that the layout sets.
         """
         _check_absent(run_dir)
         if capacity < 1:
@@ -191,17 +198,18 @@ class MaskStore:
         if isinstance(run_dir, Path):
             partial = run_dir / ".masks.zarr.partial"
             if partial.exists():
-                remove_tree(partial)  # of a create that crashed
+                remove_tree(partial)  # left by a create that crashed
             (run_dir / "log").mkdir(parents=True, exist_ok=True)
             build(partial)
             fsync_tree(partial)
             partial.rename(run_dir / "masks.zarr")
             fsync(run_dir)
         else:
-            remove_tree(run_dir / "masks.zarr")  # of a create that crashed
+            remove_tree(run_dir / "masks.zarr")  # left by a create that crashed
             with TemporaryDirectory() as built:
                 build(Path(built))
-                # Objects have no rename: there is a store once its group's own file is there.
+                # Objects cannot be renamed, so the store is built in a temporary folder. It exists
+                # once the group's own zarr.json is uploaded, which therefore comes last.
                 (run_dir / "masks.zarr").upload(Path(built), last=_GROUP)
         return cls(run_dir)
 
@@ -210,12 +218,12 @@ class MaskStore:
         """Open the store of a run.
 
         Args:
-            run_dir: of the run.
-            read_only: leave every file alone; otherwise hold run_lock: the unfinished
-                files of a writer that crashed are removed.
+            run_dir: the run directory.
+            read_only: if true, change no file. If false, the caller must hold run_lock, and the
+                partial files of writers that crashed are removed.
 
         Raises:
-            UserError: no store, or one of an unknown format.
+            UserError: the run has no store, or the store has an unknown format.
         """
         store = cls(run_dir)
         if not read_only and isinstance(run_dir, Path):
@@ -226,53 +234,57 @@ class MaskStore:
 
     @property
     def row_bytes(self) -> int:
-        """R."""
+        """R, the number of bytes per row."""
         return self._row_bytes
 
     @property
     def capacity(self) -> int:
-        """Tasks that there may be."""
+        """Largest possible number of tasks."""
         return self._capacity
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Of the group: the layout's and those given to `create`."""
+        """A copy of all attributes of the group: name -> JSON value."""
         return dict(self._attributes)
 
     def commit(self, unit: str, tasks: pa.Table, rows: UInt8[np.ndarray, "B R"]) -> pa.Table:
-        """Store the masks of a work unit: on disk, all of them, once this returns.
+        """Store the masks of a work unit. When this method returns, all masks are on disk.
 
         Args:
-            unit: name of the work unit, and of its file in the log.
-            tasks: columns of tables.schemas.TASKS, one row a mask; row_crc32c is set here.
+            unit: name of the work unit, also used for its log file.
+            tasks: one row per mask, with the columns of harness.tables.schemas.TASKS. This method
+                computes row_crc32c.
             rows: packed masks, in the order of `tasks`.
 
         Returns:
-            `tasks` as the log has it, with checksums.
+            `tasks` with checksums, as written to the log.
 
         Raises:
-            ValueError: a task beyond the capacity, twice, or committed already; rows of
-                another shape, or that are no masks; other columns; no name for a file.
-            CorruptMask: a chunk that these rows go to is damaged.
-            OSError: disk full and the like; nothing is committed, and may be again later.
+            ValueError: a task number is out of range, repeated or already committed; `rows` has
+                another shape or holds no masks; `tasks` has other columns; or `unit` cannot be a
+                file name.
+            CorruptMask: a chunk that would receive the rows is damaged.
+            OSError: for example, the disk is full. Nothing is committed; a later call may commit
+                the same masks.
         """
         return self.commit_together([(unit, tasks, rows)])
 
     def commit_together(
         self, units: Sequence[tuple[str, pa.Table, UInt8[np.ndarray, "B R"]]]
     ) -> pa.Table:
-        """Store the masks of some work units: each chunk is written once, for them all.
+        """Store the masks of several work units, and write each chunk only once for all of them.
 
-        Each has its own file of the log, up to 8 of them; of more, some share a file.
+        Up to 8 units have a log file each. If there are more units, some share a log file.
 
         Args:
-            units: at least one; of each what `commit` takes.
+            units: (unit, tasks, rows) of each work unit, as for `commit`; at least one.
 
         Returns:
-            their `tasks` as the log has them, one after another.
+            `tasks` of all units with checksums, as written to the log, in the order of `units`.
 
         Raises:
-            as commit; an OSError may leave the first of the units committed.
+            ValueError, CorruptMask: see commit.
+            OSError: see commit, but the first units may already be committed.
         """
         for unit in units:
             self._check_commit(*unit)
@@ -290,14 +302,14 @@ class MaskStore:
         return table
 
     def tasks(self, columns: Sequence[str] = TASKS.names) -> pa.Table:
-        """The table `tasks`: the masks that exist, by task_id; one snapshot of the log.
+        """Read the table `tasks` from the log: one row per existing mask, sorted by task_id.
 
         Args:
-            columns: to have, task_id among them.
+            columns: names of the columns to read; task_id must be one of them.
 
         Raises:
-            ValueError: a broken file in the log, or one that names a task beyond the capacity;
-                see verify and repair.
+            ValueError: a log file is broken or names a task beyond the capacity; see verify and
+                repair.
         """
         table = read_tables(self._log, TASKS, columns).sort_by("task_id")
         task_ids = table["task_id"].to_numpy()
@@ -309,18 +321,20 @@ class MaskStore:
     def read(
         self, task_ids: Sequence[int] | np.ndarray, crcs: Sequence[int] | np.ndarray
     ) -> UInt8[np.ndarray, "B R"]:
-        """Read masks.
+        """Read masks and check each of them against its checksum.
 
         Args:
-            task_ids: which, in any order.
-            crcs: row_crc32c of each, from the same snapshot of the log.
+            task_ids: (B,) task numbers, in any order.
+            crcs: (B,) row_crc32c of each task. Tasks and checksums must come from one call of
+                `tasks`.
 
         Returns:
-            packed rows, in the order of `task_ids`, each with the checksum asked for.
+            Packed rows, in the order of `task_ids`.
 
         Raises:
-            CorruptMask: a row that is missing or has another checksum.
-            ValueError: a task beyond the capacity; more or fewer checksums than tasks.
+            CorruptMask: a row is missing or does not match its checksum.
+            ValueError: a task number is out of range, or `crcs` has another length than
+                `task_ids`.
         """
         ids, expected = np.asarray(task_ids, np.int64), np.asarray(crcs, np.int64)
         check_shape("crcs", expected.shape, ids.shape, "B")
@@ -345,16 +359,16 @@ class MaskStore:
         """Check every committed mask, every chunk, the fixed arrays and the log.
 
         Args:
-            fixed: names that there must be of fixed arrays ("weights/layer1",
-                "inputs/permutations"), beside those that are there.
+            fixed: names of arrays that must exist, such as "weights/layer1" or
+                "inputs/permutations". Arrays that exist are checked in any case.
 
         Returns:
-            what is not as it was written, for `repair`; [] if all is well. A damaged
-            mask is named alone, not with its chunk. Tasks that only a broken file of the
-            log names are not in any `task_ids`: they no longer exist.
+            The damage, for `repair`; [] if everything is intact. A damaged mask is named alone,
+            not with its whole chunk. If only a broken log file names a task, the mask of the task
+            no longer exists, and no `task_ids` names it.
 
         Raises:
-            OSError: a file that is there but cannot be read.
+            OSError: a file exists but cannot be read.
         """
         return self._files.verify(fixed)
 
@@ -365,22 +379,22 @@ class MaskStore:
         weights: Mapping[str, np.ndarray] | None = None,
         inputs: Mapping[str, Rows] | None = None,
     ) -> None:
-        """Forget the damaged masks, so that they can be committed again; no others change.
+        """Remove the damaged masks, so that they can be committed again. Keep all other masks.
 
         Args:
-            damage: what `verify` found.
-            weights: as given to `create`; needed where a fixed array is damaged.
-            inputs: likewise.
+            damage: the result of `verify`.
+            weights: weights as given to `create`; needed if a fixed array is damaged.
+            inputs: inputs as given to `create`; needed if a fixed array is damaged.
 
         Raises:
-            UserError: a fixed array is damaged, and weights and inputs were not given.
-            OSError: disk full and the like; verify and repair again later.
+            UserError: a fixed array is damaged, and `weights` or `inputs` is None.
+            OSError: for example, the disk is full; call verify and repair again later.
         """
         self._committed = None
         self._files.repair(damage, weights, inputs)
 
     def _check_commit(self, unit: str, tasks: pa.Table, rows: np.ndarray) -> None:
-        """Check the form of what is to be committed."""
+        """Check the arguments of a commit, without reading the log."""
         if not unit or Path(unit).name != unit or unit.startswith("."):
             raise ValueError(f"unit must be a name for a visible file, got {unit!r}")
         if {*tasks.column_names, "row_crc32c"} != set(TASKS.names):
@@ -392,7 +406,7 @@ class MaskStore:
             raise ValueError("rows must end with a zero guard byte, got another value")
 
     def _check_new(self, task_ids: np.ndarray) -> None:
-        """Check that these tasks may be committed, each once."""
+        """Check that every task is in range, named once, and not committed yet."""
         check_range(task_ids, self._capacity)
         if len(np.unique(task_ids)) < len(task_ids):
             raise ValueError(f"task_id must name each task once, got {task_ids.tolist()}")
@@ -401,14 +415,14 @@ class MaskStore:
             raise ValueError(f"tasks {known.tolist()} are committed already")
 
     def _known(self) -> np.ndarray:
-        """Whether each task is committed."""
+        """Return whether each task is committed: (capacity,) bool; read the log if needed."""
         if self._committed is None:
             self.tasks(["task_id"])
         assert self._committed is not None
         return self._committed
 
     def _write_rows(self, task_ids: np.ndarray, rows: np.ndarray) -> None:
-        """Put masks into their chunks, where nothing names them yet."""
+        """Write masks into their chunks. The masks do not exist until the log names them."""
         chunks, places = np.divmod(task_ids, self._chunks.rows)
         for chunk in np.unique(chunks).tolist():
             here = chunks == chunk
@@ -417,8 +431,12 @@ class MaskStore:
             self._chunks.write(chunk, content)
 
     def _write_log(self, unit: str, table: pa.Table) -> None:
-        """Make masks exist: one new file of the log."""
-        for n in count(1):  # a repair may have left a file of this unit, without these tasks
+        """Write a new log file, which makes its masks exist.
+
+        Ctrl-C and SIGTERM may end the driver at any moment. Before this file exists, nothing is
+        committed; once it exists, everything that it names is on disk.
+        """
+        for n in count(1):  # after a repair, a log file of this unit may exist with other tasks
             try:
                 create_table_file(table, self._log / f"{unit}{'' if n == 1 else f'-{n}'}.parquet")
                 return

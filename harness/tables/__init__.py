@@ -1,1 +1,1 @@
-"""The tables of a run: their schemas, and their files."""
+"""Tables of a run: their schemas and their Parquet files."""

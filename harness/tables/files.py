@@ -1,4 +1,4 @@
-"""Tables as Parquet files: written whole, read and checked."""
+"""Write tables as Parquet files, read tables back and check them."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,18 @@ from harness.places.durable import write_durably
 from harness.places.places import Place, each
 from harness.tables.schemas import EVALUATIONS
 
-# A table of few rows takes kilobytes: many files are put together as they are read.
+# Even a table of few rows takes kilobytes in memory, so read_tables merges files in groups.
 _FILES_TOGETHER = 256
 
-# What version 2 says of evaluations that were written before it.
+# Columns that version 2 added to the evaluations, with their values for rows of version 1.
 _SINCE_VERSION_2 = {"num_distractors": 0, "agreement": None}
 
 
 def _parquet(table: pa.Table) -> bytes:
     if b"schema_version" not in (table.schema.metadata or {}):
-        raise ValueError("table must have a schema of this module, got one without schema_version")
+        raise ValueError(
+            "table must have schema_version, got none: use a schema of harness/tables/schemas.py"
+        )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, write_page_checksum=True)
     data: bytes = sink.getvalue().to_pybytes()
@@ -26,11 +28,11 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def write_table(table: pa.Table, path: Place) -> None:
-    """Write a table as one Parquet file, in place of the one that is there.
+    """Write a table as one Parquet file, and replace an existing file.
 
     Args:
-        table: with a schema of this module.
-        path: of the file, in a folder that exists.
+        table: a table with a schema of harness/tables/schemas.py.
+        path: path of the file; its folder must exist.
 
     Raises:
         ValueError: the table has no schema_version.
@@ -43,11 +45,11 @@ def create_table_file(table: pa.Table, path: Place) -> None:
     """Write a table as one new Parquet file.
 
     Args:
-        table: with a schema of this module.
-        path: of the file, in a folder that exists.
+        table: a table with a schema of harness/tables/schemas.py.
+        path: path of the file; its folder must exist.
 
     Raises:
-        FileExistsError: the file exists; it is left as it is.
+        FileExistsError: the file exists; it stays unchanged.
         ValueError: the table has no schema_version.
         OSError: see write_durably.
     """
@@ -55,24 +57,24 @@ def create_table_file(table: pa.Table, path: Place) -> None:
 
 
 def table_files(folder: Place) -> list[Place]:
-    """The Parquet files of a table, by name; none where there is no such folder."""
+    """List the visible Parquet files of a table, by name; none if the folder is missing."""
     visible = [path for path in folder.glob("*.parquet") if not path.name.startswith(".")]
     return sorted(visible, key=lambda path: path.name)
 
 
 def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
-    """Read one file of a table; one of an older version comes as it would be written now.
+    """Read one file of a table, and convert rows of an older version to the current schema.
 
     Args:
-        path: of the file.
-        schema: one of SCHEMAS.
+        path: path of the file.
+        schema: the table's current schema.
 
     Raises:
-        ValueError: the file is no whole Parquet file, or has an unknown schema version
-            or other columns.
+        ValueError: the file is damaged, or has an unknown schema version or other columns.
         OSError: the file cannot be read.
     """
-    data = path.read_bytes()  # apart from the parsing: a failing disk is no damaged file
+    # Read before the try block: an error of the disk does not mean that the file is damaged.
+    data = path.read_bytes()
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         table = file.read(use_threads=False)
@@ -81,7 +83,7 @@ def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
         raise ValueError(f"{path} is not a whole Parquet file") from error
     expected = schema.metadata[b"schema_version"].decode()
     found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if (found, expected) == ("1", "2"):  # evaluations alone have a second version
+    if (found, expected) == ("1", "2"):  # only the evaluations have a second version
         table = _upgraded(table)
     elif found != expected:
         raise ValueError(f"{path} must have schema_version {expected}, got {found}")
@@ -93,7 +95,7 @@ def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
 
 
 def _upgraded(table: pa.Table) -> pa.Table:
-    """Evaluations of version 1 with the columns of version 2; anything else as it is."""
+    """Add the columns of version 2 to evaluations of version 1; return other tables unchanged."""
     if table.column_names != [name for name in EVALUATIONS.names if name not in _SINCE_VERSION_2]:
         return table
     for name, value in _SINCE_VERSION_2.items():
@@ -108,15 +110,15 @@ def _columns(schema: pa.Schema) -> str:
 
 
 def read_tables(folder: Place, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table: all its files, in the order of their names.
+    """Read all files of a table, in the order of their names.
 
     Args:
-        folder: may be missing.
-        schema: one of SCHEMAS.
-        columns: to keep; None: all.
+        folder: folder of the table, which may be missing.
+        schema: the table's current schema.
+        columns: names of the columns to keep; None keeps all columns.
 
     Returns:
-        the rows of all files; no rows where there is no file.
+        The rows of all files; an empty table if there is no file.
 
     Raises:
         ValueError: see read_table_file.

@@ -1,8 +1,8 @@
-"""The tables of a run: their Arrow schemas, and how a table gets to disk and back.
+"""Arrow schemas of the tables of a run.
 
-A table is a folder of Parquet files with one schema. A file appears whole or not
-at all, and once its writer has returned it survives a power cut. Every column
-says its unit and its meaning in the metadata of its field.
+A table is a folder of Parquet files with one schema. A file appears whole or not at all. Once the
+writer has returned, the file survives a power cut. The metadata of every field gives the column's
+unit and meaning.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import pyarrow as pa
 def _column(
     name: str, kind: pa.DataType, unit: str, description: str, *, nullable: bool = False
 ) -> pa.Field:
-    """A column, in which every row has a value unless it is nullable."""
+    """Make a column; only a nullable column may have rows without a value."""
     metadata = {"unit": unit, "description": description}
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
@@ -26,18 +26,30 @@ TASKS = _schema(
     "tasks",
     1,
     [
-        _column("task_id", pa.int64(), "1", "the task; row of the array `masks`, from 0"),
+        _column(
+            "task_id", pa.int64(), "1", "task number, from 0; also its row in the array `masks`"
+        ),
         _column("method", pa.string(), "", "mask finder that trained the mask"),
-        _column("accuracy", pa.float64(), "fraction", "test images labelled right, task given"),
+        _column(
+            "accuracy",
+            pa.float64(),
+            "fraction",
+            "share of correct labels on the test images, task given",
+        ),
         _column("loss", pa.float64(), "nats", "mean cross-entropy of the test images"),
         _column("steps", pa.int64(), "steps", "training steps of the task"),
-        _column("train_seconds", pa.float64(), "seconds", "training; a task's share of its block"),
-        _column("density", pa.float64(), "fraction", "gains that are not zero"),
+        _column(
+            "train_seconds",
+            pa.float64(),
+            "seconds",
+            "training time of the block divided by its number of tasks",
+        ),
+        _column("density", pa.float64(), "fraction", "share of gains that are not zero"),
         _column("mask_bytes", pa.int64(), "bytes", "size of the packed row"),
         _column("row_crc32c", pa.uint32(), "1", "CRC-32C of the packed row"),
         _column("worker", pa.string(), "", "actor that trained the mask"),
         _column("device", pa.string(), "", "device that trained the mask"),
-        _column("finished_at", pa.timestamp("us", tz="UTC"), "UTC", "end of training"),
+        _column("finished_at", pa.timestamp("us", tz="UTC"), "UTC", "when training ended"),
     ],
 )
 
@@ -45,55 +57,68 @@ EVALUATIONS = _schema(
     "evaluations",
     2,
     [
-        _column("num_tasks", pa.int64(), "tasks", "masks in the superposition"),
+        _column("num_tasks", pa.int64(), "tasks", "number of masks in the superposition"),
         _column(
             "num_distractors",
             pa.int64(),
             "tasks",
-            "masks of the superposition, counted in num_tasks, that were drawn at random from the "
-            "densities of the run's own and never trained",
+            "untrained masks in the superposition, included in num_tasks: drawn at random with the "
+            "densities of the run's own masks",
         ),
-        _column("task_id", pa.int64(), "1", "the task whose images were shown"),
-        _column("algorithm", pa.string(), "", "how the task was inferred"),
+        _column("task_id", pa.int64(), "1", "task that the test images belong to"),
+        _column("algorithm", pa.string(), "", "algorithm that inferred the task"),
         _column(
             "objective",
             pa.string(),
             "",
-            "what inference minimised; null where it minimises nothing",
+            "objective that inference minimised; null if the algorithm has no objective",
             nullable=True,
         ),
-        _column("num_images", pa.int64(), "images", "images used to infer the task once"),
-        _column("num_batches", pa.int64(), "batches", "inferences behind this row"),
-        _column("task_accuracy", pa.float64(), "fraction", "batches whose task was inferred right"),
-        _column("accuracy_gg", pa.float64(), "fraction", "labels right, task given"),
+        _column("num_images", pa.int64(), "images", "images per inference"),
+        _column("num_batches", pa.int64(), "batches", "inferences that this row summarises"),
         _column(
-            "accuracy_gns", pa.float64(), "fraction", "labels right by the mask that was inferred"
+            "task_accuracy",
+            pa.float64(),
+            "fraction",
+            "share of batches whose task was inferred correctly",
         ),
         _column(
-            "accuracy_gnu", pa.float64(), "fraction", "labels right; 0 for a batch of a wrong task"
+            "accuracy_gg", pa.float64(), "fraction", "share of correct labels with the given task"
+        ),
+        _column(
+            "accuracy_gns",
+            pa.float64(),
+            "fraction",
+            "share of correct labels with the inferred task",
+        ),
+        _column(
+            "accuracy_gnu",
+            pa.float64(),
+            "fraction",
+            "same as accuracy_gns, but a batch counts as 0 if its inferred task is wrong",
         ),
         _column(
             "seconds_per_inference",
             pa.float64(),
             "seconds",
-            "time to infer the task once: mean over queries that are inferred together in batches, "
-            "on an actor that may share its CPU with training",
+            "time of one inference: mean over queries that are inferred together, on an actor that "
+            "may share its CPU with training",
         ),
-        _column("num_gradients", pa.int64(), "gradients", "backward passes of one inference"),
+        _column("num_gradients", pa.int64(), "gradients", "backward passes per inference"),
         _column(
             "bits_read_fraction",
             pa.float64(),
             "fraction",
-            "mask bits read by one gradient, of those of the stored masks",
+            "share of the stored mask bits that one gradient reads",
         ),
         _column(
             "agreement",
             pa.float64(),
             "fraction",
-            "inferences whose answer equals the exact one-shot's; null where it was not compared",
+            "share of inferences with the same answer as exact one-shot; null if not compared",
             nullable=True,
         ),
-        _column("device", pa.string(), "", "device that inferred"),
+        _column("device", pa.string(), "", "device that inferred the task"),
     ],
 )
 
@@ -101,47 +126,73 @@ RESERVOIR = _schema(
     "reservoir",
     1,
     [
-        _column("rule", pa.string(), "", "how masks were stored"),
+        _column("rule", pa.string(), "", "rule that stored the masks"),
         _column(
-            "dim", pa.int64(), "bits", "units of a reservoir, the smallest: bits held together"
+            "dim", pa.int64(), "bits", "mask bits in one reservoir, the smallest of the blocks"
         ),
-        _column("num_blocks", pa.int64(), "1", "reservoirs that hold a mask between them"),
-        _column("num_tasks", pa.int64(), "tasks", "masks in the reservoir"),
+        _column("num_blocks", pa.int64(), "1", "reservoirs that one mask is divided among"),
+        _column("num_tasks", pa.int64(), "tasks", "number of masks in the reservoir"),
         _column(
             "cue",
             pa.string(),
             "",
-            "what recall began with: a mask with bits flipped or erased, or data: a batch of "
-            "images alone",
+            "start of a recall: flipped or erased (a mask in which bits were changed or removed), "
+            "or data (a batch of images without labels)",
         ),
         _column(
             "share",
             pa.float64(),
             "fraction",
-            "bits of the cue that were flipped or erased; null for data",
+            "share of the cue's bits that were flipped or erased; null for the cue data",
             nullable=True,
         ),
-        _column("num_cues", pa.int64(), "1", "recalls behind this row, each of another task"),
-        _column("bit_accuracy", pa.float64(), "fraction", "bits recalled right"),
-        _column("exact_recall", pa.float64(), "fraction", "cues from which the very mask came"),
-        _column("other", pa.float64(), "fraction", "cues that led to another stored mask"),
-        _column("spurious", pa.float64(), "fraction", "cues that settled on what was not stored"),
-        _column("unsettled", pa.float64(), "fraction", "cues that had not settled at the end"),
-        _column("steps", pa.float64(), "sweeps", "mean sweeps over all bits that changed one"),
-        _column("accuracy", pa.float64(), "fraction", "labels right by the masks recalled"),
-        _column("accuracy_gg", pa.float64(), "fraction", "the same by the masks stored"),
+        _column("num_cues", pa.int64(), "1", "recalls that this row summarises, one per task"),
+        _column(
+            "bit_accuracy", pa.float64(), "fraction", "share of bits that are correct after recall"
+        ),
+        _column("exact_recall", pa.float64(), "fraction", "share of masks recalled to the bit"),
+        _column("other", pa.float64(), "fraction", "share of cues that gave another stored mask"),
+        _column(
+            "spurious",
+            pa.float64(),
+            "fraction",
+            "share of cues that settled on a state that was never stored",
+        ),
+        _column(
+            "unsettled",
+            pa.float64(),
+            "fraction",
+            "share of cues that had not settled after the last sweep",
+        ),
+        _column("steps", pa.float64(), "sweeps", "mean number of sweeps that changed a bit"),
+        _column(
+            "accuracy", pa.float64(), "fraction", "share of correct labels with the recalled masks"
+        ),
+        _column(
+            "accuracy_gg", pa.float64(), "fraction", "share of correct labels with the stored masks"
+        ),
         _column(
             "capacity",
             pa.float64(),
             "tasks",
-            "random masks that theory lets the rule hold to the bit, from cues without an error; "
-            "null where there is no theory",
+            "number of random masks that the rule can hold to the bit, by theory, for cues without "
+            "an error; null if no theory exists",
             nullable=True,
         ),
-        _column("reservoir_bytes", pa.int64(), "bytes", "of the reservoir, whatever it holds"),
-        _column("store_bytes", pa.int64(), "bytes", "of the same masks, packed"),
-        _column("seconds", pa.float64(), "seconds", "one recall: mean, of cues recalled together"),
-        _column("store_seconds", pa.float64(), "seconds", "storing one mask: mean"),
+        _column(
+            "reservoir_bytes",
+            pa.int64(),
+            "bytes",
+            "size of the reservoir, independent of num_tasks",
+        ),
+        _column("store_bytes", pa.int64(), "bytes", "size of the same masks as packed rows"),
+        _column(
+            "seconds",
+            pa.float64(),
+            "seconds",
+            "mean time per recall, with many cues recalled together",
+        ),
+        _column("store_seconds", pa.float64(), "seconds", "mean time to store one mask"),
         _column("device", pa.string(), "", "device that stored and recalled"),
     ],
 )
@@ -150,53 +201,60 @@ FAILURES = _schema(
     "failures",
     1,
     [
-        _column("task_id", pa.int64(), "1", "a task of the unit that was set aside"),
+        _column("task_id", pa.int64(), "1", "task of a work unit that was set aside"),
         _column("unit", pa.string(), "", "name of the work unit"),
-        _column("pool", pa.string(), "", "train, or what else the unit was for"),
-        _column("tries", pa.int64(), "1", "how often it failed before it was set aside"),
-        _column("error", pa.string(), "", "of the last try, in one line"),
-        _column("failed_at", pa.timestamp("us", tz="UTC"), "UTC", "when it was set aside"),
+        _column("pool", pa.string(), "", "pool that ran the unit, such as train"),
+        _column("tries", pa.int64(), "1", "failed tries before the unit was set aside"),
+        _column("error", pa.string(), "", "error of the last try, in one line"),
+        _column("failed_at", pa.timestamp("us", tz="UTC"), "UTC", "when the unit was set aside"),
     ],
 )
 
 
 def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
-    """The table `trials` of a search: a row a trial, and a column for every key it searched.
+    """Make the schema of a search's table `trials`: one row per trial.
 
     Args:
-        searched: dotted key -> the type of its values.
+        searched: dotted key that the search varies -> type of its values. Every key has a column.
     """
     return _schema(
         "trials",
         1,
         [
-            _column("trial", pa.int64(), "1", "the trial, in the order they began, from 0"),
+            _column("trial", pa.int64(), "1", "trial number, from 0, in the order of the starts"),
             _column(
                 "status",
                 pa.string(),
                 "",
-                "finished: it took all its steps; stopped: others did better; failed: three times",
+                "finished: took all its steps; stopped: other trials did better; failed: failed "
+                "three times",
             ),
             *(
-                _column(key, kind, "", "value of this key of the configuration")
+                _column(key, kind, "", "value of this configuration key in the trial")
                 for key, kind in searched.items()
             ),
             *(
                 _column(name, pa.float64(), "fraction", description, nullable=True)
                 for name, description in {
-                    "accuracy": "test images labelled right, task given: mean over tasks",
-                    "task_accuracy": "batches whose task was inferred right, among the trial's "
-                    "own masks",
-                    "expected_task_accuracy": "inferences to expect right among `among` masks, "
-                    "by the margins among the trial's own",
+                    "accuracy": "share of correct labels on the test images, task given: mean over "
+                    "tasks",
+                    "task_accuracy": "share of batches whose task was inferred correctly among the "
+                    "trial's own masks",
+                    "expected_task_accuracy": "expected task accuracy among `among` masks, from "
+                    "the margins among the trial's own masks",
                     "expected_accuracy": "accuracy times expected_task_accuracy",
                 }.items()
             ),
-            _column("among", pa.int64(), "tasks", "masks of expected_task_accuracy"),
-            _column("num_tasks", pa.int64(), "tasks", "masks of the trial"),
-            _column("steps", pa.int64(), "steps", "training steps of each task, taken so far"),
-            _column("seconds", pa.float64(), "seconds", "training and measuring, of one actor"),
-            _column("config_hash", pa.string(), "", "names the configuration's result values"),
+            _column("among", pa.int64(), "tasks", "masks assumed by expected_task_accuracy"),
+            _column("num_tasks", pa.int64(), "tasks", "masks that the trial trained"),
+            _column("steps", pa.int64(), "steps", "training steps per task so far"),
+            _column("seconds", pa.float64(), "seconds", "training and measuring time of one actor"),
+            _column(
+                "config_hash",
+                pa.string(),
+                "",
+                "hash of the configuration values that change results",
+            ),
             _column("config", pa.string(), "YAML", "the trial's configuration, resolved"),
         ],
     )

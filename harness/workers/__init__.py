@@ -1,1 +1,1 @@
-"""What runs inside an actor: plain classes, which know no Ray."""
+"""The workers, which run inside actors: plain classes that do not use Ray."""

@@ -1,7 +1,7 @@
-"""What runs inside an evaluation actor: a plain class, which knows no Ray.
+"""The worker inside an evaluation actor: a plain class that does not use Ray.
 
-It infers the tasks of test batches among the masks of a checkpoint, and scores each batch
-with the mask that was inferred. What it does with reservoirs is in harness/workers/recalling.py.
+The worker infers the tasks of test batches among the masks of a checkpoint, and scores each batch
+with the mask of the inferred task. For reservoirs it uses harness/workers/recalling.py.
 """
 
 import time
@@ -21,18 +21,18 @@ from supsup_core.inference.algorithms import Inference
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.names import RANKED
 
-# Float32 gradients of the queries inferred together: 32 of LeNet 300-100; binary holds
-# as much again for their superpositions.
+# Memory for the float32 gradients of queries that are inferred together: 32 queries for LeNet
+# 300-100. Binary needs the same amount again for the superpositions of these queries.
 GRADIENT_BYTES = 41_000_000
 
 
 class EvaluateWorker:
-    """Infers the tasks of test batches and scores the batches with the inferred masks.
+    """A worker that infers the tasks of test batches, and scores the batches.
 
     Args:
-        spec: of the run.
+        spec: the run's specification.
         test: the test images.
-        name: of this worker.
+        name: the worker's name; unused, because the result rows do not contain it.
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
@@ -44,11 +44,22 @@ class EvaluateWorker:
         self._steps_done = 0.0
 
     def progress(self) -> float:
-        """Share of the current unit that is done; asked from another thread."""
+        """Return the share of the current unit that is done, from 0 to 1.
+
+        Another thread calls this while `run` is busy.
+        """
         return self._steps_done
 
     def run(self, unit: WorkUnit, rows: np.ndarray) -> pa.Table:
-        """Do a unit with the masks in rows (k, R): rows of its table."""
+        """Do an evaluation unit or a recall unit.
+
+        Args:
+            unit: the unit.
+            rows: (k, R) packed masks of the checkpoint.
+
+        Returns:
+            The unit's rows of the table `evaluations` or `reservoir`.
+        """
         if isinstance(unit, RecallUnit):
             table = self._reservoirs.run(unit, rows, self._on_share)
             self._steps_done = 0.0
@@ -63,7 +74,7 @@ class EvaluateWorker:
         self._steps_done = done
 
     def _infer(self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor) -> Answers:
-        """Infer the task of each query (Q, K, *shape), some at a time."""
+        """Infer the tasks of queries with images (Q, K, *shape), some queries at a time."""
         engine, options = masks.engine, self._spec.options
         objective = None if unit.objective is None else OBJECTIVES[unit.objective]
         found: list[Inference] = []
@@ -88,7 +99,10 @@ class EvaluateWorker:
     def _agreement(
         self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor, tasks: list[int]
     ) -> float | None:
-        """The share of ranked answers that are the exact ones; None for exact algorithms."""
+        """Return the share of one_shot_ranked's answers that are exact.
+
+        Other algorithms get None.
+        """
         if unit.algorithm != RANKED:
             return None
         assert unit.objective is not None

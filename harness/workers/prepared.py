@@ -1,4 +1,4 @@
-"""The masks of a checkpoint, prepared for inference and kept for its other units."""
+"""Prepare the masks of a checkpoint for inference once, for all units of the checkpoint."""
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from supsup_core.states.distractors import Distractors
 
 
 class PreparedMasks:
-    """A checkpoint's masks, and the engine that infers among them.
+    """The masks of a checkpoint, and the engine that infers among them.
 
     Args:
-        rows: packed, (T, R).
-        engine: of these masks.
+        rows: (T, R) packed masks.
+        engine: the engine that was made with these masks.
     """
 
     def __init__(self, rows: np.ndarray, engine: Engine) -> None:
@@ -29,12 +29,12 @@ class PreparedMasks:
 
 
 class CheckpointMasks:
-    """Prepares the masks of the checkpoint at hand, and keeps them for its other units.
+    """The prepared masks of one checkpoint, kept for all units of the checkpoint.
 
     Args:
-        spec: what the run's workers know.
-        weights: the fixed network, on the device.
-        device: where inference is computed.
+        spec: the run's specification.
+        weights: the network's fixed weights by name, on the device.
+        device: the device that computes inference.
     """
 
     def __init__(self, spec: RunSpec, weights: dict[str, Tensor], device: torch.device) -> None:
@@ -43,11 +43,16 @@ class CheckpointMasks:
         self._now: PreparedMasks | None = None
 
     def of(self, rows: np.ndarray, num_distractors: int = 0) -> PreparedMasks:
-        """Prepare masks of the run, followed by some distractors."""
+        """Prepare masks followed by distractors, or reuse the masks that are prepared already.
+
+        Args:
+            rows: (k, R) packed masks of the checkpoint.
+            num_distractors: the number of distractors after the k masks.
+        """
         now, wanted = self._now, len(rows) + num_distractors
         same = now is not None and self._num_distractors == num_distractors
         if now is None or not same or len(now) > wanted or (num_distractors and len(now) < wanted):
-            self._now = None  # both may be large
+            self._now = None  # frees the old masks first: old and new may be large
             states = self._states(with_distractors(self._spec, rows, num_distractors))
             spec = self._spec
             engine = engine_for(spec.network, self._weights, states, spec.num_classes)
@@ -62,7 +67,7 @@ class CheckpointMasks:
 
 
 def with_distractors(spec: RunSpec, rows: np.ndarray, num_distractors: int) -> np.ndarray:
-    """Append distractors, drawn from the densities of the rows (k, R), to those rows."""
+    """Append distractors to packed rows (k, R); the distractors have the densities of the rows."""
     if not num_distractors:
         return rows
     both = np.empty((len(rows) + num_distractors, rows.shape[1]), np.uint8)
@@ -72,6 +77,6 @@ def with_distractors(spec: RunSpec, rows: np.ndarray, num_distractors: int) -> n
 
 
 def distractors_like(spec: RunSpec, rows: np.ndarray) -> Distractors:
-    """Make what draws masks as dense as those in rows (k, R)."""
+    """Make a source of distractors that has the densities of packed rows (k, R)."""
     counts = ones_fused(rows, np.arange(len(rows)), Threads(1))
     return Distractors(counts, len(rows), spec.config.seed)

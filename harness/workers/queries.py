@@ -1,7 +1,7 @@
-"""What evaluation asks about each task, and how answers are scored.
+"""The queries of an evaluation, and the scoring of their answers.
 
-A query is some images of one test batch. Its batch is scored with the task's own mask and
-with the mask of the task that was inferred.
+A query consists of some images of one test batch. The whole batch is scored twice: with the mask
+of its own task, and with the mask of the inferred task.
 """
 
 from collections import defaultdict
@@ -22,16 +22,17 @@ from supsup_core.states.bits import BitStates
 from supsup_core.streams import Role, stream
 from supsup_core.tasks.protocol import Task
 
-_ACTIVATIONS = 2**26  # numbers of images that are labelled together: 256 MB
+# Activations of the images that are labelled together: this many float32 numbers take 256 MB.
+_ACTIVATIONS = 2**26
 
 
 @dataclass(frozen=True)
 class TaskQueries:
-    """The test batches of one task: each is asked about once, and scored with the answer.
+    """The test batches of one task. Each batch has one query.
 
     Attributes:
-        task: whose images are shown.
-        batches: of each batch the indices of its images in the test set.
+        task: the task whose images are shown.
+        batches: for each batch, the indices of its images in the test set.
     """
 
     task: Task
@@ -40,14 +41,15 @@ class TaskQueries:
 
 @dataclass(frozen=True)
 class Answers:
-    """What was inferred for the batches of a unit, in their order.
+    """The inferred tasks of a unit's batches, and the cost of inference.
 
     Attributes:
-        tasks: the inferred task of each batch.
-        seconds: for one inference.
-        num_gradients: of one inference.
-        bits_read_fraction: mean share of the masks' bits read by a gradient.
-        agreement: share of the `compared` answers that are the exact one-shot's.
+        tasks: the inferred task of each batch, in the order of the batches.
+        seconds: the mean time of one inference, in seconds.
+        num_gradients: the number of gradients of one inference.
+        bits_read_fraction: the mean share of the masks' bits that one gradient reads.
+        agreement: the share of the answers chosen by `compared` that equal the answers of
+            one_shot; None if the algorithm is not one_shot_ranked.
     """
 
     tasks: list[int]
@@ -58,32 +60,41 @@ class Answers:
 
 
 def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
-    """Which of a unit's queries one_shot_ranked is compared on: some, evenly spaced."""
+    """Choose the queries of a unit on which one_shot_ranked is compared with one_shot.
+
+    Returns:
+        (C,) indices of queries, evenly spaced.
+    """
     count = min(num_queries, COMPARED_PER_EVALUATION)
     return np.arange(count) * num_queries // count
 
 
 class Queries:
-    """What is asked about each task, and how answers are scored.
+    """The queries about each task, and the scoring of their answers.
 
     Args:
-        spec: of the run.
+        spec: the run's specification.
         test: the test images.
-        device: where images are labelled.
+        device: the device that labels images.
 
     Attributes:
-        device: as given.
-        weights: fixed, on the device.
+        device: the device that labels images.
+        weights: the network's fixed weights by name, on the device.
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, device: torch.device) -> None:
         self._spec, self._test, self.device = spec, test, device
         self.weights = {name: weight.to(device) for name, weight in spec.weights().items()}
-        # Right labels with a task's own mask, by batch: the same at every checkpoint.
+        # For each task, the number of right labels in each batch with the task's own mask. The
+        # numbers are the same at every checkpoint, so they are computed once.
         self._given: dict[int, list[int]] = {}
 
     def of(self, task_id: int) -> TaskQueries:
-        """The task's test batches, in an order of its own: tasks are independent samples."""
+        """Return the task's test batches.
+
+        Each task has its own random order of the test images, so that the tasks of a checkpoint
+        are independent samples. Every checkpoint and every algorithm gets the same batches.
+        """
         evaluate, task = self._spec.config.evaluate, self._spec.task(task_id)
         members = task.members(self._test.labels)
         order = stream(self._spec.config.seed, Role.EVALUATION_ORDER, task_id).permutation(
@@ -91,14 +102,16 @@ class Queries:
         )
         size = evaluate.batch_size
         batches = [members[order[start : start + size]] for start in range(0, len(order), size)]
-        if self._spec.network.normalises:  # over a batch: nothing to learn from one image
+        if self._spec.network.normalises:
+            # A network that normalises over a batch cannot use a batch of one image.
             batches = [batch for batch in batches if len(batch) > 1]
         return TaskQueries(task, batches[: evaluate.batches])
 
     def images(self, asked: Sequence[TaskQueries]) -> torch.Tensor:
-        """What an inference sees of each batch: (Q, K, *shape), normalised."""
+        """Return the normalised images of each query: (Q, K, *shape)."""
         num_images = int(self._spec.config.evaluate.num_images)  # resolved: no longer auto
-        # A last batch may hold fewer images than a query should; it repeats its first ones.
+        # A task's last batch may have fewer images than a query needs. Then the query repeats the
+        # first images of the batch.
         parts = [
             self.shown(one.task, np.concatenate([np.resize(b, num_images) for b in one.batches]))
             for one in asked
@@ -107,7 +120,7 @@ class Queries:
         return shown
 
     def shown(self, task: Task, index: np.ndarray) -> torch.Tensor:
-        """Images as the task shows them, normalised."""
+        """Return test images as the task shows them, normalised; `index` has their indices."""
         pixels = torch.from_numpy(task.images(self._test.images[index])).to(self.device)
         return normalise(pixels, self._test.mean, self._test.std)
 
@@ -118,13 +131,16 @@ class Queries:
         answers: Answers,
         mask_of: Callable[[int], np.ndarray],
     ) -> pa.Table:
-        """Count right labels with the true and with the inferred masks, a row a task.
+        """Count the right labels with the masks of the true and of the inferred tasks.
 
         Args:
-            unit: that was asked.
-            asked: its tasks' batches.
-            answers: what was inferred for them.
-            mask_of: task -> its packed row.
+            unit: the evaluation unit.
+            asked: the batches of the unit's tasks.
+            answers: the inferred tasks of these batches.
+            mask_of: a function task number -> packed row of the task's mask.
+
+        Returns:
+            Rows of the table `evaluations`, one row per task.
         """
         columns: dict[str, list[object]] = defaultdict(list)
         inferred = iter(answers.tasks)
@@ -180,15 +196,16 @@ class Queries:
         return self._given[task_id]
 
     def num_right(self, task: Task, batches: Sequence[np.ndarray], row: np.ndarray) -> list[int]:
-        """Images of each batch that a packed state labels rightly.
+        """Count the images of each batch that a packed state labels right.
 
-        A state is scored with its own statistics, where it stores some.
+        If the state stores statistics for normalisation, these statistics are used.
         """
         network = self._spec.network
         states = BitStates(self._spec.layout, row[None], self.device)
         gains, floats = states.gains(0), states.floats(0) or None
         shares_statistics = network.normalises and floats is None
-        # Batches that share nothing go together, as many as memory is spent on.
+        # Several batches are labelled together, as many as _ACTIVATIONS allows. But each batch is
+        # labelled alone if it is normalised with its own statistics.
         fitting = _ACTIVATIONS // (network.num_activations * len(batches[0]))
         size = 1 if shares_statistics else max(1, fitting)
         together = [np.concatenate(batches[i : i + size]) for i in range(0, len(batches), size)]

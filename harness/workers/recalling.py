@@ -1,7 +1,8 @@
-"""What an evaluation actor does with reservoirs: it stores masks one by one, and recalls some.
+"""The work of an evaluation actor with reservoirs: store masks one by one, and recall some masks.
 
-The reservoir stays in the actor for the next checkpoint of its rule, to which only the masks
-that are new are added; an actor that has another, or none, stores them all again.
+An actor keeps its reservoir. At the next checkpoint of the same rule, the actor stores only the new
+masks. An actor with a reservoir of another rule, or without a reservoir, stores all masks again. So
+the rows of the table `reservoir` follow from the masks alone, not from the actor.
 """
 
 import time
@@ -27,24 +28,25 @@ from supsup_core.reservoirs.seeking import seek
 from supsup_core.states.layout import density
 from supsup_core.streams import Role, stream
 
-OnShare = Callable[[float], None]  # hears the share of a unit that is done
+OnShare = Callable[[float], None]  # gets the share of a unit that is done, from 0 to 1
 
 _NOISES = {"flipped": flipped, "erased": erased}
-_REHEARSALS = 200  # sweeps over all that is stored, at most
-_TOGETHER = 8  # tasks whose batches go through the network at a time
-_NUMBERS = 2**25  # of cues that are recalled at a time: 128 MB, and a few times that in between
+_REHEARSALS = 200  # largest number of sweeps over all stored patterns
+_TOGETHER = 8  # number of tasks whose batches go through the network together
+# Numbers in the cues that are recalled together: 128 MB. Recall itself needs a few times as much.
+_NUMBERS = 2**25
 
 
 @dataclass
 class _Filled:
-    """A reservoir, and what is known of what is in it.
+    """A reservoir, and the patterns that are stored in it.
 
     Attributes:
-        rule: how masks are stored.
-        blocks: the reservoirs.
-        centred: the same, without the mean.
-        stored: every pattern, packed.
-        seconds: spent storing.
+        rule: the name of the rule that stores masks.
+        blocks: the reservoirs, one per block of bits.
+        centred: the same reservoirs, with the mean taken off patterns before they are stored.
+        stored: all stored patterns, packed.
+        seconds: the time spent on storing, in seconds.
     """
 
     rule: str
@@ -54,16 +56,16 @@ class _Filled:
     seconds: float = 0.0
 
     def recalled_from(self) -> Centred:
-        """What masks are recalled from."""
+        """Return the reservoir for recall; some rules round its weights."""
         return self.centred.over(self.blocks.replaced(named_rule(self.rule).recalled_from))
 
 
 class ReservoirWorker:
-    """Fills reservoirs and recalls from them.
+    """A worker that stores masks in reservoirs and recalls them.
 
     Args:
-        spec: of the run.
-        queries: scores the masks that are recalled.
+        spec: the run's specification.
+        queries: scores the recalled masks.
     """
 
     def __init__(self, spec: RunSpec, queries: Queries) -> None:
@@ -72,7 +74,16 @@ class ReservoirWorker:
         self._now: _Filled | None = None
 
     def run(self, unit: RecallUnit, rows: np.ndarray, on_share: OnShare) -> pa.Table:
-        """Store the masks in rows (k, R), recall those of the unit: rows of `reservoir`."""
+        """Store the masks of a checkpoint, and recall the masks of the unit's tasks.
+
+        Args:
+            unit: the recall unit.
+            rows: (k, R) packed masks of the checkpoint.
+            on_share: is called with the share of the unit that is done.
+
+        Returns:
+            Rows of the table `reservoir`, one row per kind of cue.
+        """
         filled = self._filled(unit.rule, rows, lambda share: on_share(share / 2))
         reservoir, stored = filled.recalled_from(), set(filled.stored)
         asked = [self._queries.of(i) for i in unit.task_ids]
@@ -90,7 +101,7 @@ class ReservoirWorker:
             for name in told[0]:
                 values = [one[name] for one in told]
                 columns[name].append(float(np.average(values, weights=list(map(len, groups)))))
-        dim = min(part.dim for part in filled.blocks.parts)  # the one that is full first
+        dim = min(part.dim for part in filled.blocks.parts)  # the smallest reservoir is full first
         same = {
             "rule": unit.rule,
             "dim": dim,
@@ -116,7 +127,7 @@ class ReservoirWorker:
         rows: np.ndarray,
         stored: Collection[bytes],
     ) -> dict[str, float]:
-        """What came of some cues: means over them."""
+        """Recall masks from cues of one kind, and return means over the cues by column name."""
         wanted = patterns(self._layout, rows[[one.task.task_id for one in asked]])
         wanted = wanted.to(self._device)
         started = time.perf_counter()
@@ -132,12 +143,13 @@ class ReservoirWorker:
         }
 
     def _filled(self, rule: str, rows: np.ndarray, on_share: OnShare) -> _Filled:
-        """A reservoir with all masks of rows."""
+        """Return a reservoir that holds all masks of packed rows (k, R)."""
         now = self._now
-        # What perceptrons have rehearsed at an earlier checkpoint would show in their weights.
+        # A reservoir of perceptrons is never kept: its weights would depend on the patterns that it
+        # rehearsed at earlier checkpoints.
         kept = now is not None and not isinstance(now.blocks.parts[0], Perceptron)
         if now is None or not kept or now.rule != rule or len(now.stored) > len(rows):
-            self._now = None  # both may be large
+            self._now = None  # frees the old reservoir first: old and new may be large
             now = self._empty(rule, float(density(self._layout, rows[:1])[0]))
         started = time.perf_counter()
         for i in range(len(now.stored), len(rows)):
@@ -155,13 +167,19 @@ class ReservoirWorker:
         size = int(self._spec.config.reservoir.block)  # resolved: no longer auto
         kind = named_rule(rule)
         blocks = Blocks(num_bits, size, lambda dim: kind.make(dim, self._device))
-        # A mask of all ones or none would leave nothing to expect of the other bits.
+        # The first mask may have only ones or only zeros, but the expected density must lie between
+        # 0 and 1.
         expected = min(max(expected_density, 0.01), 0.99)
+        # Trained masks share more than chance would give, so most rules need the mean taken off.
         centred = Centred(blocks, expected, self._device, kind.needs_centring)
         return _Filled(rule, blocks, centred)
 
     def _rehearse(self, filled: _Filled) -> None:
-        """Let perceptrons go over all that is stored, which they alone need."""
+        """Show all stored patterns to perceptrons again.
+
+        The theory of perceptrons assumes that patterns are shown repeatedly. Every other rule
+        stores a mask once, in O(D²).
+        """
         for part, (first, end) in zip(filled.blocks.parts, filled.blocks.spans, strict=True):
             if isinstance(part, Perceptron):
                 own = unpacked(filled.stored, first, end).to(self._device)
@@ -185,13 +203,13 @@ class ReservoirWorker:
             )
             generator = torch.Generator().manual_seed(int(drawn))
             cues.append(_NOISES[cue](pattern[None], config.reservoir.share, generator))
-        # All units at once: no order is drawn.
+        # All bits change at once, so the generator draws no order.
         return recall(reservoir, torch.cat(cues), most_steps, torch.Generator())
 
     def _sought(
         self, reservoir: Centred, asked: Sequence[TaskQueries], most_steps: int
     ) -> Recalled:
-        """Each task's mask from its first test batch alone, without labels."""
+        """Seek each task's mask from the task's first test batch, without labels."""
         size = min(len(one.batches[0]) for one in asked)
         images = torch.stack(
             [self._queries.shown(one.task, one.batches[0][:size]) for one in asked]
@@ -202,7 +220,7 @@ class ReservoirWorker:
         )
 
     def _accuracy(self, asked: Sequence[TaskQueries], rows: np.ndarray) -> float:
-        """Mean over tasks of the labels that are right, each by its row."""
+        """Return the mean share of right labels over tasks. `rows` has one packed mask per task."""
         shares = []
         for one, row in zip(asked, rows, strict=True):
             right = self._queries.num_right(one.task, one.batches, row)

@@ -1,6 +1,6 @@
-"""What runs inside an actor that holds a part of a checkpoint's masks: it knows no Ray.
+"""The worker inside an actor that holds a part of a checkpoint's masks; it does not use Ray.
 
-harness/driver/sharding.py says which unit follows which.
+harness/driver/sharding.py submits the units of this file, and describes their order.
 """
 
 import time
@@ -21,16 +21,16 @@ from supsup_core.data import ImageSet
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.names import RANKED
 
-QUERIES_TOGETHER = 128  # so that progress is seen
+QUERIES_TOGETHER = 128  # number of queries per group; `progress` grows after each group
 
 
 @dataclass(frozen=True)
 class CountUnit:
-    """Count the ones of one part of a checkpoint's masks.
+    """A unit that counts the ones of one part of a checkpoint's masks at each bit.
 
     Attributes:
         num_tasks: k, the checkpoint.
-        place: of the part.
+        place: the part's number, from 0.
     """
 
     num_tasks: int
@@ -38,18 +38,18 @@ class CountUnit:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The unit's name in log lines."""
         return f"count of part {self.place} of {self.num_tasks} masks"
 
 
 @dataclass(frozen=True)
 class LeadersUnit:
-    """Answer an evaluation unit's queries with the leaders of one part.
+    """A unit that answers an evaluation unit's queries with the leaders of one part.
 
     Attributes:
         asked: the evaluation unit.
-        place: of the part.
-        first: task of its first mask.
+        place: the part's number, from 0.
+        first: the task number of the part's first mask.
     """
 
     asked: EvaluationUnit
@@ -58,18 +58,18 @@ class LeadersUnit:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The unit's name in log lines."""
         return f"{self.asked.name} by part {self.place}"
 
 
 @dataclass(frozen=True)
 class ScoreUnit:
-    """Score an evaluation unit's batches with the masks that were inferred.
+    """A unit that scores an evaluation unit's batches with the masks of the inferred tasks.
 
     Attributes:
         asked: the evaluation unit.
-        answers: of all parts together.
-        rows: by task, the packed masks that scoring needs.
+        answers: the merged answers of all parts.
+        rows: the packed masks that scoring needs, by task number.
     """
 
     asked: EvaluationUnit
@@ -78,19 +78,20 @@ class ScoreUnit:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The unit's name in log lines."""
         return f"score of {self.asked.name}"
 
 
 @dataclass(frozen=True)
 class PartAnswers:
-    """What one part answers.
+    """The answers of one part.
 
     Attributes:
-        leaders: by the algorithm that was asked for.
-        exact: the exact ones of the queries that are compared, where that algorithm is another.
-        seconds: for one inference.
-        num_masks: in the part.
+        leaders: the part's leaders by the unit's algorithm.
+        exact: the part's exact leaders for the `compared` queries, if the unit's algorithm is
+            one_shot_ranked; else None.
+        seconds: the mean time of one inference, in seconds.
+        num_masks: the number of masks in the part.
     """
 
     leaders: Leaders
@@ -100,23 +101,26 @@ class PartAnswers:
 
 
 class ShardWorker:
-    """Holds a part of a checkpoint's masks; what runs inside an actor, and knows no Ray.
+    """A worker that holds a part of a checkpoint's masks.
 
     Args:
-        spec: of the run.
+        spec: the run's specification.
         test: the test images.
-        name: of this worker; unused, for its rows do not name it.
+        name: the worker's name; unused, because the result rows do not contain it.
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)
         self._spec = spec
         self._queries = Queries(spec, own(test), torch.device("cpu"))
-        self._part: tuple[int, BitInference] | None = None  # of the checkpoint it belongs to
+        self._part: tuple[int, BitInference] | None = None  # checkpoint k and masks
         self._done = 0.0
 
     def progress(self) -> float:
-        """Share of the current unit that is done; asked from another thread."""
+        """Return the share of the current unit that is done, from 0 to 1.
+
+        Another thread calls this while `run` is busy.
+        """
         return self._done
 
     def run(
@@ -125,15 +129,16 @@ class ShardWorker:
         rows: np.ndarray | None = None,
         counts: np.ndarray | None = None,
     ) -> np.ndarray | PartAnswers | pa.Table:
-        """Do a unit.
+        """Do one step of a sharded evaluation.
 
         Args:
-            unit: what to do.
-            rows: packed masks of the part; none to score.
-            counts: of ones at each bit over all parts; for LeadersUnit.
+            unit: the step.
+            rows: packed masks of the part; None for ScoreUnit.
+            counts: the number of ones at each bit over all parts; None except for LeadersUnit.
 
         Returns:
-            counts of the part, its answers, or rows of the table `evaluations`.
+            The part's counts for CountUnit, the part's answers for LeadersUnit, or rows of the
+            table `evaluations` for ScoreUnit.
         """
         self._done = 0.0
         if isinstance(unit, ScoreUnit):
@@ -148,9 +153,12 @@ class ShardWorker:
         return self._answers(unit, masks)
 
     def _masks(self, num_tasks: int, rows: np.ndarray) -> BitInference:
-        """Kept for the checkpoint's other units; an actor that was restarted begins anew."""
+        """Prepare the part's masks, and keep them for later units of the checkpoint.
+
+        A new actor that replaces a lost actor prepares the masks again.
+        """
         if self._part is None or self._part[0] != num_tasks:
-            self._part = None  # both may be large
+            self._part = None  # frees the old masks first: old and new may be large
             spec = self._spec
             weights = list(self._queries.weights.values())
             masks = BitInference(weights, spec.layout, rows, spec.num_classes)
@@ -178,9 +186,12 @@ class ShardWorker:
 
 
 def agreed(parts: Sequence[PartAnswers]) -> Answers:
-    """What the parts, in the order of their tasks, answer together.
+    """Merge the answers of all parts.
 
-    Parts answer at once, so an inference takes as long as the slowest of them.
+    The parts work at the same time, so an inference takes as long as it takes in the slowest part.
+
+    Args:
+        parts: answers of the parts, in the order of the parts' tasks.
     """
     tasks = merge([part.leaders for part in parts])
     exact = [part.exact for part in parts if part.exact is not None]

@@ -1,7 +1,7 @@
-"""What runs inside a training actor: a plain class, which knows no Ray.
+"""The worker inside a training actor: a plain class that does not use Ray.
 
-The serial executor calls it in this process; the Ray executor makes actors of it. It
-holds the data set and one thread, and does not touch the store.
+The serial executor calls the worker in this process; the Ray executor makes actors of it. The
+worker holds the data set, computes with one thread, and does not touch the mask store.
 """
 
 import time
@@ -23,19 +23,19 @@ from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import Measured, Trainer
 
-# The table `tasks` but for the checksums, which the store computes as it writes.
+# The table `tasks` without the checksums, which the store computes when it writes the rows.
 TRAINED = TASKS.remove(TASKS.get_field_index("row_crc32c"))
 
 
 @dataclass(frozen=True)
 class TrainedUnit:
-    """What came of a unit.
+    """The result of a training unit.
 
     Attributes:
-        unit: as it was handed out.
-        rows: packed masks (B, R) of its missing tasks, but for those that failed.
-        tasks: their rows of the table `tasks`.
-        failed: missing tasks that failed alone, and why.
+        unit: the unit as it was submitted.
+        rows: (B, R) packed masks of the unit's missing tasks, without the failed tasks.
+        tasks: rows of the table `tasks` for these masks, in the same order.
+        failed: the error of each missing task that failed alone, by task number.
     """
 
     unit: TrainUnit
@@ -48,10 +48,10 @@ def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.dev
     """Make the trainer of a run.
 
     Args:
-        spec: what the run's workers know.
+        spec: the run's specification.
         train: the training images.
-        test: the test images, on which states are measured.
-        device: where everything is computed.
+        test: the test images, on which the trainer measures states.
+        device: the device that computes everything.
     """
     config = spec.config
     return trainer_for(
@@ -67,17 +67,17 @@ def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.dev
 
 
 class TrainWorker:
-    """Trains blocks of tasks.
+    """A worker that trains blocks of tasks.
 
     Args:
-        spec: of the run.
+        spec: the run's specification.
         train: the training images.
         test: the test images, for the accuracy in the table `tasks`.
-        name: of this worker, for the table.
+        name: the worker's name, for the table `tasks`.
     """
 
     def __init__(self, spec: RunSpec, train: ImageSet, test: ImageSet, name: str) -> None:
-        torch.set_num_threads(1)  # results depend on it, and Ray may have said otherwise
+        torch.set_num_threads(1)  # results depend on this number, and Ray may set another
         self._spec, self._name = spec, name
         self._device = pick_device()
         self._trainer = trainer_of(spec, own(train), own(test), self._device)
@@ -85,14 +85,18 @@ class TrainWorker:
         self._steps_done = 0
 
     def progress(self) -> float:
-        """Share of the current unit that is done; asked from another thread."""
+        """Return the share of the current unit that is done, from 0 to 1.
+
+        Another thread calls this while `run` is busy.
+        """
         return self._steps_done / self._spec.config.train.steps
 
     def run(self, unit: TrainUnit) -> TrainedUnit:
-        """Train a block; pack and measure the masks that are missing.
+        """Train a block, then measure and pack its missing masks.
 
-        The whole block is trained even where some of its masks exist: a block is
-        what makes a mask reproducible bit for bit.
+        The whole block is trained even if some of its masks exist already, because only the whole
+        block makes a mask reproducible bit for bit. An error in training fails the whole unit. An
+        error in making a task (see _tasks) or in measuring a state fails one task alone.
         """
         started = time.perf_counter()
         tasks, failed = self._tasks(unit)
@@ -117,16 +121,21 @@ class TrainWorker:
         return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed)
 
     def _nothing(self, unit: TrainUnit, failed: dict[int, str]) -> TrainedUnit:
-        """What comes of a unit all of whose missing tasks failed."""
+        """Make the result of a unit in which every missing task failed."""
         rows = np.zeros((0, self._layout.row_bytes), np.uint8)
         return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
 
     def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, str]]:
-        """Make the tasks of a block, and say which missing ones cannot be made.
+        """Make the tasks of a block, and find the missing tasks that cannot be made.
 
-        Another task stands in for each of those: the block keeps its shape and its batches,
-        and with them the bits of the other masks. Tasks with classes of their own decide
-        how large the batches are: there, what one task raises is the block's.
+        Another task takes the place of a task that cannot be made. So the block keeps its shape
+        and its batches, and the other masks keep their bits. This is not possible if tasks have
+        classes of their own, because a task's images then decide the batch size: the error of one
+        task fails the whole block.
+
+        Returns:
+            The tasks of the block in order, and by task number the error of each missing task
+            that cannot be made.
         """
         made: dict[int, Task] = {}
         errors: dict[int, Exception] = {}
@@ -149,9 +158,9 @@ class TrainWorker:
         """Make rows of the table `tasks`.
 
         Args:
-            measured: what each task's state reached.
-            rows: the states, packed, in the same order.
-            seconds: training time of one task.
+            measured: the accuracy and loss of each task's state, by task number.
+            rows: (B, R) packed states, in the same order.
+            seconds: the training time per task, in seconds.
         """
         config, num = self._spec.config, len(measured)
         return pa.table(

@@ -1,6 +1,6 @@
-"""How many masks have a one at each weight: what a superposition of them comes to.
+"""Count, for each bit position, the masks that have a one. The counts define the superposition.
 
-Shape letters: T masks, C chosen ones, F bits and R bytes of a packed row.
+Shape letters: T masks, C chosen masks, R bytes of a packed row, F = 8 R bits of a packed row.
 """
 
 import numpy as np
@@ -14,7 +14,15 @@ from supsup_core.kernels.vectors import LANES
 def ones_plain(
     rows: UInt8[np.ndarray, "T R"], chosen: Int64[np.ndarray, " C"]
 ) -> Int32[np.ndarray, " F"]:
-    """Ones at each bit over chosen rows."""
+    """Count, for each bit position, the chosen rows that have a one. Plain form, with NumPy.
+
+    Args:
+        rows: (T, R) packed masks, R bytes each.
+        chosen: (C,) indices of the rows to count.
+
+    Returns:
+        (8 R,) counts, one per bit of a row.
+    """
     bits = np.unpackbits(rows[chosen], axis=1, bitorder="little")
     ones: np.ndarray = bits.sum(axis=0, dtype=np.int32)
     return ones
@@ -23,7 +31,7 @@ def ones_plain(
 def ones_fused(
     rows: UInt8[np.ndarray, "T R"], chosen: Int64[np.ndarray, " C"], threads: Threads
 ) -> Int32[np.ndarray, " F"]:
-    """The same by carry-save counters: few operations a word of 64 bits."""
+    """Compute the counts of `ones_plain` in less time, by carry-save adders on 64-bit words."""
     words = np.ascontiguousarray(rows).view(np.uint64)
     counts = np.zeros(8 * rows.shape[1], np.int32)
     threads.split(
@@ -33,15 +41,15 @@ def ones_fused(
 
 
 class OnesCounter:
-    """Ones at each bit over all masks so far, kept up to date as masks arrive.
+    """A counter of ones: for each bit position, how many of the added masks have a one.
 
     Args:
-        row_bytes: R.
-        threads: that share the counting.
+        row_bytes: R, the number of bytes of a packed row.
+        threads: the threads that count.
 
     Attributes:
-        num_tasks: masks counted.
-        counts: (F,).
+        num_tasks: number of masks added so far.
+        counts: (8 R,) for each bit position, the number of added masks that have a one.
     """
 
     def __init__(self, row_bytes: int, threads: Threads) -> None:
@@ -50,14 +58,20 @@ class OnesCounter:
         self.counts: Int32[np.ndarray, " F"] = np.zeros(8 * row_bytes, np.int32)
 
     def add(self, rows: UInt8[np.ndarray, "T R"]) -> None:
-        """Count more masks; checked against popcounts of the rows.
+        """Count the ones of more masks, and check the new counts.
+
+        Args:
+            rows: (T, R) packed masks.
 
         Raises:
-            ArithmeticError: the counts do not add up to the ones of the rows.
+            ArithmeticError: the sum of the new counts is not the number of ones in `rows`.
         """
         added = ones_fused(rows, np.arange(len(rows)), self._threads)
         ones = int(np.bitwise_count(rows).sum(dtype=np.int64))
         if int(added.sum(dtype=np.int64)) != ones:
-            raise ArithmeticError(f"counted {added.sum(dtype=np.int64)} ones of {ones}")
+            raise ArithmeticError(
+                f"the ones counted must be {ones}, got {added.sum(dtype=np.int64)}: run the "
+                "command again; if the error returns, test the machine's memory"
+            )
         self.counts += added
         self.num_tasks += len(rows)

@@ -1,19 +1,26 @@
-"""What one backward pass through a superposition says about every mask: the evidence.
+"""Compute the evidence of each query: one number per weight, from one backward pass.
+
+Mask M_i has the coefficient alpha_i in the superposition. The slope of the objective in alpha_i is
 
     d objective / d alpha_i = sum over layers <(d objective / d W_eff) * W, M_i>
 
-and d objective / d W_eff is the outer product of what a unit receives and the delta that
-is sent back to it. So a query's evidence is kept as those factors: a unit whose delta is
-zero has none (for one image about half of the first layer is dead), and neither has a pixel
-that is black, once the images' ground is taken off:
+W are the fixed weights and W_eff the effective weights of the superposition. The first factor,
+(d objective / d W_eff) * W, is the evidence. It is the same for all masks. So one backward pass
+is enough for all slopes, and each mask then needs one product of the evidence and its bits.
+
+d objective / d W_eff is the outer product of a layer's deltas and the layer's inputs. (Deltas are
+the derivatives of the objective in the pre-activations.) The evidence is stored as these two
+factors. A unit with a delta of zero has no evidence. For one image, this is about half of the
+first layer's units. A black pixel has no evidence either, after the ground b is subtracted from
+the inputs x:
 
     x = b + (x - b),  so  <delta x W, M> = delta b <W, M> + <delta (x - b) W, M>
 
-where <W, M> does not depend on the query. With b the darkest value of a query of one image
-the second term is zero wherever that image is black.
+<W, M> does not depend on the query. For a query of one image, b is the darkest value of that
+image, so the second term is zero wherever the image is black.
 
-Shape letters: Q queries, K images of a query, P pixels, O and I outputs and inputs of a
-layer, U units.
+Shape letters: Q queries, K images of a query, P pixels, O outputs and I inputs of a layer,
+U units.
 """
 
 from collections.abc import Sequence
@@ -30,7 +37,14 @@ from supsup_core.inference.objectives import Objective
 
 @dataclass(frozen=True)
 class Size:
-    """How large real values are: their number, sums of absolutes and squares, the largest."""
+    """Statistics of the magnitudes of an array of real values.
+
+    Attributes:
+        count: number of values that are not zero.
+        absolute: sum of the absolute values.
+        squares: sum of the squares.
+        largest: largest absolute value, 0 for an empty array.
+    """
 
     count: int
     absolute: float
@@ -39,7 +53,7 @@ class Size:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Size":
-        """Of the values that are not zero."""
+        """Compute the statistics of an array."""
         absolute = np.abs(values)
         return cls(
             int(np.count_nonzero(values)),
@@ -49,7 +63,7 @@ class Size:
         )
 
     def __mul__(self, other: "Size") -> "Size":
-        """Of the outer product."""
+        """Return the statistics of the outer product of the two arrays."""
         return Size(
             self.count * other.count,
             self.absolute * other.absolute,
@@ -58,7 +72,7 @@ class Size:
         )
 
     def __add__(self, other: "Size") -> "Size":
-        """Of both together."""
+        """Return the statistics of one array that contains the values of both arrays."""
         return Size(
             self.count + other.count,
             self.absolute + other.absolute,
@@ -69,14 +83,18 @@ class Size:
 
 @dataclass(frozen=True)
 class LayerEvidence:
-    """A query's evidence in one layer: values (O, I) = (deltas^T received) * weights.
+    """The evidence of one query in one layer, stored as two factors.
+
+    The query has K images, and the layer has I inputs and O outputs. The evidence (O, I) is
+    (deltas^T received) * weights.
 
     Attributes:
-        deltas: d objective / d pre-activation, (K, O).
-        received: by the layer, (K, I).
-        ground: b above; 0 where there is none.
-        weights: fixed, +-c, (O, I).
-        first: where the layer's bits begin in a packed row.
+        deltas: (K, O) derivatives of the objective in the layer's pre-activations.
+        received: (K, I) inputs of the layer.
+        ground: the darkest value of the query's image, or 0. `values` subtracts this number from
+            `received`.
+        weights: (O, I) fixed weights, each +c or -c.
+        first: index of the layer's first bit in a packed row.
     """
 
     deltas: Float32[np.ndarray, "K O"]
@@ -87,40 +105,67 @@ class LayerEvidence:
 
     @property
     def constant(self) -> float:
-        """The magnitude of every weight."""
+        """The number c: every weight of the layer is +c or -c."""
         return abs(float(self.weights[0, 0]))
 
     def live(self) -> Int64[np.ndarray, " U"]:
-        """The units that have evidence."""
+        """Return the indices of the units that have evidence (a delta that is not zero)."""
         return np.flatnonzero(self.deltas.any(axis=0))
 
     def values(self, units: Int64[np.ndarray, " U"]) -> UnitValues:
-        """Evidence of some units, the ground and inputs without evidence left out."""
+        """Return the evidence of some units, after the ground is subtracted from the inputs.
+
+        Inputs without evidence are left out.
+
+        Args:
+            units: (U,) indices of the units.
+        """
         received = self._above_ground()
         inputs = np.flatnonzero(received.any(axis=0))
         outer = self._outer(units, received[:, inputs])
         return UnitValues(outer, self.weights, units, inputs, self.first)
 
     def outer(self, units: Int64[np.ndarray, " U"]) -> Float32[np.ndarray, "U I"]:
-        """What the weights of some units are multiplied by, all of it."""
+        """Return the evidence of some units before it is multiplied by the weights.
+
+        The ground is not subtracted.
+
+        Args:
+            units: (U,) indices of the units.
+
+        Returns:
+            (U, I) the rows of deltas^T received that belong to these units.
+        """
         return self._outer(units, self.received)
 
     def size(self, values: UnitValues) -> Size:
-        """Of the evidence that `values` gave for the live units."""
+        """Compute statistics of the layer's evidence, after the ground is subtracted.
+
+        Args:
+            values: the result of `self.values(self.live())`.
+        """
         constant = Size(1, self.constant, self.constant**2, self.constant)
         if len(self.deltas) > 1:
             return constant * Size.of(values.outer)
         return constant * Size.of(self.deltas) * Size.of(self._above_ground())
 
     def energies(self) -> Float64[np.ndarray, " O"]:
-        """Sum of squares of each unit's evidence, all of it."""
+        """Sum the squares of each unit's evidence. The ground is not subtracted."""
         deltas = self.deltas.astype(np.float64)
         received = self.received.astype(np.float64)
         between = received @ received.T
         return np.asarray(self.constant**2 * (deltas * (between @ deltas)).sum(axis=0))
 
     def ground_factors(self, units: Int64[np.ndarray, " U"]) -> Float64[np.ndarray, " U"]:
-        """What a unit's sum of signs counts for: the evidence of the ground."""
+        """Compute one factor per unit, for the part of the evidence that comes from the ground.
+
+        A mask keeps some weights of a unit. Sum the signs of these weights (+1 or -1), and
+        multiply the sum by the unit's factor. The result is what the ground adds to the product
+        of the evidence and the mask.
+
+        Args:
+            units: (U,) indices of the units.
+        """
         return np.asarray(
             self.constant * self.ground * self.deltas[:, units].sum(axis=0, dtype=np.float64)
         )
@@ -130,14 +175,18 @@ class LayerEvidence:
 
     def _outer(self, units: np.ndarray, received: np.ndarray) -> np.ndarray:
         deltas = self.deltas[:, units]
-        # One image is the rule, and an outer product sooner than a matrix product.
+        # Most queries have one image, and an outer product is faster than a matrix product.
         outer = deltas[0][:, None] * received if len(deltas) == 1 else deltas.T @ received
         return np.asarray(outer)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A query's evidence; `layers` holds those that count, from the first on."""
+    """The evidence of one query.
+
+    Attributes:
+        layers: the evidence in each layer that the objective uses. The first layer comes first.
+    """
 
     layers: tuple[LayerEvidence, ...]
 
@@ -150,21 +199,21 @@ def backward(
     objective: Objective,
     num_real: int,
 ) -> list[Evidence]:
-    """Take queries forward and back through a superposition, on the CPU.
+    """Compute the evidence of queries: one forward and one backward pass, on the CPU.
 
     Args:
-        weights: fixed, +-c in each layer, (O, I).
-        effective: of the superposition, (O, I).
-        firsts: where each layer's bits begin in a packed row.
-        images: normalised; a query is K images of one task.
-        objective: averaged over a query's images.
-        num_real: outputs that have a label.
+        weights: for each layer, the fixed weights (O, I). Each weight of a layer is +c or -c.
+        effective: for each layer, the effective weights (O, I) of the superposition.
+        firsts: for each layer, the index of the layer's first bit in a packed row.
+        images: (Q, K, P) normalised images: Q queries, and each query has K images of one task.
+        objective: the objective. The objective of a query is the mean over the query's images.
+        num_real: number of outputs that belong to a class.
 
     Returns:
-        the evidence of each query.
+        The evidence of each query, in the order of `images`.
 
     Raises:
-        FloatingPointError: a query whose evidence is not finite.
+        FloatingPointError: an image or a derivative contains NaN or infinity.
     """
     num_queries, num_images = images.shape[:2]
     received = [images.flatten(0, 1)]
@@ -176,7 +225,9 @@ def backward(
         deltas.append((deltas[-1] @ weight).mul_(x > 0))
     deltas.reverse()
     if not all(bool(torch.isfinite(part).all()) for part in (images, *deltas)):
-        raise FloatingPointError("evidence not finite: images or weights are not")
+        raise FloatingPointError(
+            "evidence must be finite, got NaN or infinity: check the images and the weights"
+        )
     num_layers = 1 if objective.first_layer_only else len(weights)
     shape = (num_queries, num_images, -1)
     sent = [part.numpy().reshape(shape) for part in deltas[:num_layers]]
@@ -186,7 +237,8 @@ def backward(
     for q in range(num_queries):
         layers = []
         for i in range(num_layers):
-            # Sums over several images round; without their ground they would round otherwise.
+            # A sum over several images is rounded, and subtracting the ground would change the
+            # rounding. So only queries of one image have a ground.
             ground = float(came[i][q].min()) if i == 0 and num_images == 1 else 0.0
             layers.append(LayerEvidence(sent[i][q], came[i][q], ground, fixed[i], firsts[i]))
         found.append(Evidence(tuple(layers)))

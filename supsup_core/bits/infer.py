@@ -1,11 +1,12 @@
-"""Task inference on packed bits, on the CPU: the algorithms of inference/, sooner.
+"""Infer tasks on packed bits on the CPU: a faster form of the algorithms of inference/.
 
-The gradient in all coefficients is one backward pass through the superposition
-(evidence.py) and one scan over the bits that it reaches (scan.py, ranked.py);
-superpositions of chosen masks come from carry-save counters (counts.py). Tests hold each
-algorithm to its plain form.
+A gradient with respect to all coefficients needs two steps: one backward pass through the
+superposition (evidence.py), and one scan over the bits of the weights that have evidence (scan.py,
+ranked.py). Counts of ones give the superposition of any chosen masks (counts.py). Tests compare
+each algorithm with its plain form.
 
-Shape letters: Q queries, K images of a query, P pixels, T stored tasks, C chosen ones.
+Shape letters: Q queries, K images of a query, P pixels, T stored tasks, R bytes and F = 8 R bits
+of a packed row.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +29,14 @@ from supsup_core.states.layout import StateLayout
 
 
 class BitInference:
-    """Infers tasks among packed masks.
+    """Task inference among packed masks.
 
     Args:
-        weights: (O, I) of each layer, +-c, on the CPU.
-        layout: of the rows: a plane of bits for each layer, and no floats.
-        rows: packed masks (T, R), T >= 1; kept, not copied.
-        num_real: outputs that have a label.
-        threads: that share the work.
+        weights: (O, I) fixed weights of each layer, each +c or -c, on the CPU.
+        layout: layout of the rows: one plane of bits per layer, and no floats.
+        rows: (T, R) packed masks, at least one. The array is not copied, so it must not change.
+        num_real: number of outputs that belong to a class.
+        threads: number of threads that divide the work.
     """
 
     def __init__(
@@ -57,13 +58,19 @@ class BitInference:
         return len(self._rows)
 
     def grow(self, rows: UInt8[np.ndarray, "T R"]) -> None:
-        """Take more masks in: the ones there are, in order, and those that came after them.
+        """Add masks.
+
+        Args:
+            rows: all packed masks: first the earlier masks in the same order, then the new masks.
 
         Raises:
-            ValueError: fewer masks than before.
+            ValueError: `rows` has fewer masks than this object already has.
         """
         if len(rows) < len(self):
-            raise ValueError(f"rows must be at least the {len(self)} there are, got {len(rows)}")
+            raise ValueError(
+                f"rows must contain at least the {len(self)} earlier masks, got {len(rows)}: "
+                "pass the earlier masks and the new masks together"
+            )
         self._take(rows, before=self._masks)
 
     def _take(self, rows: UInt8[np.ndarray, "T R"], before: TransposedMasks | None) -> None:
@@ -77,64 +84,99 @@ class BitInference:
 
     @property
     def extra_bytes(self) -> int:
-        """What is held beyond the packed masks, but for working memory."""
+        """Bytes of memory of this object, not counting the packed rows and working memory."""
         held = (self._counter.counts, *(weight.numpy() for weight in self._all_together))
         return self._masks.num_bytes + sum(array.nbytes for array in held)
 
     @property
     def counts(self) -> Int32[np.ndarray, " F"]:
-        """How many of these masks have a one at each bit of a packed row."""
+        """(8 R,) for each bit of a packed row, how many of this object's masks have a one."""
         return self._counter.counts
 
     def superpose(self, counts: Int32[np.ndarray, " F"], num_masks: int) -> None:
-        """Stand in a larger superposition, of which these masks are a part.
+        """Replace the superposition of this object's masks by a superposition of more masks.
 
         Args:
-            counts: how many of all masks have a one at each bit of a packed row.
-            num_masks: how many masks that are.
+            counts: for each bit of a packed row, the number of masks that have a one. All masks
+                of the larger superposition count, so this object's masks count too.
+            num_masks: number of masks of the larger superposition.
         """
         self._all_together = self._superposed(counts, num_masks)
 
     def leaders(self, queries: Sequence[Evidence], *, ranked: bool = False) -> list[Smallest]:
-        """The task of each query, exact or from the strongest evidence first."""
+        """Find, for each query, the task whose mask has the smallest product with the evidence.
+
+        Args:
+            queries: the evidence of each query.
+            ranked: if false, the answers are exact. If true, the scan reads the strongest evidence
+                first and stops early. Its answer differs from the exact answer in rare cases.
+
+        Returns:
+            The task found for each query, in the order of `queries`.
+        """
         scan = self._ranked if ranked else self._scan
         return self._threads.map(scan.smallest, queries)
 
     def product(self, evidence: Evidence, task: int) -> float:
-        """Of a query's evidence with one mask, in float64."""
+        """Compute the product of one query's evidence and one task's mask, in float64."""
         return float(self._scan.exact(evidence, np.array([task]))[0])
 
     def evidence(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> list[Evidence]:
-        """What the superposition of all masks says about each query.
+        """Compute the evidence of each query by a pass through the superposition.
+
+        Args:
+            images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
+            objective: the objective whose derivatives are the evidence.
 
         Raises:
-            FloatingPointError: evidence that is not finite.
+            FloatingPointError: the evidence is not finite.
         """
         return self._backward(self._all_together, images, objective)
 
     def one_shot(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
-        """The exact answer of algorithms.one_shot; ties go to the lowest task.
+        """Infer the task of each query, with the same answers as `algorithms.one_shot`.
+
+        If slopes are equal, the lowest task number wins.
+
+        Args:
+            images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
+            objective: the objective whose slopes decide.
 
         Raises:
-            FloatingPointError: evidence that is not finite.
+            FloatingPointError: the evidence is not finite.
         """
         return _gathered(self.leaders(self.evidence(images, objective)))
 
     def one_shot_ranked(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
-        """The same from the strongest evidence first, which may differ in rare cases.
+        """Infer the task of each query by one-shot, but read the strongest evidence first.
+
+        The scan stops early, so it reads fewer bits than `one_shot`. In rare cases, its answer
+        differs from the answer of `one_shot`.
+
+        Args:
+            images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
+            objective: the objective whose slopes decide.
 
         Raises:
-            FloatingPointError: evidence that is not finite.
+            FloatingPointError: the evidence is not finite.
         """
         return _gathered(self.leaders(self.evidence(images, objective), ranked=True))
 
     def binary(
         self, images: Float32[Tensor, "Q K P"], objective: Objective, log_base: int = 2
     ) -> Inference:
-        """Halve the candidates until one is left, as algorithms.binary does.
+        """Infer the task of each query by the algorithm binary: drop tasks round by round.
+
+        If slopes are equal, the lower task number is kept.
+
+        Args:
+            images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
+            objective: the objective whose slopes decide in each round.
+            log_base: each round keeps about 1 / log_base of the candidate tasks, until one task is
+                left.
 
         Raises:
-            FloatingPointError: evidence that is not finite.
+            FloatingPointError: the evidence is not finite.
         """
         found = self._threads.map(
             lambda pair: self._halve(*pair, objective, log_base),
@@ -150,7 +192,11 @@ class BitInference:
         objective: Objective,
         log_base: int,
     ) -> tuple[int, int]:
-        """The task that is left, and how many gradients that took."""
+        """Drop candidate tasks of one query, round by round, until one task is left.
+
+        Returns:
+            The task that is left, and the number of rounds. Each round needs one gradient.
+        """
         candidates, rounds = np.arange(len(self)), 0
         while len(candidates) > 1:
             if rounds:
@@ -180,7 +226,8 @@ def _gathered(found: Sequence[Smallest]) -> Inference:
     )
 
 
-# By the names that configurations and tables use; all need an objective.
+# The keys are the names that configurations and tables use. Every algorithm here needs an
+# objective.
 BIT_ALGORITHMS: dict[str, Callable[[BitInference, Tensor, Objective, Options], Inference]] = {
     "one_shot": lambda bits, images, objective, _: bits.one_shot(images, objective),
     "one_shot_ranked": lambda bits, images, objective, _: bits.one_shot_ranked(images, objective),

@@ -1,13 +1,16 @@
-"""Find the mask with the smallest product, reading the strongest evidence first.
+"""Find the mask whose product with the evidence is smallest, without reading all evidence.
 
-Units of the first layer are read in order of evidence energy, coarsely rounded. After each
-slice, what is unread may still move the difference of two tasks' products: masks differ
-from each other like coins, so by a normal number of variance sum(v^2) / 2 over the unread
-evidence v. Tasks that lie behind the leader by more than `confidence` of its standard
-deviations are out; the few that are left are decided by exact products of all evidence.
+The scan reads the units of the first layer in slices. It begins with the units that have the most
+evidence energy (the sum of the squares of a unit's evidence). The evidence is rounded coarsely.
+After each slice, the unread evidence v may still change the difference between two tasks' products.
+The bits of two masks are treated as independent fair coin tosses. The change then has about a
+normal distribution with variance sum(v^2) / 2. A task is dropped if its product exceeds the
+smallest product by more than `confidence` standard deviations of this change. For the few tasks
+that remain, exact products with all evidence are computed and decide.
 
-It may differ from the exact answer where a task that was dropped would have caught up.
-Shape letters: T masks, U units.
+The answer differs from the exact answer if a dropped task has the smallest exact product.
+
+Shape letters: O units of a layer.
 """
 
 from math import sqrt
@@ -17,36 +20,44 @@ import numpy as np
 from supsup_core.bits.evidence import Evidence, LayerEvidence
 from supsup_core.bits.scan import Scan, Smallest
 
-# Found with 2500 masks by benchmarks/inference.py --agreement: at 4 nearly one query in a
-# thousand is answered otherwise, and at 5 three times as many tasks are decided exactly.
+# This value was chosen with benchmarks/inference.py --agreement on 2500 masks. With 4, nearly one
+# query in a thousand gets an answer that differs from the exact answer. With 5, three times as many
+# tasks need an exact product.
 CONFIDENCE = 4.5
-# The first slice is this share of the units that have evidence, each later one as much as
-# was read before: a slice costs more to begin than to read.
+# The first slice reads this fraction of the units that have evidence. Each later slice reads as
+# many units as all slices before it, because starting a slice costs more time than reading it.
 _FIRST_SLICE = 0.3
-_LEAST = 8
-# Rounding may cost this share of the first layer's evidence energy: a digit or two a value.
+_LEAST = 8  # smallest number of units in the first slice
+# The squared rounding errors may sum to this fraction of the first layer's evidence energy. A
+# rounded value then has one or two digits.
 _ROUNDING = 0.02
-# As few are decided exactly sooner than by one more slice over all tasks.
+# Exact products of up to this many tasks take less time than one more slice over all tasks.
 _FEW = 8
-# Times that deciding a task takes as long as a task of an exact scan over all: where the
-# evidence tells so few apart (its task is none of these, or the first layer does not), the
-# scan is the sooner.
+# The exact product of one task takes this many times as long as an exact scan over all tasks takes
+# per task. So if the slices drop few tasks, for example because no stored task is the query's task,
+# an exact scan over all tasks is faster than exact products of the remaining tasks.
 _DECIDING = 5
 
 
 class RankedScan:
-    """Evidence-ordered scans over masks on the CPU.
+    """Approximate scans over masks on the CPU, which read the strongest evidence first.
 
     Args:
-        scan: the masks, and the exact products.
-        confidence: standard deviations behind the leader at which a task is dropped.
+        scan: the exact scan over the same masks, for the last decision.
+        confidence: a number of standard deviations. A task is dropped if its product exceeds the
+            smallest product by more than `confidence` times the standard deviation of the change
+            that unread evidence may still cause.
     """
 
     def __init__(self, scan: Scan, confidence: float = CONFIDENCE) -> None:
         self._scan, self._confidence = scan, confidence
 
     def smallest(self, evidence: Evidence) -> Smallest:
-        """The task whose mask most probably has the smallest product with the evidence."""
+        """Find the task whose mask most probably has the smallest product with the evidence.
+
+        Args:
+            evidence: the evidence of one query.
+        """
         masks, first = self._scan.masks, evidence.layers[0]
         energies = first.energies()
         order = np.argsort(-energies, kind="stable")[: np.count_nonzero(energies)]
@@ -63,7 +74,8 @@ class RankedScan:
             products += weighed.products
             num_read += weighed.num_rows
             unread += weighed.variance - float(energies[units].sum())
-            # Of all tasks: a dropped one may return, for what it lies behind is known.
+            # Compare all tasks again, including dropped tasks: their partial products are up to
+            # date, so a dropped task may come back.
             behind = products - products.min()
             left = np.flatnonzero(behind <= self._confidence * sqrt(max(unread, 0.0) / 2))
             if len(left) <= _FEW:
@@ -75,9 +87,14 @@ class RankedScan:
 
 
 def coarse_scale(layer: LayerEvidence, energies: np.ndarray) -> float:
-    """What evidence is multiplied by before rounding, so that rounding costs _ROUNDING.
+    """Choose the factor that multiplies a layer's evidence before rounding to whole numbers.
 
-    It takes 1/12 of a squared unit off a value on average.
+    With this factor, the squared rounding errors sum to about the fraction _ROUNDING of the sum of
+    `energies`. The formula uses 1/12 as the mean square of a rounding error.
+
+    Args:
+        layer: the evidence in the first layer.
+        energies: (O,) for each of the layer's O units, the sum of the squares of its evidence.
     """
     energy = float(energies.sum())
     num_values = np.count_nonzero(energies) * layer.received.any(axis=0).sum()

@@ -1,12 +1,13 @@
-"""Find the masks with the smallest products with a query's evidence, exactly.
+"""Find the masks whose products with a query's evidence are smallest, exactly.
 
-Rounded evidence is multiplied with all masks by adding rows of bits (transposed.py). What
-rounding can have changed is bounded, so the masks that may still be the smallest are
-known; they are few, and are decided in float64 on their packed rows. The answer is that of
-float64 over all masks, the lowest task among equals.
+The scan rounds the evidence, and multiplies it with all masks by adding rows of bits
+(transposed.py). The effect of rounding is bounded, so after the scan only a few masks can have the
+smallest product. For these masks, products in float64 are computed from the packed rows, and
+decide. The answer is the same as with float64 products of all masks. If products are equal, the
+lowest task number wins.
 
-Shape letters: T masks, R bytes of a packed row, V 64-bit words of it, N words that have
-evidence, C candidates, H the half of them.
+Shape letters: T masks, R bytes and V 64-bit words of a packed row, N 64-bit words whose bits have
+evidence, C candidates, H candidates that are kept.
 """
 
 from dataclasses import dataclass, replace
@@ -21,26 +22,31 @@ from supsup_core.bits.transposed import TransposedMasks, Weighed
 from supsup_core.kernels.bits import exact_products as fill_exact_products
 from supsup_core.kernels.bits import lay_out
 
-# Rounding may change a difference of two products by this many of their standard
-# deviations. Found by benchmarks/inference.py: finer reads more digits, coarser leaves more
-# masks to be decided.
+# Rounding may change the difference of two products by this many standard deviations of a product.
+# The value was chosen with benchmarks/inference.py. With finer rounding, the scan adds more digits.
+# With coarser rounding, more masks need exact products.
 EXACT_SLACK = 0.7
-# A cut through the middle of the products leaves more of them open.
+# Halving separates the products near their median. Many products are close to the median, so
+# rounding must be finer.
 HALVING_SLACK = 0.02
-# As few candidates are decided one by one sooner than by adding rows of all masks.
+# For up to this many candidates, their exact products take less time than a scan over all masks.
 _FEW = 512
-# Evidence is a float32 product of float32 factors, with the ground and without it: what
-# the two differ by, as a share of the sum of absolute values.
+# Evidence is a float32 product of float32 factors. Because of rounding, evidence computed with the
+# ground differs from evidence computed without the ground. The difference is at most this fraction
+# of the sum of absolute values.
 _FLOAT32 = 5 * 2.0**-24
 _WORD_BITS = 64
 
 
 @dataclass(frozen=True)
 class Smallest:
-    """The task found, and the share of the masks' bits read for it, at most.
+    """The result of one query: the task whose mask has the smallest product with the evidence.
 
-    Bits that are read twice, as those of a task that is decided exactly, count twice; an exact
-    scan that follows a ranked one counts alone.
+    Attributes:
+        task: the task's number.
+        bits_read_fraction: number of bits read, divided by the number of bits of all masks; at
+            most 1. Bits of a mask that also needs an exact product count twice. If an exact scan
+            follows a ranked scan, only the exact scan counts.
     """
 
     task: int
@@ -51,10 +57,10 @@ class Scan:
     """Exact scans over masks on the CPU.
 
     Args:
-        masks: transposed.
-        rows: the same, packed; kept, not copied.
-        num_weights: of the network.
-        threads: that share a scan.
+        masks: the transposed masks.
+        rows: (T, R) the same masks as packed rows. The array is not copied, so it must not change.
+        num_weights: number of weights of the network.
+        threads: the threads that divide a scan.
     """
 
     def __init__(
@@ -70,7 +76,7 @@ class Scan:
         self._threads = threads
 
     def smallest(self, evidence: Evidence) -> Smallest:
-        """The task whose mask has the smallest product with the evidence."""
+        """Find the task whose mask has the smallest product with a query's evidence."""
         weighed = self._weigh(evidence, EXACT_SLACK)
         products = weighed.products
         leaders = np.flatnonzero(products <= products.min() + weighed.slack)
@@ -79,12 +85,13 @@ class Scan:
     def decide(
         self, evidence: Evidence, leaders: Int64[np.ndarray, " C"], num_rows: int
     ) -> Smallest:
-        """The smallest of a few, exactly.
+        """Choose one of a few tasks: the task whose mask has the smallest exact product.
 
         Args:
-            evidence: all of it counts.
-            leaders: lowest task first.
-            num_rows: weights whose bits were read already.
+            evidence: the query's evidence, in all layers.
+            leaders: (C,) numbers of the tasks to choose from, lowest first.
+            num_rows: number of weights whose bits were already read in the transposed masks. It
+                counts for `bits_read_fraction` of the result.
         """
         read = num_rows / self.num_weights
         if len(leaders) == 1:
@@ -95,9 +102,17 @@ class Scan:
     def smaller_part(
         self, evidence: Evidence, tasks: Int64[np.ndarray, " C"], num_kept: int
     ) -> Int64[np.ndarray, " H"]:
-        """The chosen tasks with the smallest products, lowest task first.
+        """Keep the tasks whose masks have the smallest products with the evidence.
 
-        Of equal products the lower task stays.
+        If products are equal, the lower task number is kept.
+
+        Args:
+            evidence: the query's evidence.
+            tasks: (C,) numbers of the candidate tasks, lowest first.
+            num_kept: H, the number of tasks to keep.
+
+        Returns:
+            (H,) numbers of the tasks that are kept, lowest first.
         """
         if len(tasks) <= _FEW:
             return np.sort(tasks[np.argsort(self.exact(evidence, tasks), kind="stable")[:num_kept]])
@@ -112,11 +127,22 @@ class Scan:
     def exact(
         self, evidence: Evidence, tasks: Int64[np.ndarray, " C"]
     ) -> Float64[np.ndarray, " C"]:
-        """Products of chosen masks in float64."""
+        """Compute the product of each task's mask and the evidence, in float64.
+
+        Args:
+            evidence: the query's evidence.
+            tasks: (C,) numbers of the tasks.
+        """
         return exact_products(self._words, evidence, tasks, self._threads)
 
     def _weigh(self, evidence: Evidence, slack: float) -> Weighed:
-        """Products of all evidence, rounded so that the slack is about as wide as asked for."""
+        """Round the evidence of all layers, and multiply it with all masks.
+
+        Args:
+            evidence: the query's evidence.
+            slack: the change that rounding may cause in the difference of two products
+                (approximate), in standard deviations of a product.
+        """
         parts, size = [], Size(0, 0.0, 0.0, 0.0)
         for layer in evidence.layers:
             parts.append(layer.values(layer.live()))
@@ -127,7 +153,7 @@ class Scan:
             terms = live, first.ground_factors(live)
             ground = float(np.abs(terms[1]).sum()) * first.received.shape[1]
         weighed = self.masks.weigh(parts, scale_for(size, slack), terms)
-        # A sum over several images is rounded at every term.
+        # A sum over several images is rounded after each image.
         rounding = 2 * _FLOAT32 * len(first.deltas) * (size.absolute + ground)
         return replace(weighed, slack=weighed.slack + rounding)
 
@@ -138,13 +164,16 @@ def exact_products(
     tasks: Int64[np.ndarray, " C"],
     threads: Threads,
 ) -> Float64[np.ndarray, " C"]:
-    """<evidence, M_i> of chosen masks, bit by bit in float64.
+    """Compute the product of the evidence and each chosen mask, bit by bit in float64.
 
     Args:
-        words: packed rows as words of 64 bits.
-        evidence: all of it counts.
-        tasks: which rows.
-        threads: that share them.
+        words: (T, V) packed rows of T masks, as V 64-bit words each.
+        evidence: the query's evidence, in all layers.
+        tasks: (C,) row indices of the chosen masks.
+        threads: the threads that divide the chosen masks.
+
+    Returns:
+        (C,) products, in the order of `tasks`.
     """
     places, values = laid_out(evidence)
     flat, products = values.reshape(-1), np.empty(len(tasks))
@@ -158,7 +187,13 @@ def exact_products(
 def laid_out(
     evidence: Evidence,
 ) -> tuple[Int64[np.ndarray, " N"], Float32[np.ndarray, "N 64"]]:
-    """All evidence where the bits lie: which words of a packed row have any, and their values."""
+    """Arrange the evidence of all layers in the order of the bits of a packed row.
+
+    Returns:
+        Two arrays for the N 64-bit words of a packed row whose bits have evidence. The first array,
+        (N,), has the indices of these words. The second array, (N, 64), has the evidence of each
+        bit of these words.
+    """
     live = [layer.live() for layer in evidence.layers]
     pairs = list(zip(evidence.layers, live, strict=True))
     most = sum(len(units) * (layer.weights.shape[1] // _WORD_BITS + 2) for layer, units in pairs)
@@ -174,14 +209,20 @@ _LARGEST = 2.0**23
 
 
 def scale_for(size: Size, slack: float) -> float:
-    """What values are multiplied by before rounding, for a slack of so many deviations.
+    """Choose the factor that multiplies values before rounding to whole numbers.
 
-    Rounding takes a quarter of a unit off a value on average, and a product's standard
-    deviation is half the root of the values' squares, where masks differ like coins.
+    The formula uses 1/4 as the mean absolute rounding error. It treats the bits of the masks as
+    fair coin tosses. The standard deviation of a product is then half of the square root of the sum
+    of the values' squares.
+
+    Args:
+        size: statistics of the values.
+        slack: the change that rounding may cause in the difference of two products, in standard
+            deviations of a product.
     """
-    if not size.count:  # no evidence: any scale does
+    if not size.count:  # without evidence, every scale gives the same products
         return 1.0
     finest = _LARGEST / size.largest
-    if not 0 < size.squares < inf:  # so small or large that its squares are lost
+    if not 0 < size.squares < inf:  # the squares underflowed or overflowed
         return finest
     return min(size.count / (2 * slack * sqrt(size.squares)), finest)

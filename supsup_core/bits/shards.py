@@ -1,9 +1,11 @@
-"""Inference among masks that lie in several places: each holds a part and names its leader.
+"""Infer tasks among masks that are split into parts, for example over several actors.
 
-The superposition is the sum of the parts' counters, so every part can take the same
-gradient; a query's answer is the leader with the smallest product. Products are exact, so
-the exact answer is that of one place with all masks. A ranked one may differ: each part drops
-tasks that lie behind its own leader.
+The sum of the parts' counts of ones gives the superposition of all masks. So every part can compute
+the same gradient. For each query, each part finds its leader: the task with the smallest product
+of mask and evidence, among the tasks of this part. The answer is the leader with the smallest
+product, among the leaders of all parts. Products are exact, so the answer of an exact scan does not
+depend on the split. The answer of a ranked scan may depend on the split, because each part compares
+its tasks with its own leader only.
 
 Shape letters: Q queries.
 """
@@ -21,12 +23,16 @@ from supsup_core.bits.infer import BitInference
 
 @dataclass(frozen=True)
 class Leaders:
-    """What one part answers.
+    """The leaders of one part of the masks.
+
+    For each query, the leader is the task of this part whose mask has the smallest product with the
+    query's evidence.
 
     Attributes:
-        tasks: of each query the part's task with the smallest product.
-        products: of these.
-        bits_read_fraction: of the part's bits.
+        tasks: (Q,) task number of each query's leader.
+        products: (Q,) product of the leader's mask and the query's evidence.
+        bits_read_fraction: fraction of the part's mask bits that a query reads; the mean over the
+            queries.
     """
 
     tasks: Int64[np.ndarray, " Q"]
@@ -35,7 +41,7 @@ class Leaders:
 
     @classmethod
     def joined(cls, some: Sequence["Leaders"]) -> "Leaders":
-        """Of queries that were answered some at a time."""
+        """Join the leaders of several groups of queries, in the order of the groups."""
         return cls(
             np.concatenate([one.tasks for one in some]),
             np.concatenate([one.products for one in some]),
@@ -49,7 +55,11 @@ class Leaders:
 
 
 def part_bounds(num_masks: int, num_parts: int) -> list[tuple[int, int]]:
-    """First mask of each part, and the one after its last: as even as can be."""
+    """Split masks into parts whose sizes differ by at most 1.
+
+    Returns:
+        For each part, the index of its first mask, and the index after its last mask.
+    """
     ends = [num_masks * i // num_parts for i in range(num_parts + 1)]
     return list(pairwise(ends))
 
@@ -57,13 +67,14 @@ def part_bounds(num_masks: int, num_parts: int) -> list[tuple[int, int]]:
 def leaders(
     part: BitInference, first: int, queries: Sequence[Evidence], *, ranked: bool = False
 ) -> Leaders:
-    """Let a part answer.
+    """Find the leader of one part for each query.
 
     Args:
-        part: its masks, superposed with those of all parts (BitInference.superpose).
-        first: task of its first mask.
-        queries: their evidence, as the part gave it.
-        ranked: from the strongest evidence first, instead of exactly.
+        part: the part's masks. BitInference.superpose has set the superposition of all parts.
+        first: task number of the part's first mask.
+        queries: the evidence of each query, computed by this part.
+        ranked: if true, use the ranked scan, which reads the strongest evidence first and is
+            approximate. If false, use the exact scan.
     """
     found = part.leaders(queries, ranked=ranked)
     pairs = zip(queries, found, strict=True)
@@ -75,10 +86,15 @@ def leaders(
 
 
 def merge(parts: Sequence[Leaders]) -> Int64[np.ndarray, " Q"]:
-    """The task with the smallest product over all parts; the lowest among equals.
+    """Find, for each query, the leader with the smallest product among the leaders of all parts.
+
+    If products are equal, the lowest task number wins.
 
     Args:
-        parts: in the order of their tasks.
+        parts: the leaders of each part, in the order of the parts' tasks.
+
+    Returns:
+        (Q,) the task number of each query's answer.
     """
     best = np.stack([part.products for part in parts]).argmin(axis=0)
     tasks = np.stack([part.tasks for part in parts])

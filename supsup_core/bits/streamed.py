@@ -1,12 +1,13 @@
-"""Infer tasks among masks that do not fit in memory: packed rows pass by once.
+"""Infer tasks among masks that do not fit in memory, by reading each packed row once.
 
-Rows stay as they are packed. The first layer's evidence is rounded to a few bits and cut
-into planes, and a row's product with it is AND and popcount. What is not read that way
-(later layers, rounding) may move the difference of two products by a normal number, as in
-ranked.py; the tasks that may still be the smallest are read again and decided exactly.
+Rows are not transposed, because each row is read only once. The first layer's evidence is rounded
+to a few bits and cut into bit planes. Its product with a row then takes only AND and popcount. The
+evidence that is not in the planes (later layers, rounding errors) may change the difference of two
+products. The change has about a normal distribution, as in ranked.py. Masks that may still have the
+smallest product are read a second time, and their exact products decide.
 
-Shape letters: Q queries, T masks in all, B rows that pass by, R bytes of a row, N lines of
-LANES words of 64 bits with evidence, P planes.
+Shape letters: Q queries, T masks, B rows of one call, R bytes of a row, N lines (LANES 64-bit words
+each) whose bits have evidence, P bit planes, C tasks that may still be the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,20 +24,22 @@ from supsup_core.bits.threads import Threads
 from supsup_core.kernels.bits import cut_planes, plane_products
 from supsup_core.kernels.vectors import LANES
 
-_PLANES = 6
-# Rows that are held while open tasks are decided: a query without a clear leader leaves many.
+_PLANES = 6  # bit planes per query: rounded values from -31 to 31
+# Largest number of rows in memory at a time, while the exact products of open tasks are computed.
+# (A task is open if its mask may have the smallest product.) Some queries have many open tasks.
 _READ_AT_ONCE = 2048
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+@dataclass(frozen=True, eq=False)  # comparing arrays gives an array, not a bool
 class _Planes:
-    """A query's evidence of the first layer in bit planes.
+    """A query's evidence in the first layer, as bit planes.
 
     Attributes:
-        lines: which LANES words of a row have any.
-        planes: of those words.
-        scale: what a whole number is worth.
-        unread: squares of the evidence that is not in the planes.
+        lines: indices of the lines of a row whose bits have evidence. A line is LANES words.
+        planes: for each of these lines, the bit planes of the rounded evidence.
+        scale: the planes hold whole numbers; a whole number times `scale` is the evidence.
+        unread: sum of the squares of the evidence that is not in the planes: rounding errors, and
+            the evidence in later layers.
     """
 
     lines: Int64[np.ndarray, " N"]
@@ -61,13 +64,15 @@ def _cut(evidence: Evidence) -> _Planes:
 
 
 class StreamedScan:
-    """One pass over masks for some queries.
+    """Task inference for several queries, in one pass over all masks.
 
     Args:
-        queries: their evidence, under the superposition of all T masks.
-        num_masks: T.
-        threads: that share the work.
-        confidence: standard deviations behind the leader at which a task is dropped.
+        queries: the evidence of each query, from the superposition of all masks.
+        num_masks: T, the number of masks in the pass.
+        threads: the threads that divide the exact products.
+        confidence: a number of standard deviations. A task is dropped if its product exceeds the
+            smallest product by more than `confidence` times the standard deviation of the change
+            that unread evidence may still cause.
     """
 
     def __init__(
@@ -82,14 +87,21 @@ class StreamedScan:
         self._products: Int64[np.ndarray, "Q T"] = np.zeros((len(queries), num_masks), np.int64)
 
     def take(self, first: int, rows: UInt8[np.ndarray, "B R"]) -> None:
-        """Multiply the rows from task `first` on; parts may come in any order, and at once."""
+        """Multiply some packed rows with the evidence of all queries.
+
+        The rows may come in any order. Several threads may call this method at the same time.
+
+        Args:
+            first: task number of the first row.
+            rows: (B, R) packed rows of B successive tasks.
+        """
         words, num_words = rows.view(np.uint64).reshape(-1), rows.shape[1] // 8
         for planes, products in zip(self._planes, self._products, strict=True):
             out = products[first : first + len(rows)]
             plane_products(words, num_words, planes.lines, planes.planes.reshape(-1), out)
 
     def open_tasks(self) -> list[Int64[np.ndarray, " C"]]:
-        """For each query the tasks that may still have the smallest product."""
+        """List, for each query, the tasks whose mask may have the smallest exact product."""
         found = []
         for planes, products in zip(self._planes, self._products, strict=True):
             behind = planes.scale * (products - products.min())
@@ -99,10 +111,14 @@ class StreamedScan:
     def decide(
         self, read: Callable[[Int64[np.ndarray, " C"]], UInt8[np.ndarray, "C R"]]
     ) -> Int64[np.ndarray, " Q"]:
-        """The task of each query: exact among those that are open.
+        """Choose the task of each query, by exact products of the tasks from `open_tasks`.
 
         Args:
-            read: tasks, lowest first -> their packed rows.
+            read: a function that reads packed rows. It takes (C,) task numbers, lowest first, and
+                returns the (C, R) rows of these tasks.
+
+        Returns:
+            (Q,) the task number of each query's answer.
         """
         tasks = []
         for query, left in zip(self._queries, self.open_tasks(), strict=True):

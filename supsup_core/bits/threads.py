@@ -1,4 +1,4 @@
-"""Share kernels that release Python's lock among threads."""
+"""Run kernels on several threads. The kernels must release Python's global interpreter lock."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,17 +11,20 @@ Result = TypeVar("Result")
 
 
 class Threads:
-    """Runs a function over parts of a range, each on a thread.
+    """Threads that divide a range of work into parts, one part per thread.
 
-    What is shared out within such a part stays on its thread.
+    A part may itself call `split` or `map`. The work of that call then stays on the part's thread.
 
     Args:
-        count: how many; 1 runs in the caller's.
+        count: number of threads, including the caller's thread.
+
+    Raises:
+        ValueError: `count` is less than 1.
     """
 
     def __init__(self, count: int) -> None:
         if count < 1:
-            raise ValueError(f"threads must be >= 1, got {count}")
+            raise ValueError(f"threads must be >= 1, got {count}: try threads=1")
         self._count = count
         self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
         self._compiled: set[CodeType] = set()
@@ -29,24 +32,25 @@ class Threads:
 
     @property
     def count(self) -> int:
-        """How many there are to share work now: one within a part."""
+        """Number of threads that `split` can use now: 1 if the caller runs within a part."""
         return 1 if getattr(self._here, "is_part", False) else self._count
 
     def split(self, part: Callable[[int, int], object], length: int) -> None:
-        """Call part(start, end) for as many parts of [0, length) as there are threads.
+        """Divide [0, length) into one part per thread, and call part(start, end) for each part.
 
-        A range shorter than that is one part. Where a part raises, the others end first.
+        A range shorter than the number of threads becomes one part. If a part raises an
+        exception, the other parts finish before the exception reaches the caller.
 
         Args:
-            part: a function or a lambda; of a part of no length it does nothing.
-            length: of the range.
+            part: a function or lambda. It must do nothing if `start` equals `end`.
+            length: the length of the range.
         """
         count = self.count
         if self._pool is None or count == 1 or length < count:
             part(0, length)
             return
         if part.__code__ not in self._compiled:
-            part(0, 0)  # kernels that it calls directly are compiled once, and on one thread
+            part(0, 0)  # compile the kernels that `part` calls directly, once and on one thread
             self._compiled.add(part.__code__)
         ends = [length * i // count for i in range(count + 1)]
         others = [self._pool.submit(self._run, part, *ends[i : i + 2]) for i in range(1, count)]
@@ -58,14 +62,21 @@ class Threads:
             other.result()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Call a function of each item, on the threads where there are enough items for them."""
+        """Call a function with each item.
+
+        If there are at least as many items as threads, each thread takes a part of the items.
+        Otherwise the caller's thread takes all items, so that `function` can use the threads.
+
+        Returns:
+            The results, in the order of the items.
+        """
         found: dict[int, Result] = {}
 
         def fill(start: int, end: int) -> None:
             found.update({i: function(items[i]) for i in range(start, end)})
 
         if len(items) < self.count:
-            fill(0, len(items))  # so that the threads may share each
+            fill(0, len(items))  # so that `function` can divide each item between the threads
         else:
             self.split(fill, len(items))
         return [found[i] for i in range(len(items))]

@@ -1,11 +1,15 @@
-"""Masks transposed: for each weight a row of bits, one for each task.
+"""Transpose masks: one row of bits per weight, with one bit per task.
 
-So a sum over weights adds rows, hundreds of tasks at a time (kernels/counting.py), and a
-weight without evidence is not read at all. This copy of the masks belongs to whoever
-infers; a store keeps a row a task.
+The product of the evidence and a mask is a sum over weights. In this layout, the sums of hundreds
+of tasks are computed at the same time by adding rows (kernels/counting.py). Rows of weights without
+evidence are skipped, so a query of one image reads a quarter of the bits. Products on packed rows
+(AND and popcount) would read every bit of every mask once per bit plane of the evidence. The
+process that infers holds the transposed masks as a second copy, which is as large as the packed
+masks. The store keeps one packed row per task.
 
-Shape letters: T masks, R bytes of a packed row, F = 8 R bits of it, W words of a
-transposed row, U units, I inputs of a unit, O units of the first layer.
+Shape letters: T masks, R bytes, V 64-bit words and F = 8 R bits of a packed row, W 64-bit words
+of a transposed row, D = 64 W tasks of a block with padding, U units and N inputs that have
+values, O units and I inputs of a layer.
 """
 
 import threading
@@ -23,21 +27,22 @@ from supsup_core.kernels.counting import Sums, add_scaled_rows, read_sums, weigh
 from supsup_core.kernels.vectors import LANES
 from supsup_core.states.layout import StateLayout
 
-# Tasks of a block: their sums in all columns stay in a core's own cache.
+# Number of tasks of a block. With this number, the binary counters that hold the sums of a block's
+# tasks fit into the cache of one core.
 BLOCK_TASKS = 4096
 _WORD_BITS = 64
 
 
 @dataclass(frozen=True)
 class UnitValues:
-    """Real values of some units and inputs of one layer: outer times the fixed weights.
+    """Values of some weights of one layer. A value is an entry of `outer` times a weight.
 
     Attributes:
-        outer: (U, N).
-        weights: of the whole layer, (O, I).
-        units: which units, (U,).
-        inputs: which inputs, (N,).
-        first: where the layer's bits begin in a packed row.
+        outer: (U, N) factors. Row u and column n belong to weights[units[u], inputs[n]].
+        weights: (O, I) fixed weights of the whole layer.
+        units: (U,) indices of the units that have values.
+        inputs: (N,) indices of the inputs that have values.
+        first: index of the layer's first bit in a packed row.
     """
 
     outer: Float32[np.ndarray, "U N"]
@@ -49,14 +54,14 @@ class UnitValues:
 
 @dataclass(frozen=True)
 class Weighed:
-    """Products of rounded values with all masks.
+    """The product of rounded values and each of T masks.
 
     Attributes:
-        products: <values, M_i> but for rounding.
-        slack: by how much rounding may have changed the difference of two products.
-        variance: what rounding took off, in squares: of the difference it is half, where
-            masks differ like coins.
-        num_rows: weights whose bits were read.
+        products: (T,) the sum of the rounded values of the weights that a mask keeps.
+        slack: upper bound on the error that rounding causes in the difference of two products.
+        variance: sum of the squared rounding errors. If the bits of masks are like fair coin
+            tosses, the error of the difference of two products has half of this as variance.
+        num_rows: number of weights whose bits were read.
     """
 
     products: Float64[np.ndarray, " T"]
@@ -65,9 +70,17 @@ class Weighed:
     num_rows: int
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+@dataclass(frozen=True, eq=False)  # comparing arrays gives an array, not a bool
 class _Block:
-    """Some tasks' masks: their transposed bits, and sums of their first layer's signs."""
+    """The transposed masks of some successive tasks.
+
+    Attributes:
+        num_tasks: number of tasks, at most BLOCK_TASKS.
+        bits: one row per bit of a packed row, with one bit per task. Bits after the last task are
+            zero.
+        sign_sums: for each unit of the first layer and each task, the sum of the signs of the
+            weights that the task's mask keeps.
+    """
 
     num_tasks: int
     bits: UInt64[np.ndarray, "F W"]
@@ -75,22 +88,26 @@ class _Block:
 
     @property
     def width(self) -> int:
-        """W."""
+        """W, the number of 64-bit words of a transposed row."""
         return int(self.bits.shape[1])
 
 
 class TransposedMasks:
-    """Transposed masks of all tasks, and products with them.
+    """The transposed masks of all tasks, for products of real values with every mask.
 
     Args:
-        layout: of the packed rows.
-        rows: packed masks, T >= 1.
-        signs: of the first layer's fixed weights, +1 or -1, (O, I).
-        threads: that share the work.
-        grown_from: masks of the same network, whose tasks `rows` begins with: their full
-            blocks are used again.
+        layout: layout of the packed rows.
+        rows: (T, R) packed masks, at least one.
+        signs: (O, I) signs of the first layer's fixed weights, +1 or -1.
+        threads: the threads that divide the work.
+        grown_from: the transposed masks of the first tasks of `rows`. Their full blocks are used
+            again. None: all rows are transposed.
 
-    Memory: as many bytes as the packed rows, and 2 bytes a task and unit of the first layer.
+    Raises:
+        ValueError: `rows` is empty, the length of a row is not R, or the first layer has more than
+            32767 inputs.
+
+    Memory: as many bytes as the packed rows, and 2 bytes per task and unit of the first layer.
     """
 
     def __init__(
@@ -103,7 +120,7 @@ class TransposedMasks:
     ) -> None:
         check_shape("rows", rows.shape, (len(rows), layout.row_bytes), "T R")
         if not len(rows):
-            raise ValueError("masks must be at least one, got none")
+            raise ValueError("rows must contain at least one mask, got none: pass packed masks")
         self._layout, self._threads = layout, threads
         num_units, num_inputs = signs.shape
         self._signs = UnitValues(
@@ -125,7 +142,7 @@ class TransposedMasks:
 
     @property
     def num_bytes(self) -> int:
-        """What this copy of the masks takes."""
+        """Bytes of memory that the transposed masks and the sums of signs take."""
         return sum(block.bits.nbytes + block.sign_sums.nbytes for block in self._blocks)
 
     def weigh(
@@ -134,13 +151,15 @@ class TransposedMasks:
         inverse: float,
         first_layer_terms: tuple[np.ndarray, Float64[np.ndarray, " U"]] | None = None,
     ) -> Weighed:
-        """Multiply values, rounded, with all masks.
+        """Round values, and multiply them with all masks.
 
         Args:
-            parts: which units have which values.
-            inverse: values times this are rounded to whole numbers, below 2**24.
-            first_layer_terms: units of the first layer, and a factor for each: its sum of
-                signs under each mask times the factor is added, unrounded.
+            parts: the values, for example one part per layer.
+            inverse: factor that multiplies the values before they are rounded to whole numbers.
+                The magnitudes of the whole numbers must be below 2**24.
+            first_layer_terms: indices of some units of the first layer, and one factor per unit;
+                or None. For each unit, the signs of the weights that a mask keeps are summed. The
+                sum times the factor is added to the mask's product, without rounding.
         """
         pieces = self._pieces(sum(part.outer.size for part in parts))
         found: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -156,7 +175,8 @@ class TransposedMasks:
             add(0, 1)
         else:
             self._threads.split(add, len(pieces))
-        # Of one block: the others round the same values, and read the same weights.
+        # Only the bounds of block 0 are used. The bounds of other blocks are the same, because all
+        # blocks round the same values and read the same weights.
         bound, squares, num_rows = np.sum([b for place, b, _ in found if place == 0], axis=0)
         products = np.zeros(len(self))
         for place, _, totals in found:
@@ -168,7 +188,15 @@ class TransposedMasks:
         return Weighed(products, bound / inverse, squares / inverse**2, int(num_rows))
 
     def _pieces(self, num_values: int) -> list[tuple[int, int, int]]:
-        """Blocks, and which shares of the units: as many pieces as threads are worth."""
+        """Divide the work into pieces: one piece per block, or one per block and thread.
+
+        Several threads work on the same block only if blocks are few and the work is large.
+
+        Returns:
+            For each piece, three numbers: the index of the block, the index of the first share of
+            the block's units, and the index after the last share. (The units are divided into
+            _SHARES shares.)
+        """
         enough = len(self._blocks) >= self._threads.count
         words = num_values * sum(block.width for block in self._blocks)
         num_shares = 1 if enough or words < _WORDS_WORTH_A_THREAD else self._threads.count
@@ -182,7 +210,7 @@ class TransposedMasks:
             add_scaled_rows(block.sign_sums, units, factors, some)
 
     def _sums_of(self, width: int) -> Sums:
-        """Working memory of this thread, kept: new pages are dear."""
+        """Return this thread's working memory. It is reused, because new memory pages are slow."""
         sums: dict[int, Sums] = getattr(self._own, "sums", {})
         if width not in sums:
             sums[width] = Sums(width)
@@ -199,10 +227,13 @@ class TransposedMasks:
         return _Block(len(words), bits, self._sign_sums(bits))
 
     def _sign_sums(self, bits: UInt64[np.ndarray, "F W"]) -> Int16[np.ndarray, "O D"]:
-        """Sum of the signs of the weights that a mask keeps, for each unit and task."""
+        """For each unit and task, sum the signs of the weights that the task's mask keeps."""
         signs, width = self._signs, bits.shape[1]
         if len(signs.inputs) > np.iinfo(np.int16).max:
-            raise ValueError(f"inputs must be at most 32767, got {len(signs.inputs)}")
+            raise ValueError(
+                f"the first layer must have at most 32767 inputs, got {len(signs.inputs)}: "
+                "use smaller images"
+            )
         found = np.empty((len(signs.units), _WORD_BITS * width), np.int16)
         flat = bits.reshape(-1)
 
@@ -221,9 +252,10 @@ class TransposedMasks:
         return found
 
 
-# Parts of the units that threads are handed: as many threads as that may share a block.
+# The units of a block are divided into this many shares, so at most this many threads can work on
+# the same block.
 _SHARES = 1 << 16
-# Words that are added while another thread would wake up.
+# One thread adds this many words in the time that another thread takes to wake up.
 _WORDS_WORTH_A_THREAD = 1 << 20
 
 
@@ -235,7 +267,23 @@ def _add_shares(
     start: int,
     end: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bound, squares and rows, as `weigh` returns them; and whole sums (64 W,)."""
+    """Compute the sums of all tasks of a block, over the values of some units only.
+
+    The units are divided into _SHARES shares. The call adds the shares from `start` to `end` - 1.
+
+    Args:
+        block: the transposed masks of the tasks.
+        parts: the values.
+        inverse: factor that multiplies the values before they are rounded.
+        sums: working memory, empty before and after the call.
+        start: index of the first share.
+        end: index after the last share.
+
+    Returns:
+        Two arrays. The first array has three numbers, which `weigh` of kernels/counting.py returns:
+        the bound, the sum of squared rounding errors and the number of rows. The second array,
+        (64 W,), has the sum of each task.
+    """
     flat, excess, bounds = block.bits.reshape(-1), 0, np.zeros(3)
     for part in parts:
         share = len(part.units) * start // _SHARES, len(part.units) * end // _SHARES

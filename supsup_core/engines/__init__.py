@@ -1,1 +1,1 @@
-"""Engines of task inference: which arithmetic serves which network and states, one a file."""
+"""Engines of task inference. Each file has one engine, for some networks and state layouts."""

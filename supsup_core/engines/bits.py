@@ -1,4 +1,4 @@
-"""Task inference on packed bits on the CPU, for an MLP whose masks keep or drop weights."""
+"""Task inference on packed bits on the CPU, for an MLP with one keep plane per layer."""
 
 from typing import ClassVar
 
@@ -17,14 +17,15 @@ from supsup_core.states.layout import StateLayout
 
 
 class BitsEngine(MLPEngine):
-    """Infers on bits where that is sooner, and by the MLP's own form otherwise; see Engine.
+    """An engine that reads packed bits on the CPU; see Engine for the arguments.
 
-    States on another device than the CPU are inferred there, except by the ranked scan, which
-    that device lacks.
-
-    Its scans take masks whose bits differ like independent coins, which the planes of other
-    finders do not: nested coats, negative planes.
+    Algorithms without a form on bits run as in MLPEngine. If the states are on another device,
+    all algorithms run as in MLPEngine on that device. Only the ranked scan always runs on the
+    CPU, because it has no other form.
     """
+
+    # Only states with one keep plane per layer fit, because the ranked scan assumes independent
+    # bits. Nested coats and negative planes are correlated with the planes before them.
 
     supports: ClassVar[frozenset[str]] = MLPEngine.supports | {RANKED}
 
@@ -36,12 +37,12 @@ class BitsEngine(MLPEngine):
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """An MLP of signed constants, and one plane of bits for each of its layers."""
+        """Return whether the network is an MLP and a state is one keep plane per layer."""
         return type(network) is MLP and keeps_alone(layout)
 
     @property
     def bits(self) -> BitInference:
-        """The masks prepared for inference on bits; made when it is first asked for."""
+        """The masks prepared for inference on bits. The first access prepares them."""
         if self._bits is None:
             weights = [self._weights[t.source].cpu() for t in self._network.tensors]
             layout, rows = self._states.layout, self._states.rows
@@ -49,7 +50,11 @@ class BitsEngine(MLPEngine):
         return self._bits
 
     def grown(self, states: BitStates) -> "BitsEngine":
-        """Take the prepared masks over, and prepare the new ones alone."""
+        """Make the engine of a later checkpoint; see Engine.grown.
+
+        The new engine takes over the prepared masks of this engine, and prepares only the masks
+        that are new.
+        """
         more = type(self)(self._network, self._weights, states, self._num_real)
         if self._bits is not None:
             more._bits, self._bits = self._bits, None
@@ -73,7 +78,7 @@ class BitsEngine(MLPEngine):
 
 
 def keeps_alone(layout: StateLayout) -> bool:
-    """Whether a state is one plane of keep bits for each tensor, and nothing else."""
+    """Return whether a state is exactly one keep plane per masked tensor, without floats."""
     return (
         not layout.floats
         and len(layout.planes) == len(layout.tensors)

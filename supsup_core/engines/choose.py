@@ -1,4 +1,4 @@
-"""The one place that chooses what infers: bits where they fit, else the network's own form."""
+"""Choose the engine of a network and its states: the first entry of names.ENGINES that fits."""
 
 from typing import Any
 
@@ -9,27 +9,28 @@ from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import StateLayout
 
 
-# Any stands for Engine: Python does not compare a class with a protocol that has attributes.
+# The return type is Any instead of Engine: at run time, Python cannot check a class against a
+# protocol that has attributes.
 def engine_type(network: Network, layout: StateLayout) -> type[Any]:
-    """The class of the first engine of names.ENGINES that fits.
+    """Return the first engine class of names.ENGINES that fits.
 
     Args:
         network: the fixed network.
-        layout: of the states.
+        layout: the layout of the stored states.
     """
     for name in names.ENGINES:
         kind: type[Any] = names.load("engine", names.ENGINES, name)
         if kind.fits(network, layout):
             return kind
-    raise AssertionError("the last engine fits everything")
+    raise AssertionError("names.ENGINES must end with an engine that fits everything")
 
 
 def engine_for(network: Network, weights: Weights, states: BitStates, num_real: int) -> Engine:
-    """Make what infers tasks among stored states.
+    """Make the engine that infers tasks among stored states.
 
     Args:
         network: the fixed network.
-        weights: its weights, on the device of the states.
+        weights: the network's weights by source, on the device of the states.
         states: the stored states.
         num_real: number of outputs that have a label.
     """

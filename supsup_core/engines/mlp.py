@@ -1,4 +1,4 @@
-"""Task inference for an MLP in torch operations: a weight's gradient is an outer product."""
+"""Task inference for an MLP in torch operations, with weight gradients as outer products."""
 
 from typing import ClassVar
 
@@ -10,15 +10,18 @@ from supsup_core.states.layout import StateLayout
 
 
 class MLPEngine(PlainEngine):
-    """Infers by autograd as far as the pre-activations; see Engine."""
+    """An engine that uses autograd for the pre-activations only; see Engine and MLPSlopes."""
 
     _slopes: ClassVar[type[GainSlopes]] = MLPSlopes
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """An MLP whose weights are masked, by any planes."""
+        """Return whether the network is an MLP; all state layouts fit."""
         return type(network) is MLP
 
     def numbers_per_query(self, num_inputs: int) -> int:
-        """The slopes of all gains; activations are few beside them."""
+        """Return the number of gains; see Engine.numbers_per_query.
+
+        The slopes of all gains take far more memory than the activations, which are not counted.
+        """
         return num_gains(self._network)

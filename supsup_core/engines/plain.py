@@ -1,4 +1,4 @@
-"""Task inference in torch operations: any network, any states, any device."""
+"""Task inference in torch operations, for any network, any states and any device."""
 
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from supsup_core.states.layout import StateLayout
 
 
 class PlainEngine:
-    """Infers by autograd through the superposition; see Engine."""
+    """An engine that uses autograd through the whole superposition; see Engine."""
 
     supports: ClassVar[frozenset[str]] = frozenset((*GRADIENT_ALGORITHMS, *FORWARD_ALGORITHMS))
     _slopes: ClassVar[type[GainSlopes]] = GainSlopes
@@ -29,19 +29,19 @@ class PlainEngine:
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Always."""
+        """Return True: every network and every layout fits."""
         return True
 
     def grown(self, states: BitStates) -> "PlainEngine":
-        """The same among more states."""
+        """Make the engine of a later checkpoint; see Engine.grown."""
         return type(self)(self._network, self._weights, states, self._num_real)
 
     def numbers_per_query(self, num_inputs: int) -> int:
-        """A superposition's gains and their slopes, or what the backward pass needs."""
+        """Return the number of gains or of kept activations, whichever is larger."""
         return max(num_gains(self._network), num_inputs * self._network.num_activations)
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
-        """Make the gradient of an objective in the coefficients; see Engine.gradient."""
+        """Make the function that computes d objective / d alpha; see Engine.gradient."""
         return self._slopes(
             self._network, self._weights, self._states, inputs, objective, self._num_real
         )

@@ -1,4 +1,4 @@
-"""What infers the task of a query among stored states.
+"""The protocol of an engine, which infers the task of a query among stored states.
 
 Shape letters: T states, Q queries, K inputs of a query.
 """
@@ -15,18 +15,18 @@ from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import StateLayout
 
 
-@runtime_checkable  # so that the tests can check annotations
+@runtime_checkable  # lets tests check annotations at run time
 class Engine(Protocol):
-    """Infers tasks among states.
+    """An engine: it infers the task of each query among stored states.
 
     Args:
         network: the fixed network.
-        weights: its weights, on the device of the states.
+        weights: the network's weights by source, on the device of the states.
         states: the stored states.
         num_real: number of outputs that have a label.
 
     Attributes:
-        supports: the algorithms that it has, of names.ALGORITHMS.
+        supports: names of the supported algorithms, a subset of names.ALGORITHMS.
     """
 
     supports: ClassVar[frozenset[str]]
@@ -37,19 +37,33 @@ class Engine(Protocol):
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Whether it infers among states of this layout, of this network."""
+        """Return whether the engine supports this network with states of this layout."""
         ...
 
     def grown(self, states: BitStates) -> "Engine":
-        """Make the engine of a later checkpoint, whose states begin with those of this one."""
+        """Make the engine of a later checkpoint.
+
+        Args:
+            states: all states of the later checkpoint. The states of this engine come first, in
+                the same order.
+        """
         ...
 
     def numbers_per_query(self, num_inputs: int) -> int:
-        """How many numbers the gradient of one query of K inputs takes."""
+        """Return how many float32 numbers the gradient of one query needs in memory.
+
+        Args:
+            num_inputs: K, the number of inputs of the query.
+        """
         ...
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
-        """Make the gradient of an objective in the coefficients, for whoever needs slopes."""
+        """Make the function that computes d objective / d alpha, for callers that need slopes.
+
+        Args:
+            inputs: normalised inputs, on the device of the states.
+            objective: the objective whose slopes are computed.
+        """
         ...
 
     def infer(
@@ -62,12 +76,13 @@ class Engine(Protocol):
         """Infer the task of each query.
 
         Args:
-            inputs: normalised, on the device of the states; a query is K inputs of one task.
-            algorithm: one of `supports`.
-            objective: what is minimised; None for algorithms that minimise nothing.
-            options: what the algorithms are told.
+            inputs: normalised inputs, on the device of the states; the K inputs of a query
+                belong to one task.
+            algorithm: the algorithm's name, one of `supports`.
+            objective: the objective to minimise; None for an algorithm without an objective.
+            options: the options of the algorithms.
 
         Raises:
-            FloatingPointError: evidence that is not finite.
+            FloatingPointError: the evidence is not finite.
         """
         ...

@@ -1,1 +1,1 @@
-"""Task inference: objectives, algorithms, and the slopes that they read."""
+"""Task inference: objectives, algorithms, and the slopes that the algorithms read."""

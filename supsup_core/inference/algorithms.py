@@ -1,13 +1,14 @@
-"""Infer which stored task a batch belongs to, without being told.
+"""Infer which stored task a batch belongs to; the caller does not give the task.
 
 Four algorithms read the gradient of an objective in the coefficients of the
-superposition: one-shot takes its minimum, binary halves the candidates until one
-is left, gradient descent and Frank-Wolfe move the coefficients step by step. Two
-more run every mask forward and serve as comparison.
+superposition. One-shot takes the task with the smallest slope. Binary halves the
+candidates until one candidate is left. Gradient descent and Frank-Wolfe move the
+coefficients step by step. For comparison, forward.py has two algorithms that run
+every mask forward.
 
-The algorithms know no network: they call a gradient (slopes.py), which maps
-coefficients (A, T), A = Q or 1 where all queries share them, to d objective / d alpha
-(Q, T).
+The algorithms know no network. They call a gradient function (slopes.py), which maps
+coefficients (A, T) to d objective / d alpha (Q, T). A is 1 if all queries share the
+coefficients, and Q otherwise.
 
 Shape letters: Q queries, T stored tasks, A coefficient vectors.
 Source: Wortsman et al. 2020, arXiv:2006.14769, sections 3.3 and B. Unlike the
@@ -24,27 +25,41 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-@runtime_checkable  # so that the tests can check annotations
+@runtime_checkable  # lets tests check annotations at run time
 class AlphaGradient(Protocol):
-    """The gradient of an objective in the coefficients, for a batch of queries."""
+    """The gradient of an objective in the coefficients, for a batch of queries.
+
+    Attributes:
+        num_queries: Q, the number of queries.
+        num_tasks: T, the number of stored tasks.
+        device: the device of the coefficients and of the gradient.
+    """
 
     num_queries: int
     num_tasks: int
     device: torch.device
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """Objective units (nats, for the entropy) per unit of coefficient."""
+        """Compute the slopes d objective / d alpha of each query.
+
+        Args:
+            alphas: coefficients of the tasks; one row for all queries, or one row per query.
+
+        Returns:
+            (Q, T) slopes, in units of the objective (nats for the entropy) per unit of
+            coefficient.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What an algorithm found.
+    """The result of an inference algorithm.
 
     Attributes:
         tasks: the inferred task of each query, in [0, T).
-        num_gradients: gradients taken for each query.
-        bits_read_fraction: bits read by one gradient, of those of the stored masks.
+        num_gradients: number of gradients computed per query.
+        bits_read_fraction: fraction of the stored masks' bits that one gradient reads, in [0, 1].
     """
 
     tasks: Int64[Tensor, " Q"]
@@ -54,42 +69,53 @@ class Inference:
 
 @dataclass(frozen=True)
 class Options:
-    """What the algorithms by gradient can be told; each reads its own.
+    """Options of the algorithms that use gradients. One-shot has no options.
 
     Attributes:
-        log_base: of binary: a round keeps about one of log_base candidates.
-        steps: of gradient descent and Frank-Wolfe.
-        rate: of gradient descent.
+        log_base: for binary: each round keeps about 1 / log_base of the candidates; at least 2.
+        steps: for gradient descent and Frank-Wolfe: number of steps, at least 1.
+        rate: for gradient descent: step size, positive.
     """
 
     log_base: int = 2
     steps: int = 10
-    # Brings H to a corner of the simplex in 10 steps, and G most of the way. Tried on MLPs of 64
-    # units with 40 and 250 permutations of the digits, one image a query: 0.1 to 1 found no fewer
-    # tasks than one-shot; 3 jumps between corners, 0.01 hardly leaves the middle.
+    # In 10 steps, this rate moves the coefficients to a corner of the simplex with H, and most of
+    # the way with G. Rates were tried on MLPs of 64 units, with 40 and 250 permutations of the
+    # digits and one image per query. Rates from 0.1 to 1 found no fewer tasks than one-shot. With
+    # 3, the coefficients jump between corners; with 0.01, they hardly leave the middle.
     rate: float = 0.3
 
 
 def check_finite(evidence: Tensor, num_candidates: int) -> None:
-    """Refuse evidence that is not finite.
+    """Raise an error if a value of the evidence is NaN or infinite.
+
+    Args:
+        evidence: the values that decide between the candidates: slopes, entropies or logits.
+        num_candidates: number of candidates that are left, for the error text.
 
     Raises:
-        FloatingPointError: naming how many candidates were left.
+        FloatingPointError: a value is not finite.
     """
     if not torch.isfinite(evidence).all():
-        raise FloatingPointError(f"evidence not finite with {num_candidates} candidates left")
+        raise FloatingPointError(
+            f"evidence must be finite, got NaN or infinity with {num_candidates} candidates left: "
+            "check the images and the weights"
+        )
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise ValueError(f"{name} must be >= {least}, got {value}")
+        raise ValueError(f"{name} must be >= {least}, got {value}: try {name}={least}")
 
 
 def one_shot(gradient: AlphaGradient) -> Inference:
-    """Take the task whose growth would lower the objective fastest, from one gradient.
+    """Infer the task with the smallest slope, from one gradient at equal coefficients.
+
+    Of all coefficients, an increase of this task's coefficient lowers the objective most
+    steeply. Of equal slopes, the lowest task wins.
 
     Raises:
-        FloatingPointError: a slope that is not finite.
+        FloatingPointError: a slope is not finite.
     """
     num_tasks = gradient.num_tasks
     slopes = gradient(torch.full((1, num_tasks), 1 / num_tasks, device=gradient.device))
@@ -98,26 +124,27 @@ def one_shot(gradient: AlphaGradient) -> Inference:
 
 
 def num_kept(num_left: int, log_base: int) -> int:
-    """Candidates that a round of binary keeps: num_left / log_base, rounded up.
+    """Return how many candidates a round of binary keeps: num_left / log_base, rounded up.
 
     Raises:
-        ValueError: log_base < 2, with which no round would drop a candidate.
+        ValueError: log_base < 2; no round would then drop a candidate.
     """
     _check_at_least("log_base", log_base, 2)
     return (num_left - 1) // log_base + 1
 
 
 def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
-    """Halve the candidates, or divide them by another log_base, until one is left.
+    """Divide the number of candidates by log_base in each round, until one is left.
 
-    Each round shares the coefficients among the candidates and keeps those with the
-    lowest slopes, `num_kept` of them: with log_base 2 the half, rounded up; with
-    log_base >= T one, which is one-shot. Equal slopes favour the candidate that ranked
-    higher before, at first the lower task.
+    Each round gives all candidates equal coefficients, and keeps the `num_kept` candidates
+    with the smallest slopes. With log_base 2, a round keeps half of the candidates, rounded
+    up. With log_base >= T, the first round keeps one candidate, as one-shot does. Of equal
+    slopes, the candidate that ranked higher in the round before wins; in the first round,
+    the lower task wins.
 
     Raises:
         ValueError: log_base < 2.
-        FloatingPointError: a candidate's slope that is not finite.
+        FloatingPointError: the slope of a candidate is not finite.
 
     Cost: ceil(log_b T) gradients, b = log_base.
     """
@@ -126,7 +153,7 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
     candidates = torch.arange(gradient.num_tasks, device=device).expand(num_queries, -1)
     num_gradients = 0
     while (num_left := candidates.shape[1]) > 1:
-        # In the first round all queries have the same candidates, and share one superposition.
+        # In the first round, all queries have the same candidates and share one superposition.
         shared = candidates[:1] if num_gradients == 0 else candidates
         alphas = torch.zeros((len(shared), gradient.num_tasks), device=device)
         alphas.scatter_(1, shared, 1 / num_left)
@@ -139,26 +166,30 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
 
 
 def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inference:
-    """Descend from equal coefficients on the simplex; take the task with the largest.
+    """Move the coefficients down the gradient; infer the task with the largest coefficient.
+
+    All coefficients start at 1 / T. Each step computes
 
         alpha <- alpha - rate * d objective / d alpha
 
-    and then the nearest point of the simplex. One step is one-shot, with any rate that
-    float32 does not round away; equal coefficients favour the lower task.
+    and then replaces alpha by the nearest point of the simplex (no coefficient is negative,
+    and their sum is 1). With one step, the answer is that of one-shot, unless the rate is so
+    small that float32 rounds the step away. Of equal coefficients, the lower task wins.
 
     Raises:
-        ValueError: steps < 1, or a rate that is not positive and finite.
-        FloatingPointError: a slope that is not finite.
+        ValueError: steps < 1, or the rate is not positive and finite.
+        FloatingPointError: a slope is not finite.
 
     Cost: `steps` gradients.
-    Source: Wortsman et al. 2020, equation 3, where the coefficients "are re-normalized to
-        sum to one after each update", not said how; their code has no working form.
-        Without it their sum grows, as larger logits have less entropy whatever the task,
-        and G may diverge; a division by the sum fails where that is not positive.
+    Source: Wortsman et al. 2020, equation 3. There the coefficients "are re-normalized to
+        sum to one after each update"; the paper does not say how, and the authors' code has
+        no working form. Without a normalisation, the sum of the coefficients grows, because
+        larger logits have less entropy for any task, and G may diverge. Division by the sum
+        fails if the sum is not positive.
     """
     _check_at_least("steps", steps, 1)
     if not 0 < rate < inf:
-        raise ValueError(f"rate must be positive and finite, got {rate}")
+        raise ValueError(f"rate must be positive and finite, got {rate}: try rate=0.3")
     num_tasks = gradient.num_tasks
     alphas = torch.full((1, num_tasks), 1 / num_tasks, device=gradient.device)
     for _ in range(steps):
@@ -169,14 +200,15 @@ def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inf
 
 
 def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
-    """The nearest coefficients that are not negative and sum to one.
+    """Project points onto the simplex: the nearest non-negative coefficients with sum 1.
 
     Source: Duchi et al. 2008, figure 1.
     """
-    # What all coordinates share makes no difference; without it large ones lose no digits.
+    # A constant that is subtracted from all coordinates does not change the projection.
+    # Subtracting the largest coordinate avoids a loss of digits in large coordinates.
     points = points - points.amax(dim=1, keepdim=True)
     falling = points.sort(dim=1, descending=True).values
-    # To be taken off each, if only the first 1, 2, ... stay positive.
+    # excess[k - 1] is subtracted from each coordinate if only the k largest stay positive.
     ranks = torch.arange(1, points.shape[1] + 1, device=points.device)
     excess = (falling.cumsum(dim=1) - 1) / ranks
     last_positive = (falling > excess).sum(dim=1, keepdim=True) - 1
@@ -184,25 +216,28 @@ def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
 
 
 def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
-    """Move step by step towards single tasks; take the one with the largest coefficient.
+    """Move the coefficients towards single tasks; infer the task with the largest coefficient.
 
-        alpha <- (1 - gamma_t) alpha + gamma_t e_i,  gamma_t = 2 / (t + 3),  t = 0, 1, ...
+    All coefficients start at 1 / T. Step t = 0, 1, ... computes
 
-    where i has the smallest slope. The coefficients stay on the simplex. gamma_0 < 1, so
-    that the first step does not forget the other tasks, yet one step is one-shot. Equal
-    slopes and equal coefficients favour the lower task.
+        alpha <- (1 - gamma_t) alpha + gamma_t e_i,  gamma_t = 2 / (t + 3),
+
+    and i is the task with the smallest slope. The coefficients stay on the simplex. Because
+    gamma_0 < 1, the first step keeps a part of the other tasks' coefficients. With one step,
+    the answer is that of one-shot. Of equal slopes or coefficients, the lower task wins.
 
     Raises:
         ValueError: steps < 1.
-        FloatingPointError: a slope that is not finite.
+        FloatingPointError: a slope is not finite.
 
     Cost: `steps` gradients.
-    Source: Frank and Wolfe 1956; Jaggi 2013, algorithm 1, with gamma_t = 2 / (t + 2).
+    Source: Frank and Wolfe 1956; Jaggi 2013, algorithm 1, which has gamma_t = 2 / (t + 2).
     """
     _check_at_least("steps", steps, 1)
     num_tasks = gradient.num_tasks
-    # Unrolled, alpha_i is in proportion to 1/T + votes_i, where step t gives t + 2 votes:
-    # whole numbers, so that equal coefficients are equal whatever the order of the steps.
+    # If the recursion is unrolled, alpha_i is proportional to 1/T + votes_i, and step t adds
+    # t + 2 votes to its task. Votes are whole numbers, so two coefficients that should be equal
+    # are exactly equal, for any order of the steps.
     votes = torch.zeros((1, num_tasks), dtype=torch.int64, device=gradient.device)
     num_votes = 0
     for t in range(steps):
@@ -213,7 +248,8 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
     return Inference(votes.argmax(dim=1), steps)
 
 
-# By the names of names.GRADIENT_ALGORITHMS; bits/infer.py has some of them for the CPU.
+# Keys are the names of names.GRADIENT_ALGORITHMS. bits/infer.py has faster forms of some of these
+# algorithms for the CPU.
 BY_GRADIENT: Mapping[str, Callable[[AlphaGradient, Options], Inference]] = {
     "one_shot": lambda gradient, _: one_shot(gradient),
     "binary": lambda gradient, options: binary(gradient, options.log_base),

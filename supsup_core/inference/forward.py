@@ -1,8 +1,8 @@
-"""Infer the task by running every state forward: a comparison for the gradient's algorithms.
+"""Infer the task by running every state forward, for comparison with the gradient algorithms.
 
-A state is run with its own statistics, where it stores some.
+A state that stores statistics is run with its own statistics.
 
-Shape letters: T states, C states at a time, Q queries, K inputs of a query, S outputs.
+Shape letters: T states, C states of one part, Q queries, K inputs of a query, S outputs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,19 +24,19 @@ def min_entropy(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Take the state with the lowest mean entropy.
+    """Infer the task whose state has the lowest entropy, averaged over a query's inputs.
 
     Args:
         network: the fixed network.
-        weights: its weights, on the device of the states.
+        weights: the network's weights by source, on the device of the states.
         states: the stored states.
-        inputs: normalised; a query is K inputs of one task.
+        inputs: normalised inputs; the K inputs of a query belong to one task.
         num_real: number of outputs that have a label.
 
     Raises:
-        FloatingPointError: logits that are not finite.
+        FloatingPointError: a logit is not finite.
 
-    Cost: T forwards, no gradient.
+    Cost: T forward passes, no gradient.
     """
     every = _logits_by_state(network, weights, states, inputs)
     entropies = torch.cat([entropy(z, num_real).mean(dim=2) for z in every])
@@ -51,12 +51,14 @@ def max_logit(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Take the state with the highest mean of the largest real logit; see min_entropy.
+    """Infer the task whose state has the highest largest real logit, averaged over inputs.
+
+    A real logit is an output that has a label. The arguments are those of min_entropy.
 
     Raises:
-        FloatingPointError: logits that are not finite.
+        FloatingPointError: a logit is not finite.
 
-    Cost: T forwards, no gradient.
+    Cost: T forward passes, no gradient.
     """
     every = _logits_by_state(network, weights, states, inputs)
     largest = torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])
@@ -67,12 +69,12 @@ def max_logit(
 def _logits_by_state(
     network: Network, weights: Weights, states: States, inputs: Float[Tensor, "Q K ..."]
 ) -> Iterator[Float[Tensor, "C Q K S"]]:
-    """Yield logits (C, Q, K, S) of C states at a time."""
+    """Run all states forward in parts, and yield the logits (C, Q, K, S) of each part."""
     num_queries, num_inputs = inputs.shape[:2]
     with torch.no_grad():
         for gains, floats in states.unpacked():
             if network.normalises and not floats:
-                # The statistics are those of a query's own inputs.
+                # Normalise over the K inputs of one query, not over the inputs of all queries.
                 every = [network.logits(weights, gains, query) for query in inputs]
                 yield torch.stack(every, dim=1)
                 continue
@@ -82,5 +84,5 @@ def _logits_by_state(
 
 ForwardAlgorithm = Callable[[Network, Weights, States, Tensor, int], Inference]
 
-# By the names of names.FORWARD_ALGORITHMS.
+# Keys are the names of names.FORWARD_ALGORITHMS.
 BY_FORWARD: Mapping[str, ForwardAlgorithm] = {"min_entropy": min_entropy, "max_logit": max_logit}

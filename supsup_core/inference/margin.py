@@ -1,4 +1,7 @@
-"""How surely tasks would be told apart among many masks, estimated from few.
+"""Estimate the task accuracy among many masks from the slopes of a few masks.
+
+A search trains a few masks per trial only. The accuracy of these masks is not enough to rank
+trials, because the masks of different tasks may become similar, and then tasks are confused.
 
 Shape letters: Q queries, T masks.
 """
@@ -11,27 +14,28 @@ from torch import Tensor
 def expected_task_accuracy(
     slopes: Float[Tensor, "Q T"], truth: Int64[Tensor, " Q"], among: int
 ) -> float:
-    """The task accuracy of one-shot inference to expect among so many masks.
+    """Estimate the task accuracy of one-shot inference among `among` masks.
 
-    The margin z of a query is how far the right task's slope lies below the mean of the
-    others, in their standard deviations. Were the slopes of all others normal, the right one
-    of `among` would have the smallest with probability Phi(z)^(among - 1).
+    The margin z of a query is (mean of the wrong tasks' slopes - the right task's slope) /
+    (standard deviation of the wrong tasks' slopes). If the wrong tasks' slopes are normally
+    distributed, the right task has the smallest of `among` slopes with probability
+    Phi(z)^(among - 1).
 
     Args:
         slopes: d objective / d alpha of every mask.
-        truth: the right task of each query.
-        among: masks to find it among.
+        truth: the right task of each query, in [0, T).
+        among: number of masks, with the right mask, that the estimate is for.
 
     Returns:
-        The mean of that probability over the queries; a query whose other slopes are all
-        equal counts as certain or hopeless.
+        The mean of this probability over the queries, in [0, 1]. If all wrong slopes of a query
+        are equal, the probability is 1 if the right slope is smaller, and 0 otherwise.
 
     Raises:
         ValueError: fewer than 3 masks.
     """
     num_masks = slopes.shape[1]
     if num_masks < 3:
-        raise ValueError(f"slopes must be of 3 masks at least, got {num_masks}")
+        raise ValueError(f"slopes must be of 3 masks or more, got {num_masks}: train more tasks")
     slopes = slopes.double()
     own = slopes.gather(1, truth[:, None])
     is_own = torch.zeros_like(slopes, dtype=torch.bool).scatter_(1, truth[:, None], True)

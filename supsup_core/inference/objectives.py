@@ -1,7 +1,9 @@
-"""What task inference minimises over the coefficients of a superposition.
+"""The objectives that task inference minimises over the coefficients of a superposition.
 
-Shape letters: N images, S outputs. Every objective gives one value an image; a
-query of several images takes their mean. Their gradients are written out beside them.
+Every objective has one value per image. The value of a query is the mean over the query's
+images. For each objective, a second function computes the gradient in closed form.
+
+Shape letters: N images, S outputs.
 Source: Wortsman et al. 2020: the entropy H, and G for superfluous neurons.
 """
 
@@ -17,13 +19,14 @@ Function = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """A value of logits (*N, S), one an image, and its gradient in them.
+    """An objective: its value for each image's logits, and the gradient in the logits.
 
     Attributes:
-        value: (logits, num_real) -> (*N,).
-        gradient: (logits, num_real) -> (*N, S), of the sum over images.
-        first_layer_only: whether evidence, d objective / d alpha, counts the masks of
-            the first layer alone; value and gradient are what they are.
+        value: function (logits (*N, S), num_real) -> (*N,) values.
+        gradient: function (logits (*N, S), num_real) -> (*N, S), the gradient of the sum of
+            the values over the images.
+        first_layer_only: whether only the first layer's masks count in d objective / d alpha.
+            This flag does not change `value` and `gradient`.
     """
 
     value: Function
@@ -31,52 +34,52 @@ class Objective:
     first_layer_only: bool = False
 
     def __call__(self, logits: Tensor, num_real: int) -> Tensor:
-        """The value."""
+        """Compute the value of each image, (*N,), from logits (*N, S)."""
         return self.value(logits, num_real)
 
 
 def entropy(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N"]:
-    """H, the entropy of the softmax over all outputs, in nats.
+    """Compute H, the entropy of the softmax over all outputs, in nats.
 
     Args:
-        logits: real and superfluous neurons.
-        num_real: not used; every objective has the same arguments.
+        logits: outputs of the network, real and superfluous neurons.
+        num_real: not used. The argument exists because all objectives have the same arguments.
     """
     log_p = torch.log_softmax(logits, dim=-1)
     return -(log_p.exp() * log_p).sum(dim=-1)
 
 
 def entropy_gradient(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N S"]:
-    """D H / d logits = -p (log p + H)."""
+    """Compute d H / d logits = -p (log p + H), with p the softmax of the logits."""
     log_p = torch.log_softmax(logits, dim=-1)
     p = log_p.exp()
     return -p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))
 
 
 def superfluous(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N"]:
-    """G, the logsumexp over all outputs, blind to the gradient of the real ones.
+    """Compute G, the logsumexp over all outputs; only superfluous neurons have a gradient.
 
-    A trained mask has learnt to push the superfluous neurons down, so the right
-    task's growth lowers G.
+    A trained mask has learnt to lower the outputs of the superfluous neurons. So G falls when
+    the coefficient of the right task grows.
 
     Args:
-        logits: real neurons first, then superfluous ones.
-        num_real: how many outputs have a label; the gradient of these is cut.
+        logits: outputs of the network, the real neurons first, then the superfluous neurons.
+        num_real: number of outputs that have a label; no gradient flows through these outputs.
 
     Raises:
         ValueError: there is no superfluous neuron, so that G has no gradient.
     """
     if num_real >= logits.shape[-1]:
         raise ValueError(
-            f"objective G needs superfluous neurons: {logits.shape[-1]} outputs, "
-            f"{num_real} of them real"
+            "objective G needs superfluous neurons (outputs without a label), got "
+            f"{logits.shape[-1]} outputs, {num_real} of them real: use more outputs or objective H"
         )
     real = logits[..., :num_real].detach()
     return torch.logsumexp(torch.cat([real, logits[..., num_real:]], dim=-1), dim=-1)
 
 
 def superfluous_gradient(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N S"]:
-    """D G / d logits: the softmax at superfluous neurons, 0 at real ones."""
+    """Compute d G / d logits: the softmax at superfluous neurons, 0 at real neurons."""
     gradient = torch.softmax(logits, dim=-1)
     gradient[..., :num_real] = 0
     return gradient

@@ -1,17 +1,18 @@
-"""The slopes of an objective in the coefficients of a superposition.
+"""The slopes of an objective in the coefficients of a superposition: d objective / d alpha_i.
 
 A superposition has the gains sum_i alpha_i gain_i, so
 
-    d objective / d alpha_i = sum over tensors <d objective / d gain, gain_i>:
+    d objective / d alpha_i = sum over tensors <d objective / d gain, gain_i>.
 
-one backward pass through the superposition, and a product of its slopes with every state.
-`AutogradSlopes` takes the gradient in the coefficients themselves and is the reference;
-`GainSlopes` uses the identity for any network and any states; `MLPSlopes` does so for an MLP, where
-autograd stops at the pre-activations. An objective may count the first tensor alone; then the sum
-has that one term.
+With this identity, all slopes need one backward pass through the superposition, and then one
+product of d objective / d gain with each state. Otherwise, autograd must go through every state.
 
-Shape letters: Q queries, K inputs of a query, T states, A coefficient vectors (1 where all queries
-share one, else Q), O and I as in a layer.
+`AutogradSlopes` does not use the identity, and is the reference for tests. `GainSlopes` uses it
+for any network and any states. `MLPSlopes` uses it for an MLP, and needs autograd for the
+pre-activations only. If an objective counts the first tensor alone, the sum has one term.
+
+Shape letters: Q queries, K inputs of a query, T states, A coefficient vectors (1 if all queries
+share one vector, otherwise Q), O outputs and I inputs of a layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +29,14 @@ from supsup_core.states.protocol import States
 
 
 class Slopes:
-    """What every form holds.
+    """The common base class of the three forms of slopes, each of which is an AlphaGradient.
 
     Args:
         network: the fixed network.
-        weights: its weights, on the device of the states.
+        weights: the network's weights by source, on the device of the states.
         states: the stored states.
-        inputs: (Q, K, *shape), normalised; a query is K inputs of one task.
-        objective: what is minimised; averaged over a query's inputs.
+        inputs: (Q, K, *shape) normalised inputs; the K inputs of a query belong to one task.
+        objective: the objective, which is averaged over the inputs of a query.
         num_real: number of outputs that have a label.
     """
 
@@ -60,13 +61,13 @@ class Slopes:
 
 
 class AutogradSlopes(Slopes):
-    """The gradient by autograd from the coefficients on: plain, slow, the reference.
+    """Slopes by autograd in the coefficients: the plain and slow reference.
 
-    The states are DenseStates, whose superposition is differentiable.
+    The states must be DenseStates, because their superposition is differentiable in alpha.
     """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """One backward pass through all states for each query."""
+        """Compute the slopes (Q, T) with one backward pass through all states per query."""
         assert isinstance(self._states, DenseStates)
         gradients = []
         for query, alpha in zip(self._inputs, alphas.expand(len(self._inputs), -1), strict=True):
@@ -81,10 +82,10 @@ class AutogradSlopes(Slopes):
 
 
 class GainSlopes(Slopes):
-    """The same by the identity at the head of this module."""
+    """Slopes by the identity at the top of this module, for any network and any states."""
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """One backward pass through the superposition, then one pass over the states."""
+        """Compute the slopes (Q, T) with one backward pass, then one pass over the states."""
         gains = {
             name: gain.expand(self.num_queries, *gain.shape[1:]).clone().requires_grad_()
             for name, gain in self._states.combine(alphas).items()
@@ -94,7 +95,7 @@ class GainSlopes(Slopes):
         return self._states.dot(self._counted(dict(zip(gains, slopes, strict=True))))
 
     def _counted(self, slopes: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The slopes that the objective counts."""
+        """Set the slopes of tensors that the objective does not count to zero, in place."""
         if self._objective.first_layer_only:
             for name, slope in slopes.items():
                 if name != self._first:
@@ -103,10 +104,10 @@ class GainSlopes(Slopes):
 
 
 class MLPSlopes(GainSlopes):
-    """The same for an MLP: the gradient of a weight is an outer product."""
+    """Slopes by the same identity for an MLP; weight gradients are outer products."""
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """One backward pass through the superposition, then one pass over the states."""
+        """Compute the slopes (Q, T) with one backward pass, then one pass over the states."""
         assert isinstance(self._network, MLP)
         tensors = self._network.tensors
         weights = [self._weights[tensor.source] for tensor in tensors]
@@ -122,10 +123,10 @@ class MLPSlopes(GainSlopes):
     def _weight_gradients(
         self, effective: Sequence[Float[Tensor, "A _ _"]]
     ) -> list[Float[Tensor, "Q _ _"]]:
-        """D objective_q / d W_eff of each layer.
+        """Compute d objective_q / d W_eff (Q, O, I) of each layer.
 
-        Autograd stops at the pre-activations, which are small; the gradient of a
-        weight is the outer product of what it receives and what it sends.
+        Autograd computes the gradient in the pre-activations only, which are small. The gradient
+        of the weights is the outer product of this gradient and the layer's inputs.
         """
         received, sent = [self._inputs.flatten(2)], []
         for i, weight in enumerate(effective):

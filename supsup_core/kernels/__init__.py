@@ -1,1 +1,1 @@
-"""The hot loops: a Numba version for the CPU beside a plain one in torch for any device."""
+"""The loops that take the most time, in Numba for the CPU. Tests compare each with a plain form."""

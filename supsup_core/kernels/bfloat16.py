@@ -1,8 +1,8 @@
-"""bfloat16 inside Numba kernels, where NumPy has no such type: its bits as uint16.
+"""Read and write bfloat16 in Numba kernels, as bits in uint16, because NumPy lacks bfloat16.
 
-These are a few instructions on bits, built for LLVM directly, since anything else
-keeps it from vectorising the loop they stand in. Floats pass through
-unchanged, so that one kernel serves every type.
+Each function generates a few LLVM instructions on bits, because LLVM cannot vectorise a loop that
+calls any other form. Values of float32 and float64 stay unchanged, so the same kernel works for
+every type.
 """
 
 from typing import Any, no_type_check
@@ -18,9 +18,12 @@ _U32 = ir.IntType(32)
 
 
 @intrinsic
-@no_type_check  # Numba wants the function itself, not the wrapper that checks shapes in tests
+@no_type_check  # Numba needs the function itself, not the wrapper that checks shapes in tests
 def real(typing_context: Any, value: Any) -> Any:
-    """Read a stored value: bfloat16 bits as float32, a float as itself."""
+    """Convert a stored value to a float.
+
+    A uint16 holds the bits of a bfloat16, and becomes a float32. A float stays unchanged.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if isinstance(signature.args[0], numba.types.Float):
@@ -35,7 +38,11 @@ def real(typing_context: Any, value: Any) -> Any:
 @intrinsic
 @no_type_check
 def stored(typing_context: Any, value: Any, like: Any) -> Any:
-    """Round a float32 to nearest even bfloat16 bits where `like` is uint16; else keep it."""
+    """Convert a float to the type of `like`, which is uint16 or the type of `value`.
+
+    If `like` is uint16, the float32 value is rounded to the nearest bfloat16 (ties to even), and
+    the result is its bits. Otherwise the value stays unchanged.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if isinstance(signature.args[1], numba.types.Float):
@@ -52,7 +59,7 @@ def stored(typing_context: Any, value: Any, like: Any) -> Any:
 @intrinsic
 @no_type_check
 def sign_of(typing_context: Any, value: Any) -> Any:
-    """+1 or -1 by the sign bit, which a zero has too; in the value's type."""
+    """Return +1 or -1 in the value's type, from the value's sign bit. So -0.0 gives -1."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         double = signature.args[0] == numba.types.float64
@@ -68,7 +75,7 @@ def sign_of(typing_context: Any, value: Any) -> Any:
 @intrinsic
 @no_type_check
 def power_of_two(typing_context: Any, exponent: Any) -> Any:
-    """2**exponent as float32, for a whole int32 in [-126, 127]."""
+    """Return 2**exponent as float32, for an int32 exponent in [-126, 127]."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         biased = builder.add(args[0], ir.Constant(_U32, 127))
@@ -78,10 +85,12 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 
 def as_stored(tensor: Tensor) -> np.ndarray:
-    """View a contiguous CPU tensor as the array a kernel takes; bfloat16 as its bits.
+    """Return an array for a kernel that shares the memory of a CPU tensor.
+
+    A bfloat16 tensor becomes an array of uint16, which holds the bits.
 
     Raises:
-        RuntimeError: the tensor is not contiguous, and a copy would lose what is written.
+        RuntimeError: the tensor is not contiguous. (A copy would lose what a kernel writes.)
     """
     flat = tensor.view(-1)
     if tensor.dtype == torch.bfloat16:

@@ -1,12 +1,12 @@
-"""Packed bits: transposed, multiplied with real vectors, or with planes of rounded ones.
+"""Transpose packed bits, and multiply packed bits with real vectors or with bit planes.
 
-Rounded to whole numbers of P bits, a real vector is cut into P bit planes, so that its
-product with a row of bits is P times AND and popcount:
+If a real vector v is rounded to whole numbers of P bits, v can be cut into P bit planes b_p. The
+product of v and a row of bits m then needs P times AND and popcount:
 
     <v, m> = -2^(P-1) popcount(b_(P-1) & m) + sum over p < P-1 of 2^p popcount(b_p & m)
 
-Shape letters: T masks, W words of a transposed row, V 64-bit words of a packed row,
-P planes, U units (rows of a weight matrix), I inputs of a unit, N words of a packed row.
+Shape letters: T masks, W words of a transposed row, V 64-bit words of a packed row, P planes,
+U units (rows of a weight matrix), I inputs of a unit, N words of a packed row that have values.
 """
 
 from typing import no_type_check
@@ -30,7 +30,10 @@ from supsup_core.kernels.vectors import (
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
 def _transpose_square(square):  # pragma: no cover
-    """Transpose 64 words of 64 bits in place: swap ever smaller blocks across the diagonal."""
+    """Transpose 64 words of 64 bits in place, as a square matrix of bits.
+
+    Each pass swaps blocks across the diagonal: blocks of 32 by 32 bits, then 16 by 16, and so on.
+    """
     shift, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
     while shift:
         step = np.int64(shift)
@@ -46,13 +49,14 @@ def _transpose_square(square):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def transpose(rows, bits, start, end):  # pragma: no cover
-    """Lay the bits of all masks side by side: a row for each bit of a packed row.
+    """Transpose packed masks: each bit of a packed row becomes a row with one bit per task.
 
     Args:
-        rows: uint64 (T, V), packed masks; V a multiple of LANES.
-        bits: uint64 (64 V, W), 64 W >= T, written; beyond T zero.
-        start: first LANES words of packed rows.
-        end: the one after the last.
+        rows: uint64 (T, V), the packed masks of T tasks. V is a multiple of LANES.
+        bits: uint64 (64 V, W) output, with 64 W >= T. Bits after task T - 1 are set to zero.
+        start: the words of a packed row are divided into groups of LANES words. `start` is the
+            index of the first group to transpose.
+        end: index after the last group to transpose.
     """
     square = np.empty(64, np.uint64)
     for line in range(start, end):
@@ -76,19 +80,23 @@ def _multiply(left, right, out):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def lay_out(outer, weights, units, first, places, laid, count):  # pragma: no cover
-    """Put a layer's values where its bits lie: 64 for each word of a packed row that has any.
+    """Write the values of a layer's weights in the order of the bits of a packed row.
+
+    A word of a packed row has 64 bits, so it gets 64 values. Words without values are left out. The
+    value of a weight is the weight times its entry of `outer`.
 
     Args:
-        outer: float32 (U, I); times the weights these are the values.
-        weights: float32 (all units, I).
-        units: int64 (U,), in order.
-        first: where the layer's bits begin in a packed row, a multiple of 64.
-        places: int64 (N,), which words; written from `count` on.
-        laid: float32 (N, 64), written alike; zero where there is no value.
-        count: words that there are already.
+        outer: float32 (U, I) factors of the weights.
+        weights: float32 (all units, I) weights of the layer.
+        units: int64 (U,) indices of the units that have values, in ascending order.
+        first: index of the layer's first bit in a packed row, a multiple of 64.
+        places: int64 (N,) output: indices of the words, written from places[count] on.
+        laid: float32 (N, 64) output: values of the words, written from laid[count] on. A bit
+            without a value gets zero.
+        count: number of words that earlier calls have written.
 
     Returns:
-        the words that there are now.
+        Number of words that this call and earlier calls have written.
     """
     num_inputs = outer.shape[1]
     begun = count
@@ -115,20 +123,21 @@ def lay_out(outer, weights, units, first, places, laid, count):  # pragma: no co
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def exact_products(rows, tasks, places, values, products, start, end):  # pragma: no cover
-    """<values, bits> of chosen masks in float64, bit by bit.
+    """For each chosen mask, sum the values of the bits that are one, in float64.
 
     Args:
-        rows: uint64 (T, V), packed masks.
-        tasks: int64, which masks.
-        places: int64 (N,), which words the values belong to.
-        values: float32 (64 N,).
-        products: float64 (len(tasks),), written.
-        start: first of the tasks.
-        end: the one after the last.
+        rows: uint64 (T, V), the packed masks of T tasks.
+        tasks: int64 row indices of the chosen masks.
+        places: int64 (N,) indices of the words of a packed row that have values.
+        values: float32 (64 N,) values of the bits of these words.
+        products: float64 (len(tasks),) output: the sum of each chosen mask.
+        start: index in `tasks` of the first mask to compute.
+        end: index in `tasks` after the last mask to compute.
     """
     for t in range(start, end, 4):
-        # Four masks at a time share the values, and none waits for its own last addition; for
-        # want of four the last one again.
+        # Four masks are computed at a time. Values are then loaded once for four masks, and the
+        # processor can add for one mask while an addition for another mask is not finished. If
+        # fewer than four masks are left, the last mask is repeated.
         t1, t2, t3 = min(t + 1, end - 1), min(t + 2, end - 1), min(t + 3, end - 1)
         r0, r1, r2, r3 = rows[tasks[t]], rows[tasks[t1]], rows[tasks[t2]], rows[tasks[t3]]
         s0, s1, s2, s3 = no_doubles(), no_doubles(), no_doubles(), no_doubles()
@@ -149,12 +158,13 @@ def exact_products(rows, tasks, places, values, products, start, end):  # pragma
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def cut_planes(values, inverse, planes):  # pragma: no cover
-    """Cut rounded values into bit planes.
+    """Round values to whole numbers, and cut the whole numbers into bit planes.
 
     Args:
-        values: float32 (64 N,); times inverse they round to whole numbers of P bits.
-        inverse: what they are multiplied by.
-        planes: uint64 (N, P), written.
+        values: float32 (64 N,) values.
+        inverse: factor that multiplies the values before they are rounded. The whole numbers must
+            fit into P bits (two's complement).
+        planes: uint64 (N, P) output: P bit planes for each group of 64 values, lowest plane first.
     """
     for n in range(len(planes)):
         planes[n] = 0
@@ -167,14 +177,16 @@ def cut_planes(values, inverse, planes):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def plane_products(rows, num_words, lines, planes, products):  # pragma: no cover
-    """Multiply planes with masks as they are packed: for masks that are read only once.
+    """For each packed mask, sum the whole numbers of the bits that are one.
+
+    The whole numbers are given as bit planes. This form suits masks that are read only once.
 
     Args:
-        rows: uint64 (T V,), packed masks, one after another.
-        num_words: V.
-        lines: int64 (N,), which LANES words the planes belong to.
-        planes: uint64 (N P LANES,), of each line the lowest plane first.
-        products: int64 (T,), written.
+        rows: uint64 (T V,), the packed masks of T tasks, one after another.
+        num_words: V, the number of words of a packed row.
+        lines: int64 (N,) indices of the lines of a row that have values. A line is LANES words.
+        planes: uint64 (N P LANES,), P bit planes of each line, lowest plane first.
+        products: int64 (T,) output: the sum of each mask.
     """
     num_planes = len(planes) // max(1, LANES * len(lines))
     for t in range(len(products)):

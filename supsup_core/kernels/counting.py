@@ -1,16 +1,18 @@
-"""Sums of bit rows by carry-save adders: 512 sums at a time, few logic operations a row.
+"""Add rows of bits by carry-save adders: 512 sums at a time, few logic operations per row.
 
-A full adder of three words adds three bits at each of 64 places: the sum stays in its
-binary column, the carry goes to the next. Eight rows of bits go through a tree of seven
-adders into the columns c, c + 1 and c + 2 of the sums, and leave one carry for column
-c + 3; of two such carries one adder makes one for column c + 4, and so on. So every row
-costs about one adder, five operations, whatever the sums come to.
+Sums are stored by binary digit: column c holds digit c of every sum. A full adder of three words
+adds three bits at each of 64 positions. The sum bit stays in its column, and the carry bit goes to
+the next column. A tree of seven adders adds eight rows of bits to the columns c, c + 1 and c + 2,
+and produces one row of carries for column c + 3. One adder adds two such rows to column c + 3 and
+produces one row of carries for column c + 4, and so on. So a row costs about one adder (five
+operations), for sums of any size.
 
-A row that is worth a whole number goes into several columns: those of the number's
-non-adjacent form, binary with digits 0, +1 and -1 of which two thirds are 0. For a digit
-of -1 the row's complement is added and a constant is taken off in the end.
+Rows can also be multiplied by whole numbers. Each digit of the whole number that is not 0 adds the
+row to the column of this digit, and costs an adder. The whole numbers are in non-adjacent form
+(binary with digits 0, +1 and -1), because two thirds of the digits are then 0. For a digit of -1,
+the row's complement is added, and a constant is subtracted at the end.
 
-Shape letters: N rows of bits, W words of a row, C columns, U units, I inputs of a unit.
+Shape letters: N rows of bits, W words of a row, U units, I inputs of a unit.
 Source: Muła, Kurz & Lemire 2018, arXiv:1611.07612, for the tree of adders.
 """
 
@@ -22,24 +24,33 @@ from jaxtyping import UInt64
 
 from supsup_core.kernels.vectors import LANES, load, lowest_one, prefetch, spread, store
 
-NUM_COLUMNS = 56  # sums below 2**56
-MAX_DIGITS = 26  # of a number in non-adjacent form: numbers up to 2**24
-# Weights whose rows are added column by column before the next: they stay in the cache.
+NUM_COLUMNS = 56  # sums are below 2**56
+MAX_DIGITS = 26  # enough digits for the non-adjacent form of numbers up to 2**24
+# This many rows (one per weight) are added digit by digit before the next rows are read, so that
+# they stay in the cache.
 _BLOCK = 1024
-_GROUP = 8  # rows of one tree
-_TILE = 128  # words counted at a time, so that their columns stay in the first cache
+_GROUP = 8  # number of rows that one tree of adders adds
+_TILE = 128  # number of words counted at a time: their columns stay in the first-level cache
 
 
 class Sums:
-    """Columns of sums that are being formed, W words of them: the state of the kernels.
+    """Working memory of the adders. It holds 64 W sums, one per bit of a row of W words.
 
     Args:
         num_words: W, a multiple of LANES.
+
+    Attributes:
+        state: the arrays that the kernels of this module take as the argument `state`.
+
+    Raises:
+        ValueError: `num_words` is not a multiple of LANES.
     """
 
     def __init__(self, num_words: int) -> None:
         if num_words % LANES:
-            raise ValueError(f"num_words must be a multiple of {LANES}, got {num_words}")
+            raise ValueError(
+                f"num_words must be a multiple of {LANES}, got {num_words}: round it up"
+            )
         self._held = np.zeros(NUM_COLUMNS, np.bool_)
         self._columns = np.zeros(NUM_COLUMNS * num_words, np.uint64)
         self._lists = np.empty((MAX_DIGITS, 2, _BLOCK + _GROUP), np.int32)
@@ -53,7 +64,7 @@ class Sums:
         )
 
     def clear(self) -> None:
-        """Begin new sums."""
+        """Set all sums to zero."""
         self._columns[:] = 0
         self._held[:] = False
 
@@ -61,7 +72,7 @@ class Sums:
 @numba.njit(error_model="numpy", cache=True, inline="always")
 @no_type_check
 def _add(a, b, c):  # pragma: no cover
-    """A full adder at every place: sum and carry."""
+    """Add three words at each bit position, and return the sum bits and the carry bits."""
     half = a ^ b
     return half ^ c, (a & b) | (half & c)
 
@@ -69,10 +80,11 @@ def _add(a, b, c):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def _insert(columns, waiting, held, carry, column, width):  # pragma: no cover
-    """Add the words in carry to a column.
+    """Add a row of carries, `carry`, to a column.
 
-    A column holds one of them back until a second one comes, and then makes one carry of
-    both; carry is overwritten.
+    A first row of carries waits in `waiting`. When the second row comes, one adder adds both rows
+    to the column and produces one row of carries, which is inserted into the next column. `carry`
+    is overwritten.
     """
     while held[column]:
         held[column] = False
@@ -90,7 +102,12 @@ def _insert(columns, waiting, held, carry, column, width):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def _add_group(rows, stride, start, group, flip, columns, carry, column, width):  # pragma: no cover
-    """Add eight rows' words from start on, complemented where flip is ~0, to three columns."""
+    """Add eight rows to the columns from `column` to `column` + 2.
+
+    The carries for the next column are written to `carry`. Only `width` words of each row, from
+    word `start` on, are added. If `flip` is ~0, the complements of the rows are added. If `flip` is
+    0, the rows themselves are added.
+    """
     mask = spread(flip)
     r0, r1 = group[0] * stride + start, group[1] * stride + start
     r2, r3 = group[2] * stride + start, group[3] * stride + start
@@ -117,7 +134,14 @@ def _add_group(rows, stride, start, group, flip, columns, carry, column, width):
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def _empty_lists(rows, width, state):  # pragma: no cover
-    """Add the rows listed for each digit; returns what their complements added too much."""
+    """Add the rows in the list of each digit to the sums, and empty the lists.
+
+    For a digit of -1, the complement of the row is added, which makes every sum too large by a
+    constant.
+
+    Returns:
+        The excess: the sum of these constants.
+    """
     columns, waiting, held, carry, lists, lengths = state
     zero = len(rows) // width - 1
     excess = 0
@@ -141,27 +165,30 @@ def _empty_lists(rows, width, state):  # pragma: no cover
 def weigh(
     rows, width, outer, weights, units, inputs, first, inverse, state, start, end
 ):  # pragma: no cover
-    """Add a layer's rows, each times a rounded value, to the sums.
+    """Multiply the rows of a layer by rounded values, and add the results to the sums.
 
-    The value of unit units[u] and input inputs[i] is outer[u, i] weights[units[u], inputs[i]].
+    Each weight has a row. The row of unit units[u] and input inputs[i] is multiplied by the value
+    outer[u, i] * weights[units[u], inputs[i]].
 
     Args:
-        rows: uint64 (N W,), all rows one after another; the last one is zero.
-        width: W.
-        outer: float32 (U, I).
-        weights: float32 (all units, all inputs).
-        units: int64 (U,).
-        inputs: int64 (I,).
-        first: the row of unit 0 and input 0.
-        inverse: values times this, below 2**24, are rounded to whole numbers.
-        state: of Sums.
-        start: first place in `units`.
-        end: the one after the last.
+        rows: uint64 (N W,), N rows of W words, one after another. The last row is zero.
+        width: W, the number of words of a row.
+        outer: float32 (U, I) factors of the weights.
+        weights: float32 (all units, all inputs) weights of the layer.
+        units: int64 (U,) indices of the units that have values.
+        inputs: int64 (I,) indices of the inputs that have values.
+        first: index of the row of unit 0 and input 0.
+        inverse: factor that multiplies the values before they are rounded to whole numbers. The
+            magnitudes of the whole numbers must be below 2**24.
+        state: the state of a Sums object, which holds the sums.
+        start: index in `units` of the first unit to add.
+        end: index in `units` after the last unit to add.
 
     Returns:
-        By how much a sum is at most too low or too high, together, whatever the bits; the
-        squares of what rounding took off, summed (both in rounded units); how much the
-        sums are too high for the complements in them; and how many rows were read.
+        Four numbers. (1) The sum of the absolute rounding errors. The errors of two sums differ by
+        at most this number. (2) The sum of the squared rounding errors. The errors in (1) and (2)
+        are those of the values times `inverse`. (3) The excess: every sum is too large by this
+        constant, and the caller must subtract it. (4) The number of rows read.
     """
     _, _, _, _, lists, lengths = state
     bound, squares = 0.0, 0.0
@@ -176,7 +203,8 @@ def weigh(
             bound += abs(rest)
             squares += rest * rest
             size = np.int64(abs(whole))
-            # Digits +1 and -1 of the non-adjacent form: where 3 q / 2 and q / 2 differ.
+            # The non-adjacent form of q has a digit +1 or -1 at each position at which the bits of
+            # 3 q / 2 and q / 2 differ.
             tripled = 3 * size
             digits = (tripled ^ size) >> 1
             signs = (size >> 1) ^ -np.int64(whole < 0)
@@ -211,7 +239,7 @@ def _read_column(words, column, totals):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def read_sums(state, totals):  # pragma: no cover
-    """Add the sums to totals (64 W,), whole numbers."""
+    """Convert the 64 W sums of `state` to int64, and add them to `totals`, (64 W,)."""
     columns, waiting, held, carry, _, _ = state
     width = len(carry)
     for column in range(len(held)):
@@ -224,7 +252,7 @@ def read_sums(state, totals):  # pragma: no cover
 @numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def add_scaled_rows(table, chosen, factors, out):  # pragma: no cover
-    """Add factors[i] table[chosen[i]] to out (float64), whole numbers to as many places."""
+    """Add factors[i] * table[chosen[i], : len(out)] to `out` (float64), for every i."""
     for i in range(len(chosen)):
         factor, row = factors[i], table[chosen[i]]
         for t in range(len(out)):
@@ -237,7 +265,7 @@ def _count(rows, stride, chosen, counts, start, end):  # pragma: no cover
     num_columns = 3
     while (1 << num_columns) <= len(chosen):
         num_columns += 1
-    num_columns += 1  # a carry may wait beyond the last digit
+    num_columns += 1  # a row of carries may wait in the column after the last digit
     whole = len(chosen) // _GROUP * _GROUP
     for first in range(start, end, _TILE):
         width = min(_TILE, end - first)
@@ -264,13 +292,15 @@ def _count(rows, stride, chosen, counts, start, end):  # pragma: no cover
 def count_ones(
     rows: UInt64[np.ndarray, "N W"], chosen: np.ndarray, counts: np.ndarray, start: int, end: int
 ) -> None:
-    """Count the ones of chosen rows at every bit of the words LANES start to LANES end.
+    """Count, for each bit position, the chosen rows that have a one.
+
+    The words of a row are divided into groups of LANES words. Only some groups are counted.
 
     Args:
-        rows: contiguous; W a multiple of LANES.
-        chosen: int64, which rows.
-        counts: int32 (64 W,) of zeros, written.
-        start: first LANES words.
-        end: the one after the last.
+        rows: (N, W), contiguous rows of W words. W is a multiple of LANES.
+        chosen: int64 indices of the rows to count.
+        counts: int32 (64 W,) zeros, to which the counts are added.
+        start: index of the first group to count.
+        end: index after the last group to count.
     """
     _count(rows.reshape(-1), rows.shape[1], chosen, counts, LANES * start, LANES * end)

@@ -1,8 +1,10 @@
-"""What the mean cross-entropy sends back to the logits of a block, in one pass.
+"""Compute the gradient of the mean cross-entropy with respect to the logits of a block of tasks.
 
     delta = (softmax(C z) - onehot(label)) C / N
 
-for feature-major logits z (B, S, N), where C is what the weights' constants come to.
+The logits z (B, S, N) have the images as the last axis. Training computes z with masked signs, not
+with masked weights. C corrects this: it is the product of the layers' constants c (the magnitudes
+of the weights), divided by the temperature of the recipe.
 Shape letters: B tasks, S outputs, N images.
 """
 
@@ -23,15 +25,17 @@ LogitGradient = Callable[[Tensor, Tensor, float], Tensor]
 def logit_gradient_plain(
     logits: Float[Tensor, "B S N"], labels: Int64[Tensor, "B N"], scale: float
 ) -> Float[Tensor, "B S N"]:
-    """Compute it in torch operations, on any device and in any type.
+    """Compute d loss / d logits with torch, on any device and in any float type.
+
+    The loss of a task is the mean cross-entropy of softmax(scale * logits) over N images.
 
     Args:
-        logits: z, without the constants.
-        labels: the class of each image.
-        scale: C.
+        logits: (B, S, N) logits of B tasks, S outputs and N images, before the factor `scale`.
+        labels: (B, N) class index of each image.
+        scale: the factor of the logits.
 
     Returns:
-        delta, in the logits' type; computed in float32 at least.
+        (B, S, N) gradient in the logits' type. It is computed in float32 or a more precise type.
     """
     accurate = torch.promote_types(logits.dtype, torch.float32)
     delta = torch.softmax(logits.to(accurate) * scale, dim=1)
@@ -42,10 +46,11 @@ def logit_gradient_plain(
 @numba.njit(inline="always")
 @no_type_check
 def exp_not_positive(x: Any) -> Any:
-    """Compute exp of a float32 in [-87, 0], to 2 units in the last place.
+    """Compute exp of a float32 in [-87, 0], with an error of at most 2 units in the last place.
 
-    x = k ln 2 + r with |r| <= ln 2 / 2, and the minimax polynomial of degree 7 that
-    Cephes (Moshier) gives for exp(r): NumPy's exp would not vectorise here.
+    With x = k ln 2 + r and |r| <= ln 2 / 2, exp(x) is 2^k exp(r). The minimax polynomial of degree
+    7 from the library Cephes (Moshier) approximates exp(r). LLVM can vectorise a loop that calls
+    this function, but not a loop that calls NumPy's exp.
     """
     k = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
     r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
@@ -73,7 +78,7 @@ def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: 
         for s in range(num_outputs):
             for n in range(num_images):
                 x = (real(logits[b, s, n]) - largest[n]) * scale
-                # Below -87, exp is no float32.
+                # For x below -87, exp(x) is not a normal float32.
                 exponentials[s, n] = exp_not_positive(max(x, np.float32(-87)))
                 total[n] += exponentials[s, n]
         for n in range(num_images):
@@ -89,10 +94,20 @@ def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: 
 def logit_gradient_fused(
     logits: Float[Tensor, "B S N"], labels: Int64[Tensor, "B N"], scale: float
 ) -> Float[Tensor, "B S N"]:
-    """Compute the same in one pass over contiguous float32 or bfloat16 logits on the CPU."""
+    """Compute the gradient of `logit_gradient_plain` on the CPU, in one pass over memory.
+
+    The logits must be contiguous, and float32 or bfloat16.
+
+    Raises:
+        ValueError: a label is not the index of an output.
+        RuntimeError: the logits are not contiguous.
+    """
     _, num_outputs, num_images = logits.shape
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_outputs:
-        raise ValueError(f"labels must be in [0, {num_outputs}), got {labels.unique().tolist()}")
+        raise ValueError(
+            f"labels must be in [0, {num_outputs}), got {labels.unique().tolist()}: "
+            "check the labels, or add outputs to the network"
+        )
     delta = torch.empty_like(logits)
     values = as_stored(delta)
     _fused(
@@ -108,7 +123,10 @@ def logit_gradient_fused(
 
 
 def logit_gradient_for(dtype: torch.dtype, device: torch.device) -> LogitGradient:
-    """Choose: fused for the types it knows on the CPU, else plain."""
+    """Return the function that computes the gradient for a dtype and a device.
+
+    For float32 and bfloat16 on the CPU, this is the fused form. Otherwise it is the plain form.
+    """
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
         return logit_gradient_fused
     return logit_gradient_plain

@@ -1,4 +1,4 @@
-"""How many images a network labels rightly, and how much it loses on them, in one pass."""
+"""Score logits: count the images with the right label, and sum the images' cross-entropies."""
 
 from typing import no_type_check
 
@@ -12,15 +12,16 @@ from supsup_core.kernels.cross_entropy import exp_not_positive
 
 
 def score_plain(logits: Float32[Tensor, "S N"], labels: Int64[Tensor, " N"]) -> tuple[int, float]:
-    """Score feature-major logits in torch operations, on any device.
+    """Count the images with the right label, and sum the cross-entropies, with torch on any device.
 
     Args:
-        logits: of N images.
-        labels: their classes.
+        logits: (S, N) logits of S outputs for N images.
+        labels: (N,) class index of each image.
 
     Returns:
-        How many images have their label's logit largest (the first of equal ones counts),
-        and the sum of their cross-entropies in nats.
+        Two numbers. The first is the number of images whose largest logit belongs to their label.
+        (If several logits are the largest, the first of them counts.) The second is the sum of the
+        cross-entropies of all images, in nats.
     """
     right = int((logits.argmax(dim=0) == labels).sum())
     return right, float(torch.nn.functional.cross_entropy(logits.t(), labels, reduction="sum"))
@@ -49,8 +50,15 @@ def _fused(logits, labels):  # pragma: no cover
 
 
 def score_fused(logits: Float32[Tensor, "S N"], labels: Int64[Tensor, " N"]) -> tuple[int, float]:
-    """Score the same in two passes over the CPU's memory."""
+    """Compute the two numbers of `score_plain` on the CPU, in two passes over memory.
+
+    Raises:
+        ValueError: a label is not the index of an output.
+    """
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < len(logits):
-        raise ValueError(f"labels must be in [0, {len(logits)}), got {labels.unique().tolist()}")
+        raise ValueError(
+            f"labels must be in [0, {len(logits)}), got {labels.unique().tolist()}: "
+            "check the labels, or add outputs to the network"
+        )
     right, loss = _fused(logits.numpy(), labels.numpy())
     return int(right), float(loss)

@@ -1,12 +1,14 @@
 """Edge-popup's mask on the CPU: keep the weights whose scores have the largest magnitudes.
 
-Scores are stored as magnitudes. An optimiser's step may make one negative: the score has crossed
-zero. Reflecting takes its absolute value, and negates the parts of the optimiser's state that
-are odd in the score. IEEE arithmetic is symmetric in the sign, so magnitudes move bit for bit as
-the magnitudes of signed scores would.
+Scores are stored as magnitudes. Edge-popup's gradient is sign(score) * d loss / d gain, so a step
+changes a magnitude as it changes a score of the threshold rule. If a step makes a magnitude
+negative, the score has crossed zero. The kernel then negates the magnitude, and also negates the
+odd values of the optimiser's state at the same index. (Odd values are those that change sign if the
+score and its gradients change sign.) IEEE arithmetic is symmetric in the sign. So each magnitude
+has, bit for bit, the value that it would have with signed scores.
 
-A magnitude is never negative, so its bit pattern, read as an integer, has the same order. The
-kernels compare patterns.
+Magnitudes are not negative, so their bit patterns, read as integers, have the same order as the
+magnitudes. The kernels compare bit patterns.
 """
 
 from collections.abc import Sequence
@@ -23,18 +25,21 @@ from torch import Tensor
 from supsup_core.kernels.bfloat16 import as_stored, real, sign_of, stored
 from supsup_core.kernels.vectors import lowest_one
 
-BLOCK = 64  # magnitudes that are compared at once: one bit of a word for each
+BLOCK = 64  # number of magnitudes compared at once: each result is one bit of a word
 
-# Smallest half-width of the range that is searched first, in patterns: 2**-11 of the threshold.
+# The new threshold is first searched in a range around the last threshold. These are the smallest
+# half-widths of the range, as differences of bit patterns: 2**-11 of the threshold. Each key is the
+# number of bytes of a magnitude.
 LEAST_REACH = {4: 1 << 12, 8: 1 << 41}
 
 
 def reflect_plain(magnitudes: Tensor, odd: Sequence[Tensor]) -> None:
-    """Make negative magnitudes positive, in torch operations and in place.
+    """Make negative magnitudes positive, in place. Plain form, with torch.
 
     Args:
-        magnitudes: of any shape; a negative one is a score that has crossed zero.
-        odd: tensors of that shape whose elements change sign where a magnitude does.
+        magnitudes: tensor of any shape. A negative element means that the score has crossed zero.
+        odd: tensors of the same shape. At each index at which the magnitude was negative, the
+            elements of these tensors change their sign.
     """
     crossed = magnitudes.signbit()
     magnitudes.abs_()
@@ -43,14 +48,17 @@ def reflect_plain(magnitudes: Tensor, odd: Sequence[Tensor]) -> None:
 
 
 def keep_largest_plain(magnitudes: Tensor, signs: Tensor, masked: Tensor, num_kept: int) -> None:
-    """Write the signs of the weights with the largest magnitudes, in torch operations.
+    """Write the signs of the weights with the largest magnitudes into `masked`.
+
+    This is the plain form, with torch.
 
     Args:
-        magnitudes: of any shape.
-        signs: signs of the weights, +1 and -1, of that shape.
-        masked: overwritten with the signs of the `num_kept` largest magnitudes, and 0 elsewhere.
-            Among equal magnitudes those with the lower index are kept.
-        num_kept: how many signs stay.
+        magnitudes: magnitudes of the scores, a tensor of any shape.
+        signs: signs of the weights, +1 and -1, in the same shape.
+        masked: output: the signs of the weights with the `num_kept` largest magnitudes, and 0 for
+            the other weights. If magnitudes are equal, the lower index is kept, so that exactly
+            `num_kept` weights are kept.
+        num_kept: number of weights to keep.
     """
     flat = magnitudes.flatten()
     order = flat.sort(descending=True, stable=True).indices[:num_kept]
@@ -59,11 +67,12 @@ def keep_largest_plain(magnitudes: Tensor, signs: Tensor, masked: Tensor, num_ke
 
 
 @intrinsic
-@no_type_check  # Numba wants the functions themselves, not wrappers that check shapes in tests
+@no_type_check  # Numba needs the functions themselves, not wrappers that check shapes in tests
 def _block_above(typing_context: Any, array: Any, start: Any, bound: Any) -> Any:
-    """Compare array[start : start + BLOCK] > bound: bit i of a word says it of element i.
+    """Compare BLOCK elements of an array, from index `start` on, with `bound`.
 
-    No bounds of the array are checked.
+    Bit i of the returned word is one if array[start + i] > bound. The function does not check that
+    the array has these elements.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -83,7 +92,7 @@ def _block_above(typing_context: Any, array: Any, start: Any, bound: Any) -> Any
 @intrinsic
 @no_type_check
 def _num_ones(typing_context: Any, word: Any) -> Any:
-    """Count the ones of a word."""
+    """Count the ones of a 64-bit word."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
@@ -103,8 +112,13 @@ def _reflect(magnitudes, odd, i):  # pragma: no cover
 @numba.njit(inline="always")
 @no_type_check
 def _write(patterns, signs, masked, zero, bound, start, count):  # pragma: no cover
-    """Write the signs whose pattern is above the bound, and 0 elsewhere."""
-    # A loop from 0 to a constant over slices: LLVM vectorises it without checks in each block.
+    """Write the signs of some weights into `masked`, and 0 for the other weights.
+
+    The sign is written if the bit pattern of the weight's magnitude is above `bound`. Only `count`
+    elements are written, from index `start` on.
+    """
+    # With slices, the loop runs from 0 to a constant. LLVM then vectorises the loop, and needs no
+    # checks in each block.
     patterns, signs, masked = patterns[start:], signs[start:], masked[start:]
     for i in range(count):
         sign = stored(sign_of(real(signs[i])), zero)
@@ -114,10 +128,16 @@ def _write(patterns, signs, masked, zero, bound, start, count):  # pragma: no co
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
 def _settle(magnitudes, patterns, odd, signs, masked, zero, low, high, near):  # pragma: no cover
-    """Reflect, write masked as if the threshold were `high`, and find what is near it.
+    """Make negative magnitudes positive, write `masked`, and list the near magnitudes.
 
-    Magnitudes are near if their pattern is in (low, high]. Returns how many are above, and how
-    many near ones there are; `near` gets their indices, in order, while it has room for BLOCK.
+    If a magnitude is negative, the values of `odd` at its index change sign too. `masked` gets the
+    signs of the weights whose magnitudes are above `high`, and 0 for the other weights. A magnitude
+    is near if its bit pattern is in (low, high]. The indices of near magnitudes are written to
+    `near`, in ascending order, while `near` has space for at least BLOCK more indices.
+
+    Returns:
+        The number of magnitudes above `high`, and the number of near magnitudes. If the second
+        number is larger than len(near) - BLOCK, the list in `near` may be incomplete.
     """
     one = np.uint64(1)
     num_above = 0
@@ -154,7 +174,11 @@ def _settle(magnitudes, patterns, odd, signs, masked, zero, low, high, near):  #
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
 def _keep(patterns, near, signs, masked, zero, threshold, num_kept):  # pragma: no cover
-    """Keep `num_kept` of the near ones: all above the threshold, then the first that equal it."""
+    """Write the signs of `num_kept` weights into `masked`: those with the largest near magnitudes.
+
+    `near` has the indices of the near magnitudes. All near magnitudes above `threshold` are kept.
+    Of the magnitudes that are equal to `threshold`, the first ones are kept.
+    """
     num_equal = num_kept
     for i in near:
         num_equal -= patterns[i] > threshold
@@ -170,23 +194,25 @@ def _kth_largest(patterns: np.ndarray, k: int) -> int:
 
 
 class TopShare:
-    """Reflects magnitudes and keeps the largest, in one pass over memory that stays in place.
+    """The work after each step of the optimiser: correct negative magnitudes, and write the mask.
 
-    The threshold moves slowly from step to step. The pass looks for it near its last value, and
-    collects the few magnitudes there, among which it is then found exactly. If the threshold has
-    left that range, it is found among all magnitudes, which takes some times longer, and the
-    pass is repeated. The result never depends on where the search began.
+    The threshold (the smallest magnitude that is kept) changes slowly from step to step. One pass
+    over memory collects the few magnitudes near the last threshold. If the new threshold is among
+    them, it is found exactly. If not, the new threshold is searched among all magnitudes, which
+    takes several times as long, and the pass is repeated. The result is the same in both cases.
 
     Args:
-        magnitudes: float32 or float64, none negative.
-        odd: tensors whose elements change sign where a magnitude is reflected; of its type.
-        signs: tensor whose sign bits are those of the weights.
-        masked: where `settle` writes; bfloat16, or the type of the magnitudes.
-        num_kept: how many magnitudes are kept.
+        magnitudes: magnitudes of the scores in float32 or float64, not negative. Changed in place.
+        odd: tensors of the magnitudes' type. If a magnitude is negative after a step, the elements
+            at its index change sign, in place.
+        signs: tensor whose sign bits are the signs of the weights.
+        masked: the output of `settle`: the signs of the weights that are kept, and 0 for the other
+            weights. Its type is bfloat16 or the magnitudes' type.
+        num_kept: number of weights to keep.
 
     Raises:
-        ValueError: shapes that differ, `num_kept` out of range, or a negative magnitude.
-        RuntimeError: a tensor that is not contiguous.
+        ValueError: shapes differ, `num_kept` is out of range, or a magnitude is negative.
+        RuntimeError: a tensor is not contiguous.
     """
 
     def __init__(
@@ -199,11 +225,18 @@ class TopShare:
     ) -> None:
         shapes = {tuple(t.shape) for t in (magnitudes, *odd, signs, masked)}
         if len(shapes) > 1:
-            raise ValueError(f"magnitudes and the other tensors must have one shape, got {shapes}")
+            raise ValueError(
+                f"magnitudes, odd, signs and masked must have one shape, got {shapes}: "
+                "reshape the tensors"
+            )
         if not 1 <= num_kept <= magnitudes.numel():
-            raise ValueError(f"num_kept must be in [1, {magnitudes.numel()}], got {num_kept}")
+            raise ValueError(
+                f"num_kept must be in [1, {magnitudes.numel()}], got {num_kept}: try num_kept=1"
+            )
         if bool((magnitudes < 0).any()):
-            raise ValueError(f"magnitudes must be >= 0, got {float(magnitudes.min())}")
+            raise ValueError(
+                f"magnitudes must be >= 0, got {float(magnitudes.min())}: pass absolute values"
+            )
         self._magnitudes, self._signs, self._masked = (
             as_stored(t).reshape(-1) for t in (magnitudes, signs, masked)
         )
@@ -217,7 +250,7 @@ class TopShare:
         self._reach = self._least_reach = LEAST_REACH[size]
 
     def settle(self) -> None:
-        """Reflect negative magnitudes, and write the signs of the largest ones into masked."""
+        """Make negative magnitudes positive, and write the new mask into `masked`."""
         most = int(np.iinfo(self._patterns.dtype).max)
         low = max(self._threshold - self._reach, 0) - 1
         high = min(self._threshold + self._reach, most)
@@ -232,7 +265,17 @@ class TopShare:
         self._threshold = threshold
 
     def _settle_between(self, low: int, high: int, near: np.ndarray) -> int | None:
-        """Settle if the threshold is in (low, high] and `near` has room; return it, else None."""
+        """Make negative magnitudes positive, and write `masked` if the threshold is in a range.
+
+        Args:
+            low: the bit pattern before the first bit pattern of the range.
+            high: the last bit pattern of the range.
+            near: working memory for the indices of the magnitudes in the range.
+
+        Returns:
+            The bit pattern of the threshold (the smallest magnitude that is kept). None if the
+            threshold is not in the range, or if `near` is too small; `masked` is then not final.
+        """
         patterns, kind = self._patterns, self._patterns.dtype.type
         signs, masked = self._signs, self._masked
         zero = masked.dtype.type(0)

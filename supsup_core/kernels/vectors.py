@@ -1,8 +1,8 @@
-"""Eight 64-bit numbers at a time: Numba types for words of bits, and for sums in float64.
+"""Numba types for vectors of eight 64-bit numbers: words of bits, and sums in float64.
 
-Numba would have to prove that no two of a dozen arrays overlap before it vectorised a loop
-of adders; with these types it need not. LLVM makes of one what the processor has: a
-register of AVX-512, two of AVX2, four of NEON.
+Numba could vectorise a loop of adders only if it could prove that none of a dozen arrays overlap.
+With these types, no proof is needed. LLVM maps a vector to the registers of the processor: one
+register of AVX-512, two of AVX2, or four of NEON.
 """
 
 import operator
@@ -19,7 +19,7 @@ _VECTOR = ir.VectorType(ir.IntType(64), LANES)
 
 
 class _Words(types.Type):  # type: ignore[misc]
-    """LANES words of 64 bits."""
+    """Numba type of a vector of LANES words of 64 bits."""
 
     def __init__(self) -> None:
         super().__init__(name="Words")
@@ -29,7 +29,7 @@ WORDS = _Words()
 
 
 class _Doubles(types.Type):  # type: ignore[misc]
-    """LANES numbers in float64."""
+    """Numba type of a vector of LANES numbers in float64."""
 
     def __init__(self) -> None:
         super().__init__(name="Doubles")
@@ -55,7 +55,7 @@ class _WordsModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 class _Logic(AbstractTemplate):  # type: ignore[misc]
-    """Words with words make words."""
+    """Typing rule for Numba: an operator of two WORDS vectors gives a WORDS vector."""
 
     @no_type_check
     def generic(self, args: Any, kws: Any) -> Any:
@@ -63,7 +63,7 @@ class _Logic(AbstractTemplate):  # type: ignore[misc]
 
 
 def _register(function: Any, instruction: str) -> None:
-    """Let an operator between words be one instruction."""
+    """Tell Numba to compile an operator of two WORDS vectors to one LLVM instruction."""
 
     class Template(_Logic):
         pass
@@ -87,7 +87,7 @@ for _function, _instruction in (
 
 
 def _all_lanes(builder: Any, add: Any, vector: Any) -> Any:
-    """Lanes added up, lowest first."""
+    """Add the LANES elements of a vector, lowest index first."""
     lanes = [builder.extract_element(vector, ir.IntType(32)(b)) for b in range(LANES)]
     result = lanes[0]
     for lane in lanes[1:]:
@@ -98,15 +98,15 @@ def _all_lanes(builder: Any, add: Any, vector: Any) -> Any:
 def _place(
     context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any = _VECTOR
 ) -> Any:
-    """Where the LANES numbers from index on lie in a contiguous array."""
+    """Return a pointer to LANES elements of a contiguous array, from `index` on."""
     data = context.make_array(kind)(context, builder, value=array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
 @intrinsic
-@no_type_check  # Numba wants the functions themselves, not wrappers that check shapes in tests
+@no_type_check  # Numba needs the functions themselves, not wrappers that check shapes in tests
 def load(typing_context: Any, array: Any, index: Any) -> Any:
-    """The words array[index : index + LANES]; no bounds are checked."""
+    """Load the words array[index : index + LANES], without checking bounds."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(_place(context, builder, signature.args[0], *args), align=8)
@@ -117,7 +117,7 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
 @intrinsic
 @no_type_check
 def store(typing_context: Any, array: Any, index: Any, words: Any) -> Any:
-    """Write words to array[index : index + LANES]; no bounds are checked."""
+    """Write words to array[index : index + LANES], without checking bounds."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, index, words = args
@@ -131,7 +131,7 @@ def store(typing_context: Any, array: Any, index: Any, words: Any) -> Any:
 @intrinsic
 @no_type_check
 def spread(typing_context: Any, word: Any) -> Any:
-    """One word LANES times."""
+    """Return a vector whose LANES elements are all equal to `word`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         first = ir.Constant(ir.IntType(32), 0)
@@ -146,7 +146,7 @@ def spread(typing_context: Any, word: Any) -> Any:
 @intrinsic
 @no_type_check
 def popcount(typing_context: Any, words: Any) -> Any:
-    """Ones of each word."""
+    """Count the ones of each word of a vector."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.FunctionType(_VECTOR, [_VECTOR])
@@ -159,7 +159,7 @@ def popcount(typing_context: Any, words: Any) -> Any:
 @intrinsic
 @no_type_check
 def lowest_one(typing_context: Any, number: Any) -> Any:
-    """Place of the lowest one of a number that has one."""
+    """Return the position of the lowest bit that is one. The number must not be zero."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -170,7 +170,7 @@ def lowest_one(typing_context: Any, number: Any) -> Any:
 @intrinsic
 @no_type_check
 def total_words(typing_context: Any, words: Any) -> Any:
-    """All words together, as one number of 64 bits with a sign."""
+    """Add the words of a vector, and return the sum as a signed 64-bit number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _all_lanes(builder, builder.add, args[0])
@@ -181,7 +181,7 @@ def total_words(typing_context: Any, words: Any) -> Any:
 @intrinsic
 @no_type_check
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Begin to bring the words from index on into the core's own caches."""
+    """Start to load LANES words of an array, from `index` on, into the core's own caches."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = builder.bitcast(
@@ -190,7 +190,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         i32 = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [place.type, i32, i32, i32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        # for reading, into the second level, as data
+        # Prefetch data, for reading, into the second-level cache.
         builder.call(function, [place, i32(0), i32(2), i32(1)])
         return context.get_dummy_value()
 
@@ -200,7 +200,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 @intrinsic
 @no_type_check
 def no_doubles(typing_context: Any) -> Any:
-    """LANES zeros."""
+    """Return a vector of LANES zeros in float64."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(_DOUBLE_VECTOR, [0.0] * LANES)
@@ -211,7 +211,7 @@ def no_doubles(typing_context: Any) -> Any:
 @intrinsic
 @no_type_check
 def load_doubles(typing_context: Any, array: Any, index: Any) -> Any:
-    """The numbers array[index : index + LANES], of float32; no bounds are checked."""
+    """Load the float32 numbers array[index : index + LANES] as float64, without checking bounds."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, signature.args[0], *args, vector=_FLOAT_VECTOR)
@@ -223,7 +223,7 @@ def load_doubles(typing_context: Any, array: Any, index: Any) -> Any:
 @intrinsic
 @no_type_check
 def add_chosen(typing_context: Any, sums: Any, numbers: Any, byte: Any) -> Any:
-    """Add number b to sum b for each bit b of a byte that is one."""
+    """Add numbers[b] to sums[b] for each bit b of `byte` that is one, and return the new sums."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums, numbers, byte = args
@@ -236,7 +236,7 @@ def add_chosen(typing_context: Any, sums: Any, numbers: Any, byte: Any) -> Any:
 @intrinsic
 @no_type_check
 def total(typing_context: Any, sums: Any) -> Any:
-    """All sums together, lowest first."""
+    """Add the float64 numbers of a vector, lowest index first."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _all_lanes(builder, builder.fadd, args[0])

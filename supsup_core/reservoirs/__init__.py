@@ -1,4 +1,4 @@
-"""Reservoirs: memories of constant size that masks are recalled from, one idea a file."""
+"""Reservoirs: memories that store masks. The size does not depend on the number of masks."""
 
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.protocol import Reservoir

@@ -1,7 +1,8 @@
-"""A reservoir for masks that are longer than any reservoir should be: one for every block of bits.
+"""A reservoir for long masks: the mask is cut into blocks, and each block has its own reservoir.
 
-D bits in blocks of b take D b weights instead of D^2, and hold as many patterns as b units do.
-A pattern comes back whole only where every block's part does, so that no block should be small.
+With blocks of b bits, a mask of D bits needs D b weights instead of D^2. The blocks together can
+hold only as many patterns as one reservoir of b units, because a pattern is recalled right only if
+every block recalls its part right. So no block should be small.
 
 Shape letters: D units, B states, U chosen units.
 """
@@ -19,49 +20,52 @@ from supsup_core.reservoirs.protocol import Reservoir
 
 
 class Blocks:
-    """Independent reservoirs over consecutive units.
+    """A reservoir that consists of independent, smaller reservoirs, each for a range of the units.
 
     Args:
-        dim: D.
-        block: units of each at most; all have as many, or one fewer.
-        make: units -> an empty reservoir.
+        dim: D, the number of units.
+        block: the largest number of units in one of the smaller reservoirs. Their numbers of units
+            differ by 1 at most.
+        make: a function that makes an empty reservoir. Its argument is the number of units.
 
     Attributes:
-        parts: the reservoirs.
+        parts: the smaller reservoirs, in the order of their units.
     """
 
     def __init__(self, dim: int, block: int, make: Callable[[int], Reservoir]) -> None:
         if block < 1:
-            raise ValueError(f"block must be >= 1, got {block}")
+            raise ValueError(f"block must be >= 1, got {block}: try block={dim}")
         self.dim, self.num_stored = dim, 0
+        # The blocks have equal sizes. A short last block would be the first block to fail, and then
+        # no mask would be recalled right.
         num_parts = ceil(dim / block)
         self._bounds = [dim * part // num_parts for part in range(num_parts + 1)]
         self.parts = [make(end - first) for first, end in self.spans]
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First unit and end of each part."""
+        """(first, end) for each part: the index of its first unit, and the index after its last."""
         return list(pairwise(self._bounds))
 
     @property
     def num_bytes(self) -> int:
-        """Of all parts."""
+        """Memory of all parts, in bytes."""
         return sum(part.num_bytes for part in self.parts)
 
     def replaced(self, change: Callable[[Reservoir], Reservoir]) -> "Blocks":
-        """The same units with other reservoirs: what `change` makes of each."""
+        """Return a copy in which each part is replaced by change(part)."""
         other = copy(self)
         other.parts = [change(part) for part in self.parts]
         return other
 
     def split(self, states: Float32[Tensor, "*B D"]) -> tuple[Float32[Tensor, "*B _"], ...]:
-        """Each part's units."""
+        """Split states along the axis of the units: one tensor per part."""
         sizes = [end - first for first, end in self.spans]
         parts: tuple[Tensor, ...] = states.split(sizes, dim=-1)
         return parts
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Take one pattern in."""
+        """Store one pattern of -1 and +1. Each part stores the values of its own units."""
         for part, own in zip(self.parts, self.split(pattern), strict=True):
             part.store(own)
         self.num_stored += 1
@@ -69,7 +73,7 @@ class Blocks:
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """Of each unit by the part that it belongs to."""
+        """Compute the field of some or all units; see Reservoir.field."""
         places = list(zip(self.parts, self.split(states), strict=True))
         if units is None:
             return torch.cat([part.field(own) for part, own in places], dim=1)
@@ -81,6 +85,6 @@ class Blocks:
         return found
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """Of all parts together."""
+        """Compute the energy of each state: the sum of the energies of all parts."""
         places = zip(self.parts, self.split(states), strict=True)
         return torch.stack([part.energy(own) for part, own in places]).sum(dim=0)

@@ -1,6 +1,7 @@
-"""Masks as a reservoir sees them: -1 and +1 for every bit, without the gaps of a packed row.
+"""Convert packed rows to patterns, which reservoirs store, and states of reservoirs to rows.
 
-The states of these masks are planes of keep bits alone.
+A pattern has -1 or +1 for each bit of a mask, and no padding. The conversion needs masks whose
+planes are all keep planes (a one keeps the weight).
 
 Shape letters: T masks, B states, D bits of a mask, R bytes of a packed row.
 """
@@ -14,20 +15,27 @@ from supsup_core.states.layout import StateLayout, TaskState
 
 
 def patterns(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> Float32[Tensor, "T D"]:
-    """The masks of packed rows, on the CPU."""
+    """Unpack the rows of T masks into patterns, (T, D) on the CPU.
+
+    A bit of one becomes +1, and a bit of zero becomes -1. D is the number of bits of a mask.
+    """
     bits = np.unpackbits(rows, axis=1, bitorder="little")
     joined = np.concatenate([bits[:, plane.bits] for plane in layout.planes], axis=1)
     return torch.from_numpy(joined.astype(np.float32)).mul_(2).sub_(1)
 
 
 def rows_of(layout: StateLayout, states: Float32[Tensor, "B D"]) -> UInt8[np.ndarray, "B R"]:
-    """The packed rows of states of -1 and +1."""
+    """Pack states of -1 and +1 into rows: +1 becomes a bit of one, -1 a bit of zero."""
     bits = [gain.cpu().numpy() > 0.5 for gain in gains(layout, states).values()]
     return layout.pack([TaskState(planes) for planes in zip(*bits, strict=True)])
 
 
 def gains(layout: StateLayout, states: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, "B ..."]]:
-    """From 0 to 1 where states are from -1 to +1: gains (B, *shape) of each masked tensor."""
+    """Map states in [-1, +1] linearly to gains in [0, 1].
+
+    Returns:
+        A mapping from the name of each masked tensor to its gains, (B, *shape of the tensor).
+    """
     parts = ((states + 1) / 2).split([plane.num_bits for plane in layout.planes], dim=1)
     pairs = zip(layout.planes, parts, strict=True)
     return {plane.tensor: part.unflatten(1, plane.shape) for plane, part in pairs}

@@ -1,4 +1,4 @@
-"""What a reservoir has to say: a memory of constant size for patterns of -1 and +1.
+"""The protocol of a reservoir: a memory of constant size for patterns of -1 and +1.
 
 Shape letters: D units, B states, U chosen units.
 """
@@ -11,11 +11,13 @@ from torch import Tensor
 
 @runtime_checkable  # so that the tests can check annotations
 class Reservoir(Protocol):
-    """A memory that patterns are stored in one by one, and recalled from by descent.
+    """A memory for patterns, which are stored one by one.
+
+    A stored pattern is recalled from a cue: the units change so that the energy falls.
 
     Attributes:
-        dim: D.
-        num_stored: patterns so far.
+        dim: D, the number of units.
+        num_stored: number of patterns stored so far.
     """
 
     dim: int
@@ -23,24 +25,29 @@ class Reservoir(Protocol):
 
     @property
     def num_bytes(self) -> int:
-        """What the memory takes, however many patterns are in it."""
+        """Memory of the reservoir in bytes. It does not depend on the number of patterns."""
         ...
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Take one pattern in."""
+        """Store one pattern of -1 and +1."""
         ...
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """What pulls at some units, or at all: downhill in energy.
+        """Compute the field of some or all units, for B states.
+
+        If one unit takes the sign of its field as its new value, the energy does not rise.
 
         Args:
-            states: -1 or +1; 0 for a unit that is not known.
-            units: which; None for all.
+            states: (B, D) the value of each unit: -1 or +1, or 0 if the value is unknown.
+            units: (U,) indices of the units to compute. None: all units are computed.
+
+        Returns:
+            (B, U) fields of the chosen units, or (B, D) fields of all units.
         """
         ...
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """Low at what is stored."""
+        """Compute the energy of each of B states. Stored patterns have low energy."""
         ...

@@ -1,8 +1,10 @@
-"""Reservoirs with a weight between every two units: four rules to store a pattern.
+"""Reservoirs with one weight per pair of units, and four rules for storing a pattern.
+
+The weights are the matrix Psi. The energy of a state s is
 
     E(s) = -1/2 s^T (Psi - diag Psi) s
 
-What differs is how a pattern z changes Psi. How many each can hold says theory.py.
+A rule says how storing a pattern z changes Psi. theory.py gives the capacity of each rule.
 
 Shape letters: D units, B states, P patterns, U chosen units.
 """
@@ -17,14 +19,16 @@ from supsup_core.arrays import check_shape
 
 
 class Quadratic(ABC):
-    """Weights between units; a rule says how to store.
+    """The base class of reservoirs with one weight per pair of units.
+
+    Each subclass has its own rule for storing a pattern.
 
     Args:
-        dim: D.
-        device: where the weights are.
+        dim: D, the number of units.
+        device: the device of the weights.
 
     Attributes:
-        weights: Psi, (D, D).
+        weights: (D, D) the matrix Psi of the weights.
     """
 
     def __init__(self, dim: int, device: torch.device | None = None) -> None:
@@ -33,17 +37,17 @@ class Quadratic(ABC):
 
     @property
     def num_bytes(self) -> int:
-        """Of the weights."""
+        """Memory of the weights, in bytes."""
         return self.weights.numel() * self.weights.element_size()
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Take one pattern in.
+        """Store one pattern.
 
         Args:
-            pattern: -1 and +1, or such numbers centred (variants.py).
+            pattern: (D,) -1 or +1 per unit, or such a pattern minus a mean (see Centred).
 
         Raises:
-            ValueError: another length than D.
+            ValueError: the pattern does not have D units.
         """
         check_shape("pattern", pattern.shape, (self.dim,), "D")
         self._change(pattern)
@@ -51,34 +55,38 @@ class Quadratic(ABC):
 
     @abstractmethod
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Change the weights for a pattern."""
+        """Change the weights so that they store the pattern."""
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """Psi s of some units, without what a unit says about itself."""
+        """Compute the field (Psi - diag Psi) s of some or all units; see Reservoir.field."""
         if units is None:
             return states @ self.weights.t() - states * self.weights.diagonal()
         own = states[:, units] * self.weights.diagonal()[units]
         return states @ self.weights[units].t() - own
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """-1/2 s^T Psi s, likewise."""
+        """Compute -1/2 s^T (Psi - diag Psi) s for each state."""
         return -0.5 * (states * self.field(states)).sum(dim=1)
 
 
 class Hebb(Quadratic):
-    """Psi += z z^T / D (Hopfield 1982)."""
+    """Hebb's rule: Psi += z z^T / D (Hopfield 1982).
+
+    z is the new pattern, D the number of units and Psi the weights.
+    """
 
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
         self.weights.addr_(pattern, pattern, alpha=1 / self.dim)
 
 
 class Storkey(Quadratic):
-    """Psi += (z z^T - I - z h^T - h z^T) / D with h = Psi z.
+    """Storkey's rule: Psi += (z z^T - I - z h^T - h z^T) / D with h = Psi z.
 
-    As the authors of supermasks in superposition store theirs; Storkey 1997 leaves two units
-    out of each h.
+    z is the new pattern, D the number of units and Psi the weights. The authors of supermasks in
+    superposition store their masks with this formula. In Storkey 1997, two units are left out of
+    the sums in h.
     """
 
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
@@ -89,37 +97,42 @@ class Storkey(Quadratic):
 
 
 class Projection(Quadratic):
-    """Psi is the projection onto what is stored: r r^T / r^T r is added, r = z - Psi z.
+    """Projection rule: Psi += r r^T / r^T r with r = z - Psi z.
 
-    Personnaz et al. 1986, one pattern at a time; a pattern within the span of those before
-    it changes nothing.
+    z is the new pattern and Psi the weights. After each pattern, Psi is the projection onto the
+    span of the stored patterns. A pattern in the span of earlier patterns changes nothing.
+
+    Source: Personnaz et al. 1986, here for one pattern at a time.
     """
 
-    # Squares of what is new in a pattern, of all D: less is rounding.
+    # A pattern counts as new if r^T r / D is above this value. Smaller values are rounding errors.
     _LEAST_NEW = 1e-4
 
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
         new = pattern - self.weights @ pattern
-        new -= self.weights @ new  # once more, for the projection is rounded
+        new -= self.weights @ new  # a second time, because the first result has rounding errors
         squares = float(new @ new)
         if squares > self._LEAST_NEW * self.dim:
             self.weights.addr_(new, new, alpha=1 / squares)
 
 
 class Perceptron(Quadratic):
-    """Every unit is a perceptron that learns its own bit from the others (Gardner 1988).
+    """Perceptron rule: every unit learns its own bit from the other units (Gardner 1988).
 
-    A pattern that is stored is learnt alone, and may push older ones out; `rehearse` goes over
-    patterns that are at hand until all are stable. The weights need not be symmetric, so the
-    field need not go downhill.
+    Bit i of a pattern z is stable if z_i (Psi z)_i, divided by the norm of unit i's weights, is
+    above a margin. `store` learns one pattern only, so older patterns may be lost. `rehearse`
+    learns all given patterns again until all of their bits are stable, because Gardner's theory
+    assumes repeated learning. The weights Psi may be asymmetric. Then a unit that follows its field
+    may raise the energy.
 
     Args:
-        dim: D.
-        share: of sqrt(D / P), about the largest margin that P patterns leave: what
-            z_i (Psi z)_i has to exceed, in norms of unit i's weights. A pattern then has room
-            around it for as many wrong bits as the load allows.
-        device: where the weights are.
+        dim: D, the number of units.
+        share: for P patterns, the margin is share * sqrt(D / P).
+        device: the device of the weights.
     """
+
+    # The margin depends on P, because P patterns allow a margin of about sqrt(D / P) at most. A
+    # smaller margin leaves no room for wrong bits in a cue. A larger margin is never reached.
 
     _MOST_STEPS = 100
 
@@ -134,10 +147,15 @@ class Perceptron(Quadratic):
                 return
 
     def rehearse(self, patterns: Float32[Tensor, "P D"], sweeps: int, together: int = 32) -> bool:
-        """Learn patterns again, some at a time.
+        """Learn patterns again until all of their bits are stable.
+
+        Args:
+            patterns: (P, D) the patterns, -1 or +1 per unit.
+            sweeps: the largest number of passes over the patterns.
+            together: number of patterns that are learned in one change of the weights.
 
         Returns:
-            whether all of them are stable, with the margin.
+            True if the last pass found all bits stable. False if `sweeps` passes were not enough.
         """
         margin = self._margin(len(patterns))
         for _ in range(sweeps):
@@ -149,7 +167,7 @@ class Perceptron(Quadratic):
         return float(self._share * (self.dim / num_patterns) ** 0.5)
 
     def _learn(self, patterns: Float32[Tensor, "P D"], margin: float) -> int:
-        """Change what is wrong once; how many bits of the patterns were."""
+        """Change the weights once for all unstable bits, and return the number of these bits."""
         wanted = patterns.sign()
         wrong = wanted * self.field(patterns) <= margin * self.weights.norm(dim=1)
         self.weights.addmm_((wrong * wanted).t(), patterns, alpha=1 / self.dim)

@@ -1,10 +1,13 @@
-"""A dense associative memory held to constant size by random features.
+"""A dense associative memory that has constant size because it uses random features.
+
+The energy of a state s with the stored patterns z_p is
 
     E(s) = -log sum_p exp(-beta |s - z_p|^2 / 2)  ~  -log <phi(s), sum_p phi(z_p)>
 
-with phi(s) = (cos Omega s, sin Omega s) / sqrt(F) and Omega normal of variance beta (Rahimi &
-Recht 2007; Hoover et al. 2024, arXiv:2410.24153). What is kept is the sum of phi(z_p), 2 F
-numbers, whatever the number of patterns; Omega follows from a seed.
+with the random features phi(s) = (cos Omega s, sin Omega s) / sqrt(F). The elements of the matrix
+Omega have a normal distribution with variance beta (Rahimi & Recht 2007; Hoover et al. 2024,
+arXiv:2410.24153). The memory keeps the sum of all phi(z_p), which is 2 F numbers for any number of
+patterns. A seed is enough to draw Omega again.
 
 Shape letters: D units, B states, F frequencies, U chosen units.
 """
@@ -17,14 +20,16 @@ from supsup_core.arrays import check_shape
 
 
 class RandomFeatures:
-    """The memory; patterns of -1 and +1.
+    """A dense associative memory for patterns of -1 and +1.
+
+    The memory is a sum of random features cos(Omega z) and sin(Omega z) of the patterns z.
 
     Args:
-        dim: D.
-        num_frequencies: F.
-        beta: how fast a pattern's pull falls off with the square of the distance.
-        generator: draws Omega, on the CPU.
-        device: where it is kept.
+        dim: D, the number of units.
+        num_frequencies: F, the number of rows of Omega.
+        beta: a pattern attracts a state at distance d with a weight of exp(-beta d^2 / 2).
+        generator: the generator that draws Omega, on the CPU.
+        device: the device of Omega and of the sums.
     """
 
     def __init__(
@@ -42,14 +47,14 @@ class RandomFeatures:
 
     @property
     def num_bytes(self) -> int:
-        """Of the sums; Omega is drawn again from its seed."""
+        """Memory of the sums in bytes. Omega does not count, because it can be drawn again."""
         return self._sums.numel() * self._sums.element_size()
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Take one pattern in.
+        """Store one pattern of -1 and +1.
 
         Raises:
-            ValueError: another length than D.
+            ValueError: the pattern does not have D units.
         """
         check_shape("pattern", pattern.shape, (self.dim,), "D")
         angles = self._omega @ pattern
@@ -59,10 +64,12 @@ class RandomFeatures:
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """-dE/ds where all states are as long, as corners are: beta sum_p z_p exp(...).
+        """Compute the field of some or all units; see Reservoir.field.
 
-        The gradient of the kernels is beta (z_p - s) times each; what it says of s itself is
-        the change of length, and is put back.
+        The field at a state s is beta sum_p z_p k_p, with k_p = exp(-beta |s - z_p|^2 / 2) for each
+        stored pattern z_p. Among states of equal length, this is the direction of lower energy. All
+        states of -1 and +1 have equal length. The gradient of k_p is k_p beta (z_p - s). The term
+        -k_p beta s would only change the length of s, so `field` leaves this term out.
         """
         omega = self._omega if units is None else self._omega[:, units]
         own = states if units is None else states[:, units]
@@ -72,7 +79,12 @@ class RandomFeatures:
         return slope + self._beta * own * self._kernels(states)[:, None]
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """-log of the sum of kernels; features that are too few can make that negative."""
+        """Compute the energy of each state s: -log of the sum of exp(-beta |s - z_p|^2 / 2).
+
+        The sum is over the stored patterns z_p. It is computed from random features, so it can be
+        negative if there are too few features. The smallest positive normal float32 then replaces
+        the sum.
+        """
         return -self._kernels(states).clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def _kernels(self, states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Recall: from a cue to a state that the reservoir keeps; cues, and what was recalled.
+"""Recall: make cues, compute the states that a reservoir reaches from them, and score the states.
 
 Shape letters: D units, B cues.
 """
@@ -16,12 +16,12 @@ from supsup_core.reservoirs.protocol import Reservoir
 
 @dataclass(frozen=True, eq=False)  # == of tensors has no single truth value
 class Recalled:
-    """Where cues have led.
+    """The states that recall reached from B cues.
 
     Attributes:
-        states: -1 or +1, (B, D).
-        steps: sweeps over all units that changed something.
-        settled: whether one more sweep would change nothing.
+        states: (B, D) the value of each unit, -1 or +1.
+        steps: (B,) for each cue, the number of sweeps over all units that changed the state.
+        settled: (B,) True if one more sweep would not change the state.
     """
 
     states: Float32[Tensor, "B D"]
@@ -30,7 +30,7 @@ class Recalled:
 
     @classmethod
     def joined(cls, parts: Sequence["Recalled"]) -> "Recalled":
-        """Those of several groups of cues, in their order."""
+        """Join the results of several groups of cues, in the order of the groups."""
         return cls(
             torch.cat([part.states for part in parts]),
             torch.cat([part.steps for part in parts]),
@@ -44,14 +44,21 @@ Sweep = Callable[[Reservoir, Float32[Tensor, "B D"], torch.Generator], Float32[T
 def at_once(
     reservoir: Reservoir, states: Float32[Tensor, "B D"], generator: torch.Generator
 ) -> Float32[Tensor, "B D"]:
-    """Let all units follow the field at the same time: synchronous."""
+    """Set all units to the signs of their fields at the same time (synchronous sweep).
+
+    `generator` is not used.
+    """
     return _follow(reservoir.field(states), states)
 
 
 def one_by_one(
     reservoir: Reservoir, states: Float32[Tensor, "B D"], generator: torch.Generator
 ) -> Float32[Tensor, "B D"]:
-    """Let every unit see those before it, in an order that is drawn: asynchronous."""
+    """Set the units to the signs of their fields one by one, in random order (asynchronous sweep).
+
+    The field of a unit is computed after the units before it have changed. `generator` draws the
+    order.
+    """
     states = states.clone()
     for unit in torch.randperm(reservoir.dim, generator=generator).split(1):
         states[:, unit] = _follow(reservoir.field(states, unit), states[:, unit])
@@ -68,15 +75,17 @@ def recall(
     generator: torch.Generator,
     sweep: Sweep = at_once,
 ) -> Recalled:
-    """Follow the field until nothing changes.
+    """Start from each cue, and repeat sweeps over all units until the state no longer changes.
+
+    A sweep sets each unit to the sign of its field. A unit with a field of 0 keeps its value, or
+    becomes +1 if its value is unknown.
 
     Args:
-        reservoir: what is stored.
-        cues: -1 or +1; 0 for a bit that is not known. A unit without a field stays as it is,
-            and an unknown one becomes +1.
-        most_steps: sweeps over all units, >= 1.
-        generator: of the order of units.
-        sweep: one of SWEEPS.
+        reservoir: the reservoir that holds the patterns.
+        cues: (B, D) the value of each unit: -1 or +1, or 0 if the value is unknown.
+        most_steps: the largest number of sweeps, >= 1.
+        generator: draws the order of the units in asynchronous sweeps.
+        sweep: the kind of sweep, a function from SWEEPS.
     """
     states, steps = cues.clone(), cues.new_zeros(len(cues), dtype=torch.int64)
     moving = cues.new_ones(len(cues), dtype=torch.bool)
@@ -95,27 +104,43 @@ def recall(
 def flipped(
     patterns: Float32[Tensor, "B D"], share: float, generator: torch.Generator
 ) -> Float32[Tensor, "B D"]:
-    """Cues: patterns with a share of their bits, drawn for each, turned around."""
+    """Make one cue per pattern, by inverting some of its bits.
+
+    Args:
+        patterns: (B, D) patterns of -1 and +1.
+        share: the fraction of bits to invert, in [0, 1].
+        generator: draws the bits of each pattern.
+    """
     return torch.where(_some(patterns, share, generator), -patterns, patterns)
 
 
 def erased(
     patterns: Float32[Tensor, "B D"], share: float, generator: torch.Generator
 ) -> Float32[Tensor, "B D"]:
-    """Cues: patterns of which a share of the bits, drawn for each, is not known."""
+    """Make one cue per pattern, by setting some of its bits to 0 (unknown).
+
+    Args:
+        patterns: (B, D) patterns of -1 and +1.
+        share: the fraction of bits to set to 0, in [0, 1].
+        generator: draws the bits of each pattern.
+    """
     return patterns.masked_fill(_some(patterns, share, generator), 0)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What recall has come to, as fractions of the cues.
+    """The outcome of recall. Every value is a fraction in [0, 1].
 
     Attributes:
-        bit_accuracy: of bits as in the pattern that was wanted, a mean.
-        exact: the very pattern.
-        other: another of the stored patterns, or one turned around.
-        spurious: settled on what was never stored.
-        unsettled: still moving.
+        bit_accuracy: fraction of the bits that are equal to the bits of the wanted pattern, over
+            all cues.
+        exact: fraction of cues that led to the wanted pattern.
+        other: fraction of cues that led to another stored pattern, or to a stored pattern with
+            all bits inverted.
+        spurious: fraction of cues that led to a state that is not stored (nor stored with all bits
+            inverted), and that no longer changes.
+        unsettled: fraction of cues that led to a state that is not stored (nor stored with all bits
+            inverted), and that still changed in the last sweep.
     """
 
     bit_accuracy: float
@@ -126,25 +151,34 @@ class Score:
 
 
 def packed(states: Float32[Tensor, "B D"]) -> list[bytes]:
-    """Each state of -1 and +1 in few bytes, to find it among others."""
+    """Pack each state of -1 and +1 into bytes, which can be an element of a set."""
     rows = np.packbits((states > 0).cpu().numpy(), axis=1)
     return [row.tobytes() for row in rows]
 
 
 def unpacked(stored: Sequence[bytes], first: int, end: int) -> Float32[Tensor, "B _"]:
-    """Some units, from the first to before the end, of states that were packed; on the CPU."""
+    """Unpack some units of packed states, on the CPU.
+
+    Args:
+        stored: B states from `packed`.
+        first: index of the first unit.
+        end: index after the last unit.
+
+    Returns:
+        (B, end - first) states of -1 and +1.
+    """
     rows = np.stack([np.frombuffer(row, np.uint8) for row in stored])
     bits = np.unpackbits(rows[:, first // 8 : -(-end // 8)], axis=1)[:, first % 8 :]
     return torch.from_numpy(bits[:, : end - first].astype(np.float32)).mul_(2).sub_(1)
 
 
 def score(recalled: Recalled, wanted: Float32[Tensor, "B D"], stored: Collection[bytes]) -> Score:
-    """Compare what was recalled with what is stored.
+    """Compare the recalled states with the wanted patterns and with all stored patterns.
 
     Args:
-        recalled: from the cues.
-        wanted: the pattern that each cue was made of.
-        stored: every pattern that is, packed.
+        recalled: the states that recall reached from B cues.
+        wanted: (B, D) the pattern from which each cue was made.
+        stored: all stored patterns, as bytes from `packed`.
     """
     right = recalled.states == wanted
     exact = right.all(dim=1)
@@ -166,9 +200,9 @@ def score(recalled: Recalled, wanted: Float32[Tensor, "B D"], stored: Collection
 
 
 def _some(patterns: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """For each pattern as many of its places as the share says."""
+    """Draw round(share * D) bits of each pattern, and return (B, D) with True for a drawn bit."""
     if not 0 <= share <= 1:
-        raise ValueError(f"share must be in [0, 1], got {share}")
+        raise ValueError(f"share must be in [0, 1], got {share}: try share=0.1")
     chances = torch.rand(patterns.shape, generator=generator)
     chosen = chances.topk(round(share * patterns.shape[1]), dim=1).indices
     some = torch.zeros(patterns.shape, dtype=torch.bool).scatter_(1, chosen, 1)

@@ -1,7 +1,8 @@
-"""Recover a task's unit masks from reservoirs and from images without labels.
+"""Recover the masks over units of a task, from reservoirs and from images without labels.
 
-Masks go downhill on the entropy of the outputs plus the reservoirs' energy; the first
-counts for less with every step, the second for more.
+Gradient descent changes the masks. The loss is a weighted sum: the entropy of the outputs plus the
+energy of the reservoirs. With every step, the factor of the entropy gets smaller and the factor of
+the energy gets larger.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
 Shape letters: N images of a batch, P pixels, O units of a hidden layer.
@@ -21,13 +22,13 @@ from supsup_core.reservoirs.protocol import Reservoir
 
 @dataclass(frozen=True)
 class Descent:
-    """SGD on the masks, the authors' values as defaults.
+    """Settings of SGD on the masks. The defaults are the authors' values.
 
     Attributes:
-        learning_rate: of a step.
-        momentum: likewise.
-        weight_decay: likewise.
-        energy: what the energy counts at the last step.
+        learning_rate: SGD's learning rate.
+        momentum: SGD's momentum.
+        weight_decay: SGD's weight decay.
+        energy: factor of the energy in the loss. It grows linearly from 0 to this value.
     """
 
     learning_rate: float = 500.0
@@ -38,11 +39,11 @@ class Descent:
 
 @dataclass(frozen=True, eq=False)  # == of tensors has no single truth value
 class Recovered:
-    """Where the descent has led.
+    """The masks that gradient descent reached.
 
     Attributes:
-        masks: of each hidden layer, -1 and +1.
-        steps: after so many the masks did not change any more.
+        masks: one mask per hidden layer: -1 or +1 for each unit of the layer.
+        steps: number of steps until the last change of a mask; 0 if no mask changed.
     """
 
     masks: tuple[Float32[Tensor, " _"], ...]
@@ -57,15 +58,18 @@ def recover(
     batches: Sequence[Float32[Tensor, "N ..."]],
     descent: Descent,
 ) -> Recovered:
-    """Go downhill, a step a batch.
+    """Recover the masks of a task by gradient descent, with one step per batch.
+
+    The loss is a weighted sum of the entropy of the outputs and the energy of the reservoirs.
 
     Args:
-        network: whose hidden units are masked.
-        weights: the fixed weights of the network.
-        reservoirs: of each hidden layer's masks.
-        starts: where to begin: for example the mean of the masks that are stored.
-        batches: images of one task, normalised.
-        descent: of the steps.
+        network: the fixed network, with masks over its hidden units.
+        weights: the network's weights, by name of the weight tensor.
+        reservoirs: one reservoir per hidden layer, which holds the stored masks of this layer.
+        starts: for each hidden layer, the real values (one per unit) from which descent starts, for
+            example the mean of the stored masks.
+        batches: batches of normalised images, all from the same task.
+        descent: settings of the gradient descent.
     """
     reals = [start.clone().requires_grad_() for start in starts]
     optimizer = torch.optim.SGD(
@@ -78,7 +82,7 @@ def recover(
     for step, images in enumerate(batches):
         done = step / len(batches)
         optimizer.zero_grad()
-        # The gradient passes the binary step unchanged.
+        # The gradient passes through _binary unchanged, as if _binary were the identity.
         states = [_binary(real) + real - real.detach() for real in reals]
         pairs = zip(network.tensors, states, strict=True)
         gains = {tensor.name: (state + 1) / 2 for tensor, state in pairs}

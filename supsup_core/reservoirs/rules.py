@@ -1,4 +1,4 @@
-"""The reservoirs that have a name: how one is made, and what is recalled from."""
+"""The kinds of reservoirs that a configuration can name, with the settings of each kind."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from supsup_core.reservoirs.random_features import RandomFeatures
 from supsup_core.reservoirs.theory import capacity
 from supsup_core.reservoirs.variants import Quantised
 
-# Of random features, beta times D: of 5 to 12 and 1 to 3 the best at 20 patterns of 1024 units.
+# For random features, beta times D, the number of units. The values 1 to 3 and 5 to 12 were tried.
+# For 20 patterns of 1024 units, 5 was the best value.
 BETA_DIM = 5.0
 
 
@@ -22,13 +23,18 @@ class Rule:
     """A kind of reservoir.
 
     Attributes:
-        make: units and device -> an empty one.
-        theory: what its capacity follows (theory.py); None where there is none.
-        num_bits: its weights are rounded to so many to recall from; None: they are not.
-        needs_centring: the mean of what is stored is taken off. To perceptrons it is what a
-            threshold would be, and kernels compare whole states, which it moves together.
-        floats_per_pair: what is held while it is filled, for every two units.
+        make: a function that makes an empty reservoir. Its arguments are the number of units and
+            a device.
+        theory: the name of the rule's capacity in theory.py. None if theory.py has no capacity for
+            this kind.
+        num_bits: number of bits per weight in recall. None if the weights are not rounded.
+        needs_centring: whether the mean of the stored patterns is subtracted before storing.
+        floats_per_pair: number of float32 values per pair of units while the reservoir is filled.
     """
+
+    # The mean is not subtracted for perceptrons, because they need the mean as a threshold: a test
+    # of sparse patterns fails without it. It is not subtracted for random features either, because
+    # their kernels use distances between states, which do not change if all states are shifted.
 
     make: Callable[..., Reservoir]
     theory: str | None = None
@@ -37,11 +43,20 @@ class Rule:
     floats_per_pair: int = 1
 
     def capacity(self, dim: int) -> float | None:
-        """Random patterns of D units that it can hold to the bit, by theory."""
+        """Compute how many random patterns of `dim` units the rule can hold without a wrong bit.
+
+        Returns:
+            The number of patterns, from theory.py. None if theory.py has no capacity for this
+            kind, or if `dim` is below 2.
+        """
         return None if self.theory is None or dim < 2 else capacity(self.theory, dim)
 
     def recalled_from(self, reservoir: Reservoir) -> Reservoir:
-        """What is kept of a reservoir that is full."""
+        """Return the reservoir to use in recall.
+
+        If `num_bits` is set, this is a copy with rounded weights. Otherwise it is the reservoir
+        itself.
+        """
         if self.num_bits is None:
             return reservoir
         assert isinstance(reservoir, Quadratic)
@@ -49,9 +64,10 @@ class Rule:
 
 
 def _random_features(dim: int, device: torch.device) -> RandomFeatures:
-    # What is drawn takes twice the memory of a quadratic rule; what is kept, next to nothing,
-    # and it holds next to nothing: D * D / 32 frequencies hold some patterns, and take D / 64
-    # times as much memory.
+    # For 2 D frequencies, Omega takes twice the memory of a quadratic rule's weights, and the sums
+    # take almost none. With 2 D frequencies, the reservoir can hold almost no pattern. With
+    # D * D / 32 frequencies, it could hold some patterns, but Omega would take D / 64 times as much
+    # memory.
     generator = torch.Generator().manual_seed(1)
     return RandomFeatures(dim, 2 * dim, BETA_DIM / dim, generator, device)
 
@@ -68,22 +84,24 @@ RANDOM_FEATURES = Rule(_random_features, needs_centring=False, floats_per_pair=2
 
 
 def named_rule(name: str) -> Rule:
-    """Load the kind of reservoir of a name.
+    """Load a kind of reservoir by its name.
 
     Args:
-        name: one of names.RESERVOIR_RULES.
+        name: a key of names.RESERVOIR_RULES.
     """
     found: Rule = load("rule", RESERVOIR_RULES, name)
     return found
 
 
 def reservoir_bytes(rule: str, num_bits: int, block: int) -> int:
-    """What a reservoir takes while it is filled with patterns in blocks.
+    """Compute the memory of a reservoir in bytes, while patterns are stored.
+
+    The bits of a pattern are divided into blocks, and each block has a reservoir of its own.
 
     Args:
-        rule: one of names.RESERVOIR_RULES.
-        num_bits: of a pattern.
-        block: of them held together, at most.
+        rule: a key of names.RESERVOIR_RULES.
+        num_bits: number of bits of a pattern.
+        block: the largest number of bits in one block.
     """
     num_blocks = ceil(num_bits / block)
     return 4 * named_rule(rule).floats_per_pair * num_blocks * ceil(num_bits / num_blocks) ** 2

@@ -1,22 +1,27 @@
-"""Seek the mask of a task in a reservoir, from images without labels alone.
+"""Seek the mask of a task in a reservoir; the only other input are images of the task, unlabelled.
 
-Where outputs are nearly even, the mutual information of image and label, which the task's own
-mask makes large, is to second order
+The task's own mask gives a large mutual information between image and label. Let l be the logits of
+an image minus their mean over the S outputs. If the outputs are nearly equal, the mutual
+information is, to second order,
 
-    mean over images |l - mean of l|^2 / (2 S),   l: logits without their mean over outputs.
+    mean over images of |l - (mean of l over images)|^2 / (2 S).
 
-Near gains of 0 logits are linear in the gains, and this is a quadratic form of the state. What a
-reservoir holds is a span, more or less: a large value within it is sought by turns, up the
-information, then back into the span by the reservoir's field, and a state of -1 and +1 is then
-recalled. A direction and its opposite are as good in a quadratic form, and the entropy of the
-outputs tells them apart.
+If all gains are near 0, the logits are linear in the gains. The formula is then a quadratic form of
+the state. The stored states span a linear space, and the search looks for a state in this space
+that has a large mutual information. The search is a loop. Each iteration has two steps. The first
+step replaces the state by the gradient of the mutual information. The second step brings the result
+back into the span of the stored states: it applies the reservoir's field. After the loop, recall
+gives a state of -1 and +1. A quadratic form has the same value for a state and for the negative of
+the state. So both are recalled, and the state whose outputs have the lower entropy is returned.
 
-Any mask shows what tells images apart most, such as how much ink they have, and among thousands
-of masks that drowns what one of them shows of the labels. So logits are first evened out: as
-random states would give them, they have unit covariance over the images.
+Some differences between images change the logits of every mask, for example the amount of ink.
+Among thousands of masks, these differences hide the effect of the labels. So the logits are
+multiplied by a matrix that scales these differences down: it gives the logits of random states
+about unit covariance over the images. Without this matrix, masks are found among 1000 stored masks,
+but seldom among 2500 (analysis/records/2026-11-25-reservoirs.md).
 
-The turns that come last push every unit towards -1 or +1, harder and harder, which a mixture of
-stored states does not survive.
+The last iterations also move every unit towards -1 or +1, each time more strongly, because the
+result should be one stored state and not a mixture of several.
 """
 
 from collections.abc import Callable
@@ -29,21 +34,31 @@ from supsup_core.inference.objectives import entropy
 from supsup_core.reservoirs.recall import Recalled, recall
 from supsup_core.reservoirs.variants import Centred
 
-# Turns between images and reservoir.
-TURNS = 40
-_WITHOUT_PUSH = 10
-_PUSH = (0.5, 4.0)  # of tanh, at the first turn that has it and towards the last
+TURNS = 40  # number of iterations
+_WITHOUT_PUSH = 10  # number of iterations before the units are moved towards -1 and +1
+# After these iterations, tanh(factor * state) moves the units. The factor grows from the first
+# value to nearly the second value.
+_PUSH = (0.5, 4.0)
 
-_NEAR_ZERO = 0.01  # gains there are so many times the state
+_NEAR_ZERO = 0.01  # in the search, the gains are the state times this number
 _RANDOM_STATES = 64
-_RIDGE = 1.0  # of the mean eigenvalue of what random states show, added to all of them
+# The eigenvalues of the covariance are scaled to a mean of 1. Then this number is added to each.
+_RIDGE = 1.0
 
-# States (B, D), between -1 and +1 more or less -> logits (B, N, S) of each one's images.
+# A function from states (B, D), about -1 to +1, to logits (B, N, S): each state has N images of its
+# own, and the network has S outputs.
 StateLogits = Callable[[Float32[Tensor, "B D"]], Float32[Tensor, "B N S"]]
 
 
 def information(logits: Float[Tensor, "*B N S"]) -> Float[Tensor, "*B"]:
-    """Of images and labels, to second order, in nats."""
+    """Compute the mutual information of images and labels in nats, to second order.
+
+    Args:
+        logits: (B, N, S) logits of N images and S outputs, for each of B states.
+
+    Returns:
+        (B,) the mutual information for each state.
+    """
     return _even(logits).square().mean(dim=(-2, -1)) / 2
 
 
@@ -54,14 +69,16 @@ def seek(
     most_steps: int,
     turns: int = TURNS,
 ) -> Recalled:
-    """Find a stored state for each task.
+    """Find a stored state for each of B tasks, from unlabelled images of the tasks.
 
     Args:
-        reservoir: what is stored, and its mean, from which it starts.
-        logits: of the images of each task.
-        num_tasks: B.
-        most_steps: sweeps of the recall that ends it.
-        turns: between images and reservoir, >= 1.
+        reservoir: the reservoir that holds the states. The search starts from the mean of the
+            stored states.
+        logits: a function that computes logits (B, N, S). It takes one state per task, (B, D), and
+            uses the N images of this task.
+        num_tasks: B, the number of tasks.
+        most_steps: the largest number of sweeps in the final recall.
+        turns: number of iterations of the search, >= 1.
     """
     states = reservoir.mean.expand(num_tasks, -1)
     evener = _evener(logits, states)
@@ -74,7 +91,7 @@ def seek(
             share = (turn - _WITHOUT_PUSH) / (turns - _WITHOUT_PUSH)
             push = _PUSH[0] + (_PUSH[1] - _PUSH[0]) * share
             states = _as_long_as_corners(torch.tanh(push * states))
-    generator = torch.Generator()  # at once: no order is drawn
+    generator = torch.Generator()  # not used, because a synchronous sweep has no order of units
     ends = [
         recall(reservoir, torch.where(sign * states >= 0, 1.0, -1.0), most_steps, generator)
         for sign in (1, -1)
@@ -88,18 +105,25 @@ def seek(
 
 
 def _near_zero(logits: StateLogits, states: Float32[Tensor, "B D"]) -> Float32[Tensor, "B N S"]:
-    """Logits with gains that are a small multiple of the states; a state of -1 is a gain of 0."""
+    """Compute the logits with gains of _NEAR_ZERO times `states`.
+
+    The function `logits` takes states, not gains, and a state of -1 means a gain of 0. So the gains
+    are first converted to states.
+    """
     return logits(2 * _NEAR_ZERO * states - 1)
 
 
 def _even(logits: Float[Tensor, "*B N S"]) -> Float[Tensor, "*B N S"]:
-    """Without their means over outputs and over images."""
+    """Subtract from the logits their mean over the outputs, and then their mean over the images."""
     even = logits - logits.mean(dim=-1, keepdim=True)
     return even - even.mean(dim=-2, keepdim=True)
 
 
 def _evener(logits: StateLogits, like: Float32[Tensor, "B D"]) -> Float32[Tensor, "B N N"]:
-    """What makes the logits of random states about uncorrelated over the images."""
+    """Compute a matrix (N, N) per task that multiplies the logits (N, S) of the task's N images.
+
+    After the multiplication, logits of random states have nearly unit covariance over the images.
+    """
     generator = torch.Generator().manual_seed(0)
     signs = [
         torch.randint(2, like.shape, generator=generator).to(like) * 2 - 1
@@ -115,7 +139,7 @@ def _evener(logits: StateLogits, like: Float32[Tensor, "B D"]) -> Float32[Tensor
 
 
 def _as_long_as_corners(states: Float32[Tensor, "B D"]) -> Float32[Tensor, "B D"]:
-    """Scaled to the norm of states of -1 and +1."""
+    """Scale each state to the norm sqrt(D), which is the norm of a state of -1 and +1."""
     norms = states.norm(dim=1, keepdim=True).clamp_min(torch.finfo(states.dtype).tiny)
     scaled: Tensor = states * (states.shape[1] ** 0.5 / norms)
     return scaled

@@ -1,4 +1,4 @@
-"""Reservoirs made of others: for patterns that are mostly -1 or +1, and in few bits.
+"""Reservoirs made from other reservoirs: one subtracts the mean, and one rounds the weights.
 
 Shape letters: D units, B states, U chosen units.
 """
@@ -15,23 +15,28 @@ from supsup_core.reservoirs.quadratic import Quadratic
 
 
 class Centred:
-    """Takes the mean of what is stored off patterns and states before a reservoir sees them.
+    """A reservoir that subtracts the mean of the stored patterns from every pattern and state.
 
-    Patterns with other than half of their bits one, or with units that are one in most, all
-    pull the same way, and the mean is what is recalled (Amit, Gutfreund & Sompolinsky 1987).
-    Centred, +1 and -1 pull with unequal strength; a threshold half-way between tells them
-    apart (Tsodyks & Feigelman 1988). The mean, of every unit, follows what comes: D more
-    numbers, and nothing is stored twice.
+    The mean has one value per unit, and is updated with each stored pattern. To subtract it is
+    called centring. Another reservoir, `inner`, stores the centred patterns.
+
+    Without centring, recall gives the mean if the patterns have something in common: if the
+    fraction of ones is not one half, or if some units are one in most patterns (Amit, Gutfreund &
+    Sompolinsky 1987). Trained masks have much in common. Hebb's rule recalled 1 of 50 masks without
+    centring, and all 50 with centring (analysis/records/2026-11-25-reservoirs.md). After centring,
+    the values for +1 and -1 have different magnitudes. So a threshold half-way between the two
+    values is subtracted from the field (Tsodyks & Feigelman 1988).
 
     Args:
-        inner: the reservoir.
-        density: fraction of +1 to expect of patterns before any has come, in (0, 1).
-        device: where the mean is kept.
-        is_needed: whether any of this is; otherwise the mean is kept all the same, for a search
-            to begin at.
+        inner: the reservoir that stores the centred patterns.
+        density: the fraction of +1 that is expected in a pattern, in (0, 1). It gives the mean
+            before the first pattern.
+        device: the device of the mean.
+        is_needed: whether to subtract the mean. If False, the mean is still updated, because a
+            search starts from the mean.
     """
 
-    # Patterns that the expectation counts for.
+    # In the mean, the expected density counts as this number of patterns.
     _PRIOR = 10
 
     def __init__(
@@ -42,7 +47,7 @@ class Centred:
         is_needed: bool = True,
     ) -> None:
         if not 0 < density < 1:
-            raise ValueError(f"density must be in (0, 1), got {density}")
+            raise ValueError(f"density must be in (0, 1), got {density}: try density=0.5")
         self.inner, self.dim, self.num_stored = inner, inner.dim, 0
         self._is_needed = is_needed
         expected = self._PRIOR * (2 * density - 1)
@@ -50,19 +55,19 @@ class Centred:
 
     @property
     def num_bytes(self) -> int:
-        """Of the reservoir within, and of the mean."""
+        """Memory of the inner reservoir and of the mean, in bytes."""
         return self.inner.num_bytes + self._sum.numel() * self._sum.element_size()
 
     @property
     def mean(self) -> Float32[Tensor, " D"]:
-        """Of every unit, as it is known so far."""
+        """(D,) the mean of each unit, from the expected density and the patterns so far."""
         return self._sum / (self._PRIOR + self.num_stored)
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
-        """Take one pattern of -1 and +1 in.
+        """Store one pattern of -1 and +1.
 
         Raises:
-            ValueError: another length than D.
+            ValueError: the pattern does not have D units.
         """
         check_shape("pattern", pattern.shape, (self.dim,), "D")
         self._sum += pattern
@@ -72,17 +77,24 @@ class Centred:
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """Of the centred states, above the threshold."""
+        """Compute the field of some or all units; see Reservoir.field.
+
+        It is the inner reservoir's field at the centred states, minus a threshold per unit.
+        """
         field = self.inner.field(self.centred(states), units)
         return field - (self._threshold if units is None else self._threshold[units])
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """Of the centred states, and what the threshold adds."""
+        """Compute the energy of each state.
+
+        It is the inner reservoir's energy of the centred state, plus the product of the centred
+        state and the thresholds.
+        """
         centred = self.centred(states)
         return self.inner.energy(centred) + centred @ self._threshold
 
     def over(self, inner: Reservoir) -> "Centred":
-        """The same mean about another reservoir."""
+        """Return a copy of this object with the same mean, but with another inner reservoir."""
         other = copy(self)
         other.inner = inner
         return other
@@ -90,11 +102,13 @@ class Centred:
     def centred(
         self, states: Float32[Tensor, "*B _"], units: slice = slice(None)
     ) -> Float32[Tensor, "*B _"]:
-        """States as the reservoir within sees them; one that is not known, 0, is at its mean.
+        """Subtract the mean from states, and scale them, for the inner reservoir.
+
+        Unknown units keep the value 0. If centring is off, the states stay unchanged.
 
         Args:
-            states: of those units.
-            units: which.
+            states: the values of the chosen units: -1, +1, or 0 for unknown.
+            units: the chosen units; by default all units.
         """
         if not self._is_needed:
             return states
@@ -108,21 +122,24 @@ class Centred:
 
 
 def _scale(mean: Tensor) -> Tensor:
-    """Makes centred patterns as long as those of -1 and +1."""
+    """Compute the factor that scales centred patterns to the norm of patterns of -1 and +1."""
     return (1 - mean.square()).mean().rsqrt()
 
 
 class Quantised(Quadratic):
-    """The weights of a reservoir rounded to few bits, to recall from; computed with as floats.
+    """A reservoir for recall only, with weights that are rounded to a few bits.
+
+    The rounded weights are kept as floats. All weights of a unit have the same scale, which is
+    computed from the unit's largest weight.
 
     Args:
-        inner: whose weights are rounded: each unit's to its own largest one.
-        num_bits: of a weight, 2 to 8.
+        inner: the reservoir whose weights are rounded.
+        num_bits: number of bits per weight, 2 to 8.
     """
 
     def __init__(self, inner: Quadratic, num_bits: int) -> None:
         if not 2 <= num_bits <= 8:
-            raise ValueError(f"num_bits must be in [2, 8], got {num_bits}")
+            raise ValueError(f"num_bits must be in [2, 8], got {num_bits}: try num_bits=8")
         self.dim, self.num_stored, self._num_bits = inner.dim, inner.num_stored, num_bits
         weights = inner.weights.clone().fill_diagonal_(0)
         largest = 2 ** (num_bits - 1) - 1
@@ -131,8 +148,8 @@ class Quantised(Quadratic):
 
     @property
     def num_bytes(self) -> int:
-        """Of the numbers, packed, and of what they are worth."""
+        """Memory in bytes if the weights were packed, with one float32 scale per unit."""
         return -(-self.dim * self.dim * self._num_bits // 8) + 4 * self.dim
 
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
-        raise NotImplementedError("a quantised reservoir takes no more patterns: store, then round")
+        raise NotImplementedError("Quantised cannot store patterns: store them before rounding")

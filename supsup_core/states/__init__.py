@@ -1,1 +1,1 @@
-"""What is stored of a task: rows of bits, and superpositions of them."""
+"""Task states: their layout in packed rows, and superpositions of states."""

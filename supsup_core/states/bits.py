@@ -1,9 +1,11 @@
-"""States of planes: the two linear maps that inference needs of them.
+"""Stored states, with the two linear maps that inference needs.
 
-    sum_i alpha_i gain_i      and its transpose      <slope, gain_i> for every i
+`combine` computes the sum over i of alpha_i gain_i, for coefficients alpha and the gains of all
+states i. `dot` computes the product <slope, gain_i> for every state i. It is the transpose of
+`combine`.
 
-Shape letters: T states, Q queries, A coefficient vectors (1 where all queries share one, else Q),
-C states at a time, R bytes and F = 8 R bits of a packed row.
+Shape letters: T states, Q queries, A coefficient vectors (1 if all queries share one vector,
+otherwise Q), C states of one part, R bytes and F = 8 R bits of a packed row.
 """
 
 from collections.abc import Iterator
@@ -17,27 +19,28 @@ from supsup_core.arrays import check_shape
 from supsup_core.networks.protocol import Floats, Gains
 from supsup_core.states.layout import StateLayout, as_floats
 
-# Float32 bits unpacked at once: 64 masks of LeNet 300-100, fewer of wider networks.
+# States are unpacked to float32 in parts. This is the largest size of a part. With LeNet 300-100
+# and 500 outputs, a part has 64 masks. With a wider network, a part has fewer masks.
 UNPACKED_BYTES = 80_000_000
 
 
 class BitStates:
-    """States as rows of bits and floats.
+    """States that are stored as packed rows. For the methods, see the protocol States.
 
     Args:
-        layout: where everything lies in a row.
-        rows: uint8 (T, R), T >= 1; kept, not copied.
-        device: where the products are computed.
+        layout: the layout of the packed rows.
+        rows: (T, R) the packed rows, at least one. The array is not copied, so it must not change.
+        device: the device of the computations and of all returned tensors.
 
     Raises:
-        ValueError: no row, or rows of another length.
+        ValueError: there is no row, or the rows do not have the length R of the layout.
     """
 
     def __init__(
         self, layout: StateLayout, rows: UInt8[np.ndarray, "T R"], device: torch.device
     ) -> None:
         if not len(rows):
-            raise ValueError("rows must hold one state or more, got none")
+            raise ValueError("rows must hold one state or more, got none: pass the row of one task")
         check_shape("rows", rows.shape, (len(rows), layout.row_bytes), "T R")
         self.layout, self.rows, self.device = layout, rows, device
         self._scales = {
@@ -49,25 +52,31 @@ class BitStates:
         return len(self.rows)
 
     def gains(self, task: int) -> dict[str, Tensor]:
-        """The gains of one state, by masked tensor."""
+        """Return the gains of one state: a mapping from a masked tensor's name to its gains."""
         rows = self.rows[task : task + 1]
         gains = self._scaled(self.layout.unflatten(as_floats(rows, self.device)), slice(task, None))
         return {name: gain[0] for name, gain in gains.items()}
 
     def floats(self, task: int) -> dict[str, Tensor]:
-        """The floats of one state, by name."""
+        """Return the floats of one state: a mapping from the name of an array to the array."""
         stored = self._stored(self.rows[task : task + 1])
         return {name: torch.from_numpy(v[0, ...]).to(self.device) for name, v in stored.items()}
 
     def unpacked(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Gains (C, *shape) and floats (C, *shape) of some states at a time, in order."""
+        """Unpack the states in parts, in the order of the states.
+
+        Yields:
+            For each part of C states, two mappings. The first maps the name of each masked tensor
+            to its gains, (C, *shape). The second maps the name of each array of floats to its
+            values, (C, *shape).
+        """
         for where, bits in self._bits():
             stored = self._stored(self.rows[where])
             floats = {name: torch.from_numpy(v).to(self.device) for name, v in stored.items()}
             yield self._scaled(self.layout.unflatten(bits), where), floats
 
     def combine(self, alphas: Float[Tensor, "A T"]) -> dict[str, Tensor]:
-        """Add up the gains of all states for each vector of coefficients: (A, *shape)."""
+        """Compute a weighted sum of the gains of all states; see States.combine."""
         check_shape("alphas", alphas.shape, (len(alphas), len(self)), "A T")
         total = torch.zeros((len(alphas), self.layout.row_bits), device=self.device)
         for where, bits in self._bits():
@@ -81,7 +90,7 @@ class BitStates:
         return self.layout.unflatten(total)
 
     def dot(self, slopes: Gains) -> Float[Tensor, "Q T"]:
-        """<slopes_q, gain_i> for each query's slopes (Q, *shape) and each state."""
+        """Compute the product of each query's slopes and each state's gains; see States.dot."""
         vectors = self.layout.flatten(slopes)
         if not self._scales:
             return torch.cat([vectors @ bits.t() for _, bits in self._bits()], dim=1)
@@ -94,7 +103,7 @@ class BitStates:
         return found
 
     def _bits(self) -> Iterator[tuple[slice, Float[Tensor, "C F"]]]:
-        """The bits as floats, some states at a time, with where they stand among the T."""
+        """Unpack the bits in parts of C states; yield each part's range of tasks and its bits."""
         at_once = max(1, UNPACKED_BYTES // (4 * self.layout.row_bits))
         for start in range(0, len(self.rows), at_once):
             where = slice(start, start + at_once)
@@ -104,7 +113,13 @@ class BitStates:
         return self.layout.read_floats(rows)
 
     def _scaled(self, gains: dict[str, Tensor], where: slice) -> dict[str, Tensor]:
-        """Multiply gains (C, *shape) of the states from `where` on by their scales."""
+        """Multiply the gains of C states by the scales of these states.
+
+        Args:
+            gains: a mapping from tensor name to gains (C, *shape). It is changed in place and
+                returned.
+            where: a range of task numbers. The gains belong to the first C tasks of this range.
+        """
         for name, scale in self._scales.items():
             gain = gains[name]
             own = scale[where][: len(gain)]
@@ -115,19 +130,27 @@ class BitStates:
 def superpose_counted(
     layout: StateLayout, counts: Int32[np.ndarray, " F"], num_masks: int
 ) -> dict[str, Tensor]:
-    """Gains of states without scales in equal shares, on the CPU.
+    """Compute the superposition of states with equal coefficients, from counts of ones.
 
     Args:
-        layout: of the packed rows.
-        counts: how many states have a one at each bit of a packed row.
-        num_masks: how many states there are.
+        layout: the layout of the packed rows. It must have no scales.
+        counts: (F,) for each of the F bits of a packed row, the number of states that have a one.
+        num_masks: number of states.
+
+    Returns:
+        A mapping from the name of each masked tensor to its gains in the superposition, on the CPU.
     """
     shares = torch.from_numpy(counts).to(torch.float32).div_(num_masks)
     return {name: gain[0] for name, gain in layout.unflatten(shares[None]).items()}
 
 
 class DenseStates:
-    """The plain reference: gains held as floats, (T, *shape) of each masked tensor."""
+    """States that are stored unpacked: the plain form. For the methods, see the protocol States.
+
+    Args:
+        gains: a mapping from the name of each masked tensor to the gains of T states, (T, *shape).
+        floats: a mapping from the name of each array of floats to its values, (T, *shape).
+    """
 
     def __init__(self, gains: Gains, floats: Floats) -> None:
         self._gains, self._floats = gains, floats
@@ -137,22 +160,22 @@ class DenseStates:
         return len(next(iter(self._gains.values())))
 
     def gains(self, task: int) -> dict[str, Tensor]:
-        """The gains of one state."""
+        """Return the gains of one state: a mapping from a masked tensor's name to its gains."""
         return {name: gain[task] for name, gain in self._gains.items()}
 
     def floats(self, task: int) -> dict[str, Tensor]:
-        """The floats of one state."""
+        """Return the floats of one state: a mapping from the name of an array to the array."""
         return {name: values[task] for name, values in self._floats.items()}
 
     def unpacked(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """All states at once."""
+        """Yield the gains and the floats of all states as one part; see States.unpacked."""
         yield dict(self._gains), dict(self._floats)
 
     def combine(self, alphas: Float[Tensor, "A T"]) -> dict[str, Tensor]:
-        """sum_i alpha_i gain_i, differentiable in alpha."""
+        """Compute a weighted sum of the gains, which is differentiable in the coefficients."""
         return {n: torch.einsum("at,t...->a...", alphas, gain) for n, gain in self._gains.items()}
 
     def dot(self, slopes: Gains) -> Float[Tensor, "Q T"]:
-        """<slopes_q, gain_i>, added up over the masked tensors."""
+        """Compute the product of each query's slopes and each state's gains; see States.dot."""
         parts = [slopes[n].flatten(1) @ gain.flatten(1).t() for n, gain in self._gains.items()]
         return torch.stack(parts).sum(dim=0)

@@ -1,9 +1,15 @@
-"""Masks that no task was trained for, so that inference among many can be measured.
+"""Distractors: random masks without a task. With them, inference among many masks can be measured.
 
-A distractor keeps each weight with the share of the trained masks that keep it, drawn
-independently: as dense as they are everywhere, and without what tells tasks apart.
+Training many masks takes long, and drawing distractors does not. A distractor keeps each weight
+with a probability: the fraction of the trained masks that keep this weight. Each bit is drawn
+independently. So distractors have the density of the trained masks at every weight, but no
+information about any task.
 
-Shape letters: T masks, R bytes and F = 8 R bits of a packed row, D bit planes.
+Distractors exist only for states with one keep plane per tensor. Nested planes and negative planes
+are correlated with other planes, and independent draws would lose these correlations.
+
+Shape letters: T masks, R bytes and F = 8 R bits of a packed row, D binary digits of a probability,
+V 64-bit words of a packed row.
 """
 
 import numpy as np
@@ -11,24 +17,27 @@ from jaxtyping import Int32, UInt8, UInt64
 
 from supsup_core.streams import Role, stream
 
-_DIGITS = 8  # densities are rounded to multiples of 1/256
+_DIGITS = 8  # probabilities are rounded to multiples of 1/256
 
 
 class Distractors:
-    """Draws distractors; each depends on the seed, its number and the densities alone.
+    """A source of distractors: random masks that keep each weight as often as trained masks do.
+
+    A distractor depends only on the seed, on the index of the distractor and on the trained masks.
 
     Args:
-        counts: how many trained masks have a one at each bit of a packed row.
-        num_masks: how many trained masks there are.
-        seed: of the run.
+        counts: (F,) for each of the F bits of a packed row, the number of trained masks that have
+            a one.
+        num_masks: number of trained masks.
+        seed: the run's seed.
 
     Raises:
-        ValueError: no mask.
+        ValueError: num_masks < 1.
     """
 
     def __init__(self, counts: Int32[np.ndarray, " F"], num_masks: int, seed: int) -> None:
         if num_masks < 1:
-            raise ValueError(f"num_masks must be >= 1, got {num_masks}")
+            raise ValueError(f"num_masks must be >= 1, got {num_masks}: train one task first")
         largest = (1 << _DIGITS) - 1
         shares = np.rint(counts / num_masks * (1 << _DIGITS)).clip(0, largest).astype(np.uint8)
         self._planes: UInt64[np.ndarray, "D V"] = np.stack(
@@ -40,13 +49,18 @@ class Distractors:
         self._seed = seed
 
     def draw(self, first: int, out: UInt8[np.ndarray, "T R"]) -> None:
-        """Draw the distractors from number `first` on into packed rows."""
+        """Draw T distractors into packed rows.
+
+        Args:
+            first: index of the first distractor. The next rows get the next indices.
+            out: (T, R) the packed rows to overwrite.
+        """
         num_words = self._planes.shape[1]
         for number, row in enumerate(out, start=first):
             bits = stream(self._seed, Role.DISTRACTORS, number).bit_generator
             random = bits.random_raw(_DIGITS * num_words).reshape(_DIGITS, num_words)
-            # A binary fraction's digits, lowest first: each halves the chance so far and
-            # adds a half where the digit is one.
+            # The probability of a one is a binary fraction. The loop reads its digits, the lowest
+            # digit first. Each digit halves the probability so far, and adds 1/2 if it is one.
             words = np.zeros(num_words, np.uint64)
             for coin, plane in zip(random, self._planes, strict=True):
                 words = (words & coin) | (plane & (words ^ coin))

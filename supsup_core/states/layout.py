@@ -1,16 +1,16 @@
-"""What is stored of a task, and how it lies in a packed row of bytes.
+"""The state of a task, and the layout of states in packed rows of bytes.
 
-The state of a task is bits and floats. The bits lie in planes: each masked tensor has one or
-more, and its gain is linear in them,
+The state of a task consists of planes of bits and arrays of floats. Each masked tensor has one
+plane or more, and its gain is a linear function of the bits:
 
-    gain = scale * sum over planes of coefficient * bits,
+    gain = scale * sum over planes of coefficient * bits.
 
-where the scale is 1 if the task stores none. A row holds the planes of all tensors, bits
-little-endian within a byte, values in C order, each plane from a 64-byte boundary on; then the
-task's floats, float32 little-endian; and at least one zero byte at the end, so that a kernel may
-read a little past the last bit.
+The scale is 1 if the task stores no scale. A row has three parts. First come the planes of all
+tensors: each plane starts at a 64-byte boundary, with values in C order and the first value in
+the lowest bit of a byte. Then come the task's floats, as little-endian float32. At the end is at
+least one zero byte, so that a kernel may read a little past the last bit.
 
-Shape letters: T states, R bytes of a row, F = 8 R bits, Q queries.
+Shape letters: T states, R bytes of a row, F = 8 R bits of a row, Q queries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from torch import Tensor
 from supsup_core.arrays import check_shape
 from supsup_core.networks.protocol import FloatSpec, Gains, MaskedTensor
 
-ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register
+ALIGNMENT_BYTES = 64  # size of a cache line, and of the widest vector register
 _FLOAT = np.dtype("<f4")
 
 
@@ -36,12 +36,13 @@ def _aligned(num_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class PlaneSpec:
-    """What a plane of bits means.
+    """The meaning of a plane of bits. A plane has one bit for each gain of a masked tensor.
 
     Attributes:
-        role: "keep": which gains are not zero; "negative": which of those are below zero;
-            "coat": one of several nested masks that are added up.
-        coefficient: what a one adds to the gain.
+        role: "keep": a one means that the gain is not zero. "negative": a one means that the gain
+            is below zero. "coat": the tensor has several planes, each of which has ones only where
+            the plane before has ones; the gain is the sum of these planes.
+        coefficient: the number that a one adds to the gain.
     """
 
     role: Literal["keep", "negative", "coat"] = "keep"
@@ -50,13 +51,13 @@ class PlaneSpec:
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane of bits of one masked tensor, and its place in a row.
+    """A plane of bits of one masked tensor, and the plane's position in a row.
 
     Attributes:
         tensor: name of the masked tensor.
-        spec: what the plane means.
-        shape: of the bits.
-        byte_offset: first byte of the plane in a row.
+        spec: meaning of the plane.
+        shape: shape of the plane, which is the shape of the masked tensor.
+        byte_offset: position of the plane's first byte in a row.
     """
 
     tensor: str
@@ -71,17 +72,17 @@ class Plane:
 
     @property
     def bits(self) -> slice:
-        """Place of the plane among the bits of a row."""
+        """Positions of the plane's bits in a row, counted in bits from the start of the row."""
         return slice(8 * self.byte_offset, 8 * self.byte_offset + self.num_bits)
 
 
 @dataclass(frozen=True)
 class FloatPlace:
-    """An array of floats, and its place in a row.
+    """An array of floats, and the array's position in a row.
 
     Attributes:
-        spec: what the array is.
-        byte_offset: first byte of the array in a row.
+        spec: description of the array: its name, role and shape.
+        byte_offset: position of the array's first byte in a row.
     """
 
     spec: FloatSpec
@@ -89,18 +90,18 @@ class FloatPlace:
 
     @property
     def bytes(self) -> slice:
-        """Place of the array among the bytes of a row."""
+        """Positions of the array's bytes in a row."""
         end = self.byte_offset + _FLOAT.itemsize * prod(self.spec.shape)
         return slice(self.byte_offset, end)
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+@dataclass(frozen=True, eq=False)  # == of arrays gives an array, not one bool
 class TaskState:
-    """What is stored of one task.
+    """The stored state of one task, unpacked.
 
     Attributes:
-        planes: bool, in the order of the layout's planes.
-        floats: float32 by name.
+        planes: one array of bool per plane, in the order of the layout's planes.
+        floats: a mapping from the name of each array of floats to its float32 values.
     """
 
     planes: tuple[np.ndarray, ...]
@@ -109,13 +110,13 @@ class TaskState:
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Where everything of a state lies in a row.
+    """The positions of all planes and floats of a state in a packed row.
 
     Attributes:
         tensors: the masked tensors, in the network's order.
-        planes: of the first tensor, of the second, and so on.
-        floats: behind the planes.
-        row_bytes: R.
+        planes: all planes, in the order of their tensors.
+        floats: all arrays of floats, which follow the planes in a row.
+        row_bytes: R, the number of bytes of a row.
     """
 
     tensors: tuple[MaskedTensor, ...]
@@ -129,25 +130,28 @@ class StateLayout:
         planes: Sequence[tuple[MaskedTensor, Sequence[PlaneSpec]]],
         floats: Sequence[FloatSpec] = (),
     ) -> "StateLayout":
-        """Lay out the states of a network's tasks.
+        """Make the layout of the states of a network's tasks.
 
         Args:
-            planes: each masked tensor, and what its planes mean.
-            floats: what a task stores besides.
+            planes: one pair per masked tensor: the tensor, and the meanings of its planes.
+            floats: descriptions of the arrays of floats that each task stores.
 
         Raises:
-            ValueError: a tensor without a plane, or two floats of one name.
+            ValueError: a tensor has no plane, or two arrays of floats have the same name.
         """
         places, end = [], 0
         for tensor, specs in planes:
             if not specs:
-                raise ValueError(f"tensor {tensor.name} must have a plane or more, got none")
+                raise ValueError(
+                    f"tensor {tensor.name} must have one plane or more, got none: "
+                    "the finder's method planes() must return at least one PlaneSpec"
+                )
             for spec in specs:
                 places.append(Plane(tensor.name, spec, tensor.shape, _aligned(end)))
                 end = places[-1].byte_offset + -(-tensor.num_gains // 8)
         if len({spec.name for spec in floats}) < len(floats):
             names = [spec.name for spec in floats]
-            raise ValueError(f"floats must have a name each, got {names}")
+            raise ValueError(f"floats must have different names, got {names}: rename one")
         arrays = []
         for i, array in enumerate(floats):
             arrays.append(FloatPlace(array, end if i else _aligned(end)))
@@ -156,17 +160,17 @@ class StateLayout:
 
     @property
     def row_bits(self) -> int:
-        """F."""
+        """F, the number of bits of a row."""
         return 8 * self.row_bytes
 
     @property
     def num_bits(self) -> int:
-        """Number of bits of a state, not counting the padding between planes, nor floats."""
+        """Number of bits of all planes, without padding and without floats."""
         return sum(plane.num_bits for plane in self.planes)
 
     @property
     def scales(self) -> dict[str, FloatPlace]:
-        """The places of the scales, by the masked tensor that each belongs to."""
+        """A mapping from the name of each tensor that is scaled to the position of its scale."""
         return {
             place.spec.tensor: place
             for place in self.floats
@@ -174,10 +178,11 @@ class StateLayout:
         }
 
     def pack(self, states: Sequence[TaskState]) -> UInt8[np.ndarray, "T R"]:
-        """Pack states into rows.
+        """Pack T states into rows (T, R).
 
         Raises:
-            ValueError: a plane or an array of floats that is missing, or of another shape.
+            ValueError: a state has other planes or floats than the layout: another number, other
+                names or other shapes.
         """
         for state in states:
             self._check(state)
@@ -195,20 +200,20 @@ class StateLayout:
         return rows
 
     def _check(self, state: TaskState) -> None:
-        """Refuse a state of other planes or floats."""
+        """Raise ValueError if the number of planes or the names of floats are not the layout's."""
         wanted = len(self.planes), sorted(place.spec.name for place in self.floats)
         got = len(state.planes), sorted(state.floats)
         if got != wanted:
             raise ValueError(
                 f"a state must have {wanted[0]} planes and the floats {wanted[1]}, "
-                f"got {got[0]} and {got[1]}"
+                f"got {got[0]} and {got[1]}: make the state with the layout of its finder"
             )
 
     def unpack(self, rows: UInt8[np.ndarray, "T R"]) -> list[TaskState]:
-        """Unpack rows into states.
+        """Unpack rows (T, R) into T states.
 
         Raises:
-            ValueError: rows of another length than R.
+            ValueError: the rows do not have the length R of this layout.
         """
         check_shape("rows", rows.shape, (len(rows), self.row_bytes), "T R")
         bits = np.unpackbits(rows, axis=1, bitorder="little").view(np.bool_)
@@ -222,7 +227,11 @@ class StateLayout:
         ]
 
     def read_floats(self, rows: UInt8[np.ndarray, "T R"]) -> dict[str, np.ndarray]:
-        """Read the floats of rows: float32 (T, *shape), by name."""
+        """Read the floats of T rows.
+
+        Returns:
+            A mapping from the name of each array of floats to its float32 values, (T, *shape).
+        """
         return {
             place.spec.name: np.ascontiguousarray(rows[:, place.bytes])
             .view(_FLOAT)
@@ -232,10 +241,15 @@ class StateLayout:
         }
 
     def flatten(self, values: Gains) -> Float[Tensor, "Q F"]:
-        """Lay out a linear function of gains as a function of bits: zero between the planes.
+        """Convert derivatives with respect to gains to derivatives with respect to bits of a row.
 
         Args:
-            values: (Q, *shape) of each masked tensor, without scales.
+            values: for Q queries, a mapping from the name of each masked tensor to derivatives
+                (Q, *shape) with respect to its gains. The gains are those without scales.
+
+        Returns:
+            (Q, F) derivatives with respect to the F bits of a row. They are zero at the padding
+            and at the floats.
         """
         first = next(iter(values.values()))
         flat = first.new_zeros((len(first), self.row_bits))
@@ -246,9 +260,14 @@ class StateLayout:
         return flat
 
     def unflatten(self, flat: Float[Tensor, "Q F"]) -> dict[str, Float[Tensor, "Q ..."]]:
-        """Add up the planes of each masked tensor: gains without scales.
+        """Compute the gains from bits. The gains are not multiplied by scales.
 
-        A tensor of one plane of coefficient 1 comes as a view, not a copy.
+        Args:
+            flat: (Q, F) the values of the F bits of a row, for Q states or superpositions.
+
+        Returns:
+            A mapping from the name of each masked tensor to its gains, (Q, *shape). If a tensor has
+            one plane with coefficient 1, its gains are a view of `flat`.
         """
         gains: dict[str, Tensor] = {}
         for plane in self.planes:
@@ -261,22 +280,26 @@ class StateLayout:
 
 
 def density(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> np.ndarray:
-    """Fraction of the gains that are not zero, float64 (T,).
+    """Compute the density of T states: for each state, the fraction of gains that are not zero.
 
-    The first plane of a tensor says which: negative planes and further coats are subsets of it.
+    Only the first plane of each tensor is counted, because later planes have ones only where the
+    first plane has a one.
+
+    Returns:
+        (T,) densities in float64.
     """
     first: dict[str, Plane] = {}
     for plane in layout.planes:
         first.setdefault(plane.tensor, plane)
     ones = np.zeros(len(rows), dtype=np.int64)
     for plane in first.values():
-        # The padding up to the next plane is zero.
+        # The last byte may end with padding bits, which are zero and do not change the count.
         end = plane.byte_offset + -(-plane.num_bits // 8)
         ones += np.bitwise_count(rows[:, plane.byte_offset : end]).sum(axis=1, dtype=np.int64)
     return np.asarray(ones / sum(plane.num_bits for plane in first.values()))
 
 
 def as_floats(rows: UInt8[np.ndarray, "T R"], device: torch.device) -> Float[Tensor, "T F"]:
-    """Unpack rows into float32 zeros and ones, layout unchanged."""
+    """Unpack the bits of T rows into float32 zeros and ones, (T, F), in the order of the bits."""
     bits = np.unpackbits(rows, axis=1, bitorder="little")
     return torch.from_numpy(bits).to(device=device, dtype=torch.float32)

@@ -1,6 +1,6 @@
-"""What stored states have to offer: one by one, and as two linear maps.
+"""The protocol of stored states: read single states, and apply two linear maps to all states.
 
-Shape letters: T states, Q queries, A coefficient vectors, C states at a time.
+Shape letters: T states, Q queries, A coefficient vectors, C states of one part.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from torch import Tensor
 from supsup_core.networks.protocol import Gains
 
 
-@runtime_checkable  # so that the tests can check annotations
+@runtime_checkable  # lets tests check annotations at run time
 class States(Protocol):
-    """The states of T tasks.
+    """The stored states of T tasks: read single states, or apply a linear map to all of them.
 
     Attributes:
-        device: where the results are.
+        device: the device of all returned tensors.
     """
 
     device: torch.device
@@ -26,21 +26,58 @@ class States(Protocol):
     def __len__(self) -> int: ...
 
     def gains(self, task: int) -> dict[str, Tensor]:
-        """The gains of one state, by masked tensor."""
+        """Return the gains of one state.
+
+        Args:
+            task: the task's number.
+
+        Returns:
+            A mapping from the name of each masked tensor to its gains.
+        """
         ...
 
     def floats(self, task: int) -> dict[str, Tensor]:
-        """The floats of one state, by name."""
+        """Return the floats of one state.
+
+        Args:
+            task: the task's number.
+
+        Returns:
+            A mapping from the name of each array of floats to its values.
+        """
         ...
 
     def unpacked(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Gains and floats, (C, *shape), of some states at a time, in order."""
+        """Unpack the states in parts, in the order of the states.
+
+        Yields:
+            For each part of C states, two mappings. The first maps the name of each masked tensor
+            to its gains, (C, *shape). The second maps the name of each array of floats to its
+            values, (C, *shape).
+        """
         ...
 
     def combine(self, alphas: Float[Tensor, "A T"]) -> dict[str, Tensor]:
-        """sum_i alpha_i gain_i for each vector of coefficients: (A, *shape) by masked tensor."""
+        """Compute superpositions: weighted sums of the gains of all states.
+
+        Args:
+            alphas: (A, T) coefficients of the T states, for A superpositions.
+
+        Returns:
+            A mapping from the name of each masked tensor to its gains, (A, *shape).
+        """
         ...
 
     def dot(self, slopes: Gains) -> Float[Tensor, "Q T"]:
-        """<slopes_q, gain_i>, added up over the masked tensors: the transpose of `combine`."""
+        """Compute the product of each query's slopes and each state's gains.
+
+        The product is summed over all masked tensors. This map is the transpose of `combine`.
+
+        Args:
+            slopes: a mapping from the name of each masked tensor to slopes (Q, *shape), which are
+                the derivatives of Q queries' objectives with respect to the gains.
+
+        Returns:
+            (Q, T) products.
+        """
         ...

@@ -1,1 +1,1 @@
-"""Training of masks: recipes, batches, blocks of tasks, and the accuracy of a mask."""
+"""Training of blocks of tasks: trainers, recipes, batches, and the accuracy of a state."""

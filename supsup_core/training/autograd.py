@@ -1,6 +1,6 @@
-"""Train a block of tasks by autograd and torch.optim: any network, any finder, any device.
+"""Train a block of tasks by autograd and torch.optim, for any network, finder and device.
 
-This is the plain form. The faster trainers are held to it by tests.
+This trainer is the plain reference: tests compare the faster trainers with it.
 
 Shape letters: B tasks of the block, N images of a batch, S outputs.
 """
@@ -25,11 +25,11 @@ from supsup_core.training.protocol import OnStep
 
 
 class AutogradTrainer(BlockTrainer[Network, Method]):
-    """Trains by the gradient of the loss in the scores; arguments as in BlockTrainer."""
+    """A trainer that computes gradients by autograd; see BlockTrainer for the arguments."""
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        """The fixed weights, on the device and in the type of the products."""
+        """The fixed weights by source, on the trainer's device and in the trainer's dtype."""
         drawn = self._network.weights(self._seed)
         return {name: weight.to(self._device, self._dtype) for name, weight in drawn.items()}
 
@@ -40,7 +40,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         shared: Any = None,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
-        """Train a block; see Trainer.stages."""
+        """Train a block of tasks; see Trainer.stages."""
         recipe, method, network = self._recipe, self._method, self._network
         scores = self._begin(tasks, shared)
         floats = self._statistics(len(tasks))
@@ -62,7 +62,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
                 on_step(step + 1)
 
     def _begin(self, tasks: Sequence[Task], shared: Any) -> dict[str, Tensor]:
-        """The scores that the tasks start from, (B, ...) by name."""
+        """Draw the first scores of all tasks, (B, ...) by name, in float32 or float64."""
         accurate = torch.promote_types(self._dtype, torch.float32)
         starts = [
             self._method.begin(self._network, task.task_id, self._seed, shared) for task in tasks
@@ -75,7 +75,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         }
 
     def _statistics(self, num_tasks: int) -> dict[str, Tensor]:
-        """The network's own floats before the first step, (B, *shape) by name."""
+        """Make the network's floats before the first step, (B, *shape) by name."""
         accurate = torch.promote_types(self._dtype, torch.float32)
         return {
             spec.name: torch.full(
@@ -87,7 +87,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
     def _batch(
         self, tasks: Sequence[Task], index: Integer[np.ndarray, "B N"]
     ) -> tuple[Tensor, Tensor]:
-        """Images (B, N, *shape) as each task shows them, normalised, and labels (B, N)."""
+        """Make a batch: each task's normalised images (B, N, *shape), and labels (B, N)."""
         shown = [
             task.images(self._data.images[own]) for task, own in zip(tasks, index, strict=True)
         ]
@@ -102,7 +102,10 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         images: Tensor,
         labels: Tensor,
     ) -> Tensor:
-        """The mean cross-entropy, summed over tasks: each has the gradient it would have alone."""
+        """Compute the mean cross-entropy of each task, summed over the B tasks.
+
+        The sum gives each task the same gradient as if the task trained alone.
+        """
         gains = {
             name: gain.to(self._dtype)
             for name, gain in self._method.gains(self._network, scores).items()
@@ -117,7 +120,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
 
 
 def _with_floats(states: Sequence[TaskState], floats: Mapping[str, Tensor]) -> list[TaskState]:
-    """Add the network's own floats to the states of a block."""
+    """Add the network's floats, (B, *shape) by name, to the B states of a block."""
     stored = {name: values.detach().cpu().numpy() for name, values in floats.items()}
     return [
         TaskState(

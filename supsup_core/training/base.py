@@ -1,4 +1,4 @@
-"""What trainers of blocks have in common: what they are made from, and how they measure."""
+"""The common base of the trainers of blocks: their arguments, and how they measure states."""
 
 from typing import Generic, TypeVar
 
@@ -18,18 +18,18 @@ M = TypeVar("M", bound=Method)
 
 
 class BlockTrainer(Generic[N, M]):
-    """Holds what a trainer is made from.
+    """The base class of trainers of blocks; a subclass adds the method `stages`.
 
     Args:
         network: the fixed network.
         method: the mask finder.
         train: the training images.
-        measure: measures states.
-        recipe: how scores are trained.
+        measure: function that measures a state.
+        recipe: the settings of the training.
         seed: the run's seed.
-        dtype: of the products: float32, bfloat16, or float64. Scores and the optimiser are at
-            least float32.
-        device: where everything is computed.
+        dtype: dtype of the products: float32, bfloat16 or float64. Scores and the optimiser's
+            state are float32 with bfloat16 products, otherwise of this dtype.
+        device: device of all computations.
     """
 
     def __init__(
@@ -48,5 +48,5 @@ class BlockTrainer(Generic[N, M]):
         self._measure, self._seed, self._dtype, self._device = measure, seed, dtype, device
 
     def measure(self, task: Task, state: TaskState) -> Measured:
-        """Measure one state on the test images of its task."""
+        """Measure the accuracy and the loss of one state on the test images of its task."""
         return self._measure(task, state)

@@ -1,4 +1,4 @@
-"""Which images each step of a block sees.
+"""The images of each training step of a block.
 
 Shape letters: B tasks of the block, N images of a batch.
 """
@@ -16,13 +16,13 @@ from supsup_core.training.recipe import Recipe
 def task_batches(
     tasks: Sequence[Task], data: ImageSet, recipe: Recipe, seed: int
 ) -> Iterator[Integer[np.ndarray, "B N"]]:
-    """Indices of the images of each step, a row a task.
+    """Yield the image indices of each step, without end; row b is for task b of the block.
 
-    Tasks of the whole data set share one sequence, named by the first of them.
-    Tasks with classes of their own have each their own.
+    If no task chooses classes, all tasks share one sequence of batches, whose key is the first
+    task's number. Otherwise each task has its own sequence, whose key is the task's number.
 
     Raises:
-        ValueError: a task whose classes have no image.
+        ValueError: the data set has no image of a task's classes.
     """
     if all(task.classes is None for task in tasks):
         for batch in batches(seed, tasks[0].task_id, len(data.images), recipe.batch_size):
@@ -30,8 +30,11 @@ def task_batches(
     members = [task.members(data.labels) for task in tasks]
     for task, member in zip(tasks, members, strict=True):
         if not len(member):
-            raise ValueError(f"no image of task {task.task_id}, classes {task.classes}")
-    num_images = min(len(m) for m in members)  # so that the block's batches have one size
+            raise ValueError(
+                f"task {task.task_id} needs images of classes {task.classes}, got none: "
+                "use more training images"
+            )
+    num_images = min(len(m) for m in members)  # all tasks of a block need the same batch size
     size = min(recipe.batch_size, num_images)
     sequences = [
         batches(seed, task.task_id, len(m), size) for task, m in zip(tasks, members, strict=True)

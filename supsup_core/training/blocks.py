@@ -1,8 +1,8 @@
-"""Train a block of tasks on an MLP at once: the pass forward and back of layers.py.
+"""Train all tasks of a block on an MLP at the same time, with the layers of layers.py.
 
-Tests hold this to the plain form of autograd.py.
+Tests compare the result with the plain reference of autograd.py.
 
-Shape letters: B tasks of the block, N images of a batch, O and I as in a layer.
+Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,14 +23,15 @@ from supsup_core.training.protocol import OnStep
 
 
 class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
-    """Trains masks over the weights of an MLP, for finders that keep or drop a weight.
+    """A fast trainer for an MLP and a finder that keeps or drops each weight.
 
-    Arguments as in BlockTrainer; images have one channel, and the recipe no weight decay.
+    The arguments are those of BlockTrainer. The images must have one channel, and the recipe must
+    have no weight decay.
     """
 
     @property
     def form(self) -> Callable[..., BlockLayer]:
-        """What takes the optimiser's steps of a layer."""
+        """The class of the block's layers, chosen for the finder and the device."""
         return layer_form(self._method, self._device)
 
     def stages(
@@ -40,9 +41,10 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
         shared: Any = None,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
-        """Train a block; see Trainer.stages.
+        """Train a block of tasks; see Trainer.stages.
 
-        Where the tasks' classes differ, a batch is as large as the smallest of them allows.
+        If the tasks choose classes, the batch size is at most the number of images of the task
+        with the fewest images.
         """
         recipe = self._recipe
         inputs = BlockInputs(
@@ -66,7 +68,7 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
                 on_step(step + 1)
 
     def begin(self, tasks: Sequence[Task], inputs: BlockInputs) -> list[BlockLayer]:
-        """Make the layers of a block as they are before the first step."""
+        """Make the layers of a block before the first step, with the tasks' first scores."""
         starts = [self._method.begin(self._network, t.task_id, self._seed) for t in tasks]
         layers = []
         for i, tensor in enumerate(self._network.tensors):

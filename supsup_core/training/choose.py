@@ -1,4 +1,4 @@
-"""The one place that chooses what trains: a fast path where it fits, else autograd."""
+"""Choose the trainer of a network and a finder: a fast trainer if one fits, else autograd."""
 
 import torch
 
@@ -17,10 +17,11 @@ from supsup_core.training.units import UnitTrainer
 
 
 def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
-    """Whether MLPTrainer serves: an MLP, and a finder that says no more than which gains are 1.
+    """Return whether MLPTrainer can train the states.
 
-    A class derived from such a finder or network may have another rule; it is asked for what
-    it has changed, not for its name.
+    MLPTrainer needs an MLP, a finder that only chooses which gains are 1, and a recipe without
+    weight decay. A subclass of KeepMethod may change the rule, so this function checks which
+    methods the finder overrides.
     """
     kind = type(method)
     return (
@@ -45,17 +46,17 @@ def trainer_for(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> Trainer:
-    """Make what trains the states of a run's tasks.
+    """Make the trainer of a run's tasks.
 
     Args:
         network: the fixed network.
         method: the mask finder.
         train: the training images.
         test: the test images, on which states are measured.
-        recipe: how scores are trained.
+        recipe: the settings of the training.
         seed: the run's seed.
-        dtype: of the products: float32, bfloat16, or float64.
-        device: where everything is computed; the CPU if None.
+        dtype: dtype of the products: float32, bfloat16 or float64.
+        device: device of all computations; None means the CPU.
     """
     device = device or torch.device("cpu")
     one_channel = train.channels == 1

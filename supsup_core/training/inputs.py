@@ -1,6 +1,7 @@
-"""The images of a step as the first layer of a block reads them.
+"""The inputs of a block's first layer: the images of a step, with each task's choice of pixels.
 
-Shape letters: B tasks of the block, N images of a batch, O and I as in a layer.
+Shape letters: B tasks of the block, N images of a batch, P pixels of an image, O outputs and
+I inputs of a layer.
 """
 
 from collections.abc import Sequence
@@ -15,19 +16,23 @@ from supsup_core.tasks.protocol import Task
 
 
 class BlockInputs:
-    """The images of a step as the block's first layer reads them, and their labels.
+    """The inputs of a block's first layer, and their labels, for each step.
+
+    If all tasks are permutations and `reorders` is true, the columns of the first layer are
+    permuted instead of the images. All tasks then share the images of a step.
 
     Args:
-        tasks: of one family.
-        data: images of one channel.
-        dtype: of the images as the layer reads them.
-        device: where they are.
-        reorders: whether the first layer's inputs may come in another order while it trains.
+        tasks: the tasks of the block, all of one family.
+        data: the training images, with one channel.
+        dtype: dtype of the images that `at` returns.
+        device: device of the images and labels.
+        reorders: whether the columns of the first layer may be permuted while the layer trains;
+            see KeepMethod.reorders.
 
     Attributes:
-        columns: for permutations, each task's columns of the first layer in the order
-            of the pixels (its inverse permutation); None where images are gathered.
-        device: as given.
+        columns: (B, P) inverse permutations if the first layer is permuted: element p of a row is
+            the layer's column for pixel p. None if the first layer is not permuted.
+        device: device of the images and labels.
     """
 
     def __init__(
@@ -55,7 +60,14 @@ class BlockInputs:
         self._background = black.to(device, dtype)
 
     def at(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
-        """Images (P, N) shared by all tasks, or (B, P, N); labels (B, N)."""
+        """Return the inputs and the labels of one step.
+
+        Args:
+            index: indices of the images of each task.
+
+        Returns:
+            Normalised images (P, N) if all tasks share them, otherwise (B, P, N); labels (B, N).
+        """
         num_tasks, num_images = index.shape
         picked = torch.tensor(index[:1] if self._shared else index, device=self._images.device)
         pixels = self._images.index_select(0, picked.flatten())
@@ -69,11 +81,11 @@ class BlockInputs:
         return padded[self._sources], labels
 
     def to_columns(self, values: np.ndarray) -> np.ndarray:
-        """First-layer values (B, O, I), from the order of its inputs to that of training."""
+        """Reorder first-layer values (B, O, I) from the order of storage to that of training."""
         return self._reordered(values, self.columns)
 
     def from_columns(self, values: np.ndarray) -> np.ndarray:
-        """First-layer values (B, O, I), from the order of training back to that of inputs."""
+        """Reorder first-layer values (B, O, I) from the order of training to that of storage."""
         back = None if self.columns is None else np.argsort(self.columns, axis=1)
         return self._reordered(values, back)
 

@@ -1,16 +1,15 @@
-"""A block of tasks in training: its inputs, the pass forward and back, its scores.
+"""The layers of a block in training: forward pass, backward pass, and steps of the scores.
 
-The block works on sign masks: weights are +-c, so with m = mask * sign and ReLU
-the logits are C m_L relu(... m_1 x) with C the product of the layers' constants.
-Every product is then one of numbers 0, +1 and -1, exact in bfloat16. Activations
-are feature-major, (B, units, N).
+The block computes with masked signs m = mask * sign instead of masked weights. The weights
+of a layer are +c or -c, so with ReLU the logits are C m_L relu(... m_1 x), and C is the
+product of the layers' constants c. The masked signs are 0, +1 and -1, which are exact in
+bfloat16. Activations have the shape (B, units, N).
 
-Tasks that see the same images share each batch. If they are permutations, the
-permutation moves from the images to the columns of the first layer, whose
-products for the whole block become a single one.
+Tasks that see the same images share each batch. If the tasks are permutations, the columns
+of the first layer are permuted instead of the images. The first layer of the whole block is
+then a single matrix product.
 
-Shape letters: B tasks of the block, N images of a batch, P pixels, O and I as in
-a layer, S outputs.
+Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,14 +34,14 @@ Step = FusedStep | TopShareStep
 
 
 def _product(masked: Float[Tensor, "B O I"], x: Tensor) -> Float[Tensor, "B O N"]:
-    """Masked @ x; one single product where x (I, N) is shared by the block."""
+    """Compute masked @ x: one matrix product if the tasks share x (I, N), otherwise B products."""
     if x.dim() == 2:
         return (masked.flatten(0, 1) @ x).view(*masked.shape[:2], -1)
     return torch.bmm(masked, x)
 
 
 def _weight_gradient(delta: Float[Tensor, "B O N"], x: Tensor) -> Float[Tensor, "B O I"]:
-    """Delta @ x^T, summed over images; one single product where x (I, N) is shared."""
+    """Compute delta @ x^T: one matrix product if the tasks share x (I, N), otherwise B products."""
     if x.dim() == 2:
         return (delta.flatten(0, 1) @ x.t()).view(*delta.shape[:2], -1)
     return torch.bmm(delta, x.transpose(1, 2))
@@ -54,17 +53,18 @@ def backpropagate(
     labels: Integer[Tensor, "B N"],
     scale: float,
 ) -> Iterator[tuple[int, Float[Tensor, "B O N"], Tensor]]:
-    """Run forward, then hand out what each layer needs to learn, the last layer first.
+    """Run the forward pass, then yield the gradient of each layer, from the last to the first.
 
     Args:
-        masked: sign * mask of each layer.
-        x: (I, N) shared by the block, or (B, I, N).
-        labels: the class of every image.
+        masked: masked signs of each layer.
+        x: inputs (I, N) shared by all tasks, or (B, I, N).
+        labels: classes of the images.
         scale: C, the product of the layers' constants.
 
     Yields:
-        The layer's index, what the mean cross-entropy sends back to its outputs, and
-        its inputs. `masked` of this layer is not read any more, and may change.
+        The layer's index, the gradient (B, O, N) of the mean cross-entropy in the layer's
+        outputs before ReLU, and the layer's inputs. This function does not read the layer's
+        masked signs afterwards, so the caller may change the masked signs.
     """
     activations = [x]
     for i, layer in enumerate(masked):
@@ -76,7 +76,7 @@ def backpropagate(
         received = delta
         if i:
             delta = torch.bmm(masked[i].transpose(1, 2), received)
-            delta = torch.ops.aten.threshold_backward(delta, activations[i], 0)  # ReLU's
+            delta = torch.ops.aten.threshold_backward(delta, activations[i], 0)  # of ReLU
         yield i, received, activations[i]
 
 
@@ -86,25 +86,28 @@ def sign_mask_gradients(
     labels: Integer[Tensor, "B N"],
     scale: float,
 ) -> list[Float[Tensor, "B _ _"]]:
-    """Gradients of the mean cross-entropy in the masked signs; arguments as above."""
+    """Compute the gradients of the mean cross-entropy in the masked signs of all layers.
+
+    The arguments are those of `backpropagate`. The gradients come from the first layer to the last.
+    """
     passed = backpropagate(masked, x, labels, scale)
     return [_weight_gradient(delta, inputs) for _, delta, inputs in passed][::-1]
 
 
 class BlockLayer:
-    """One layer's scores of every task of a block, and the masked signs that follow.
+    """One layer of a block: the scores of all tasks, and the masked signs that follow from them.
 
     Args:
         tensor: the masked tensor.
-        scores: to start from, (B, O, I).
-        signs: of the weights, +1 and -1, (B, O, I).
-        method: the mask rule.
-        optimizer: of the scores.
-        dtype: of the products; scores are at least float32.
-        device: where.
+        scores: the first scores.
+        signs: signs of the weights, +1 and -1, (B, O, I).
+        method: the finder, which turns scores into a mask.
+        optimizer: the optimiser of the scores.
+        dtype: dtype of the masked signs and of the products; scores are at least float32.
+        device: device of all tensors.
 
     Attributes:
-        masked: sign * mask, in dtype.
+        masked: (B, O, I) masked signs, sign * mask.
     """
 
     def __init__(
@@ -126,7 +129,13 @@ class BlockLayer:
         self.masked = (of_weights * method.mask(tensor, self._scores)).to(dtype)
 
     def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
-        """Step down the gradient delta @ x^T, x as in backpropagate."""
+        """Take one step of the optimiser along the gradient delta @ x^T.
+
+        Args:
+            delta: gradient in the layer's outputs, from `backpropagate`.
+            x: the layer's inputs, from `backpropagate`.
+            learning_rate: the learning rate of the step.
+        """
         self._count += 1
         self._move(delta, x, learning_rate)
 
@@ -145,14 +154,14 @@ class BlockLayer:
         masked: Tensor,
         constants: Iterable[Any],
     ) -> None:
-        """Take one step in torch operations; arithmetic is in the scores' type.
+        """Take one step in torch operations, in the dtype of the scores.
 
         Args:
-            scores: changed in place.
-            state: the optimiser's, changed in place.
+            scores: the scores, changed in place.
+            state: the optimiser's state, changed in place.
             gradients: d loss / d masked sign.
-            masked: overwritten with the signs that stay.
-            constants: of this step, numbers or tensors of no dimension.
+            masked: the masked signs, overwritten.
+            constants: the optimiser's constants for this step: numbers or 0-dimensional tensors.
         """
         signs = self._optimizer.signs(state)
         slope = self._method.slope(self._tensor, scores)
@@ -160,16 +169,16 @@ class BlockLayer:
         masked.copy_(signs * self._method.mask(self._tensor, scores))
 
     def masks(self) -> Bool[np.ndarray, "B O I"]:
-        """The masks now."""
+        """Compute the masks from the current scores."""
         return self._method.mask(self._tensor, self._scores).cpu().numpy()
 
 
 class CompiledBlockLayer(BlockLayer):
-    """The same for GPUs: torch.compile makes one kernel of the optimiser's step.
+    """A BlockLayer for GPUs: torch.compile makes one kernel of the optimiser's step.
 
-    The constants travel as tensors, since compiled code takes a number for a constant of
-    its own and would be made anew for every learning rate. It is made for every shape:
-    each layer's, in whole blocks and in the last one.
+    The optimiser's constants are passed as tensors, because torch.compile treats a number as fixed
+    and would compile again for each learning rate. The step is compiled once per shape: each
+    layer has its own shape, and the last block of a run may have fewer tasks.
     """
 
     backend = "inductor"
@@ -192,11 +201,13 @@ class CompiledBlockLayer(BlockLayer):
 
 
 class FusedBlockLayer(BlockLayer):
-    """The same in one pass on the CPU, for the threshold rule.
+    """A BlockLayer for the threshold rule on the CPU: a step is one pass over memory.
 
-    Where the block shares its inputs (the first layer, three quarters of LeNet's
-    weights) it goes task by task: the gradient then lies in a buffer that stays in the
-    cache, and scores, squares and masked signs are all the memory that a step moves.
+    If the tasks share the layer's inputs, the step goes task by task. This is the case in the
+    first layer, which has three quarters of LeNet's weights. The gradient of one task then stays
+    in the cache, and a step reads and writes only scores, squares and masked signs in memory.
+    With RMSprop and float32, these take at most 12 bytes per weight. Memory, not arithmetic,
+    limits the speed of a step.
     """
 
     @cached_property
@@ -211,7 +222,7 @@ class FusedBlockLayer(BlockLayer):
         return gradients, [step]
 
     def _each(self, gradients: Tensor) -> list[Step]:
-        """Make a step for each task of the block."""
+        """Make one step object per task of the block."""
         tasks = zip(
             self._scores, zip(*self._state, strict=True), gradients, self.masked, strict=True
         )
@@ -236,9 +247,9 @@ class FusedBlockLayer(BlockLayer):
 
 
 class FusedTopShareLayer(FusedBlockLayer):
-    """The same for edge-popup: scores are stored as magnitudes (top_share_step.py).
+    """A FusedBlockLayer for edge-popup, which stores scores as magnitudes (top_share_step.py).
 
-    Each task keeps a share of its own scores, so every step is one task's.
+    Each task keeps the largest of its own scores, so a step always goes task by task.
     """
 
     def __init__(
@@ -266,7 +277,8 @@ class FusedTopShareLayer(FusedBlockLayer):
         return TopShareStep(optimizer, scores, state, gradients, masked, num_kept)
 
 
-# Finders with a step of their own in one pass; one that derives from them is another rule.
+# Finders with a fused step. The lookup is by exact type, because a subclass of these finders may
+# have another rule.
 FUSED: Mapping[type[KeepMethod], Callable[..., BlockLayer]] = {
     Threshold: FusedBlockLayer,
     EdgePopup: FusedTopShareLayer,
@@ -274,7 +286,11 @@ FUSED: Mapping[type[KeepMethod], Callable[..., BlockLayer]] = {
 
 
 def layer_form(method: KeepMethod, device: torch.device) -> Callable[..., BlockLayer]:
-    """Choose: fused on the CPU where a finder has it, compiled on a GPU that can, else plain."""
+    """Return the class of the layers of a block.
+
+    On the CPU, this is the fused class if the finder has one. On a GPU, it is CompiledBlockLayer
+    if Triton is installed, because torch.compile needs Triton there. Otherwise it is BlockLayer.
+    """
     if device.type == "cpu":
         return FUSED.get(type(method), BlockLayer)
     if device.type == "cuda" and find_spec("triton"):

@@ -1,9 +1,10 @@
-"""Accuracy and loss of a task's state on a set of images.
+"""Measure accuracy and loss of a task's state on a set of images.
 
-Pixels are whole numbers from 0 to 255, so a first layer of small whole numbers has exact sums
-in integers, which processors multiply far faster than float32; only the normalisation
-and the later layers need real numbers. Shape letters: N images, P pixels, O and I as in
-a layer, M images of a task.
+Pixels are whole numbers from 0 to 255. If the first layer's masked signs are small whole numbers,
+the first layer's sums are exact in integers, and processors multiply integers far faster than
+float32. Only the normalisation and the later layers need float32.
+
+Shape letters: N images, P pixels, O outputs and I inputs of a layer, M images of a task.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,30 +26,35 @@ from supsup_core.training.protocol import Measured
 
 Measure = Callable[[Task, TaskState], Measured]
 
-# Test images, at most, that share their statistics, where a network normalises over its batch.
+# Largest number of test images in one batch, if the network normalises over the batch.
 MEASURED_TOGETHER = 250
-# Images whose activations stay in a core's own cache.
+# Largest number of images in one batch in all other cases. The activations of these images fit into
+# the cache of one core.
 _IMAGES_AT_ONCE = 1000
-_SHIFT = 128  # from 0..255 to the range of int8
+_SHIFT = 128  # subtracted from each pixel: 0..255 becomes -128..127, the range of int8
 
 
 def strided(members: Integer[np.ndarray, " M"], at_most: int) -> Iterator[np.ndarray]:
-    """Parts of some images, of equal sizes; strided, because a data set may be sorted by class."""
+    """Split image indices into parts of at most `at_most` images, whose sizes differ by 1 at most.
+
+    Part i of n has the images i, i + n, i + 2n, ..., because a data set may be sorted by class,
+    and each part should have images of all classes.
+    """
     num_parts = -(-len(members) // at_most)
     return (members[part::num_parts] for part in range(num_parts))
 
 
 class PlainMeasure:
-    """Measures states of any network in float32, on any device.
+    """A function that measures states of any network in float32, on any device.
 
-    A state is measured with its own statistics, where it stores some.
+    A state that stores statistics is measured with its own statistics.
 
     Args:
         network: the fixed network.
-        layout: of the states.
-        data: the images.
+        layout: the layout of the states.
+        data: the images of the data set, usually the test images.
         seed: the run's seed.
-        device: where everything is computed.
+        device: device of all computations.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class PlainMeasure:
         self._weights = {n: weight.to(device) for n, weight in network.weights(seed).items()}
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
-        """Accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        """Measure accuracy and mean cross-entropy (nats) of one state on the task's images."""
         states = BitStates(self._layout, self._layout.pack([state]), self._device)
         gains, floats = states.gains(0), states.floats(0) or None
         shares_statistics = self._network.normalises and floats is None
@@ -77,12 +83,12 @@ class PlainMeasure:
 
 
 class IntegerMeasure:
-    """The same for an MLP on the CPU: the first layer in exact integers.
+    """A function that measures states of an MLP on the CPU, with an exact integer first layer.
 
     Args:
         network: the fixed network.
-        layout: of the states, whose gains are small whole numbers.
-        data: the images, of one channel.
+        layout: the layout of the states, whose gains are small whole numbers; see `fits`.
+        data: the images of the data set, with one channel.
         seed: the run's seed.
     """
 
@@ -104,18 +110,19 @@ class IntegerMeasure:
 
     @staticmethod
     def fits(layout: StateLayout, data: ImageSet) -> bool:
-        """Whether gains are whole numbers that 8 bits hold, and images have one channel."""
+        """Return whether gains are whole numbers of 8 bits, and images have one channel."""
         coefficients = [plane.spec.coefficient for plane in layout.planes]
         whole = all(c == int(c) for c in coefficients) and sum(map(abs, coefficients)) < 128
         return whole and not layout.floats and data.channels == 1
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
-        """Accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        """Measure accuracy and mean cross-entropy (nats) of one state on the task's images."""
         gains = list(BitStates(self._layout, self._layout.pack([state]), _CPU).gains(0).values())
         first = self._signs * gains[0].to(torch.int8)
         later = [weight * gain for weight, gain in zip(self._later, gains[1:], strict=True)]
         mean, std = self._data.mean[0], self._data.std[0]
-        # sum of c m (p / 255 - mean) / std, with p = q + 128
+        # The first layer is sum of c m (p / 255 - mean) / std, with p = q + 128: c is the weight
+        # constant, m the masked sign, p the pixel and q the shifted pixel.
         slope = self._constant / (255 * std)
         sums = first.sum(dim=1, dtype=torch.float32)[:, None]
         offset = sums * (slope * (_SHIFT - 255 * mean))
@@ -135,7 +142,13 @@ _CPU = torch.device("cpu")
 
 
 def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Some images (P + 1, N), the last row background, as the task sees them: (P, N)."""
+    """Return the pixels (P, N) and labels of a task's images.
+
+    Args:
+        task: the task.
+        pixels: (P + 1, N) pixels of the data set's images; the last row is background.
+        labels: (N,) labels of these images.
+    """
     if task.classes is not None:
         members = torch.from_numpy(task.members(labels.numpy()))
         pixels, labels = pixels.index_select(1, members), labels[members]
@@ -147,7 +160,11 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 def measure_for(
     network: Network, layout: StateLayout, data: ImageSet, seed: int, device: torch.device
 ) -> Measure:
-    """Choose: integers for an MLP on a CPU with instructions for their products, else plain."""
+    """Make the function that measures states; the arguments are those of PlainMeasure.
+
+    The function is an IntegerMeasure if the network is an MLP on the CPU, the states fit, and the
+    CPU has instructions for products of 8-bit integers. Otherwise the function is a PlainMeasure.
+    """
     integers = device.type == "cpu" and has_integer_products()
     if type(network) is MLP and integers and IntegerMeasure.fits(layout, data):
         return IntegerMeasure(network, layout, data, seed)

@@ -1,4 +1,4 @@
-"""What trains the states of a block of tasks, and measures one.
+"""The protocol of a trainer, which trains the states of a block of tasks and measures states.
 
 Shape letters: B tasks of a block.
 """
@@ -10,17 +10,17 @@ from typing import Any, Protocol, runtime_checkable
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 
-OnStep = Callable[[int], None]  # hears how many steps are done
+OnStep = Callable[[int], None]  # a callback; its argument is the number of finished steps
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How well a state does on the test inputs of its task.
+    """Accuracy and loss of a state on the test inputs of its task.
 
     Attributes:
-        accuracy: fraction of the labels that are right.
-        loss: mean cross-entropy, nats.
-        metrics: other figures by name, for tasks that are no classification.
+        accuracy: fraction of the test inputs that get the right label, in [0, 1].
+        loss: mean cross-entropy in nats.
+        metrics: values of other measures by name, for tasks other than classification.
     """
 
     accuracy: float
@@ -28,9 +28,9 @@ class Measured:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@runtime_checkable  # so that the tests can check annotations
+@runtime_checkable  # lets tests check annotations at run time
 class Trainer(Protocol):
-    """Trains blocks of tasks, and measures states."""
+    """A trainer: it trains blocks of tasks, and measures states."""
 
     def stages(
         self,
@@ -39,23 +39,26 @@ class Trainer(Protocol):
         shared: Any = None,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
-        """Train a block, and show its states on the way.
+        """Train a block, and yield its states after given numbers of steps.
 
-        The result depends on the seed, the tasks of the block, the type of the products and the
-        kind of device; not on what else is trained before, after or beside it.
+        The result depends on the seed, the tasks of the block, the dtype of the products and the
+        kind of device. The result does not depend on other blocks, whether they are trained
+        before, after or at the same time. The method is a generator, so that a search can
+        compare trials after equal fractions of their steps, and stop the worse trials.
 
         Args:
             tasks: B tasks of one family.
-            after: numbers of steps after which to show the states, each in [0, recipe.steps].
-            shared: what earlier tasks share; None where the finder's order is "any".
-            on_step: hears how many steps are done, after each.
+            after: numbers of steps after which the states are yielded, each in
+                [0, recipe.steps].
+            shared: data from earlier tasks; None if the finder's order is "any".
+            on_step: callback after each step; its argument is the number of finished steps.
 
         Yields:
-            the B states after each of the stages, in order, and what they share with later
-            tasks. Nothing is trained before it is asked for.
+            The B states, in the order of the tasks, and the data for later tasks. The trainer
+            takes no step before the caller asks for the states that need this step.
         """
         ...
 
     def measure(self, task: Task, state: TaskState) -> Measured:
-        """Measure one state on the test inputs of its task."""
+        """Measure the accuracy and the loss of one state on the test inputs of its task."""
         ...

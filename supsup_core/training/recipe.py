@@ -1,4 +1,4 @@
-"""How scores are trained: the numbers of an optimiser and its schedule."""
+"""The recipe of a training: the optimiser of the scores, its options, and its schedule."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,20 @@ from supsup_core.training.optimizers import Optimizer, make_optimizer
 
 @dataclass(frozen=True)
 class Recipe:
-    """How scores are trained.
+    """The settings with which scores are trained.
 
     Attributes:
-        steps: optimiser steps a task.
-        batch_size: images a step.
-        learning_rate: at the first step.
-        smoothing: of the optimiser's running mean of squares, where it has one.
-        decay: one of DECAYS: "none", or "linear": the learning rate falls evenly towards 0.
-        temperature: logits are divided by it in the loss; above 1 the softmax is softer.
+        steps: number of optimiser steps per task.
+        batch_size: number of images per step.
+        learning_rate: learning rate of the first step.
+        smoothing: decay per step of the running mean of squares, for rmsprop and adam.
+        decay: one of DECAYS. "none": the learning rate is constant. "linear": the learning rate
+            falls linearly towards 0.
+        temperature: divisor of the logits in the loss; above 1, the softmax is softer.
         optimizer: one of OPTIMIZERS.
-        momentum: of the optimiser's running mean or sum of gradients, where it has one.
-        weight_decay: L2 decay of the scores: it is added to the gradient, times the score.
+        momentum: decay per step of the running mean (adam) or sum (sgd) of gradients; 0 for
+            rmsprop.
+        weight_decay: L2 decay; weight_decay * score is added to the gradient of each score.
     """
 
     steps: int
@@ -30,6 +32,8 @@ class Recipe:
     learning_rate: float
     smoothing: float = 0.99
     decay: str = "none"
+    # With a high learning rate, the masks of all tasks change in the same direction, and inference
+    # then does not find the right mask. A temperature above 1 keeps the masks different.
     temperature: float = 1.0
     optimizer: str = "rmsprop"
     momentum: float = 0.0
@@ -39,24 +43,28 @@ class Recipe:
         if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
             raise ValueError(
                 "steps must be >= 0, batch_size >= 1 and learning_rate > 0, got "
-                f"{self.steps}, {self.batch_size} and {self.learning_rate}"
+                f"{self.steps}, {self.batch_size} and {self.learning_rate}: change the wrong value"
             )
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
         if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}: try 0")
         self.make_optimizer()
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step; the first step has the number 0."""
         return self.learning_rate * (1 - step / self.steps if self.decay == "linear" else 1)
 
     def torch_optimizer(self, scores: list[Tensor]) -> torch.optim.Optimizer:
-        """Make torch's own optimiser of some scores."""
+        """Make the optimiser of torch.optim with the settings of this recipe.
+
+        Args:
+            scores: the score tensors that the optimiser changes.
+        """
         made = self.make_optimizer().torch_form(scores, self.learning_rate)
         made.param_groups[0]["weight_decay"] = self.weight_decay
         return made
 
     def make_optimizer(self) -> Optimizer:
-        """Make the optimiser of the scores."""
+        """Make this project's own form of the optimiser, without weight decay."""
         return make_optimizer(self.optimizer, smoothing=self.smoothing, momentum=self.momentum)

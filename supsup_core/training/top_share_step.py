@@ -1,16 +1,19 @@
-"""An optimiser's step under edge-popup, for the scores of one task in one tensor, on the CPU.
+"""An optimiser's step for edge-popup, for the scores of one task in one tensor, on the CPU.
 
 Edge-popup keeps the weights whose scores have the largest magnitudes, and its gradient is
 
-    d loss / d score = sign(score) * d loss / d gain
+    d loss / d score = sign(score) * d loss / d gain.
 
-so the magnitudes go down d loss / d gain, and a score that crosses zero bounces off it. The
-scores are therefore stored as magnitudes: the step of the threshold rule moves them, and
-kernels/top_share.py reflects those that have become negative and writes the mask.
+So a step changes each magnitude as it changes a score of the threshold rule: down the gradient
+d loss / d gain. If the magnitude becomes negative, the score has crossed zero. Scores are therefore
+stored as magnitudes. The step of the threshold rule changes the magnitudes. Then
+kernels/top_share.py makes negative magnitudes positive, negates the odd parts of the optimiser's
+state at the same indices, and writes the mask. The search for the smallest kept magnitude starts
+near the value of the last step.
 
-sign(0) counts as +1, otherwise a score of zero would have no gradient. A score that was negative
-and lands on zero exactly keeps its momentum here as if it were still negative, since a magnitude
-does not say from which side it came.
+sign(0) is +1, because with sign(0) = 0 a score of zero would never change. There is one difference
+from signed scores. If a negative score becomes exactly zero, the magnitude has not crossed zero, so
+the momentum is kept as if the score were still negative.
 """
 
 from torch import Tensor
@@ -20,19 +23,21 @@ from supsup_core.training.optimizers import FusedStep, Optimizer
 
 
 class TopShareStep:
-    """An optimiser's kernel and edge-popup's mask over memory that stays where it is.
+    """An optimiser's step and edge-popup's mask, bound to tensors that are changed in place.
 
     Args:
         optimizer: the optimiser of the scores.
-        scores: magnitudes of the scores, float32 or float64, none negative.
-        state: as the optimiser began it.
-        gradients: d loss / d masked sign; read at every step; may be shared by many.
-        masked: overwritten with the signs that stay; of the gradients' type.
-        num_kept: how many signs stay; among equal magnitudes those with the lower index.
+        scores: magnitudes of the scores, float32 or float64, not negative.
+        state: the optimiser's state, from its method `begin`.
+        gradients: d loss / d masked sign, which each step reads; several steps may share the
+            tensor.
+        masked: the masked signs, which each step overwrites; of the gradients' dtype.
+        num_kept: number of weights to keep. Of equal magnitudes, the lower index in the order of
+            training is kept, so that the number of kept weights is always exact.
 
     Raises:
-        ValueError: shapes that differ, `num_kept` out of range, or a negative magnitude.
-        RuntimeError: a tensor that is not contiguous.
+        ValueError: the shapes differ, `num_kept` is out of range, or a magnitude is negative.
+        RuntimeError: a tensor is not contiguous.
     """
 
     def __init__(
@@ -49,6 +54,11 @@ class TopShareStep:
         self._share = TopShare(scores, odd, state[0], masked, num_kept)
 
     def step(self, learning_rate: float, count: int) -> None:
-        """Take the step with this count, from 1."""
+        """Take one step of the optimiser, and write the new mask.
+
+        Args:
+            learning_rate: the learning rate of the step.
+            count: number of the step, from 1.
+        """
         self._move.step(learning_rate, count)
         self._share.settle()

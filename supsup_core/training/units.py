@@ -1,10 +1,12 @@
-"""Train masks over units from whole pixels, a block of tasks at once, and measure them.
+"""Train and measure masks over units from whole pixels, for all tasks of a block together.
 
-No weight learns, and the first layer's drives depend on no mask: its products need no pass
-back. Tests hold this to the plain form of autograd.py.
+The weights are fixed, and no mask changes the first layer's drives (the pre-activations of the
+first hidden layer). So the first layer needs no backward pass. Tests compare this trainer with
+the plain reference of autograd.py.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
-Shape letters: B tasks of a block, N images of a batch, O units of a hidden layer, S outputs.
+Shape letters: B tasks of a block, N images of a batch, O units of a hidden layer, I inputs of a
+layer.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -37,20 +39,23 @@ def unit_masks_in_stages(
 ) -> Iterator[list[Bool[Tensor, "B _"]]]:
     """Train the masks of a block of tasks from the first layer's drives.
 
-    Scores begin at 0; a unit speaks while its score is not negative, and the gradient passes
-    that step unchanged.
+    All scores start at 0. The gain of a unit is 1 while the unit's score is not negative, and 0
+    otherwise. The gradient passes this step function unchanged.
 
     Args:
-        later: weights behind the first layer, (O, I).
-        batches: drives, normalised, and labels of every task, a step each; no more are taken
-            than the recipe has steps.
-        num_tasks: B.
-        recipe: of the steps; how large a batch is, is the caller's.
-        after: numbers of steps after which to show the masks.
-        on_step: hears how many steps are done, after each.
+        later: weights (O, I) of each layer after the first.
+        batches: normalised drives and labels of all tasks, one pair per step. At most
+            recipe.steps pairs are read.
+        num_tasks: B, the number of tasks.
+        recipe: the settings of the training; batch_size is not used, because the caller makes
+            the batches.
+        after: numbers of steps after which the masks are yielded.
+        on_step: callback after each step; its argument is the number of finished steps.
 
     Yields:
-        masks of each hidden layer after each of the stages, and where the batches end.
+        The masks (B, O) of each hidden layer, after each number of steps in `after`. The masks
+        at the end are always yielded: after recipe.steps steps, or after the last batch if there
+        are fewer batches.
     """
     device = later[0].device
     scores = [
@@ -70,7 +75,7 @@ def unit_masks_in_stages(
         optimizer.zero_grad()
         gains = [_straight_through(score) for score in scores]
         logits = logits_of_drives(later, gains, drives) / recipe.temperature
-        # Summed over tasks: each has the gradient that it would have alone.
+        # The sum over tasks gives each task the same gradient as if the task trained alone.
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         (loss / labels.shape[1]).backward()
         optimizer.step()
@@ -79,18 +84,18 @@ def unit_masks_in_stages(
 
 
 def _straight_through(scores: Tensor) -> Tensor:
-    """0 or 1 by the score's sign, whose gradient is the score's."""
+    """Compute the gains [score >= 0], with 1 as derivative d gain / d score."""
     return (scores >= 0).to(scores.dtype) + scores - scores.detach()
 
 
 class UnitTrainer:
-    """Trains masks over units by the threshold rule.
+    """A trainer of masks over units by the threshold rule; see Trainer.
 
     Args:
         network: the fixed network, whose first layer reads whole pixels.
-        train: the training images, of one channel.
-        test: the test images.
-        recipe: how scores are trained.
+        train: the training images, with one channel.
+        test: the test images, with one channel.
+        recipe: the settings of the training.
         seed: the run's seed.
     """
 
@@ -101,7 +106,7 @@ class UnitTrainer:
         self._measure = UnitMeasure(network, test)
 
     def measure(self, task: Task, state: TaskState) -> Measured:
-        """Measure one state on the test images of its task."""
+        """Measure the accuracy and the loss of one state on the test images of its task."""
         return self._measure(task, state)
 
     def stages(
@@ -111,7 +116,7 @@ class UnitTrainer:
         shared: Any = None,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
-        """Train a block; see Trainer.stages."""
+        """Train a block of tasks; see Trainer.stages."""
         network, recipe = self._network, self._recipe
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -128,21 +133,23 @@ class UnitTrainer:
 
 
 class UnitMeasure:
-    """Measures masks over units; statistics are those of some images at a time.
+    """A function that measures masks over units, in batches of up to MEASURED_TOGETHER images.
+
+    Each batch is normalised by its own mean and variance.
 
     Args:
         network: the fixed network, whose first layer reads whole pixels.
-        data: the images, of one channel.
+        data: the images of the data set, with one channel.
     """
 
     def __init__(self, network: WholePixels, data: ImageSet) -> None:
         self._network, self._data = network, data
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
-        """Accuracy and mean cross-entropy (nats) of one mask on the task's images."""
+        """Measure accuracy and mean cross-entropy (nats) of one state on the task's images."""
         device = self._network.device
         gains = [torch.from_numpy(m).to(device, torch.float32) for m in state.planes]
-        speaking = gains[0].nonzero()[:, 0]  # the others' drives are not needed
+        speaking = gains[0].nonzero()[:, 0]  # drives of units with gain 0 are not needed
         first, *rest = self._network.later
         later, gains = [first[:, speaking], *rest], [gains[0][speaking], *gains[1:]]
         right, loss, num_images = 0, 0.0, 0

@@ -81,7 +81,8 @@ def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
     left, right = recall_by_masks(rows).axes
 
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
-    assert lines["hebb, 8 bits, flipped 10%"] == pytest.approx([0.9, 0.3])  # of 40 cues, 30 + 10
+    # The mean is over cues: 0.3 = (30 * 0.2 + 10 * 0.6) / 40.
+    assert lines["hebb, 8 bits, flipped 10%"] == pytest.approx([0.9, 0.3])
     assert lines["projection, 3 of 8 bits, flipped 10%"] == [1.0]
     assert lines["projection, 3 of 8 bits, data"] == [0.5]
     assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == ":"] == [3.0]
@@ -122,5 +123,5 @@ def test_every_storage_is_counted():
         "index lists": 120,
         "reservoir, hebb": 900,
         "fixed weights": 800,
-        "their seed": 8,
+        "seed of the weights": 8,
     }

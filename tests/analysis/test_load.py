@@ -6,7 +6,7 @@ import pytest
 from analysis.load import SCHEMA_VERSIONS, differences, load, load_runs
 from harness.tables import schemas as results
 
-NEW = ["num_distractors", "agreement"]  # of version 2
+NEW = ["num_distractors", "agreement"]  # columns that version 2 added
 
 
 def _evaluations(num_tasks: int) -> pa.Table:
@@ -58,7 +58,7 @@ def test_another_schema_version_is_refused_by_file_and_version(tmp_path, table, 
 
 
 def test_a_table_without_files_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has the run begun"):
+    with pytest.raises(FileNotFoundError, match="got none: check the path"):
         load(tmp_path, "tasks")
 
 

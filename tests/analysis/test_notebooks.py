@@ -1,4 +1,4 @@
-"""The notebooks, run as scripts on small runs of their own."""
+"""The notebooks run as scripts on small runs."""
 
 import ast
 import logging
@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from analysis.load import load
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.scale import run
 
 ROOT = Path(__file__).parents[2]
@@ -35,12 +35,12 @@ OPTIONS = {
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Small runs, by the names of their options."""
+    """Small runs: name in OPTIONS -> run directory."""
     folder, log = tmp_path_factory.mktemp("runs"), logging.getLogger("harness")
     before = log.level, log.propagate, log.handlers[:]
     for name, options in OPTIONS.items():
         with initialize_config_module("harness.conf", version_base="1.3"):
-            config = from_hydra(compose("config", [*options.split(), f"run_dir={folder / name}"]))
+            config = checked(compose("config", [*options.split(), f"run_dir={folder / name}"]))
         assert run(config) == 0
     log.level, log.propagate, log.handlers[:] = before
     return {name: folder / name for name in OPTIONS}
@@ -48,7 +48,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def executed(monkeypatch):
-    """Run a notebook, all cells in order: number and environment -> what its names hold then."""
+    """A function that executes notebook `number` with environment variables: -> its globals."""
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("RUN_DIR", raising=False)
     monkeypatch.delenv("RUN_DIRS", raising=False)
@@ -80,7 +80,7 @@ def test_a_notebook_is_cells_of_prose_and_code_and_nothing_else(path):
         if head:
             assert all(line.startswith("#") for line in body.strip().splitlines())
         else:
-            assert ast.parse(body).body  # as a cell must be: whole statements
+            assert ast.parse(body).body  # a code cell must hold complete statements
     assert not re.search(r"In ?\[\d*\]|Out ?\[\d+\]|execution_count", text)
     assert len(text.splitlines()) <= 100
 

@@ -27,7 +27,7 @@ def _rows(schema, num_rows, **columns):
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """Three tasks, two of them evaluated, and the report."""
+    """A run directory with three tasks, two of them evaluated, and a report."""
     run = tmp_path_factory.mktemp("runs") / "a<b"
     for folder in ("log", "evaluations"):
         (run / folder).mkdir(parents=True)
@@ -93,7 +93,8 @@ def test_a_failing_report_fails_no_run(tmp_path, caplog):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_a_browser_shows_the_figures_and_sorts_without_an_error_or_a_request(run_dir, tmp_path):
-    # A copy that clicks on "accuracy" of the tasks' table and says what it saw.
+    # This script is added to a copy of the page. The script clicks twice on "accuracy" in the
+    # table of tasks, and writes the resulting rows, figures and requests into the title.
     probe = """<script>
       const table = document.querySelectorAll("table")[1], column = 1;
       table.tHead.rows[0].cells[column].firstChild.click();

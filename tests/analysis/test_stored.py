@@ -8,7 +8,7 @@ from analysis.stored import Layout, angles, layer_statistics, layout, sample_mas
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A store of three rows, the last one never committed."""
+    """A store of three rows. The last row was never committed."""
     root = zarr.open_group(tmp_path / "masks.zarr", mode="w")
     planes = [
         {"tensor": "layer1", "role": "keep", "byte_offset": 0, "num_bits": 8},
@@ -33,7 +33,8 @@ def test_committed_masks_alone_are_read_by_the_layout_of_the_store(run_dir):
 
 def test_density_and_overlap_are_those_of_the_bits():
     masks = Layout(3, (("layer1", 0, 8), ("layer2", 1, 3)), 11, 11)
-    # Ones: 4 and 2, both of the second in the first; then 1 and 2, apart; the rest is filling.
+    # Layer 1: the masks have 4 and 2 ones, and 2 ones are common. Layer 2: the masks have 1 and
+    # 2 ones, and no one is common. The other bits are padding.
     rows = np.array([[0b1111, 0b11111001, 0], [0b0011, 0b11111110, 0]], np.uint8)
 
     first, second = layer_statistics(rows, masks).to_dict("records")

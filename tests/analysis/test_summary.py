@@ -44,7 +44,7 @@ def test_evaluations_come_down_to_a_row_a_size_and_way_with_the_median_of_time()
             "num_batches": [4] * 4,
             "num_distractors": [0] * 4,
             "algorithm": ["binary"] * 4,
-            "objective": [None] * 4,  # a way of its own, not rows to drop
+            "objective": [None] * 4,  # rows without an objective are a group too
             "num_images": [1] * 4,
             "task_accuracy": [1.0, 0.4, 0.4, 0.5],
             "accuracy_gg": [0.9] * 4,

@@ -1,4 +1,4 @@
-"""A run goes on through whatever is killed; CHAOS_SECONDS=120 makes it longer."""
+"""A run survives random kills. CHAOS_SECONDS is the test's duration in seconds (default 30)."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "30"))
 
 
 def may_have_namespaces() -> bool:
-    """Whether this user may make the namespaces that the program runs in."""
+    """Return whether this user may make the namespaces that the program needs."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     try:
         command = ["unshare", *user, "--net", "--pid", "--fork", "--mount-proc", "true"]
@@ -29,4 +29,4 @@ def test_whatever_is_killed_a_run_ends_as_if_nothing_had_been() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    assert "masks, log and evaluations are those of the undisturbed run" in said
+    assert "masks, log and evaluations equal those of the undisturbed run" in said

@@ -1,4 +1,4 @@
-"""The simulation goes through the real driver, store and log, and its figures are their figures."""
+"""The simulation uses the real driver, store and log, and prints their measured numbers."""
 
 import re
 import subprocess
@@ -17,6 +17,6 @@ def test_25_units_that_end_together_are_8_files_of_the_log(tmp_path: Path) -> No
     command += [f"--folder={tmp_path}", *SMALL]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.findall(r"(\d+) tasks in (\d+) units", said) == [("100", "50"), ("300", "150")]
-    assert re.findall(r"second start, (\d+) files of the log", said) == ["16", "48"]
-    assert len(re.findall(r"-?\d+ bytes a task at the (first|second) start", said)) == 2
+    assert re.findall(r"second start, (\d+) log files", said) == ["16", "48"]
+    assert len(re.findall(r"-?\d+ bytes per task at the (first|second) start", said)) == 2
     assert list(tmp_path.iterdir()) == []

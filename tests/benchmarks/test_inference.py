@@ -1,4 +1,4 @@
-"""What the inference benchmark prints for programs; its times are not judged."""
+"""The JSON lines of the inference benchmarks are complete. The tests do not judge the times."""
 
 import json
 import subprocess
@@ -63,9 +63,9 @@ def test_masks_pass_by_from_a_zarr_array_of_their_own(run):
     assert [row["algorithm"] for row in rows] == ["read_store", "streamed", "streamed_batched"]
     assert {row["num_tasks"] for row in rows} == {40}
     assert rows[1]["extra_bytes"] < rows[2]["extra_bytes"]
-    # A folder of other masks is not taken for theirs.
+    # The benchmark refuses a folder that holds masks of another seed.
     path = run.parent / "stream" / "masks-40.zarr" / "zarr.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     again = typed(run.parent, "benchmarks/streaming.py", *options)
     assert again.returncode == 2
-    assert "remove it, to write anew" in again.stderr
+    assert "remove the folder, and run again" in again.stderr

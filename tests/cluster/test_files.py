@@ -1,4 +1,4 @@
-"""The cluster files: held to Ray's own schema, and to what it does not look at."""
+"""The cluster files follow Ray's schema, and further rules that the schema does not check."""
 
 import json
 import re
@@ -15,14 +15,14 @@ PROVIDERS = {"cpu.yaml": "aws", "gpu.yaml": "aws", "local.yaml": "local"}
 
 
 def load(name: str) -> dict[str, Any]:
-    """A cluster file as written."""
+    """Return the content of a cluster file."""
     config = yaml.safe_load((ROOT / "cluster" / name).read_text())
     assert isinstance(config, dict)
     return config
 
 
 def shell(config: dict[str, Any], key: str) -> str:
-    """The commands of a key, a line each."""
+    """Return the shell commands of a key, one command per line."""
     return "\n".join(config[key])
 
 
@@ -84,7 +84,7 @@ def test_every_shell_shows_the_token_and_the_head_s_joins_the_cluster(name: str)
     assert "\nexport RAY_AUTH_MODE=token\n" in environment
     assert '\nexport PATH="$HOME/supermasks/.venv/bin:$PATH"\n' in environment
     assert "export RAY_ADDRESS=auto" in shell(config, "head_setup_commands")
-    assert "RAY_ADDRESS" not in commands  # it would win over the head's address on a worker
+    assert "RAY_ADDRESS" not in commands  # on a worker it would override the head's address
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

@@ -1,4 +1,4 @@
-"""The cluster file, really tried: brought up over ssh, given a job, asked for what it left."""
+"""Try the cluster file: start a cluster over ssh, submit a job, and check the job's results."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from harness.storage.store import MaskStore
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "cluster"))
-import trial  # noqa: E402  (a script beside the cluster files, in no package)
+import trial  # noqa: E402  (cluster/ is a folder of scripts, not a package)
 
 sys.path.pop(0)
 
@@ -25,7 +25,7 @@ def test_the_trial_tries_the_real_file() -> None:
     changed = {key for key in config if derived[key] != config[key]}
     assert changed == {"auth", "head_start_ray_commands", "provider", "setup_commands"}
     replaced = [c for c in config["setup_commands"] if c not in derived["setup_commands"]]
-    assert len(replaced) == 2  # a virtual environment, and the installation into it
+    assert len(replaced) == 2  # commands that make the environment and install into it
     assert len(derived["setup_commands"]) == len(config["setup_commands"])
     [start] = [c for c in derived["head_start_ray_commands"] if "ray start" in c]
     assert f"--num-cpus={trial.NUM_CPUS}" in start
@@ -42,7 +42,7 @@ def test_a_job_submitted_over_ssh_leaves_its_tables_and_masks(tmp_path: Path) ->
         command, env=environment, capture_output=True, text=True, timeout=240, errors="replace"
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert "refused: a stranger" in done.stdout
+    assert "refused: a client with another token" in done.stdout
 
     run_dir = tmp_path / "mnist5k-permuted-8"
     tasks = load(run_dir, "tasks").to_pandas().set_index("task_id").sort_index()
@@ -51,7 +51,7 @@ def test_a_job_submitted_over_ssh_leaves_its_tables_and_masks(tmp_path: Path) ->
     assert len(set(tasks["worker"])) <= trial.NUM_CPUS
     evaluations = load(run_dir, "evaluations").to_pandas()
     assert sorted(evaluations["task_id"]) == list(range(8))
-    # Every mask is the one that its checksum was taken of.
+    # Every stored mask matches its checksum in the log.
     rows = MaskStore.open(run_dir, read_only=True).read(
         list(range(8)), tasks["row_crc32c"].to_list()
     )

@@ -1,7 +1,8 @@
-"""What every engine of task inference must do: held to autograd in float64.
+"""Tests that every engine must pass. They compare the engine's answers with autograd in float64.
 
-A new engine subclasses EngineTests and gives `engine`; one that serves more than masks of one plane
-over the weights of an MLP overrides the fixture `case` with more of CASES.
+The tests of a new engine are a subclass of EngineTests with the attribute `engine`. By default
+the tests use masks of one plane over the weights of an MLP. If the engine supports more, the
+subclass overrides the fixture `case` with more entries of CASES.
 """
 
 from dataclasses import dataclass
@@ -41,11 +42,11 @@ RECIPES = {
     "signed": Recipe(steps=100, batch_size=64, learning_rate=5e-3),
     "units": Recipe(steps=60, batch_size=64, learning_rate=0.1, optimizer="sgd", momentum=0.9),
 }
-_CASES: dict[str, "Case"] = {}  # trained once
+_CASES: dict[str, "Case"] = {}  # trained cases by name, so that each is trained once
 
 
 class AccurateSlopes(AutogradSlopes):
-    """In float64, whatever the coefficients come in."""
+    """Slopes in float64, for coefficients of any type."""
 
     def __call__(self, alphas):
         return super().__call__(alphas.double())
@@ -53,13 +54,13 @@ class AccurateSlopes(AutogradSlopes):
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A network, and what was trained on it."""
+    """A network, the states that were trained on it, and queries."""
 
     network: Any
     layout: Any
     rows: np.ndarray
-    few: torch.Tensor  # two images a query
-    many: torch.Tensor  # 32 of them, which leave no doubt
+    few: torch.Tensor  # queries of 2 images each
+    many: torch.Tensor  # queries of 32 images each, which make the answer clear
 
     @property
     def weights(self):
@@ -68,9 +69,9 @@ class Case:
     def states(self, num_tasks=NUM_TASKS):
         return BitStates(self.layout, self.rows[:num_tasks], CPU)
 
-    @cache  # noqa: B019 (the cases are few, and stay)
+    @cache  # noqa: B019 (there are few cases, and _CASES keeps them)
     def expected(self, inputs, algorithm, objective):
-        """The answers in float64, by autograd in the coefficients or state by state."""
+        """Compute the expected answers in float64, by autograd or by one forward pass per state."""
         weights = doubled(self.weights)
         dense = as_double(plain_states(self.layout, self.layout.unpack(self.rows)))
         given = self.network, weights, dense, getattr(self, inputs).double()
@@ -105,7 +106,7 @@ def objective_of(algorithm, objective):
 
 
 class EngineTests:
-    engine = None  # of the subclass: a class
+    engine = None  # the engine's class; the subclass sets this attribute
 
     @pytest.fixture(params=["mlp"])
     def case(self, request, digits, make_tasks):
@@ -113,11 +114,11 @@ class EngineTests:
 
     @pytest.fixture
     def made(self, case):
-        """The engine among all states."""
+        """An engine with all states."""
         return self.engine(case.network, case.weights, case.states(), NUM_REAL)
 
     def pytest_generate_tests(self, metafunc):
-        """Each of the algorithms that the engine says it has."""
+        """Run a test with `algorithm` once for each algorithm that the engine supports."""
         if "algorithm" in metafunc.fixturenames:
             metafunc.parametrize("algorithm", [a for a in ALGORITHMS if a in self.engine.supports])
 
@@ -130,7 +131,7 @@ class EngineTests:
 
     @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_answers_are_those_of_autograd(self, made, case, algorithm, objective):
-        # The ranked scan may differ where the evidence is weak.
+        # With weak evidence the ranked scan may give another answer, so `few` is not tested.
         named = set()
         for inputs in ["many"] if algorithm == RANKED else ["many", "few"]:
             expected = case.expected(inputs, algorithm, objective)
@@ -151,7 +152,7 @@ class EngineTests:
         assert found.num_gradients == expected.num_gradients == 1
 
     def test_options_reach_their_algorithm(self, made, case, algorithm):
-        gradients = {"binary": 2, "gradient_descent": 4, "frank_wolfe": 4}  # of 6 tasks by threes
+        gradients = {"binary": 2, "gradient_descent": 4, "frank_wolfe": 4}  # 6 tasks, log_base 3
         options = Options(log_base=3, steps=4)
         found = made.infer(case.few, algorithm, objective_of(algorithm, "H"), options)
         forwards = 0 if algorithm in FORWARD_ALGORITHMS else 1
@@ -162,7 +163,7 @@ class EngineTests:
         asked = case.few, algorithm, objective_of(algorithm, "H"), Options()
         grown = self.engine(case.network, case.weights, case.states(2), NUM_REAL)
         for num_tasks in (4, NUM_TASKS):
-            if is_used:  # so that what it prepares is there
+            if is_used:  # so that the engine has prepared its data before it grows
                 assert grown.infer(*asked).tasks.max() < num_tasks
             grown = grown.grown(case.states(num_tasks))
         assert type(grown) is self.engine
@@ -194,5 +195,5 @@ class EngineTests:
     def test_inputs_that_are_not_finite_are_refused(self, made, case, algorithm, bad):
         inputs = case.few.clone()
         inputs[-1, 0, 3] = bad
-        with pytest.raises(FloatingPointError, match="not finite"):
+        with pytest.raises(FloatingPointError, match="evidence must be finite"):
             made.infer(inputs, algorithm, objective_of(algorithm, "H"), OPTIONS)

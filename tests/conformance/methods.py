@@ -1,8 +1,8 @@
-"""What every mask finder must do, on every kind of network.
+"""Tests that every mask finder must pass, on every kind of network.
 
-A new finder subclasses MethodTests and gives `method`; one that does not serve all networks
-overrides the fixture `network` with those that it serves. A new kind of network is an entry of
-NETWORKS.
+The tests of a new finder are a subclass of MethodTests with the attribute `method`. If the finder
+does not support all networks, the subclass overrides the fixture `network` with the supported
+networks. A new kind of network gets an entry in NETWORKS.
 """
 
 import pickle
@@ -36,12 +36,12 @@ NETWORKS = {
 }
 OVER_WEIGHTS = [n for n in NETWORKS.values() if all(t.over == "weights" for t in n.tensors)]
 NUM_TASKS = 3
-# A rate at which 15 steps change a good part of the masks.
+# At this learning rate, 15 steps change many bits of the masks.
 BRIEF = Recipe(steps=15, batch_size=16, learning_rate=1e-2)
 
 
 def stacked(starts):
-    """Scores (B, ...) of several tasks, that learn."""
+    """Stack the scores of several tasks to (B, ...), with gradients."""
     return {
         name: torch.from_numpy(np.stack([start[name] for start in starts])).requires_grad_()
         for name in starts[0]
@@ -53,7 +53,7 @@ def of_task(scores, b):
 
 
 def drawn_slope(gains, generator):
-    """A linear function of gains, drawn."""
+    """Apply a random linear function to gains."""
     slopes = [torch.randn(gain.shape, generator=generator) for gain in gains.values()]
     return sum((g * slope).sum() for g, slope in zip(gains.values(), slopes, strict=True))
 
@@ -63,8 +63,8 @@ def as_tasks(arrays, num_tasks=NUM_TASKS):
 
 
 class MethodTests:
-    method = None  # of the subclass
-    # Enough for a mask that tells the digits apart.
+    method = None  # the finder; the subclass sets this attribute
+    # Enough steps for a mask that tells the digits apart.
     recipe = Recipe(steps=160, batch_size=64, learning_rate=1e-2)
 
     @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS)
@@ -77,7 +77,7 @@ class MethodTests:
 
     @pytest.fixture
     def data(self, network, digits):
-        """The digits, (training, test), in the shape that the network reads."""
+        """(training, test) sets of digits, with images in the network's input shape."""
         return tuple(
             ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std)
             for d in digits
@@ -85,7 +85,7 @@ class MethodTests:
 
     @pytest.fixture
     def plain(self, network, layout, data):
-        """A function that makes the plain trainer."""
+        """A function that makes an AutogradTrainer, the plain trainer."""
 
         def make(recipe, dtype=torch.float64):
             measure = measure_for(network, layout, data[1], 0, CPU)
@@ -96,12 +96,12 @@ class MethodTests:
 
     @pytest.fixture
     def begun(self, network):
-        """Scores of three tasks before the first step."""
+        """The scores of three tasks before the first step."""
         return stacked([self.method.begin(network, task, seed=0) for task in range(NUM_TASKS)])
 
     @pytest.fixture
     def scores(self, network, begun):
-        """Scores of three tasks after some steps down some slope."""
+        """The scores of three tasks after four steps down random slopes."""
         generator = torch.Generator().manual_seed(1)
         optimizer = BRIEF.torch_optimizer(list(begun.values()))
         for step in range(4):
@@ -114,7 +114,7 @@ class MethodTests:
 
     @pytest.fixture
     def states(self, network, scores):
-        """What is stored of these tasks, with the network's own floats as they begin."""
+        """The states of these tasks, with the initial values of the network's floats."""
         floats = {
             spec.name: np.full(spec.shape, spec.initial, np.float32)
             for spec in network.float_specs()
@@ -134,7 +134,7 @@ class MethodTests:
             self.method.begin(network, task, seed) for task, seed in [(5, 3), (6, 3), (5, 4)]
         )
         for name, score in one.items():
-            if score.any():  # those that begin at 0 do so in every task
+            if score.any():  # scores that start at 0 are 0 for every task
                 for other in others:
                     assert not np.array_equal(score, other[name])
 
@@ -163,7 +163,7 @@ class MethodTests:
             assert gain.dtype == torch.float64
             torch.testing.assert_close(gain.float(), expected[name].detach())
 
-    # What is stored
+    # Stored states
 
     def test_states_come_back_from_their_rows_bit_for_bit(self, layout, states):
         for back, state in zip(layout.unpack(layout.pack(states)), states, strict=True):
@@ -209,14 +209,14 @@ class MethodTests:
     # Training
 
     def test_trained_masks_tell_the_digits_apart(self, plain, make_tasks):
-        # Two digits a task: convolutions have little use of permuted pixels.
+        # Each task has two digits. Convolutions learn little from permuted pixels.
         tasks = make_tasks("split", side=8, num_classes=10)
         trainer = plain(self.recipe, torch.float32)
         (before, _), (after, _) = trainer.stages(tasks, [0, self.recipe.steps])
         for task, first, last in zip(tasks, before, after, strict=True):
             begun, learnt = trainer.measure(task, first), trainer.measure(task, last)
             assert learnt.loss < begun.loss
-            assert learnt.accuracy > 0.75  # 0.5 by chance, between the two digits
+            assert learnt.accuracy > 0.75  # chance gives 0.5 for two digits
 
     def test_masks_of_tasks_trained_together_are_those_trained_alone(self, plain, make_tasks):
         tasks = make_tasks("split", side=8, num_classes=10)
@@ -237,7 +237,7 @@ class MethodTests:
         ):
             rows.append(np.stack([np.concatenate([*map(np.ravel, s.planes)]) for s in found]))
             differ = layout.pack(found) ^ layout.pack(expected)
-            # UnitTrainer knows float32 alone, where products round otherwise.
+            # UnitTrainer always computes in float32, and its products round differently.
             limit = 0.02 * NUM_TASKS * layout.num_bits if isinstance(chosen, UnitTrainer) else 0
             assert np.bitwise_count(differ).sum() <= limit
         assert (rows[0] != rows[1]).any()

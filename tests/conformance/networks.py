@@ -1,7 +1,7 @@
-"""What every network must do.
+"""Tests that every network must pass.
 
-A new network subclasses NetworkTests and makes one; a torch.nn.Module subclasses
-ModuleNetworkTests.
+The tests of a new network are a subclass of NetworkTests. The tests of a torch.nn.Module are a
+subclass of ModuleNetworkTests.
 """
 
 import pickle
@@ -16,8 +16,8 @@ import supsup_core.networks.module
 from supsup_core.networks.module import as_network
 from supsup_core.networks.protocol import Network
 
-N = 6  # inputs
-B = 3  # states
+N = 6  # number of inputs
+B = 3  # number of states
 
 
 def inputs_of(network, *leading, dtype=torch.float32, seed=0):
@@ -34,7 +34,7 @@ def gains_of(network, *leading, dtype=torch.float32, seed=1):
 
 
 def floats_of(network, *leading, dtype=torch.float32, seed=2):
-    """Positive, as a variance must be."""
+    """Draw positive floats, because a variance must be positive."""
     generator = torch.Generator().manual_seed(seed)
     return {
         s.name: torch.rand(*leading, *s.shape, generator=generator, dtype=dtype) + 0.5
@@ -54,12 +54,14 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-# How batch normalisation is run: statistics of the batch; given; of the batch, moving the given.
+# Modes of batch normalisation: "batch" uses the batch's statistics, "given" uses given statistics,
+# and "track" uses the batch's statistics and updates the given statistics. The values say whether
+# statistics are given, and whether the network updates the given statistics.
 MODES = {"batch": (False, False), "given": (True, False), "track": (True, True)}
 
 
 def run(network, weights, gains, inputs, mode, floats=None):
-    """Logits, and the floats after them."""
+    """Compute the logits. Returns: logits, and the floats after this computation."""
     given, track = MODES[mode]
     floats = {name: value.clone() for name, value in (floats or {}).items()}
     logits = network.logits(weights, gains, inputs, floats if given else None, track=track)
@@ -67,7 +69,7 @@ def run(network, weights, gains, inputs, mode, floats=None):
 
 
 class NetworkTests:
-    """Subclass it as TestX, with `make`."""
+    """Tests of a network. A subclass TestX must define `make`, which returns the network."""
 
     def make(self):
         raise NotImplementedError
@@ -118,7 +120,7 @@ class NetworkTests:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("leading", [(), (B,)], ids=["one", "many"])
     def test_gradient_in_gains_is_that_in_weights(self, network, mode, leading):
-        """The chain rule: w dL/dw = sum over the tensors of w, and over states, of g dL/dg."""
+        """Check w dL/dw = sum of g dL/dg over the masked tensors of w and over states."""
         weights = weights_of(network, torch.float64)
         sources = {t.source for t in network.tensors if t.over == "weights"}
         drawn = {name: weights[name].requires_grad_() for name in sources}
@@ -177,7 +179,7 @@ class NetworkTests:
 
     def test_own_statistics_make_inputs_independent(self, network):
         if network.normalises and not network.float_specs():
-            pytest.skip("it keeps no statistics")
+            pytest.skip("the network keeps no statistics")
         weights, gains, floats = weights_of(network), gains_of(network), floats_of(network)
         inputs = inputs_of(network, N)
         whole = network.logits(weights, gains, inputs, floats)
@@ -204,7 +206,10 @@ class NetworkTests:
 
 
 class ModuleNetworkTests(NetworkTests):
-    """Also hold a network against its module. Subclass it with `make_module` and `input_shape`."""
+    """Tests that also compare a network with its module.
+
+    A subclass must define `make_module`, and `input_shape` if it differs from (1, 8, 8).
+    """
 
     input_shape = (1, 8, 8)
 
@@ -224,7 +229,7 @@ class ModuleNetworkTests(NetworkTests):
         monkeypatch.setattr(supsup_core.networks.module, "LEAST_VALUES_OF_LOOP", least)
 
     def module_with(self, weights, gains, floats, mode):
-        """The module itself, with effective weights as its parameters."""
+        """Make the module, with the effective weights as its parameters."""
         torch.manual_seed(0)
         module = self.make_module().double().eval()
         with torch.no_grad():
@@ -242,7 +247,7 @@ class ModuleNetworkTests(NetworkTests):
         ("mode", "ones"), [("batch", True), ("batch", False), ("given", False), ("track", False)]
     )
     def test_it_is_the_module(self, network, mode, ones):
-        """Logits, gradients and moved statistics."""
+        """Compare logits, gradients and updated statistics with the module's."""
         weights = weights_of(network, torch.float64)
         gains = gains_of(network, B, dtype=torch.float64)
         if ones:

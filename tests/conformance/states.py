@@ -1,6 +1,6 @@
-"""What stored states of any kind must do: held to gains that lie in memory as floats.
+"""Tests that every kind of stored states must pass, by comparison with gains kept as floats.
 
-A new kind of states subclasses StatesTests, and says in `make` how its states are stored.
+The tests of a new kind of states are a subclass of StatesTests. Its method `make` stores states.
 """
 
 import numpy as np
@@ -40,11 +40,11 @@ LAYOUTS = {
 }
 
 
-# The same states as floats
+# Plain forms, with gains as floats
 
 
 def random_state(layout, rng):
-    """A state; a further plane of a tensor is a part of the plane before it."""
+    """Draw a state. Each further plane of a tensor is a subset of the plane before."""
     planes = []
     for plane in layout.planes:
         bits = rng.random(plane.shape) < 0.6
@@ -55,7 +55,7 @@ def random_state(layout, rng):
 
 
 def plain_gains(layout, state):
-    """Gains by their definition: scale * sum of coefficient * bits."""
+    """Compute gains by their definition: scale * sum of coefficient * bits."""
     gains = {}
     for plane, bits in zip(layout.planes, state.planes, strict=True):
         gains[plane.tensor] = gains.get(plane.tensor, 0) + plane.spec.coefficient * bits
@@ -65,7 +65,7 @@ def plain_gains(layout, state):
 
 
 def plain_states(layout, stored):
-    """DenseStates of what was stored."""
+    """Make DenseStates from a list of TaskState."""
     gains = [plain_gains(layout, state) for state in stored]
     floats = [
         {name: torch.from_numpy(values) for name, values in state.floats.items()}
@@ -83,13 +83,13 @@ def doubled(arrays):
 
 
 def as_double(dense):
-    """The same states in float64."""
+    """Copy DenseStates to float64."""
     ((gains, floats),) = dense.unpacked()
     return DenseStates(doubled(gains), doubled(floats))
 
 
 def assert_equal(found, expected):
-    """Bit for bit, by name."""
+    """Check that two dicts have the same names, and bitwise equal tensors under each name."""
     assert found.keys() == expected.keys()
     for name, values in found.items():
         assert values.dtype == expected[name].dtype
@@ -117,7 +117,7 @@ class StatesTests:
 
     @pytest.fixture
     def dense(self, layout, stored):
-        """The same, as floats."""
+        """The same states with gains as floats."""
         return plain_states(layout, stored)
 
     @pytest.fixture

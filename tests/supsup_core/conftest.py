@@ -1,4 +1,4 @@
-"""What the tests of supsup_core share: a few images, recipes, and masks that have learnt."""
+"""Fixtures for the tests of supsup_core: a few images, recipes, tasks and trained masks."""
 
 import jaxtyping
 import numpy as np
@@ -31,7 +31,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def few_images():
-    """60 random images of 4x4 pixels, ten of each of 6 classes."""
+    """60 random images of 4x4 pixels, with ten images in each of 6 classes."""
     images = np.random.default_rng(1).integers(0, 256, (60, 16), dtype=np.uint8)
     labels = np.arange(60, dtype=np.uint8) % 6
     return ImageSet(images, labels, mean=(0.5,), std=(0.29,))
@@ -39,7 +39,7 @@ def few_images():
 
 @pytest.fixture(scope="session")
 def digits():
-    """The 8x8 digits, (training, test); every fifth image is for the test."""
+    """The 8x8 digits as (training, test) sets. Every fifth image is in the test set."""
     pixels, labels = load_digits(return_X_y=True)
     images, labels = (15 * pixels).astype(np.uint8), labels.astype(np.uint8)
     is_test = np.arange(len(labels)) % 5 == 0
@@ -53,20 +53,20 @@ def digits():
     ids=lambda param: f"{param[0]}-{param[1]}",
 )
 def brief(request):
-    """A recipe of every optimiser, at a rate that changes a good part of the masks in 20 steps."""
+    """A recipe for each optimiser, with a learning rate that changes many mask bits in 20 steps."""
     name, momentum, learning_rate = request.param
     return Recipe(20, 8, learning_rate, optimizer=name, momentum=momentum)
 
 
 @pytest.fixture
 def optimizer(brief):
-    """Every optimiser."""
+    """The optimiser of each recipe in `brief`."""
     return brief.make_optimizer()
 
 
 @pytest.fixture(scope="session")
 def make_tasks():
-    """A function that makes tasks of a family, by its name, for square images."""
+    """A function that makes tasks for square images from the name of a family."""
 
     def make(family, task_ids=(0, 1, 2), *, side=4, num_classes=6, num_tasks=3, seed=0):
         known = names.load("family", names.FAMILIES, family)()
@@ -78,10 +78,10 @@ def make_tasks():
 
 @pytest.fixture(scope="session")
 def train_block():
-    """A function that trains a block by the trainer that fits, or by the plain one.
+    """A function that trains a block with the trainer of `trainer_for`, or with the plain trainer.
 
-    It gives bool (B, *shape) for each plane of the layout, or an iterator of that, where it is told
-    to show the masks on the way.
+    The function returns a list with a bool array (B, *shape) for each plane of the layout. If
+    `stages` is given, the function returns an iterator with one such list per stage.
     """
 
     def train(
@@ -120,7 +120,7 @@ def train_block():
 
 @pytest.fixture(scope="session")
 def six_permutations(digits, make_tasks):
-    """Network, tasks, and packed rows of masks trained on six permutations of the digits."""
+    """(network, tasks, packed rows) of masks trained on six permutations of the digits."""
     network, method = mlp((64,), 60, hidden=[64]), Threshold()
     tasks = make_tasks("permuted", range(6), side=8, num_classes=10, num_tasks=6)
     recipe = Recipe(steps=200, batch_size=128, learning_rate=1e-3)
@@ -131,5 +131,5 @@ def six_permutations(digits, make_tasks):
 
 @pytest.fixture
 def no_shape_checks(monkeypatch):
-    """For the package's own refusals, which the checks of annotations would forestall."""
+    """Turn off the checks of annotations, which would fail before the package's own checks."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

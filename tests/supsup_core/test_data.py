@@ -12,7 +12,7 @@ def first(count, *arguments):
 
 
 def test_batches_have_one_size_and_an_epoch_repeats_no_image():
-    found = first(6, 0, 0, 50, 16)  # three batches of 16 an epoch; two images are left over
+    found = first(6, 0, 0, 50, 16)  # an epoch has 3 batches of 16, and 2 images are left
     assert [len(batch) for batch in found] == [16] * 6
     for epoch in (found[:3], found[3:]):
         drawn = np.concatenate(epoch)

@@ -3,8 +3,8 @@ import pytest
 
 from supsup_core.streams import Role, stream
 
-# Every role, with the index of its kind, and the first two words of seed 0. They are part of a
-# run's identity: a change here is a change of every stored run.
+# The first two words of each role's stream, for seed 0 and the given index. A run's identity
+# includes these words: if a word changes, every stored run changes.
 FIRST_WORDS = {
     Role.WEIGHTS: ((0,), [0xE0142D5981F313BE, 0xD22AEAFAD1BFB762]),
     Role.SCORES: ((0, 0), [0xE6099139729BD4FD, 0x445749A1CD81412D]),

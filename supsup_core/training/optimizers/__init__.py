@@ -1,4 +1,8 @@
-"""Optimisers of scores, one a file: each in torch for any device and in one pass on the CPU."""
+"""Optimisers of scores, one per file.
+
+Each optimiser has a step in torch operations for any device, and the same step as a Numba kernel
+for the CPU. On a GPU with Triton, torch.compile makes one kernel of the torch operations.
+"""
 
 from supsup_core.names import OPTIMIZERS
 from supsup_core.training.optimizers.adam import Adam
@@ -12,16 +16,19 @@ def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer
 
     Args:
         name: one of OPTIMIZERS.
-        smoothing: of the running mean of squares, which sgd has not.
-        momentum: of the running mean or sum of gradients; must be 0 for rmsprop.
+        smoothing: decay per step of the running mean of squares; sgd does not use this value.
+        momentum: decay per step of the running mean (adam) or sum (sgd) of gradients; must be 0
+            for rmsprop.
 
     Raises:
-        ValueError: an unknown name, or a momentum that would have no effect.
+        ValueError: the name is unknown, or momentum is not 0 for rmsprop.
     """
     match name:
         case "rmsprop":
             if momentum:
-                raise ValueError(f"momentum goes with adam and sgd, got {momentum} with rmsprop")
+                raise ValueError(
+                    f"momentum must be 0 with rmsprop, got {momentum}: try 0, or adam or sgd"
+                )
             return RMSprop(smoothing)
         case "adam":
             return Adam(momentum, smoothing)

@@ -1,11 +1,12 @@
-"""Adam, as torch.optim.Adam does it without decay (Kingma & Ba 2015).
+"""Adam (Kingma & Ba 2015), with the same step as torch.optim.Adam without weight decay.
 
     g <- gradient * sign
     u <- momentum u + (1 - momentum) g
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate / (1 - momentum^t) u / (sqrt(v / (1 - smoothing^t)) + epsilon)
 
-Scores s, gradients in them g, weights' signs as in protocol.py.
+s is the score, g the gradient in the score, u the mean of gradients, v the mean of squares, and t
+the number of the step, from 1. `gradient` and `sign` are those of protocol.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,11 +41,11 @@ def _fused(scores, squares, means, gradients, masked, zero, constants):  # pragm
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Divides a running mean of gradients by the root of that of their squares.
+    """Adam: divide the running mean of gradients by the root of the running mean of squares.
 
     Attributes:
-        momentum: decay of the mean of gradients a step (beta 1).
-        smoothing: decay of the mean of squares a step (beta 2).
+        momentum: decay per step of the mean of gradients (beta 1).
+        smoothing: decay per step of the mean of squares (beta 2).
     """
 
     momentum: float
@@ -52,20 +53,24 @@ class Adam(Optimizer):
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The same in one pass."""
+        """The Numba kernel of the step."""
         return _fused  # type: ignore[no-any-return]
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """The means."""
+        """The index of the means of gradients; the squares are even."""
         return (1,)
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
-        """Signed squares and means of zero."""
+        """Make the state: signed squares of zero, and means of zero."""
         return signed_squares(signs), torch.zeros_like(signs)
 
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
-        """The corrected learning rate, both decays and their rests, the root's correction."""
+        """Return the constants of a step, in the order in which the step reads them.
+
+        These are the learning rate with the correction of the means, momentum, 1 - momentum,
+        smoothing, 1 - smoothing, the correction of the root of the squares, and epsilon.
+        """
         return (
             learning_rate / (1 - self.momentum**count),
             self.momentum,
@@ -77,13 +82,13 @@ class Adam(Optimizer):
         )
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read from the sign bits of the squares."""
+        """Read the weights' signs from the sign bits of the squares."""
         return signs_of(state[0])
 
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Move scores and state in torch operations."""
+        """Take one step in torch operations, in place; see Optimizer.move."""
         squares, means = state
         size, momentum, rest_momentum, smoothing, rest, correction, epsilon = constants
         means.copy_(momentum * means + rest_momentum * g)
@@ -92,5 +97,5 @@ class Adam(Optimizer):
         squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """torch.optim.Adam."""
+        """Make a torch.optim.Adam with the same settings."""
         return torch.optim.Adam(parameters, learning_rate, (self.momentum, self.smoothing))

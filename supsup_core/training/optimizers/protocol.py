@@ -1,9 +1,11 @@
-"""What an optimiser of scores has to say, and its step in one pass over memory.
+"""The base class of the optimisers of scores, and an optimiser's step in one pass over memory.
 
-A step takes d loss / d masked sign, makes it the score's gradient straight through
-(gradient * sign), moves the scores, and writes the masked signs that follow. Memory
-limits it, so little is touched: where an optimiser keeps squares, which are never
-negative, their sign bit holds the weight's sign ("signed squares").
+A step reads d loss / d masked sign, called `gradient` here. The gradient of a score is
+gradient * sign, with the weight's sign (straight-through). The step changes the scores, and writes
+the masked signs that follow from the new scores.
+
+Memory limits the speed of a step, so a step should touch few bytes. A running mean of squares is
+never negative, so its sign bit is free: it stores the weight's sign ("signed squares").
 """
 
 from abc import ABC, abstractmethod
@@ -16,85 +18,106 @@ from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import as_stored
 
-EPSILON = 1e-8  # torch's default, of RMSprop and Adam
+EPSILON = 1e-8  # the default of RMSprop and Adam in torch.optim
 
 
 class Optimizer(ABC):
-    """A rule that moves scores down their gradient.
+    """A rule that changes scores to lower the loss.
 
-    The form in torch runs on any device; the kernel is the same in one pass on the CPU,
-    for the threshold rule, mask = [score >= 0].
+    `move` is the step in torch operations, on any device. `kernel` is the same step in one pass
+    over memory on the CPU, and also writes the masks of the threshold rule, [score >= 0].
     """
 
     @property
     @abstractmethod
     def kernel(self) -> Callable[..., None]:
-        """(scores, *state, gradients, masked, zero, constants), all flat; changes them in place."""
+        """The Numba kernel of the step, which changes scores, state and masked in place.
+
+        Its arguments are (scores, *state, gradients, masked, zero, constants): flat arrays, a zero
+        of the type of masked, and the tuple from `constants`.
+        """
 
     @property
     @abstractmethod
     def odd_state(self) -> tuple[int, ...]:
-        """Indices of the state tensors that change sign if scores and their gradients do.
+        """Indices of the odd state tensors.
 
-        The other state tensors stay the same.
+        If the scores and their gradients change sign, the odd state tensors change sign too. The
+        other (even) state tensors keep their values.
         """
 
     @abstractmethod
     def begin(self, signs: Float[Tensor, "*shape"]) -> tuple[Tensor, ...]:
-        """Make the state before the first step from the weights' signs, +1 and -1.
+        """Make the state before the first step.
 
-        The sign bits of the first state tensor are the weights' signs, then and after every step.
+        In every state, the sign bits of the first tensor are the weights' signs.
+
+        Args:
+            signs: the weights' signs, +1 and -1.
         """
 
     @abstractmethod
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
-        """Numbers that the step with this count, from 1, needs."""
+        """Compute the constants of a step, for `move` and for `kernel`.
+
+        Args:
+            learning_rate: the learning rate of the step.
+            count: number of the step, from 1.
+        """
 
     @abstractmethod
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read the weights' signs from the state, +1 and -1."""
+        """Read the weights' signs, +1 and -1, from the state."""
 
     @abstractmethod
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Move scores and state in torch operations, in place.
+        """Take one step in torch operations: change scores and state in place.
 
         Args:
-            scores: of any shape.
-            state: as it began, or as the step before left it; keeps the weights' signs.
-            g: d loss / d score, of the scores' shape and type.
-            constants: of this step, numbers or tensors of no dimension.
+            scores: the scores, of any shape.
+            state: the state from `begin` or from the step before. The weights' signs in the state
+                do not change.
+            g: d loss / d score, with the shape and dtype of the scores.
+            constants: values from `constants`, as numbers or 0-dimensional tensors.
         """
 
     @abstractmethod
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """Make what torch has of this name."""
+        """Make the optimiser of torch.optim with the same step.
+
+        Args:
+            parameters: the tensors that the optimiser changes.
+            learning_rate: the learning rate of the first step.
+        """
 
 
 def signed_squares(signs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Squares of zero, which hold the weights' signs."""
+    """Make squares of zero whose sign bits are the weights' signs: +0.0 and -0.0."""
     return torch.zeros_like(signs) * signs
 
 
 def signs_of(squares: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Read the weights' signs back, +1 and -1."""
+    """Read the weights' signs, +1 and -1, from the sign bits of signed squares."""
     return torch.copysign(torch.ones_like(squares), squares)
 
 
 class FusedStep:
-    """An optimiser's kernel over memory that stays where it is.
+    """An optimiser's kernel, bound to tensors that are changed in place.
 
     Args:
-        optimizer: whose.
-        scores: float32 or float64.
-        state: as the optimiser began it.
-        gradients: read at every step; may be shared by many.
-        masked: of the gradients' type.
+        optimizer: the optimiser of the scores.
+        scores: the scores, float32 or float64.
+        state: the optimiser's state, from its method `begin`.
+        gradients: d loss / d masked sign, which each step reads; several steps may share the
+            tensor.
+        masked: the masked signs, which each step overwrites; of the gradients' dtype.
 
     Raises:
-        ValueError: shapes that differ; the loop checks no bounds.
-        RuntimeError: a tensor that is not contiguous.
+        ValueError: the shapes differ. Without this check, the kernel, which checks no bounds,
+            would read and write outside of the arrays.
+        RuntimeError: a tensor is not contiguous.
     """
 
     def __init__(
@@ -108,13 +131,20 @@ class FusedStep:
         tensors = (scores, *state, gradients, masked)
         shapes = {tuple(t.shape) for t in tensors}
         if len(shapes) > 1:
-            raise ValueError(f"scores and all beside them must have one shape, got {shapes}")
+            raise ValueError(
+                f"scores, state, gradients and masked must have one shape, got {shapes}"
+            )
         self._optimizer = optimizer
         self._arrays = [as_stored(t).reshape(-1) for t in tensors]
         self._zero = self._arrays[-1].dtype.type(0)
 
     def step(self, learning_rate: float, count: int) -> None:
-        """Take the step with this count, from 1."""
+        """Take one step.
+
+        Args:
+            learning_rate: the learning rate of the step.
+            count: number of the step, from 1.
+        """
         real_type = self._arrays[0].dtype.type
         constants = self._optimizer.constants(learning_rate, count)
         self._optimizer.kernel(*self._arrays, self._zero, tuple(real_type(c) for c in constants))

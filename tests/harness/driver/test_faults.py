@@ -1,7 +1,7 @@
-"""What goes wrong while a run is under way costs the work in flight, and nothing else.
+"""A fault during a run costs only the work in flight.
 
-Whatever happens, a later start ends with the masks of a run that nothing disturbed, and
-trains no task again that was committed.
+After any fault, a later start ends with the masks of an undisturbed run, and does not train
+a committed task again.
 """
 
 import errno
@@ -25,7 +25,7 @@ import zarr
 from hydra import compose, initialize_config_module
 
 from analysis.load import load
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.config.schema import Config
 from harness.driver.failures import Failures
 from harness.errors import UserError
@@ -52,7 +52,7 @@ SMALL = [
     *("train.steps=20", "train.learning_rate=0.01", "train.smoothing=0.9"),
     *("evaluate.batches=1", "evaluate.checkpoints=[2,6]"),
 ]
-# Seconds of work, so that a signal finds a run at it.
+# This run takes seconds, so that a signal arrives while the run is working.
 LONG = [
     *SMALL, "tasks=40", "train.steps=400", "train.learning_rate=0.001",
     "evaluate.checkpoints=[4,16,40]",
@@ -61,33 +61,33 @@ MEDIUM = [*LONG, "tasks=16", "evaluate.checkpoints=[4,16]"]
 
 
 def configure(run_dir: Path, options: list[str], *more: str) -> Config:
-    """The configuration that a command line gives."""
-    # A later value of a key wins, as on Hydra's command line it does not.
+    """Return the configuration of a command line with the serial executor."""
+    # If a key occurs twice, keep its last value: LONG and MEDIUM repeat keys of SMALL.
     values = dict(option.split("=", 1) for option in (*options, "executor=serial", *more))
     overrides = [f"{key}={value}" for key, value in values.items()]
     with initialize_config_module("harness.conf", version_base="1.3"):
-        return from_hydra(compose("config", [*overrides, f"run_dir={run_dir}"]))
+        return checked(compose("config", [*overrides, f"run_dir={run_dir}"]))
 
 
 def mask_bytes(run_dir: Path) -> bytes:
-    """All rows of the array `masks`."""
+    """Return the bytes of all rows of the array `masks`."""
     rows = zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...]
     return np.asarray(rows).tobytes()
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The visible files of a folder, by name."""
+    """Return the visible files of a folder: name -> content."""
     return {p.name: p.read_bytes() for p in folder.glob("*") if not p.name.startswith(".")}
 
 
 def committed(run_dir: Path) -> list[int]:
-    """The tasks that have a mask."""
+    """Return the sorted numbers of the committed tasks."""
     ids: list[int] = read_tables(run_dir / "log", TASKS)["task_id"].to_pylist()
     return sorted(ids)
 
 
 def evaluated(run_dir: Path) -> list[tuple[Any, ...]]:
-    """What evaluation found, apart from its timings."""
+    """Return the sorted rows of the table `evaluations`, without the timings."""
     table = read_tables(run_dir / "evaluations", EVALUATIONS).drop(["seconds_per_inference"])
     return sorted((tuple(row.values()) for row in table.to_pylist()), key=repr)
 
@@ -100,7 +100,7 @@ def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run of SMALL. Only to be read."""
+    """The folder of an undisturbed run of SMALL. Tests must not change this folder."""
     run_dir = tmp_path_factory.mktemp("small")
     assert run(configure(run_dir, SMALL)) == 0
     return run_dir
@@ -108,7 +108,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """An undisturbed run of LONG, only to be read, and the seconds a unit took."""
+    """The folder (read-only) of an undisturbed run of LONG, and the mean seconds per work unit."""
     run_dir = tmp_path_factory.mktemp("long")
     started = time.monotonic()
     assert run(configure(run_dir, LONG)) == 0
@@ -117,13 +117,13 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 
 @pytest.fixture(scope="module")
 def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run of MEDIUM. Only to be read."""
+    """The folder of an undisturbed run of MEDIUM. Tests must not change this folder."""
     run_dir = tmp_path_factory.mktemp("medium")
     assert run(configure(run_dir, MEDIUM)) == 0
     return run_dir
 
 
-# --- a driver in a process of its own -------------------------------------------------
+# --- a driver in a separate process ---------------------------------------------------
 
 
 def _command(pid: int) -> bytes:
@@ -134,14 +134,14 @@ def _command(pid: int) -> bytes:
 
 
 class Drivers:
-    """Starts drivers in their own processes, with a folder of their own for Ray's sessions."""
+    """Drivers in separate processes, which share one folder for Ray's sessions."""
 
     def __init__(self, ray_dir: Path) -> None:
         self._ray_dir = ray_dir
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, run_dir: Path, options: list[str], output: Path) -> "subprocess.Popen[str]":
-        """Start the main job; what it says goes to a file."""
+        """Start the main job; its stdout and stderr go to the file `output`."""
         environment = os.environ | {"RAY_TMPDIR": str(self._ray_dir)}
         environment.pop("RAY_ADDRESS", None)
         config = dict(option.split("=", 1) for option in options)
@@ -153,38 +153,38 @@ class Drivers:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=environment,
-                start_new_session=True,  # a group of its own, as a shell gives
+                start_new_session=True,  # its own process group, as in a shell
             )
         self._started.append(process)
         return process
 
     def left(self) -> list[int]:
-        """Processes that descend from our drivers, by what they inherited."""
+        """Return the ids of all processes that inherited RAY_TMPDIR from a driver."""
         mark = f"RAY_TMPDIR={self._ray_dir}".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
-            except OSError:  # it has ended, or is not ours
+            except OSError:  # the process has ended, or another user owns it
                 continue
         return found
 
     def wait_until_idle(self) -> None:
-        """Fail if anything stays that works or gives out work.
+        """Fail if a driver, a Ray service or a worker is still running after 30 s.
 
-        A process that Ray was just starting may look for the others for a minute more,
-        idle and unconnected, before it ends too: that is not waited for.
+        A process that Ray was just starting may search for its cluster for one more minute
+        before it ends. It is idle and unconnected, so this check ignores it.
         """
         kinds = (b"scale.py", b"gcs_server", b"raylet/raylet", b"TrainWorker", b"EvaluateWorker")
 
         def at_work() -> list[int]:
             return [pid for pid in self.left() if any(kind in _command(pid) for kind in kinds)]
 
-        wait_until(lambda: not at_work(), 30, "Ray's processes of ended drivers are gone")
+        wait_until(lambda: not at_work(), 30, "all Ray processes of ended drivers have ended")
 
     def end(self) -> None:
-        """Leave nothing behind, whatever the test did."""
+        """Kill all drivers and their descendants."""
         for process in self._started:
             process.kill()
             process.wait()
@@ -194,7 +194,7 @@ class Drivers:
 
 @pytest.fixture
 def drivers() -> Iterator[Drivers]:
-    # Not tmp_path: the paths of Ray's sockets may have 107 bytes at most.
+    # tmp_path is too long: the path of a Ray socket may have 107 bytes at most.
     ray_dir = Path(tempfile.mkdtemp(prefix="ray"))
     found = Drivers(ray_dir)
     yield found
@@ -205,7 +205,7 @@ def drivers() -> Iterator[Drivers]:
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, f"after {seconds} s still not: {what}"
+        assert time.monotonic() < limit, f"after {seconds} s this is still not true: {what}"
         time.sleep(0.02)
 
 
@@ -224,17 +224,17 @@ def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
 
     for executor in ("ray", "serial", "ray", "serial", "serial"):
         process = drivers.start(run_dir, [*LONG, f"executor={executor}"], output)
-        wait_until(lambda: "; run directory" in output.read_text(), 60, "at work")
-        # Of Ray's actors, which take seconds to begin, at least one commit is awaited.
+        wait_until(lambda: "; run directory" in output.read_text(), 60, "the driver is at work")
+        # Ray's actors take seconds to start, so wait for at least one commit.
         least = moments.randint(1 if executor == "ray" else 0, 2)
-        wait_until(lambda: num_new() >= least, 60, "commits")  # noqa: B023
+        wait_until(lambda: num_new() >= least, 60, "enough units are committed")  # noqa: B023
         time.sleep(moments.uniform(0, unit_seconds))
         process.kill()
-        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        assert process.wait() == -signal.SIGKILL, "the driver ended before it was killed"
         found = files(run_dir / "log")
         assert {name: found[name] for name in seen} == seen
         seen = found
-        # The next start comes at once, while Ray's processes of the killed one may still live.
+        # The next driver starts at once. Ray processes of the killed driver may still be running.
     assert 0 < len(seen) < 20
 
     assert run(configure(run_dir, LONG)) == 0
@@ -252,7 +252,7 @@ def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
     [
         ("serial", signal.SIGINT, True),
         pytest.param("serial", signal.SIGTERM, False, marks=pytest.mark.long),
-        ("ray", signal.SIGINT, True),  # as Ctrl-C on a terminal: Ray's processes get it too
+        ("ray", signal.SIGINT, True),  # like Ctrl-C on a terminal: Ray's processes get it too
         ("ray", signal.SIGTERM, False),
     ],
 )
@@ -274,8 +274,8 @@ def test_a_signal_stops_a_run_cleanly(
     said, num_committed = output.read_text(), len(committed(run_dir))
     assert 0 < num_committed < 16
     [told] = re.findall(rf"stopped: (\d+) of 16 tasks are committed in {run_dir}", said)
-    # Where the signal comes within a commit, the driver does not know of that one yet.
-    assert num_committed - 4 <= int(told) <= num_committed  # a block of each actor
+    # If the signal comes during a commit, the driver does not count this commit yet.
+    assert num_committed - 4 <= int(told) <= num_committed  # one block per actor
     assert "type the same command again to go on" in said
     for noise in ("Traceback", "KeyboardInterrupt", "received at time"):
         assert noise not in said
@@ -308,11 +308,11 @@ def test_a_driver_that_is_stopped_keeps_its_lock_and_goes_on(
 # --- actors that die ------------------------------------------------------------------
 
 
-UNITS = [f"unit-{first:06d}" for first in range(0, 16, 2)]  # of MEDIUM
+UNITS = [f"unit-{first:06d}" for first in range(0, 16, 2)]  # the units of MEDIUM
 
 
 class Assassin(RayExecutor):
-    """Kills the actor that trains one unit, while it does so, as often as it is told."""
+    """An executor that kills the actor of the unit `victim` in each of the first `kills` tries."""
 
     victim, kills, killed = "unit-000002", 0, 0
     collected: list[str]
@@ -369,7 +369,7 @@ def test_a_unit_that_kills_every_actor_is_set_aside(
     said = capsys.readouterr().err.splitlines()
     assert sum("trying unit-000002 again: ActorDiedError" in line for line in said) == 2
     assert "failed three times: unit-000002 (tasks 2, 3): ActorDiedError" in said[-1]
-    assert max(map(len, said)) < 250  # Ray's own message is a page
+    assert max(map(len, said)) < 250  # Ray's own message is a page long
 
     assert run(configure(tmp_path, MEDIUM)) == 0
     assert_same_end(tmp_path, medium)
@@ -398,7 +398,8 @@ def test_a_unit_that_fails_three_times_is_set_aside_and_named(
         assert run(configure(tmp_path, SMALL)) == 1
     assert tried == ["unit-000000", *["unit-000002"] * 3, "unit-000004"]
     assert committed(tmp_path) == [0, 1, 4, 5]
-    assert {row[0] for row in evaluated(tmp_path)} == {2}  # six masks there never were
+    # Checkpoint 6 was never due, because tasks 2 and 3 are missing.
+    assert {row[0] for row in evaluated(tmp_path)} == {2}
     last = capsys.readouterr().err.splitlines()[-1]
     assert "failed three times: unit-000002 (tasks 2, 3): RuntimeError: a poisoned unit" in last
 
@@ -436,7 +437,7 @@ def test_a_task_whose_data_raise_is_set_aside_alone(
     make = RunSpec.task
 
     def fail_one(spec: RunSpec, task_id: int) -> Task:
-        if task_id == 2:  # the first of its block, which names the block's batches
+        if task_id == 2:  # the first task's number decides the block's batches
             asked.append(task_id)
             raise OSError("its images\ncannot be read")
         return make(spec, task_id)
@@ -444,7 +445,7 @@ def test_a_task_whose_data_raise_is_set_aside_alone(
     begin = configure(tmp_path, SMALL)
     with monkeypatch.context() as patched:
         interrupt_the_first_unit(patched)
-        assert run(begin) == 130  # the store exists now, with what makes each task
+        assert run(begin) == 130  # the store exists now, and lists the inputs of each task
     with monkeypatch.context() as patched:
         patched.setattr(RunSpec, "task", fail_one)
         assert run(begin) == 1
@@ -492,7 +493,7 @@ def test_a_task_that_cannot_be_measured_is_set_aside_alone(
         assert run(configure(tmp_path, SMALL)) == 1
     assert len(tried) == 3
     assert committed(tmp_path) == [0, 1, 2, 4, 5]
-    with monkeypatch.context() as patched:  # as if killed between a commit and its telling
+    with monkeypatch.context() as patched:  # as if killed between commit and `forget`
         patched.setattr(Failures, "forget", lambda failures, unit, task_ids=None: None)
         run(configure(tmp_path, SMALL))
     assert len(load(tmp_path, "failures")) > 0
@@ -516,7 +517,7 @@ def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
     assert {row["task_id"] for row in rows} == set(range(NUM_TASKS))
     assert {row["pool"] for row in rows} == {"evaluate"}
     victim = tmp_path / "failures" / "failures.parquet"
-    victim.write_bytes(victim.read_bytes()[:50])  # and a broken file of failures stops nothing
+    victim.write_bytes(victim.read_bytes()[:50])  # a broken table must not stop a run
     assert run(configure(tmp_path, SMALL)) == 0
     assert_same_end(tmp_path, small)
 
@@ -527,9 +528,9 @@ def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
 @pytest.mark.parametrize(
     ("written_by", "good_writes"),
     [
-        ("harness.storage.chunks.write_durably", 1),  # the second chunk of masks
-        ("harness.tables.files.write_durably", 0),  # the first file of the log
-        ("harness.tables.files.write_durably", 3),  # an evaluation
+        ("harness.storage.chunks.write_durably", 1),  # fails at the second chunk of masks
+        ("harness.tables.files.write_durably", 0),  # fails at the first file of the log
+        ("harness.tables.files.write_durably", 3),  # fails at an evaluation
     ],
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -559,7 +560,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_a_later_start_completes_it(
     assert len(message.splitlines()) == 1
     assert str(tmp_path) in message
     assert "has no room left" in message
-    assert "what is committed is kept" in message
+    assert "committed results are kept" in message
 
     before = files(tmp_path / "log") | files(tmp_path / "evaluations")
     assert len(committed(tmp_path)) < NUM_TASKS
@@ -570,7 +571,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_a_later_start_completes_it(
 
 
 def flip_byte(run_dir: Path, task_id: int) -> None:
-    """Change one byte in the middle of a mask, as a bad disk would."""
+    """Change one byte in the middle of a task's mask, as a bad disk would."""
     root = zarr.open_group(run_dir / "masks.zarr", mode="r")
     row_bytes = root.attrs["row_bytes"]
     assert isinstance(row_bytes, int)
@@ -623,7 +624,7 @@ def test_a_truncated_file_costs_its_tasks_alone_which_are_trained_again(
 
 
 def in_a_mount_namespace(script: str, **values: object) -> "subprocess.CompletedProcess[str]":
-    """Run a shell script that may mount, and whose mounts nobody else sees."""
+    """Run a shell script in its own mount namespace: other processes do not see its mounts."""
     environment = os.environ | {name: str(value) for name, value in values.items()}
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     command = ["unshare", *user, "--mount", "bash", "-c", script]
@@ -635,7 +636,7 @@ def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_noth
     small: Path, tmp_path: Path
 ) -> None:
     if in_a_mount_namespace("mount -t tmpfs none $AT", AT=tmp_path).returncode:
-        pytest.skip("this user may not mount a disk to fill")
+        pytest.skip("this user may not mount a file system")
     options = dict(option.split("=", 1) for option in SMALL)
     script = """
         mount -t tmpfs -o size=40m none "$AT"
@@ -662,7 +663,7 @@ def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_noth
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
     for error in errors[:2]:
-        assert "has no room left on its disk: free some and type the same command again" in error
+        assert "has no room left on its disk: free some space and type the same" in error
     assert "lies on a read-only file system: choose another run_dir" in errors[2]
     assert_same_end(tmp_path / "kept", small)
 
@@ -694,7 +695,7 @@ def test_a_mask_damaged_under_way_ends_the_run_and_the_next_start_mends_it(
 
     with monkeypatch.context() as patched:
         patched.setattr(MaskStore, "commit_together", commit_on_a_bad_disk)
-        with pytest.raises(UserError, match="type the same command again to train it anew"):
+        with pytest.raises(UserError, match="type the same command again to train the mask again"):
             run(configure(tmp_path, SMALL))
     assert committed(tmp_path) == [0, 1, 2, 3]
     assert run(configure(tmp_path, SMALL)) == 0

@@ -1,4 +1,4 @@
-"""Reservoirs in the harness: masks over units and over weights stored, recalled, and refused."""
+"""Reservoirs in the harness store and recall masks over units and over weights."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ TIMES = ("seconds", "store_seconds")
 
 @pytest.fixture
 def typed(typed):
-    """A command line beside the folder `run`."""
+    """A function that runs a command with run_dir=run; returns (exit code, stdout, stderr)."""
     return lambda job, *arguments: typed(job, "run_dir=run", *arguments)
 
 
@@ -45,7 +45,7 @@ def rows(run, **wanted):
 
 @pytest.fixture
 def run(typed, tmp_path):
-    """A whole small run of masks over units, with its reservoirs."""
+    """The folder of a complete small run of masks over units, with reservoirs."""
     code, _, err = typed(scale, *UNITS)
     assert code == 0, err
     return tmp_path / "run"
@@ -53,7 +53,7 @@ def run(typed, tmp_path):
 
 def test_a_run_of_unit_masks_is_inferred_and_recalled(run):
     own = read_tables(run / "log", TASKS)
-    assert own["mask_bytes"].to_pylist() == [192] * 6  # 1024 bits, a guard, in whole lines
+    assert own["mask_bytes"].to_pylist() == [192] * 6  # 1024 bits, a guard byte and padding
     assert min(own["accuracy"].to_pylist()) > 0.6
     inferred = read_tables(run / "evaluations", EVALUATIONS)
     assert set(inferred["algorithm"].to_pylist()) == {"one_shot"}
@@ -130,7 +130,7 @@ def test_other_reservoirs_stand_beside_the_run_s_own(run, typed):
     assert "one_shot" not in out
     added = rows(run, num_cues=2)
     assert {row["rule"] for row in added} == set(rules.split(","))
-    assert {row["num_tasks"] for row in added} == {6}  # the default checkpoints of six tasks
+    assert {row["num_tasks"] for row in added} == {6}  # six tasks have one default checkpoint
     exact = {row["rule"]: row["exact_recall"] for row in added}
     assert exact["projection"] == exact["storkey"] == exact["projection_4bits"] == 1
     of_bytes = {row["rule"]: row["reservoir_bytes"] for row in added}
@@ -166,7 +166,8 @@ def test_masks_over_weights_go_in_by_blocks(typed, tmp_path):
     assert found["flipped"]["reservoir_bytes"] == 4 * (2 * (num_bits // 2) ** 2 + num_bits)
     assert found["flipped"]["exact_recall"] == 1
     assert found["flipped"]["accuracy"] == found["flipped"]["accuracy_gg"]
-    assert 0.4 < found["data"]["bit_accuracy"] <= 1  # two layers: no quadratic form, no promise
+    # Only one layer has a quadratic form. With two layers, recall from data may be inexact.
+    assert 0.4 < found["data"]["bit_accuracy"] <= 1
 
 
 def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, monkeypatch):
@@ -230,8 +231,9 @@ def test_what_was_not_typed_is_as_the_run_has_it(run):
     assert config.evaluate.tasks == 7
     assert config.evaluate.batch_size == stored.evaluate.batch_size == 128
     assert config.evaluate.checkpoints == "auto"
-    assert config.reservoir.share == 0.2  # of this command line, defaults and all
-    asked.evaluate.num_images, asked.evaluate.reservoir = 64, False  # as the command line has it
+    # All keys of reservoir.* come from this command line, even if they were not typed.
+    assert config.reservoir.share == 0.2
+    asked.evaluate.num_images, asked.evaluate.reservoir = 64, False  # the values of a command line
     evaluated = evaluation_configuration(asked, ["run_dir", "evaluate.num_images"]).evaluate
     assert (evaluated.num_images, evaluated.algorithms) == (64, ["one_shot"])
     assert not evaluated.reservoir

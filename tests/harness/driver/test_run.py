@@ -1,4 +1,4 @@
-"""Whole runs in this process: the same results by every way of running, and what they leave."""
+"""Complete runs in this process. Every executor and every restart gives the same results."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ import pytest
 import zarr
 from hydra import compose, initialize_config_module
 
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.config.identity import from_yaml, result_values
 from harness.config.schema import AUTO, Config
 from harness.driver.train import Train
@@ -22,29 +22,29 @@ from harness.storage.lock import run_lock
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 
-# What may differ between two runs of one configuration.
+# Columns that may differ between two runs of one configuration.
 NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference")
 
 
 def configure(run_dir: Path, *overrides: str) -> Config:
-    """Six small tasks of the digits in blocks of two, in a second."""
+    """Configure a run that takes a second: six small tasks of digits, in blocks of two."""
     given = (
         "data=digits network=mlp network_options.hidden=[24] outputs=20 tasks=6 "
         "train.steps=20 train.block=2 train.learning_rate=0.01 train.smoothing=0.9 "
         f"evaluate.batches=1 evaluate.checkpoints=[2,6] executor=serial run_dir={run_dir}"
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
-        return from_hydra(compose("config", [*given.split(), *overrides]))
+        return checked(compose("config", [*given.split(), *overrides]))
 
 
 def mask_bytes(run_dir: Path) -> bytes:
-    """All rows of the array `masks`."""
+    """Return the bytes of all rows of the array `masks`."""
     rows = zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...]
     return np.asarray(rows).tobytes()
 
 
 def observations(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of both tables, in an order that does not depend on who came first."""
+    """Return the rows of both tables, sorted so that the order of commits has no effect."""
     rows = [
         *read_tables(run_dir / "log", TASKS).to_pylist(),
         *read_tables(run_dir / "evaluations", EVALUATIONS).to_pylist(),
@@ -54,7 +54,7 @@ def observations(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def files(run_dir: Path) -> dict[str, bytes]:
-    """Every file of a run, by its path in it."""
+    """Return every file of a run: path relative to the run directory -> content."""
     return {
         str(path.relative_to(run_dir)): path.read_bytes()
         for path in run_dir.rglob("*")
@@ -64,7 +64,7 @@ def files(run_dir: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed. Only to be read."""
+    """The folder of an undisturbed run. Tests must not change this folder."""
     run_dir = tmp_path_factory.mktemp("serial")
     assert run(configure(run_dir)) == 0
     return run_dir
@@ -78,7 +78,7 @@ def test_ray_gives_the_results_of_the_serial_executor(
     assert mask_bytes(tmp_path) == mask_bytes(serial)
     assert observations(tmp_path) == observations(serial)
     workers = read_tables(tmp_path / "log", TASKS)["worker"].to_pylist()
-    assert 1 <= len(set(workers)) <= actors  # the first that is up may do it all
+    assert 1 <= len(set(workers)) <= actors  # the first actor that is up may train all units
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_real_network_has_the_same_masks_on_any_number_of_actors(
     for name, way in ways.items():
         assert run(configure(tmp_path / name, *options, *way)) == 0
     expected = mask_bytes(tmp_path / "serial"), observations(tmp_path / "serial")
-    assert len(expected[1]) == 4 + 1  # tasks, and one that is asked about
+    assert len(expected[1]) == 4 + 1  # four tasks, and one evaluated task
     for name in ("one", "two"):
         assert (mask_bytes(tmp_path / name), observations(tmp_path / name)) == expected
 
@@ -200,7 +200,8 @@ def test_the_sample_is_bounded_by_tasks_and_batches(tmp_path: Path) -> None:
     assert run(configure(tmp_path, *options, "evaluate.batch_size=100")) == 0
     rows = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pylist()
     found = sorted((row["num_tasks"], row["task_id"], row["num_batches"]) for row in rows)
-    # 359 test images: three batches of 100 and one of 59; the first and the last task included.
+    # 359 test images make three batches of 100 and a batch of 59. The evaluated tasks include
+    # the first and the last task.
     assert found == [(2, 0, 4), (2, 1, 4), (6, 0, 4), (6, 2, 4), (6, 5, 4)]
 
 
@@ -240,7 +241,7 @@ def test_a_second_start_of_a_complete_run_does_nothing(
     assert run(configure(tmp_path)) == 0
     before = files(tmp_path)
     capsys.readouterr()
-    # No Ray runs here: a start with nothing to do must not wait for one.
+    # No Ray is running: a start that has nothing to do must not wait for Ray.
     assert run(configure(tmp_path, f"executor={executor}")) == 0
     after = files(tmp_path)
     assert before.keys() == after.keys()
@@ -277,7 +278,7 @@ def test_a_run_keeps_its_configuration_with_every_auto_resolved(tmp_path: Path) 
     automatic = {"train.block", "train.dtype", "reservoir.block"}
     automatic |= {f"evaluate.{name}" for name in ("checkpoints", "algorithms", "num_images")}
     assert differing <= automatic
-    assert run(typed) == 0  # auto agrees with what it became
+    assert run(typed) == 0  # `auto` agrees with the stored value
 
 
 def test_provenance_names_each_start(tmp_path: Path) -> None:
@@ -296,12 +297,18 @@ def test_provenance_names_each_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("evaluate.checkpoints=[2,4,6]", "evaluate.checkpoints is [2, 6] there, [2, 4, 6] here"),
-        ("evaluate.checkpoints=[6]", "evaluate.checkpoints is [2, 6] there, [6] here"),
-        ("tasks=7", "tasks is 6 there, 7 here"),
-        ("seed=1", "seed is 0 there, 1 here"),
-        ("train.steps=21", "train.steps is 20 there, 21 here"),
-        ("train.block=3", "train.block is 2 there, 3 here"),
+        (
+            "evaluate.checkpoints=[2,4,6]",
+            "evaluate.checkpoints is [2, 6] in the folder, [2, 4, 6] in this command",
+        ),
+        (
+            "evaluate.checkpoints=[6]",
+            "evaluate.checkpoints is [2, 6] in the folder, [6] in this command",
+        ),
+        ("tasks=7", "tasks is 6 in the folder, 7 in this command"),
+        ("seed=1", "seed is 0 in the folder, 1 in this command"),
+        ("train.steps=21", "train.steps is 20 in the folder, 21 in this command"),
+        ("train.block=3", "train.block is 2 in the folder, 3 in this command"),
     ],
 )
 def test_a_run_of_another_configuration_is_refused_by_key(
@@ -332,7 +339,7 @@ def test_the_empty_store_of_a_start_that_crashed_gives_way(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("harness.run.directory.write_durably", crash)  # before config.yaml
+        patched.setattr("harness.run.directory.write_durably", crash)  # cannot write config.yaml
         with pytest.raises(KeyboardInterrupt):
             run(configure(tmp_path, "seed=1", "tasks=4", "evaluate.checkpoints=[4]"))
     assert (tmp_path / "masks.zarr").exists()
@@ -372,7 +379,7 @@ def test_rotations_closer_than_a_degree_are_warned_about(
 def test_actors_that_ray_would_never_start_are_refused(
     tmp_path: Path, ray_session: ModuleType
 ) -> None:
-    with pytest.raises(UserError, match=r"actors\.train must be at most 2, for Ray has 2 CPUs"):
+    with pytest.raises(UserError, match=r"actors\.train must be at most 2, because Ray has 2 CPUs"):
         run(configure(tmp_path, "executor=ray", "actors.train=3"))
-    # The run has begun, and goes on with a number that fits.
+    # The run directory exists now, and a later start that fits the machine completes the run.
     assert run(replace(configure(tmp_path), executor="serial")) == 0

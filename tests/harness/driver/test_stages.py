@@ -1,4 +1,4 @@
-"""A stage of one's own runs beside the others: one class, named in the list of a command."""
+"""A new stage is one class and one entry in a command's list, and runs with other stages."""
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import pytest
 import zarr
 from hydra import compose, initialize_config_module
 
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.config.schema import Config
 from harness.driver.evaluate import Evaluate
 from harness.driver.protocol import Shared, Submission, TableUnit
@@ -30,18 +30,18 @@ from harness.tables.schemas import EVALUATIONS, FAILURES
 
 
 def configure(run_dir: Path, *overrides: str) -> Config:
-    """Six small tasks of the digits in blocks of two, in a second."""
+    """Configure a run that takes a second: six small tasks of digits, in blocks of two."""
     given = (
         "data=digits network=mlp network_options.hidden=[8] outputs=12 tasks=6 train.steps=2 "
         "train.block=2 evaluate.batches=1 evaluate.algorithms=[max_logit] "
         f"evaluate.checkpoints=[2,6] executor=serial run_dir={run_dir}"
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
-        return from_hydra(compose("config", [*given.split(), *overrides]))
+        return checked(compose("config", [*given.split(), *overrides]))
 
 
 def make_classes() -> tuple[type, type]:
-    """The unit's class and the worker's, made here so that they travel to Ray by value."""
+    """Return (unit class, worker class). Ray pickles local classes by value."""
 
     @dataclass(frozen=True)
     class Unit:
@@ -75,7 +75,7 @@ UNIT, WORKER = make_classes()
 
 
 class Ones:
-    """Counts the ones of each checkpoint's masks, on a pool of its own; a text file each."""
+    """A stage with its own pool. It writes the number of ones of each checkpoint to a text file."""
 
     does = "count"
     unlucky = False
@@ -116,7 +116,7 @@ def counted(run_dir: Path) -> dict[int, int]:
 
 
 def ones(run_dir: Path) -> dict[int, int]:
-    """What the stage should have counted."""
+    """Return what the stage must count: checkpoint -> number of ones in its masks."""
     rows = zarr.open_array(run_dir / "masks.zarr" / "masks", mode="r")[...]
     return {k: int(np.unpackbits(np.asarray(rows[:k])).sum()) for k in (2, 6)}
 

@@ -1,4 +1,4 @@
-"""One set of tests for every executor, and what only Ray has to stand."""
+"""Tests that every executor must pass, and tests of faults that only Ray can have."""
 
 import logging
 import os
@@ -26,10 +26,10 @@ class Unit:
 
 
 def make_workers():
-    """The worker's class, and the unit's, made here so that they travel to Ray by value."""
+    """Return the class of workers. Ray pickles a local class by value."""
 
     class Worker:
-        """Notes each try in a folder, then does what the unit's name says."""
+        """A worker that records each try in a folder. The unit's name selects the behaviour."""
 
         def __init__(self, folder, shared, name):
             self.folder, self.shared, self.name = folder, shared, name
@@ -60,7 +60,7 @@ def make_workers():
 
 @pytest.fixture
 def make_executor(request):
-    """Make an executor, and close it in the end."""
+    """A function that makes an executor. The executor is closed after the test."""
     made = []
 
     def make(kind, num_actors):
@@ -100,7 +100,7 @@ def start(executor, folder, shared=0):
 
 
 def collect(executor, seconds=60):
-    """Poll until nothing is left."""
+    """Poll until the executor is idle; return all outcomes."""
     outcomes, end = [], time.monotonic() + seconds
     while executor.busy():
         assert time.monotonic() < end, f"still busy after {seconds} s with {outcomes}"
@@ -113,7 +113,7 @@ def tries(folder, unit):
 
 
 def by_name(outcomes):
-    """Outcomes by the name of their unit; each unit has one."""
+    """Return unit name -> outcome, and check that each unit has one outcome."""
     names = [outcome.unit.name for outcome in outcomes]
     assert len(set(names)) == len(names)
     return {outcome.unit.name: outcome for outcome in outcomes}
@@ -218,7 +218,7 @@ def test_serial_evaluation_goes_before_more_training(tmp_path):
     assert [outcome.unit.name for outcome in executor.poll()] == ["good-evaluation"]
 
 
-# Ray alone
+# Tests of the Ray executor
 
 
 def test_closing_leaves_a_ray_that_was_there_before(ray_executor, ray_session):
@@ -257,7 +257,7 @@ def test_actors_that_were_lost_while_idle_cost_no_unit_its_tries(make_executor, 
     executor = make_executor("ray", num_actors=3)
     start(executor, tmp_path)
     for i in range(3):
-        executor.submit("evaluate", Unit(f"sleeps-{i}", 1))  # long enough for three actors
+        executor.submit("evaluate", Unit(f"sleeps-{i}", 1))  # long enough to start 3 actors
     collect(executor)
     idle = executor._pools["evaluate"].idle
     assert len(idle) == MAX_TRIES
@@ -297,7 +297,7 @@ def test_an_actor_that_cannot_be_made_sets_its_unit_aside(ray_executor, tmp_path
 
 
 def test_an_actor_that_there_is_no_room_for_holds_no_unit(make_executor, ray_session, tmp_path):
-    executor = make_executor("ray", num_actors=3)  # on two CPUs
+    executor = make_executor("ray", num_actors=3)  # Ray has two CPUs
     start(executor, tmp_path)
     units = [Unit(f"good-{i}", i) for i in range(5)]
     for unit in units:
@@ -311,7 +311,7 @@ def test_actors_work_side_by_side(ray_executor, tmp_path):
     for i in range(4):
         ray_executor.submit("train", Unit(f"sleeps-{i}", 1))
     assert len(by_name(collect(ray_executor))) == 4
-    assert len({path.read_text() for path in tmp_path.iterdir()}) == 2  # processes
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 2  # two processes
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_actors_work_side_by_side(ray_executor, tmp_path):
     [
         ({"CPU": 2.0}, (2, 0.0)),
         ({"CPU": 4.0, "GPU": 1.0}, (4, 1.0)),
-        ({"max_gpus": 8.0}, (0, 8.0)),  # a head alone, whose workers come with the work
+        ({"max_gpus": 8.0}, (0, 8.0)),  # a head alone: workers start when there is work
         ({"CPU": 16.0, "max_cpus": 128.0}, (128, 0.0)),
         ({"CPU": 12.0, "GPU": 9.0, "max_gpus": 8.0}, (12, 9.0)),
     ],
@@ -338,7 +338,7 @@ def test_running_units_count_by_their_share(ray_executor, tmp_path):
         ray_executor.poll()
         for pool, share in ray_executor.running().items():
             shares[pool] = max(share, shares.get(pool, 0.0))
-    assert shares == {"train": 0.5, "evaluate": 0.5}  # of one unit each
+    assert shares == {"train": 0.5, "evaluate": 0.5}  # each pool has one unit, half done
 
 
 def test_asking_how_far_it_is_never_waits(ray_executor, tmp_path):
@@ -362,16 +362,16 @@ def test_asking_how_far_it_is_never_waits(ray_executor, tmp_path):
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """A Ray that has not been started; what its `init` does is the test's."""
+    """The module `ray`, not started. Its `init` fails the test, unless the test replaces `init`."""
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("ray.init was called"))
     return ray
 
 
 def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, monkeypatch):
-    with socket.socket() as held:  # bound, and not listening: nobody else can take it
+    with socket.socket() as held:  # bound but not listening, so no other process can use it
         held.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{held.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
@@ -379,10 +379,10 @@ def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, mon
         with pytest.raises(UserError) as refused:
             ray_start.start_ray()
     assert time.monotonic() - began < ray_start.SECONDS_TO_CONNECT + 1
-    assert f"RAY_ADDRESS must be host:port of a cluster that runs, got {address} (" in str(
+    assert f"RAY_ADDRESS must be host:port of a running cluster, got {address} (" in str(
         refused.value
     )
-    assert str(refused.value).endswith("unset it, or start that cluster")
+    assert str(refused.value).endswith("unset RAY_ADDRESS, or start that cluster")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:99999", "a..b:6379"])
@@ -420,12 +420,13 @@ def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray,
     with pytest.raises(UserError) as refused:
         ray_start.start_ray()
     assert str(refused.value) == (
-        "Ray (RAY_ADDRESS=auto) did not start: no cluster there: mend that, or set executor=serial"
+        "Ray (RAY_ADDRESS=auto) did not start: no cluster there: "
+        "fix the cause, or set executor=serial"
     )
 
 
 def test_the_unit_of_an_actor_that_never_comes_up_is_done_by_another(make_executor, tmp_path):
-    executor = make_executor("ray", num_actors=3)  # on two CPUs
+    executor = make_executor("ray", num_actors=3)  # Ray has two CPUs
     start(executor, tmp_path)
     units = [Unit(f"good-{i}", i) for i in range(3)]
     for unit in units:
@@ -436,7 +437,7 @@ def test_the_unit_of_an_actor_that_never_comes_up_is_done_by_another(make_execut
 
 
 def test_a_pool_without_work_has_no_actor(ray_executor, ray_session, tmp_path):
-    """An idle second pool costs nothing: no process, no CPU, no memory."""
+    """An idle second pool uses no process, no CPU and no memory."""
 
     class Idle(make_workers()):
         def __init__(self, folder, shared, name):
@@ -473,7 +474,7 @@ def test_an_actor_out_of_memory_costs_a_try(ray_executor, ray_session, tmp_path,
 
     def run_out(reference, **options):
         asked.append(reference)
-        if len(asked) == 2:  # the first tells that the actor is up
+        if len(asked) == 2:  # the first call only asks whether the actor is up
             raise ray_session.exceptions.OutOfMemoryError("the node runs low on memory\nand more")
         return get(reference, **options)
 
@@ -489,7 +490,7 @@ WAITING = "waiting for Ray to start actors: the cluster may be busy, or still gr
 
 @pytest.fixture
 def warnings():
-    """What executors.py warns about, whatever handlers another test left."""
+    """The warnings of the Ray executor. Handlers that another test left have no effect."""
     found = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: found.append(record.getMessage())

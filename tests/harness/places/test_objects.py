@@ -1,4 +1,4 @@
-"""A run in object storage, against a server of S3 on this machine."""
+"""A run directory in object storage, tested with an S3 server on this machine."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ _SERVER = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",  # for Arrow, which would ask around on a cloud machine
+    "AWS_EC2_METADATA_DISABLED": "true",  # so that Arrow asks no metadata service
 }
 HTTP = {"allow_http": True}
 _number = count()
@@ -47,10 +47,10 @@ _number = count()
 
 @pytest.fixture(scope="session")
 def server():
-    """The address of a server that has one bucket, `bucket`."""
+    """The URL of an S3 server with one bucket, named `bucket`."""
     import boto3
 
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line per request
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
@@ -78,26 +78,26 @@ def _environment(server, monkeypatch):
 
 @pytest.fixture
 def url():
-    """Of a run directory that nobody has used."""
+    """The URL of an unused run directory."""
     return f"s3://bucket/runs/{next(_number)}"
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """A lock that is renewed, and looked at, all the time."""
+    """Renew the lock every 0.1 s, and look at a lock of another driver every 0.05 s."""
     monkeypatch.setattr(lease, "RENEWED_EVERY", 0.1)
     monkeypatch.setattr(lease, "_LOOK_EVERY", 0.05)
 
 
 @pytest.fixture
 def short(hasty, monkeypatch):
-    """A lease of little more than a second."""
+    """Shorten the lease to 1.5 s. After 0.5 s a holder must renew the lease before a write."""
     monkeypatch.setattr(lease, "HELD_UNRENEWED", 0.5)
     monkeypatch.setattr(lease, "LEASE", 1.5)
 
 
 def below(path):
-    """Every object below a path, by name."""
+    """Return every object below a path: name relative to the path -> content."""
     found = {}
     for one in path.glob("*"):
         if one.is_dir():
@@ -112,7 +112,7 @@ def masks(store):
 
 
 def crash_after(monkeypatch, num_tasks, error):
-    """End a driver once so many tasks are committed."""
+    """Make the driver raise `error` when at least `num_tasks` tasks are committed."""
     commit = Train._commit
 
     def commit_and_crash(stage, trained):
@@ -123,7 +123,7 @@ def crash_after(monkeypatch, num_tasks, error):
     monkeypatch.setattr(Train, "_commit", commit_and_crash)
 
 
-# --- whole runs
+# --- complete runs
 
 
 def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
@@ -140,7 +140,7 @@ def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
     for name in there:
         if name.startswith("masks.zarr"):
             assert there[name] == local[name], name
-    # Plain zarr reads it, and plain Arrow.
+    # zarr alone reads the masks, and Arrow alone reads the tables.
     assert (
         masks(ObjectStore(S3Store.from_url(f"{url}/masks.zarr", client_options=HTTP)))
         == masks(here / "masks.zarr")
@@ -157,7 +157,7 @@ def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
 def test_a_crash_costs_what_was_not_committed(typed, url, monkeypatch, tmp_path, short):
     with monkeypatch.context() as patched:
         crash_after(patched, 4, RuntimeError("crash"))
-        patched.setattr(Lease, "release", lambda lease: None)  # a crash lets go of nothing
+        patched.setattr(Lease, "release", lambda lease: None)  # a crash releases no lock
         with pytest.raises(RuntimeError, match="crash"):
             typed(scale, *RUN, f"run_dir={url}")
     log = below(place(url) / "log")
@@ -192,7 +192,7 @@ def test_a_start_that_crashed_before_it_had_a_store_is_begun_anew(typed, url, mo
     left = below(place(url) / "masks.zarr")
     assert "weights/layer1/zarr.json" in left
     assert "zarr.json" not in left
-    code, _, err = typed(scale, *RUN, f"run_dir={url}")  # of another seed even
+    code, _, err = typed(scale, *RUN, f"run_dir={url}")  # even with another seed
     assert code == 0, err
 
 
@@ -254,11 +254,11 @@ def test_another_configuration_is_refused(typed, url):
     before = below(place(url))
     code, _, err = typed(scale, *RUN, f"run_dir={url}", "seed=7")
     assert code == 2
-    assert f"run directory {url} holds another configuration: seed is 0 there, 7 here" in err
+    assert f"run directory {url} holds another configuration: seed is 0 in the folder, 7 in" in err
     assert below(place(url)) == before
 
 
-# --- what a server refuses
+# --- requests that a server refuses
 
 
 @pytest.mark.parametrize(
@@ -309,8 +309,8 @@ def test_what_fails_at_work_is_one_line(typed, monkeypatch, url, server):
     assert code == 2
     last = err.splitlines()[-1]
     assert last.startswith(f"error: {url}/")
-    assert "the bucket is gone" in last
-    assert last.endswith("type the same command again; what is committed is kept")
+    assert "the bucket no longer exists" in last
+    assert last.endswith("type the same command again; committed results are kept")
     assert sorted(load(url, "tasks")["task_id"].to_pylist()) == [0, 1]
 
 
@@ -327,7 +327,7 @@ def test_a_missing_package_is_named(typed, monkeypatch, url):
     monkeypatch.setattr("harness.places.places.find_spec", lambda name: None)
     code, _, err = typed(scale, *RUN, f"run_dir={url}")
     assert code == 2
-    assert "needs the package obstore, got none: install it" in err
+    assert "needs the package obstore, which is not installed: install it" in err
 
 
 # --- objects
@@ -342,7 +342,7 @@ def table(*task_ids):
 def test_an_object_is_created_once(url):
     path = place(url) / "log" / "unit.parquet"
     create_table_file(table(0), path)
-    create_table_file(table(0), path)  # as a put that is tried again: the answer was lost
+    create_table_file(table(0), path)  # like a repeated put whose first answer was lost
     with pytest.raises(FileExistsError):
         create_table_file(table(1), path)
     assert read_table_file(path, TASKS).equals(table(0))
@@ -391,7 +391,7 @@ def test_a_second_driver_is_refused_and_told_who_has_it(typed, url, hasty):
     last = err.splitlines()[-1]
     assert last.startswith(f"error: run directory {url} is in use by process {os.getpid()} on host")
     assert below(place(url)) == {"lock": b""}
-    with run_lock(place(url)):  # at once: it was let go
+    with run_lock(place(url)):  # without waiting: the lock was released
         pass
 
 
@@ -437,7 +437,7 @@ def test_who_is_dead_is_followed_after_the_lease_and_writes_no_more(url, short):
             (first / "late").write(b"")
         with pytest.raises(UserError, match="no longer this driver's"):
             first.remove_tree()
-        old.release()  # takes nothing from the other
+        old.release()  # does not release the other driver's lock
         time.sleep(2 * lease.LEASE)
         (second / "still mine").write(b"")
     assert below(second) == {"lock": b"", "mine": b"", "still mine": b""}

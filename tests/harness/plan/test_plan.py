@@ -78,19 +78,19 @@ def test_units_miss_what_is_not_committed_in_blocks_that_never_change(num_tasks,
     assert len(fixed) == -(-num_tasks // block)
 
 
-# What auto becomes
+# The values that `auto` becomes
 
 
 @pytest.mark.parametrize(
     ("num_tasks", "num_weights", "block"),
     [
         (2500, LENET_WEIGHTS, 8),
-        (32, LENET_WEIGHTS, 8),  # four blocks at least
+        (32, LENET_WEIGHTS, 8),  # a run has at least four blocks
         (5, LENET_WEIGHTS, 2),
         (1, LENET_WEIGHTS, 1),
         (2500, BIG_WEIGHTS, 1),
-        (2500, 10**9, 1),  # larger than every cache
-        (2500, 100, 16),  # as large as a block gets
+        (2500, 10**9, 1),  # weights larger than every cache
+        (2500, 100, 16),  # 16 is the largest block
     ],
 )
 def test_blocks_follow_the_work(num_tasks, num_weights, block):
@@ -104,7 +104,7 @@ def test_blocks_follow_the_work(num_tasks, num_weights, block):
     [
         (400_000, 128, 2),
         (400_000, 64, 4),
-        (61_036, 128, 15),  # 62.5 MB a task
+        (61_036, 128, 15),  # 62.5 MB per task
         (10**9, 128, 1),
         (0, 128, 16),
     ],
@@ -265,7 +265,7 @@ def test_evaluation_asks_every_algorithm_about_every_task_once():
 
 
 def named(asked, num_tasks=100, own=None):
-    """The names of a checkpoint's units, and what they are about."""
+    """Return the evaluation units of a checkpoint: name -> unit."""
     units = evaluation_units(Config(tasks=100, evaluate=asked), num_tasks, own)
     return {unit.name: unit for unit in units}
 
@@ -314,11 +314,11 @@ OWN = EvaluateConfig(checkpoints=[100], algorithms=[*ALGORITHMS], objectives=["H
         ({"batches": None}, set(ALGORITHMS)),
         ({"batch_size": 64}, set(ALGORITHMS)),
         ({"num_images": 2}, set(ALGORITHMS)),
-        # What an algorithm does not know of changes nothing that it answers.
+        # An option that an algorithm does not use changes none of its results.
         ({"log_base": 3}, {"binary"}),
         ({"steps": 3}, {"gradient_descent", "frank_wolfe"}),
         ({"rate": 0.5}, {"gradient_descent"}),
-        ({"distractors": 9}, set()),  # apart from those, which have names of their own
+        ({"distractors": 9}, set()),  # units with distractors are not compared
     ],
 )
 def test_what_another_evaluation_answers_differently_has_another_name(change, renamed):
@@ -342,7 +342,7 @@ def test_no_two_of_many_evaluations_share_a_name():
 
 
 def sizes(cpus, gpus, actors):
-    """(actors, actors alone, CPUs, GPUs) of the training and of the evaluation pool."""
+    """Return (actors, actors alone, CPUs, GPUs) of the training pool and of the evaluation pool."""
     pools = pool_sizes(Config(actors=ActorsConfig(**actors)), cpus=cpus, gpus=gpus)
     return [(p.actors, p.actors_alone, p.cpus, p.gpus) for p in pools]
 
@@ -350,7 +350,7 @@ def sizes(cpus, gpus, actors):
 @pytest.mark.parametrize(
     ("cpus", "gpus", "actors", "train", "evaluate"),
     [
-        # A guest without a reservation, until there are 8.
+        # Below 8 CPUs the evaluation actor reserves no CPU.
         (1, 0, {}, (1, 1, 1, 0), (1, 1, 0, 0)),
         (2, 0, {}, (2, 2, 1, 0), (1, 2, 0, 0)),
         (8, 0, {}, (7, 7, 1, 0), (1, 8, 1, 0)),
@@ -358,12 +358,12 @@ def sizes(cpus, gpus, actors):
         (8, 1, {}, (3, 3, 0, 0.25), (1, 4, 0, 0.25)),
         (64, 4, {}, (14, 14, 0, 0.25), (2, 16, 0, 0.25)),
         (4, 1, {"gpus": 1.0}, (1, 1, 0, 1), (1, 1, 0, 0)),
-        # A share lies on one GPU: 0.4 twice on each.
+        # A share must lie on one GPU: each GPU has room for two shares of 0.4.
         (4, 2, {"gpus": 0.4}, (3, 3, 0, 0.4), (1, 4, 0, 0.4)),
         (4, 3, {"gpus": 0.6}, (2, 2, 0, 0.6), (1, 3, 0, 0.6)),
-        # 1 / 0.1 is no less than 10, whatever floating point says.
+        # 1 / 0.1 must count as 10, whatever floating point gives.
         (4, 1, {"gpus": 0.1}, (9, 9, 0, 0.1), (1, 10, 0, 0.1)),
-        # What was asked for.
+        # The user typed these numbers of actors.
         (2, 0, {"train": 1, "evaluate": 1}, (1, 1, 1, 0), (1, 2, 0, 0)),
         (8, 0, {"train": 8}, (8, 8, 1, 0), (1, 8, 0, 0)),
         (8, 0, {"train": 4, "evaluate": 4}, (4, 4, 1, 0), (4, 8, 1, 0)),
@@ -377,9 +377,9 @@ def test_pools_share_what_there_is(cpus, gpus, actors, train, evaluate):
 @pytest.mark.parametrize(
     ("cpus", "gpus", "actors", "message"),
     [
-        (2, 0, {"train": 3}, r"actors\.train must be at most 2, for Ray has 2 CPUs, got 3"),
-        (9, 1, {"train": 5}, r"at most 4, for Ray has 1 GPUs in shares of 0\.25, got 5"),
-        (9, 2, {"train": 5, "gpus": 0.4}, r"at most 4, for Ray has 2 GPUs in shares of 0\.4"),
+        (2, 0, {"train": 3}, r"actors\.train must be at most 2, because Ray has 2 CPUs, got 3"),
+        (9, 1, {"train": 5}, r"at most 4, because Ray has 1 GPUs in shares of 0\.25, got 5"),
+        (9, 2, {"train": 5, "gpus": 0.4}, r"at most 4, because Ray has 2 GPUs in shares of 0\.4"),
     ],
 )
 def test_more_actors_than_ray_would_ever_start_are_refused(cpus, gpus, actors, message):
@@ -406,7 +406,7 @@ def test_no_actor_waits_for_ever_for_what_both_pools_reserve(cpus, gpus, share, 
         return
     assert first.actors >= 1
     assert second.actors >= 1
-    # While both are at work, and while evaluation is alone.
+    # Check two cases: both pools are working, or evaluation is working alone.
     together = [(first, first.actors), (second, second.actors)]
     for pools in (together, [(second, second.actors_alone)]):
         assert sum(pool.cpus * actors for pool, actors in pools) <= cpus

@@ -19,7 +19,7 @@ from harness.reporting.display import (
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is told to go on."""
+    """A clock in seconds, which moves only when the test sets `now`."""
 
     class Clock:
         now = 100.0
@@ -34,7 +34,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def lines():
-    """What is logged, whatever handlers another test left."""
+    """The messages of the logger `harness`. Handlers that another test left have no effect."""
     found = []
     handler = logging.Handler()
     handler.emit = lambda record: found.append(record.getMessage())
@@ -108,7 +108,7 @@ def terminal(width=140):
 
 
 def plain(console):
-    """What was written, without colours and cursor movements."""
+    """Return the text of a console, without colours and cursor movements."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 
@@ -129,7 +129,7 @@ def test_bars_show_name_count_rate_and_accuracy():
 
 @pytest.fixture
 def bar_clock():
-    """A console of some width and the clock of its bars, which is put on by hand."""
+    """A function: width -> (console, display, now). now[0] is the bars' time in seconds."""
 
     def make(width):
         console = terminal(width)
@@ -202,7 +202,7 @@ def test_rates_have_no_exponent(clock, lines):
 
 @pytest.fixture
 def kept_log(lines):
-    """Restores the log that make_display sets up."""
+    """Restore the logger that make_display changes."""
 
 
 @pytest.mark.usefixtures("kept_log")

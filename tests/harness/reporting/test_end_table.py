@@ -15,7 +15,7 @@ from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
 
 
 def evaluations(*rows):
-    """Rows of the table; a row is what it says and, for the rest, ones."""
+    """Return a table of evaluations. Columns that a row leaves out have the defaults below."""
     same = {
         "num_tasks": 10,
         "num_distractors": 0,
@@ -123,7 +123,7 @@ def printed(folder, width=110):
 
 
 def cells(text):
-    """What stands in the lines of a printed table, its header first."""
+    """Return the cells of each line of a printed table, the header first."""
     table = text.split("n inferences", 1)[0].splitlines()[1:]
     return [re.split(r" {2,}", line.strip()) for line in table if "─" not in line]
 
@@ -159,7 +159,7 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
         ["10000", "min_entropy", "200000", *4 * ["1.0000"], "1250.00"],
         ["10000", "one_shot H", "200000", *4 * ["1.0000"], "1250.00"],
     ]
-    for name in ("ms each", "GG", "GNs", "GNu"):
+    for name in ("ms:", "GG", "GNs", "GNu"):
         assert name in " ".join(caption.split())
 
 
@@ -182,7 +182,7 @@ def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra
         ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", *extra, "ms"],
         ["250+2250", "one_shot_ranked H", "200", *4 * ["1.0000"], *extra.values(), "2.34"],
     ]
-    assert max(len(line) for line in text.splitlines()[:-1]) <= width  # but for the folder
+    assert max(len(line) for line in text.splitlines()[:-1]) <= width  # the last line is the folder
     for name in ("agree", "bits"):
         assert (f"{name}:" in text) == (name in extra)
 
@@ -255,7 +255,7 @@ def test_what_was_set_aside_is_named_and_the_rest_is_counted(tmp_path):
     assert "page 4" in said
     assert "page 5" not in said
     assert "and 2 more in the table failures" in said
-    again = Failures(tmp_path / "failures")  # of a later start
+    again = Failures(tmp_path / "failures")  # opened by a later start
     for i in range(7):
         again.forget(f"unit-{i:06d}", [i])
     assert "set aside" not in printed(tmp_path)

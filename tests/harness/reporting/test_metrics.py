@@ -1,4 +1,4 @@
-"""What a run tells Prometheus: the numbers of its tables, and Ray's endpoint serves them."""
+"""A run reports the numbers of its tables as metrics, and Ray serves them to Prometheus."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ import pytest
 import ray.util.metrics
 from hydra import compose, initialize_config_module
 
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.scale import run as run_job
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -24,10 +24,10 @@ SMALL = (
     *("evaluate.algorithms=[max_logit,one_shot]", "evaluate.checkpoints=[2,5]"),
 )
 
-# What ray[default] brings, and the agent that serves metrics cannot do without.
+# Packages of ray[default] that Ray's metrics agent needs.
 OF_THE_AGENT = ("aiohttp", "aiohttp_cors", "opencensus", "opentelemetry", "prometheus_client")
 
-# A run on a Ray of its own, scraped until everything has arrived: Ray reports now and then.
+# Run on a separate Ray. Read the metrics until all have arrived: Ray reports them at intervals.
 SCRAPED = """
 import sys, time, urllib.request
 import ray
@@ -56,11 +56,11 @@ ray.shutdown()
 
 def configure(*overrides):
     with initialize_config_module("harness.conf", version_base="1.3"):
-        return from_hydra(compose("config", [*SMALL, *overrides]))
+        return checked(compose("config", [*SMALL, *overrides]))
 
 
 def total(lines, name):
-    """Of a metric's lines, the sum over all tags."""
+    """Return the sum of a metric over all its tags."""
     return sum(
         float(line.rpartition(" ")[2])
         for line in lines
@@ -70,7 +70,7 @@ def total(lines, name):
 
 @pytest.fixture
 def told(monkeypatch):
-    """All that is told to Ray, by metric: values with their tags."""
+    """The metrics that were reported to Ray: name -> list of (value, tags)."""
     values = defaultdict(list)
 
     class Recorder:
@@ -78,7 +78,7 @@ def told(monkeypatch):
             self.name, self.keys = name, rest[-1]
 
         def record(self, value, tags):
-            assert set(tags) == set(self.keys)  # Ray refuses any other
+            assert set(tags) == set(self.keys)  # Ray refuses other tags
             values[self.name].append((value, tags))
 
         inc = set = observe = record
@@ -128,12 +128,12 @@ def test_without_ray_nothing_is_told(told, tmp_path):
 
 
 def test_rays_endpoint_serves_them(tmp_path):
-    """In a network namespace with loopback alone: Ray opens this port to every network."""
+    """Run in a network namespace with loopback only: Ray opens this port to every network."""
     missing = [name for name in OF_THE_AGENT if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"ray[default] is not installed: no {', '.join(missing)}")
     if os.geteuid() or not shutil.which("unshare") or not shutil.which("ip"):
-        pytest.skip("needs root, unshare and ip for a network with loopback alone")
+        pytest.skip("needs root, unshare and ip for a network with loopback only")
     shutil.copy(__file__, tmp_path / "tests_metrics.py")
     (tmp_path / "scraped.py").write_text(SCRAPED)
     paths = [str(tmp_path), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
@@ -152,6 +152,6 @@ def test_rays_endpoint_serves_them(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ray_supermask_")]
     assert total(lines, "tasks_committed_total") == 5
-    # max_logit, and one_shot with H and G: rows for 2 tasks and for 5.
+    # Each task has 3 rows: max_logit, one_shot with H, one_shot with G. 3 * (2 + 5) = 21.
     assert total(lines, "inference_seconds_count") == 21
     assert [line for line in lines if f'run="{tmp_path / "run"}"' not in line] == []

@@ -1,4 +1,4 @@
-"""What status.py says of runs whole, stopped, killed or at work; it leaves them alone."""
+"""status.py describes complete, stopped, killed and live runs, and changes none of their files."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness import status
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.config.identity import to_yaml
 from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.progress import look
@@ -28,7 +28,7 @@ SMALL = (
     *("evaluate.algorithms=[max_logit,one_shot]", "evaluate.checkpoints=[2,5]"),
 )
 
-# Takes the lock of a run, says so, and waits to be killed.
+# Take the lock of a run, print "held", and wait to be killed.
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -41,19 +41,19 @@ with run_lock(Path(sys.argv[1])):
 
 def configure(*overrides):
     with initialize_config_module("harness.conf", version_base="1.3"):
-        return from_hydra(compose("config", [*SMALL, *overrides]))
+        return checked(compose("config", [*SMALL, *overrides]))
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A whole small run."""
+    """The folder of a complete small run."""
     assert run_job(configure(f"run_dir={tmp_path / 'run'}")) == 0
     return tmp_path / "run"
 
 
 @pytest.fixture
 def holder():
-    """Start a process that holds a run's lock; killed at the end."""
+    """A function that starts a process which holds a run's lock until the test ends."""
     started = []
 
     def start(run_dir):
@@ -76,7 +76,7 @@ def files(run):
 
 
 def begun(directory, *overrides, **changes):
-    """A run that has a configuration and nothing else: what was asked, and what a look sees."""
+    """Write only the configuration of a run; return the configuration and the run's progress."""
     config = configure(*overrides)
     kept = to_yaml(config)
     for old, new in changes.items():
@@ -137,9 +137,9 @@ def test_a_whole_run_is_complete_and_left_alone(run, capsys):
     accuracies = read_tables(run / "log", TASKS)["accuracy"].to_pylist()
     assert f"{run}: complete\n" in said
     assert f"5 of 5 tasks committed, mean accuracy {sum(accuracies) / 5:.4f}" in said
-    # max_logit, and one_shot with H and G: rows for 2 tasks and for 5.
-    assert "checkpoint 2: whole, 6 rows" in said
-    assert "checkpoint 5: whole, 15 rows" in said
+    # Each task has 3 rows: max_logit, one_shot with H, one_shot with G.
+    assert "checkpoint 2: complete, 6 rows" in said
+    assert "checkpoint 5: complete, 15 rows" in said
 
 
 def test_json_says_the_same(run, capsys):
@@ -156,13 +156,13 @@ def test_json_says_the_same(run, capsys):
 
 def test_what_is_missing_is_counted(run, capsys):
     (run / "evaluations" / "k000005-one_shot-H-000000.parquet").unlink()
-    table_files(run / "log")[-1].unlink()  # task 4
+    table_files(run / "log")[-1].unlink()  # the file of task 4
     (run / "log" / ".unit-000004.parquet.1.partial").write_bytes(b"half")
     assert status.main([f"run_dir={run}"]) == 0
     said = capsys.readouterr().out
     assert f"{run}: stopped\n" in said
     assert "4 of 5 tasks committed" in said
-    assert "checkpoint 5: 10 of 15 rows; not whole:\n    one_shot H: 0 of 5\n" in said
+    assert "checkpoint 5: 10 of 15 rows; incomplete parts:\n    one_shot H: 0 of 5\n" in said
 
 
 def test_a_broken_log_file_is_named(run, capsys):
@@ -188,7 +188,7 @@ def test_a_killed_driver_is_dead(run, holder, capsys):
     status.main([f"run_dir={run}"])
     said = capsys.readouterr().out
     assert f"{run}: dead, its driver was killed: process {process.pid} on host " in said
-    with run_lock(run):  # nothing that a look did keeps the next driver out
+    with run_lock(run):  # reading the status does not keep the next driver out
         assert lock_holder(run).pid == os.getpid()
     assert lock_holder(run) is None
 
@@ -204,7 +204,7 @@ def test_another_hosts_lock_is_not_judged(run, capsys):
 
 
 def test_rate_counts_the_last_minutes_of_this_start(run, holder):
-    """Of a run that goes on: old tasks are not counted, and the time left follows."""
+    """The rate does not count the tasks of earlier starts; the time left follows from the rate."""
     now = datetime.now(UTC)
     times = [now - timedelta(hours=1)] * 2 + [now - timedelta(seconds=30)] * 2
     rows = read_tables(run / "log", TASKS).sort_by("task_id").slice(0, 4)
@@ -236,7 +236,7 @@ def test_units_set_aside_are_named(run, capsys):
 
 def test_verify_finds_a_changed_mask(run, capsys):
     assert status.main([f"run_dir={run}", "verify=true"]) == 0
-    assert "every mask is as written" in capsys.readouterr().out
+    assert "every mask is intact" in capsys.readouterr().out
     [chunk] = [path for path in (run / "masks.zarr" / "masks" / "c").rglob("*") if path.is_file()]
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
@@ -252,7 +252,7 @@ def test_verify_finds_a_changed_mask(run, capsys):
         (["run_dir=nowhere"], "must be the folder of a run"),
         (["run_dir=."], "got no config.yaml in it"),
         (["rundir=x"], "unknown key rundir: did you mean run_dir?"),
-        (["nowhere"], "options must be key=value, of run_dir, json, verify, got nowhere"),
+        (["nowhere"], "KEY=VALUE, KEY one of run_dir, json, verify, got nowhere"),
         (["run_dir=.", "json=maybe"], "json must be true or false, got maybe"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The committed tasks of a run, whatever the order they come in."""
+"""The set of a run's committed tasks and their checksums. Tasks are committed in any order."""
 
 import sys
 

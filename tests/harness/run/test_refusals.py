@@ -1,4 +1,4 @@
-"""What a network, a method and an engine cannot do is refused in one line."""
+"""A configuration that its network, method or engine cannot run is refused in one line."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What follows from a configuration: the fast trainer and engine where they fit."""
+"""A configuration selects its trainer and its engine. Fast ones are selected if they fit."""
 
 import pickle
 

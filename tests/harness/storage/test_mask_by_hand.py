@@ -1,4 +1,4 @@
-"""A stored mask serves with zarr and numpy alone, by what README and the attributes say."""
+"""zarr and numpy alone can use a stored mask, as the guide and the attributes describe."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from supsup_core.names import METHODS
 
 
 def gain_by_hand(about: Any, tensor: dict[str, Any], row: np.ndarray) -> np.ndarray:
-    """The gain of a masked tensor: scale * sum over its planes of coefficient * bits."""
+    """Return the gain of a masked tensor: scale * sum over its planes of coefficient * bits."""
     gain = np.zeros(tensor["shape"], np.float32)
     for plane in about["planes"]:
         if plane["tensor"] == tensor["name"]:
@@ -33,7 +33,7 @@ def gain_by_hand(about: Any, tensor: dict[str, Any], row: np.ndarray) -> np.ndar
 def num_right_by_hand(
     store: Path, task_id: int, pixels: np.ndarray, labels: np.ndarray
 ) -> tuple[int, int]:
-    """Labels that one stored mask gets right, and of how many. Nothing of the project in here."""
+    """Return (number of right labels, number of labels) of a stored mask, without project code."""
     root = zarr.open_group(store, mode="r")
     about = root.attrs
     assert about["activation"] == "relu"
@@ -42,7 +42,7 @@ def num_right_by_hand(
     inputs = root["inputs"]
     if "permutations" in inputs:  # x_task[j] = x[permutation[j]]
         pixels = pixels[:, inputs["permutations"][task_id]]
-    if "sources" in inputs:  # the same, where one past the last pixel means black
+    if "sources" in inputs:  # the same rule; the index after the last pixel means black
         black = np.zeros((len(pixels), 1), np.uint8)
         pixels = np.hstack([pixels, black])[:, inputs["sources"][task_id]]
     if "classes" in inputs:
@@ -87,5 +87,5 @@ def test_zarr_and_numpy_alone_give_the_accuracy_in_the_table(
         )
         accuracies.append(right / total)
         assert right / total == row["accuracy"], row["task_id"]
-    assert np.mean(accuracies) > 0.4  # chance is a tenth: the masks do something
+    assert np.mean(accuracies) > 0.4  # chance is 0.1, so the masks have an effect
     assert len(set(accuracies)) > 1

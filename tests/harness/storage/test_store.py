@@ -33,7 +33,7 @@ from supsup_core.networks.mlp import MLP
 from supsup_core.states.layout import TaskState
 
 SMALL = layout_of(MLP("t", (16, 8, 4)), Threshold())
-# Real chunks: 64 rows of 39,488 bytes, so that a few tasks fill more than one of them.
+# Chunks of the real size, 64 rows of 39,488 bytes. A few tasks lie in more than one chunk.
 LENET = layout_of(MLP("lenet_300_100", (784, 300, 100, 500)), Threshold())
 KEEP = {"role": "keep", "coefficient": 1.0}
 CHUNK = "masks.zarr/masks/c/{}/0"
@@ -77,7 +77,7 @@ def task_table(task_ids):
 
 
 def rows_of(layout, task_ids):
-    """Rows that differ between tasks."""
+    """Return packed rows of random states. Each task has a different row."""
     states = [
         TaskState(
             tuple(np.random.default_rng(i).random(plane.shape) < 0.5 for plane in layout.planes)
@@ -218,7 +218,7 @@ def test_create_checks_its_arguments(tmp_path):
 
 
 def edit(path, change):
-    """Change the metadata of a group or an array."""
+    """Apply `change` to the metadata file of a Zarr group or array."""
     metadata = json.loads(path.read_text())
     change(metadata)
     path.write_text(json.dumps(metadata))
@@ -322,8 +322,8 @@ def test_an_edited_store_is_refused_with_the_attribute_and_what_to_do(
     with pytest.raises(UserError) as caught:
         check_given(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/masks.zarr/{where} {said}: put masks.zarr/{where} and config.yaml back as "
-        "they were, or choose another run_dir"
+        f"{tmp_path}/masks.zarr/{where} {said}: restore masks.zarr/{where} and config.yaml, "
+        "or choose another run_dir"
     )
 
 
@@ -443,7 +443,7 @@ def test_rows_are_on_disk_before_they_replace_a_chunk_and_before_the_log(tmp_pat
     )
     monkeypatch.setattr(Path, "hardlink_to", lambda *paths: (events.append("log"), link(*paths))[1])
     commit(store, "u", [1])
-    # the chunk's folder, `c` and `masks` after the chunk; then the content of the log file
+    # After the chunk: its folder, `c` and `masks`. Then the log file's content, and its folder.
     assert events == ["fsync", "chunk", *3 * ["fsync"], "fsync", "log", "fsync"]
 
 
@@ -482,7 +482,7 @@ def test_read_refuses_a_row_with_another_checksum(tmp_path):
     store.read([2, 1], crcs[::-1])
     with pytest.raises(CorruptMask, match=r"task 1: its mask in .*masks/c/0/0 does not match"):
         store.read([1], [crcs[1]])
-    with pytest.raises(CorruptMask, match="task 5"):  # never written
+    with pytest.raises(CorruptMask, match="task 5"):  # task 5 was never written
         store.read([5], [crcs[0]])
     with pytest.raises(ValueError, match="capacity"):
         store.read([10], [crcs[0]])
@@ -519,7 +519,7 @@ def store(tmp_path):
 
 
 def check_repair(store, run_dir, damage, lost):
-    """Repair; then everything but the lost tasks is as before, and these can come again."""
+    """Repair the store, check that only the lost tasks are gone, and commit these tasks again."""
     kept = [i for task_ids in UNITS.values() for i in task_ids if i not in lost]
     log = store.tasks().to_pylist()
 
@@ -631,7 +631,7 @@ def test_a_task_committed_twice_is_forgotten(store, tmp_path):
     assert store.verify() == []
     assert 4 not in store.tasks()["task_id"].to_pylist()
     assert not (tmp_path / "log/e.parquet").exists()
-    commit(store, "b", [4])  # b.parquet still names task 3
+    commit(store, "b", [4])  # b.parquet stays, because it names task 3
     assert names(tmp_path / "log") == [
         "a.parquet",
         "b-2.parquet",
@@ -689,7 +689,7 @@ def test_an_input_that_there_must_be_is_missed_and_written_again(tmp_path):
     commit(store, "u", [1])
     before = content(tmp_path)
     shutil.rmtree(tmp_path / "masks.zarr/inputs/permutation")
-    assert store.verify() == []  # nothing that is there says that there was more
+    assert store.verify() == []  # the store does not list its inputs
     damage = store.verify(["inputs/permutation"])
     assert [found.path for found in damage] == ["masks.zarr/inputs/permutation"]
     store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))

@@ -195,7 +195,7 @@ def test_partial_files_are_removed_from_one_folder_and_nothing_else_is(tmp_path)
 
 
 def of_version_1(*task_ids):
-    """Evaluations as they were written before there were distractors."""
+    """Return a table of evaluations in schema version 1, which had no distractors."""
     table = evaluations(*task_ids).drop(["num_distractors", "agreement"])
     return table.replace_schema_metadata({"schema_version": "1", "table": "evaluations"})
 

@@ -1,4 +1,4 @@
-"""What a training and an evaluation worker hand back, held against plain calculations."""
+"""The results of training and evaluation workers agree with plain calculations."""
 
 from dataclasses import replace
 from math import ceil, log2
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from harness.config.commandline import from_hydra
+from harness.config.compose import checked
 from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
@@ -36,20 +36,23 @@ ALL = tuple(range(NUM_TASKS))
 
 
 def resolved(config: Config) -> Config:
-    """What a run keeps of a configuration, with the algorithms of this network and finder."""
+    """Return the configuration that a run stores, with the algorithms of its network and finder."""
     probe = RunSpec(resolved_options(config), (1, 8, 8), 10)
     return resolve(probe.config, probe.capabilities, has_bfloat16=False)
 
 
 def make_job(*overrides: str) -> RunSpec:
-    """The digits, six tasks in one block, trained little: one image does not always tell them."""
+    """Make the spec of six digits tasks in one block, which train for 12 steps only.
+
+    After so few steps, one image does not always identify its task.
+    """
     given = (
         "data=digits network=mlp network_options.hidden=[24] outputs=20 tasks=6 train.steps=12 "
         "train.learning_rate=0.01 train.smoothing=0.9 train.block=6 train.dtype=float32 "
         "evaluate.checkpoints=[6]"
     )
     with initialize_config_module("harness.conf", version_base="1.3"):
-        config = from_hydra(compose("config", [*given.split(), *overrides]))
+        config = checked(compose("config", [*given.split(), *overrides]))
     return RunSpec(resolved(config), (1, 8, 8), 10)
 
 
@@ -201,7 +204,7 @@ def test_workers_take_arrays_that_may_not_be_written(
 def test_num_batches_says_how_many_were_asked(
     batches: str, expected: int, test_set: ImageSet, trained: TrainedUnit
 ) -> None:
-    # 359 images: two batches of 128 and a last one of 103.
+    # 359 images make two batches of 128 and a last batch of 103.
     spec = make_job(f"evaluate.batches={batches}")
     rows = evaluate(spec, test_set, trained.rows, EvaluationUnit(6, "max_logit", None, (0, 3)))
     assert [(row["task_id"], row["num_batches"]) for row in rows] == [(0, expected), (3, expected)]
@@ -221,7 +224,7 @@ def test_a_last_batch_smaller_than_a_query_is_asked_about_all_the_same(
 ) -> None:
     spec = make_job(
         "evaluate.batches=null", "evaluate.batch_size=119", "evaluate.num_images=100"
-    )  # 3 * 119 + 2
+    )  # 359 = 3 * 119 + 2 images
     (row,) = evaluate(spec, test_set, trained.rows, EvaluationUnit(6, "one_shot", "H", (2,)))
     assert row["num_batches"] == 4
     assert row["num_images"] == 100
@@ -245,9 +248,9 @@ def test_gradients_are_counted_by_algorithm(
 
 def test_accuracies_agree_with_each_other(test_set: ImageSet, trained: TrainedUnit) -> None:
     rows = evaluate_all(make_job("evaluate.batches=3"), test_set, trained.rows, NUM_TASKS)
-    assert len(rows) == NUM_TASKS * 8  # three algorithms with two objectives, and two without
+    assert len(rows) == NUM_TASKS * 8  # 3 algorithms with 2 objectives, 2 algorithms without
     for row in rows:
-        # A batch of a wrong task scores 0 in GNu, its inferred mask's own score in GNs.
+        # If the inferred task is wrong, GNu scores a batch 0, and GNs uses the inferred mask.
         assert 0 <= row["accuracy_gnu"] <= min(row["accuracy_gns"], row["accuracy_gg"]) <= 1
         assert row["task_accuracy"] in (0, 1 / 3, 2 / 3, 1)
         assert row["seconds_per_inference"] > 0
@@ -257,7 +260,7 @@ def test_accuracies_agree_with_each_other(test_set: ImageSet, trained: TrainedUn
         if row["task_accuracy"] == 0:
             assert row["accuracy_gnu"] == 0
     shares = {row["task_accuracy"] for row in rows}
-    assert 1 in shares  # or the cases above were not met
+    assert 1 in shares  # otherwise the branches above were not tested
     assert shares - {1}
     assert any(row["accuracy_gnu"] < row["accuracy_gns"] for row in rows)
 
@@ -265,7 +268,7 @@ def test_accuracies_agree_with_each_other(test_set: ImageSet, trained: TrainedUn
 def test_a_wrong_task_still_counts_by_its_own_mask_in_gns(
     test_set: ImageSet, trained: TrainedUnit
 ) -> None:
-    # Every mask lies in another task's row: inference finds the mask, and the wrong number.
+    # Every mask lies in another task's row: inference finds the right mask but a wrong number.
     spec = make_job("evaluate.batches=null", "evaluate.num_images=64")
     unit = EvaluationUnit(NUM_TASKS, "one_shot", "H", ALL)
     rows = evaluate(spec, test_set, trained.rows[::-1].copy(), unit)

@@ -1,4 +1,4 @@
-"""The kernels against sums of unpacked bits."""
+"""Compare the counting kernels with sums of unpacked bits."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.states.layout import TaskState
 
-# Widths around a word of 64 bits, so that units begin within words and end in the next.
+# The widths are near 64, so that the bits of a unit start within a 64-bit word and end in the next.
 NETWORK = MLP("wide", (130, 64, 12, 6))
 LAYOUT = layout_of(NETWORK, Threshold())
 FIRSTS = [plane.bits.start for plane in LAYOUT.planes]
@@ -26,7 +26,7 @@ def random_rows(num_tasks, seed=0, network=NETWORK):
 
 
 def masks_of(rows, layer, network=NETWORK):
-    """The masks (T, O, I) of one layer."""
+    """Unpack the masks (T, O, I) of one layer."""
     states = layout_of(network, Threshold()).unpack(rows)
     return np.stack([state.planes[layer] for state in states])
 
@@ -52,7 +52,7 @@ def layer_values(layer, rng, num_units=5, num_inputs=11):
 
 
 def plain_products(rows, parts, rounded):
-    """<round(values), masks>, unit by unit, from unpacked masks."""
+    """Compute <rounded(values), masks> (T,) from unpacked masks."""
     total = np.zeros(len(rows))
     for part in parts:
         masks = masks_of(rows, FIRSTS.index(part.first))
@@ -78,7 +78,7 @@ def test_products_are_those_of_the_rounded_values(num_tasks, rng):
 
 
 def test_every_whole_number_becomes_digits_that_come_to_it(rng):
-    """Numbers up to the largest, in the sum of a single row of ones."""
+    """Weigh a single row by numbers up to 2**24 - 1, the largest number."""
     numbers = [0, 1, 2, 3, 5, 7, 11, 85, 170, 255, 256, 2**23 - 1, 2**23, 2**24 - 1]
     numbers += [int(2 ** rng.uniform(0, 24)) for _ in range(200)]
     rows = np.zeros((2, 8), np.uint64)
@@ -98,7 +98,7 @@ def test_every_whole_number_becomes_digits_that_come_to_it(rng):
 
 
 def test_sums_of_very_many_rows_are_right(rng):
-    """More rows than a list holds, all with the same digits, so that lists fill up."""
+    """Sum more rows than a list holds, all with the same digits, so that the lists fill up."""
     network = MLP("long", (3000, 3, 2))
     rows = random_rows(70, network=network)
     masks = transposed(rows, rng, network=network)
@@ -139,7 +139,7 @@ def test_masks_that_grow_are_as_if_made_at_once(threads, rng, monkeypatch):
     monkeypatch.setattr("supsup_core.bits.transposed.BLOCK_TASKS", 128)
     found, expected = (m.weigh([part], 100.0, terms) for m in (grown, at_once))
     assert np.array_equal(found.products, expected.products)
-    # How masks are cut into blocks changes neither the rounding nor the weights that are read.
+    # The size of the blocks changes neither the rounding nor the number of weights read.
     assert found.num_rows == expected.num_rows == 55
     assert (found.slack, found.variance) == pytest.approx((expected.slack, expected.variance))
     assert BLOCK_TASKS % 512 == 0

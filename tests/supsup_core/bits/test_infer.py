@@ -18,7 +18,7 @@ from supsup_core.states.layout import TaskState
 
 CPU = torch.device("cpu")
 NUM_REAL = 4
-# Widths around a word of 64 bits, so that units begin within words and end in the next.
+# The widths are near 64, so that the bits of a unit start within a 64-bit word and end in the next.
 NETWORKS = [MLP("odd", (67, 9, 6)), MLP("wide", (130, 64, 12, 6)), MLP("one", (16, 6))]
 ODD, WIDE, _ = NETWORKS
 
@@ -36,7 +36,7 @@ def weights_of(network):
 
 
 def pack(network, masks):
-    """Rows of the masks (T, O, I) of each layer."""
+    """Pack masks, given as one array (T, O, I) per layer, into rows."""
     return layout_for(network).pack([TaskState(planes) for planes in zip(*masks, strict=True)])
 
 
@@ -47,7 +47,7 @@ def random_rows(network, num_tasks, seed=0, density=0.5):
 
 
 def random_images(network, num_queries, num_images=1, seed=0, black=0.6):
-    """Images of which most is one black, as drawings are."""
+    """Draw random images in which most pixels have the same black, as in drawings."""
     generator = torch.Generator().manual_seed(seed)
     shape = (num_queries, num_images, network.widths[0])
     images = torch.randn(shape, generator=generator)
@@ -60,7 +60,7 @@ def bits_of(network, rows, **more):
 
 
 def whole_values(layer):
-    """All evidence of a layer."""
+    """Compute the evidence (O, I) of all weights of a layer."""
     return layer.outer(np.arange(len(layer.weights))) * layer.weights
 
 
@@ -99,7 +99,7 @@ def test_binary_halves_as_the_plain_form_does(network, num_tasks, log_base, few,
 
 
 def with_wanted_masks(network, rows, images, objective, first):
-    """Give some tasks the masks that the queries' evidence wants: they lie far below others."""
+    """Replace some tasks' masks with the masks of the lowest possible product, one per query."""
     bits = bits_of(network, rows)
     for task, evidence in enumerate(bits.evidence(images, objective), start=first):
         values = [whole_values(layer) for layer in evidence.layers]
@@ -119,18 +119,18 @@ def test_ranked_agrees_with_exact_where_the_evidence_is_clear(num_images):
 
 
 def test_ranked_is_exact_where_nothing_may_be_dropped():
-    """With boundless confidence every task is decided by all evidence."""
+    """With very high confidence, the ranked scan decides every task from all evidence."""
     rows, images = random_rows(WIDE, 100), random_images(WIDE, 20)
     bits = bits_of(WIDE, rows)
     scan = RankedScan(bits._scan, confidence=1e9)
     found = [scan.smallest(e) for e in bits.evidence(images, OBJECTIVES["G"])]
     exact = bits.leaders(bits.evidence(images, OBJECTIVES["G"]))
-    assert found == exact  # and it reads as much
+    assert found == exact  # including the number of bits read
 
 
 @pytest.mark.parametrize("deciding", [1, 1000])
 def test_ranked_decides_what_is_left_by_all_evidence(deciding, monkeypatch):
-    """Whether one by one or by an exact scan."""
+    """Test both ways to decide the remaining tasks: one by one, and by an exact scan."""
     monkeypatch.setattr("supsup_core.bits.ranked._DECIDING", deciding)
     rows, images = random_rows(WIDE, 100), random_images(WIDE, 20)
     bits = bits_of(WIDE, rows)
@@ -139,7 +139,7 @@ def test_ranked_decides_what_is_left_by_all_evidence(deciding, monkeypatch):
     assert found == bits.one_shot(images, OBJECTIVES["H"]).tasks.tolist()
 
 
-@pytest.mark.parametrize("num_queries", [1, 4])  # each shared out, or whole queries
+@pytest.mark.parametrize("num_queries", [1, 4])  # threads share one query, or take whole queries
 @pytest.mark.parametrize("name", BIT_ALGORITHMS)
 def test_threads_change_nothing(name, num_queries, monkeypatch):
     monkeypatch.setattr("supsup_core.bits.transposed._WORDS_WORTH_A_THREAD", 0)
@@ -162,7 +162,7 @@ def test_masks_that_arrive_later_count_as_if_they_had_been_there(name):
         for b in (grown, bits_of(WIDE, rows))
     ]
     assert found[0].tasks.tolist() == found[1].tasks.tolist()
-    with pytest.raises(ValueError, match="at least the 150 there are, got 149"):
+    with pytest.raises(ValueError, match="at least the 150 earlier masks, got 149"):
         grown.grow(rows[:149])
 
 
@@ -180,7 +180,7 @@ def test_superposition_is_the_share_of_masks_that_keep_a_weight():
 
 @pytest.mark.parametrize("num_images", [1, 3])
 def test_scans_find_the_smallest_product_of_float64(num_images):
-    """Also where many masks are so close that rounding alone would not tell them apart."""
+    """Include masks that differ in one bit, which rounded products alone cannot separate."""
     rows, images = random_rows(WIDE, 60), random_images(WIDE, 10, num_images)
     rows[1:30] = rows[0]
     for task in range(1, 30):
@@ -266,14 +266,14 @@ def test_an_empty_and_a_full_mask_are_masks_like_others(name):
 def test_images_that_are_not_finite_are_refused(name, bad):
     images = random_images(ODD, 9)
     images[-1, 0, 3] = bad
-    with pytest.raises(FloatingPointError, match="evidence not finite"):
+    with pytest.raises(FloatingPointError, match="evidence must be finite"):
         BIT_ALGORITHMS[name](bits_of(ODD, random_rows(ODD, 6)), images, OBJECTIVES["H"], Options())
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e10, 1e18])
 @pytest.mark.parametrize("name", ["one_shot", "one_shot_ranked"])
 def test_images_may_be_of_any_size(name, size):
-    """Squares of evidence may vanish, or be beyond float32."""
+    """Squares of evidence may round to 0, or be too large for float32."""
     rows, images = random_rows(ODD, 30), size * random_images(ODD, 5, black=0)
     bits = bits_of(ODD, rows)
     found = BIT_ALGORITHMS[name](bits, images, OBJECTIVES["H"], Options())
@@ -297,7 +297,7 @@ def test_evidence_is_laid_out_where_the_bits_lie(network):
 
 
 def test_images_of_one_colour_are_answered():
-    """All ground: no pixel has evidence of its own."""
+    """Every pixel is ground, so no pixel has evidence of its own."""
     rows, images = random_rows(ODD, 30), torch.full((2, 1, 67), -0.4)
     found = bits_of(ODD, rows).one_shot(images, OBJECTIVES["H"])
     expected = one_shot(plain_of(ODD, rows, images, OBJECTIVES["H"]))

@@ -25,7 +25,7 @@ def bits_of(rows):
 def rows(rng):
     masks = [rng.random((120, *tensor.shape)) < 0.5 for tensor in NETWORK.tensors]
     rows = LAYOUT.pack([TaskState(planes) for planes in zip(*masks, strict=True)])
-    rows[60] = rows[7]  # equal masks in different parts: the lower task is named
+    rows[60] = rows[7]  # equal masks in different parts: the lower task wins
     return rows
 
 

@@ -81,7 +81,7 @@ def test_planes_hold_the_evidence_but_for_rounding(rows, queries):
         planes = _cut(evidence)
         first = evidence.layers[0]
         values = (first.outer(np.arange(len(first.weights))) * first.weights).astype(np.float64)
-        cut = np.moveaxis(planes.planes, 1, 2)  # a line's words, and the planes of each
+        cut = np.moveaxis(planes.planes, 1, 2)  # (lines, words, planes)
         bits = np.unpackbits(np.ascontiguousarray(cut).view(np.uint8), bitorder="little")
         bits = bits.reshape(len(planes.lines), LANES, -1, 64)
         worth = 2.0 ** np.arange(bits.shape[2])

@@ -1,4 +1,4 @@
-"""Which engine a network and its states get."""
+"""Tests of the choice of an engine for a network and its states."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from supsup_core.states.layout import PlaneSpec, StateLayout
 
 
 class Derived(MLP):
-    """An MLP that may compute otherwise."""
+    """A subclass of MLP, which may compute differently."""
 
 
 LENET, UNITS = lenet_300_100((28, 28), 500), UnitMLP("units", (784, 512, 10))

@@ -1,4 +1,4 @@
-"""What the tests of inference share: random masks in two forms, and random queries."""
+"""Fixtures for the tests of inference: random masks in two forms, and random queries."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ from supsup_core.states.layout import TaskState
 
 @pytest.fixture(scope="session")
 def stored():
-    """A function that gives random masks of a network, as floats and as bits.
+    """A function that draws random masks for a network, and returns them as floats and as bits.
 
-    What they are changed to, (T, *shape) of each masked tensor, is up to the caller.
+    The caller's function `change` may change the masks (T, *shape) of each masked tensor.
     """
 
     def make(network, num_tasks=7, change=lambda masks: masks):
@@ -32,7 +32,7 @@ def stored():
 
 @pytest.fixture(scope="session")
 def random_queries():
-    """A function that gives normalised queries (Q, K, 16)."""
+    """A function that draws normalised queries (Q, K, 16) of K images each."""
 
     def make(num_images, num_queries=4):
         generator = torch.Generator().manual_seed(3)
@@ -43,6 +43,6 @@ def random_queries():
 
 @pytest.fixture(params=[2, 64])
 def _rows_at_once(request, monkeypatch, tiny):
-    """Fewer rows at once than there are masks, and more."""
+    """Set the number of rows unpacked at once below, then above, the number of masks."""
     row_bits = layout_of(tiny, Threshold()).row_bits
     monkeypatch.setattr(bits, "UNPACKED_BYTES", 4 * row_bits * request.param)

@@ -1,4 +1,4 @@
-"""The algorithms on gradients that are made up: no network, no states."""
+"""Tests of the algorithms on artificial gradients, without a network or states."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Answers:
-    """A gradient without a network: answers by a rule, and remembers what it was asked."""
+    """A gradient that computes slopes with a rule, and keeps the coefficients that it received."""
 
     def __init__(self, rule, num_tasks, num_queries=1):
         self.rule, self.asked = rule, []
@@ -32,7 +32,7 @@ class Answers:
 
 
 def in_turn(*answers):
-    """A rule that gives one answer after the other."""
+    """Make a rule that returns the given answers one after another."""
     rest = iter(answers)
     return lambda alphas: next(rest)
 
@@ -63,11 +63,11 @@ def test_slope_that_is_not_finite_is_refused(algorithm, bad):
 
 
 def lefts_by_plain_count(num_tasks, log_base):
-    """Candidates at the start of every round."""
+    """Count the candidates at the start of every round."""
     lefts = []
     while num_tasks > 1:
         lefts.append(num_tasks)
-        num_tasks = len(range(0, num_tasks, log_base))  # one of every log_base begun
+        num_tasks = len(range(0, num_tasks, log_base))  # num_tasks / log_base, rounded up
     return lefts
 
 
@@ -80,7 +80,7 @@ def test_binary_divides_the_candidates_by_its_base(num_tasks, log_base):
     lefts = [int((alphas > 0).sum()) for alphas in gradient.asked]
     assert lefts == lefts_by_plain_count(num_tasks, log_base)
     assert found.num_gradients == len(lefts)
-    # As many as it takes for the base's power to reach T.
+    # The number of rounds is the smallest exponent for which the base's power reaches T.
     assert log_base ** len(lefts) >= num_tasks > (log_base ** len(lefts) - 1) // log_base
 
 
@@ -108,13 +108,13 @@ def test_base_that_would_drop_no_candidate_is_refused(log_base):
 
 
 def test_ties_favour_the_candidate_that_ranked_higher_before():
-    # The first round ranks 3 before 1; the second knows no difference.
+    # The first round ranks task 3 before task 1. In the second round both have the same slope.
     gradient = Answers(in_turn([2.0, 1.0, 3.0, 0.0], [0.0, 0.0, 0.0, 0.0]), 4)
     assert binary(gradient).tasks.tolist() == [3]
 
 
 def test_binary_never_returns_to_a_candidate_it_has_left():
-    # Whatever has no coefficient any more looks best of all.
+    # The rule gives the lowest slope to tasks that are no longer candidates.
     gradient = Answers(lambda alphas: torch.where(alphas > 0, torch.arange(8.0), -100.0), 8)
     assert binary(gradient).tasks.tolist() == [0]
 
@@ -155,13 +155,13 @@ def test_binary_follows_each_query_by_itself():
 
 
 def pull(alphas):
-    """Slopes that change with the coefficients, another way for each of two queries."""
+    """Compute slopes that depend on the coefficients, and differ between two queries."""
     pulls = torch.tensor([[0.3, -0.2, 0.1, 0.0, -0.1], [-0.4, 0.5, 0.0, 0.2, -0.3]])
     return pulls + torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5]) * alphas
 
 
 def nearest_on_the_simplex(point):
-    """By bisection for what is to be taken off each coordinate."""
+    """Project onto the simplex, by bisection for the number to subtract from each coordinate."""
     low, high = point.min() - 1, point.max()
     for _ in range(100):
         middle = (low + high) / 2
@@ -208,7 +208,7 @@ def test_frank_wolfe_follows_its_equation():
 
 @pytest.mark.parametrize("order", [[2, 1, 1, 2], [1, 2, 2, 1]])
 def test_frank_wolfe_gives_the_lowest_task_of_equal_coefficients(order):
-    # Steps 0 and 3 weigh together what steps 1 and 2 weigh: 2 + 5 = 3 + 4.
+    # Steps 0 and 3 together have the same weight as steps 1 and 2: 2 + 5 = 3 + 4.
     slopes = [[-1.0 if task == lowest else 0.0 for task in range(3)] for lowest in order]
     assert frank_wolfe(Answers(in_turn(*slopes), 3), steps=4).tasks.tolist() == [1]
 
@@ -227,7 +227,7 @@ def test_rate_must_be_positive_and_finite(rate):
         gradient_descent(Answers(pull, 5), steps=1, rate=rate)
 
 
-# All of them
+# All algorithms
 
 
 def test_every_algorithm_by_gradient_has_its_name():

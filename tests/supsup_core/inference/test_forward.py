@@ -1,4 +1,4 @@
-"""Inference that runs every state forward."""
+"""Tests of inference by one forward pass per state."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_every_algorithm_has_its_name():
 
 
 def by_plain_loop(queries, logits_of):
-    """The states of lowest entropy and of highest logit, query by query."""
+    """Find the task of lowest entropy and the task of highest logit for each query."""
     lowest, highest = [], []
     for query in queries:
         logits = [logits_of(t, query) for t in range(NUM_TASKS)]
@@ -59,7 +59,7 @@ def test_a_network_that_normalises_shares_the_statistics_of_a_query(stored, rand
     weights = network.weights(0)
     dense, packed = stored(network)
     queries = random_queries(6, num_queries=12)
-    queries *= torch.linspace(0.5, 2, 12)[:, None, None]  # so that all together have others
+    queries *= torch.linspace(0.5, 2, 12)[:, None, None]  # so that their statistics differ
     lowest, highest = by_plain_loop(
         queries, lambda task, query: network.logits(weights, dense.gains(task), query)
     )
@@ -69,7 +69,7 @@ def test_a_network_that_normalises_shares_the_statistics_of_a_query(stored, rand
 
 
 def test_max_logit_looks_at_real_outputs_only():
-    # One layer, so that the logits are 1 for an output whose weight the mask keeps.
+    # The network has one layer. An output has logit 1 if the mask keeps its weight, else 0.
     network = MLP("one", (1, 3))
     layout = layout_of(network, Threshold())
     masks = np.array([[[0], [0], [1]], [[1], [0], [0]]], dtype=bool)

@@ -1,4 +1,4 @@
-"""The task accuracy to expect among many masks, from the margins among few."""
+"""Tests of the expected task accuracy among many masks, from the margins among few masks."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from supsup_core.inference.margin import expected_task_accuracy
 
 
 def test_margin_is_counted_in_the_spread_of_the_others():
-    # Others 1, 2, 3: mean 2, deviation 1; the right one lies 2 and 5 below.
+    # The wrong slopes have mean 2 and deviation 1. The right slopes are 2 and 5 below this mean.
     slopes = torch.tensor([[1.0, 2.0, 0.0, 3.0], [-3.0, 1.0, 2.0, 3.0]])
     expected = (stats.norm.cdf(2) ** 99 + stats.norm.cdf(5) ** 99) / 2
     assert expected_task_accuracy(slopes, torch.tensor([2, 0]), 100) == pytest.approx(expected)
@@ -32,5 +32,5 @@ def test_masks_alike_tell_nothing_apart():
 
 
 def test_two_masks_have_no_spread():
-    with pytest.raises(ValueError, match="3 masks at least, got 2"):
+    with pytest.raises(ValueError, match="3 masks or more, got 2"):
         expected_task_accuracy(torch.zeros(1, 2), torch.tensor([0]), 10)

@@ -1,4 +1,4 @@
-"""The algorithms on the masks of a network, random and trained, with every form of slopes."""
+"""Tests of the algorithms on random and trained masks, with every form of slopes."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_one_step_is_one_shot(tiny, name, num_tasks, stored, random_queries):
         assert gradient_descent(gradient, steps=1, rate=rate).tasks.tolist() == expected
 
 
-# Together
+# Several queries and algorithms together
 
 
 def by_every_algorithm(
@@ -79,7 +79,12 @@ def by_every_algorithm(
     dense=None,
     seen_as=lambda g: g,
 ):
-    """What each algorithm finds, by its name; from masks as floats too, where there are any."""
+    """Run every algorithm with every objective on `packed`, and on `dense` if it is not None.
+
+    Returns:
+        Name -> result. Names have the form "ALGORITHM OBJECTIVE FORM". The name of a forward
+        algorithm is "ALGORITHM".
+    """
     forms = {"packed": (MLPSlopes, packed)}
     if dense is not None:
         forms["dense"] = (AutogradSlopes, dense)
@@ -134,7 +139,7 @@ def test_options_reach_their_algorithm(tiny, stored, random_queries):
         assert inference.num_gradients == expected.get(name.split()[0], 0)
 
 
-# Edges, of every algorithm
+# Edge cases of every algorithm
 
 
 def test_one_task_is_the_answer(tiny, stored, random_queries):
@@ -159,9 +164,10 @@ def test_two_tasks_are_told_apart(tiny, stored, random_queries):
 
 
 def twins(of):
-    """A gradient where mask i is the same as mask of[i]: so are its slopes, but for rounding.
+    """Make a class of gradients that give mask i exactly the slope of mask of[i], its twin.
 
-    A matrix product may round a column otherwise than its twin, which stands elsewhere.
+    The two masks are equal, but their slopes may differ by rounding: a matrix product may round
+    two equal columns differently.
     """
 
     class Twins:
@@ -201,7 +207,8 @@ def test_of_two_identical_masks_the_later_is_never_named(tiny, stored, random_qu
 
 
 def test_mask_of_zeros_beside_a_mask_of_ones(tiny, stored, random_queries):
-    # A mask of zeros has no slope: one-shot names it where that of the ones rises.
+    # The mask of zeros has a slope of 0. So one-shot chooses the mask of ones only if the slope of
+    # the mask of ones is negative.
     dense, packed = stored(
         tiny, 2, change=lambda m: np.stack([np.zeros_like(m[0]), np.ones_like(m[0])])
     )

@@ -1,4 +1,4 @@
-"""The gradient in the coefficients: by autograd, by gains, and by outer products for an MLP."""
+"""Tests of slopes by autograd, by gains, and by outer products for an MLP."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def assert_same_slopes(found, expected, tolerance=1e-4):
 
 
 def accurate(network, dense, queries, objective):
-    """The plain form in float64."""
+    """Make the plain form of the slopes, in float64."""
     given = network, doubled(network.weights(0)), as_double(dense), queries.double()
     return AutogradSlopes(*given, objective, NUM_REAL)
 
@@ -82,7 +82,7 @@ def test_autograd_gives_the_slope_of_the_objective(tiny, name, stored, random_qu
         if name.startswith("H"):
             p = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
             return -(p * p.log()).sum(dim=1).mean()
-        # G does not see the real outputs move.
+        # The gradient of G does not flow through real outputs, so real outputs stay the same.
         logits[:, :NUM_REAL] = logits_at(alphas)[:, :NUM_REAL]
         return logits.exp().sum(dim=1).log().mean()
 

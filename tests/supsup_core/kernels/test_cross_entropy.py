@@ -20,7 +20,7 @@ def logits_and_labels(dtype, spread=30.0):
 def test_it_is_the_gradient_of_the_mean_cross_entropy(form):
     logits, labels = logits_and_labels(torch.float32)
     leaf = logits.clone().requires_grad_()
-    for b in range(3):  # torch wants (N, S)
+    for b in range(3):  # torch needs logits of shape (N, S)
         torch.nn.functional.cross_entropy(0.05 * leaf[b].t(), labels[b]).backward()
     torch.testing.assert_close(form(logits, labels, 0.05), leaf.grad, rtol=1e-5, atol=1e-9)
 

@@ -24,7 +24,7 @@ def test_it_is_how_many_are_right_and_the_sum_of_their_cross_entropies(form):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 1), (17, 33), (500, 61), (3, 0)])
 def test_fused_score_equals_plain_score(shape, spread):
     drawn, labels = logits_and_labels(*shape, spread)
-    for logits in (drawn, drawn.round()):  # rounded, many are equal
+    for logits in (drawn, drawn.round()):  # after rounding, many logits are equal
         fused, plain = score_fused(logits, labels), score_plain(logits, labels)
         assert fused[0] == plain[0]
         assert fused[1] == pytest.approx(plain[1], rel=1e-5, abs=1e-5)

@@ -19,7 +19,7 @@ SMALLEST = 1e-45  # a denormal float32
 
 
 def bits(tensor):
-    """The tensor's bit patterns, which tell -0.0 from 0.0."""
+    """View a tensor as integers with the same bits, to tell -0.0 from 0.0."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.view(kinds[tensor.element_size()])
 
@@ -29,7 +29,11 @@ def alternating(size):
 
 
 def settled(form, values, num_kept, narrow=torch.float32):
-    """Magnitudes, an odd tensor, and masked signs after `values` came out of a step."""
+    """Apply a form of the kernel to `values`, the magnitudes after a step, some below zero.
+
+    Returns:
+        Magnitudes, an odd tensor of the optimiser's state, and masked signs.
+    """
     signs, odd = alternating(len(values)).to(values.dtype), torch.arange(len(values)).to(values)
     masked = torch.full((len(values),), 9).to(narrow)
     magnitudes = values.clone().abs_()
@@ -104,7 +108,7 @@ def test_the_mask_does_not_depend_on_how_far_the_threshold_moves(change):
     masked, expected = torch.empty(5000), torch.empty(5000)
     share = TopShare(magnitudes, [], signs, masked, 1700)
     for i in range(12):
-        step = torch.randn(5000, generator=generator) + 3 * (i % 3 - 1)  # up, down, or neither
+        step = torch.randn(5000, generator=generator) + 3 * (i % 3 - 1)  # mean -3, 0 or 3
         magnitudes.add_(change * step)
         after = magnitudes.abs()
         share.settle()

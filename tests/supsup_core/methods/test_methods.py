@@ -48,7 +48,7 @@ def network(request):
     return request.param
 
 
-# The scores that a task starts from
+# Initial scores
 
 
 def test_initial_scores_are_uniform_within_one_over_root_fan_in(rng):
@@ -161,8 +161,8 @@ def test_edge_popup_of_density_1_keeps_everything(network):
     [
         ((30, 20), 2.0, 100),  # 2 (30 + 20) of 600
         ((30, 20), 0.1, 5),
-        ((30, 20), 50.0, 300),  # a half at most
-        ((8, 4, 3, 3), 2.0, 24),  # ends of a kernel are its channels
+        ((30, 20), 50.0, 300),  # at most one half of 600
+        ((8, 4, 3, 3), 2.0, 24),  # 2 (8 + 4): the ends of a kernel are its channels
     ],
 )
 def test_kappa_gives_each_tensor_a_budget_by_its_ends(shape, kappa, kept):
@@ -181,7 +181,7 @@ def test_kappa_is_refused_over_units():
 
 def test_signed_gains_are_signs_beyond_the_threshold():
     network = MLP("one", (4, 2))
-    tau = 0.4 / 2  # of the largest score at the start, 1 / sqrt(4)
+    tau = 0.4 / 2  # 0.4 times the largest initial score, 1 / sqrt(4)
     scores = torch.tensor([[[1.0, -1.0, 0.0, 0.19], [-0.19, 0.21, -0.21, -tau]]])
     gains = Signed(0.4).gains(network, {"layer1": scores})["layer1"]
     assert gains.tolist() == [[[1, -1, 0, 0], [0, 1, -1, 0]]]

@@ -1,4 +1,4 @@
-"""Every network passes the conformance suite of networks."""
+"""Run the conformance suite of networks on every network."""
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ class TestPlainModule(ModuleNetworkTests):
 
 
 class Residual(nn.Module):
-    """One convolution at two depths, groups, dropout, affine normalisation, buffers."""
+    """A module with one convolution used twice, groups, dropout, affine norms and buffers."""
 
     def __init__(self):
         super().__init__()

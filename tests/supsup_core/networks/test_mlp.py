@@ -95,7 +95,7 @@ def test_widths_that_make_no_network_are_refused(widths):
 
 
 def test_widths_must_begin_with_the_input():
-    with pytest.raises(ValueError, match="begin with the 784 values of an input, got 700"):
+    with pytest.raises(ValueError, match="begin with 784, the number of input values, got 700"):
         MLP("bad", (700, 10), (28, 28))
 
 

@@ -28,7 +28,7 @@ def test_tensors_are_the_weights_of_linear_and_convolution_layers():
     )
     assert network.num_outputs == 5
     assert network.normalises
-    # Each block: the convolution at full size, then maximum, normalisation and ReLU.
+    # Each block counts the convolution at full size, then pooling, normalisation and ReLU.
     first, second = 4 * (64 + 3 * 16), 6 * (16 + 3 * 4)
     assert network.num_activations == first + second + 24 + 5
 
@@ -62,7 +62,7 @@ def test_other_parameters_keep_their_values():
     weights = network.weights(0)
     assert weights.keys() == {"0.weight", "1.weight", "1.bias"}
     assert weights["1.bias"].tolist() == [1, 1, 1]
-    assert not network.normalises  # not over the batch
+    assert not network.normalises  # LayerNorm does not normalise over the batch
 
 
 def test_the_module_is_left_alone():
@@ -105,7 +105,7 @@ def test_parameters_may_be_named(masked):
         (linear(bias=True), (4,), "bias=False in masked layers, got bias of Linear"),
         (nn.Sequential(linear(bias=True)), (4,), "got 0.bias of Linear"),
         (nn.ReLU(), (4,), "expected parameters to mask, got none"),
-        (linear(), (5,), "expected a module of inputs"),
+        (linear(), (5,), "expected a module that takes inputs"),
         (nn.Conv1d(4, 3, 1, bias=False), (4, 2), "outputs of shape"),
         (nn.Sequential(linear(), Noise()), (4,), "randomness"),
         (nn.Sequential(linear(), nn.BatchNorm1d(3, momentum=None)), (4,), "momentum"),

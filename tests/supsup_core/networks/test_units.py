@@ -1,4 +1,4 @@
-"""Masks over units: the pass forward, blocks of tasks, and recovery from reservoirs."""
+"""Tests of masks over units: the forward pass, blocks of tasks, and recovery from reservoirs."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def weights():
 
 
 def gains_of(network, masks):
-    """The gains of masks (..., O) of each hidden layer."""
+    """Convert masks (..., O), one per hidden layer, to gains."""
     pairs = zip(network.tensors, masks, strict=True)
     return {tensor.name: mask.float() for tensor, mask in pairs}
 
@@ -58,17 +58,17 @@ def test_weights_are_those_of_the_mlp_of_these_widths(weights):
 
 
 def test_a_network_without_a_hidden_layer_is_refused():
-    with pytest.raises(ValueError, match=r"a hidden layer at least, got \(20, 6\)"):
+    with pytest.raises(ValueError, match=r"at least one hidden layer, got \(20, 6\)"):
         UnitMLP("none", (20, 6))
 
 
 def prototypes(num_tasks, generator):
-    """Every task has two classes, each about a point of its own."""
+    """Draw two points (20,) per task, which are the centres of the task's two classes."""
     return torch.randn(num_tasks, 2, 20, generator=generator)
 
 
 def drawn(points, count, generator):
-    """Images of all tasks, and labels 2 t and 2 t + 1 of task t."""
+    """Draw `count` images per task, and their labels, which are 2 t and 2 t + 1 for task t."""
     num_tasks = len(points)
     which = torch.randint(0, 2, (num_tasks, count), generator=generator)
     images = points[torch.arange(num_tasks)[:, None], which]
@@ -82,7 +82,7 @@ def test_logits_are_those_of_torch_s_own_layers(weights, generator):
     *hidden, last = weights.values()
     for weight, mask in zip(hidden, masks, strict=True):
         norm = nn.BatchNorm1d(len(weight), affine=False, track_running_stats=False)
-        # The mask behind Swish, where the paper has it: Swish keeps zeros.
+        # The mask comes after Swish, as in the paper. The order does not matter: Swish keeps zeros.
         x = nn.functional.silu(norm(x @ weight.t())) * mask
     expected = x @ last.t()
     found = NETWORK.logits(weights, gains_of(NETWORK, masks), images)
@@ -94,7 +94,7 @@ def first_drives(weights, images):
 
 
 def train(weights, batches, num_tasks):
-    """Masks (B, O) of each hidden layer, after all of the batches."""
+    """Train on all batches. Returns: one array of masks (B, O) per hidden layer."""
     drives = ((first_drives(weights, images), labels) for images, labels in batches)
     later = list(weights.values())[1:]
     (masks,) = unit_masks_in_stages(later, drives, num_tasks, SGD, [SGD.steps])
@@ -126,7 +126,7 @@ def test_a_block_trains_what_each_task_trains_alone(weights, generator):
         own = [(images[t : t + 1], labels[t : t + 1]) for images, labels in batches]
         alone = train(weights, own, 1)
         for a, b in zip(together, alone, strict=True):
-            assert (a[t] == b[0]).float().mean() > 0.98  # products round otherwise
+            assert (a[t] == b[0]).float().mean() > 0.98  # the rounding differs
 
 
 @pytest.mark.parametrize("rule", [Storkey, Projection])
@@ -183,7 +183,7 @@ def test_signed_sums_are_exact_by_either_product(has_integers, pixels, monkeypat
 
 @pytest.fixture(scope="module")
 def trained(digits, make_tasks):
-    """A network, tasks, and states that have learnt three permutations of the digits."""
+    """(network, tasks, whole pixels, states) after training on three permutations of the digits."""
     network = UnitMLP("wide", (64, 1024, 10))
     tasks = make_tasks("permuted", side=8, num_classes=10)
     fixed = WholePixels(network, 0, digits[0].std[0], CPU)
@@ -250,7 +250,7 @@ def test_a_measure_mixes_images_that_are_sorted_by_class(trained, digits):
     )
 
 
-# Sought in a reservoir
+# Search in a reservoir
 
 
 def test_information_is_that_of_labels_to_second_order(generator):

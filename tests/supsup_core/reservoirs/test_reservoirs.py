@@ -1,4 +1,4 @@
-"""Reservoirs: what they keep, what they lose, and that recall goes downhill."""
+"""Tests of reservoirs: capacities, forgetting, and recall that lowers the energy."""
 
 import math
 
@@ -63,7 +63,7 @@ def exact(reservoir, patterns, generator, share=0.1, **more):
     return score(found, patterns, packed(patterns)).exact
 
 
-# What is stored
+# Storing
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -79,7 +79,7 @@ def test_few_patterns_are_recalled_from_noisy_and_from_erased_cues(rule, generat
 
 
 def test_rules_hold_as_many_as_theory_orders(generator):
-    """At half a pattern a unit: Hebb and Storkey have forgotten, projection has not."""
+    """With D / 2 patterns, Hebb and Storkey have lost patterns, and projection has lost none."""
     patterns = random_patterns(DIM // 2, generator)
     found = {
         rule: exact(filled(rule(DIM), patterns), patterns, generator, 0.02) for rule in SYMMETRIC
@@ -142,7 +142,7 @@ def test_projection_is_that_of_all_at_once(generator):
     assert torch.allclose(reservoir.weights, expected, atol=1e-4)
     before = reservoir.weights.clone()
     reservoir.store(patterns[7])
-    reservoir.store(-patterns[3])  # within the span: nothing is new
+    reservoir.store(-patterns[3])  # within the span of the stored patterns
     assert torch.allclose(reservoir.weights, before, atol=1e-5)
 
 
@@ -204,7 +204,7 @@ def test_a_pattern_of_another_length_is_refused():
     assert (centred.mean.tolist(), centred.num_stored) == ([0.0] * 5, 0)
 
 
-# Sparse patterns, few bits
+# Sparse patterns, and weights of few bits
 
 
 def test_sparse_patterns_need_centring(generator):
@@ -231,7 +231,7 @@ def test_a_mean_that_is_not_needed_changes_nothing(generator):
         filled(reservoir, patterns)
     assert torch.equal(plain.field(patterns), raw.field(patterns))
     assert torch.equal(plain.energy(patterns), raw.energy(patterns))
-    assert plain.mean.mean() < -0.5  # known all the same: where a search begins
+    assert plain.mean.mean() < -0.5  # still known, because a search starts from the mean
 
 
 def test_packed_states_come_back_in_part(generator):
@@ -247,7 +247,7 @@ def test_units_that_are_one_in_most_patterns_need_centring(generator):
     centred = filled(Centred(Hebb(DIM)), patterns)
     assert exact(centred, patterns, generator, 0.05) > 0.9
     assert centred.num_bytes == Hebb(DIM).num_bytes + 4 * DIM
-    # Ten patterns' worth of the expectation, a mean of 0, are mixed in.
+    # The expected mean of 0 counts as ten patterns, so the sum of 15 patterns is divided by 25.
     assert torch.allclose(centred.mean, patterns.sum(dim=0) / 25)
 
 
@@ -324,7 +324,7 @@ def test_every_rule_with_a_name_recalls_few_patterns(name, generator):
     reservoir = filled(rule.make(DIM, torch.device("cpu")), patterns)
     kept = rule.recalled_from(reservoir)
     assert kept.num_bytes <= Hebb(DIM).num_bytes
-    if name == "random_features":  # as many as are drawn here pull the right way, no more
+    if name == "random_features":  # with few frequencies, only the direction is right
         pull = (kept.field(patterns) * patterns).sum(dim=1)
         assert (pull > 0).all()
     else:
@@ -348,7 +348,7 @@ def test_recall_stops_where_nothing_changes(sweep, generator):
 
 
 def test_units_one_by_one_go_downhill_and_settle(generator):
-    """Among too many patterns too, where all at once may go round for ever."""
+    """Test with too many patterns, for which synchronous sweeps may cycle for ever."""
     reservoir = filled(Hebb(DIM), random_patterns(DIM, generator))
     states = random_patterns(5, generator)
     for _ in range(4):

@@ -20,7 +20,7 @@ KEEP = LAYOUTS["one plane"]
 class TestBitStates(StatesTests):
     @pytest.fixture(params=[2, 7, 64])
     def states(self, layout, stored, request, monkeypatch):
-        """Seven states, unpacked in four parts, in one full part, or in one part with room."""
+        """Seven states, unpacked in four parts, in one full part, or in one part that has room."""
         monkeypatch.setattr(bits, "UNPACKED_BYTES", 4 * layout.row_bits * request.param)
         return BitStates(layout, layout.pack(stored), CPU)
 

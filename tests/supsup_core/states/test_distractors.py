@@ -10,7 +10,7 @@ LAYOUT = layout_of(MLP("net", (67, 9, 6)), Threshold())
 
 
 def counts_of(shares, num_masks):
-    """Counts in a row's layout: shares of each weight, 0 in the padding."""
+    """Make counts in the layout of a row: share * num_masks for weights, and 0 in the padding."""
     counts = np.zeros(LAYOUT.row_bits, np.int32)
     for plane, share in zip(LAYOUT.planes, shares, strict=True):
         counts[plane.bits] = round(share * num_masks)
@@ -18,7 +18,7 @@ def counts_of(shares, num_masks):
 
 
 def masks_of(rows):
-    """The masks (T, O, I) of each layer."""
+    """Unpack rows into one array of masks (T, O, I) per layer."""
     states = LAYOUT.unpack(rows)
     return [np.stack(masks) for masks in zip(*(state.planes for state in states), strict=True)]
 
@@ -33,7 +33,7 @@ def test_weights_are_kept_as_often_as_by_the_masks():
     num_drawn = 400
     rows = drawn(counts_of([0.25, 0.7], 100), 100, num_drawn)
     for mask, share in zip(masks_of(rows), (0.25, 0.7), strict=True):
-        # Five standard deviations of the whole layer's mean, and the rounding to 1/256.
+        # Five standard deviations of the layer's mean, plus the rounding error of 1/256 steps.
         tolerance = 5 * np.sqrt(share * (1 - share) / mask.size) + 1 / 512
         assert abs(mask.mean() - share) < tolerance
         of_a_weight = mask.reshape(num_drawn, -1).mean(axis=0)

@@ -30,7 +30,7 @@ def keep_layout(network):
 
 
 def any_layout(widths, specs, shapes=()):
-    """Some planes for each layer, and floats of some shapes."""
+    """Make a layout with the same planes for each layer, and with floats of the given shapes."""
     floats = [FloatSpec(f"float{i}", "statistic", shape) for i, shape in enumerate(shapes)]
     return StateLayout.of([(t, specs) for t in MLP("any", widths).tensors], floats)
 
@@ -50,12 +50,12 @@ def random_states(layout, num_tasks, seed=0):
 
 
 def stacked(states):
-    """The bits (T, ...) of each plane."""
+    """Stack the bits of several states into one array (T, ...) per plane."""
     return [np.stack(bits) for bits in zip(*(state.planes for state in states), strict=True)]
 
 
 def values_of(network, states):
-    """The bits of states of one plane a tensor, as floats by name."""
+    """Convert states with one plane per tensor to floats: tensor name -> (T, ...) bits."""
     return {
         tensor.name: torch.from_numpy(bits).float()
         for tensor, bits in zip(network.tensors, stacked(states), strict=True)
@@ -66,7 +66,7 @@ def offsets(layout):
     return tuple(plane.byte_offset for plane in layout.planes)
 
 
-# Where everything lies
+# Places in a row
 
 
 def test_layout_of_lenet():
@@ -86,7 +86,7 @@ def test_planes_are_aligned_disjoint_and_followed_by_a_guard_byte(widths, specs,
     assert all(place % 64 == 0 for place in (*places, layout.row_bytes))
     assert all(end <= start < end + 64 for end, start in zip(ends, places[1:], strict=False))
     end = ends[-1]
-    for place in layout.floats:  # the first from a boundary on, the others one after the other
+    for place in layout.floats:  # the first at a boundary, the others without gaps
         assert place.bytes.start == (end if place.byte_offset % 64 else place.byte_offset)
         assert place.bytes.stop - place.bytes.start == 4 * int(np.prod(place.spec.shape))
         end = place.bytes.stop
@@ -95,8 +95,8 @@ def test_planes_are_aligned_disjoint_and_followed_by_a_guard_byte(widths, specs,
 
 def test_guard_byte_stays_where_the_last_layer_fills_its_line():
     assert keep_layout(MLP("full", (32, 16))).row_bytes == 128  # 512 weights are 64 bytes
-    assert keep_layout(MLP("one less", (73, 7))).row_bytes == 128  # 511 as well
-    assert keep_layout(MLP("room", (63, 8))).row_bytes == 64  # 504 are 63
+    assert keep_layout(MLP("one less", (73, 7))).row_bytes == 128  # 511 weights too
+    assert keep_layout(MLP("room", (63, 8))).row_bytes == 64  # 504 weights are 63 bytes
 
 
 def test_guard_byte_stays_where_the_last_float_fills_its_line():
@@ -123,14 +123,14 @@ def test_planes_of_a_tensor_lie_behind_each_other():
 
 def test_a_tensor_without_a_plane_is_refused():
     tensor = MLP("one", (4, 3)).tensors[0]
-    with pytest.raises(ValueError, match="tensor layer1 must have a plane or more, got none"):
+    with pytest.raises(ValueError, match="tensor layer1 must have one plane or more, got none"):
         StateLayout.of([(tensor, [])])
 
 
 def test_floats_of_one_name_are_refused():
     tensor = MLP("one", (4, 3)).tensors[0]
     twice = [FloatSpec("mean", "statistic", (3,))] * 2
-    with pytest.raises(ValueError, match=r"floats must have a name each, got \['mean', 'mean'\]"):
+    with pytest.raises(ValueError, match=r"must have different names, got \['mean', 'mean'\]"):
         StateLayout.of([(tensor, [KEEP])], twice)
 
 
@@ -235,7 +235,7 @@ def test_unflatten_adds_planes_up_by_their_coefficients(rng):
 
 
 def nested_planes(layout, rng):
-    """Planes of one tensor, each a part of the one before."""
+    """Draw planes of one tensor. Each plane is a subset of the plane before."""
     planes = [rng.random(layout.planes[0].shape) < 0.8]
     for plane in layout.planes[1:]:
         planes.append(planes[-1] & (rng.random(plane.shape) < 0.6))

@@ -20,12 +20,12 @@ def task(family, task_id=1, seed=0, num_tasks=5, side=5, num_classes=10):
 
 @pytest.fixture
 def images(rng):
-    """Three images of 5x5 pixels, none of them black anywhere."""
+    """Three images of 5x5 pixels without any black pixel."""
     return rng.integers(1, 256, (3, 25), dtype=np.uint8)
 
 
 def rotated(images, angle):
-    """The images as a rotation's source makes them, (N, side, side)."""
+    """Rotate images by means of `rotation_source`. Returns: (N, side, side) images."""
     side = int(images.shape[1] ** 0.5)
     padded = np.concatenate([images, np.zeros((len(images), 1), np.uint8)], axis=1)
     return padded[:, rotation_source(side, angle)].reshape(-1, side, side)
@@ -105,7 +105,7 @@ def test_permutations_alone_lose_no_pixel():
 @pytest.mark.parametrize("source", [None, [0, 1, 1], [0, 1, 3]])
 def test_what_is_said_to_be_a_permutation_must_be_one(source):
     source = None if source is None else np.array(source, np.uint16)
-    with pytest.raises(ValueError, match="task 4 is no permutation"):
+    with pytest.raises(ValueError, match="task 4 must have a permutation as source"):
         Task(4, source=source, is_permutation=True)
 
 

@@ -1,4 +1,4 @@
-"""Which trainer a network, a finder and a recipe get, and which form its layers have."""
+"""Tests of `trainer_for`, which chooses a trainer and the form of the trainer's layers."""
 
 from dataclasses import replace
 
@@ -67,7 +67,7 @@ def test_lenet_and_the_threshold_get_the_fused_block_path():
 
 
 class OtherShare(EdgePopup):
-    """A rule derived from edge-popup is another rule."""
+    """A subclass of edge-popup, which counts as a different rule."""
 
 
 @pytest.mark.parametrize("method", [EdgePopup(0.3), EdgePopup(kappa=1.0)])
@@ -85,7 +85,9 @@ def test_other_rules_of_one_plane_get_the_block_path_in_torch(method):
 
 
 @pytest.mark.parametrize(
-    "method", [Signed(), OtherGains(), OtherEnd(), AfterStep(), InSequence()], ids=repr
+    "method",
+    [Signed(), OtherGains(), OtherEnd(), AfterStep(), InSequence()],
+    ids=lambda method: type(method).__name__,
 )
 def test_finders_that_do_more_than_keep_a_weight_get_autograd(method):
     assert type(chosen(LENET, method)) is AutogradTrainer

@@ -16,7 +16,7 @@ RATES = [1e-2, 7e-3, 3e-3, 1e-3]
 
 @pytest.fixture
 def compiler(monkeypatch, no_shape_checks):
-    """Compile for the CPU, without the checks of annotations, and count how often."""
+    """Compile for the CPU without the checks of annotations, and count the compilations."""
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(CompiledBlockLayer, "backend", counter)
@@ -25,7 +25,7 @@ def compiler(monkeypatch, no_shape_checks):
 
 
 def learnt(form, optimizer, dtype, method=Threshold(), shape=(3, 5, 7)):  # noqa: B008
-    """A layer after some steps of changing rates."""
+    """Make a layer and train it for four steps with different learning rates."""
     (num_tasks, num_outputs, num_inputs), rng = shape, np.random.default_rng(0)
     scores = rng.uniform(-0.03, 0.03, shape).astype(np.float32)
     signs = rng.choice([-1, 1], shape)
@@ -72,7 +72,7 @@ def test_compiled_layer_obeys_another_rule_than_the_threshold(method, compiler):
 
 
 def test_layer_learns_by_the_slope_of_its_rule(rng):
-    """That of |score|: a score below zero goes the other way."""
+    """The slope of edge-popup is sign(score), so a score below zero moves the other way."""
     scores, signs = rng.uniform(-1, 1, (2, 3, 4)), rng.choice([-1, 1], (2, 3, 4))
     delta, x = rng.standard_normal((2, 3, 9)), rng.standard_normal((2, 4, 9))
     tensor = MaskedTensor("layer1", (3, 4), fan_in=4, source="layer1")
@@ -86,7 +86,7 @@ def test_layer_learns_by_the_slope_of_its_rule(rng):
 
 
 def test_layers_of_one_shape_are_compiled_once_whatever_their_rates(compiler):
-    for _ in range(2):  # as two blocks would, with optimisers of their own
+    for _ in range(2):  # two blocks, each with its own optimiser
         learnt(CompiledBlockLayer, RMSprop(0.9), torch.float32)
     assert compiler.frame_count == 1
 
@@ -98,7 +98,7 @@ def test_layers_of_more_shapes_than_torch_compiles_unasked_are_compiled_too(comp
     assert compiler.frame_count == num_shapes
 
 
-class Other(KeepMethod):  # has what a method has, and is no Threshold
+class Other(KeepMethod):  # has all attributes of a method, but is no Threshold
     mask = Threshold.mask
 
 

@@ -38,7 +38,7 @@ def both_forms(network, layout, data):
 
 
 def drawn_state(rng, layout):
-    """A random state; a negative plane is a part of the plane before it."""
+    """Draw a random state. A negative plane is a subset of the plane before."""
     planes = []
     for plane in layout.planes:
         is_negative = plane.spec.role == "negative"
@@ -52,7 +52,11 @@ def found(measured):
 
 
 def expected(network, layout, data, task, state):
-    """Accuracy and loss in float64, with nothing of the package but the task's images."""
+    """Compute accuracy and loss in float64, without the package's forward pass.
+
+    Returns:
+        (accuracy, loss), or None if rounding could change the accuracy.
+    """
     members = task.members(data.labels)
     x = (task.images(data.images[members]) / 255 - data.mean[0]) / data.std[0]
     for i, (name, weight) in enumerate(network.weights(0).items()):
@@ -64,14 +68,14 @@ def expected(network, layout, data, task, state):
         x = (np.maximum(x, 0) if i else x) @ (weight.double().numpy() * gain).T
     first, second = np.sort(x, axis=1)[:, :-3:-1].T
     if (first - second).min() < 1e-3:
-        return None  # rounding would choose
+        return None  # the two largest outputs are so close that rounding could change the answer
     labels = data.labels[members].astype(int)
     losses = np.log(np.exp(x).sum(axis=1)) - x[range(len(x)), labels]
     return (x.argmax(axis=1) == labels).mean(), pytest.approx(losses.mean(), abs=1e-5)
 
 
 def clear_state(rng, network, layout, data, task):
-    """A state whose accuracy no rounding changes, and what is expected of it."""
+    """Draw a state whose accuracy rounding cannot change, and compute its (accuracy, loss)."""
     for _ in range(10):
         state = drawn_state(rng, layout)
         if wanted := expected(network, layout, data, task, state):
@@ -81,7 +85,7 @@ def clear_state(rng, network, layout, data, task):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_integers_measure_what_floats_measure(rng, few_images, family, network, layout, make_tasks):
-    # 60 images: eight parts of 7, and 4 are left.
+    # 60 images make eight parts of 7 images and one part of 4.
     forms = both_forms(network, layout, few_images)
     accuracies = set()
     for task in make_tasks(family):
@@ -89,11 +93,11 @@ def test_integers_measure_what_floats_measure(rng, few_images, family, network, 
         for form in forms:
             assert found(form(task, state)) == wanted
         accuracies.add(wanted[0])
-    assert len(accuracies) > 1  # or all of them could be 0
+    assert len(accuracies) > 1  # otherwise all of them could be 0
 
 
 def test_parts_without_an_image_of_the_task_add_nothing(rng, few_images, network, layout):
-    order = np.argsort(few_images.labels, kind="stable")  # ten images a class, parts of 7
+    order = np.argsort(few_images.labels, kind="stable")  # ten images per class, parts of 7
     data = ImageSet(few_images.images[order], few_images.labels[order], mean=(0.5,), std=(0.29,))
     task = Task(0, classes=(2, 3))
     state, wanted = clear_state(rng, network, layout, data, task)
@@ -112,10 +116,10 @@ def test_measuring_changes_nothing(rng, few_images, network, layout):
 
 @pytest.mark.parametrize("method", [Threshold(), Signed()], ids=["keep", "signed"])
 def test_sums_of_the_first_layer_are_exact(rng, monkeypatch, method):
-    """Also the largest there are, of white or black images under all of the weights."""
+    """Include the largest possible sums, from white and black images and masks of ones."""
     images = rng.integers(0, 256, (30, 784), dtype=np.uint8)
     images[:2] = [[0], [255]]
-    # A mean of 128 and a deviation of 1: what is left is sign * (pixel - 128).
+    # With a mean of 128 and a deviation of 1, each term of a sum is sign * (pixel - 128).
     data = ImageSet(images, np.zeros(30, dtype=np.uint8), mean=(128 / 255,), std=(1 / 255,))
     signs = rng.choice([-1, 1], (8, 784))
     signs[:2] = [[1], [-1]]
@@ -146,7 +150,7 @@ def test_sums_of_the_first_layer_are_exact(rng, monkeypatch, method):
 def test_a_network_that_normalises_is_measured_on_many_images_at_a_time(
     rng, few_images, family, batch_shares, make_tasks, monkeypatch
 ):
-    """On all of a task's, or on parts that are strided, because data may be sorted by class."""
+    """Measure on all images of a task, or on strided parts, because data may be sorted by class."""
     monkeypatch.setattr(measure, "MEASURED_TOGETHER", 20 if batch_shares else 250)
     network = UnitMLP("units", (16, 40, 6))
     layout = layout_of(network, Threshold())

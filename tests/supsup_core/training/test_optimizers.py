@@ -34,7 +34,7 @@ def first_scores(wide):
 
 
 def run(step, optimizer, wide, narrow):
-    """Scores, state and masked signs after some steps."""
+    """Make four steps, and return the scores, the state and the masked signs."""
     signs, gradients = signs_and_gradients(narrow)
     scores, state = first_scores(wide), optimizer.begin(signs.to(wide))
     masked = torch.full(SHAPE, 9).to(narrow)
@@ -100,7 +100,7 @@ def test_zero_gradient_keeps_scores_and_signs_and_a_score_of_zero_stays(optimize
     scores = torch.tensor([0.0, -0.0, -1.0, 1.0], dtype=wide)
     state = optimizer.begin(torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=wide))
     masked = torch.full((4,), 9.0, dtype=wide)
-    for count in (1, 2):  # a state of zeros carries the sign too
+    for count in (1, 2):  # a state of zeros also stores the signs
         step(optimizer, scores, state, torch.zeros(4, dtype=wide), masked, 0.1, count)
     assert scores.tolist() == [0, 0, -1, 1]
     assert masked.tolist() == [1, -1, 0, -1]
@@ -166,5 +166,5 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 
 def test_a_momentum_without_effect_is_refused():
-    with pytest.raises(ValueError, match=r"momentum goes with adam and sgd, got 0\.9 with rmsprop"):
+    with pytest.raises(ValueError, match=r"momentum must be 0 with rmsprop, got 0\.9"):
         make_optimizer("rmsprop", smoothing=0.9, momentum=0.9)

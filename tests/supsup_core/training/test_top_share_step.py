@@ -11,7 +11,7 @@ TYPES = [
     (torch.float32, torch.bfloat16),
     (torch.float64, torch.float64),
 ]
-# Rates at which many scores cross zero in a few steps, and the threshold moves.
+# At these learning rates many scores cross zero within a few steps, and the threshold moves.
 RATES = {
     RMSprop(0.9): 3e-3,
     RMSprop(0.99): 3e-4,
@@ -23,23 +23,23 @@ RATES = {
 
 
 def sign(scores):
-    """+1 and -1; +1 for zero."""
+    """Compute signs of +1 and -1. The sign of zero is +1."""
     return torch.where(scores >= 0, 1, -1).to(scores.dtype)
 
 
 def plain_move(optimizer, scores, state, gradients, rate, count):
-    """The optimiser's step on signed scores in torch operations, whose roots are not exact."""
+    """Make the optimiser's step on signed scores in torch, whose square roots are not exact."""
     slope = gradients.to(scores.dtype) * optimizer.signs(state).to(scores.dtype)
     optimizer.move(scores, state, slope, optimizer.constants(rate, count))
 
 
 def kernel_move(optimizer, scores, state, gradients, rate, count):
-    """The optimiser's step on signed scores by its kernel."""
+    """Make the optimiser's step on signed scores with its kernel."""
     FusedStep(optimizer, scores, state, gradients, torch.empty_like(gradients)).step(rate, count)
 
 
 def signed_step(move, optimizer, scores, state, gradients, masked, num_kept, rate, count):
-    """Edge-popup on signed scores."""
+    """Make a step of edge-popup on signed scores."""
     slope = gradients * sign(scores).to(gradients.dtype)
     move(optimizer, scores, state, slope, rate, count)
     keep_largest_plain(scores.abs(), optimizer.signs(state), masked, num_kept)
@@ -53,13 +53,13 @@ def beginning(optimizer, wide, narrow, seed=0):
 
 
 def as_magnitudes(optimizer, scores, state):
-    """What the fused step should hold where signed scores hold this."""
+    """Convert signed scores and their state to the values that the fused step should have."""
     kept = [v * sign(scores) if i in optimizer.odd_state else v for i, v in enumerate(state)]
     return [scores.abs(), *kept]
 
 
 def steps(optimizer, wide, narrow, num_kept, move, num_steps):
-    """After every step: the fused step's tensors, and what signed scores say they should be."""
+    """Yield, after every step, the fused step's tensors and the tensors from signed scores."""
     scores, signs, masked, generator = beginning(optimizer, wide, narrow)
     state, magnitudes, expected = optimizer.begin(signs), scores.abs(), masked.clone()
     moved, gradients = optimizer.begin(signs), torch.empty(SIZE).to(narrow)
@@ -129,10 +129,10 @@ def test_a_score_that_lands_on_zero_from_below_keeps_its_momentum_as_if_negative
     fused = TopShareStep(optimizer, magnitudes, state, gradients, torch.empty(1), 1)
     fused.step(0.25, 1)
     assert magnitudes.item() == 0
-    assert state[1].item() == 1  # of the magnitude, which went down
+    assert state[1].item() == 1  # momentum of the magnitude, which went down
     gradients.zero_()
     fused.step(0.25, 2)
-    assert magnitudes.item() == 0.125  # has crossed: it goes on in its direction
+    assert magnitudes.item() == 0.125  # the score has crossed zero and keeps its direction
     assert state[1].item() == -0.5
 
 

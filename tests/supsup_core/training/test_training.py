@@ -23,13 +23,13 @@ from supsup_core.training.layers import (
 from supsup_core.training.recipe import Recipe
 
 METHOD = Threshold()
-# A rate at which 20 steps change a good part of the masks.
+# At this learning rate, 20 steps change many bits of the masks.
 BRIEF = Recipe(steps=20, batch_size=8, learning_rate=1e-2)
 
 
 @pytest.fixture
 def block(train_block):
-    """Train a block in float64: bool (B, O, I) of each layer."""
+    """A function that trains a block in float64 and returns bool (B, O, I) for each layer."""
 
     def train(network, tasks, data, recipe=BRIEF, dtype=torch.float64, **more):
         return train_block(network, tasks, data, recipe, dtype=dtype, **more)
@@ -43,12 +43,12 @@ def pack(network, masks):
 
 
 def starts(network, task, seed=0):
-    """The scores that a task starts from, layer by layer."""
+    """Return the initial scores of a task, as one array per layer."""
     return list(METHOD.begin(network, task.task_id, seed).values())
 
 
 def changed(network, tasks, masks):
-    """Share of each layer's bits that training has turned."""
+    """Compute the share of bits that training has flipped, for each layer."""
     begun = [starts(network, task) for task in tasks]
     return [
         float(((np.stack(start) >= 0) != mask).mean())
@@ -57,7 +57,7 @@ def changed(network, tasks, masks):
 
 
 def accuracies(network, tasks, masks, data, seed=0):
-    """Accuracy of each task's mask on the task's images."""
+    """Compute the accuracy of each task's mask on the task's images."""
     found = []
     for b, task in enumerate(tasks):
         kept = [
@@ -131,7 +131,7 @@ def test_block_trains_the_masks_of_the_plain_form_by_every_optimizer(
 
 
 def test_block_trains_the_masks_of_another_rule_too(tiny, few_images, brief, block, make_tasks):
-    class Other(KeepMethod):  # not a Threshold, so that no kernel of its own exists
+    class Other(KeepMethod):  # not a Threshold, so it has no kernel
         def mask(self, tensor, scores):
             return scores >= 0.05
 
@@ -148,20 +148,20 @@ def test_block_trains_the_masks_of_another_rule_too(tiny, few_images, brief, blo
 def test_fused_layers_train_what_plain_ones_train(
     tiny, few_images, family, dtype, brief, monkeypatch, block, make_tasks
 ):
-    """The form for any device, run here on the CPU, beside the one for the CPU."""
+    """Compare the layer for any device, run here on the CPU, with the fused layer for the CPU."""
     tasks = make_tasks(family)
     masks = []
     for form in (FusedBlockLayer, BlockLayer):
         monkeypatch.setattr(blocks, "layer_form", lambda method, device, form=form: form)
         masks.append(block(tiny, tasks, few_images, brief, dtype))
     for fused, plain in zip(*masks, strict=True):
-        # Rounding differs in the last bit, and a score within it of 0 may fall either way.
+        # Rounding differs in the last bit, so a score that is almost 0 may get another sign.
         assert (fused != plain).mean() < (0.002 if dtype == torch.float32 else 0.02)
 
 
 def test_task_without_an_image_is_named(tiny, few_images, block, make_tasks):
     lonely = make_tasks("split", [3], num_tasks=4, num_classes=8)
-    with pytest.raises(ValueError, match=r"no image of task 3, classes \(6, 7\)"):
+    with pytest.raises(ValueError, match=r"task 3 needs images of classes \(6, 7\), got none"):
         block(tiny, lonely, few_images)
 
 
@@ -176,7 +176,7 @@ def test_recipe_that_cannot_train_is_refused(wrong):
     [
         ({"decay": "cosine"}, "decay must be one of none, linear, got 'cosine'"),
         ({"optimizer": "adagrad"}, "optimizer must be one of rmsprop, adam, sgd, got 'adagrad'"),
-        ({"momentum": 0.9}, "momentum goes with adam and sgd, got 0.9 with rmsprop"),
+        ({"momentum": 0.9}, "momentum must be 0 with rmsprop, got 0.9"),
     ],
 )
 def test_recipe_of_what_is_not_known_is_refused(wrong, reason):
@@ -217,7 +217,7 @@ def test_block_reads_the_very_images_and_labels_of_the_plain_form(
             assert labels[b].tolist() == few_images.labels[index[b]].tolist()
 
 
-# Which images
+# The images of a batch
 
 
 @pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated"])
@@ -248,11 +248,11 @@ def test_batches_of_a_block_have_the_size_of_its_smallest_task(few_images, make_
     large = Recipe(steps=1, batch_size=128, learning_rate=1e-2)
     few = ImageSet(few_images.images[:9], few_images.labels[:9], mean=(0.5,), std=(0.29,))
     (batch,) = islice(task_batches(make_tasks("split"), few, large, seed=0), 1)
-    # Labels 0 to 5, then 0, 1, 2: four images of the first task, three and two of the others.
+    # The labels are 0 to 5, then 0, 1, 2. So the tasks have 4, 3 and 2 images.
     assert batch.shape == (3, 2)
 
 
-# What a mask depends on
+# Dependence of a mask on its block
 
 
 @pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated"])
@@ -319,7 +319,7 @@ def test_steps_done_are_told_after_each(tiny, few_images, block, make_tasks):
     assert told == list(range(1, 21))
 
 
-# What comes out
+# Trained masks
 
 
 def test_masks_on_the_way_are_those_of_the_steps_so_far(tiny, few_images, block, make_tasks):
@@ -350,7 +350,7 @@ def test_accuracy_on_the_digits_is_that_of_the_record(six_permutations, digits):
     network, tasks, rows = six_permutations
     states = layout_of(network, METHOD).unpack(rows)
     masks = zip(*(state.planes for state in states), strict=True)
-    # Rounding differs between processors and may turn a few bits; 0.015 is five test images.
+    # Rounding differs between processors and may flip a few bits. 0.015 is five test images.
     assert np.mean(accuracies(network, tasks, list(masks), digits[1])) == pytest.approx(
         0.934, abs=0.015
     )
@@ -366,6 +366,6 @@ def test_accuracy_on_the_digits_is_that_of_the_record(six_permutations, digits):
     ],
 )
 def test_masks_of_a_float64_run_are_pinned(tiny, few_images, family, digest, block, make_tasks):
-    # Noise of 1e-9 in images and gradients turns no bit of these, so rounding cannot.
+    # Noise of 1e-9 in images and gradients flips no bit of these masks, so rounding cannot either.
     rows = pack(tiny, block(tiny, make_tasks(family), few_images))
     assert hashlib.sha256(rows.tobytes()).hexdigest()[:16] == digest
