@@ -14,10 +14,10 @@ def check_shape(name: str, got: Sequence[int], expected: Sequence[int], letters:
     """Raise ValueError if an array does not have the expected shape.
 
     Args:
-        name: the argument's name, as the caller wrote it.
+        name: the array's name, for the error message.
         got: the array's shape.
         expected: the shape that the array must have.
-        letters: the expected shape in shape letters, such as "T P".
+        letters: the expected shape in shape letters, such as "T P", for the error message.
 
     Raises:
         ValueError: the shapes differ.

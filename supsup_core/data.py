@@ -1,6 +1,6 @@
-"""Labelled images for training and inference, and the order of their batches.
+"""Labelled images for training and inference, and the order of the images in batches.
 
-An image may have any shape. If an image has channels, its first axis counts them. Shape letters:
+An image may have any shape. If an image has channels, they are its first axis. Shape letters:
 N images, P values of an image, C channels.
 """
 
@@ -21,8 +21,8 @@ class ImageSet:
 
     Attributes:
         images: (N, *shape) pixel values, from 0 (black) to 255.
-        labels: (N,) class numbers, from 0.
-        mean: mean of pixel / 255: one value for all pixels, or C values, one per channel.
+        labels: (N,) the class of each image, a number from 0.
+        mean: mean of pixel / 255: one value for all channels, or one value per channel.
             `normalise` subtracts the mean.
         std: standard deviation of pixel / 255, with as many values as `mean`. `normalise` divides
             by the standard deviation.
@@ -57,7 +57,7 @@ class ImageSet:
 
     @property
     def flat(self) -> UInt8[np.ndarray, "N P"]:
-        """The images as vectors, with their values in C order."""
+        """(N, P) the images as vectors of P values, in C order."""
         return self.images.reshape(len(self.images), -1)
 
 
@@ -67,9 +67,9 @@ def normalise(
     """Compute (pixel / 255 - mean) / std, as float32.
 
     Args:
-        pixels: values from 0 to 255. If there are several means, the channels are the third axis
-            from the end.
-        mean: one value, or one value per channel.
+        pixels: pixel values from 0 to 255. If `mean` has one value per channel, the channels must
+            be the third axis from the end.
+        mean: one value for all pixels, or one value per channel.
         std: as many values as `mean`.
     """
     found = pixels.to(torch.float32)
@@ -82,22 +82,24 @@ def normalise(
 def batches(
     seed: int, key: int, num_images: int, batch_size: int
 ) -> Iterator[Integer[np.ndarray, " N"]]:
-    """Yield batches of image numbers without end, in a new order every epoch.
+    """Yield batches of image indices without end.
 
-    The images left over at an epoch's end are dropped, so that every batch has the
-    same size. The next epoch has a new order and drops other images. The authors
-    of supermasks in superposition also train on the short last batch.
+    Every epoch (one pass over the images) has a new random order. At the end of an
+    epoch, images that do not fill a batch are dropped, so that every batch has the
+    same size. The next epoch drops other images. The authors of supermasks in
+    superposition do not drop images: they also train on the last, smaller batch.
 
     Args:
         seed: the run's seed.
-        key: the number that names the sequence of batches. Tasks that share their
-            batches use the number of the first of these tasks.
+        key: a number that determines, with the seed, the sequence of batches. This is
+            the number of a task. If several tasks share their batches, it is the
+            number of the first of these tasks.
         num_images: number of images in the data set.
-        batch_size: N, the number of images in a batch. A smaller data set gives
-            batches of all its images.
+        batch_size: N, the number of images in a batch. If the data set has fewer
+            images, a batch has all images.
 
     Yields:
-        (N,) image numbers, in [0, num_images).
+        (N,) image indices, in [0, num_images).
     """
     size = min(batch_size, num_images)
     epoch = 0

@@ -1,8 +1,8 @@
-"""A knob: the help and the limits of an option.
+"""A knob: the help text of an option, and the limits of the option's value.
 
-A function or a class declares a knob with the type of a parameter, such as
-`density: Annotated[float, Knob("...", above=0, at_most=1)]`, and calls `check_knobs` when it gets
-the value. The command line takes the help and the limits from the same declaration.
+A function or a class declares a knob in the type of a parameter, such as
+`density: Annotated[float, Knob("...", above=0, at_most=1)]`. It calls `check_knobs` with the value
+of the parameter. The command line reads the help text and the limits from the same declaration.
 """
 
 import inspect
@@ -14,10 +14,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True)
 class Knob:
-    """The help of an option, and the limits of the option's value.
+    """The help text of an option, and the limits of the option's value.
 
-    The limits of a list apply to each element. Numbers must also be finite. A limit of None is no
-    limit.
+    If the value is a list, the limits of numbers and texts apply to each element. Numbers must also
+    be finite. None means that there is no such limit.
 
     Attributes:
         help: one or two sentences for users, which say what the value does and give its unit.
@@ -26,10 +26,10 @@ class Knob:
         at_most: the largest allowed number.
         below: all allowed numbers are smaller than this number.
         one_of: the allowed texts; empty if every text is allowed.
-        filled: whether a list must have at least one element.
-        distinct: whether all elements of a list must be different.
-        example: a value that error messages suggest. None: they suggest the default or a value
-            within the limits.
+        filled: if true, a list must have at least one element.
+        distinct: if true, all elements of a list must be different.
+        example: a value that error messages suggest. If it is None, they suggest the default, or a
+            value within the limits.
     """
 
     help: str
@@ -61,7 +61,7 @@ class Knob:
 
     @property
     def limits(self) -> str:
-        """The limits in words, such as "in (0, 1]", ">= 1" or "one of H, G"; "" without limits."""
+        """The limits as text: "in (0, 1]", ">= 1" or "one of H, G", for example; "" if none."""
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
         low = _bound("[", self.at_least, "(", self.above)
@@ -76,14 +76,14 @@ class Knob:
 def _bound(
     closed: str, including: int | float | None, opened: str, excluding: int | float | None
 ) -> tuple[str, str] | None:
-    """Return the bracket and the number of one end of an interval; None if there is no limit."""
+    """Return the bracket and the number for one end of an interval; None if there is no limit."""
     if including is not None:
         return closed, f"{including:g}"
     return (opened, f"{excluding:g}") if excluding is not None else None
 
 
 def knob_of(hint: Any) -> Knob | None:
-    """Return the knob of a declared type; None if the type has no knob."""
+    """Return the knob in a declared type, Annotated[..., Knob(...)]; None if it has no knob."""
     if get_origin(hint) is not Annotated:
         return None
     return next((one for one in get_args(hint)[1:] if isinstance(one, Knob)), None)
@@ -94,7 +94,8 @@ def check_knobs(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
     Args:
         target: the function or the class that declares the knobs.
-        values: name of a parameter -> value. Values of parameters without a knob are not checked.
+        values: a mapping from the name of a parameter to its value. Values of parameters without a
+            knob are not checked.
 
     Raises:
         ValueError: a value is outside the limits. The message names the parameter, the limits and

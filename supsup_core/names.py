@@ -1,7 +1,8 @@
 """The names that a configuration may use. This module does not import torch.
 
-A name stands for an object of this package, which is written as "module:object" and imported when
-it is used. To add a finder, a network, a family or an engine, add its file and one entry here.
+A name stands for an object of this package. The object is written as "module:object", and is
+imported only when it is used. To add a finder, a network, a family or an engine, add its file and
+one entry in this module.
 """
 
 from collections.abc import Mapping
@@ -33,26 +34,26 @@ FAMILIES: Mapping[str, str] = {
     "split": "supsup_core.tasks.split:Split",
 }
 
-# Engines in order of preference: a run uses the first engine that fits the network and the states.
+# Engines in order of preference. A run uses the first engine that supports its network and states.
 ENGINES: Mapping[str, str] = {
     "bits": "supsup_core.engines.bits:BitsEngine",
     "mlp": "supsup_core.engines.mlp:MLPEngine",
     "plain": "supsup_core.engines.plain:PlainEngine",
 }
 
-# Inference algorithms that minimise an objective over the coefficients, by gradients.
+# Inference algorithms that use gradients of an objective with respect to the coefficients.
 GRADIENT_ALGORITHMS = ("one_shot", "binary", "gradient_descent", "frank_wolfe")
-# Inference algorithms that run a forward pass with each mask, and need no objective.
+# Inference algorithms that compute a forward pass with each mask, and need no objective.
 FORWARD_ALGORITHMS = ("min_entropy", "max_logit")
 # The inference algorithm that only the engine "bits" has.
 RANKED = "one_shot_ranked"
 ALGORITHMS = ("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe", *FORWARD_ALGORITHMS)
-# Inference algorithms that need only one gradient. Several actors can compute this gradient
-# together if each actor holds a part of the masks.
+# Inference algorithms that need only one gradient. If each of several actors has a part of the
+# masks, the actors can compute this gradient together.
 SHARDED_ALGORITHMS = ("one_shot", RANKED)
 
 OBJECTIVES = ("H", "G", "H_first_layer", "G_first_layer")
-# Objectives that read the superfluous neurons.
+# Objectives that need superfluous neurons.
 SUPERFLUOUS_OBJECTIVES = ("G", "G_first_layer")
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
@@ -75,7 +76,7 @@ def load(kind: str, known: Mapping[str, str], name: str) -> Any:
 
     Args:
         kind: kind of the object, such as "network", for the error message.
-        known: a mapping of this module: name -> "module:object".
+        known: a mapping of this module, from name to "module:object".
         name: a key of `known`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Compute the evidence of each query: one number per weight, from one backward pass.
 
-Mask M_i has the coefficient alpha_i in the superposition. The slope of the objective in alpha_i is
+Mask M_i has the coefficient alpha_i in the superposition. The slope of this coefficient is
 
     d objective / d alpha_i = sum over layers <(d objective / d W_eff) * W, M_i>
 
@@ -9,9 +9,9 @@ W are the fixed weights and W_eff the effective weights of the superposition. Th
 is enough for all slopes, and each mask then needs one product of the evidence and its bits.
 
 d objective / d W_eff is the outer product of a layer's deltas and the layer's inputs. (Deltas are
-the derivatives of the objective in the pre-activations.) The evidence is stored as these two
-factors. A unit with a delta of zero has no evidence. For one image, this is about half of the
-first layer's units. A black pixel has no evidence either, after the ground b is subtracted from
+the derivatives of the objective with respect to the pre-activations.) The evidence is stored as
+these two factors. A unit with a delta of zero has no evidence. For one image, this is about half of
+the first layer's units. A black pixel has no evidence either, after the ground b is subtracted from
 the inputs x:
 
     x = b + (x - b),  so  <delta x W, M> = delta b <W, M> + <delta (x - b) W, M>
@@ -63,7 +63,7 @@ class Size:
         )
 
     def __mul__(self, other: "Size") -> "Size":
-        """Return the statistics of the outer product of the two arrays."""
+        """Return the statistics of the outer product of two arrays that have these statistics."""
         return Size(
             self.count * other.count,
             self.absolute * other.absolute,
@@ -72,7 +72,7 @@ class Size:
         )
 
     def __add__(self, other: "Size") -> "Size":
-        """Return the statistics of one array that contains the values of both arrays."""
+        """Return the statistics of the values of two arrays that have these statistics."""
         return Size(
             self.count + other.count,
             self.absolute + other.absolute,
@@ -89,7 +89,7 @@ class LayerEvidence:
     (deltas^T received) * weights.
 
     Attributes:
-        deltas: (K, O) derivatives of the objective in the layer's pre-activations.
+        deltas: (K, O) derivatives of the objective with respect to the layer's pre-activations.
         received: (K, I) inputs of the layer.
         ground: the darkest value of the query's image, or 0. `values` subtracts this number from
             `received`.

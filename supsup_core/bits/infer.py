@@ -29,10 +29,11 @@ from supsup_core.states.layout import StateLayout
 
 
 class BitInference:
-    """Task inference among packed masks.
+    """Task inference among T packed masks, on the CPU.
 
     Args:
-        weights: (O, I) fixed weights of each layer, each +c or -c, on the CPU.
+        weights: for each layer, the fixed weights (outputs, inputs). Each weight of a layer is +c
+            or -c.
         layout: layout of the rows: one plane of bits per layer, and no floats.
         rows: (T, R) packed masks, at least one. The array is not copied, so it must not change.
         num_real: number of outputs that belong to a class.

@@ -89,7 +89,7 @@ class Scan:
 
         Args:
             evidence: the query's evidence, in all layers.
-            leaders: (C,) numbers of the tasks to choose from, lowest first.
+            leaders: (C,) task numbers to choose from, lowest first.
             num_rows: number of weights whose bits were already read in the transposed masks. It
                 counts for `bits_read_fraction` of the result.
         """
@@ -108,11 +108,11 @@ class Scan:
 
         Args:
             evidence: the query's evidence.
-            tasks: (C,) numbers of the candidate tasks, lowest first.
+            tasks: (C,) task numbers of the candidates, lowest first.
             num_kept: H, the number of tasks to keep.
 
         Returns:
-            (H,) numbers of the tasks that are kept, lowest first.
+            (H,) task numbers that are kept, lowest first.
         """
         if len(tasks) <= _FEW:
             return np.sort(tasks[np.argsort(self.exact(evidence, tasks), kind="stable")[:num_kept]])
@@ -131,7 +131,7 @@ class Scan:
 
         Args:
             evidence: the query's evidence.
-            tasks: (C,) numbers of the tasks.
+            tasks: (C,) task numbers.
         """
         return exact_products(self._words, evidence, tasks, self._threads)
 

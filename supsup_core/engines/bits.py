@@ -17,15 +17,15 @@ from supsup_core.states.layout import StateLayout
 
 
 class BitsEngine(MLPEngine):
-    """An engine that reads packed bits on the CPU; see Engine for the arguments.
+    """An engine that reads packed bits on the CPU. For the arguments, see Engine.
 
-    Algorithms without a form on bits run as in MLPEngine. If the states are on another device,
-    all algorithms run as in MLPEngine on that device. Only the ranked scan always runs on the
-    CPU, because it has no other form.
+    Some algorithms have no form on packed bits, and run as in MLPEngine. If the states are not on
+    the CPU, all algorithms run as in MLPEngine on the device of the states. The algorithm
+    one_shot_ranked is an exception: it always runs on the CPU, because it has no other form.
     """
 
-    # Only states with one keep plane per layer fit, because the ranked scan assumes independent
-    # bits. Nested coats and negative planes are correlated with the planes before them.
+    # Only states with one keep plane per layer are supported, because the ranked scan assumes
+    # independent bits. Nested coats and negative planes are correlated with the planes before them.
 
     supports: ClassVar[frozenset[str]] = MLPEngine.supports | {RANKED}
 
@@ -37,12 +37,12 @@ class BitsEngine(MLPEngine):
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return whether the network is an MLP and a state is one keep plane per layer."""
+        """Return whether the network is an MLP and a state is just one keep plane per layer."""
         return type(network) is MLP and keeps_alone(layout)
 
     @property
     def bits(self) -> BitInference:
-        """The masks prepared for inference on bits. The first access prepares them."""
+        """The masks in the form that inference on bits needs. The first access computes it."""
         if self._bits is None:
             weights = [self._weights[t.source].cpu() for t in self._network.tensors]
             layout, rows = self._states.layout, self._states.rows
@@ -50,10 +50,9 @@ class BitsEngine(MLPEngine):
         return self._bits
 
     def grown(self, states: BitStates) -> "BitsEngine":
-        """Make the engine of a later checkpoint; see Engine.grown.
+        """Make an engine for a later checkpoint; see Engine.grown.
 
-        The new engine takes over the prepared masks of this engine, and prepares only the masks
-        that are new.
+        The new engine takes the prepared masks from this engine, and prepares only the new masks.
         """
         more = type(self)(self._network, self._weights, states, self._num_real)
         if self._bits is not None:
@@ -78,7 +77,7 @@ class BitsEngine(MLPEngine):
 
 
 def keeps_alone(layout: StateLayout) -> bool:
-    """Return whether a state is exactly one keep plane per masked tensor, without floats."""
+    """Return whether a state has exactly one keep plane per masked tensor, and no floats."""
     return (
         not layout.floats
         and len(layout.planes) == len(layout.tensors)

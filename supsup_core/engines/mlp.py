@@ -1,4 +1,4 @@
-"""Task inference for an MLP in torch operations, with weight gradients as outer products."""
+"""Task inference for an MLP with torch. Outer products give the gradients of the weights."""
 
 from typing import ClassVar
 
@@ -10,18 +10,19 @@ from supsup_core.states.layout import StateLayout
 
 
 class MLPEngine(PlainEngine):
-    """An engine that uses autograd for the pre-activations only; see Engine and MLPSlopes."""
+    """An engine for MLPs. It uses autograd only for the pre-activations; see MLPSlopes."""
 
     _slopes: ClassVar[type[GainSlopes]] = MLPSlopes
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return whether the network is an MLP; all state layouts fit."""
+        """Return whether the network is an MLP. Every layout is supported."""
         return type(network) is MLP
 
     def numbers_per_query(self, num_inputs: int) -> int:
         """Return the number of gains; see Engine.numbers_per_query.
 
-        The slopes of all gains take far more memory than the activations, which are not counted.
+        Activations are not counted, because the derivatives with respect to all gains take far more
+        memory.
         """
         return num_gains(self._network)

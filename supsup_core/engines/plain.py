@@ -1,4 +1,4 @@
-"""Task inference in torch operations, for any network, any states and any device."""
+"""Task inference with torch, for any network, any states and any device."""
 
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from supsup_core.states.layout import StateLayout
 
 
 class PlainEngine:
-    """An engine that uses autograd through the whole superposition; see Engine."""
+    """An engine that computes gradients of the whole superposition by autograd; see Engine."""
 
     supports: ClassVar[frozenset[str]] = frozenset((*GRADIENT_ALGORITHMS, *FORWARD_ALGORITHMS))
     _slopes: ClassVar[type[GainSlopes]] = GainSlopes
@@ -29,19 +29,19 @@ class PlainEngine:
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return True: every network and every layout fits."""
+        """Return True: every network and every layout is supported."""
         return True
 
     def grown(self, states: BitStates) -> "PlainEngine":
-        """Make the engine of a later checkpoint; see Engine.grown."""
+        """Make an engine for a later checkpoint; see Engine.grown."""
         return type(self)(self._network, self._weights, states, self._num_real)
 
     def numbers_per_query(self, num_inputs: int) -> int:
-        """Return the number of gains or of kept activations, whichever is larger."""
+        """Return the number of gains, or the number of activations if this number is larger."""
         return max(num_gains(self._network), num_inputs * self._network.num_activations)
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
-        """Make the function that computes d objective / d alpha; see Engine.gradient."""
+        """Make a function that computes the slopes d objective / d alpha; see Engine.gradient."""
         return self._slopes(
             self._network, self._weights, self._states, inputs, objective, self._num_real
         )

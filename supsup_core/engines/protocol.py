@@ -1,4 +1,4 @@
-"""The protocol of an engine, which infers the task of a query among stored states.
+"""The protocol of an engine. An engine infers to which of the stored tasks a query belongs.
 
 Shape letters: T states, Q queries, K inputs of a query.
 """
@@ -17,13 +17,13 @@ from supsup_core.states.layout import StateLayout
 
 @runtime_checkable  # lets tests check annotations at run time
 class Engine(Protocol):
-    """An engine: it infers the task of each query among stored states.
+    """An engine: it infers to which of T stored tasks each query belongs.
 
     Args:
         network: the fixed network.
-        weights: the network's weights by source, on the device of the states.
-        states: the stored states.
-        num_real: number of outputs that have a label.
+        weights: a mapping from name to the network's weights, on the device of the states.
+        states: the stored states of the T tasks.
+        num_real: number of outputs that belong to a class.
 
     Attributes:
         supports: names of the supported algorithms, a subset of names.ALGORITHMS.
@@ -41,16 +41,16 @@ class Engine(Protocol):
         ...
 
     def grown(self, states: BitStates) -> "Engine":
-        """Make the engine of a later checkpoint.
+        """Make an engine for a later checkpoint, which has more states.
 
         Args:
-            states: all states of the later checkpoint. The states of this engine come first, in
-                the same order.
+            states: all states of the later checkpoint. They begin with the states of this engine,
+                in the same order.
         """
         ...
 
     def numbers_per_query(self, num_inputs: int) -> int:
-        """Return how many float32 numbers the gradient of one query needs in memory.
+        """Return how many float32 numbers must be in memory to compute the gradient of one query.
 
         Args:
             num_inputs: K, the number of inputs of the query.
@@ -58,10 +58,10 @@ class Engine(Protocol):
         ...
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
-        """Make the function that computes d objective / d alpha, for callers that need slopes.
+        """Make a function that computes the slopes d objective / d alpha from coefficients.
 
         Args:
-            inputs: normalised inputs, on the device of the states.
+            inputs: (Q, K, *shape) normalised inputs of Q queries, on the device of the states.
             objective: the objective whose slopes are computed.
         """
         ...
@@ -76,13 +76,13 @@ class Engine(Protocol):
         """Infer the task of each query.
 
         Args:
-            inputs: normalised inputs, on the device of the states; the K inputs of a query
-                belong to one task.
+            inputs: (Q, K, *shape) normalised inputs of Q queries, on the device of the states. The
+                K inputs of a query belong to one task.
             algorithm: the algorithm's name, one of `supports`.
-            objective: the objective to minimise; None for an algorithm without an objective.
+            objective: the objective; None if the algorithm needs no objective.
             options: the options of the algorithms.
 
         Raises:
-            FloatingPointError: the evidence is not finite.
+            FloatingPointError: a value that decides between tasks is NaN or infinite.
         """
         ...

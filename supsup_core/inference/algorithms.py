@@ -1,18 +1,19 @@
-"""Infer which stored task a batch belongs to; the caller does not give the task.
+"""Infer to which stored task some images belong.
 
-Four algorithms read the gradient of an objective in the coefficients of the
-superposition. One-shot takes the task with the smallest slope. Binary halves the
-candidates until one candidate is left. Gradient descent and Frank-Wolfe move the
-coefficients step by step. For comparison, forward.py has two algorithms that run
-every mask forward.
+Four algorithms use the gradient of an objective with respect to the coefficients of the
+superposition. Its elements are called slopes. One-shot takes the task with the smallest
+slope. Binary drops half of the candidate tasks in each round, until one task is left.
+Gradient descent and Frank-Wolfe change the coefficients step by step. For comparison,
+forward.py has two algorithms that compute a forward pass with each mask.
 
-The algorithms know no network. They call a gradient function (slopes.py), which maps
-coefficients (A, T) to d objective / d alpha (Q, T). A is 1 if all queries share the
+The algorithms do not depend on the network. They call a gradient function (slopes.py),
+which maps coefficients (A, T) to slopes (Q, T). A is 1 if all queries have the same
 coefficients, and Q otherwise.
 
 Shape letters: Q queries, T stored tasks, A coefficient vectors.
-Source: Wortsman et al. 2020, arXiv:2006.14769, sections 3.3 and B. Unlike the
-authors' code, only stored tasks are candidates, and ties do not stall binary.
+Source: Wortsman et al. 2020, arXiv:2006.14769, sections 3.3 and B. There are two
+differences from the authors' code: only stored tasks are candidates, and binary does not
+stop if slopes are equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from torch import Tensor
 
 @runtime_checkable  # lets tests check annotations at run time
 class AlphaGradient(Protocol):
-    """The gradient of an objective in the coefficients, for a batch of queries.
+    """The gradient of an objective with respect to the coefficients, for several queries.
 
     Attributes:
         num_queries: Q, the number of queries.
@@ -43,11 +44,11 @@ class AlphaGradient(Protocol):
         """Compute the slopes d objective / d alpha of each query.
 
         Args:
-            alphas: coefficients of the tasks; one row for all queries, or one row per query.
+            alphas: coefficients of the T stored tasks: (1, T) for all queries, or (Q, T) with one
+                row per query.
 
         Returns:
-            (Q, T) slopes, in units of the objective (nats for the entropy) per unit of
-            coefficient.
+            (Q, T) slopes of Q queries.
         """
         ...
 
@@ -57,9 +58,10 @@ class Inference:
     """The result of an inference algorithm.
 
     Attributes:
-        tasks: the inferred task of each query, in [0, T).
-        num_gradients: number of gradients computed per query.
-        bits_read_fraction: fraction of the stored masks' bits that one gradient reads, in [0, 1].
+        tasks: (Q,) the inferred task of each query, a number from 0 to T - 1.
+        num_gradients: number of gradients that were computed per query.
+        bits_read_fraction: fraction of the bits of all stored masks that one gradient reads, in
+            [0, 1].
     """
 
     tasks: Int64[Tensor, " Q"]
@@ -69,29 +71,30 @@ class Inference:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the algorithms that use gradients. One-shot has no options.
+    """Options of the inference algorithms that use gradients. One-shot has no options.
 
     Attributes:
-        log_base: for binary: each round keeps about 1 / log_base of the candidates; at least 2.
-        steps: for gradient descent and Frank-Wolfe: number of steps, at least 1.
-        rate: for gradient descent: step size, positive.
+        log_base: for binary, at least 2. Each round keeps about 1 / log_base of the candidates.
+        steps: for gradient descent and Frank-Wolfe, the number of steps, at least 1.
+        rate: for gradient descent, the factor of the gradient in each step, positive.
     """
 
     log_base: int = 2
     steps: int = 10
-    # In 10 steps, this rate moves the coefficients to a corner of the simplex with H, and most of
-    # the way with G. Rates were tried on MLPs of 64 units, with 40 and 250 permutations of the
-    # digits and one image per query. Rates from 0.1 to 1 found no fewer tasks than one-shot. With
-    # 3, the coefficients jump between corners; with 0.01, they hardly leave the middle.
+    # In 10 steps with objective H, this rate moves the coefficients to a corner of the simplex: one
+    # coefficient is 1, and the others are 0. With G, it moves them most of the way. Rates were
+    # tried on MLPs of 64 units, with 40 and 250 permutations of the digits and one image per query.
+    # Rates from 0.1 to 1 found no fewer tasks than one-shot. With 3, the coefficients jump between
+    # corners. With 0.01, they stay almost equal.
     rate: float = 0.3
 
 
 def check_finite(evidence: Tensor, num_candidates: int) -> None:
-    """Raise an error if a value of the evidence is NaN or infinite.
+    """Raise an error if a value that decides between candidate tasks is NaN or infinite.
 
     Args:
-        evidence: the values that decide between the candidates: slopes, entropies or logits.
-        num_candidates: number of candidates that are left, for the error text.
+        evidence: these values: slopes, entropies or logits.
+        num_candidates: number of candidate tasks that are left, for the error text.
 
     Raises:
         FloatingPointError: a value is not finite.
@@ -111,8 +114,8 @@ def _check_at_least(name: str, value: int, least: int) -> None:
 def one_shot(gradient: AlphaGradient) -> Inference:
     """Infer the task with the smallest slope, from one gradient at equal coefficients.
 
-    Of all coefficients, an increase of this task's coefficient lowers the objective most
-    steeply. Of equal slopes, the lowest task wins.
+    An increase of this task's coefficient lowers the objective more steeply than an increase
+    of any other coefficient. If slopes are equal, the lowest task number wins.
 
     Raises:
         FloatingPointError: a slope is not finite.
@@ -124,29 +127,31 @@ def one_shot(gradient: AlphaGradient) -> Inference:
 
 
 def num_kept(num_left: int, log_base: int) -> int:
-    """Return how many candidates a round of binary keeps: num_left / log_base, rounded up.
+    """Return how many of `num_left` candidates a round of the algorithm binary keeps.
+
+    This is num_left / log_base, rounded up.
 
     Raises:
-        ValueError: log_base < 2; no round would then drop a candidate.
+        ValueError: log_base < 2. No round would drop a candidate.
     """
     _check_at_least("log_base", log_base, 2)
     return (num_left - 1) // log_base + 1
 
 
 def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
-    """Divide the number of candidates by log_base in each round, until one is left.
+    """Infer the task by dropping candidate tasks in rounds, until one task is left.
 
-    Each round gives all candidates equal coefficients, and keeps the `num_kept` candidates
-    with the smallest slopes. With log_base 2, a round keeps half of the candidates, rounded
-    up. With log_base >= T, the first round keeps one candidate, as one-shot does. Of equal
-    slopes, the candidate that ranked higher in the round before wins; in the first round,
-    the lower task wins.
+    At first, all T stored tasks are candidates. Each round gives all candidates equal
+    coefficients, and keeps the candidates with the smallest slopes. The number of candidates
+    is divided by log_base and rounded up. With log_base >= T, the first round keeps one
+    candidate, as one-shot does. If slopes are equal, the candidate with the smaller slope in
+    the round before wins. In the first round, the lower task number wins.
 
     Raises:
         ValueError: log_base < 2.
         FloatingPointError: the slope of a candidate is not finite.
 
-    Cost: ceil(log_b T) gradients, b = log_base.
+    Cost: ceil(log_b T) gradients, with b = log_base.
     """
     _check_at_least("log_base", log_base, 2)
     num_queries, device = gradient.num_queries, gradient.device
@@ -172,20 +177,21 @@ def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inf
 
         alpha <- alpha - rate * d objective / d alpha
 
-    and then replaces alpha by the nearest point of the simplex (no coefficient is negative,
-    and their sum is 1). With one step, the answer is that of one-shot, unless the rate is so
-    small that float32 rounds the step away. Of equal coefficients, the lower task wins.
+    and then replaces alpha by the nearest point of the simplex (the vectors without negative
+    elements and with sum 1). With one step, the answer is that of one-shot, unless the rate is
+    so small that the step is lost in the rounding of float32. If coefficients are equal, the
+    lower task number wins.
 
     Raises:
         ValueError: steps < 1, or the rate is not positive and finite.
         FloatingPointError: a slope is not finite.
 
     Cost: `steps` gradients.
-    Source: Wortsman et al. 2020, equation 3. There the coefficients "are re-normalized to
-        sum to one after each update"; the paper does not say how, and the authors' code has
-        no working form. Without a normalisation, the sum of the coefficients grows, because
-        larger logits have less entropy for any task, and G may diverge. Division by the sum
-        fails if the sum is not positive.
+    Source: Wortsman et al. 2020, equation 3. In the paper, the coefficients "are
+        re-normalized to sum to one after each update". The paper does not say how, and the
+        authors' code has no working form. Without a normalisation, the sum of the coefficients
+        grows, because larger logits have less entropy for any task, and G may diverge. To
+        divide by the sum fails if the sum is not positive.
     """
     _check_at_least("steps", steps, 1)
     if not 0 < rate < inf:
@@ -200,15 +206,15 @@ def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inf
 
 
 def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
-    """Project points onto the simplex: the nearest non-negative coefficients with sum 1.
+    """Find, for each point, the nearest vector without negative elements and with sum 1.
 
     Source: Duchi et al. 2008, figure 1.
     """
-    # A constant that is subtracted from all coordinates does not change the projection.
-    # Subtracting the largest coordinate avoids a loss of digits in large coordinates.
+    # Subtracting a constant from all coordinates does not change the projection. Here, the largest
+    # coordinate is subtracted, because large coordinates would lose digits.
     points = points - points.amax(dim=1, keepdim=True)
     falling = points.sort(dim=1, descending=True).values
-    # excess[k - 1] is subtracted from each coordinate if only the k largest stay positive.
+    # If only the k largest coordinates stay positive, excess[k - 1] is subtracted from them.
     ranks = torch.arange(1, points.shape[1] + 1, device=points.device)
     excess = (falling.cumsum(dim=1) - 1) / ranks
     last_positive = (falling > excess).sum(dim=1, keepdim=True) - 1
@@ -222,9 +228,11 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
 
         alpha <- (1 - gamma_t) alpha + gamma_t e_i,  gamma_t = 2 / (t + 3),
 
-    and i is the task with the smallest slope. The coefficients stay on the simplex. Because
-    gamma_0 < 1, the first step keeps a part of the other tasks' coefficients. With one step,
-    the answer is that of one-shot. Of equal slopes or coefficients, the lower task wins.
+    where i is the task with the smallest slope, and e_i is the vector with 1 for task i and 0
+    for all other tasks. No coefficient gets negative, and their sum stays 1. Because
+    gamma_0 < 1, the other tasks keep a part of their coefficients in the first step. With one
+    step, the answer is that of one-shot. If slopes or coefficients are equal, the lower task
+    number wins.
 
     Raises:
         ValueError: steps < 1.
@@ -235,9 +243,9 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
     """
     _check_at_least("steps", steps, 1)
     num_tasks = gradient.num_tasks
-    # If the recursion is unrolled, alpha_i is proportional to 1/T + votes_i, and step t adds
-    # t + 2 votes to its task. Votes are whole numbers, so two coefficients that should be equal
-    # are exactly equal, for any order of the steps.
+    # After the steps so far, alpha_i is proportional to 1/T + votes_i, because step t adds t + 2
+    # votes to the task that it chooses. Votes are whole numbers. So two coefficients that should be
+    # equal are exactly equal, for any order of the steps.
     votes = torch.zeros((1, num_tasks), dtype=torch.int64, device=gradient.device)
     num_votes = 0
     for t in range(steps):
@@ -248,8 +256,8 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
     return Inference(votes.argmax(dim=1), steps)
 
 
-# Keys are the names of names.GRADIENT_ALGORITHMS. bits/infer.py has faster forms of some of these
-# algorithms for the CPU.
+# The keys are the names in names.GRADIENT_ALGORITHMS. bits/infer.py has faster forms of some of
+# these algorithms for the CPU.
 BY_GRADIENT: Mapping[str, Callable[[AlphaGradient, Options], Inference]] = {
     "one_shot": lambda gradient, _: one_shot(gradient),
     "binary": lambda gradient, options: binary(gradient, options.log_base),

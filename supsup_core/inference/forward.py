@@ -1,6 +1,6 @@
-"""Infer the task by running every state forward, for comparison with the gradient algorithms.
+"""Infer the task by a forward pass with every state. algorithms.py has algorithms by gradients.
 
-A state that stores statistics is run with its own statistics.
+If a state stores running statistics, the network normalises with these.
 
 Shape letters: T states, C states of one part, Q queries, K inputs of a query, S outputs.
 """
@@ -24,14 +24,15 @@ def min_entropy(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Infer the task whose state has the lowest entropy, averaged over a query's inputs.
+    """Infer the task whose state gives outputs of the lowest entropy (the mean over the inputs).
 
     Args:
         network: the fixed network.
-        weights: the network's weights by source, on the device of the states.
-        states: the stored states.
-        inputs: normalised inputs; the K inputs of a query belong to one task.
-        num_real: number of outputs that have a label.
+        weights: a mapping from name to the network's weights, on the device of the states.
+        states: the stored states of T tasks.
+        inputs: (Q, K, *shape) normalised inputs of Q queries. The K inputs of a query belong to one
+            task.
+        num_real: number of outputs that belong to a class.
 
     Raises:
         FloatingPointError: a logit is not finite.
@@ -51,9 +52,10 @@ def max_logit(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Infer the task whose state has the highest largest real logit, averaged over inputs.
+    """Infer the task whose state gives the largest logits.
 
-    A real logit is an output that has a label. The arguments are those of min_entropy.
+    For each state and input, the largest logit is taken, among the outputs that belong to a class.
+    The mean over the inputs of a query decides. The arguments are those of min_entropy.
 
     Raises:
         FloatingPointError: a logit is not finite.
@@ -69,12 +71,12 @@ def max_logit(
 def _logits_by_state(
     network: Network, weights: Weights, states: States, inputs: Float[Tensor, "Q K ..."]
 ) -> Iterator[Float[Tensor, "C Q K S"]]:
-    """Run all states forward in parts, and yield the logits (C, Q, K, S) of each part."""
+    """Compute the logits of all states in parts, and yield (C, Q, K, S) for each C states."""
     num_queries, num_inputs = inputs.shape[:2]
     with torch.no_grad():
         for gains, floats in states.unpacked():
             if network.normalises and not floats:
-                # Normalise over the K inputs of one query, not over the inputs of all queries.
+                # The network normalises over the K inputs of one query, not over all queries.
                 every = [network.logits(weights, gains, query) for query in inputs]
                 yield torch.stack(every, dim=1)
                 continue
@@ -84,5 +86,5 @@ def _logits_by_state(
 
 ForwardAlgorithm = Callable[[Network, Weights, States, Tensor, int], Inference]
 
-# Keys are the names of names.FORWARD_ALGORITHMS.
+# The keys are the names in names.FORWARD_ALGORITHMS.
 BY_FORWARD: Mapping[str, ForwardAlgorithm] = {"min_entropy": min_entropy, "max_logit": max_logit}

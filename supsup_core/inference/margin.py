@@ -1,7 +1,8 @@
 """Estimate the task accuracy among many masks from the slopes of a few masks.
 
-A search trains a few masks per trial only. The accuracy of these masks is not enough to rank
-trials, because the masks of different tasks may become similar, and then tasks are confused.
+A trial of a search trains only a few masks. The accuracy of these masks is not enough to rank
+trials: if a setting makes the masks of different tasks similar, accuracy may be high, but the wrong
+task is often inferred.
 
 Shape letters: Q queries, T masks.
 """
@@ -14,28 +15,29 @@ from torch import Tensor
 def expected_task_accuracy(
     slopes: Float[Tensor, "Q T"], truth: Int64[Tensor, " Q"], among: int
 ) -> float:
-    """Estimate the task accuracy of one-shot inference among `among` masks.
+    """Estimate the task accuracy of one-shot inference among `among` masks, from T masks.
 
-    The margin z of a query is (mean of the wrong tasks' slopes - the right task's slope) /
-    (standard deviation of the wrong tasks' slopes). If the wrong tasks' slopes are normally
-    distributed, the right task has the smallest of `among` slopes with probability
-    Phi(z)^(among - 1).
+    For each query, z is the difference between the mean slope of the wrong tasks and the slope of
+    the right task, divided by the standard deviation of the slopes of the wrong tasks. If these
+    slopes are normally distributed, the slope of the right task is the smallest of `among` slopes
+    with probability Phi(z)^(among - 1). Phi is the standard normal distribution function.
 
     Args:
-        slopes: d objective / d alpha of every mask.
-        truth: the right task of each query, in [0, T).
-        among: number of masks, with the right mask, that the estimate is for.
+        slopes: (Q, T) for Q queries, the slope d objective / d alpha of each of T masks.
+        truth: (Q,) the right task of each query, a number from 0 to T - 1.
+        among: number of masks for which to estimate the accuracy. The right mask counts too.
 
     Returns:
-        The mean of this probability over the queries, in [0, 1]. If all wrong slopes of a query
-        are equal, the probability is 1 if the right slope is smaller, and 0 otherwise.
+        The mean of the probability over the queries, in [0, 1]. If the slopes of all wrong tasks of
+        a query are equal, the probability is 1 if the slope of the right task is smaller, and 0
+        otherwise.
 
     Raises:
-        ValueError: fewer than 3 masks.
+        ValueError: T < 3.
     """
     num_masks = slopes.shape[1]
     if num_masks < 3:
-        raise ValueError(f"slopes must be of 3 masks or more, got {num_masks}: train more tasks")
+        raise ValueError(f"slopes must be for 3 masks or more, got {num_masks}: train more tasks")
     slopes = slopes.double()
     own = slopes.gather(1, truth[:, None])
     is_own = torch.zeros_like(slopes, dtype=torch.bool).scatter_(1, truth[:, None], True)

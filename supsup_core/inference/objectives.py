@@ -1,7 +1,7 @@
-"""The objectives that task inference minimises over the coefficients of a superposition.
+"""The objectives of task inference. The task whose mask makes the objective small is inferred.
 
-Every objective has one value per image. The value of a query is the mean over the query's
-images. For each objective, a second function computes the gradient in closed form.
+An objective has one value per image. The value of a query is the mean over the query's images.
+For each objective, a second function computes the gradient by a formula, without autograd.
 
 Shape letters: N images, S outputs.
 Source: Wortsman et al. 2020: the entropy H, and G for superfluous neurons.
@@ -19,14 +19,16 @@ Function = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective: its value for each image's logits, and the gradient in the logits.
+    """An objective: a function of an image's logits, and its gradient.
 
     Attributes:
-        value: function (logits (*N, S), num_real) -> (*N,) values.
-        gradient: function (logits (*N, S), num_real) -> (*N, S), the gradient of the sum of
-            the values over the images.
-        first_layer_only: whether only the first layer's masks count in d objective / d alpha.
-            This flag does not change `value` and `gradient`.
+        value: a function that takes logits (*N, S) and the number of real neurons, and returns one
+            value per image, (*N,).
+        gradient: a function with the same arguments, which returns the derivative of each image's
+            value with respect to the image's logits, (*N, S).
+        first_layer_only: if true, d objective / d alpha is computed from the masks of the first
+            layer only. If false, it is computed from the masks of all layers. `value` and
+            `gradient` are the same in both cases.
     """
 
     value: Function
@@ -34,7 +36,7 @@ class Objective:
     first_layer_only: bool = False
 
     def __call__(self, logits: Tensor, num_real: int) -> Tensor:
-        """Compute the value of each image, (*N,), from logits (*N, S)."""
+        """Compute the value of each image, (*N,), from logits (*N, S); see `value`."""
         return self.value(logits, num_real)
 
 
@@ -42,7 +44,7 @@ def entropy(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N"]
     """Compute H, the entropy of the softmax over all outputs, in nats.
 
     Args:
-        logits: outputs of the network, real and superfluous neurons.
+        logits: (*N, S) the S outputs of the network for each image.
         num_real: not used. The argument exists because all objectives have the same arguments.
     """
     log_p = torch.log_softmax(logits, dim=-1)
@@ -50,24 +52,25 @@ def entropy(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N"]
 
 
 def entropy_gradient(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N S"]:
-    """Compute d H / d logits = -p (log p + H), with p the softmax of the logits."""
+    """Compute the derivative of `entropy`: -p (log p + H). p is the softmax, H the entropy."""
     log_p = torch.log_softmax(logits, dim=-1)
     p = log_p.exp()
     return -p * (log_p - (p * log_p).sum(dim=-1, keepdim=True))
 
 
 def superfluous(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N"]:
-    """Compute G, the logsumexp over all outputs; only superfluous neurons have a gradient.
+    """Compute G, the logsumexp over all outputs. Its gradient is set to 0 at the real neurons.
 
-    A trained mask has learnt to lower the outputs of the superfluous neurons. So G falls when
-    the coefficient of the right task grows.
+    Real neurons are the outputs that belong to a class, and superfluous neurons are the other
+    outputs. In training, a mask has learnt to keep the superfluous neurons low. So G falls if the
+    coefficient of the right task grows.
 
     Args:
-        logits: outputs of the network, the real neurons first, then the superfluous neurons.
-        num_real: number of outputs that have a label; no gradient flows through these outputs.
+        logits: (*N, S) the S outputs of the network for each image, real neurons first.
+        num_real: number of real neurons.
 
     Raises:
-        ValueError: there is no superfluous neuron, so that G has no gradient.
+        ValueError: there is no superfluous neuron, so G would have no gradient.
     """
     if num_real >= logits.shape[-1]:
         raise ValueError(
@@ -79,7 +82,7 @@ def superfluous(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "
 
 
 def superfluous_gradient(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "*N S"]:
-    """Compute d G / d logits: the softmax at superfluous neurons, 0 at real neurons."""
+    """Compute the derivative of G: the softmax at superfluous neurons, and 0 at real neurons."""
     gradient = torch.softmax(logits, dim=-1)
     gradient[..., :num_real] = 0
     return gradient

@@ -1,15 +1,17 @@
-"""The slopes of an objective in the coefficients of a superposition: d objective / d alpha_i.
+"""Compute the slopes d objective / d alpha_i. alpha_i is a coefficient of a superposition.
 
 A superposition has the gains sum_i alpha_i gain_i, so
 
     d objective / d alpha_i = sum over tensors <d objective / d gain, gain_i>.
 
-With this identity, all slopes need one backward pass through the superposition, and then one
-product of d objective / d gain with each state. Otherwise, autograd must go through every state.
+This identity saves work. All slopes need only one backward pass through the superposition, and then
+one product of d objective / d gain and each state. Without the identity, autograd must compute a
+backward pass through every state.
 
-`AutogradSlopes` does not use the identity, and is the reference for tests. `GainSlopes` uses it
-for any network and any states. `MLPSlopes` uses it for an MLP, and needs autograd for the
-pre-activations only. If an objective counts the first tensor alone, the sum has one term.
+`AutogradSlopes` does not use the identity. It is the plain form for tests. `GainSlopes` uses the
+identity for any network and any states. `MLPSlopes` uses it for an MLP, and needs autograd only for
+the pre-activations. If an objective uses only the first layer, the sum has only the term of the
+first tensor.
 
 Shape letters: Q queries, K inputs of a query, T states, A coefficient vectors (1 if all queries
 share one vector, otherwise Q), O outputs and I inputs of a layer.
@@ -29,15 +31,16 @@ from supsup_core.states.protocol import States
 
 
 class Slopes:
-    """The common base class of the three forms of slopes, each of which is an AlphaGradient.
+    """The base class of the three forms of slopes, each of which is an AlphaGradient.
 
     Args:
         network: the fixed network.
-        weights: the network's weights by source, on the device of the states.
-        states: the stored states.
-        inputs: (Q, K, *shape) normalised inputs; the K inputs of a query belong to one task.
-        objective: the objective, which is averaged over the inputs of a query.
-        num_real: number of outputs that have a label.
+        weights: a mapping from name to the network's weights, on the device of the states.
+        states: the stored states of T tasks.
+        inputs: (Q, K, *shape) normalised inputs of Q queries. The K inputs of a query belong to one
+            task.
+        objective: the objective. The objective of a query is the mean over the query's inputs.
+        num_real: number of outputs that belong to a class.
     """
 
     def __init__(
@@ -61,13 +64,13 @@ class Slopes:
 
 
 class AutogradSlopes(Slopes):
-    """Slopes by autograd in the coefficients: the plain and slow reference.
+    """Slopes that autograd computes with respect to the coefficients: the plain and slow form.
 
-    The states must be DenseStates, because their superposition is differentiable in alpha.
+    The states must be DenseStates, because no other class of states has a differentiable `combine`.
     """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """Compute the slopes (Q, T) with one backward pass through all states per query."""
+        """Compute the slopes (Q, T) by one backward pass per query, through all states."""
         assert isinstance(self._states, DenseStates)
         gradients = []
         for query, alpha in zip(self._inputs, alphas.expand(len(self._inputs), -1), strict=True):
@@ -82,10 +85,13 @@ class AutogradSlopes(Slopes):
 
 
 class GainSlopes(Slopes):
-    """Slopes by the identity at the top of this module, for any network and any states."""
+    """Slopes of any network and any states, from the derivative with respect to the gains.
+
+    The slope of coefficient i is the sum over tensors of <d objective / d gain, gain_i>.
+    """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """Compute the slopes (Q, T) with one backward pass, then one pass over the states."""
+        """Compute the slopes (Q, T) by one backward pass, and then one pass over the states."""
         gains = {
             name: gain.expand(self.num_queries, *gain.shape[1:]).clone().requires_grad_()
             for name, gain in self._states.combine(alphas).items()
@@ -95,7 +101,10 @@ class GainSlopes(Slopes):
         return self._states.dot(self._counted(dict(zip(gains, slopes, strict=True))))
 
     def _counted(self, slopes: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Set the slopes of tensors that the objective does not count to zero, in place."""
+        """If the objective uses only the first layer, set the slopes of other tensors to zero.
+
+        The tensors are changed in place.
+        """
         if self._objective.first_layer_only:
             for name, slope in slopes.items():
                 if name != self._first:
@@ -104,10 +113,14 @@ class GainSlopes(Slopes):
 
 
 class MLPSlopes(GainSlopes):
-    """Slopes by the same identity for an MLP; weight gradients are outer products."""
+    """Slopes of an MLP, from the derivative with respect to the gains, as in GainSlopes.
+
+    Autograd does not compute this derivative. It is the outer product of a layer's inputs and the
+    derivative with respect to the layer's pre-activations, times the weights.
+    """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
-        """Compute the slopes (Q, T) with one backward pass, then one pass over the states."""
+        """Compute the slopes (Q, T) by one backward pass, and then one pass over the states."""
         assert isinstance(self._network, MLP)
         tensors = self._network.tensors
         weights = [self._weights[tensor.source] for tensor in tensors]
@@ -123,10 +136,16 @@ class MLPSlopes(GainSlopes):
     def _weight_gradients(
         self, effective: Sequence[Float[Tensor, "A _ _"]]
     ) -> list[Float[Tensor, "Q _ _"]]:
-        """Compute d objective_q / d W_eff (Q, O, I) of each layer.
+        """Compute, for each layer, d objective / d W_eff of each query. W_eff: effective weights.
 
-        Autograd computes the gradient in the pre-activations only, which are small. The gradient
-        of the weights is the outer product of this gradient and the layer's inputs.
+        Autograd computes only the derivatives with respect to the pre-activations, which are small.
+        Their outer product with the layer's inputs is the derivative with respect to the weights.
+
+        Args:
+            effective: for each layer, the effective weights of A superpositions.
+
+        Returns:
+            (Q, outputs, inputs) for each layer.
         """
         received, sent = [self._inputs.flatten(2)], []
         for i, weight in enumerate(effective):

@@ -1,8 +1,8 @@
 """Read and write bfloat16 in Numba kernels, as bits in uint16, because NumPy lacks bfloat16.
 
-Each function generates a few LLVM instructions on bits, because LLVM cannot vectorise a loop that
-calls any other form. Values of float32 and float64 stay unchanged, so the same kernel works for
-every type.
+Each function generates a few LLVM instructions on bits. LLVM can vectorise loops with these
+instructions, but not loops that call other forms of the functions. Values of float32 and float64
+stay unchanged, so the same kernel works for every type.
 """
 
 from typing import Any, no_type_check

@@ -5,10 +5,12 @@
 The gradient is computed as if the gain were |score|: d loss / d score is
 sign(score) * d loss / d gain.
 
-Source: Ramanujan et al. 2020, arXiv:1911.13299. The budget by kappa is from Wortsman et al. 2020
-(SplitCIFAR100 and SplitImageNet). Their code drops the smallest floor((1 - density) n) scores.
-This rule keeps density * n scores, rounded, so that a rounding error of 1 - density does not
-change the number of kept weights.
+With the option kappa, each tensor has a density of its own, which depends on the tensor's shape.
+
+Source: Ramanujan et al. 2020, arXiv:1911.13299. The option kappa is from Wortsman et al. 2020
+(SplitCIFAR100 and SplitImageNet). Their code drops the smallest floor((1 - density) n) scores. This
+rule keeps density * n scores, rounded. So a floating-point error in 1 - density does not change the
+number of kept weights.
 """
 
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ from supsup_core.methods.protocol import KeepMethod, kept_count, top_share
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec
 
-MOST_BY_KAPPA = 0.5  # largest density that the budget by kappa gives a tensor
+MOST_BY_KAPPA = 0.5  # largest density of a tensor if kappa determines the densities
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class EdgePopup(KeepMethod):
         """Return the number of gains of a tensor that are 1.
 
         Raises:
-            ValueError: the tensor has gains over units, and kappa is not 0. The budget by kappa
-                needs the number of inputs, and gains over units have no inputs.
+            ValueError: the tensor has gains over units, and kappa is not 0. With kappa, the density
+                depends on the tensor's number of inputs, and gains over units have no inputs.
         """
         if not self.kappa:
             return kept_count(self.density, tensor.num_gains)
@@ -79,13 +81,12 @@ class EdgePopup(KeepMethod):
         )
 
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
-        """Keep the largest |score|; of equal |score| keep those with the lower index."""
+        """Keep the weights with the largest |score|. If values are equal, keep the lower index."""
         return top_share(scores.abs(), self.num_kept(tensor))
 
     def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
         """Return d |score| / d score: 1 or -1.
 
-        The slope at 0 is 1. With sign(0) = 0, a score of 0 would have no gradient and would never
-        change.
+        The slope at 0 is 1. If it were 0, a score of 0 would have no gradient and never change.
         """
         return torch.ones_like(scores).copysign(scores)

@@ -1,7 +1,8 @@
-"""The protocol of a mask finder.
+"""The base classes of mask finders.
 
-A finder trains real scores. The scores of a task determine the task's gains, and the gains
-determine the effective weights. The stored state of a task has planes of bits, and may have floats.
+Training changes scores, which are real numbers. A finder computes the gains of a task from the
+scores of the task. The gains determine the effective weights. The stored state of a task has planes
+of bits, and may have floats.
 
 Shape letters: B tasks of a block.
 """
@@ -20,29 +21,31 @@ from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState
 from supsup_core.streams import Role, stream
 
-Scores = Mapping[str, Tensor]  # name of a masked tensor, or another name -> (B, ...)
+# A mapping from name to scores (B, ...). Most finders have one entry per masked tensor, with the
+# name of the tensor. A finder may have other entries.
+Scores = Mapping[str, Tensor]
 
 
 class Method(ABC):
-    """A mask finder: the first scores of a task, the rule from scores to gains, and the states.
+    """A mask finder: it draws first scores, computes gains from scores, and makes states.
 
     Attributes:
-        order: the earlier tasks whose data a task needs. "any": no task. "after_first": the first
-            task. "sequence": the previous task.
+        order: which data from earlier tasks a task needs. "any": none. "after_first": data from the
+            first task. "sequence": data from the previous task.
     """
 
     order: Literal["any", "after_first", "sequence"] = "any"
 
     @abstractmethod
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """List the planes that a state stores for a masked tensor; the list is not empty.
+        """Describe the planes that a state stores for a masked tensor: one plane or more.
 
         Raises:
             ValueError: the finder cannot mask this tensor with the given options.
         """
 
     def float_specs(self, network: Network) -> Sequence[FloatSpec]:
-        """List the arrays of floats that the finder stores with each task."""
+        """Describe the arrays of floats that the finder stores with each task."""
         return ()
 
     def begin(
@@ -57,7 +60,7 @@ class Method(ABC):
             shared: data from earlier tasks; None if `order` is "any".
 
         Returns:
-            float32 scores without the axis B, by the names of Scores.
+            A mapping from the names of Scores to the float32 scores of this task.
         """
         return {
             tensor.name: self.first_scores(tensor, stream(seed, Role.SCORES, task_id, i))
@@ -65,35 +68,41 @@ class Method(ABC):
         }
 
     def first_scores(self, tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-        """Draw the first scores of one tensor, float32, from U(-b, b) with b = 1 / sqrt(fan_in).
+        """Draw the first scores of one tensor, in float32.
 
-        This distribution is Kaiming uniform with a = sqrt(5).
+        The distribution is uniform in (-b, b) with b = 1 / sqrt(fan_in). This is Kaiming uniform
+        with a = sqrt(5).
         """
         return uniform_scores(tensor, generator)
 
     @abstractmethod
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Compute the gains from the scores, with a straight-through gradient.
+        """Compute the gains from the scores of all tensors.
 
-        The rule gets the scores of all tensors at once.
+        The gains must pass a gradient to the scores. The true derivative of the rule is usually
+        zero, so the finder defines another gradient ("straight-through").
+
+        Args:
+            network: the fixed network.
+            scores: a mapping from name to the scores of B tasks, (B, ...).
 
         Returns:
-            Gains (B, *shape), by the name of the masked tensor.
+            A mapping from the name of each masked tensor to its gains, (B, *shape).
         """
 
     def after_step(self, scores: Scores, shared: Any, step: int, steps: int) -> None:  # noqa: B027
         """Change the scores in place after a step of the optimiser; most finders do nothing.
 
         Args:
-            scores: scores (B, ...) by name.
+            scores: a mapping from name to the scores of B tasks, (B, ...).
             shared: data from earlier tasks; None if `order` is "any".
-            step: number of steps so far, from 1 to `steps`.
+            step: number of finished steps, from 1 to `steps`.
             steps: number of steps of the whole training.
         """
 
     @abstractmethod
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Return the states of the B tasks, without the floats of the network."""
+        """Make the states of B tasks from their scores, without the floats of the network."""
 
 
 def layout_of(network: Network, method: Method) -> StateLayout:
@@ -103,7 +112,7 @@ def layout_of(network: Network, method: Method) -> StateLayout:
 
 
 def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-    """Draw float32 scores of a tensor from U(-b, b) with b = 1 / sqrt(fan_in)."""
+    """Draw float32 scores of a tensor, uniform in (-b, b) with b = 1 / sqrt(fan_in)."""
     bound = np.float32(1 / sqrt(tensor.fan_in))
     draws: np.ndarray = generator.random(tensor.shape, dtype=np.float32)
     scores: np.ndarray = (2 * draws - 1) * bound
@@ -111,25 +120,35 @@ def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.n
 
 
 class KeepMethod(Method):
-    """A finder with one plane per tensor, whose gains are 0 or 1.
+    """A finder with gains of 0 and 1, which are stored as one plane per tensor.
 
-    A subclass must define `mask` only. MLPTrainer can train any such finder on an MLP, in torch
-    operations.
+    A subclass only has to define `mask`. MLPTrainer can then train it on an MLP.
 
     Attributes:
-        reorders: whether a trainer may permute the inputs of a tensor in training. True requires
-            a rule that does not depend on the positions of scores. A rule may still break ties by
-            position; then the positions in training decide.
+        reorders: whether a trainer may permute the inputs of a tensor during training. This is
+            allowed if the rule does not depend on the positions of the scores. If the rule uses
+            positions only for ties, it is also allowed: the positions during training then decide.
     """
 
     reorders: bool = True
 
     @abstractmethod
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
-        """Return which gains of a masked tensor are 1, given its scores (B, *shape)."""
+        """Choose which gains of a masked tensor are 1.
+
+        Args:
+            tensor: the masked tensor.
+            scores: (B, *shape) the tensor's scores, for B tasks.
+
+        Returns:
+            (B, *shape) True for each gain that is 1.
+        """
 
     def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | float:
-        """Return d gain / d score of the straight-through gradient: (B, *shape), or one number."""
+        """Return the derivative d gain / d score that training uses.
+
+        The result is a tensor with the shape of the scores, or one number for all scores.
+        """
         return 1.0
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
@@ -137,7 +156,7 @@ class KeepMethod(Method):
         return (PlaneSpec("keep"),)
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Return gains of 0 and 1 from `mask`; their gradient is the gradient of slope * score."""
+        """Compute gains of 0 and 1 by `mask`. In the backward pass, `slope` is d gain / d score."""
         found = {}
         for tensor in network.tensors:
             score = scores[tensor.name]
@@ -147,30 +166,32 @@ class KeepMethod(Method):
         return found
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Return the states of the B tasks, with one plane per masked tensor."""
+        """Make the states of B tasks from their scores: one plane per masked tensor."""
         masks = [self.mask(t, scores[t.name].detach()).cpu().numpy() for t in network.tensors]
         return [TaskState(planes) for planes in zip(*masks, strict=True)]
 
 
 def kept_count(density: float, num: int) -> int:
-    """Return how many of `num` gains a density keeps: density * num, rounded, and at least 1."""
+    """Return how many of `num` gains are 1: density * num, rounded, and at least 1."""
     return max(1, min(num, round(density * num)))
 
 
 def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
     """Mark the `num_kept` largest scores of each task.
 
-    Of equal scores, those with the lower index in C order are marked, so that the count is exact
-    for any scores. The order is the order in training. Equal scores at the cut are rare, and the
-    mask that was trained is the mask that is stored.
+    If scores are equal, the scores with the lower indices (in C order) are marked, so that exactly
+    `num_kept` scores are marked.
 
     Args:
-        scores: (B, *shape) scores.
-        num_kept: number of marked scores per task, from 1 to the number of scores.
+        scores: (B, *shape) the scores of B tasks.
+        num_kept: number of scores to mark per task, from 1 to the number of scores of a task.
 
     Returns:
-        True for each marked score.
+        (B, *shape) True for each marked score.
     """
+    # A trainer may permute the scores, and the order in training then decides between equal scores.
+    # This does no harm: the mask that was trained is the mask that is stored, and equal scores at
+    # the cut are rare.
     flat = scores.flatten(1)
     lowest = flat.kthvalue(flat.shape[1] - num_kept + 1, dim=1, keepdim=True).values
     above, equal = flat > lowest, flat == lowest

@@ -2,12 +2,12 @@
 
     gain = sign(score) if |score| > tau, else 0
 
-The gradient of a gain is passed to its score unchanged (straight-through). tau is a fraction of
-the largest initial |score| that a tensor can have, and stays constant. Weight decay
-(train.weight_decay) moves scores below tau, so that masks become sparser.
+The score gets the gradient of the gain unchanged (straight-through). tau is constant. It is a
+fraction of b, the largest |score| that a tensor can have at the start. Weight decay
+(train.weight_decay) makes |score| smaller, so more scores fall below tau and masks become sparser.
 
 Source: Koster et al. 2022, "Signing the Supermask: Keep, Hide, Invert". Their initial scores are
-Xavier uniform. Here the initial scores are from U(-b, b) with b = 1 / sqrt(fan_in), as for the
+Xavier uniform. Here the initial scores are uniform in (-b, b) with b = 1 / sqrt(fan_in), as for the
 other finders.
 """
 
@@ -48,11 +48,11 @@ class Signed(Method):
         check_knobs(Signed, vars(self))
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Return two planes: the weights that are not hidden, and the inverted weights."""
+        """Return two planes: one marks the weights with a gain of +1 or -1, one those with -1."""
         return (PlaneSpec("keep"), PlaneSpec("negative", -2.0))
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Return gains of -1, 0 and 1; their gradient is the gradient of the score."""
+        """Compute gains of -1, 0 and +1. In the backward pass, d gain / d score is 1."""
         found = {}
         for tensor in network.tensors:
             score = scores[tensor.name]
@@ -62,7 +62,7 @@ class Signed(Method):
         return found
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Return the states of the B tasks, with two planes per masked tensor."""
+        """Make the states of B tasks from their scores: two planes per masked tensor."""
         planes = []
         for tensor in network.tensors:
             value = scores[tensor.name].detach()
@@ -71,5 +71,5 @@ class Signed(Method):
         return [TaskState(own) for own in zip(*planes, strict=True)]
 
     def _tau(self, tensor: MaskedTensor) -> Tensor:
-        # float32 as the scores, so that gains and planes compare with the same number.
+        # tau is a float32, as the scores are. So `gains` and `end` compare with the same number.
         return torch.tensor(np.float32(self.threshold / sqrt(tensor.fan_in)))

@@ -13,14 +13,17 @@ from supsup_core.networks.protocol import MaskedTensor
 
 
 class Threshold(KeepMethod):
-    """The finder with mask = [score >= 0] and a straight-through gradient: d gain / d score = 1."""
+    """The finder that keeps the weights or units whose score is >= 0.
+
+    In the backward pass, d gain / d score is 1 (straight-through).
+    """
 
     def first_scores(self, tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-        """Return zeros for gains over units, as in HopSupSup of Wortsman et al. 2020.
+        """Draw random scores for gains over weights; return zeros for gains over units.
 
-        Gains over weights get random scores. The other finders never start at 0: edge-popup would
-        find only ties, and signed masks would hide every unit, which leaves two or more hidden
-        layers without a gradient.
+        Zeros for units are as in HopSupSup of Wortsman et al. 2020. Other finders cannot start at
+        0. With edge-popup, all scores would be equal. With signed masks, every unit would be
+        hidden, and a network with two or more hidden layers would have no gradient.
         """
         if tensor.over == "units":
             return np.zeros(tensor.shape, np.float32)

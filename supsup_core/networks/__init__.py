@@ -1,1 +1,1 @@
-"""Fixed networks. The weights depend on a seed only. supsup_core/names.py lists the networks."""
+"""Fixed networks. Their weights depend only on a seed. supsup_core/names.py lists the networks."""

@@ -30,7 +30,7 @@ from supsup_core.streams import Role, stream
 
 
 def signed_constant(fan_in: int) -> float:
-    """Return the magnitude of a layer's weights: the ReLU gain sqrt(2) over sqrt(fan_in)."""
+    """Return the magnitude of a layer's weights: sqrt(2 / fan_in), the Kaiming value for ReLU."""
     return sqrt(2.0 / fan_in)
 
 
@@ -40,7 +40,7 @@ def draw_signs(shape: Sequence[int], seed: int, index: int) -> np.ndarray:
     Args:
         shape: shape of the weights.
         seed: the run's seed.
-        index: number of the layer; the first layer has the number 0.
+        index: index of the layer; the first layer has the index 0.
 
     Returns:
         int8 array of the given shape: +1 and -1, each with probability 1/2.
@@ -53,15 +53,15 @@ def draw_signs(shape: Sequence[int], seed: int, index: int) -> np.ndarray:
 def draw_weights(tensors: Sequence[MaskedTensor], seed: int) -> dict[str, Tensor]:
     """Draw the fixed weights of masked tensors.
 
-    The weights of a layer depend only on the seed, the index of the layer and the shape. They do
-    not depend on tasks or on other layers.
+    The weights of a layer depend only on the seed, on the index of the layer and on the shape. They
+    do not depend on tasks or on other layers.
 
     Args:
-        tensors: masked tensors, in the order of the layers; the index of a layer counts from 0.
+        tensors: masked tensors, in the order of the layers.
         seed: the run's seed.
 
     Returns:
-        float32 weights, by the source of the masked tensor.
+        A mapping from the name of each tensor of weights to the weights, in float32.
     """
     return {
         tensor.source: torch.from_numpy(draw_signs(tensor.shape, seed, i)).to(torch.float32)
@@ -76,9 +76,10 @@ class MLP:
 
     Attributes:
         name: the network's name, which logs and tables show.
-        widths: number of units of the input, of each hidden layer, and of the output. The output
-            may have more units than there are classes; these are superfluous neurons.
-        input_shape: shape of one image. The network reads the values of an image in C order.
+        widths: number of units of the input, of each hidden layer, and of the output. If the output
+            has more units than there are classes, the additional units are superfluous neurons.
+        input_shape: shape of one image. The network reads the values of an image in C order. If the
+            shape is empty, an image is a vector.
 
     Raises:
         ValueError: `widths` has fewer than two numbers or a number below 1, or the first width is
@@ -107,7 +108,7 @@ class MLP:
 
     @cached_property
     def tensors(self) -> tuple[MaskedTensor, ...]:
-        """The masked tensors: one tensor of gains (O, I) per layer."""
+        """The masked tensors: one per layer, with one gain per weight (outputs, inputs)."""
         pairs = zip(self.widths, self.widths[1:], strict=False)
         return tuple(
             MaskedTensor(f"layer{i}", (o, n), fan_in=n, source=f"layer{i}")
@@ -116,7 +117,7 @@ class MLP:
 
     @property
     def num_outputs(self) -> int:
-        """S, the number of real and superfluous neurons together."""
+        """S, the number of outputs: real and superfluous neurons together."""
         return self.widths[-1]
 
     @property
@@ -130,7 +131,12 @@ class MLP:
         return tuple(signed_constant(tensor.fan_in) for tensor in self.tensors)
 
     def weights(self, seed: int) -> dict[str, Tensor]:
-        """Draw the fixed weights: (O, I) per layer, each +sqrt(2 / I) or -sqrt(2 / I)."""
+        """Draw the fixed weights of all layers.
+
+        Returns:
+            A mapping from the name of each layer to its weights (O, I). Each weight is
+            +sqrt(2 / I) or -sqrt(2 / I). O and I are the layer's numbers of outputs and inputs.
+        """
         return draw_weights(self.tensors, seed)
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
@@ -159,11 +165,13 @@ def forward(weights: Sequence[Float[Tensor, "*B _ _"]], images: Tensor) -> Tenso
     """Compute the logits of an MLP with ReLU between its layers.
 
     Args:
-        weights: effective weights of each layer: (O, I), or (B, O, I) for B networks at once.
-        images: (N, I); with batched weights also (B, N, I), if each network has its own images.
+        weights: for each layer, the effective weights: (outputs, inputs), or
+            (B, outputs, inputs) for B networks at once.
+        images: (N, P), N images of P values. With B networks, (B, N, P) is also possible: each
+            network then has its own images.
 
     Returns:
-        Logits (N, S), or (B, N, S) for B networks.
+        Logits of S outputs: (N, S), or (B, N, S) for B networks.
     """
     x = images
     for i, weight in enumerate(weights):

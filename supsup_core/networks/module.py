@@ -29,15 +29,16 @@ from supsup_core.networks.protocol import (
 from supsup_core.networks.skeleton import Masked, Skeleton, masked_parameters, try_out
 
 # B states can run together, by vmap, or one after another, in a loop. vmap turns the convolutions
-# of B states into one grouped convolution, for which the CPU has no fast kernel. The times of a
-# training step of small_conv, in milliseconds per task, with batches of 128 on one thread of an
-# AMD EPYC (4 and 8 tasks, shared and own images): vmap 66 to 84, a grouped convolution without
-# vmap 55 to 73, a loop over the tasks 56 to 63, a loop with channels last 31 to 38
-# (benchmarks/module_step.py). But a loop costs 1 to 2 ms per state, which matters if a state has
-# little to compute. Both ways take the same time at about this many activations of one state and
-# all its inputs. For small_conv, this is between 2 and 4 inputs of 28x28 pixels, or 256 inputs of
-# 8x8 pixels. For LeNet-300-100, both take the same time at any number of inputs. Devices other
-# than the CPU always use vmap, because vmap starts fewer kernels; this was not measured.
+# of B states into one grouped convolution, for which the CPU has no fast kernel. A training step of
+# small_conv was measured with batches of 128 images on one thread of an AMD EPYC, with 4 and 8
+# tasks, and with images that the tasks shared or did not share (benchmarks/module_step.py). In
+# milliseconds per task, vmap takes 66 to 84, a grouped convolution without vmap takes 55 to 73, a
+# loop over the tasks takes 56 to 63, and a loop with the layout "channels last" takes 31 to 38. But
+# a loop costs 1 to 2 ms per state, which matters if a state has little to compute. vmap and the
+# loop take the same time if one state has about this many activations, for all inputs together. For
+# small_conv, this is between 2 and 4 inputs of 28x28 pixels, or 256 inputs of 8x8 pixels. For
+# LeNet-300-100, vmap and the loop take the same time at any number of inputs. Devices other than
+# the CPU always use vmap, because vmap starts fewer kernels; this was not measured.
 LEAST_VALUES_OF_LOOP = 2**17
 
 
@@ -45,32 +46,32 @@ class ModuleNetwork:
     """A network (see networks/protocol.py) that runs a torch.nn.Module.
 
     The module runs in evaluation mode, so dropout does nothing. The network copies the structure
-    of the module, the values of the parameters that are not masked, and the buffers; the module
-    itself stays unchanged. `weights` returns the parameters that are not masked and the float
-    buffers with the same values for every seed. If the module draws these values at random, make
-    the module from a fixed seed.
+    of the module, the buffers, and the parameters that are not masked. The module itself stays
+    unchanged. The copied values do not depend on the seed of `weights`. If the module draws these
+    values at random, make the module from a fixed seed.
 
     Args:
         name: the network's name, which logs and tables show.
         module: a module that maps inputs (N, *input_shape) to logits (N, S).
         input_shape: shape of one input.
-        activation: name of the function after a hidden layer, for people who read the masks.
-        masked: the parameters to mask: patterns of parameter names, as in fnmatch, or a function
-            (name, parameter) -> bool. None: the weights of all Linear and Conv layers.
+        activation: name of the activation function of the hidden layers, as information for users.
+        masked: the parameters to mask. This is a list of patterns of parameter names, as in
+            fnmatch, or a function (name, parameter) -> bool. None: the weights of all Linear and
+            Conv layers are masked.
 
     Attributes:
         name: the argument `name`.
         activation: the argument `activation`.
         input_shape: the argument `input_shape`, as a tuple.
         tensors: the masked parameters, in the module's order.
-        num_outputs: S, the number of real and superfluous neurons together.
+        num_outputs: S, the number of outputs: real and superfluous neurons together.
         normalises: whether the module has batch normalisation.
         num_activations: number of values that all layers together output for one input.
 
     Raises:
-        ValueError: a masked layer has a bias, no parameter is masked, a normalisation layer has
-            unsupported running statistics, the outputs are not (N, S), or the module draws random
-            numbers.
+        ValueError: a masked layer has a bias that is not masked, no parameter is masked, a
+            normalisation layer has unsupported running statistics, the outputs do not have the
+            shape (N, S), or the module gives random outputs.
     """
 
     def __init__(
@@ -97,13 +98,16 @@ class ModuleNetwork:
         """Draw the masked weights, and copy the other parameters and the float buffers.
 
         Each masked weight is +sqrt(2 / fan_in) or -sqrt(2 / fan_in). The weights of a masked
-        tensor depend only on the seed, the index of the tensor and its shape.
+        tensor depend only on the seed, on the index of the tensor and on its shape.
+
+        Returns:
+            A mapping from the name of each parameter and float buffer to its values.
         """
         fixed = {name: value.clone() for name, value in self._skeleton.fixed.items()}
         return draw_weights(self.tensors, seed) | fixed
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
-        """List the running means and variances of the layers of batch normalisation."""
+        """Describe the running means and variances of the batch normalisation layers."""
         return self._skeleton.statistics
 
     def logits(
@@ -118,7 +122,8 @@ class ModuleNetwork:
         """Compute logits; see Network.logits.
 
         Raises:
-            ValueError: the shapes of gains, floats and inputs do not fit together.
+            ValueError: the gains, the floats or the inputs have a wrong shape, or they are for
+                different numbers of states.
         """
         num_states = self._num_states(gains, floats or {})
         own = self._have_own(inputs, num_states)
@@ -145,7 +150,7 @@ class ModuleNetwork:
         return lambda gains: self.logits(weights, gains, inputs)
 
     def _num_states(self, gains: Gains, floats: Floats) -> int | None:
-        """Return B; None for one state without a leading dimension."""
+        """Return B, the number of states; None if gains and floats have no axis of states."""
         shapes = {tensor.name: tensor.shape for tensor in self.tensors}
         specs = {spec.name: spec.shape for spec in self.float_specs()} if floats else {}
         leading = set()
@@ -161,7 +166,7 @@ class ModuleNetwork:
         return next(iter(leading.pop()), None)
 
     def _have_own(self, inputs: Tensor, num_states: int | None) -> bool:
-        """Return whether each state has its own inputs."""
+        """Return True if each state has its own inputs, False if all states share the inputs."""
         split = inputs.ndim - len(self.input_shape)
         fits = split in (1, 2) and tuple(inputs.shape[split:]) == self.input_shape
         if not fits or (split == 2 and inputs.shape[0] != num_states):
@@ -175,13 +180,13 @@ class ModuleNetwork:
 def as_network(
     name: str, made: object, input_shape: Sequence[int], activation: str = "relu"
 ) -> Network:
-    """Convert the result of a function of names.NETWORKS into a network.
+    """Convert an object into a network.
 
     Args:
         name: the network's name, which logs and tables show.
-        made: a network, which is returned unchanged, or a torch.nn.Module.
+        made: a network, which is returned unchanged, or a torch.nn.Module, which is converted.
         input_shape: shape of one input.
-        activation: name of the function after a hidden layer of the module.
+        activation: name of the activation function of the module's hidden layers.
 
     Raises:
         ValueError: `made` is not a network or a module, or ModuleNetwork refuses the module.
@@ -204,9 +209,10 @@ def _run_one(run: Run, state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 def _run_each(
     run: Run, state: Mapping[str, Tensor], inputs: Tensor, *, own: bool
 ) -> Float[Tensor, "B N S"]:
-    """Run the states one after another.
+    """Compute the logits of B states, one state after another.
 
-    The parts of `state` are views, so that a module can update running statistics in place.
+    The module gets views of the tensors in `state`, so that it can update running statistics in
+    place.
     """
     parts = {name: value.unbind() for name, value in state.items()}
     num_states = len(next(iter(parts.values())))
@@ -222,8 +228,8 @@ def _run_each(
 def _run_together(
     run: Run, state: Mapping[str, Tensor], inputs: Tensor, *, own: bool
 ) -> Float[Tensor, "B N S"]:
-    """Run all states at once, by vmap."""
-    # vmap has no rule for the CPU's fused attention: it would warn, and run the states one by one.
+    """Compute the logits of B states at once, by vmap."""
+    # vmap does not support the CPU's fused attention: it would warn, and run the states one by one.
     on_cpu = inputs.device.type == "cpu"
     with sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext():
         found: Tensor = vmap(run, in_dims=(0, 0 if own else None))(state, inputs)
@@ -231,9 +237,10 @@ def _run_together(
 
 
 def _channels_last(values: Tensor) -> Tensor:
-    """Copy images or filters to the layout "channels last"; other tensors stay as they are.
+    """Copy images or filters (4 axes) to the memory layout "channels last".
 
-    Convolutions on the CPU are twice as fast in this layout. The method `contiguous` would not
-    change tensors of one channel, and the next layer would stay slow.
+    Tensors with another number of axes stay as they are. Convolutions on the CPU are twice as fast
+    in this layout. (The method `contiguous` would not change tensors of one channel, and the next
+    layer would be slow.)
     """
     return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values

@@ -1,7 +1,7 @@
 """The protocol of a network: it lists its masked tensors, and computes logits from their gains.
 
 The state of a task gives one tensor of gains for each masked tensor. Gains over weights multiply a
-tensor of weights element by element. Gains over units multiply the units of a layer.
+tensor of weights element by element. Gains over units multiply the outputs of a layer's units.
 
 Shape letters: B states that are computed together, N inputs, S outputs.
 """
@@ -14,10 +14,12 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-Weights = Mapping[str, Tensor]  # source -> weights
-Gains = Mapping[str, Tensor]  # name of the masked tensor -> gains
-Floats = Mapping[str, Tensor]  # name of the FloatSpec -> array
-Logits = Callable[[Gains], Tensor]  # gains -> logits (*B, N, S) of fixed inputs; batch statistics
+Weights = Mapping[str, Tensor]  # name of a tensor of weights (MaskedTensor.source) -> weights
+Gains = Mapping[str, Tensor]  # name of a masked tensor -> gains
+Floats = Mapping[str, Tensor]  # name of an array of floats (FloatSpec.name) -> values
+# A function from gains to the logits (*B, N, S) of fixed inputs. If the network normalises, it uses
+# the statistics of these inputs.
+Logits = Callable[[Gains], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class MaskedTensor:
     Attributes:
         name: name of the tensor of gains.
         shape: shape of the tensor of gains.
-        fan_in: number of inputs that a unit of the layer sums.
-        source: name of the tensor of weights that the gains multiply. Several masked tensors may
-            have the same source.
-        over: "weights": each gain multiplies one weight. "units": each gain multiplies all that
-            one unit sends to the next layer.
+        fan_in: number of inputs of each unit of the layer.
+        source: name of the layer's tensor of weights. Several masked tensors may have the same
+            source.
+        over: "weights": each gain multiplies one weight. "units": each gain multiplies the output
+            of one unit.
     """
 
     name: str
@@ -48,17 +50,17 @@ class MaskedTensor:
 
 @dataclass(frozen=True)
 class FloatSpec:
-    """A small array of float32 that is stored with each task.
+    """The description of a small array of float32, of which each task stores its own values.
 
     Attributes:
         name: name of the array.
-        role: purpose of the array. "scale": the array multiplies the gains of `tensor`.
-            "statistic": the array is a running mean or variance of a normalisation. "head": the
-            array holds the weights of a layer that only this task has. "factor": the array is a
-            factor of a rank-one gain.
+        role: purpose of the array. "scale": the array multiplies the gains of the masked tensor
+            `tensor`. "statistic": the array is a running mean or variance of a normalisation.
+            "head": the array has the weights of a layer of which each task has its own. "factor":
+            the array is a factor of gains that are a product of two vectors.
         shape: shape of the array.
         initial: value of all elements before training.
-        tensor: name of the masked tensor, for the role "scale"; None for other roles.
+        tensor: for the role "scale", the name of the masked tensor. None for other roles.
     """
 
     name: str
@@ -79,7 +81,7 @@ class Network(Protocol):
 
     @property
     def activation(self) -> str:
-        """The name of the function after a hidden layer, for people who read the masks."""
+        """The name of the activation function of the hidden layers, as information for users."""
         ...
 
     @property
@@ -94,12 +96,12 @@ class Network(Protocol):
 
     @property
     def num_outputs(self) -> int:
-        """S, the number of real and superfluous neurons together."""
+        """S, the number of outputs: real and superfluous neurons together."""
         ...
 
     @property
     def normalises(self) -> bool:
-        """Whether logits depend on the whole batch if no statistics of the task are given."""
+        """Whether an input's logits depend on the other inputs of the batch, if floats are None."""
         ...
 
     @property
@@ -108,11 +110,15 @@ class Network(Protocol):
         ...
 
     def weights(self, seed: int) -> dict[str, Tensor]:
-        """Draw the fixed weights from random streams of the seed: float32 tensors by source."""
+        """Draw the fixed weights from the seed.
+
+        Returns:
+            A mapping from the name of each tensor of weights to the weights, in float32.
+        """
         ...
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
-        """List the arrays of floats that a task stores; the list is empty for most networks."""
+        """Describe the arrays of floats that each task stores. Most networks have none."""
         ...
 
     def logits(
@@ -127,15 +133,17 @@ class Network(Protocol):
         """Compute logits that are differentiable with respect to the gains.
 
         Args:
-            weights: fixed weights, by source.
-            gains: gains by the name of the masked tensor: (*shape), or (B, *shape) for B states.
-            inputs: normalised inputs: (N, *input_shape), which all states share, or
-                (B, N, *input_shape).
-            floats: running statistics of the tasks by name, (*shape) or (B, *shape) as for the
-                gains. None: the network normalises with the statistics of the batch.
+            weights: the fixed weights, from the method `weights`.
+            gains: a mapping from the name of each masked tensor to its gains: (*shape) for one
+                state, or (B, *shape) for B states.
+            inputs: normalised inputs. If all states have the same N inputs, (N, *input_shape). If
+                each state has its own inputs, (B, N, *input_shape).
+            floats: a mapping from name to running statistics, (*shape) for one state or
+                (B, *shape) for B states. None: the network normalises with the statistics of the
+                batch.
             track: if true, the network normalises with the statistics of the batch, and moves
                 `floats` towards these statistics in place, as batch normalisation does in
-                training.
+                training. If false, the network normalises with `floats`.
 
         Returns:
             Logits (N, S), or (B, N, S) for B states.
@@ -143,13 +151,18 @@ class Network(Protocol):
         ...
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
-        """Return a function from gains to the logits of these inputs, without floats.
+        """Return a function that computes the logits of these inputs from gains.
 
-        Values that do not depend on the gains are computed once.
+        The function calls `logits` without floats. Values that do not depend on the gains may be
+        computed only once.
+
+        Args:
+            weights: the fixed weights, from the method `weights`.
+            inputs: normalised inputs, as for `logits`.
         """
         ...
 
 
 def num_gains(network: Network) -> int:
-    """Count the gains of all masked tensors."""
+    """Return the number of gains of all masked tensors together."""
     return sum(tensor.num_gains for tensor in network.tensors)

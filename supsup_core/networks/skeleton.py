@@ -1,7 +1,7 @@
-"""Copy the structure of a torch.nn.Module without its tensors, which each call passes again.
+"""Copy the structure of a torch.nn.Module without its tensors. Each call passes the tensors.
 
-The structure is copied three times, because the attributes of a batch normalisation layer decide
-which statistics the layer uses. The copies share no state that a call could change.
+The structure is copied three times, because attributes of a batch normalisation layer determine
+which statistics the layer uses. The copies have no common state that a call could change.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -30,15 +30,15 @@ def masked_parameters(module: nn.Module, masked: Masked | None) -> dict[str, nn.
 
     Args:
         module: the user's module.
-        masked: patterns of parameter names, as in fnmatch, or a function (name, parameter) ->
-            bool. None: the weights of all Linear and Conv layers.
+        masked: a list of patterns of parameter names, as in fnmatch, or a function
+            (name, parameter) -> bool. None: the weights of all Linear and Conv layers are chosen.
 
     Returns:
-        The chosen parameters by name, in the module's order. A parameter that several layers
-        share appears once.
+        A mapping from name to parameter, in the module's order. A parameter that several layers
+        use appears once.
 
     Raises:
-        ValueError: a pattern fits no parameter, no parameter is chosen, or a masked layer has a
+        ValueError: a pattern matches no parameter, no parameter is chosen, or a masked layer has a
             bias that is not masked.
     """
     parameters = dict(module.named_parameters())
@@ -53,7 +53,7 @@ def masked_parameters(module: nn.Module, masked: Masked | None) -> dict[str, nn.
         unused = [m for m in masked if not any(fnmatchcase(name, m) for name in parameters)]
         if unused:
             raise ValueError(
-                f"masked must fit names of named_parameters(), got {', '.join(unused)}: "
+                f"masked must match names of named_parameters(), got {', '.join(unused)}: "
                 "correct the pattern"
             )
     if not chosen:
@@ -82,15 +82,15 @@ class Skeleton:
     """Three copies of a module's structure, and the tensors that all tasks share.
 
     Attributes:
-        given: the copy that normalises with the running statistics of the call's arguments.
-        tracking: the copy that normalises with the statistics of the batch, and moves the running
-            statistics of the call's arguments towards them.
-        by_batch: the copy that normalises with the statistics of the batch, and keeps no running
+        given: the copy that normalises with running statistics. The call passes the statistics.
+        tracking: the copy that normalises with the statistics of the batch. It also moves the
+            running statistics, which the call passes, towards the statistics of the batch.
+        by_batch: the copy that normalises with the statistics of the batch, and has no running
             statistics.
-        fixed: parameters that are not masked and float buffers without running statistics,
-            float32 by name.
-        others: buffers of other dtypes, by name.
-        statistics: specs of the running means and variances that the module keeps.
+        fixed: a mapping from name to tensor, in float32: the parameters that are not masked, and
+            the float buffers that are not running statistics.
+        others: a mapping from name to tensor: the buffers of other dtypes.
+        statistics: descriptions of the running means and variances that the module has.
         normalises: whether the module has batch normalisation.
     """
 
@@ -111,8 +111,8 @@ class Skeleton:
             masked: names of the masked parameters.
 
         Raises:
-            ValueError: a batch normalisation has no momentum, or an instance normalisation keeps
-                running statistics.
+            ValueError: a batch normalisation layer has no momentum, or an instance normalisation
+                layer has running statistics.
         """
         norms = _normalisations(module)
         counted = {
@@ -131,11 +131,11 @@ class Skeleton:
         )
 
     def module(self, *, given: bool, track: bool) -> nn.Module:
-        """Return the copy of the module for a call.
+        """Return the copy of the module that a call must use.
 
         Args:
             given: whether the call passes running statistics.
-            track: whether the call updates these statistics.
+            track: whether the call updates the running statistics that it passes.
         """
         if not given:
             return self.by_batch
@@ -176,7 +176,8 @@ def _copies(
 
     Args:
         module: the user's module.
-        replaced: tensors that every call passes. The copies hold empty tensors in their place.
+        replaced: the tensors that every call passes. The copies have empty tensors instead of
+            these tensors.
     """
     memo: dict[int, Any] = {id(tensor): _empty(tensor) for tensor in replaced}
     given = deepcopy(module, memo).eval()
@@ -201,20 +202,20 @@ def _empty(tensor: Tensor) -> Tensor:
 def try_out(
     skeleton: Skeleton, masked: Mapping[str, Tensor], input_shape: Sequence[int]
 ) -> tuple[int, int]:
-    """Run a module on two inputs of zeros.
+    """Run a module on two inputs of zeros, to check the module and to learn its sizes.
 
     Args:
         skeleton: the copied module.
-        masked: values of the masked parameters by name; any values will do.
+        masked: a mapping from the name of each masked parameter to values. Any values are allowed.
         input_shape: shape of one input.
 
     Returns:
-        S, and the number of values that the module outputs for one input in all leaf layers, which
-        are the layers without sublayers.
+        Two numbers: S, the number of outputs, and the number of activations. The activations of one
+        input are the outputs of all layers that have no sublayers.
 
     Raises:
-        ValueError: the module refuses inputs of this shape, its outputs are not (N, S), or two
-            calls give different outputs.
+        ValueError: the module refuses inputs of this shape, the outputs of N inputs do not have the
+            shape (N, S), or two calls give different outputs.
     """
     tensors = {**skeleton.fixed, **skeleton.others}
     tensors |= {name: value.detach().to("cpu", torch.float32) for name, value in masked.items()}
@@ -242,7 +243,7 @@ def try_out(
 
 @contextmanager
 def _counting(module: nn.Module, sizes: list[int]) -> Iterator[None]:
-    """While the block runs, append the size of each leaf layer's output to `sizes`."""
+    """In a with block, append the output size of each layer without sublayers to `sizes`."""
 
     def count(layer: nn.Module, inputs: object, output: object) -> None:
         outputs = output if isinstance(output, tuple) else (output,)

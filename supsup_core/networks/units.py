@@ -1,12 +1,13 @@
-"""Networks whose masks are over hidden units, not over weights.
+"""Networks in which a mask has one bit per hidden unit, not one bit per weight.
 
-The drives of a hidden layer are the sums of its weighted inputs. They are normalised over the
-batch (without parameters or running statistics), multiplied by the gains of the units, and passed
-through Swish, which maps 0 to 0. A mask has one bit per hidden unit. These are few enough bits
-for a reservoir.
+The drive of a hidden unit is the sum of the unit's weighted inputs (its pre-activation). Drives are
+normalised over the batch, without parameters or running statistics, and multiplied by the gains of
+the units. Then the activation function Swish follows, which maps 0 to 0. A mask has so few bits
+that a reservoir can store it.
 
-The normalisation removes any shift and scale of the images. No mask changes the drives of the
-first layer. These drives can therefore be computed from pixels that are whole numbers.
+No mask changes the drives of the first hidden layer. The normalisation removes any shift and any
+scale of the images. The drives of the first layer can therefore be computed from pixels that are
+whole numbers.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
 Shape letters: B states (no such axis for one state), N images of a batch, P pixels, O units of a
@@ -36,9 +37,9 @@ from supsup_core.networks.protocol import (
     Weights,
 )
 
-# This number is added to the variance of the drives of normalised images, before the square root.
+# This number is added to the variance of the drives, before the square root.
 NORM_EPSILON = 1e-5
-_SHIFT = 128  # subtracted from a pixel, it moves 0..255 to the range of int8
+_SHIFT = 128  # subtracting this number moves pixels from 0..255 to the range of int8
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class UnitMLP:
 
     @cached_property
     def tensors(self) -> tuple[MaskedTensor, ...]:
-        """The masked tensors: one tensor of gains (O,) per hidden layer."""
+        """The masked tensors: one per hidden layer, with one gain per unit."""
         return tuple(
             MaskedTensor(f"units{i}", layer.shape[:1], layer.fan_in, layer.source, over="units")
             for i, layer in enumerate(self._layers.tensors[:-1], start=1)
@@ -80,7 +81,7 @@ class UnitMLP:
 
     @property
     def num_outputs(self) -> int:
-        """S, the number of real and superfluous neurons together."""
+        """S, the number of outputs: real and superfluous neurons together."""
         return self.widths[-1]
 
     @property
@@ -109,7 +110,10 @@ class UnitMLP:
         return self.on_inputs(weights, inputs)(gains)
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
-        """Return a function from gains to logits; the drives of layer 1 are computed once."""
+        """Return a function from gains to logits; see Network.on_inputs.
+
+        The first layer, which does not depend on the gains, is computed only once.
+        """
         first, *later = (weights[layer.source] for layer in self._layers.tensors)
         images = inputs.flatten(-len(self.input_shape))
         drives = normalised(first @ images.transpose(-1, -2), NORM_EPSILON)
@@ -121,8 +125,8 @@ def normalised(drives: Float[Tensor, "*B O N"], epsilon: float) -> Float[Tensor,
     """Shift and scale the drives of each unit to mean 0 and variance 1 over the batch.
 
     Args:
-        drives: drives of the units for N images.
-        epsilon: number that is added to the variance before the square root.
+        drives: (*B, O, N) the pre-activations of O units for N images.
+        epsilon: a number that is added to the variance before the square root.
     """
     centred = drives - drives.mean(dim=-1, keepdim=True)
     spread = centred.square().mean(dim=-1, keepdim=True).add_(epsilon).rsqrt_()
@@ -134,16 +138,15 @@ def logits_of_drives(
     gains: Sequence[Float[Tensor, "*B _"]],
     drives: Float[Tensor, "*C O N"],
 ) -> Float[Tensor, "*B N S"]:
-    """Compute logits from the drives of the first hidden layer.
-
-    All states share the matrix products, because all states have the same weights.
+    """Compute logits (N, S) or (B, N, S) from the pre-activations of the first hidden layer.
 
     Args:
-        later: weights of all layers after the first layer, (O, I) each.
-        gains: gains of each hidden layer's units, (O,) or (B, O): a mask, or a weighted sum of
-            masks.
-        drives: normalised drives of the first hidden layer. The axis C is B; it is missing if all
-            states share the images.
+        later: for each layer after the first layer, the weights (outputs, inputs). All states have
+            the same weights.
+        gains: for each hidden layer, the gains of the units: (O,) for one state, or (B, O) for B
+            states. The gains are a mask, or a weighted sum of masks.
+        drives: normalised pre-activations of the first hidden layer. The shape is (O, N) if all
+            states share the N images, and (B, O, N) if each state has its own N images.
     """
     x = functional.silu(drives * gains[0].unsqueeze(-1))
     for weight, gain in zip(later[:-1], gains[1:], strict=True):
@@ -157,12 +160,11 @@ class WholePixels:
     Args:
         network: the network.
         seed: the run's seed.
-        std: standard deviation of the data set's pixels, as a fraction of 255. Normalised images
-            are divided by it.
+        std: standard deviation of the data set's pixels, divided by 255.
         device: device of the matrix products.
 
     Attributes:
-        later: weights of all layers after the first layer, (O, I) each.
+        later: for each layer after the first layer, the weights (outputs, inputs).
         device: the argument `device`.
     """
 
@@ -171,21 +173,22 @@ class WholePixels:
         self._signs = torch.from_numpy(draw_signs(first[::-1], seed, 0)).to(device)
         self.later = [weight.to(device) for weight in list(network.weights(seed).values())[1:]]
         self.device = device
-        # The drives of whole pixels have a larger variance than the drives of normalised images.
-        # The epsilon grows by the same factor.
+        # Drives that are computed from whole pixels have a larger variance than drives that are
+        # computed from normalised images. The epsilon is multiplied by the ratio of the variances.
         self._epsilon = NORM_EPSILON * (255 * std / signed_constant(first[0])) ** 2
 
     def drives(
         self, pixels: UInt8[np.ndarray, "N P"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "_ N"]:
-        """Compute the drives of the first hidden layer, normalised over the images.
+        """Compute the pre-activations of the first hidden layer, normalised over the images.
 
         Args:
-            pixels: pixels of the images of a task.
-            units: indices of the units to compute; None: all units. Fewer units take less time.
+            pixels: (N, P) pixels of N images of a task, from 0 to 255.
+            units: (U,) indices of the units to compute. None: all units are computed. Fewer units
+                take less time.
 
         Returns:
-            Drives (U, N); (O, N) if `units` is None.
+            (U, N) normalised pre-activations of these units, or (O, N) of all O units.
         """
         signs = self._signs if units is None else self._signs[units]
         columns = torch.from_numpy(pixels).to(self.device).t()
@@ -193,13 +196,17 @@ class WholePixels:
 
 
 def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:
-    """Subtract 128 from each pixel, then add up the pixels with the signs of each unit.
+    """Compute the sum over pixels of sign * (pixel - 128), for each unit and image.
 
-    The sums are whole numbers below 2 ** 24, so float32 is exact on any device. If the CPU has
-    products of 8-bit integers, the sums are computed with these.
+    The sums are whole numbers below 2 ** 24, so float32 is exact on any device. If the tensors are
+    on a CPU that has instructions for products of 8-bit integers, these instructions are used.
+
+    Args:
+        signs: (O, P) signs of the weights of O units, +1 and -1.
+        pixels: (P, N) pixels of N images, from 0 to 255.
 
     Returns:
-        The sum of sign * (pixel - 128) for each unit and image.
+        (O, N) sums.
     """
     if signs.device.type == "cpu" and has_integer_products():
         shifted = (pixels ^ _SHIFT).view(torch.int8)
@@ -218,7 +225,7 @@ FilledHidden = Annotated[
 
 
 def units(input_shape: Sequence[int], num_outputs: int, *, hidden: FilledHidden) -> UnitMLP:
-    """Make an MLP whose hidden units are masked and normalised over each batch.
+    """Make an MLP with masks over its hidden units, which normalises these units over each batch.
 
     Args:
         input_shape: shape of one image.

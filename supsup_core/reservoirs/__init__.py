@@ -1,4 +1,4 @@
-"""Reservoirs: memories that store masks. The size does not depend on the number of masks."""
+"""Reservoirs: memories for masks. Their size does not depend on the number of stored masks."""
 
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.protocol import Reservoir

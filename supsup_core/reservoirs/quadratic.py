@@ -60,14 +60,17 @@ class Quadratic(ABC):
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
     ) -> Float32[Tensor, "B _"]:
-        """Compute the field (Psi - diag Psi) s of some or all units; see Reservoir.field."""
+        """Compute the field of some or all units; see Reservoir.field.
+
+        For a state s, the field of all units is (Psi - diag Psi) s. Psi is the matrix of weights.
+        """
         if units is None:
             return states @ self.weights.t() - states * self.weights.diagonal()
         own = states[:, units] * self.weights.diagonal()[units]
         return states @ self.weights[units].t() - own
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """Compute -1/2 s^T (Psi - diag Psi) s for each state."""
+        """Compute the energy -1/2 s^T (Psi - diag Psi) s of each state s. Psi: the weights."""
         return -0.5 * (states * self.field(states)).sum(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Seek the mask of a task in a reservoir; the only other input are images of the task, unlabelled.
+"""Seek the mask of a task in a reservoir, from images of the task without labels.
 
 The task's own mask gives a large mutual information between image and label. Let l be the logits of
 an image minus their mean over the S outputs. If the outputs are nearly equal, the mutual

@@ -19,8 +19,8 @@ def make_task(family: Family, task_id: int, setting: Setting) -> Task:
         setting: the run and the data set for which the task is made.
 
     Raises:
-        ValueError: the family has no task with this number, or the task does not fit the images
-            and classes of the data set.
+        ValueError: the family has no task with this number, or the task has pixels or classes
+            that the data set does not have.
     """
     limit = family.max_tasks(setting.num_classes)
     end = setting.num_tasks if limit is None else min(limit, setting.num_tasks)
@@ -32,7 +32,7 @@ def make_task(family: Family, task_id: int, setting: Setting) -> Task:
 
 
 def _check(task: Task, setting: Setting) -> None:
-    """Raise ValueError if the source or the classes of a task do not fit the data set."""
+    """Raise ValueError if a task has pixels or classes that the data set does not have."""
     source, classes, who = task.source, task.classes, f"task {task.task_id}"
     num_pixels, num_classes = setting.num_pixels, setting.num_classes
     if source is not None:
@@ -42,7 +42,7 @@ def _check(task: Task, setting: Setting) -> None:
                 f"{who} must have a source of uint16 {expected[1]}, got {found[0]} {found[1]}"
             )
         if source.max() > num_pixels:
-            raise ValueError(f"{who} must take pixels up to {num_pixels}, got {source.max()}")
+            raise ValueError(f"{who} must have pixels up to {num_pixels}, got {source.max()}")
     if classes is not None and not (classes and 0 <= min(classes) <= max(classes) < num_classes):
         raise ValueError(f"{who} must have classes in [0, {num_classes}), got {classes}")
 
@@ -54,9 +54,10 @@ def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         tasks: T tasks of one family.
 
     Returns:
-        Arrays by name. Permuted tasks have `permutations`, uint16 (T, P). Other tasks with a
-        source have `sources`, uint16 (T, P); the value P means black. Rotated tasks also have
-        `angles`, float64 (T,), in degrees. Split tasks have `classes`, uint16 (T, classes per
+        A mapping from name to array. If the tasks permute the P pixels, it has `permutations`,
+        uint16 (T, P). If the tasks have other sources, it has `sources`, uint16 (T, P), in which
+        the value P means black. If the tasks rotate the images, it also has `angles`, float64
+        (T,), in degrees. If the tasks choose classes, it has `classes`, uint16 (T, classes per
         task).
     """
     inputs = {}

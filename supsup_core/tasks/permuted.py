@@ -8,7 +8,11 @@ from supsup_core.tasks.protocol import Setting, Task
 
 
 def permutation(task_id: int, setting: Setting) -> UInt16[np.ndarray, " P"]:
-    """Draw the permutation of a task: input j of the task is pixel permutation[j] of the image."""
+    """Draw the permutation of a task.
+
+    Returns:
+        (P,) for each of the P pixels of the task's images, the index of the original pixel.
+    """
     order = stream(setting.seed, Role.PERMUTATION, task_id).permutation(setting.num_pixels)
     return order.astype(np.uint16)
 

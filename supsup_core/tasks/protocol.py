@@ -1,8 +1,9 @@
 """A task, and the protocol of a family of tasks.
 
-A task may choose pixels: x_task[j] = x[source[j]]. The value P, one above the last pixel, stands
-for the black background. Permutations, rotations and both together are such choices, so one gather
-makes the images of any task, and the mask store can list the source of each task.
+A task may take each pixel j of its images from another position of the original image:
+x_task[j] = x[source[j]]. If source[j] is P, one above the last pixel, pixel j is black background.
+Permutations, rotations and both together have this form. So one indexing operation makes the images
+of any task, and the mask store can list the source of each task.
 
 Shape letters: N images, P pixels, M images of a task.
 """
@@ -16,17 +17,18 @@ from jaxtyping import Integer, UInt8, UInt16
 
 @dataclass(frozen=True, eq=False)  # == of arrays gives an array, not one bool
 class Task:
-    """One learning problem: a choice of pixels or of classes.
+    """One learning problem: it changes the positions of pixels, or it has only some classes.
 
     Attributes:
         task_id: number of the task, from 0.
-        source: (P,) index of the pixel that gives each input its value; the index P is the
-            background. None if the task does not change the images.
+        source: (P,) for each of the P pixels of the task's images, the index of the original pixel
+            that gives the value. The index P means background (black). None if the task does not
+            change the images.
         is_permutation: whether `source` has every pixel exactly once. All tasks of a family have
-            the same value. Blocks of such tasks train faster.
+            the same value. Tasks that are permutations train faster.
         angle: angle of the rotation in degrees, counter-clockwise; None if the task does not
             rotate the images.
-        classes: labels of the images that belong to the task, with the numbers of the data set.
+        classes: the classes of the images that belong to the task, as numbered in the data set.
             None: all images belong to the task.
 
     Raises:
@@ -52,7 +54,7 @@ class Task:
             )
 
     def images(self, images: UInt8[np.ndarray, "N ..."]) -> UInt8[np.ndarray, "N ..."]:
-        """Make the task's images from images of the data set; all channels use the same source."""
+        """Make the task's images from images of the data set. All channels change the same way."""
         if self.source is None:
             return images
         pixels = images.reshape(len(images), -1, len(self.source))
@@ -61,7 +63,11 @@ class Task:
         return chosen.reshape(images.shape)
 
     def members(self, labels: Integer[np.ndarray, " N"]) -> Integer[np.ndarray, " M"]:
-        """Return the indices of the images that belong to the task, in ascending order."""
+        """Return the indices of the images that belong to the task, in ascending order.
+
+        Args:
+            labels: (N,) the class of each image of the data set.
+        """
         if self.classes is None:
             return np.arange(len(labels))
         return np.flatnonzero(np.isin(labels, self.classes))
@@ -69,12 +75,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Setting:
-    """The run and the data set for which a family makes tasks.
+    """Facts about the run and the data set, which a family needs to make tasks.
 
     Attributes:
         seed: the run's seed.
         num_tasks: number of tasks of the run.
-        shape: number of rows and number of columns of an image.
+        shape: number of rows and number of columns of an image, in pixels.
         num_classes: number of classes of the data set.
     """
 
@@ -90,7 +96,7 @@ class Setting:
 
     @property
     def side(self) -> int:
-        """The number of rows of an image, if the number of columns is the same.
+        """The number of rows of a square image, which is also the number of columns.
 
         Raises:
             ValueError: the images are not square.
@@ -103,12 +109,16 @@ class Setting:
 
 @runtime_checkable  # lets tests check annotations at run time
 class Family(Protocol):
-    """A family of tasks: it makes a task from the task's number."""
+    """A family of tasks. It makes each task from the task's number."""
 
     def make(self, task_id: int, setting: Setting) -> Task:
         """Make one task. The same arguments always give the same task."""
         ...
 
     def max_tasks(self, num_classes: int) -> int | None:
-        """Return the largest possible number of tasks; None if there is no limit."""
+        """Return the largest number of tasks of this family; None if there is no limit.
+
+        Args:
+            num_classes: number of classes of the data set.
+        """
         ...

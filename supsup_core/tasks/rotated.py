@@ -1,7 +1,7 @@
 """Tasks that rotate the images, each by its own angle, and that may also permute the pixels.
 
-The authors rotate by nearest neighbour: each pixel of the rotated image is one pixel of the
-original image, or background. Such a rotation is a choice of pixels, as a permutation is.
+As the authors do, images are rotated by nearest neighbour: each pixel of the rotated image is one
+pixel of the original image, or background.
 Shape letter: P pixels.
 """
 
@@ -17,15 +17,15 @@ from supsup_core.tasks.protocol import Setting, Task
 
 
 def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
-    """Compute the source of a rotated task: the original pixel of each pixel after the rotation.
+    """Compute, for each pixel of a rotated image, from which original pixel its value comes.
 
     Args:
-        side: number of rows, and of columns, of an image; P = side * side.
+        side: number of rows of an image, and also of columns. P = side * side pixels.
         angle: angle in degrees, counter-clockwise about the centre of the image.
 
     Returns:
-        For each pixel of the rotated image, the index of the nearest pixel of the original image,
-        or P if that pixel lies outside the image.
+        (P,) indices of pixels of the original image. The index P means that the pixel lies outside
+        the original image.
 
     Raises:
         ValueError: the image has too many pixels for indices of 16 bits.
@@ -35,9 +35,9 @@ def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
     centre = (side - 1) / 2
     rows, columns = np.mgrid[0:side, 0:side] - centre
     sine, cosine = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
-    # The inverse rotation maps a pixel of the rotated image to its original position. Row numbers
-    # grow downwards. Positions are first rounded to 9 decimals, so that the last bit of a sine does
-    # not change a rotation by a multiple of 90 degrees.
+    # The inverse rotation maps a pixel of the rotated image to its original position. Row 0 is at
+    # the top. Positions are first rounded to 9 decimals. Otherwise, the rounding error of a sine
+    # could change a rotation by a multiple of 90 degrees.
     source_columns = np.rint(np.round(cosine * columns - sine * rows + centre, 9)).astype(int)
     source_rows = np.rint(np.round(sine * columns + cosine * rows + centre, 9)).astype(int)
     inside = (
@@ -53,7 +53,7 @@ def angle_between(num_tasks: int) -> float:
 
 @dataclass(frozen=True)
 class Rotated:
-    """The family of rotated images: task t of T tasks rotates by t * 360 / T degrees."""
+    """The family of rotated images: task t of T tasks rotates images by t * 360 / T degrees."""
 
     is_permuted: Annotated[
         bool, Knob("Whether each task also permutes the pixels, with its own permutation.")
@@ -72,7 +72,7 @@ class Rotated:
         return Task(task_id, source=source, angle=angle)
 
     def max_tasks(self, num_classes: int) -> int | None:
-        """Return None: with more tasks, the angles get closer to each other."""
+        """Return None: the number of tasks has no limit. With more tasks, the angles are closer."""
         return None
 
 

@@ -1,6 +1,6 @@
-"""Train a block of tasks by autograd and torch.optim, for any network, finder and device.
+"""Train a block of tasks with autograd and torch.optim, for any network, finder and device.
 
-This trainer is the plain reference: tests compare the faster trainers with it.
+This trainer is the plain form: tests compare the faster trainers with it.
 
 Shape letters: B tasks of the block, N images of a batch, S outputs.
 """
@@ -29,7 +29,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        """The fixed weights by source, on the trainer's device and in the trainer's dtype."""
+        """A mapping from name to fixed weights, on the trainer's device, in the trainer's dtype."""
         drawn = self._network.weights(self._seed)
         return {name: weight.to(self._device, self._dtype) for name, weight in drawn.items()}
 
@@ -62,7 +62,11 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
                 on_step(step + 1)
 
     def _begin(self, tasks: Sequence[Task], shared: Any) -> dict[str, Tensor]:
-        """Draw the first scores of all tasks, (B, ...) by name, in float32 or float64."""
+        """Draw the first scores of B tasks, in float32 or float64.
+
+        Returns:
+            A mapping from name to the scores of all tasks, (B, ...).
+        """
         accurate = torch.promote_types(self._dtype, torch.float32)
         starts = [
             self._method.begin(self._network, task.task_id, self._seed, shared) for task in tasks
@@ -75,7 +79,11 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         }
 
     def _statistics(self, num_tasks: int) -> dict[str, Tensor]:
-        """Make the network's floats before the first step, (B, *shape) by name."""
+        """Make the values that the network's floats have before the first step.
+
+        Returns:
+            A mapping from name to the values of all B tasks, (B, *shape).
+        """
         accurate = torch.promote_types(self._dtype, torch.float32)
         return {
             spec.name: torch.full(
@@ -87,7 +95,11 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
     def _batch(
         self, tasks: Sequence[Task], index: Integer[np.ndarray, "B N"]
     ) -> tuple[Tensor, Tensor]:
-        """Make a batch: each task's normalised images (B, N, *shape), and labels (B, N)."""
+        """Make a batch of N images for each of B tasks.
+
+        Returns:
+            The normalised images (B, N, *shape), and their labels (B, N).
+        """
         shown = [
             task.images(self._data.images[own]) for task, own in zip(tasks, index, strict=True)
         ]
@@ -102,9 +114,9 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         images: Tensor,
         labels: Tensor,
     ) -> Tensor:
-        """Compute the mean cross-entropy of each task, summed over the B tasks.
+        """Compute the mean cross-entropy of each task, and sum it over the tasks.
 
-        The sum gives each task the same gradient as if the task trained alone.
+        Because of the sum, each task gets the same gradient as if it were trained alone.
         """
         gains = {
             name: gain.to(self._dtype)
@@ -120,7 +132,12 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
 
 
 def _with_floats(states: Sequence[TaskState], floats: Mapping[str, Tensor]) -> list[TaskState]:
-    """Add the network's floats, (B, *shape) by name, to the B states of a block."""
+    """Add the network's floats to the B states of a block.
+
+    Args:
+        states: the states, without the network's floats.
+        floats: a mapping from name to the values of all tasks, (B, *shape).
+    """
     stored = {name: values.detach().cpu().numpy() for name, values in floats.items()}
     return [
         TaskState(

@@ -1,4 +1,4 @@
-"""The common base of the trainers of blocks: their arguments, and how they measure states."""
+"""The base class of trainers of blocks: it has their arguments, and the measurement of states."""
 
 from typing import Generic, TypeVar
 
@@ -18,17 +18,17 @@ M = TypeVar("M", bound=Method)
 
 
 class BlockTrainer(Generic[N, M]):
-    """The base class of trainers of blocks; a subclass adds the method `stages`.
+    """The base class of trainers of blocks of tasks. A subclass adds the method `stages`.
 
     Args:
         network: the fixed network.
         method: the mask finder.
         train: the training images.
-        measure: function that measures a state.
+        measure: the function that measures the accuracy and the loss of a state.
         recipe: the settings of the training.
         seed: the run's seed.
-        dtype: dtype of the products: float32, bfloat16 or float64. Scores and the optimiser's
-            state are float32 with bfloat16 products, otherwise of this dtype.
+        dtype: dtype of the matrix products: float32, bfloat16 or float64. Scores and the
+            optimiser's state have this dtype too, but float32 if `dtype` is bfloat16.
         device: device of all computations.
     """
 

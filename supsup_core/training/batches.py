@@ -16,13 +16,17 @@ from supsup_core.training.recipe import Recipe
 def task_batches(
     tasks: Sequence[Task], data: ImageSet, recipe: Recipe, seed: int
 ) -> Iterator[Integer[np.ndarray, "B N"]]:
-    """Yield the image indices of each step, without end; row b is for task b of the block.
+    """Yield image indices for each step of training, without end.
 
-    If no task chooses classes, all tasks share one sequence of batches, whose key is the first
-    task's number. Otherwise each task has its own sequence, whose key is the task's number.
+    If no task chooses classes, all tasks share one sequence of batches. The first task's number
+    then determines the sequence. Otherwise each task has its own sequence, which the task's number
+    determines.
+
+    Yields:
+        (B, N) indices: the images of each of the B tasks.
 
     Raises:
-        ValueError: the data set has no image of a task's classes.
+        ValueError: a task has classes of which the data set has no image.
     """
     if all(task.classes is None for task in tasks):
         for batch in batches(seed, tasks[0].task_id, len(data.images), recipe.batch_size):

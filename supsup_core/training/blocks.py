@@ -1,6 +1,6 @@
-"""Train all tasks of a block on an MLP at the same time, with the layers of layers.py.
+"""Train all tasks of a block on an MLP at the same time, with the classes of layers.py.
 
-Tests compare the result with the plain reference of autograd.py.
+Tests compare the result with the result of the plain form in autograd.py.
 
 Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
@@ -23,7 +23,7 @@ from supsup_core.training.protocol import OnStep
 
 
 class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
-    """A fast trainer for an MLP and a finder that keeps or drops each weight.
+    """A fast trainer, for an MLP and a finder with gains of 0 and 1.
 
     The arguments are those of BlockTrainer. The images must have one channel, and the recipe must
     have no weight decay.
@@ -31,7 +31,7 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
 
     @property
     def form(self) -> Callable[..., BlockLayer]:
-        """The class of the block's layers, chosen for the finder and the device."""
+        """The class of the block's layers. It depends on the finder and on the device."""
         return layer_form(self._method, self._device)
 
     def stages(
@@ -43,8 +43,8 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages.
 
-        If the tasks choose classes, the batch size is at most the number of images of the task
-        with the fewest images.
+        If the tasks choose classes, a batch has at most as many images as the task with the fewest
+        images.
         """
         recipe = self._recipe
         inputs = BlockInputs(

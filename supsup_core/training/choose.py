@@ -1,4 +1,4 @@
-"""Choose the trainer of a network and a finder: a fast trainer if one fits, else autograd."""
+"""Choose the trainer for a network and a finder: a fast trainer if possible, otherwise autograd."""
 
 import torch
 
@@ -17,11 +17,11 @@ from supsup_core.training.units import UnitTrainer
 
 
 def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
-    """Return whether MLPTrainer can train the states.
+    """Return whether MLPTrainer supports a network, a finder and a recipe.
 
-    MLPTrainer needs an MLP, a finder that only chooses which gains are 1, and a recipe without
-    weight decay. A subclass of KeepMethod may change the rule, so this function checks which
-    methods the finder overrides.
+    The network must be an MLP, and the recipe must have no weight decay. The finder must be a
+    KeepMethod that needs no data from earlier tasks, and that does not override `gains`, `end` or
+    `after_step`, because MLPTrainer does not call these methods.
     """
     kind = type(method)
     return (
@@ -55,7 +55,7 @@ def trainer_for(
         test: the test images, on which states are measured.
         recipe: the settings of the training.
         seed: the run's seed.
-        dtype: dtype of the products: float32, bfloat16 or float64.
+        dtype: dtype of the matrix products: float32, bfloat16 or float64.
         device: device of all computations; None means the CPU.
     """
     device = device or torch.device("cpu")

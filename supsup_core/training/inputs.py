@@ -1,4 +1,4 @@
-"""The inputs of a block's first layer: the images of a step, with each task's choice of pixels.
+"""The inputs of a block's first layer: each task's images for a step.
 
 Shape letters: B tasks of the block, N images of a batch, P pixels of an image, O outputs and
 I inputs of a layer.
@@ -16,22 +16,23 @@ from supsup_core.tasks.protocol import Task
 
 
 class BlockInputs:
-    """The inputs of a block's first layer, and their labels, for each step.
+    """The inputs of a block's first layer, and their labels, for each step of training.
 
     If all tasks are permutations and `reorders` is true, the columns of the first layer are
-    permuted instead of the images. All tasks then share the images of a step.
+    permuted instead of the images. All tasks then share the images of a step. Otherwise the images
+    of each task are made for each step.
 
     Args:
-        tasks: the tasks of the block, all of one family.
-        data: the training images, with one channel.
+        tasks: the B tasks of the block, all of one family.
+        data: the training images, with one channel and P pixels.
         dtype: dtype of the images that `at` returns.
         device: device of the images and labels.
-        reorders: whether the columns of the first layer may be permuted while the layer trains;
-            see KeepMethod.reorders.
+        reorders: whether the columns of the first layer may be permuted during training; see
+            KeepMethod.reorders.
 
     Attributes:
-        columns: (B, P) inverse permutations if the first layer is permuted: element p of a row is
-            the layer's column for pixel p. None if the first layer is not permuted.
+        columns: None if the columns of the first layer are not permuted. Otherwise (B, P): element
+            p of a task's row is the column, in stored order, of the original image's pixel p.
         device: device of the images and labels.
     """
 
@@ -63,10 +64,11 @@ class BlockInputs:
         """Return the inputs and the labels of one step.
 
         Args:
-            index: indices of the images of each task.
+            index: (B, N) for each of the B tasks, the indices of its N images.
 
         Returns:
-            Normalised images (P, N) if all tasks share them, otherwise (B, P, N); labels (B, N).
+            Two tensors. The first has the normalised images of P pixels: (P, N) if all tasks share
+            the images, otherwise (B, P, N). The second has the labels, (B, N).
         """
         num_tasks, num_images = index.shape
         picked = torch.tensor(index[:1] if self._shared else index, device=self._images.device)
@@ -81,11 +83,11 @@ class BlockInputs:
         return padded[self._sources], labels
 
     def to_columns(self, values: np.ndarray) -> np.ndarray:
-        """Reorder first-layer values (B, O, I) from the order of storage to that of training."""
+        """Permute the columns of first-layer values (B, O, I): from stored to training order."""
         return self._reordered(values, self.columns)
 
     def from_columns(self, values: np.ndarray) -> np.ndarray:
-        """Reorder first-layer values (B, O, I) from the order of training to that of storage."""
+        """Permute the columns of first-layer values (B, O, I): from training to stored order."""
         back = None if self.columns is None else np.argsort(self.columns, axis=1)
         return self._reordered(values, back)
 

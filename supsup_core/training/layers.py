@@ -1,13 +1,13 @@
 """The layers of a block in training: forward pass, backward pass, and steps of the scores.
 
-The block computes with masked signs m = mask * sign instead of masked weights. The weights
-of a layer are +c or -c, so with ReLU the logits are C m_L relu(... m_1 x), and C is the
-product of the layers' constants c. The masked signs are 0, +1 and -1, which are exact in
-bfloat16. Activations have the shape (B, units, N).
+The block computes with masked signs m = mask * sign instead of masked weights. The weights of a
+layer are +c or -c. With L layers and ReLU between them, the logits for an input x are therefore
+C m_L relu(... relu(m_1 x)), and C is the product of the layers' constants c. The masked signs are
+0, +1 and -1, which are exact in bfloat16. Activations have the shape (B, units, N).
 
-Tasks that see the same images share each batch. If the tasks are permutations, the columns
-of the first layer are permuted instead of the images. The first layer of the whole block is
-then a single matrix product.
+If tasks have the same images, they share each batch. If the tasks are permutations, the columns of
+the first layer are permuted instead of the images. The first layer of the whole block is then a
+single matrix product.
 
 Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
@@ -34,14 +34,14 @@ Step = FusedStep | TopShareStep
 
 
 def _product(masked: Float[Tensor, "B O I"], x: Tensor) -> Float[Tensor, "B O N"]:
-    """Compute masked @ x: one matrix product if the tasks share x (I, N), otherwise B products."""
+    """Compute masked @ x for B tasks. If the tasks share x (I, N), this is one matrix product."""
     if x.dim() == 2:
         return (masked.flatten(0, 1) @ x).view(*masked.shape[:2], -1)
     return torch.bmm(masked, x)
 
 
 def _weight_gradient(delta: Float[Tensor, "B O N"], x: Tensor) -> Float[Tensor, "B O I"]:
-    """Compute delta @ x^T: one matrix product if the tasks share x (I, N), otherwise B products."""
+    """Compute delta @ x^T for B tasks. If the tasks share x (I, N), this is one matrix product."""
     if x.dim() == 2:
         return (delta.flatten(0, 1) @ x.t()).view(*delta.shape[:2], -1)
     return torch.bmm(delta, x.transpose(1, 2))
@@ -53,18 +53,21 @@ def backpropagate(
     labels: Integer[Tensor, "B N"],
     scale: float,
 ) -> Iterator[tuple[int, Float[Tensor, "B O N"], Tensor]]:
-    """Run the forward pass, then yield the gradient of each layer, from the last to the first.
+    """Run the forward pass of B tasks, then yield gradients layer by layer, the last layer first.
 
     Args:
-        masked: masked signs of each layer.
-        x: inputs (I, N) shared by all tasks, or (B, I, N).
-        labels: classes of the images.
-        scale: C, the product of the layers' constants.
+        masked: for each layer, the masked signs (B, outputs, inputs).
+        x: the inputs of the first layer for N images: (inputs, N) if the tasks share the images,
+            otherwise (B, inputs, N).
+        labels: (B, N) classes of the images.
+        scale: the factor of the logits: the product of the layers' constants, divided by the
+            temperature.
 
     Yields:
-        The layer's index, the gradient (B, O, N) of the mean cross-entropy in the layer's
-        outputs before ReLU, and the layer's inputs. This function does not read the layer's
-        masked signs afterwards, so the caller may change the masked signs.
+        For each layer: the layer's index, the gradient (B, outputs, N) and the layer's inputs. The
+        gradient is that of the mean cross-entropy with respect to the layer's outputs before ReLU.
+        Then the caller may change the masked signs of this layer, because this function does not
+        read them again.
     """
     activations = [x]
     for i, layer in enumerate(masked):
@@ -86,24 +89,28 @@ def sign_mask_gradients(
     labels: Integer[Tensor, "B N"],
     scale: float,
 ) -> list[Float[Tensor, "B _ _"]]:
-    """Compute the gradients of the mean cross-entropy in the masked signs of all layers.
+    """Compute the gradients of the mean cross-entropy with respect to all masked signs.
 
-    The arguments are those of `backpropagate`. The gradients come from the first layer to the last.
+    The arguments are those of `backpropagate`.
+
+    Returns:
+        One gradient per layer, (B, outputs, inputs). The first layer comes first.
     """
     passed = backpropagate(masked, x, labels, scale)
     return [_weight_gradient(delta, inputs) for _, delta, inputs in passed][::-1]
 
 
 class BlockLayer:
-    """One layer of a block: the scores of all tasks, and the masked signs that follow from them.
+    """One layer of a block of B tasks: the scores, and the masked signs computed from the scores.
 
     Args:
         tensor: the masked tensor.
-        scores: the first scores.
-        signs: signs of the weights, +1 and -1, (B, O, I).
-        method: the finder, which turns scores into a mask.
+        scores: (B, O, I) the first scores; O and I are the layer's numbers of outputs and inputs.
+        signs: (B, O, I) signs of the weights, +1 and -1.
+        method: the finder, which computes a mask from scores.
         optimizer: the optimiser of the scores.
-        dtype: dtype of the masked signs and of the products; scores are at least float32.
+        dtype: dtype of the masked signs and of the matrix products. The dtype of the scores is
+            float32 or more precise.
         device: device of all tensors.
 
     Attributes:
@@ -129,10 +136,10 @@ class BlockLayer:
         self.masked = (of_weights * method.mask(tensor, self._scores)).to(dtype)
 
     def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
-        """Take one step of the optimiser along the gradient delta @ x^T.
+        """Take one step of the optimiser: change the scores and the masked signs.
 
         Args:
-            delta: gradient in the layer's outputs, from `backpropagate`.
+            delta: (B, O, N) gradient with respect to the layer's outputs, from `backpropagate`.
             x: the layer's inputs, from `backpropagate`.
             learning_rate: the learning rate of the step.
         """
@@ -154,7 +161,7 @@ class BlockLayer:
         masked: Tensor,
         constants: Iterable[Any],
     ) -> None:
-        """Take one step in torch operations, in the dtype of the scores.
+        """Take one step of the optimiser with torch, in the dtype of the scores.
 
         Args:
             scores: the scores, changed in place.
@@ -169,15 +176,15 @@ class BlockLayer:
         masked.copy_(signs * self._method.mask(self._tensor, scores))
 
     def masks(self) -> Bool[np.ndarray, "B O I"]:
-        """Compute the masks from the current scores."""
+        """Compute the masks of all tasks from the current scores."""
         return self._method.mask(self._tensor, self._scores).cpu().numpy()
 
 
 class CompiledBlockLayer(BlockLayer):
-    """A BlockLayer for GPUs: torch.compile makes one kernel of the optimiser's step.
+    """A BlockLayer for GPUs: torch.compile turns the optimiser's step into one kernel.
 
-    The optimiser's constants are passed as tensors, because torch.compile treats a number as fixed
-    and would compile again for each learning rate. The step is compiled once per shape: each
+    The optimiser's constants are passed as tensors. If they were numbers, torch.compile would
+    compile again for each learning rate. The step is compiled once per shape of the scores. Each
     layer has its own shape, and the last block of a run may have fewer tasks.
     """
 
@@ -203,11 +210,11 @@ class CompiledBlockLayer(BlockLayer):
 class FusedBlockLayer(BlockLayer):
     """A BlockLayer for the threshold rule on the CPU: a step is one pass over memory.
 
-    If the tasks share the layer's inputs, the step goes task by task. This is the case in the
-    first layer, which has three quarters of LeNet's weights. The gradient of one task then stays
-    in the cache, and a step reads and writes only scores, squares and masked signs in memory.
-    With RMSprop and float32, these take at most 12 bytes per weight. Memory, not arithmetic,
-    limits the speed of a step.
+    Memory, not arithmetic, limits the speed of a step. Therefore, if the tasks share the layer's
+    inputs, a step handles one task after another. The gradient of one task stays in the cache. Then
+    the step reads and writes only the scores, the optimiser's state and the masked signs in memory.
+    With RMSprop and float32, these take at most 12 bytes per weight. The tasks share the inputs of
+    the first layer, which has three quarters of LeNet's weights.
     """
 
     @cached_property
@@ -222,7 +229,7 @@ class FusedBlockLayer(BlockLayer):
         return gradients, [step]
 
     def _each(self, gradients: Tensor) -> list[Step]:
-        """Make one step object per task of the block."""
+        """Make the object that takes a step of the optimiser, for each task of the block."""
         tasks = zip(
             self._scores, zip(*self._state, strict=True), gradients, self.masked, strict=True
         )
@@ -247,9 +254,9 @@ class FusedBlockLayer(BlockLayer):
 
 
 class FusedTopShareLayer(FusedBlockLayer):
-    """A FusedBlockLayer for edge-popup, which stores scores as magnitudes (top_share_step.py).
+    """A FusedBlockLayer for edge-popup, which stores the magnitudes of scores (top_share_step.py).
 
-    Each task keeps the largest of its own scores, so a step always goes task by task.
+    Each task keeps the largest of its own scores, so a step always handles one task after another.
     """
 
     def __init__(
@@ -277,8 +284,8 @@ class FusedTopShareLayer(FusedBlockLayer):
         return TopShareStep(optimizer, scores, state, gradients, masked, num_kept)
 
 
-# Finders with a fused step. The lookup is by exact type, because a subclass of these finders may
-# have another rule.
+# Finders that have a layer class of their own, in which a step is one pass over memory. Only the
+# exact class of a finder counts, because a subclass may have another rule.
 FUSED: Mapping[type[KeepMethod], Callable[..., BlockLayer]] = {
     Threshold: FusedBlockLayer,
     EdgePopup: FusedTopShareLayer,
@@ -286,10 +293,11 @@ FUSED: Mapping[type[KeepMethod], Callable[..., BlockLayer]] = {
 
 
 def layer_form(method: KeepMethod, device: torch.device) -> Callable[..., BlockLayer]:
-    """Return the class of the layers of a block.
+    """Return the class of the layers of a block, for a finder and a device.
 
-    On the CPU, this is the fused class if the finder has one. On a GPU, it is CompiledBlockLayer
-    if Triton is installed, because torch.compile needs Triton there. Otherwise it is BlockLayer.
+    On the CPU, this is the finder's class in FUSED, or BlockLayer if the finder has none. On a GPU,
+    it is CompiledBlockLayer if Triton is installed, because torch.compile needs Triton on a GPU.
+    Otherwise it is BlockLayer.
     """
     if device.type == "cpu":
         return FUSED.get(type(method), BlockLayer)

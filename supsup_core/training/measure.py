@@ -1,8 +1,8 @@
-"""Measure accuracy and loss of a task's state on a set of images.
+"""Measure the accuracy and the loss of a task's state on a set of images.
 
-Pixels are whole numbers from 0 to 255. If the first layer's masked signs are small whole numbers,
-the first layer's sums are exact in integers, and processors multiply integers far faster than
-float32. Only the normalisation and the later layers need float32.
+Pixels are whole numbers from 0 to 255. If the first layer's signs times gains are small whole
+numbers, integers give the first layer's sums exactly. Processors multiply integers much faster than
+float32. Only the normalisation and the later layers then need float32.
 
 Shape letters: N images, P pixels, O outputs and I inputs of a layer, M images of a task.
 """
@@ -26,19 +26,24 @@ from supsup_core.training.protocol import Measured
 
 Measure = Callable[[Task, TaskState], Measured]
 
-# Largest number of test images in one batch, if the network normalises over the batch.
+# Largest number of images in one batch, if the network normalises over the batch.
 MEASURED_TOGETHER = 250
-# Largest number of images in one batch in all other cases. The activations of these images fit into
-# the cache of one core.
+# Largest number of images in one batch, if the network does not normalise over the batch. The
+# activations of this many images fit into the cache of one core.
 _IMAGES_AT_ONCE = 1000
-_SHIFT = 128  # subtracted from each pixel: 0..255 becomes -128..127, the range of int8
+_SHIFT = 128  # subtracting this number moves pixels from 0..255 to -128..127, the range of int8
 
 
 def strided(members: Integer[np.ndarray, " M"], at_most: int) -> Iterator[np.ndarray]:
-    """Split image indices into parts of at most `at_most` images, whose sizes differ by 1 at most.
+    """Split image indices into parts of at most `at_most` images.
 
-    Part i of n has the images i, i + n, i + 2n, ..., because a data set may be sorted by class,
-    and each part should have images of all classes.
+    The sizes of the parts differ by 1 at most. With n parts, part i has the elements i, i + n,
+    i + 2n, ... of `members`. So each part has images of all classes, even if the images are sorted
+    by class.
+
+    Args:
+        members: (M,) image indices.
+        at_most: largest number of images in one part.
     """
     num_parts = -(-len(members) // at_most)
     return (members[part::num_parts] for part in range(num_parts))
@@ -47,7 +52,7 @@ def strided(members: Integer[np.ndarray, " M"], at_most: int) -> Iterator[np.nda
 class PlainMeasure:
     """A function that measures states of any network in float32, on any device.
 
-    A state that stores statistics is measured with its own statistics.
+    If a state stores running statistics, the network normalises with these.
 
     Args:
         network: the fixed network.
@@ -65,7 +70,7 @@ class PlainMeasure:
         self._weights = {n: weight.to(device) for n, weight in network.weights(seed).items()}
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
-        """Measure accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        """Measure the accuracy and the loss of one state on the images of its task."""
         states = BitStates(self._layout, self._layout.pack([state]), self._device)
         gains, floats = states.gains(0), states.floats(0) or None
         shares_statistics = self._network.normalises and floats is None
@@ -83,11 +88,11 @@ class PlainMeasure:
 
 
 class IntegerMeasure:
-    """A function that measures states of an MLP on the CPU, with an exact integer first layer.
+    """A function that measures states of an MLP on the CPU, with integers in the first layer.
 
     Args:
         network: the fixed network.
-        layout: the layout of the states, whose gains are small whole numbers; see `fits`.
+        layout: the layout of the states. `fits` must be true for it.
         data: the images of the data set, with one channel.
         seed: the run's seed.
     """
@@ -110,19 +115,24 @@ class IntegerMeasure:
 
     @staticmethod
     def fits(layout: StateLayout, data: ImageSet) -> bool:
-        """Return whether gains are whole numbers of 8 bits, and images have one channel."""
+        """Return whether this class can measure states of a layout on a data set.
+
+        All gains must be whole numbers that fit into 8 bits, a state must have no floats, and the
+        images must have one channel.
+        """
         coefficients = [plane.spec.coefficient for plane in layout.planes]
         whole = all(c == int(c) for c in coefficients) and sum(map(abs, coefficients)) < 128
         return whole and not layout.floats and data.channels == 1
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
-        """Measure accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        """Measure the accuracy and the loss of one state on the images of its task."""
         gains = list(BitStates(self._layout, self._layout.pack([state]), _CPU).gains(0).values())
         first = self._signs * gains[0].to(torch.int8)
         later = [weight * gain for weight, gain in zip(self._later, gains[1:], strict=True)]
         mean, std = self._data.mean[0], self._data.std[0]
-        # The first layer is sum of c m (p / 255 - mean) / std, with p = q + 128: c is the weight
-        # constant, m the masked sign, p the pixel and q the shifted pixel.
+        # An output of the first layer is the sum over pixels of c m (p / 255 - mean) / std. Here, c
+        # is the magnitude of the weights, m the sign of a weight times its gain, p the pixel, and
+        # q = p - 128 the shifted pixel.
         slope = self._constant / (255 * std)
         sums = first.sum(dim=1, dtype=torch.float32)[:, None]
         offset = sums * (slope * (_SHIFT - 255 * mean))
@@ -142,11 +152,11 @@ _CPU = torch.device("cpu")
 
 
 def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pixels (P, N) and labels of a task's images.
+    """Return the pixels (P, M) and the labels (M,) of the M images that belong to a task.
 
     Args:
         task: the task.
-        pixels: (P + 1, N) pixels of the data set's images; the last row is background.
+        pixels: (P + 1, N) pixels of N images of the data set. The last row is background.
         labels: (N,) labels of these images.
     """
     if task.classes is not None:
@@ -160,10 +170,11 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 def measure_for(
     network: Network, layout: StateLayout, data: ImageSet, seed: int, device: torch.device
 ) -> Measure:
-    """Make the function that measures states; the arguments are those of PlainMeasure.
+    """Make the function that measures the accuracy and the loss of states.
 
-    The function is an IntegerMeasure if the network is an MLP on the CPU, the states fit, and the
-    CPU has instructions for products of 8-bit integers. Otherwise the function is a PlainMeasure.
+    The function is an IntegerMeasure if the network is an MLP, the device is a CPU that has
+    instructions for products of 8-bit integers, and IntegerMeasure.fits is true for the layout and
+    the data. Otherwise the function is a PlainMeasure. The arguments are those of PlainMeasure.
     """
     integers = device.type == "cpu" and has_integer_products()
     if type(network) is MLP and integers and IntegerMeasure.fits(layout, data):

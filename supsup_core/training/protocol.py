@@ -1,4 +1,4 @@
-"""The protocol of a trainer, which trains the states of a block of tasks and measures states.
+"""The protocol of a trainer. A trainer trains the states of a block of tasks, and measures states.
 
 Shape letters: B tasks of a block.
 """
@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 
-OnStep = Callable[[int], None]  # a callback; its argument is the number of finished steps
+OnStep = Callable[[int], None]  # a function that takes the number of finished steps
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Measured:
     Attributes:
         accuracy: fraction of the test inputs that get the right label, in [0, 1].
         loss: mean cross-entropy in nats.
-        metrics: values of other measures by name, for tasks other than classification.
+        metrics: a mapping from the name of another measure to its value, for tasks other than
+            classification.
     """
 
     accuracy: float
@@ -39,19 +40,19 @@ class Trainer(Protocol):
         shared: Any = None,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
-        """Train a block, and yield its states after given numbers of steps.
+        """Train a block of tasks together, and yield their states after given numbers of steps.
 
-        The result depends on the seed, the tasks of the block, the dtype of the products and the
-        kind of device. The result does not depend on other blocks, whether they are trained
-        before, after or at the same time. The method is a generator, so that a search can
-        compare trials after equal fractions of their steps, and stop the worse trials.
+        The result depends on the seed, on the tasks of the block, on the dtype of the matrix
+        products and on the kind of device. It does not depend on other blocks. The method is a
+        generator, so that a search can compare trials after equal fractions of their steps, and
+        stop the worse trials.
 
         Args:
             tasks: B tasks of one family.
-            after: numbers of steps after which the states are yielded, each in
-                [0, recipe.steps].
+            after: numbers of steps after which the states are yielded, each from 0 to the number
+                of steps of the recipe.
             shared: data from earlier tasks; None if the finder's order is "any".
-            on_step: callback after each step; its argument is the number of finished steps.
+            on_step: a function that is called after each step, with the number of finished steps.
 
         Yields:
             The B states, in the order of the tasks, and the data for later tasks. The trainer

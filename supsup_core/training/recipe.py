@@ -1,4 +1,4 @@
-"""The recipe of a training: the optimiser of the scores, its options, and its schedule."""
+"""The recipe of a training: the optimiser of the scores, its options, and the learning rates."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,15 @@ class Recipe:
         steps: number of optimiser steps per task.
         batch_size: number of images per step.
         learning_rate: learning rate of the first step.
-        smoothing: decay per step of the running mean of squares, for rmsprop and adam.
-        decay: one of DECAYS. "none": the learning rate is constant. "linear": the learning rate
-            falls linearly towards 0.
-        temperature: divisor of the logits in the loss; above 1, the softmax is softer.
-        optimizer: one of OPTIMIZERS.
-        momentum: decay per step of the running mean (adam) or sum (sgd) of gradients; 0 for
-            rmsprop.
-        weight_decay: L2 decay; weight_decay * score is added to the gradient of each score.
+        smoothing: for rmsprop and adam, the decay per step of the running mean of squares.
+        decay: "none": the learning rate is constant. "linear": the learning rate falls linearly
+            towards 0.
+        temperature: the logits are divided by this number in the loss. Above 1, the probabilities
+            of the classes are closer to each other.
+        optimizer: name of the optimiser, one of OPTIMIZERS.
+        momentum: for adam, the decay per step of the running mean of gradients. For sgd, the decay
+            per step of the running sum of gradients. For rmsprop, it must be 0.
+        weight_decay: weight_decay * score is added to the gradient of each score (L2 decay).
     """
 
     steps: int
@@ -52,19 +53,22 @@ class Recipe:
         self.make_optimizer()
 
     def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate of a step; the first step has the number 0."""
+        """Return the learning rate of a step. The first step is step 0."""
         return self.learning_rate * (1 - step / self.steps if self.decay == "linear" else 1)
 
     def torch_optimizer(self, scores: list[Tensor]) -> torch.optim.Optimizer:
-        """Make the optimiser of torch.optim with the settings of this recipe.
+        """Make an optimiser from torch.optim with the settings of this recipe.
 
         Args:
-            scores: the score tensors that the optimiser changes.
+            scores: the tensors of scores that the optimiser changes.
         """
         made = self.make_optimizer().torch_form(scores, self.learning_rate)
         made.param_groups[0]["weight_decay"] = self.weight_decay
         return made
 
     def make_optimizer(self) -> Optimizer:
-        """Make this project's own form of the optimiser, without weight decay."""
+        """Make an optimiser of this project with the settings of this recipe.
+
+        The optimiser has no weight decay.
+        """
         return make_optimizer(self.optimizer, smoothing=self.smoothing, momentum=self.momentum)

@@ -4,16 +4,16 @@ Edge-popup keeps the weights whose scores have the largest magnitudes, and its g
 
     d loss / d score = sign(score) * d loss / d gain.
 
-So a step changes each magnitude as it changes a score of the threshold rule: down the gradient
-d loss / d gain. If the magnitude becomes negative, the score has crossed zero. Scores are therefore
-stored as magnitudes. The step of the threshold rule changes the magnitudes. Then
-kernels/top_share.py makes negative magnitudes positive, negates the odd parts of the optimiser's
-state at the same indices, and writes the mask. The search for the smallest kept magnitude starts
-near the value of the last step.
+So a step changes the magnitude of a score down the gradient d loss / d gain, as it changes a score
+of the threshold rule. Therefore only the magnitudes are stored, and the step of the threshold rule
+changes them. If a magnitude becomes negative, the score has crossed zero. kernels/top_share.py then
+makes the magnitude positive. At the same index, it negates the values of the optimiser's state that
+change sign with the score (the odd state). Finally, it writes the mask. The search for the smallest
+magnitude that is kept starts near the value of the last step.
 
-sign(0) is +1, because with sign(0) = 0 a score of zero would never change. There is one difference
-from signed scores. If a negative score becomes exactly zero, the magnitude has not crossed zero, so
-the momentum is kept as if the score were still negative.
+sign(0) is +1. With sign(0) = 0, a score of zero would never change. In one case, the result differs
+from the result with signed scores: if a negative score becomes exactly zero, its magnitude does not
+become negative, so the momentum stays as if the score were still negative.
 """
 
 from torch import Tensor
@@ -23,17 +23,19 @@ from supsup_core.training.optimizers import FusedStep, Optimizer
 
 
 class TopShareStep:
-    """An optimiser's step and edge-popup's mask, bound to tensors that are changed in place.
+    """A step of the optimiser, and edge-popup's mask after the step.
+
+    The object keeps references to its tensors, and each step changes the tensors in place.
 
     Args:
         optimizer: the optimiser of the scores.
         scores: magnitudes of the scores, float32 or float64, not negative.
         state: the optimiser's state, from its method `begin`.
-        gradients: d loss / d masked sign, which each step reads; several steps may share the
-            tensor.
-        masked: the masked signs, which each step overwrites; of the gradients' dtype.
-        num_kept: number of weights to keep. Of equal magnitudes, the lower index in the order of
-            training is kept, so that the number of kept weights is always exact.
+        gradients: d loss / d masked sign. Each step reads this tensor. Several TopShareStep objects
+            may use the same tensor.
+        masked: the masked signs, in the gradients' dtype. Each step overwrites them.
+        num_kept: number of weights to keep. If magnitudes are equal, the lower index is kept, so
+            that exactly `num_kept` weights are kept.
 
     Raises:
         ValueError: the shapes differ, `num_kept` is out of range, or a magnitude is negative.
@@ -58,7 +60,7 @@ class TopShareStep:
 
         Args:
             learning_rate: the learning rate of the step.
-            count: number of the step, from 1.
+            count: the number of this step; the first step has the number 1.
         """
         self._move.step(learning_rate, count)
         self._share.settle()

@@ -1,8 +1,8 @@
-"""Train and measure masks over units from whole pixels, for all tasks of a block together.
+"""Train masks over units for all tasks of a block together, and measure such masks.
 
-The weights are fixed, and no mask changes the first layer's drives (the pre-activations of the
-first hidden layer). So the first layer needs no backward pass. Tests compare this trainer with
-the plain reference of autograd.py.
+No mask changes the drives (pre-activations) of the first hidden layer, and the weights are fixed.
+So the first layer needs no backward pass, and its drives can be computed from pixels that are whole
+numbers. Tests compare this trainer with the plain form in autograd.py.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
 Shape letters: B tasks of a block, N images of a batch, O units of a hidden layer, I inputs of a
@@ -37,25 +37,25 @@ def unit_masks_in_stages(
     after: Collection[int],
     on_step: OnStep | None = None,
 ) -> Iterator[list[Bool[Tensor, "B _"]]]:
-    """Train the masks of a block of tasks from the first layer's drives.
+    """Train the masks over units of B tasks, from the pre-activations of the first hidden layer.
 
-    All scores start at 0. The gain of a unit is 1 while the unit's score is not negative, and 0
-    otherwise. The gradient passes this step function unchanged.
+    All scores start at 0. The gain of a unit is 1 if the unit's score is not negative, and 0
+    otherwise. In the backward pass, d gain / d score is 1.
 
     Args:
-        later: weights (O, I) of each layer after the first.
-        batches: normalised drives and labels of all tasks, one pair per step. At most
-            recipe.steps pairs are read.
+        later: for each layer after the first, the weights (outputs, inputs).
+        batches: one pair per step: the normalised pre-activations (B, O, N) of the first hidden
+            layer for N images per task, and the labels (B, N). At most recipe.steps pairs are read.
         num_tasks: B, the number of tasks.
-        recipe: the settings of the training; batch_size is not used, because the caller makes
+        recipe: the settings of the training. Its batch_size is not used, because the caller makes
             the batches.
         after: numbers of steps after which the masks are yielded.
-        on_step: callback after each step; its argument is the number of finished steps.
+        on_step: a function that is called after each step, with the number of finished steps.
 
     Yields:
-        The masks (B, O) of each hidden layer, after each number of steps in `after`. The masks
-        at the end are always yielded: after recipe.steps steps, or after the last batch if there
-        are fewer batches.
+        One mask tensor per hidden layer, (B, units), after each number of steps in `after`. The
+        masks after the last step are always yielded. The last step is step recipe.steps, or an
+        earlier step if `batches` has no more pairs.
     """
     device = later[0].device
     scores = [
@@ -75,7 +75,7 @@ def unit_masks_in_stages(
         optimizer.zero_grad()
         gains = [_straight_through(score) for score in scores]
         logits = logits_of_drives(later, gains, drives) / recipe.temperature
-        # The sum over tasks gives each task the same gradient as if the task trained alone.
+        # Because of the sum over tasks, each task gets the same gradient as if it trained alone.
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         (loss / labels.shape[1]).backward()
         optimizer.step()
@@ -84,15 +84,15 @@ def unit_masks_in_stages(
 
 
 def _straight_through(scores: Tensor) -> Tensor:
-    """Compute the gains [score >= 0], with 1 as derivative d gain / d score."""
+    """Compute gains: 1 if score >= 0, otherwise 0. In the backward pass, d gain / d score is 1."""
     return (scores >= 0).to(scores.dtype) + scores - scores.detach()
 
 
 class UnitTrainer:
-    """A trainer of masks over units by the threshold rule; see Trainer.
+    """A trainer of masks over units by the threshold rule. For the methods, see Trainer.
 
     Args:
-        network: the fixed network, whose first layer reads whole pixels.
+        network: the fixed network. Its first layer is computed from pixels that are whole numbers.
         train: the training images, with one channel.
         test: the test images, with one channel.
         recipe: the settings of the training.
@@ -133,12 +133,13 @@ class UnitTrainer:
 
 
 class UnitMeasure:
-    """A function that measures masks over units, in batches of up to MEASURED_TOGETHER images.
+    """A function that measures states whose masks are over units.
 
-    Each batch is normalised by its own mean and variance.
+    The images are divided into batches of up to MEASURED_TOGETHER images. The network normalises
+    each batch by the mean and the variance of this batch.
 
     Args:
-        network: the fixed network, whose first layer reads whole pixels.
+        network: the fixed network. Its first layer is computed from pixels that are whole numbers.
         data: the images of the data set, with one channel.
     """
 
@@ -146,10 +147,10 @@ class UnitMeasure:
         self._network, self._data = network, data
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
-        """Measure accuracy and mean cross-entropy (nats) of one state on the task's images."""
+        """Measure the accuracy and the loss of one state on the images of its task."""
         device = self._network.device
         gains = [torch.from_numpy(m).to(device, torch.float32) for m in state.planes]
-        speaking = gains[0].nonzero()[:, 0]  # drives of units with gain 0 are not needed
+        speaking = gains[0].nonzero()[:, 0]  # only units with a gain of 1 need drives
         first, *rest = self._network.later
         later, gains = [first[:, speaking], *rest], [gains[0][speaking], *gains[1:]]
         right, loss, num_images = 0, 0.0, 0

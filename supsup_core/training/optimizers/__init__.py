@@ -1,7 +1,7 @@
 """Optimisers of scores, one per file.
 
-Each optimiser has a step in torch operations for any device, and the same step as a Numba kernel
-for the CPU. On a GPU with Triton, torch.compile makes one kernel of the torch operations.
+Each optimiser has two forms of its step: a form with torch for any device, and a Numba kernel for
+the CPU. On a GPU with Triton, torch.compile turns the form with torch into one kernel.
 """
 
 from supsup_core.names import OPTIMIZERS
@@ -12,16 +12,17 @@ from supsup_core.training.optimizers.sgd import SGD
 
 
 def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer:
-    """Make an optimiser.
+    """Make an optimiser of scores.
 
     Args:
         name: one of OPTIMIZERS.
-        smoothing: decay per step of the running mean of squares; sgd does not use this value.
-        momentum: decay per step of the running mean (adam) or sum (sgd) of gradients; must be 0
-            for rmsprop.
+        smoothing: for rmsprop and adam, the decay per step of the running mean of squares. sgd does
+            not use this value.
+        momentum: for adam, the decay per step of the running mean of gradients. For sgd, the decay
+            per step of the running sum of gradients. For rmsprop, it must be 0.
 
     Raises:
-        ValueError: the name is unknown, or momentum is not 0 for rmsprop.
+        ValueError: the name is unknown, or the momentum is not 0 for rmsprop.
     """
     match name:
         case "rmsprop":

@@ -1,12 +1,13 @@
-"""Adam (Kingma & Ba 2015), with the same step as torch.optim.Adam without weight decay.
+"""Adam (Kingma & Ba 2015), with the same steps as torch.optim.Adam without weight decay.
 
     g <- gradient * sign
     u <- momentum u + (1 - momentum) g
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate / (1 - momentum^t) u / (sqrt(v / (1 - smoothing^t)) + epsilon)
 
-s is the score, g the gradient in the score, u the mean of gradients, v the mean of squares, and t
-the number of the step, from 1. `gradient` and `sign` are those of protocol.py.
+s is the score, g the gradient of the loss with respect to s, u the running mean of gradients, v the
+running mean of squares, and t the number of the step, which is 1 at first. protocol.py defines
+`gradient` and `sign`.
 """
 
 from collections.abc import Callable, Iterable
@@ -41,11 +42,13 @@ def _fused(scores, squares, means, gradients, masked, zero, constants):  # pragm
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam: divide the running mean of gradients by the root of the running mean of squares.
+    """Adam: a step subtracts learning_rate * u / sqrt(v) from a score.
+
+    u is the running mean of the score's gradients, and v the running mean of their squares.
 
     Attributes:
-        momentum: decay per step of the mean of gradients (beta 1).
-        smoothing: decay per step of the mean of squares (beta 2).
+        momentum: decay per step of the running mean of gradients (beta 1).
+        smoothing: decay per step of the running mean of squares (beta 2).
     """
 
     momentum: float
@@ -53,23 +56,25 @@ class Adam(Optimizer):
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The Numba kernel of the step."""
+        """The Numba kernel of the step; see Optimizer.kernel."""
         return _fused  # type: ignore[no-any-return]
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """The index of the means of gradients; the squares are even."""
+        """The index of the means of gradients; see Optimizer.odd_state."""
         return (1,)
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
-        """Make the state: signed squares of zero, and means of zero."""
+        """Make the state before the first step: signed squares of zero, and means of zero."""
         return signed_squares(signs), torch.zeros_like(signs)
 
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
         """Return the constants of a step, in the order in which the step reads them.
 
-        These are the learning rate with the correction of the means, momentum, 1 - momentum,
-        smoothing, 1 - smoothing, the correction of the root of the squares, and epsilon.
+        At the start, both running means are too small, because they begin at 0. The constants
+        correct this. They are: the learning rate times the correction of the mean of gradients,
+        momentum, 1 - momentum, smoothing, 1 - smoothing, the correction of the root of the mean of
+        squares, and epsilon.
         """
         return (
             learning_rate / (1 - self.momentum**count),
@@ -82,13 +87,13 @@ class Adam(Optimizer):
         )
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read the weights' signs from the sign bits of the squares."""
+        """Read the signs of the weights from the sign bits of the squares."""
         return signs_of(state[0])
 
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations, in place; see Optimizer.move."""
+        """Take one step with torch; see Optimizer.move."""
         squares, means = state
         size, momentum, rest_momentum, smoothing, rest, correction, epsilon = constants
         means.copy_(momentum * means + rest_momentum * g)
@@ -97,5 +102,5 @@ class Adam(Optimizer):
         squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """Make a torch.optim.Adam with the same settings."""
+        """Make a torch.optim.Adam with the same settings; see Optimizer.torch_form."""
         return torch.optim.Adam(parameters, learning_rate, (self.momentum, self.smoothing))

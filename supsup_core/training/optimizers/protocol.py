@@ -1,11 +1,12 @@
 """The base class of the optimisers of scores, and an optimiser's step in one pass over memory.
 
-A step reads d loss / d masked sign, called `gradient` here. The gradient of a score is
-gradient * sign, with the weight's sign (straight-through). The step changes the scores, and writes
-the masked signs that follow from the new scores.
+A step reads d loss / d masked sign, which is called `gradient` here. A masked sign is the mask bit
+times the sign of the weight. The gradient of a score is gradient * sign (straight-through). The
+step changes the scores, and writes the masked signs that the new scores give.
 
-Memory limits the speed of a step, so a step should touch few bytes. A running mean of squares is
-never negative, so its sign bit is free: it stores the weight's sign ("signed squares").
+Memory limits the speed of a step, so a step should read and write few bytes. A running mean of
+squares is never negative, so its sign bit is not needed. This sign bit stores the sign of the
+weight. Such values are called signed squares.
 """
 
 from abc import ABC, abstractmethod
@@ -24,36 +25,38 @@ EPSILON = 1e-8  # the default of RMSprop and Adam in torch.optim
 class Optimizer(ABC):
     """A rule that changes scores to lower the loss.
 
-    `move` is the step in torch operations, on any device. `kernel` is the same step in one pass
-    over memory on the CPU, and also writes the masks of the threshold rule, [score >= 0].
+    `move` is one step with torch, on any device. `kernel` is the same step in one pass over memory
+    on the CPU. It also writes the masked signs of the threshold rule: the sign of the weight if the
+    score is >= 0, otherwise 0.
     """
 
     @property
     @abstractmethod
     def kernel(self) -> Callable[..., None]:
-        """The Numba kernel of the step, which changes scores, state and masked in place.
+        """The Numba kernel of the step. It changes the scores, the state and the masked signs.
 
-        Its arguments are (scores, *state, gradients, masked, zero, constants): flat arrays, a zero
-        of the type of masked, and the tuple from `constants`.
+        Its arguments are (scores, *state, gradients, masked, zero, constants). The arguments before
+        `zero` are flat arrays. `zero` is a zero in the type of `masked`, and the last argument is
+        the tuple that the method `constants` returns.
         """
 
     @property
     @abstractmethod
     def odd_state(self) -> tuple[int, ...]:
-        """Indices of the odd state tensors.
+        """Indices of the odd tensors in the tuple of state tensors.
 
-        If the scores and their gradients change sign, the odd state tensors change sign too. The
-        other (even) state tensors keep their values.
+        If the scores and their gradients had the opposite sign, the odd state tensors would have
+        the opposite sign too. The other (even) state tensors would have the same values.
         """
 
     @abstractmethod
     def begin(self, signs: Float[Tensor, "*shape"]) -> tuple[Tensor, ...]:
-        """Make the state before the first step.
+        """Make the optimiser's state before the first step: a tuple of tensors.
 
-        In every state, the sign bits of the first tensor are the weights' signs.
+        The sign bits of the first tensor are always the signs of the weights.
 
         Args:
-            signs: the weights' signs, +1 and -1.
+            signs: the signs of the weights, +1 and -1.
         """
 
     @abstractmethod
@@ -62,30 +65,29 @@ class Optimizer(ABC):
 
         Args:
             learning_rate: the learning rate of the step.
-            count: number of the step, from 1.
+            count: the number of this step; the first step has the number 1.
         """
 
     @abstractmethod
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read the weights' signs, +1 and -1, from the state."""
+        """Read the signs of the weights, +1 and -1, from the optimiser's state."""
 
     @abstractmethod
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations: change scores and state in place.
+        """Take one step with torch: change the scores and the state in place.
 
         Args:
             scores: the scores, of any shape.
-            state: the state from `begin` or from the step before. The weights' signs in the state
-                do not change.
+            state: the optimiser's state. The signs of the weights in the state do not change.
             g: d loss / d score, with the shape and dtype of the scores.
-            constants: values from `constants`, as numbers or 0-dimensional tensors.
+            constants: what the method `constants` returns, as numbers or 0-dimensional tensors.
         """
 
     @abstractmethod
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """Make the optimiser of torch.optim with the same step.
+        """Make the optimiser from torch.optim that takes the same steps.
 
         Args:
             parameters: the tensors that the optimiser changes.
@@ -94,29 +96,35 @@ class Optimizer(ABC):
 
 
 def signed_squares(signs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Make squares of zero whose sign bits are the weights' signs: +0.0 and -0.0."""
+    """Return +0.0 for each sign +1 and -0.0 for each sign -1.
+
+    These are the signed squares before the first step: squares of zero, with the signs of the
+    weights in their sign bits.
+    """
     return torch.zeros_like(signs) * signs
 
 
 def signs_of(squares: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Read the weights' signs, +1 and -1, from the sign bits of signed squares."""
+    """Read the signs of the weights, +1 and -1, from the sign bits of signed squares."""
     return torch.copysign(torch.ones_like(squares), squares)
 
 
 class FusedStep:
-    """An optimiser's kernel, bound to tensors that are changed in place.
+    """A step of the optimiser in one pass over memory, by the optimiser's kernel.
+
+    The object keeps references to its tensors, and each step changes the tensors in place.
 
     Args:
         optimizer: the optimiser of the scores.
         scores: the scores, float32 or float64.
         state: the optimiser's state, from its method `begin`.
-        gradients: d loss / d masked sign, which each step reads; several steps may share the
-            tensor.
-        masked: the masked signs, which each step overwrites; of the gradients' dtype.
+        gradients: d loss / d masked sign. Each step reads this tensor. Several FusedStep objects
+            may use the same tensor.
+        masked: the masked signs, in the gradients' dtype. Each step overwrites them.
 
     Raises:
-        ValueError: the shapes differ. Without this check, the kernel, which checks no bounds,
-            would read and write outside of the arrays.
+        ValueError: the shapes differ. The kernel does not check indices, so it would read and
+            write outside of the arrays.
         RuntimeError: a tensor is not contiguous.
     """
 
@@ -139,11 +147,11 @@ class FusedStep:
         self._zero = self._arrays[-1].dtype.type(0)
 
     def step(self, learning_rate: float, count: int) -> None:
-        """Take one step.
+        """Take one step of the optimiser, and write the new masked signs.
 
         Args:
             learning_rate: the learning rate of the step.
-            count: number of the step, from 1.
+            count: the number of this step; the first step has the number 1.
         """
         real_type = self._arrays[0].dtype.type
         constants = self._optimizer.constants(learning_rate, count)

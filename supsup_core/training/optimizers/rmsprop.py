@@ -1,11 +1,11 @@
-"""RMSprop, with the same step as torch.optim.RMSprop without momentum and weight decay.
+"""RMSprop, with the same steps as torch.optim.RMSprop without momentum and without weight decay.
 
     g <- gradient * sign
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate g / (sqrt(v) + epsilon)
 
-s is the score, g the gradient in the score, and v the mean of squares. `gradient` and `sign` are
-those of protocol.py.
+s is the score, g the gradient of the loss with respect to s, and v the running mean of squares.
+protocol.py defines `gradient` and `sign`.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,40 +37,42 @@ def _fused(scores, squares, gradients, masked, zero, constants):  # pragma: no c
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """RMSprop: divide the gradient by the root of the running mean of squared gradients.
+    """RMSprop: a step subtracts learning_rate * g / sqrt(v) from a score.
+
+    g is the score's gradient, and v the running mean of the squares of g.
 
     Attributes:
-        smoothing: decay per step of the mean of squares.
+        smoothing: decay per step of the running mean v.
     """
 
     smoothing: float
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The Numba kernel of the step."""
+        """The Numba kernel of the step; see Optimizer.kernel."""
         return _fused  # type: ignore[no-any-return]
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """No index: the only state tensor, the squares, is even."""
+        """An empty tuple, because no state tensor is odd; see Optimizer.odd_state."""
         return ()
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
-        """Make the state: signed squares of zero."""
+        """Make the state before the first step: signed squares of zero."""
         return (signed_squares(signs),)
 
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
-        """Return the learning rate, smoothing, 1 - smoothing and epsilon."""
+        """Return learning rate, smoothing, 1 - smoothing and epsilon; see Optimizer.constants."""
         return learning_rate, self.smoothing, 1 - self.smoothing, EPSILON
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read the weights' signs from the sign bits of the squares."""
+        """Read the signs of the weights from the sign bits of the squares."""
         return signs_of(state[0])
 
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations, in place; see Optimizer.move."""
+        """Take one step with torch; see Optimizer.move."""
         (squares,) = state
         learning_rate, smoothing, rest, epsilon = constants
         v = smoothing * squares.abs() + rest * g * g
@@ -78,5 +80,5 @@ class RMSprop(Optimizer):
         squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """Make a torch.optim.RMSprop with the same settings."""
+        """Make a torch.optim.RMSprop with the same settings; see Optimizer.torch_form."""
         return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=self.smoothing)

@@ -1,11 +1,11 @@
-"""SGD, with the same step as torch.optim.SGD without dampening and weight decay.
+"""SGD, with the same steps as torch.optim.SGD without dampening and without weight decay.
 
     g <- gradient * sign
     u <- momentum u + g
     s <- s - learning_rate u
 
-s is the score, g the gradient in the score, and u the sum of gradients. `gradient` and `sign` are
-those of protocol.py.
+s is the score, g the gradient of the loss with respect to s, and u the running sum of gradients.
+protocol.py defines `gradient` and `sign`.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,10 +35,10 @@ def _fused(scores, signs, sums, gradients, masked, zero, constants):  # pragma: 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent: subtract learning_rate times the sum of gradients.
+    """Stochastic gradient descent: subtract learning_rate times the running sum of gradients.
 
     Attributes:
-        momentum: decay per step of the sum of gradients. With 0, the sum is the gradient of the
+        momentum: decay per step of the running sum. With 0, the sum is only the gradient of the
             current step.
     """
 
@@ -46,35 +46,38 @@ class SGD(Optimizer):
 
     @property
     def kernel(self) -> Callable[..., None]:
-        """The Numba kernel of the step."""
+        """The Numba kernel of the step; see Optimizer.kernel."""
         return _fused  # type: ignore[no-any-return]
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """The index of the sums of gradients; the signs of the weights do not change."""
+        """The index of the sums of gradients; see Optimizer.odd_state."""
         return (1,)
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:
-        """Make the state: the weights' signs in bfloat16, to save memory, and sums of zero."""
+        """Make the state before the first step: the signs of the weights, and sums of zero.
+
+        The signs are stored in bfloat16 to save memory.
+        """
         return signs.to(torch.bfloat16), torch.zeros_like(signs)
 
     def constants(self, learning_rate: float, count: int) -> tuple[float, ...]:
-        """Return the learning rate and the momentum."""
+        """Return the learning rate and the momentum; see Optimizer.constants."""
         return learning_rate, self.momentum
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Return the weights' signs, which the state holds as a tensor."""
+        """Return the signs of the weights, which are the first tensor of the state."""
         return state[0]
 
     def move(
         self, scores: Tensor, state: tuple[Tensor, ...], g: Tensor, constants: Iterable[Any]
     ) -> None:
-        """Take one step in torch operations, in place; see Optimizer.move."""
+        """Take one step with torch; see Optimizer.move."""
         _, sums = state
         learning_rate, momentum = constants
         sums.copy_(momentum * sums + g)
         scores.sub_(learning_rate * sums)
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """Make a torch.optim.SGD with the same settings."""
+        """Make a torch.optim.SGD with the same settings; see Optimizer.torch_form."""
         return torch.optim.SGD(parameters, learning_rate, self.momentum)

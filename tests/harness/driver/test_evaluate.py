@@ -211,7 +211,7 @@ def test_checkpoints_that_are_not_committed_are_refused(typed, begun):
     assert "got [5]" in line
     assert "continue the run with harness/scale.py" in line
     line = refusal(typed, "run_dir=run", "evaluate.checkpoints=[6]")
-    assert "evaluate.checkpoints must lie in [1, tasks] = [1, 5], got [6]" in line
+    assert "evaluate.checkpoints must be at most tasks=5, got [6]" in line
     assert content(begun) == before
 
 
@@ -222,20 +222,20 @@ def test_a_run_without_a_first_mask_is_refused(typed, begun):
 
 
 REFUSED = {
-    "tasks=7": ["keys must be evaluate.*", "executor", "got tasks", "leave it out"],
-    "train=fast": ["keys must be evaluate.*", "got train:"],
+    "tasks=7": ["key must be one of evaluate, executor", "got tasks", "leave it out"],
+    "train=fast": ["key must be one of evaluate, executor", "got train:"],
     "train.steps=3": ["got train.steps:"],
     "seed=1": ["got seed:"],
     "++tasks=7": ["got tasks:"],
     "~family": ["got family:"],
     "hydra.verbose=true": ["got hydra.verbose:"],
-    "tsks=7": ["unknown key tsks", "did you mean tasks?"],
-    "evaluate.taks=7": ["unknown key evaluate.taks", "did you mean evaluate.tasks?"],
-    "evaluate.tasks=many": ["evaluate.tasks must be a whole number or null", "got 'many'"],
-    "evaluate.algorithms=[foo]": ["evaluate.algorithms must be one of", "got 'foo'"],
-    "evaluate.rate=0": ["evaluate.rate must be > 0", "got 0"],
+    "tsks=7": ["key must be one that --help lists, got tsks", "try tasks=32"],
+    "evaluate.taks=7": ["got evaluate.taks", "try evaluate.tasks=50"],
+    "evaluate.tasks=many": ["evaluate.tasks must be null or a whole number >= 1", "got many"],
+    "evaluate.algorithms=[foo]": ["evaluate.algorithms must be auto or a list", "got [foo]"],
+    "evaluate.rate=0": ["evaluate.rate must be a number > 0", "got 0"],
     "executor=dask": ["executor must be one of ray, serial"],
-    "--multirun": ["options must give one run"],
+    "--multirun": ["options must be KEY=VALUE", "unrecognized arguments: --multirun"],
 }
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_asked_of_a_run_is_refused_in_one_line(option, typed, run
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "run_dir must be given, got none: for example run_dir=runs/"),
+        ((), "run_dir must be given, got nothing: try run_dir=runs/"),
         (("run_dir=",), "run_dir must be given"),
         (("run_dir=nowhere",), "nowhere must hold a run, got no config.yaml in it"),
         (("run_dir=file",), "file must hold a run, got no config.yaml in it"),

@@ -190,19 +190,23 @@ def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, m
     ("job", "options", "line"),
     [
         (recall, ["evaluate.tasks=1"], "must hold a run, got no config.yaml"),
-        (recall, ["tasks=5"], "evaluate.batch_size, reservoir.*, actors.*, executor"),
-        (recall, ["evaluate.objectives=[G]"], "keys must be evaluate.checkpoints, evaluate.tasks"),
-        (recall, ["reservoir.rule=[hebb]"], "unknown key reservoir.rule: did you mean"),
-        (scale, ["reservoir.rules=[hopfield]"], "reservoir.rules must be one of hebb,"),
-        (scale, ["reservoir.cues=[]"], "reservoir.cues must have a name at least"),
-        (scale, ["reservoir.share=1.5"], "reservoir.share must be in [0, 1], got 1.5"),
+        (recall, ["tasks=5"], "evaluate.batch_size, reservoir, executor, actors, run_dir"),
+        (recall, ["evaluate.objectives=[G]"], "key must be one of evaluate.checkpoints, evaluate."),
+        (recall, ["reservoir.rule=[hebb]"], "got reservoir.rule: try reservoir.rules=[projection]"),
+        (
+            scale,
+            ["reservoir.rules=[hopfield]"],
+            "reservoir.rules must be a list with one or more of hebb,",
+        ),
+        (scale, ["reservoir.cues=[]"], "reservoir.cues must be a list with one or more of flipped"),
+        (scale, ["reservoir.share=1.5"], "reservoir.share must be a number in [0, 1], got 1.5"),
         (scale, ["reservoir.block=0"], "reservoir.block must be auto or a whole number >= 1"),
         (scale, ["reservoir.most_steps=0"], "reservoir.most_steps must be a whole number >= 1"),
         (scale, ["method=unit_mask"], "method must be one of threshold, edge_popup, signed"),
         (scale, [*UNITS, "train.batch_size=1"], "train.batch_size must be >= 2 with"),
         (scale, [*UNITS, "evaluate.num_images=1"], "evaluate.num_images must be >= 2 with"),
         (scale, [*UNITS, "train.dtype=bfloat16"], "train.dtype must be auto or float32 with"),
-        (scale, [*UNITS, "actors.shards=2"], "evaluate.reservoir must be false where"),
+        (scale, [*UNITS, "actors.shards=2"], "evaluate.reservoir must be false if"),
         (
             scale,
             [*UNITS, "actors.shards=2", "evaluate.reservoir=false"],
@@ -211,7 +215,7 @@ def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, m
         (
             scale,
             [*UNITS, "evaluate.algorithms=[one_shot_ranked]"],
-            "evaluate.algorithms must be among one_shot, binary",
+            "evaluate.algorithms must be a list with one or more of one_shot, binary",
         ),
     ],
 )
@@ -244,7 +248,7 @@ def test_a_reservoir_larger_than_memory_is_refused(run, typed, monkeypatch):
     monkeypatch.setattr("os.sysconf", pages.__getitem__)
     code, out, err = typed(recall, "evaluate.tasks=5")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "a reservoir by projection must fit in memory, got reservoir.block=1024" in err
+    assert "reservoir.block must be so small that a reservoir by projection fits into" in err
     assert "try reservoir.block=250" in err
 
 

@@ -1,0 +1,351 @@
+"""Run the commands on absurd configurations, damaged runs and damaged data, and check how they end.
+
+    python benchmarks/fuzz.py --cases 300 --seed 0
+
+A case is one configuration or one damage, and one command. The command runs in a process of its
+own, forked from a process that has loaded torch already. The program checks for each case:
+
+- the exit code is 0, 1, 2 or 130
+- exit code 2 comes with exactly one line of error, which says what to do; no traceback is printed
+- the command ends within its time and memory
+- nothing outside the run directory changes
+- the masks, tables and weights that a command calls intact are bit for bit those of the undamaged
+  run; a damaged run that is continued ends with the same masks and evaluations
+
+It prints each case that fails a check, and a count by kind. Exit code 1 if any case fails.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import re
+import resource
+import runpy
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import fuzz_damage
+import numpy as np
+import zarr
+
+from analysis.load import load
+from harness.config.schema import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = [
+    *("data=digits", "network=mlp", "network_options.hidden=[16]", "outputs=12", "tasks=4"),
+    *("train.steps=20", "train.block=2", "executor=serial", "quiet=true", "evaluate.tasks=4"),
+    *("evaluate.batches=2", "evaluate.checkpoints=[2,4]"),
+    "evaluate.algorithms=[one_shot,binary]",
+]
+SMALL = [
+    *("data=digits", "network=mlp", "network_options.hidden=[16]", "outputs=12", "tasks=2"),
+    *("train.steps=3", "train.batch_size=16", "executor=serial", "quiet=true"),
+    *("evaluate.tasks=2", "evaluate.batches=1", "evaluate.algorithms=[one_shot]"),
+]
+SECONDS = 60.0  # a case takes 1 to 3 s on a quiet machine
+BYTES = 6 * 2**30  # address space beyond what the warm process has mapped
+VALUES: dict[type, list[str]] = {
+    int: ["0", "1", "2", "-1", "7", str(10**9), str(10**22), "1.5", "1e3", "nan", "", "null", "x"],
+    float: ["0", "1e-4", "0.5", "1", "-1", "inf", "nan", "1e300", "1e-320", "", "null", "x", "[]"],
+    bool: ["true", "false", "1", "yes", "null", "x"],
+    str: ["auto", "null", "''", "x", "2026_11_26", "1.10", "~", "../x", "a b", "'[1'", "é", "{}"],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command on a folder.
+
+    Attributes:
+        what: a line that describes the configuration or the damage.
+        script: the command's file, or a module for `python -m`.
+        arguments: its arguments.
+        folder: the working directory; it holds the run directory `run`.
+        continues: whether a command that ends well must leave the masks of the undamaged run.
+    """
+
+    what: str
+    script: str
+    arguments: list[str]
+    folder: Path
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code (None: it was killed), output, error output, seconds."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float
+
+
+def run_bounded(case: Case, seconds: float = SECONDS) -> Ended:
+    """Run a case in a forked process with bounds on its time and memory."""
+    began = time.monotonic()
+    outputs = [case.folder / "stdout", case.folder / "stderr"]
+    child = os.fork()
+    if not child:
+        _become(case, outputs)
+    code: int | None = None
+    while time.monotonic() - began < seconds:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            break
+        time.sleep(0.01)
+    else:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    said = [path.read_text(errors="replace") if path.is_file() else "" for path in outputs]
+    return Ended(code, said[0], said[1], time.monotonic() - began)
+
+
+def _become(case: Case, outputs: list[Path]) -> None:
+    """Run the command in this process, which is the forked one; never return."""
+    code = 70
+    try:
+        os.setsid()
+        for number, path in zip((1, 2), outputs, strict=True):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(case.folder)
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.argv = [case.script, *case.arguments]
+        try:
+            if case.script.endswith(".py"):
+                runpy.run_path(case.script, run_name="__main__")
+            else:
+                runpy.run_module(case.script, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            code = 71
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def digest(folder: Path) -> str:
+    """Hash the names, kinds and contents of all files below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        found.update(f"{path.relative_to(folder)} {path.is_symlink()} {path.is_dir()}".encode())
+        if path.is_file() and not path.is_symlink():
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def masks_of(run: Path) -> bytes:
+    """The rows of all masks of a run."""
+    return np.asarray(zarr.open_array(run / "masks.zarr" / "masks", mode="r")[...]).tobytes()
+
+
+def evaluations_of(run: Path) -> list[Any]:
+    """The rows of the table `evaluations` without timings, sorted."""
+    rows = load(run, "evaluations").to_pylist()
+    return sorted(
+        [{k: v for k, v in row.items() if k != "seconds_per_inference"} for row in rows], key=repr
+    )
+
+
+def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
+    """List the kinds of checks that a case fails; empty if it passes all.
+
+    Args:
+        case: the case.
+        ended: how the command ended.
+        outside: the digest of the folder outside the run directory before the command.
+        base: the undamaged run.
+    """
+    found = []
+    if ended.code is None:
+        return ["hangs, or runs out of its time"]
+    if "Traceback (most recent call last)" in ended.out + ended.err:
+        last = [
+            line for line in ended.err.splitlines() if re.match(r"[\w.]+(Error|Exception)", line)
+        ]
+        found.append(f"traceback: {(last or ['?'])[-1].partition(':')[0]}")
+    elif ended.code not in (0, 1, 2, 130):
+        found.append(f"exit code {ended.code}")
+    elif ended.code == 2:
+        lines = ended.err.strip().splitlines()
+        errors = [line for line in lines if line.startswith("error:")]
+        if len(errors) != 1 or len(lines[lines.index(errors[0]) :]) != 1:
+            found.append("exit code 2 without exactly one line of error at the end")
+        elif not re.search(r"[:;,] ", errors[0].partition("error: ")[2]):
+            found.append("an error without advice")
+    if digest(case.folder / "outside") != outside:
+        found.append("changes a file outside the run directory")
+    run = case.folder / "run"
+    if case.continues and ended.code == 0:
+        try:
+            if masks_of(run) != masks_of(base):
+                found.append("ends well with other masks")
+            if evaluations_of(run) != evaluations_of(base):
+                found.append("ends well with other evaluations")
+        except Exception as error:
+            found.append(f"ends well, but the results cannot be read: {type(error).__name__}")
+    return found
+
+
+def leaves(schema: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """List the dotted keys of a schema with the types of their values."""
+    found: list[tuple[str, Any]] = []
+    for entry in fields(schema):
+        if is_dataclass(entry.type):
+            found += leaves(entry.type, f"{prefix}{entry.name}.")
+        else:
+            found.append((f"{prefix}{entry.name}", entry.type))
+    return found
+
+
+def drawn_configuration(draw: random.Random) -> list[str]:
+    """Draw one to three keys of the schema, each with a valid, extreme or absurd value."""
+    found = []
+    for key, kind in draw.sample(leaves(Config), draw.choice([1, 1, 2, 3])):
+        if key in ("run_dir", "executor", "download", "quiet"):
+            continue
+        values = next(
+            (v for one, v in VALUES.items() if kind in (one, one | None, one | str)), None
+        )
+        values = values or ["[]", "[1,2]", "[x]", "{a: 1}", "null", "auto", "[H]", "[1,1]", "x"]
+        found.append(f"{key}={draw.choice(values)}")
+    return found
+
+
+def make_case(folder: Path, base: Path, other: Path, half: Path, draw: random.Random) -> Case:
+    """Draw a case, and make its folder.
+
+    Args:
+        folder: a new folder for the case.
+        base: a complete run.
+        other: a complete run with another seed.
+        half: a run that was stopped.
+        draw: random draws.
+    """
+    folder.mkdir()
+    (folder / "outside").mkdir()
+    (folder / "outside" / "file").write_text("precious")
+    (folder / "outside" / "x.parquet.partial").write_text("precious")
+    scale = str(ROOT / "harness" / "scale.py")
+    if draw.random() < 0.35:
+        given = drawn_configuration(draw)
+        return Case(" ".join(given), scale, [*SMALL, *given, "run_dir=run"], folder)
+    shutil.copytree(draw.choice([base, base, half]), folder / "run", symlinks=True)
+    damage = draw.choice(fuzz_damage.DAMAGES)
+    what = damage(folder / "run", other, draw)
+    commands: list[tuple[str, list[str], bool]] = [
+        (scale, [*BASE, "run_dir=run"], True),
+        (scale, [*BASE, "run_dir=run"], True),
+        (str(ROOT / "harness" / "status.py"), ["run_dir=run", "verify=true"], False),
+        (str(ROOT / "harness" / "status.py"), ["run_dir=run", "json=true"], False),
+        (
+            str(ROOT / "harness" / "evaluate.py"),
+            ["run_dir=run", "evaluate.log_base=3", "evaluate.tasks=2", "executor=serial"],
+            False,
+        ),
+        (
+            str(ROOT / "harness" / "recall.py"),
+            ["run_dir=run", "reservoir.rules=[hebb]", "evaluate.tasks=2", "executor=serial"],
+            False,
+        ),
+        ("analysis.report", ["run_dir=run"], False),
+    ]
+    script, arguments, continues = draw.choice(commands)
+    return Case(f"{what}; {Path(script).name}", script, arguments, folder, continues)
+
+
+def make_runs(folder: Path) -> tuple[Path, Path, Path]:
+    """Make a complete run, a complete run with another seed, and a run that was stopped."""
+    runs = folder / "base", folder / "other", folder / "half"
+    for run, more in zip(runs, ([], ["seed=1"], []), strict=True):
+        case_folder = folder / f"{run.name}.case"
+        case_folder.mkdir()
+        case = Case(
+            "make",
+            str(ROOT / "harness" / "scale.py"),
+            [*BASE, *more, f"run_dir={run}"],
+            case_folder,
+        )
+        ended = run_bounded(case, 10 * SECONDS)  # kernels compile here
+        if ended.code != 0:
+            raise SystemExit(f"error: the first run must end well, got:\n{ended.err}")
+    logs = sorted((runs[2] / "log").glob("*.parquet"))
+    for path in [*logs[1:], *(runs[2] / "evaluations").glob("k000004-*")]:
+        path.unlink()
+    return runs
+
+
+def warm_up() -> None:
+    """Import what the commands import, so that a forked process need not."""
+    for name in ("start", "train", "evaluate", "recall"):
+        import_module(f"harness.driver.{name}")
+    for name in ("scale", "evaluate", "recall", "status", "run.directory", "workers.training"):
+        import_module(f"harness.{name}")
+    import_module("analysis.report")
+
+
+def main() -> int:
+    """Read the options, run the cases and print the failures; return 1 if there are any."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="run only the case with this number")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of failing cases")
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {options.cases} cases")
+    folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        os.environ[name] = str(folder)
+    warm_up()
+    base, other, half = make_runs(folder)
+    count: Counter[str] = Counter()
+    codes: Counter[int | None] = Counter()
+    for number in range(options.cases):
+        if options.only is not None and number != options.only:
+            continue
+        draw = random.Random(options.seed * 1_000_003 + number)
+        case = make_case(folder / str(number), base, other, half, draw)
+        outside = digest(case.folder / "outside")
+        ended = run_bounded(case)
+        codes[ended.code] += 1
+        found = faults(case, ended, outside, base)
+        count.update(found)
+        for kind in found:
+            print(f"case {number} ({ended.seconds:.1f} s): {kind}\n  {case.what}\n  {_last(ended)}")
+        if not (found and options.keep):
+            shutil.rmtree(case.folder, ignore_errors=True)
+    print(f"exit codes: {dict(codes)}")
+    for kind, number in count.most_common():
+        print(f"{number:5} {kind}")
+    print(f"{sum(count.values())} failed checks of {len(count)} kinds")
+    if not options.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if count else 0
+
+
+def _last(ended: Ended) -> str:
+    lines = ended.err.strip().splitlines() or ended.out.strip().splitlines() or ["no output"]
+    return lines[-1][:300]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Ways to damage a run directory or a data file, for benchmarks/fuzz.py.
+
+A damage changes one file, one folder or one value. It returns a line that describes the change.
+"""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+Damage = Callable[[Path, Path, random.Random], str]  # (run, another run, draws) -> what it did
+
+# Values that no number, text or list of a stored file should have.
+ABSURD: list[Any] = [
+    *(
+        None,
+        True,
+        -1,
+        0,
+        10**30,
+        1e308,
+        float("inf"),
+        float("nan"),
+        "",
+        "a",
+        "9" * 400,
+        "../..",
+        "~",
+    ),
+    *([], {}, [[[[]]]], {"a": {"b": [1, 2]}}, "\x00", "é\n"),
+]
+
+
+def files_of(run: Path) -> list[Path]:
+    """List the regular files of a run, sorted, without the report and the lock."""
+    found = [p for p in run.rglob("*") if p.is_file() and not p.is_symlink()]
+    return sorted(p for p in found if p.name not in ("report.html", "lock"))
+
+
+def _pick(run: Path, draw: random.Random) -> Path:
+    """Pick a file; every folder has the same chance, however many files it has."""
+    folders: dict[Path, list[Path]] = {}
+    for path in files_of(run):
+        folders.setdefault(path.parent, []).append(path)
+    return draw.choice(folders[draw.choice(sorted(folders))])
+
+
+def truncate(run: Path, other: Path, draw: random.Random) -> str:
+    """Cut the end of a file off."""
+    path = _pick(run, draw)
+    size = path.stat().st_size
+    kept = draw.randrange(size) if size else 0
+    os.truncate(path, kept)
+    return f"cut {path.relative_to(run)} to {kept} of {size} bytes"
+
+
+def flip(run: Path, other: Path, draw: random.Random) -> str:
+    """Invert one bit of a file."""
+    path = _pick(run, draw)
+    content = bytearray(path.read_bytes())
+    if not content:
+        return f"nothing to flip in {path.relative_to(run)}"
+    place, bit = draw.randrange(len(content)), draw.randrange(8)
+    content[place] ^= 1 << bit
+    path.write_bytes(bytes(content))
+    return f"flipped bit {bit} of byte {place} of {path.relative_to(run)}"
+
+
+def overwrite(run: Path, other: Path, draw: random.Random) -> str:
+    """Replace the content of a file by other bytes."""
+    path = _pick(run, draw)
+    content = draw.choice(
+        [b"", b"\x00" * 100, b"{}", b"[]", b"just words\n", b"\xff\xfe", b"a: [1"]
+    )
+    path.write_bytes(content)
+    return f"wrote {content[:12]!r} into {path.relative_to(run)}"
+
+
+def delete(run: Path, other: Path, draw: random.Random) -> str:
+    """Delete a file or a folder."""
+    found = [p for p in sorted(run.rglob("*")) if p.name != "lock"]
+    path = draw.choice(found) if draw.random() < 0.4 else _pick(run, draw)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return f"deleted {path.relative_to(run)}"
+
+
+def duplicate(run: Path, other: Path, draw: random.Random) -> str:
+    """Copy a file to another name in its folder."""
+    path = _pick(run, draw)
+    twin = path.with_name(draw.choice(["0copy", "zcopy"]) + path.suffix)
+    shutil.copy(path, twin)
+    return f"copied {path.relative_to(run)} to {twin.name}"
+
+
+def swap(run: Path, other: Path, draw: random.Random) -> str:
+    """Replace a file or a folder by that of another run."""
+    path = _pick(run, draw)
+    if draw.random() < 0.4 and path.parent != run:
+        path = path.parent
+    source = other / path.relative_to(run)
+    if not source.exists():
+        return f"the other run has no {path.relative_to(run)}"
+    if path.is_dir():
+        shutil.rmtree(path)
+        shutil.copytree(source, path)
+    else:
+        shutil.copy(source, path)
+    return f"took {path.relative_to(run)} from another run"
+
+
+def link(run: Path, other: Path, draw: random.Random) -> str:
+    """Replace a file or a folder by a symbolic link, some of them to themselves or to a device."""
+    path = draw.choice([_pick(run, draw), run / "lock", run / "log", run / "evaluations"])
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    outside = run.parent / "outside"
+    target = draw.choice([path, Path("/dev/zero"), outside / "file", outside])
+    path.symlink_to(target)
+    return f"linked {path.relative_to(run)} to {target.name}"
+
+
+def special(run: Path, other: Path, draw: random.Random) -> str:
+    """Put a FIFO or a folder in the place of a file."""
+    path = draw.choice([_pick(run, draw), run / "lock", run / "config.yaml"])
+    path.unlink(missing_ok=True)
+    if draw.random() < 0.5:
+        os.mkfifo(path)
+        return f"made {path.relative_to(run)} a FIFO"
+    path.mkdir()
+    return f"made {path.relative_to(run)} a folder"
+
+
+def _leaves(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """List the places of all values of a JSON tree."""
+    found = [place] if place else []
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    if isinstance(tree, dict | list):
+        for key, value in items:
+            found += _leaves(value, (*place, key))
+    return found
+
+
+def change_json(run: Path, other: Path, draw: random.Random) -> str:
+    """Change one value of provenance.json or of a zarr.json."""
+    path = draw.choice([p for p in files_of(run) if p.suffix == ".json"])
+    tree = json.loads(path.read_text())
+    place, value = draw.choice(_leaves(tree)), draw.choice(ABSURD)
+    node = tree
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    path.write_text(json.dumps(tree))
+    return f"set {'.'.join(map(str, place))} of {path.relative_to(run)} to {value!r:.40}"
+
+
+def change_yaml(run: Path, other: Path, draw: random.Random) -> str:
+    """Change, repeat, drop or bomb a line of config.yaml."""
+    path = run / "config.yaml"
+    lines = path.read_text().splitlines()
+    at = draw.randrange(len(lines))
+    kind = draw.choice(["value", "drop", "repeat", "deep", "bomb"])
+    if kind == "value":
+        key = lines[at].partition(":")[0]
+        lines[at] = f"{key}: {draw.choice(ABSURD)!r}"
+    elif kind == "drop":
+        del lines[at]
+    elif kind == "repeat":
+        lines.insert(at, lines[at])
+    elif kind == "deep":
+        lines[at] = lines[at].partition(":")[0] + ": " + "[" * 3000
+    else:
+        bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+        bomb += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+        lines += bomb
+    path.write_text("\n".join(lines) + "\n")
+    return f"config.yaml: {kind} at line {at + 1}"
+
+
+def change_parquet(run: Path, other: Path, draw: random.Random) -> str:
+    """Change the metadata or the rows of a table's file."""
+    path = draw.choice([p for p in files_of(run) if p.suffix == ".parquet"])
+    table = pq.read_table(path, partitioning=None)
+    kind = draw.choice(["version", "metadata", "column", "rows"])
+    if kind == "version":
+        table = table.replace_schema_metadata({"schema_version": draw.choice(["0", "99", "x"])})
+    elif kind == "metadata":
+        table = table.replace_schema_metadata({})
+    elif kind == "column":
+        table = table.drop_columns([draw.choice(table.column_names)])
+    else:
+        table = table.slice(0, len(table) // 2)
+    pq.write_table(table, path)
+    return f"changed the {kind} of {path.relative_to(run)}"
+
+
+DAMAGES: tuple[Damage, ...] = (
+    *(truncate, flip, overwrite, delete, duplicate, swap, link, special),
+    *(change_json, change_yaml, change_parquet),
+)
+
+
+def damage_data(folder: Path, draw: random.Random) -> str:
+    """Damage one data file."""
+    path = draw.choice(sorted(p for p in folder.iterdir() if p.is_file()))
+    kind = draw.choice(["cut", "flip", "zero", "fifo", "folder", "delete", "words"])
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "cut":
+        path.write_bytes(content[: draw.randrange(len(content))])
+    elif kind == "flip":
+        at = draw.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "words":
+        path.write_bytes(b"just words")
+    return f"{kind}: data file {path.name}"
