@@ -8,3 +8,8 @@ this program and keeps its traceback.
 
 class UserError(Exception):
     """A wrong input of the user. The message is one line: expected, got, and what to do."""
+
+
+def one_line(error: BaseException) -> str:
+    """Format an error as one line: its type and message."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

