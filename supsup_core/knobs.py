@@ -52,7 +52,8 @@ class Knob:
             return value in self.one_of
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
-        return isfinite(value) and (
+        # A whole number is finite, and may be too large to become a float.
+        return (isinstance(value, int) or isfinite(value)) and (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)

@@ -23,7 +23,7 @@ class Outcome:
         pool: the name of the pool that did the unit.
         unit: the work unit.
         result: the value that the worker's `run` returned; None if the unit failed.
-        error: the type and message of the error; None if the unit succeeded.
+        error: the type and message of the error in one line; None if the unit succeeded.
     """
 
     pool: str

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from harness.errors import one_line
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool, Worker
 
 
@@ -45,7 +46,7 @@ class SerialExecutor:
                 return [Outcome(name, unit, self._workers[name].run(unit, *arguments))]
             except Exception as error:
                 if last:
-                    return [Outcome(name, unit, error=f"{type(error).__name__}: {error}")]
+                    return [Outcome(name, unit, error=one_line(error))]
         raise AssertionError("a try ends the loop")
 
     def running(self) -> dict[str, float]:

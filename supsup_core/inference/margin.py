@@ -25,7 +25,8 @@ def expected_task_accuracy(
     Args:
         slopes: (Q, T) for Q queries, the slope d objective / d alpha of each of T masks.
         truth: (Q,) the right task of each query, a number from 0 to T - 1.
-        among: number of masks for which to estimate the accuracy. The right mask counts too.
+        among: number of masks for which to estimate the accuracy, at least 1. The right mask
+            counts too.
 
     Returns:
         The mean of the probability over the queries, in [0, 1]. If the slopes of all wrong tasks of
@@ -33,8 +34,10 @@ def expected_task_accuracy(
         otherwise.
 
     Raises:
-        ValueError: T < 3.
+        ValueError: T < 3, or among < 1.
     """
+    if among < 1:
+        raise ValueError(f"among must be >= 1, got {among}")
     num_masks = slopes.shape[1]
     if num_masks < 3:
         raise ValueError(f"slopes must be for 3 masks or more, got {num_masks}: train more tasks")
@@ -44,4 +47,5 @@ def expected_task_accuracy(
     others = slopes[~is_own].reshape(len(slopes), num_masks - 1)
     margin = (others.mean(dim=1) - own[:, 0]) / others.std(dim=1)
     margin = margin.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return float(torch.exp((among - 1) * torch.special.log_ndtr(margin)).mean())
+    # A power, and not exp((among - 1) * log Phi): Phi = 0 must give 1 if there is no wrong mask.
+    return float((torch.special.ndtr(margin) ** (among - 1)).mean())

@@ -45,17 +45,15 @@ def unit_masks_in_stages(
     Args:
         later: for each layer after the first, the weights (outputs, inputs).
         batches: one pair per step: the normalised pre-activations (B, O, N) of the first hidden
-            layer for N images per task, and the labels (B, N). At most recipe.steps pairs are read.
+            layer for N images per task, and the labels (B, N). recipe.steps pairs are read.
         num_tasks: B, the number of tasks.
         recipe: the settings of the training. Its batch_size is not used, because the caller makes
             the batches.
-        after: numbers of steps after which the masks are yielded.
+        after: numbers of steps after which the masks are yielded, each in [0, recipe.steps].
         on_step: a function that is called after each step, with the number of finished steps.
 
     Yields:
-        One mask tensor per hidden layer, (B, units), after each number of steps in `after`. The
-        masks after the last step are always yielded. The last step is step recipe.steps, or an
-        earlier step if `batches` has no more pairs.
+        One mask tensor per hidden layer, (B, units), after each number of steps in `after`.
     """
     device = later[0].device
     scores = [
@@ -65,12 +63,11 @@ def unit_masks_in_stages(
     optimizer = recipe.torch_optimizer(scores)
     order = iter(batches)
     for step in range(recipe.steps + 1):
-        batch = next(order, None) if step < recipe.steps else None
-        if step in after or batch is None:
+        if step in after:
             yield [score.detach() >= 0 for score in scores]
-        if batch is None:
+        if step == recipe.steps:
             return
-        drives, labels = batch
+        drives, labels = next(order)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
         optimizer.zero_grad()
         gains = [_straight_through(score) for score in scores]

@@ -34,6 +34,12 @@ def test_limits_in_words_are_those_that_are_checked(limits, words, inside, outsi
     assert not any(map(knob.allows, outside))
 
 
+def test_a_whole_number_may_be_too_large_for_a_float():
+    assert Knob("").allows(10**400)
+    assert not Knob("", at_most=1.5).allows(10**400)
+    assert not Knob("").allows(float("inf"))
+
+
 def test_the_limits_of_a_list_are_those_of_its_elements():
     assert Knob("", at_least=1).allows([1, 2])
     assert not Knob("", at_least=1).allows([1, 0])

@@ -42,7 +42,7 @@ def make_workers():
             (self.folder / f"{unit.name}.{trial}").write_text(str(os.getpid()))
             match unit.name.split("-")[0]:
                 case "raises":
-                    raise ArithmeticError(f"no use for {unit.value}")
+                    raise ArithmeticError(f"no use\n  for {unit.value}")
                 case "raises_once" if trial == 0:
                     raise ArithmeticError("try again")
                 case "exits":

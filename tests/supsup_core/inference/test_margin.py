@@ -34,3 +34,10 @@ def test_masks_alike_tell_nothing_apart():
 def test_two_masks_have_no_spread():
     with pytest.raises(ValueError, match="3 masks or more, got 2"):
         expected_task_accuracy(torch.zeros(1, 2), torch.tensor([0]), 10)
+
+
+def test_the_only_mask_is_always_found():
+    slopes, truth = torch.tensor([[9.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), torch.tensor([0, 2])
+    assert expected_task_accuracy(slopes, truth, 1) == 1
+    with pytest.raises(ValueError, match="among must be >= 1, got 0"):
+        expected_task_accuracy(slopes, truth, 0)

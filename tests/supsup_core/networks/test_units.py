@@ -96,14 +96,14 @@ def first_drives(weights, images):
 def train(weights, batches, num_tasks):
     """Train on all batches. Returns: one array of masks (B, O) per hidden layer."""
     drives = ((first_drives(weights, images), labels) for images, labels in batches)
-    later = list(weights.values())[1:]
-    (masks,) = unit_masks_in_stages(later, drives, num_tasks, SGD, [SGD.steps])
+    later, recipe = list(weights.values())[1:], replace(SGD, steps=len(batches))
+    (masks,) = unit_masks_in_stages(later, drives, num_tasks, recipe, [recipe.steps])
     return masks
 
 
 def test_training_labels_images_that_no_mask_of_chance_does(weights, generator):
     points = prototypes(3, generator)
-    masks = train(weights, (drawn(points, 32, generator) for _ in range(40)), 3)
+    masks = train(weights, [drawn(points, 32, generator) for _ in range(40)], 3)
     assert [(mask.shape, mask.dtype) for mask in masks] == [
         ((3, 64), torch.bool),
         ((3, 48), torch.bool),
@@ -133,7 +133,7 @@ def test_a_block_trains_what_each_task_trains_alone(weights, generator):
 def test_masks_are_recovered_from_images_without_labels(rule, generator):
     network = UnitMLP("wide", (20, 512, 6))
     weights, points = network.weights(0), prototypes(3, generator)
-    trained = train(weights, (drawn(points, 32, generator) for _ in range(60)), 3)
+    trained = train(weights, [drawn(points, 32, generator) for _ in range(60)], 3)
     patterns = [2 * mask.float() - 1 for mask in trained]
     reservoir = rule(512)
     for pattern in patterns[0]:
@@ -218,6 +218,8 @@ def test_states_on_the_way_are_those_of_the_steps_so_far(trained, digits):
         for one, other in zip(states, alone, strict=True):
             assert np.array_equal(one.planes[0], other.planes[0])
     assert next(shown, None) is None
+    # As from every trainer, the states at the end come only if they were asked for.
+    assert len(list(UnitTrainer(fixed, *digits, brief, seed=0).stages(tasks, [2]))) == 1
 
 
 @pytest.mark.parametrize("family", ["permuted", "rotated", "split"])
