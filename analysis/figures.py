@@ -4,14 +4,12 @@ python -m analysis.figures runs/mnist5k-permuted-32 accuracy.png
 python -m analysis.figures runs/units recall.png --figure recall_by_masks
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.commandline import Parser, figure_file, run_command, run_directory
 from analysis.load import load
 from analysis.stored import Layout
 from analysis.summary import bootstrap, wilson
@@ -361,9 +359,9 @@ FIGURES = {
 
 def main() -> None:
     """Draw one figure of a run into a file."""
-    parser = argparse.ArgumentParser(description="Draw a figure of a run.")
-    parser.add_argument("run_dir", help="run directory, or its URL")
-    parser.add_argument("file", type=Path, help="file to write, ending in .png or .svg")
+    parser = Parser(__doc__, "python -m analysis.figures runs/mnist5k-permuted-32 accuracy.svg")
+    parser.add_argument("run_dir", type=run_directory, help="run directory, or its URL")
+    parser.add_argument("file", type=figure_file, help="file to write, such as accuracy.svg")
     parser.add_argument("--figure", choices=FIGURES, default="accuracy_by_masks")
     arguments = parser.parse_args()
     draw, table = FIGURES[arguments.figure]
@@ -371,4 +369,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1", "failures": "1"}
 
@@ -47,7 +47,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     Raises:
         KeyError: the table is unknown.
         FileNotFoundError: the run has written no file of this table yet.
-        ValueError: a file has an unknown schema version.
+        ValueError: the URL names no folder, or a file is damaged or has an unknown schema version.
         OSError: the server of a URL does not answer, or refuses the request.
     """
     files, root = _file_system(run_dir)
@@ -65,18 +65,36 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
 
 
 def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
-    """Return the file system of a run, and the path of the run directory in this file system."""
+    """Return the file system of a run, and the path of the run directory in this file system.
+
+    Raises:
+        ValueError: the URL names no folder.
+    """
     # Arrow's file systems are enough to read. The harness writes, and uses obstore, because Arrow
     # has no conditional put.
     where = str(run_dir)
     found: tuple[FileSystem, str] = (LocalFileSystem(), where)
-    return FileSystem.from_uri(where) if "://" in where else found
+    if "://" not in where:
+        return found
+    try:
+        found = FileSystem.from_uri(where)
+    except pa.ArrowException:
+        found = LocalFileSystem(), ""
+    if not found[1]:
+        raise ValueError(
+            f"{where} must be a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, got another "
+            "URL: correct the URL"
+        )
+    return found
 
 
 def _read(files: FileSystem, path: str, table: str) -> pa.Table:
     """Read one file of a table, converted to the present schema version."""
-    with files.open_input_file(path) as file:
-        rows = pq.ParquetFile(file).read(use_threads=False)
+    try:
+        with files.open_input_file(path) as file:
+            rows = pq.ParquetFile(file).read(use_threads=False)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} must be a whole Parquet file: remove the file") from error
     version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
     if (table, version) == ("evaluations", "1"):
         return _upgraded(rows)
@@ -109,10 +127,58 @@ def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
 
 
 def configuration(run_dir: str | Path) -> dict[str, Any]:
-    """Read a run's configuration as a flat dict: dotted key -> value."""
+    """Read a run's configuration as a flat dict: dotted key -> value.
+
+    Raises:
+        OSError, ValueError: see read_configuration.
+    """
+    return read_configuration(run_dir)[1]
+
+
+def read_configuration(run_dir: str | Path) -> tuple[str, dict[str, Any]]:
+    """Read a run's configuration as text, and as a flat dict: dotted key -> value.
+
+    Raises:
+        OSError: there is no configuration, or it cannot be read.
+        ValueError: the file is not YAML, or not a mapping of keys to values.
+    """
+    text = read_text(run_dir, "config.yaml")
+    try:
+        # An alias stands for a copy of another value, and aliases of aliases for a great many.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("an alias")
+        return text, dict(_leaves(yaml.safe_load(text), ""))
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{run_dir}/config.yaml must be YAML of keys and values, got other content: restore "
+            "the file from a copy of the run"
+        ) from error
+
+
+def read_text(run_dir: str | Path, name: str) -> str:
+    """Read a text file of a run.
+
+    Raises:
+        OSError: the file does not exist, is no regular file, or cannot be read.
+        ValueError: the file is not UTF-8.
+    """
     files, root = _file_system(run_dir)
-    with files.open_input_file(f"{root}/config.yaml") as file:
-        return dict(_leaves(yaml.safe_load(file.read()), ""))
+    path = f"{root}/{name}"
+    kind = files.get_file_info(path).type
+    if kind is FileType.NotFound:
+        raise FileNotFoundError(
+            f"{run_dir} must be the directory of a run, got none with {name}: check the path"
+        )
+    if kind is not FileType.File:  # opening a FIFO would wait for a writer
+        raise OSError(f"{run_dir}/{name} must be a file, got another kind: restore it from a copy")
+    with files.open_input_file(path) as file:
+        try:
+            text: str = file.read().decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{run_dir}/{name} must be UTF-8, got other bytes: restore the file from a copy"
+            ) from error
+    return text
 
 
 def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:

@@ -9,11 +9,11 @@ After a run, the harness starts this module in a separate process, because `harn
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from analysis import figures, page, stored, summary
-from analysis.load import load
+from analysis.commandline import Parser, run_command, run_directory
+from analysis.load import load, read_configuration, read_text
 
 NAME = "report.html"
 LEAST_ACCURATE = 100  # number of tasks that the report lists one by one
@@ -63,11 +64,13 @@ def render(run_dir: Path) -> str:
         run_dir: the run directory. The run may still be working.
 
     Raises:
-        FileNotFoundError: run_dir holds no run, or the run has committed no task yet.
-        ValueError: a table has an unknown schema version.
+        OSError: run_dir holds no run, the run has committed no task yet, or a file of the run
+            cannot be read.
+        ValueError: a file of the run is damaged, or a table has an unknown schema version.
     """
-    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
-    config, tables = yaml.safe_load(text), read_tables(run_dir)
+    text, config = read_configuration(run_dir)
+    _check(config, run_dir)
+    starts, tables = _starts(run_dir), read_tables(run_dir)
     if "tasks" not in tables:
         raise FileNotFoundError(
             f"{run_dir / 'log'} must hold a committed task, got none: wait for the first commit"
@@ -78,13 +81,30 @@ def render(run_dir: Path) -> str:
         sections += _inference(tables["evaluations"], masks, run_dir)
     if "reservoir" in tables:
         sections.append(_reservoir(tables["reservoir"]))
-    sections += [_storage(tables, masks, run_dir), _origin(text, run_dir)]
+    sections += [_storage(tables, masks, run_dir), _origin(text, starts)]
     described = (
         f"{config['network']} on {config['data']}, {config['family']} tasks, "
-        f"method {config['method']}, recipe {config['train']['name']}, seed {config['seed']}"
+        f"method {config['method']}, recipe {config['train.name']}, seed {config['seed']}"
     )
     lead = f'<p class="soft">{escape(described)}</p>'
     return page.page(run_dir.name, lead + _facts(tables, config["tasks"]), sections)
+
+
+# The keys of the configuration that the report shows, and the types of their values.
+_SHOWN = {
+    "tasks": int,
+    "seed": int,
+    **dict.fromkeys(("network", "data", "family", "method", "train.name"), str),
+}
+
+
+def _check(config: dict[str, Any], run_dir: Path) -> None:
+    wrong = [key for key, kind in _SHOWN.items() if type(config.get(key)) is not kind]
+    if wrong:
+        raise ValueError(
+            f"{run_dir / 'config.yaml'} must have the keys {', '.join(_SHOWN)}, got none or a "
+            f"wrong value of {', '.join(wrong)}: restore the file from a copy of the run"
+        )
 
 
 def _facts(tables: Tables, asked: int) -> str:
@@ -300,23 +320,46 @@ def _exponent(sizes: pd.Series) -> float:
     return summary.scaling_exponent(sizes.index, sizes)
 
 
-def _origin(config: str, run_dir: Path) -> str:
-    file = run_dir / "provenance.json"
+def _origin(config: str, starts: list[dict[str, Any]]) -> str:
     parts = [f"<h3>Configuration</h3><pre>{escape(config)}</pre>"]
-    if file.exists():
-        provenance = json.loads(file.read_text(encoding="utf-8"))
-        starts = provenance.get("starts", [])
+    if starts:
         rows = [
             [one.get("at", ""), one.get("commit") or "unknown", " ".join(one.get("command", []))]
             for one in starts
         ]
-        last = {key: starts[-1].get(key) for key in ("machine", "versions")} if starts else {}
+        last = {key: starts[-1].get(key) for key in ("machine", "versions")}
         parts += [
             "<h3>Provenance</h3>",
             page.table("Starts", ["time", "commit", "command"], rows),
             f"<pre>{escape(yaml.safe_dump(last, sort_keys=False))}</pre>",
         ]
     return page.section("Configuration and provenance", *parts)
+
+
+def _starts(run_dir: Path) -> list[dict[str, Any]]:
+    """Read the starts of a run from its provenance.json; [] if the file does not exist.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is not a mapping with a list of starts.
+    """
+    file = run_dir / "provenance.json"
+    if not file.exists():
+        return []
+    try:
+        starts = json.loads(read_text(run_dir, "provenance.json"))["starts"]
+        if all(isinstance(one, dict) and _is_command(one.get("command", [])) for one in starts):
+            return list(starts)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(
+        f"{file} must be JSON with a list `starts`, got other content: restore the file from a "
+        "copy of the run, or remove it"
+    )
+
+
+def _is_command(words: Any) -> bool:
+    return isinstance(words, list) and all(isinstance(word, str) for word in words)
 
 
 def write(run_dir: Path) -> Path:
@@ -332,8 +375,8 @@ def write(run_dir: Path) -> Path:
         The path of the report.
 
     Raises:
-        FileNotFoundError, ValueError: see render.
-        OSError: the report cannot be written.
+        OSError: see render, or the report cannot be written.
+        ValueError: see render.
     """
     begin, file = time.time(), run_dir / NAME
     partial = file.with_name(f".{NAME}.{os.getpid()}.partial")
@@ -348,21 +391,13 @@ def write(run_dir: Path) -> Path:
 
 def main() -> None:
     """Write the report of the run that the command line names."""
-    typed = sys.argv[1:]
-    run_dir = typed[0].removeprefix("run_dir=") if len(typed) == 1 else ""
-    if not run_dir or run_dir.startswith("-"):
-        print(
-            f"error: options must be run_dir=DIRECTORY alone, got {' '.join(typed)!r}: try "
-            "run_dir=runs/mnist5k-permuted-32",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    try:
-        print(write(Path(run_dir).expanduser().absolute()))
-    except (OSError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    parser = Parser(__doc__, "run_dir=runs/mnist5k-permuted-32")
+    parser.add_argument("run_dir", type=run_directory, help="run directory, as run_dir=FOLDER")
+    run_dir = parser.parse_args().run_dir
+    if "://" in run_dir:
+        parser.error(f"run_dir must be a folder on this machine, got {run_dir}: try a copy of it")
+    print(write(Path(run_dir)))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,8 +1,10 @@
-"""Read the masks and the inputs of a run's store with zarr and numpy alone.
+"""Read the masks and the inputs of a run's store with zarr (3 or newer) and numpy alone.
 
 Shape letters: S masks in a sample, R bytes in a row.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -44,16 +46,35 @@ def _group(run_dir: str | Path) -> Any:
     return zarr.open_group(Path(run_dir) / "masks.zarr", mode="r", use_consolidated=False)
 
 
+@contextmanager
+def _readable(run_dir: str | Path) -> Iterator[None]:
+    """Turn any error of reading a store into a ValueError that says what to do."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got one that cannot be "
+            f"read ({type(error).__name__}: {error}): python harness/status.py run_dir={run_dir} "
+            "verify=true names damaged files; restore them from a copy of the run"
+        ) from error
+
+
 def layout(run_dir: str | Path) -> Layout:
-    """Read the layout of a run's masks from its store."""
-    group = _group(run_dir)
-    attributes = dict(group.attrs)
-    layers = tuple(
-        (_named(one), int(one["byte_offset"]), int(one["num_bits"])) for one in attributes["planes"]
-    )
-    num_weights = sum(weights.size for _, weights in group["weights"].arrays())
-    num_gains = sum(prod(tensor["shape"]) for tensor in attributes["tensors"])
-    return Layout(int(attributes["row_bytes"]), layers, num_weights, num_gains)
+    """Read the layout of a run's masks from its store.
+
+    Raises:
+        ValueError: the store cannot be read, or describes no layout.
+    """
+    with _readable(run_dir):
+        group = _group(run_dir)
+        attributes = dict(group.attrs)
+        planes, row_bytes = attributes["planes"], int(attributes["row_bytes"])
+        layers = tuple((_named(p), int(p["byte_offset"]), int(p["num_bits"])) for p in planes)
+        if any(first < 0 or bits < 1 or first + bits / 8 > row_bytes for _, first, bits in layers):
+            raise ValueError(f"the planes do not fit into a row of {row_bytes} bytes")
+        num_weights = sum(weights.size for _, weights in group["weights"].arrays())
+        num_gains = sum(prod(tensor["shape"]) for tensor in attributes["tensors"])
+        return Layout(row_bytes, layers, num_weights, num_gains)
 
 
 def _named(plane: dict[str, Any]) -> str:
@@ -70,11 +91,15 @@ def sample_masks(run_dir: str | Path, tasks: pd.DataFrame) -> NDArray[np.uint8]:
 
     Returns:
         (S, R) packed masks, sorted by task number.
+
+    Raises:
+        ValueError: the store cannot be read.
     """
     ids = np.sort(tasks["task_id"].to_numpy())
     chosen = ids[np.linspace(0, len(ids) - 1, min(SAMPLE, len(ids))).round().astype(int)]
-    masks = _group(run_dir)["masks"]
-    return np.stack([masks[int(task)] for task in chosen])
+    with _readable(run_dir):
+        masks = _group(run_dir)["masks"]
+        return np.stack([masks[int(task)] for task in chosen])
 
 
 def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
@@ -118,6 +143,11 @@ def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
 
 
 def angles(run_dir: str | Path) -> NDArray[np.float64] | None:
-    """Read every task's angle in degrees, by task number; None if tasks are not rotations."""
-    inputs = _group(run_dir)["inputs"]
-    return np.asarray(inputs["angles"][:], dtype=float) if "angles" in inputs else None
+    """Read every task's angle in degrees, by task number; None if tasks are not rotations.
+
+    Raises:
+        ValueError: the store cannot be read.
+    """
+    with _readable(run_dir):
+        inputs = _group(run_dir)["inputs"]
+        return np.asarray(inputs["angles"][:], dtype=float) if "angles" in inputs else None

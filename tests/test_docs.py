@@ -26,6 +26,12 @@ def test_the_page_of_options_is_current():
     assert made == (ROOT / "docs" / "options.md").read_text(), "run python docs/options_page.py"
 
 
+def test_the_guide_names_the_zarr_that_reads_a_store():
+    # The store has Zarr's format 3, which zarr 2 cannot read.
+    said = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert "zarr (version 3 or newer) and numpy can read alone" in said
+
+
 def test_readme_and_architecture_are_short():
     for page, most in (("README.md", 600), ("ARCHITECTURE.md", 1500)):
         assert len((ROOT / page).read_text().split()) <= most

@@ -55,7 +55,7 @@ print(found[["num_tasks", "algorithm", "objective", *columns]].round(4).to_strin
 figures.accuracy_by_masks(evaluations)
 
 # %% [markdown]
-# ## A mask, read with zarr and numpy alone
+# ## A mask, read with zarr (version 3 or newer) and numpy alone
 #
 # A mask is a row of bytes. In this row, each masked tensor has one or more planes of bits. The
 # first plane of a tensor says which weights are kept. The share of ones in these first planes must

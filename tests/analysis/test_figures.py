@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import figures
+from analysis.commandline import run_command
 from analysis.figures import (
     FIGURES,
     accuracy_by_masks,
@@ -107,6 +108,34 @@ def test_every_figure_draws_a_table_of_the_run(figure, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=FIGURES[figure][1]):
         figures.main()
     assert asked == [("s3://bucket/run", FIGURES[figure][1])]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ([], "are required: run_dir, file: try python -m analysis.figures"),
+        (["RUN"], "are required: file: try"),
+        (["RUN", "f.svg", "more"], "unrecognized arguments: more: try"),
+        (["RUN", "f.svg", "--figure", "pie"], "--figure: invalid choice: 'pie' (choose from"),
+        (["RUN", "f.xyz"], "file must end in one of .eps, "),
+        (["RUN", "figure"], "got 'figure': try figure.svg"),
+        (["RUN", "nowhere/f.svg"], "must be in an existing folder, got 'nowhere/f.svg': try f.svg"),
+        (["nowhere", "f.svg"], "nowhere/evaluations must hold Parquet files, got none: check"),
+        (["~nosuchuser/x", "f.svg"], "run_dir must have an existing user after ~"),
+        (["", "f.svg"], "run_dir must be a run's folder or URL, got '': try run_dir="),
+        (["ftp://host/run", "f.svg"], "ftp://host/run must be a folder, s3://BUCKET/"),
+        (["s3://", "f.svg"], "s3:// must be a folder, s3://BUCKET/FOLDER or gs://"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(typed, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figures", *typed])
+    with pytest.raises(SystemExit) as ended:
+        run_command(figures.main)
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("error: ")
+    assert said in err
 
 
 def test_the_nearest_angle_is_found_around_the_circle():

@@ -1,8 +1,11 @@
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from analysis import report
+from analysis import figures, report
+from analysis.commandline import run_command
 from harness.reporting import html as reporting
 from harness.tables import schemas as results
 
@@ -69,14 +73,139 @@ def test_a_report_that_fails_leaves_the_one_that_is_there(run_dir, monkeypatch):
     assert (run_dir / report.NAME).read_text() == before
 
 
-@pytest.mark.parametrize("typed", [[], ["run_dir="], ["a", "b"], ["run_dir=nowhere"]])
-def test_bad_input_is_one_line_and_code_2(typed, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["report", *typed])
+def failed(capsys):
+    """Run the program with the arguments in sys.argv, and return its one line of error."""
     with pytest.raises(SystemExit) as ended:
-        report.main()
-    said = capsys.readouterr().err
-    assert (ended.value.code, said.count("\n")) == (2, 1)
-    assert said.startswith("error: ")
+        run_command(report.main)
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("error: ")
+    assert ": " in err.removeprefix("error: "), "no advice"
+    return err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ([], "are required: run_dir: try run_dir=runs/mnist5k-permuted-32"),
+        (["run_dir="], "run_dir must be a run's folder or URL, got 'run_dir=': try run_dir="),
+        (["a", "b"], "unrecognized arguments: b: try run_dir="),
+        (["--frobnicate"], "try run_dir="),
+        (["run_dir=s3://bucket/run"], "run_dir must be a folder on this machine, got s3://bucket"),
+        (["run_dir=nowhere"], "nowhere must be the directory of a run, got none"),
+        (["run_dir=~nosuchuser/x"], "must have an existing user after ~, got ~nosuchuser/x: try"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(typed, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", *typed])
+    assert said in failed(capsys)
+
+
+def _edit_store(**attributes):
+    def edit(run):
+        zarr.open_group(run / "masks.zarr", mode="r+").attrs.put(attributes)
+
+    return edit
+
+
+def _write(name, text):
+    return lambda run: (run / name).write_bytes(text)
+
+
+def _as(name, make):
+    def edit(run):
+        (run / name).unlink()
+        make(run / name)
+
+    return edit
+
+
+PLANES = [{"tensor": "layer1", "role": "keep", "byte_offset": 0, "num_bits": 8}]
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nnetwork: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (_write("config.yaml", b"seed: 0\n"), "config.yaml must have the keys tasks, seed"),
+        (_write("config.yaml", b""), "config.yaml must be YAML of keys and values"),
+        (_write("config.yaml", b"[1, 2]"), "config.yaml must be YAML of keys and values"),
+        (_write("config.yaml", b"a: [1"), "config.yaml must be YAML of keys and values"),
+        (_write("config.yaml", b"{a: " * 3000), "config.yaml must be YAML of keys and values"),
+        (_write("config.yaml", BOMB.encode()), "config.yaml must be YAML of keys and values"),
+        (_write("config.yaml", b"\xff\xfe\xff"), "config.yaml must be UTF-8"),
+        (_as("config.yaml", lambda path: None), "must be the directory of a run"),
+        (_as("config.yaml", Path.mkdir), "config.yaml must be a file, got another kind"),
+        (_as("config.yaml", os.mkfifo), "config.yaml must be a file, got another kind"),
+        (_write("provenance.json", b"[]"), "provenance.json must be JSON with a list `starts`"),
+        (_write("provenance.json", b"{"), "provenance.json must be JSON with a list `starts`"),
+        (_write("provenance.json", b'{"starts": [1]}'), "provenance.json must be JSON with"),
+        (_write("provenance.json", b"[" * 9999), "provenance.json must be JSON with"),
+        (_as("provenance.json", Path.mkdir), "provenance.json must be a file"),
+        (_edit_store(), "masks.zarr must be the store of a run"),
+        (_edit_store(planes=PLANES, tensors=[1], row_bytes=1), "masks.zarr must be the store"),
+        (_edit_store(planes=PLANES, tensors=[], row_bytes=0), "masks.zarr must be the store"),
+        (lambda run: shutil.rmtree(run / "masks.zarr"), "masks.zarr must be the store of a run"),
+        (lambda run: shutil.rmtree(run / "log"), "log must hold a committed task, got none"),
+        (_write("log/a.parquet", b"PAR1"), "a.parquet must be a whole Parquet file"),
+    ],
+)
+def test_a_damaged_run_is_one_line_with_advice(
+    break_it, said, run_dir, tmp_path, monkeypatch, capsys
+):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    break_it(run)
+    monkeypatch.setattr(sys, "argv", ["report", f"run_dir={run}"])
+    assert said in failed(capsys)
+    assert [path.name for path in run.glob("*.partial")] == []
+
+
+def test_a_report_that_cannot_be_written_says_what_to_check(run_dir, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(run_dir, tmp_path / "run", ignore=lambda *_: [report.NAME])
+    (run / report.NAME).mkdir()
+    monkeypatch.setattr(report, "render", lambda run_dir: "")
+    monkeypatch.setattr(sys, "argv", ["report", str(run)])
+    assert "check the path, its permissions and the free space" in failed(capsys)
+
+
+@pytest.mark.parametrize("module", [report, figures])
+def test_help_and_version_are_those_of_the_other_commands(module, monkeypatch, capsys):
+    for option, said in {
+        "--help": module.__doc__.strip(),
+        "-h": "usage: ",
+        "--version": f"supermask-scaling {version('supermask-scaling')}\n",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["program", option])
+        with pytest.raises(SystemExit) as ended:
+            run_command(module.main)
+        out, err = capsys.readouterr()
+        assert (ended.value.code, err) == (0, "")
+        assert said in out
+
+
+def test_a_folder_named_analysis_hides_no_program_with_the_option_of_the_guide(tmp_path):
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    root = Path(report.__file__).parents[1]
+    assert "python -P -m analysis.report" in (root / "docs" / "results.md").read_text()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "analysis.report", "--version"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (0, "supermask-scaling")
+
+
+def test_a_stopped_report_ends_as_other_stopped_commands(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(stopped)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped\n")
 
 
 def test_a_report_is_stale_once_a_table_has_grown(run_dir):

@@ -1,0 +1,108 @@
+"""The command lines of `analysis`: options, --help, --version, and mistakes as one line.
+
+Exit codes: 0 if all work is done, 2 for a mistake that the user can correct, 130 if the user
+stopped the program.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from matplotlib.figure import Figure
+
+MISTAKE, STOPPED = 2, 130
+PACKAGE = "supermask-scaling"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that prints a mistake as one line, with advice, and exits with code 2.
+
+    Args:
+        about: description of the program, printed as it is.
+        example: text to type instead of a mistake that names no remedy.
+    """
+
+    def __init__(self, about: str, example: str = "--help") -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=about, formatter_class=raw, allow_abbrev=False)
+        self._example = example
+        self.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+
+    def error(self, message: str) -> NoReturn:
+        """Print a mistake, and exit."""
+        told = message.removeprefix("argument ").replace(": must", " must", 1)
+        print_error(told if ": try " in told else f"{told}: try {self._example}")
+        sys.exit(MISTAKE)
+
+
+class _Version(argparse.Action):
+    """Print the package's name and version, and exit, as the commands of the harness do."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"{PACKAGE} {version(PACKAGE)}")
+        parser.exit()
+
+
+def run_command(
+    command: Callable[[], int | None],
+    mistakes: tuple[type[Exception], ...] = (OSError, ValueError),
+) -> NoReturn:
+    """Run a program, and end the process with the program's exit code.
+
+    Args:
+        command: function that does the work, and returns an exit code or None for 0.
+        mistakes: errors that the user can correct. Their messages are printed as one line, and
+            the exit code is then 2. Any other error is a bug and keeps its traceback.
+    """
+    try:
+        code = command() or 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = STOPPED
+    except mistakes as error:
+        # Only the system's errors have a number. They say what failed, but not what to do.
+        by_system = isinstance(error, OSError) and error.errno is not None
+        advice = ": check the path, its permissions and the free space" if by_system else ""
+        print_error(f"{error}{advice}")
+        code = MISTAKE
+    sys.exit(code)
+
+
+def print_error(message: str) -> None:
+    """Print an error message on stderr as one line."""
+    print("error:", " ".join(message.split()), file=sys.stderr)
+
+
+def run_directory(text: str) -> str:
+    """Parse an option that names a run: a folder or a URL, also in the form run_dir=FOLDER."""
+    named = text.removeprefix("run_dir=")
+    if not named:
+        raise argparse.ArgumentTypeError(
+            f"must be a run's folder or URL, got {text!r}: try run_dir=runs/mnist5k-permuted-32"
+        )
+    if "://" in named:
+        return named
+    try:
+        return str(Path(named).expanduser().absolute())
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(
+            f"must have an existing user after ~, got {named}: try the folder's full path"
+        ) from error
+
+
+def figure_file(text: str) -> Path:
+    """Parse an option that names a figure to write: a file name that ends in .svg or .png."""
+    path, known = Path(text), Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known:
+        raise argparse.ArgumentTypeError(
+            f"must end in one of {', '.join(f'.{one}' for one in known)}, got {text!r}: try "
+            f"{path.stem or 'figure'}.svg"
+        )
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"must be in an existing folder, got {text!r}: try {path.name}, or make the folder"
+        )
+    return path
