@@ -14,28 +14,48 @@ argument has the form BEFORE:AFTER, the first checkout gets BEFORE and the secon
 AFTER. Use this form for a store, because each checkout must have written the store that it reads.
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
+from argparse import REMAINDER
 from collections import defaultdict
 from pathlib import Path
+
+from commandline import Parser, folder, run_program, whole
+
+from harness.errors import UserError
 
 HERE = Path(__file__).resolve().parent.parent
 RATES = ("tasks_per_hour",)  # higher is faster; for all other figures, lower is faster
 
 
 def figures(checkout: Path, arguments: list[str], figure: str) -> dict[str, float]:
-    """Run the benchmark of a checkout once, and return form -> figure."""
+    """Run the benchmark of a checkout once, and return form -> figure.
+
+    Raises:
+        UserError: the benchmark prints no such figure.
+        CalledProcessError: the benchmark failed.
+    """
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, *arguments, "--json"]
     done = subprocess.run(
         command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    known = [key for key in next(iter(rows), {}) if all(is_figure(row.get(key)) for row in rows)]
+    if figure not in known:
+        raise UserError(
+            f"--figure must be one of the positive figures that {arguments[0]} prints for every "
+            f"form, got {figure}: try one of {', '.join(known) or 'another benchmark'}"
+        )
     return {row.get("form") or row["algorithm"]: row[figure] for row in rows}
+
+
+def is_figure(value: object) -> bool:
+    """Return whether a value is a positive number, so that ratios of such values exist."""
+    return isinstance(value, int | float) and value > 0
 
 
 def part(argument: str, place: int) -> str:
@@ -46,14 +66,17 @@ def part(argument: str, place: int) -> str:
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--before", type=Path, required=True, help="checkout to compare with")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = Parser(__doc__)
+    parser.add_argument("--before", type=folder, required=True, help="checkout to compare with")
+    parser.add_argument("--rounds", type=whole(), default=5)
     parser.add_argument("--figure", default="tasks_per_hour", help="key of the figure to compare")
-    parser.add_argument("benchmark", nargs=argparse.REMAINDER, help="program and its arguments")
+    parser.add_argument("benchmark", nargs=REMAINDER, help="program and its arguments")
     options = parser.parse_args()
+    if not options.benchmark:
+        parser.error(
+            "benchmark must be a program and its arguments, got none: try "
+            "benchmarks/train.py --rounds 1"
+        )
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     checkouts = (options.before.resolve(), HERE)
     for turn in range(options.rounds):
@@ -63,7 +86,13 @@ def main() -> None:
         for place in order:
             arguments = [part(argument, place) for argument in options.benchmark]
             measured[place] = figures(checkouts[place], arguments, options.figure)
-        for form in measured[0].keys() & measured[1].keys():
+        common = measured[0].keys() & measured[1].keys()
+        if not common:
+            raise UserError(
+                f"both checkouts must print a form in common, got {', '.join(measured[0])} and "
+                f"{', '.join(measured[1])}: try another --before"
+            )
+        for form in common:
             found[form].append((measured[0][form], measured[1][form]))
         print(f"round {turn + 1} of {options.rounds} is done", file=sys.stderr, flush=True)
     print(f"{'form':16} {'before':>12} {'after':>12}   ratio (range)   {options.figure}")
@@ -78,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

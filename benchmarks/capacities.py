@@ -9,11 +9,10 @@ changes no bit. For hebb, a pattern is also kept if its overlap with the recalle
 literature hold as the number of units grows.
 """
 
-import argparse
 import statistics
 
 import torch
-from masks import at_least_one
+from commandline import Parser, need_memory, run_program, whole
 from reservoirs import MOST_STEPS, fill
 
 from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
@@ -29,6 +28,7 @@ RULES: dict[str, tuple[type[Quadratic], float]] = {
 }
 SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # loads / the literature's capacity
 LEAST_KEPT = 0.9
+FEWEST_UNITS = 64  # every rule then has at least a few patterns at its smallest load
 
 
 def load_kept(name: str, dim: int, seed: int) -> float:
@@ -59,13 +59,12 @@ def load_kept(name: str, dim: int, seed: int) -> float:
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dim", type=at_least_one, default=1000, help="D, number of units")
-    parser.add_argument("--seeds", type=at_least_one, default=3, help="draws of the patterns")
+    parser = Parser(__doc__)
+    parser.add_argument("--dim", type=whole(FEWEST_UNITS), default=1000, help="D, number of units")
+    parser.add_argument("--seeds", type=whole(), default=3, help="draws of the patterns")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    need_memory(16 * options.dim**2, "--dim")  # the weights, the patterns, and a copy of each
     for name in RULES:
         found = [load_kept(name, options.dim, seed) for seed in range(options.seeds)]
         expected = capacity(name, options.dim) / options.dim
@@ -78,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from commandline import Parser, real, run_program, whole
 
 from analysis.load import load
 
@@ -265,13 +266,15 @@ def differences(run_dir: Path, undisturbed: Path, num_tasks: int) -> list[str]:
 
 def main() -> int:
     """Read the options, kill, compare and print; return 1 if any check fails."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120.0, help="duration of the kills")
-    parser.add_argument("--tasks", type=int, default=200)
+    parser = Parser(__doc__)
     parser.add_argument(
-        "--steps", type=int, help="steps per task (default: enough for a run of --seconds)"
+        "--seconds", type=real(above=0, at_most=10**6), default=120.0, help="duration of the kills"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tasks", type=whole(8), default=200)
+    parser.add_argument(
+        "--steps", type=whole(), help="steps per task (default: enough for a run of --seconds)"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--show", action="store_true", help="print the output of the drivers")
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
@@ -295,7 +298,7 @@ def run_in_peace(options: list[str], run_dir: Path) -> float:
     """Run the main job in one process, without kills, and return its seconds."""
     began = time.monotonic()
     command = [sys.executable, str(SCALE), *options, "executor=serial", f"run_dir={run_dir}"]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, text=True)
     return time.monotonic() - began
 
 
@@ -342,4 +345,4 @@ def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

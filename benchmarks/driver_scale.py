@@ -1,7 +1,7 @@
 """Measure the driver, the store and the log with more tasks than one machine can train.
 
-    python benchmarks/driver_scale.py --tasks 10000 100000 \
-        data=digits network=mlp network_options.hidden=[24]
+    python benchmarks/driver_scale.py data=digits network=mlp network_options.hidden=[24] \
+        --tasks 10000 100000
 
 The actors are simulated: each actor has the rows of its unit ready at once. So the program measures
 only the driver, the one process that writes. Everything else is the code of the main job: its loop,
@@ -13,7 +13,6 @@ Memory is the peak memory of a process (ru_maxrss). Bytes per task are the growt
 one number of tasks to the next.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from commandline import Parser, folder, run_program, whole
 from jobs import compose
 
 from harness.config.identity import run_directory
@@ -121,7 +121,7 @@ class ReadyActors:
 
 def one_start(options: list[str], num_actors: int) -> None:
     """Start the main job in this process, and print its figures as one line of JSON."""
-    config = compose(options)
+    config = compose([*options, "evaluate.checkpoints=[]"])  # the actors only train
     made: list[ReadyActors] = []
 
     def executors(_: Config) -> ReadyActors:
@@ -155,7 +155,7 @@ def in_a_process(arguments: list[str]) -> dict[str, float]:
 
 def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -> dict[str, float]:
     """Start a run twice, and print both starts; return the peak bytes of each start by name."""
-    options = [*options, f"tasks={num_tasks}", f"run_dir={folder}/run", "evaluate.checkpoints=[]"]
+    options = [*options, f"tasks={num_tasks}", f"run_dir={folder}/run"]
     arguments = ["--one", "--actors", str(num_actors), *options]
     first, again = in_a_process(arguments), in_a_process(arguments)
     chunks = folder.glob("run/masks.zarr/masks/c/*/0")
@@ -179,20 +179,24 @@ def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--actors", type=int, default=64, help="units that end together")
-    parser.add_argument("--folder", help="folder of the temporary runs (default: the system's)")
+    parser = Parser(__doc__)
+    parser.add_argument("--tasks", type=whole(), nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--actors", type=whole(), default=64, help="units that end together")
+    parser.add_argument(
+        "--folder", type=folder, help="folder of the temporary runs (default: the system's)"
+    )
     parser.add_argument("--one", action="store_true", help="measure one start in this process")
     parser.add_argument("options", nargs="*", help="options of the main job")
     arguments = parser.parse_intermixed_args()
     if arguments.one:
         one_start(arguments.options, arguments.actors)
         return
+    if len({*arguments.tasks}) < len(arguments.tasks):
+        parser.error(f"--tasks must be different numbers, got {arguments.tasks}: try 1000 2000")
     peaks = []
     for num_tasks in arguments.tasks:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            found = measure(arguments.options, num_tasks, arguments.actors, Path(folder))
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as made:
+            found = measure(arguments.options, num_tasks, arguments.actors, Path(made))
             peaks.append((num_tasks, found))
     for (less, before), (more, after) in pairwise(peaks):
         for start in before:
@@ -201,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

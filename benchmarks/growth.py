@@ -3,7 +3,6 @@
 python benchmarks/growth.py growth.jsonl growth.svg     draw stored rows again
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from masks import one_line_errors
+from commandline import Parser, figure_file, file, run_program
 from matplotlib.figure import Figure
+
+from harness.errors import UserError
 
 # Fits leave out small numbers of masks, because a constant cost of milliseconds hides the growth.
 # Fits start at the first value, or at the second value if fewer than _FEWEST points are left.
@@ -112,17 +113,34 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def read_rows(path: Path) -> list[Row]:
+    """Read rows that benchmarks/inference.py --growth has stored.
+
+    Raises:
+        UserError: the file holds no rows, or something else.
+    """
+    try:
+        rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
+    except (ValueError, TypeError):
+        rows = []
+    if not rows or any(row.algorithm not in _ORDER for row in rows):
+        raise UserError(
+            f"{path} must hold rows of benchmarks/inference.py --growth, got none or other lines: "
+            "try --growth FIGURE, which writes them beside the figure"
+        )
+    return rows
+
+
 def main() -> None:
     """Draw rows that benchmarks/inference.py --growth has stored."""
-    parser = argparse.ArgumentParser(description="Draw how inference time grows with masks.")
-    parser.add_argument("rows", type=Path, help="file written by benchmarks/inference.py --growth")
-    parser.add_argument("figure", type=Path, help="file to draw, ending in .png or .svg")
+    parser = Parser(__doc__)
+    parser.add_argument("rows", type=file, help="file written by benchmarks/inference.py --growth")
+    parser.add_argument("figure", type=figure_file, help="file to draw, ending in .png or .svg")
     options = parser.parse_args()
-    with one_line_errors(parser):
-        rows = [Row(**json.loads(line)) for line in options.rows.read_text().splitlines()]
+    rows = read_rows(options.rows)
     draw(rows).savefig(options.figure, dpi=120)
     print_exponents(rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

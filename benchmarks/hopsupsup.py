@@ -9,13 +9,12 @@ in one reservoir. Then each task's masks are recovered by a descent that starts 
 stored masks, with one step per 64 test images.
 """
 
-import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from masks import at_least_one
+from commandline import Parser, need_memory, run_program, whole
 
 from harness.data.catalogue import DATASETS, load_dataset
 from harness.data.dataset import Dataset
@@ -98,16 +97,15 @@ def accuracy(
 
 def main() -> None:
     """Read the options, train, recover and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--data", choices=DATASETS, default="mnist5k")
     parser.add_argument("--rule", choices=RULES, default="storkey")
-    parser.add_argument("--hidden", type=at_least_one, nargs="+", default=[2048, 2048])
+    parser.add_argument("--hidden", type=whole(), nargs="+", default=[2048, 2048])
     parser.add_argument("--classes", action="store_true", help="labels are the classes 0 to 9")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0), default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    need_memory(8 * sum(width**2 for width in options.hidden), "--hidden")  # layers, reservoirs
     data = load_dataset(options.data)
     tasks = SplitTasks(data, options.seed, by_class=options.classes)
     network = units(data.input_shape, 10, hidden=options.hidden)
@@ -148,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

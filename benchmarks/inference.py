@@ -40,10 +40,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from commandline import Parser, figure_file, folder, run_program, whole
 from forms import BATCH, Form, by_bits, dense_forms, reading
 from growth import Row, draw, print_exponents
 from intervals import wilson
-from masks import Masks, at_least_one, load_masks, one_line_errors
+from masks import Masks, load_masks
 from streaming import measure_streamed
 
 from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
@@ -201,21 +202,19 @@ def measure_growth(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, help="folder of a run (default: train a few masks)")
-    parser.add_argument("--tasks", type=at_least_one, default=2500, help="k, number of masks")
+    parser = Parser(__doc__)
+    parser.add_argument("--run", type=folder, help="folder of a run (default: train a few masks)")
+    parser.add_argument("--tasks", type=whole(), default=2500, help="k, number of masks")
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
-    parser.add_argument("--rounds", type=at_least_one, default=3)
-    parser.add_argument("--queries", type=at_least_one, default=512, help="queries for accuracy")
-    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
-    parser.add_argument("--dense-tasks", type=at_least_one, default=2500)
-    parser.add_argument("--binary-tasks", type=at_least_one, default=10_000)
+    parser.add_argument("--rounds", type=whole(), default=3)
+    parser.add_argument("--queries", type=whole(), default=512, help="queries for accuracy")
+    parser.add_argument("--threads", type=whole(at_most=1024), default=os.cpu_count())
+    parser.add_argument("--dense-tasks", type=whole(), default=2500)
+    parser.add_argument("--binary-tasks", type=whole(), default=10_000)
     parser.add_argument(
-        "--agreement", type=at_least_one, help="number of queries to compare ranked with exact"
+        "--agreement", type=whole(), help="number of queries to compare ranked with exact"
     )
-    parser.add_argument("--growth", type=Path, help="figure to draw, .svg or .png")
+    parser.add_argument("--growth", type=figure_file, help="figure to draw, .svg or .png")
     parser.add_argument(
         "--stream", type=Path, help="folder with 40 GB of free space, for 1,000,000 masks"
     )
@@ -223,11 +222,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.stream and not options.growth:
         parser.error("--stream must be given with --growth, got --stream alone: add --growth FILE")
-    with one_line_errors(parser):
-        if options.growth:
-            measure_growth(options)
-            return
-        masks = load_masks(options.run, options.tasks)
+    if options.growth:
+        measure_growth(options)
+        return
+    masks = load_masks(options.run, options.tasks)
     if options.agreement:
         print_agreement(masks, options)
         return
@@ -235,4 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

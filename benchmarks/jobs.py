@@ -12,6 +12,7 @@ from harness.config.schema import Config
 from harness.data.dataset import Dataset
 from harness.plan.resolve import resolve
 from harness.run.provenance import has_bfloat16_matrices
+from harness.run.refusals import check_against_data, check_capabilities
 from harness.run.spec import RunSpec
 
 
@@ -21,8 +22,15 @@ def compose(options: Sequence[str]) -> Config:
 
 
 def resolved_job(config: Config, data: Dataset) -> RunSpec:
-    """Make the job of a run, with every `auto` resolved for this machine."""
-    probe = RunSpec(resolved_options(config), data.input_shape, data.num_classes)
+    """Make the job of a run, with every `auto` resolved for this machine.
+
+    Raises:
+        UserError: the data set, the network or the finder does not allow a value.
+    """
+    config = resolved_options(config)
+    check_against_data(config, data)
+    probe = RunSpec(config, data.input_shape, data.num_classes)
+    check_capabilities(config, probe.capabilities)
     resolved = resolve(probe.config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
     return replace(probe, config=resolved)
 

@@ -1,15 +1,13 @@
 """Load masks for the inference benchmarks: trained masks, distractors, and queries."""
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from commandline import need_memory
 from jobs import compose
 
 from harness.config.identity import from_yaml
@@ -65,23 +63,6 @@ class Masks:
         return normalise(shown, test.mean, test.std)[:, None], truth
 
 
-def at_least_one(text: str) -> int:
-    """Parse the text of an option as a whole number >= 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}: try 1")
-    return number
-
-
-@contextmanager
-def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Print an error that the user can correct in one line, and exit with code 2."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        parser.error(" ".join(str(error).split()))
-
-
 def train_some() -> Path:
     """Train the masks of FALLBACK unless they exist; return the run's folder."""
     config = compose(FALLBACK)
@@ -100,12 +81,14 @@ def load_masks(run: Path | None, num_masks: int) -> Masks:
         num_masks: T, the number of masks.
 
     Raises:
-        UserError: the committed tasks are not 0 to k - 1, or no task is committed.
+        UserError: the committed tasks are not 0 to k - 1, no task is committed, or the masks do
+            not fit into memory.
     """
     run = run or train_some()
     config: Config = from_yaml(run / "config.yaml")
     data = load_dataset(config.data)
     spec = RunSpec(config, data.input_shape, data.num_classes)
+    need_memory(num_masks * spec.layout.row_bytes, "--tasks")
     store = MaskStore.open(run, read_only=True)
     tasks = store.tasks().slice(0, num_masks)
     ids = tasks["task_id"].to_numpy()

@@ -15,13 +15,14 @@ programs. A ratio is the median of the rounds' ratios to the time of `loop`, wit
 program uses one thread.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
+from commandline import Parser, need_memory, run_program, whole
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
@@ -32,6 +33,7 @@ from supsup_core.networks.module import as_network
 Logits = Callable[[dict[str, Tensor], Tensor], Tensor]
 SHAPE = (1, 28, 28)
 NUM_OUTPUTS = 10
+CHANNELS = 16  # of the first layer of small_conv
 
 
 def batch_module() -> nn.Module:
@@ -147,18 +149,19 @@ def measure(num_tasks: int, batch: int, own: bool, rounds: int) -> None:
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tasks", type=int, nargs="+", default=[4, 8], help="tasks per block")
-    parser.add_argument("--batch", type=int, default=128, help="images per batch")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each way")
+    parser = Parser(__doc__)
+    parser.add_argument("--tasks", type=whole(), nargs="+", default=[4, 8], help="tasks per block")
+    parser.add_argument("--batch", type=whole(), default=128, help="images per batch")
+    parser.add_argument("--rounds", type=whole(), default=5, help="measurements of each way")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    # The first layer's outputs, and their gradients.
+    size = 8 * CHANNELS * prod(SHAPE)
+    need_memory(size * max(options.tasks) * options.batch, "--tasks and --batch")
     for num_tasks in options.tasks:
         for own in (False, True):
             measure(num_tasks, options.batch, own, options.rounds)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

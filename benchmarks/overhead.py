@@ -12,7 +12,6 @@ This is the time of steady training, without the time to start. The program also
 that a run takes to start, and the total time of a run.
 """
 
-import argparse
 import multiprocessing as mp
 import os
 import statistics
@@ -23,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from commandline import Parser, run_program, whole
 from jobs import compose, resolved_job
 
 from analysis.load import load
@@ -64,7 +64,7 @@ def whole_run(options: list[str]) -> list[tuple[float, int]]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(SCALE), *options]
         command += ["evaluate.checkpoints=[]", f"run_dir={folder}/run"]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, text=True)
         tasks = load(f"{folder}/run", "tasks").to_pandas()
     sizes = tasks.groupby("finished_at").size()
     return [(when.timestamp(), int(size)) for when, size in sizes.items()]
@@ -78,15 +78,21 @@ def steady(ends: list[tuple[float, int]]) -> float:
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = Parser(__doc__)
+    parser.add_argument("--tasks", type=whole(), default=256)
+    parser.add_argument("--rounds", type=whole(), default=3)
     parser.add_argument("options", nargs="*", help="options of the main job")
     arguments = parser.parse_args()
     options = [*arguments.options, f"tasks={arguments.tasks}"]
     config = compose(options)
     spec = resolved_job(config, load_dataset(config.data))
-    units = list(train_units(arguments.tasks, int(spec.config.train.block), []))
+    block = int(spec.config.train.block)
+    units = list(train_units(arguments.tasks, block, []))
+    if len(units) < 2:
+        parser.error(
+            f"--tasks must be more than one block of {block} tasks, got {arguments.tasks}: try "
+            f"--tasks {16 * block}"
+        )
     rates: dict[str, list[float]] = {"bare": [], "run": []}
     starts, totals = [], []
     for _ in range(arguments.rounds):
@@ -112,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -8,12 +8,12 @@ counts once. The system's file cache is not counted. The program reads the memor
 seconds, so it may miss a shorter peak. It works on Linux only.
 """
 
-import argparse
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from commandline import Parser, real, run_program
 
 
 def family(ancestor: int) -> list[int]:
@@ -52,8 +52,10 @@ def name(process: int) -> str:
 
 def main() -> int:
     """Run the command, measure and print; return the command's exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--every", type=float, default=2.0, help="seconds between readings")
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--every", type=real(above=0, at_most=3600), default=2.0, help="seconds between readings"
+    )
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -72,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -16,7 +16,6 @@ columns H and G are the task accuracies of the objectives H and G. Each has thre
 among --tasks masks, and expected among 250 and 2500 masks.
 """
 
-import argparse
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,20 +25,23 @@ from multiprocessing import get_context
 
 import numpy as np
 import torch
+from commandline import Parser, run_program, whole
 from intervals import interval
 from jobs import compose, resolved_job
-from scipy import stats
 
-from harness.data.catalogue import load_dataset
-from harness.plan.units import TrainUnit
+from harness.config.schema import Config
+from harness.data.catalogue import DATASETS, load_dataset
+from harness.plan.units import train_units
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import ImageSet, normalise
 from supsup_core.engines.choose import engine_for
+from supsup_core.inference.margin import expected_task_accuracy
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.states.bits import BitStates
 
 BLOCK = 8
+FEWEST_TASKS = 3  # fewer tasks have no spread of the wrong tasks' slopes
 QUERIES_A_TASK = 48
 ASKED = ("H", "G")  # objectives
 
@@ -62,36 +64,37 @@ class Found:
     task_accuracy: dict[str, tuple[float, float, float]]
 
 
+def job(choice: dict[str, str], data: str) -> Config:
+    """Make the configuration that trains by a recipe: keys of `train` and their values."""
+    overrides = [f"train.{key}={value}" for key, value in choice.items()]
+    fixed = [f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
+    return compose([*overrides, *fixed])
+
+
 def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
     """Train `num_tasks` tasks by one recipe, measure the masks, and infer tasks among the masks.
 
     Args:
         choice: keys of `train` and their values.
         data: name of the data set.
-        num_tasks: number of tasks to train, a multiple of BLOCK.
+        num_tasks: number of tasks to train, at least FEWEST_TASKS.
     """
     loaded = load_dataset(data)
-    overrides = [f"train.{key}={value}" for key, value in choice.items()]
-    fixed = [f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
-    spec = resolved_job(compose([*overrides, *fixed]), loaded)
+    spec = resolved_job(job(choice, data), loaded)
     test = loaded.test
     worker = TrainWorker(spec, loaded.train, test, name="search")
     began = time.perf_counter()
-    trained = []
-    for first in range(0, num_tasks, BLOCK):
-        ids = tuple(range(first, first + BLOCK))
-        trained.append(worker.run(TrainUnit("unit", ids, ids)))
+    trained = [worker.run(unit) for unit in train_units(num_tasks, BLOCK, [])]
     seconds = (time.perf_counter() - began) / num_tasks
     rows = np.concatenate([unit.rows for unit in trained])
     found = {}
     for name in ASKED:
         slopes = _slopes(spec, test, rows, name)
         truth = np.repeat(np.arange(num_tasks), QUERIES_A_TASK)
-        own = slopes[np.arange(len(truth)), truth]
-        others = slopes[np.arange(num_tasks) != truth[:, None]].reshape(len(truth), -1)
-        below = stats.norm.cdf((others.mean(1) - own) / others.std(1))
         right = float((slopes.argmin(1) == truth).mean())
-        found[name] = (right, float((below**249).mean()), float((below**2499).mean()))
+        asked = torch.from_numpy(slopes), torch.from_numpy(truth)
+        few, many = (expected_task_accuracy(*asked, among) for among in (250, 2500))
+        found[name] = (right, few, many)
     accuracies = [a for unit in trained for a in unit.tasks["accuracy"].to_pylist()]
     densities = [d for unit in trained for d in unit.tasks["density"].to_pylist()]
     return Found(accuracies, seconds, float(np.mean(densities)), found)
@@ -112,14 +115,20 @@ def _slopes(spec: RunSpec, test: ImageSet, rows: np.ndarray, objective: str) -> 
 
 def main() -> None:
     """Read the grid, try all recipes, and print the most accurate recipe first."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--tasks", type=int, default=32, help="tasks per recipe")
+    parser = Parser(__doc__)
+    parser.add_argument("--data", choices=DATASETS, default="mnist")
+    parser.add_argument("--tasks", type=whole(FEWEST_TASKS), default=32, help="tasks per recipe")
     parser.add_argument("grid", nargs="+", help="key of train, with values: key=value,value,...")
     arguments = parser.parse_args()
+    if wrong := [item for item in arguments.grid if "=" not in item]:
+        parser.error(f"grid must be KEY=VALUE,VALUE,..., got {wrong[0]}: try steps=100,200")
     keys = [item.partition("=")[0] for item in arguments.grid]
+    if len({*keys}) < len(keys):
+        parser.error(f"grid must have each key once, got {' '.join(keys)}: try steps=100,200")
     values = [item.partition("=")[2].split(",") for item in arguments.grid]
     choices = [dict(zip(keys, chosen, strict=True)) for chosen in product(*values)]
+    for choice in choices:
+        job(choice, arguments.data)  # refuses a wrong recipe before any recipe is tried
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         calls = [pool.submit(try_recipe, c, arguments.data, arguments.tasks) for c in choices]
         found = [call.result() for call in calls]
@@ -140,4 +149,4 @@ def _mean(row: tuple[Found, dict[str, str]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

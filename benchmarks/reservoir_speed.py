@@ -8,14 +8,13 @@ in which the share --flipped of the bits is inverted. Recall updates all units a
 stored. The products with rounded weights are still computed in floats.
 """
 
-import argparse
 import json
 import os
 import time
 
 import torch
+from commandline import Parser, need_memory, real, run_program, whole
 from intervals import wilson
-from masks import at_least_one
 
 from supsup_core.reservoirs import Hebb, Projection, Quadratic, Quantised, Storkey
 from supsup_core.reservoirs.recall import Recalled, flipped, packed, recall, score
@@ -34,18 +33,23 @@ def recall_all(
 
 def main() -> None:
     """Read the options, measure, and print one JSON object per line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
+    parser.add_argument("--dim", type=whole(), default=4096, help="D, number of units")
+    parser.add_argument("--patterns", type=whole(), default=2500)
+    parser.add_argument("--cues", type=whole(), default=500)
+    parser.add_argument("--together", type=whole(), default=100)
+    parser.add_argument(
+        "--flipped",
+        type=real(at_least=0, at_most=1),
+        default=0.1,
+        help="share of wrong bits in a cue",
     )
-    parser.add_argument("--dim", type=at_least_one, default=4096, help="D, number of units")
-    parser.add_argument("--patterns", type=at_least_one, default=2500)
-    parser.add_argument("--cues", type=at_least_one, default=500)
-    parser.add_argument("--together", type=at_least_one, default=100)
-    parser.add_argument("--flipped", type=float, default=0.1, help="share of wrong bits in a cue")
     parser.add_argument("--rules", choices=RULES, nargs="+", default=list(RULES))
-    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
+    parser.add_argument("--threads", type=whole(at_most=1024), default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    # The patterns, the weights, and a rounded copy of the weights.
+    need_memory(4 * options.dim * (options.patterns + 2 * options.dim), "--dim and --patterns")
     generator = torch.Generator().manual_seed(0)
     patterns = 2.0 * (torch.rand(options.patterns, options.dim, generator=generator) < 0.5) - 1
     wanted = torch.randperm(options.patterns, generator=generator)[: options.cues]
@@ -87,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

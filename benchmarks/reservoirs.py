@@ -11,13 +11,12 @@ that are fixed points, as the number of units grows. From cues with wrong bits, 
 recalled.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
+from commandline import Parser, figure_file, need_memory, real, run_program, whole
 from intervals import wilson
 from matplotlib.figure import Figure
 
@@ -36,6 +35,7 @@ from supsup_core.reservoirs.rules import BETA_DIM
 from supsup_core.reservoirs.theory import break_even, capacity
 
 LOADS = (0.02, 0.05, 0.08, 0.1, 0.14, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+FEWEST_UNITS = 32  # at the smallest load, there is then a pattern
 MOST_CUES = 200
 MOST_STEPS = 50
 SWEEPS = 200  # sweeps over the stored patterns when perceptrons rehearse
@@ -163,16 +163,20 @@ def _described(point: Point) -> str:
 
 def main() -> None:
     """Read the options, measure, then print and draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__doc__)
+    parser.add_argument("--dim", type=whole(FEWEST_UNITS), default=1024, help="D, number of units")
+    parser.add_argument(
+        "--flipped",
+        type=real(at_least=0, at_most=1),
+        default=0.1,
+        help="share of wrong bits in a cue",
     )
-    parser.add_argument("--dim", type=int, default=1024, help="D, number of units")
-    parser.add_argument("--flipped", type=float, default=0.1, help="share of wrong bits in a cue")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path, help="figure to draw, .svg or .png")
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--figure", type=figure_file, help="figure to draw, .svg or .png")
     parser.add_argument("--json", action="store_true", help="print one object per line")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    need_memory(12 * options.dim**2, "--dim")  # the patterns, the weights, and a rounded copy
     points = []
     for point in measure(options.dim, options.flipped, options.seed):
         points.append(point)
@@ -191,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

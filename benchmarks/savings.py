@@ -13,7 +13,6 @@ columns, in turns. The difference is the most that can be saved: the time to gat
 rows, and to put the results back, is not counted.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -21,9 +20,10 @@ from dataclasses import replace
 from math import prod
 
 import torch
+from commandline import Parser, run_program, whole
 from jobs import compose, resolved_job, step_products
 
-from harness.data.catalogue import load_dataset
+from harness.data.catalogue import DATASETS, load_dataset
 from harness.data.dataset import Dataset
 from harness.run.spec import RunSpec
 from harness.workers.training import trainer_of
@@ -83,17 +83,17 @@ def compare(whole: Callable[[], None], part: Callable[[], None], rounds: int) ->
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="mnist")
+    parser = Parser(__doc__)
+    parser.add_argument("--data", choices=DATASETS, default="mnist")
     parser.add_argument("--recipe", default="paper")
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=whole(), default=200)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset(arguments.data)
     spec = resolved_job(compose([f"data={arguments.data}", f"train={arguments.recipe}"]), data)
     assert isinstance(spec.network, MLP)
     widths = spec.network.widths
-    whole = step_products(widths, BLOCK, spec.recipe.batch_size, torch.bfloat16)
+    full = step_products(widths, BLOCK, spec.recipe.batch_size, torch.bfloat16)
     print("                        share   products: all / reduced, ms per step and task")
     for name, share in shares(spec, data).items():
         layer = 0 if "pixels" in name else len(widths) - 1
@@ -102,9 +102,9 @@ def main() -> None:
         left = list(widths)
         left[layer] -= round(share * left[layer])
         part = step_products(left, BLOCK, spec.recipe.batch_size, torch.bfloat16)
-        before, after = compare(whole, part, arguments.rounds)
+        before, after = compare(full, part, arguments.rounds)
         print(f"{name:22} {share:6.1%}   {before:.3f} / {after:.3f}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

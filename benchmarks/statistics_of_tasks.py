@@ -10,29 +10,27 @@ program prints both accuracies of each task, and their means with a 95 % interva
 over tasks.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from commandline import Parser, folder, run_program, whole
 from intervals import interval
-from masks import at_least_one, load_masks, one_line_errors
+from masks import load_masks
 
 from supsup_core.training.measure import PlainMeasure
 
 
 def main() -> None:
     """Read the run, score and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--tasks", type=at_least_one, default=5)
+    parser = Parser(__doc__)
+    parser.add_argument("--run", type=folder, required=True, help="folder of the run")
+    parser.add_argument("--tasks", type=whole(2), default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with one_line_errors(parser):
-        masks = load_masks(options.run, options.tasks)
+    masks = load_masks(options.run, options.tasks)
     spec = masks.spec
+    if masks.num_trained < 2:
+        parser.error("--run must be a run with at least 2 tasks, got 1: try another run")
     if not spec.layout.floats:
         parser.error(
             f"--run must be a run whose states have statistics, got network={spec.config.network}: "
@@ -54,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

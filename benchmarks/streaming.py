@@ -30,8 +30,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import zarr
+from commandline import Parser, folder, run_program, whole
 from growth import Row
-from masks import Masks, at_least_one, load_masks, one_line_errors
+from masks import Masks, load_masks
 
 from harness.errors import UserError
 from harness.storage.chunks import ChunkFiles, crc32c
@@ -247,26 +248,19 @@ def measure_streamed(
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, help="folder of a run (default: train a few masks)")
+    parser = Parser(__doc__)
+    parser.add_argument("--run", type=folder, help="folder of a run (default: train a few masks)")
     parser.add_argument("--stream", type=Path, required=True, help="folder to keep the array in")
-    parser.add_argument(
-        "--tasks", type=at_least_one, default=100_000, help="k, the number of masks"
-    )
+    parser.add_argument("--tasks", type=whole(), default=100_000, help="k, the number of masks")
     parser.add_argument("--objective", choices=OBJECTIVES, default="H")
-    parser.add_argument("--rounds", type=at_least_one, default=3)
-    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count())
+    parser.add_argument("--rounds", type=whole(), default=3)
+    parser.add_argument("--threads", type=whole(at_most=1024), default=os.cpu_count())
     parser.add_argument("--cold", action="store_true", help="read from the disk in every pass")
     options = parser.parse_args()
-    with one_line_errors(parser):
-        rows = measure_streamed(
-            options.run, options.tasks, options.stream, options, cold=options.cold
-        )
+    rows = measure_streamed(options.run, options.tasks, options.stream, options, cold=options.cold)
     for row in rows:
         print(json.dumps(asdict(row)))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -12,12 +12,12 @@ is the thread's processor time, which depends little on other programs. A gradie
 random part that is the same in all rounds and a random part that changes from round to round.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from commandline import Parser, real, run_program, whole
 from torch import Tensor
 
 from supsup_core.kernels.top_share import keep_largest_plain
@@ -112,13 +112,15 @@ def measure(forms: Forms, rounds: int, plain_every: int) -> str:
 
 def main() -> None:
     """Read the options, and print one line per tensor."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="rmsprop")
-    parser.add_argument("--momentum", type=float, default=0.0)
+    parser.add_argument("--momentum", type=real(at_least=0, below=1), default=0.0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--plain-every", type=int, default=10, help="rounds between plain steps")
+    parser.add_argument("--learning-rate", type=real(above=0), default=1e-4)
+    parser.add_argument("--rounds", type=whole(), default=200)
+    parser.add_argument(
+        "--plain-every", type=whole(), default=10, help="rounds between plain steps"
+    )
     args = parser.parse_args()
     if args.rounds < args.plain_every:
         parser.error(
@@ -126,7 +128,10 @@ def main() -> None:
             "--plain-every"
         )
     torch.set_num_threads(1)
-    optimizer = make_optimizer(args.optimizer, smoothing=0.99, momentum=args.momentum)
+    try:
+        optimizer = make_optimizer(args.optimizer, smoothing=0.99, momentum=args.momentum)
+    except ValueError as error:
+        parser.error(f"--{error}")
     print(f"{optimizer}, {args.dtype}{'':20} threshold  fused  plain")
     for network, shapes in SHAPES.items():
         for shape in shapes:
@@ -136,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

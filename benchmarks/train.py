@@ -29,11 +29,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from commandline import Parser, run_program, whole
 from intervals import interval
 from jobs import compose, resolved_job, step_products
 from torch import nn
 
-from harness.data.catalogue import load_dataset
+from harness.data.catalogue import DATASETS, load_dataset
 from harness.data.dataset import Dataset
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
@@ -352,20 +353,22 @@ def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> RunSpec:
 
 def main() -> None:
     """Read the options, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="mnist")
+    parser = Parser(__doc__)
+    parser.add_argument("--data", choices=DATASETS, default="mnist")
     parser.add_argument("--recipe", default="paper", help="recipe of `ours`")
     parser.add_argument("--network", default="lenet_300_100")
-    parser.add_argument("--outputs", type=int, default=500)
+    parser.add_argument("--outputs", type=whole(), default=500)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--block", default="auto")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100, help="steps per turn, one-task forms")
+    parser.add_argument("--rounds", type=whole(), default=5)
+    parser.add_argument("--steps", type=whole(), default=100, help="steps per turn, one-task forms")
     parser.add_argument("--full", action="store_true", help="one-task forms train to the end")
     parser.add_argument("--json", action="store_true", help="print one object per line")
     arguments = parser.parse_args()
     data = load_dataset(arguments.data)
     spec = _job(arguments, arguments.recipe, data)
+    if not isinstance(spec.network, MLP):
+        parser.error(f"--network must be an MLP, got {arguments.network}: try lenet_300_100")
     paper = _job(arguments, "paper", data)
     got = measure(spec, paper, arguments.rounds, arguments.steps, arguments.full)
     found = results(spec, got)
@@ -377,4 +380,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)
