@@ -15,7 +15,6 @@ own, forked from a process that has loaded torch already. The program checks for
 It prints each case that fails a check, and a count by kind. Exit code 1 if any case fails.
 """
 
-import argparse
 import hashlib
 import os
 import random
@@ -36,6 +35,7 @@ from typing import Any
 import fuzz_damage
 import numpy as np
 import zarr
+from commandline import Parser, run_program, whole
 
 from analysis.load import load
 from harness.config.schema import Config
@@ -305,10 +305,10 @@ def warm_up() -> None:
 
 def main() -> int:
     """Read the options, run the cases and print the failures; return 1 if there are any."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="run only the case with this number")
+    parser = Parser(__doc__)
+    parser.add_argument("--cases", type=whole(), default=300)
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--only", type=whole(0), help="run only the case with this number")
     parser.add_argument("--keep", action="store_true", help="keep the folders of failing cases")
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.cases} cases")
@@ -348,4 +348,4 @@ def _last(ended: Ended) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -29,7 +29,7 @@ def test_the_page_of_options_is_current():
 def test_the_guide_names_the_zarr_that_reads_a_store():
     # The store has Zarr's format 3, which zarr 2 cannot read.
     said = " ".join((ROOT / "docs" / "results.md").read_text().split())
-    assert "zarr (version 3 or newer) and numpy can read alone" in said
+    assert "only the packages zarr (version 3 or newer) and numpy" in said
 
 
 def test_readme_and_architecture_are_short():
