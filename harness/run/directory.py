@@ -28,7 +28,7 @@ from harness.plan.resolve import (
 from harness.plan.units import num_leading
 from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.run.refusals import check_memory, check_room
-from harness.run.same_tasks import check_family, family_errors
+from harness.run.same_tasks import check_family, family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.store import MaskStore, check_store, store_exists
 from harness.tables.files import table_files
@@ -111,6 +111,7 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         # The store lists the inputs that define each task. So `create` makes every task of the run,
         # and a family that cannot make one of these tasks is refused.
         with family_errors(resolved.family):
+            warn_of_equal_tasks(spec)
             MaskStore.create(
                 directory,
                 layout=layout,
@@ -239,7 +240,7 @@ def _attributes(
     spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
 ) -> dict[str, object]:
     """Make the attributes of the store; `weights` and `inputs` are names of its fixed arrays."""
-    config = spec.config
+    config, change = spec.config, spec.task(0).change
     return {
         "network": config.network,
         "network_options": config.network_options,
@@ -256,6 +257,7 @@ def _attributes(
         "weights": list(weights),
         "inputs": list(inputs),
         "versions": versions(),
+        **({"images": change.rule} if change else {}),
     }
 
 

@@ -1,7 +1,6 @@
 """Checks that refuse a configuration or a run directory, with a one-line error for the user."""
 
 import errno
-import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -18,9 +17,6 @@ from harness.places.places import Place
 from harness.plan.capabilities import Capabilities
 from supsup_core.names import ALGORITHMS, FAMILIES, SUPERFLUOUS_OBJECTIVES
 from supsup_core.reservoirs.rules import reservoir_bytes
-from supsup_core.tasks.rotated import Rotated, angle_between
-
-logger = logging.getLogger("harness")
 
 # Disk space for the log, the tables, and a new chunk that will replace an old one.
 _SPARE_BYTES = 16 * 1024 * 1024
@@ -87,12 +83,6 @@ def check_against_data(config: Config, data: Dataset) -> None:
             f"{data.num_classes} classes leaves no superfluous neurons",
             config.evaluate.objectives,
             f"evaluate.objectives={as_typed(seeing)}",
-        )
-    if isinstance(family, Rotated) and angle_between(config.tasks) < 1:
-        logger.warning(
-            "%d rotations lie %.3g degrees apart; below 1 degree neighbouring tasks look alike",
-            config.tasks,
-            angle_between(config.tasks),
         )
 
 

@@ -1,11 +1,14 @@
 """Check that a family makes every task of a run, and that it still makes the same tasks.
 
 A run stores only the name of its family, and the family's code may change later. So every start
-compares the first and the last task with the tasks in the store.
+compares the first and the last task with the tasks in the store. The first start also warns if
+some tasks are equal.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -13,8 +16,11 @@ import zarr
 
 from harness.errors import UserError
 from harness.places.places import Place
-from harness.run.spec import TaskInputs
+from harness.run.spec import RunSpec, TaskInputs
 from harness.storage.repair import open_group
+from supsup_core.tasks.make import first_equals
+
+logger = logging.getLogger("harness")
 
 
 @contextmanager
@@ -31,6 +37,27 @@ def family_errors(family: str) -> Iterator[None]:
             f"family={family} must make every task of the run, got: {error}: choose another "
             "family or data set, or correct the family"
         ) from error
+
+
+def warn_of_equal_tasks(spec: RunSpec) -> None:
+    """Warn if some tasks of a run are equal, because no inference can tell equal tasks apart.
+
+    Raises:
+        ValueError: the family cannot make a task.
+    """
+    config, num_pixels = spec.config, prod(spec.input_shape[-2:])
+    firsts = first_equals((spec.task(i) for i in range(config.tasks)), num_pixels)
+    repeats = np.flatnonzero(firsts != np.arange(len(firsts)))
+    if len(repeats):
+        logger.warning(
+            "only %d of %d tasks are different with family=%s; for example, tasks %d and %d show "
+            "the same images: choose fewer tasks or other family_options",
+            len(firsts) - len(repeats),
+            len(firsts),
+            config.family,
+            firsts[repeats[0]],
+            repeats[0],
+        )
 
 
 def check_family(run_dir: Place, family: str, inputs: Mapping[str, TaskInputs]) -> None:

@@ -24,6 +24,7 @@ from harness.places.places import local
 from harness.reporting.display import make_console, make_display
 from harness.run.provenance import record_start
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
+from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec
 from harness.search.config import FAILED, TuneJob, base_config, check_tune
 from harness.search.end_table import best_trial, print_trials
@@ -64,6 +65,8 @@ def carry_out_search(job: TuneJob) -> int:
         check_against_data(config, data)
         spec = RunSpec(config, data.input_shape, data.num_classes)
         check_capabilities(config, spec.capabilities)
+    with family_errors(spec.config.family):
+        warn_of_equal_tasks(spec)
     search = Search(base, job.tune, dimensions, data.input_shape, data.num_classes)
     directory = search_directory(job)
     with ExitStack() as held:

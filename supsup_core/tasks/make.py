@@ -1,13 +1,19 @@
 """Make and check the tasks of a family, and collect the arrays that describe them.
 
-Shape letters: T tasks, P pixels.
+Shape letters: T tasks, P pixels, N images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from supsup_core.tasks.protocol import Family, Setting, Task
+
+# Random images that tell two tasks apart. With 8 images, a pixel has 8 random bytes. So two choices
+# of pixels show the same images only if they are the same choice.
+_NUM_PROBES = 8
 
 
 def make_task(family: Family, task_id: int, setting: Setting) -> Task:
@@ -32,7 +38,7 @@ def make_task(family: Family, task_id: int, setting: Setting) -> Task:
 
 
 def _check(task: Task, setting: Setting) -> None:
-    """Raise ValueError if a task has pixels or classes that the data set does not have."""
+    """Raise ValueError if the parts of a task do not fit the data set."""
     source, classes, who = task.source, task.classes, f"task {task.task_id}"
     num_pixels, num_classes = setting.num_pixels, setting.num_classes
     if source is not None:
@@ -42,7 +48,11 @@ def _check(task: Task, setting: Setting) -> None:
                 f"{who} must have a source of uint16 {expected[1]}, got {found[0]} {found[1]}"
             )
         if source.max() > num_pixels:
-            raise ValueError(f"{who} must have pixels up to {num_pixels}, got {source.max()}")
+            raise ValueError(f"{who} must take pixels up to {num_pixels}, got {source.max()}")
+    if task.change is not None and task.change.num_pixels != num_pixels:
+        raise ValueError(
+            f"{who} must change images of {num_pixels} pixels, got {task.change.num_pixels} pixels"
+        )
     if classes is not None and not (classes and 0 <= min(classes) <= max(classes) < num_classes):
         raise ValueError(f"{who} must have classes in [0, {num_classes}), got {classes}")
 
@@ -54,18 +64,43 @@ def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         tasks: T tasks of one family.
 
     Returns:
-        A mapping from name to array. If the tasks permute the P pixels, it has `permutations`,
-        uint16 (T, P). If the tasks have other sources, it has `sources`, uint16 (T, P), in which
-        the value P means black. If the tasks rotate the images, it also has `angles`, float64
-        (T,), in degrees. If the tasks choose classes, it has `classes`, uint16 (T, classes per
-        task).
+        Arrays by name. Permuted tasks have `permutations`, uint16 (T, P). Other tasks with a
+        source have `sources`, uint16 (T, P); the value P means black. Split tasks have `classes`,
+        uint16 (T, classes per task). Each parameter of the tasks has its array, float64 (T,), such
+        as the `angles` of rotated tasks in degrees.
     """
     inputs = {}
     if tasks[0].classes is not None:
         inputs["classes"] = np.array([task.classes for task in tasks], dtype=np.uint16)
-    if tasks[0].angle is not None:
-        inputs["angles"] = np.array([task.angle for task in tasks], dtype=np.float64)
+    for name in tasks[0].parameters:
+        inputs[name] = np.array([task.parameters[name] for task in tasks], dtype=np.float64)
     if tasks[0].source is not None:
         name = "permutations" if tasks[0].is_permutation else "sources"
         inputs[name] = np.stack([task.source for task in tasks if task.source is not None])
     return inputs
+
+
+def first_equals(tasks: Iterable[Task], num_pixels: int) -> Int64[np.ndarray, " T"]:
+    """Find tasks that are equal: tasks with the same classes that show the same images.
+
+    Args:
+        tasks: T tasks of one family.
+        num_pixels: P, the number of pixels of an image.
+
+    Returns:
+        For each task, the position of the first task that equals it. A task without an equal task
+        before it has its own position.
+
+    Raises:
+        ValueError: the change of a task makes images of another shape or type.
+    """
+    probe = np.random.default_rng(0).integers(0, 256, (_NUM_PROBES, num_pixels), dtype=np.uint8)
+    marks = np.fromiter((_mark(task, probe) for task in tasks), np.uint64)
+    _, firsts, groups = np.unique(marks, return_index=True, return_inverse=True)
+    return firsts[groups]
+
+
+def _mark(task: Task, probe: UInt8[np.ndarray, "N P"]) -> int:
+    """Compute a hash of 64 bits of the images that a task shows, and of its classes."""
+    content = task.images(probe).tobytes() + repr(task.classes).encode()
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")

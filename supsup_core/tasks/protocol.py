@@ -1,50 +1,84 @@
 """A task, and the protocol of a family of tasks.
 
-A task may take each pixel j of its images from another position of the original image:
-x_task[j] = x[source[j]]. If source[j] is P, one above the last pixel, pixel j is black background.
-Permutations, rotations and both together have this form. So one indexing operation makes the images
-of any task, and the mask store can list the source of each task.
+A task may choose pixels: x_task[j] = x[source[j]]. The value P, one above the last pixel, stands
+for the black background. Permutations, rotations by whole pixels and both together are such
+choices, so one gather makes the images of such a task, and the mask store can list its source. A
+task may also change the images by any other rule, such as interpolation. `Task.images` makes the
+images of every task, and pixels stay whole numbers from 0 to 255. So code that has no fast path for
+`source` calls `Task.images`, and works for every family.
 
 Shape letters: N images, P pixels, M images of a task.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
 
 
+@runtime_checkable  # lets tests check annotations at run time
+class Change(Protocol):
+    """A rule that makes other images from images, and is not a choice of pixels."""
+
+    @property
+    def num_pixels(self) -> int:
+        """P, the number of pixels of an image, without channels."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """The rule in words, with its formula, for readers of the mask store.
+
+        All tasks of a family have the same rule. The numbers in which the tasks differ are the
+        tasks' `parameters`, which the store lists as arrays of `inputs`.
+        """
+        ...
+
+    def __call__(self, pixels: UInt8[np.ndarray, "N P"]) -> UInt8[np.ndarray, "N P"]:
+        """Make the changed images. An image does not depend on the other images."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)  # == of arrays gives an array, not one bool
 class Task:
-    """One learning problem: it changes the positions of pixels, or it has only some classes.
+    """One learning problem: a change of images, a choice of pixels, or a choice of classes.
 
     Attributes:
         task_id: number of the task, from 0.
-        source: (P,) for each of the P pixels of the task's images, the index of the original pixel
-            that gives the value. The index P means background (black). None if the task does not
-            change the images.
+        change: rule that changes the images before their pixels are chosen; None if the task only
+            chooses pixels or classes.
+        source: (P,) index of the pixel that gives each input its value; the index P is the
+            background. None if the task does not choose pixels.
         is_permutation: whether `source` has every pixel exactly once. All tasks of a family have
-            the same value. Tasks that are permutations train faster.
-        angle: angle of the rotation in degrees, counter-clockwise; None if the task does not
-            rotate the images.
-        classes: the classes of the images that belong to the task, as numbered in the data set.
+            the same value. Blocks of such tasks train faster.
+        parameters: numbers that define or describe the task, by the name of their array in the
+            store's `inputs`, such as "angles". All tasks of a family have the same names.
+        classes: labels of the images that belong to the task, with the numbers of the data set.
             None: all images belong to the task.
 
     Raises:
         ValueError: `is_permutation` is true, but `source` is not a permutation; or the task has
-            both a source and classes.
+            both a source and classes, or both a change and classes; or the task has a change, but
+            no parameters.
     """
 
     task_id: int
     source: UInt16[np.ndarray, " P"] | None = None
     is_permutation: bool = False
-    angle: float | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
     classes: tuple[int, ...] | None = None
+    change: Change | None = None
 
     def __post_init__(self) -> None:
-        if self.source is not None and self.classes is not None:
-            raise ValueError(f"task {self.task_id} must have a source or classes, got both")
+        given = "source" if self.source is not None else "change" if self.change else None
+        if given and self.classes is not None:
+            raise ValueError(f"task {self.task_id} must have a {given} or classes, got both")
+        if self.change is not None and not self.parameters:
+            raise ValueError(
+                f"task {self.task_id} must have parameters that define its change, got none"
+            )
         if self.is_permutation and (
             self.source is None or (np.bincount(self.source, minlength=len(self.source)) != 1).any()
         ):
@@ -54,13 +88,27 @@ class Task:
             )
 
     def images(self, images: UInt8[np.ndarray, "N ..."]) -> UInt8[np.ndarray, "N ..."]:
-        """Make the task's images from images of the data set. All channels change the same way."""
-        if self.source is None:
-            return images
-        pixels = images.reshape(len(images), -1, len(self.source))
-        background = np.zeros((*pixels.shape[:2], 1), dtype=np.uint8)
-        chosen = np.concatenate([pixels, background], axis=2)[:, :, self.source]
-        return chosen.reshape(images.shape)
+        """Make the task's images from images of the data set; all channels change alike.
+
+        Raises:
+            ValueError: the task's change makes images of another shape or type.
+        """
+        shown = images
+        if self.change is not None:
+            pixels = images.reshape(-1, self.change.num_pixels)
+            made = self.change(pixels)
+            if (made.dtype, made.shape) != (pixels.dtype, pixels.shape):
+                raise ValueError(
+                    f"task {self.task_id} must make images of {pixels.dtype} {pixels.shape}, "
+                    f"got {made.dtype} {made.shape}"
+                )
+            shown = made.reshape(images.shape)
+        if self.source is not None:
+            pixels = shown.reshape(-1, len(self.source))
+            background = np.zeros((len(pixels), 1), dtype=np.uint8)
+            chosen = np.concatenate([pixels, background], axis=1)[:, self.source]
+            shown = chosen.reshape(images.shape)
+        return shown
 
     def members(self, labels: Integer[np.ndarray, " N"]) -> Integer[np.ndarray, " M"]:
         """Return the indices of the images that belong to the task, in ascending order.

@@ -1,4 +1,4 @@
-"""The inputs of a block's first layer: each task's images for a step.
+"""The inputs of a block's first layer: the images of a step, as each task shows them.
 
 Shape letters: B tasks of the block, N images of a batch, P pixels of an image, O outputs and
 I inputs of a layer.
@@ -19,8 +19,8 @@ class BlockInputs:
     """The inputs of a block's first layer, and their labels, for each step of training.
 
     If all tasks are permutations and `reorders` is true, the columns of the first layer are
-    permuted instead of the images. All tasks then share the images of a step. Otherwise the images
-    of each task are made for each step.
+    permuted instead of the images. All tasks then share the images of a step. If all tasks choose
+    pixels, one gather makes the images of the block. Other tasks make their images one by one.
 
     Args:
         tasks: the B tasks of the block, all of one family.
@@ -45,18 +45,20 @@ class BlockInputs:
         *,
         reorders: bool = True,
     ) -> None:
-        self._data, self._dtype, self.device = data, dtype, device
+        self._tasks, self._data, self._dtype, self.device = tasks, data, dtype, device
         self._images = torch.from_numpy(data.flat).to(device)
         self._labels = torch.from_numpy(data.labels).to(device).long()
         self._shared = all(task.classes is None for task in tasks)
         self.columns: np.ndarray | None = None
         self._sources: Tensor | None = None
-        sources = [task.source for task in tasks]
-        if reorders and self._shared and all(task.is_permutation for task in tasks):
-            self.columns = np.argsort(np.stack([s for s in sources if s is not None]), axis=1)
-        elif all(s is not None for s in sources):
-            stacked = np.stack([s for s in sources if s is not None]).astype(np.int64)
-            self._sources = torch.from_numpy(stacked).to(device)
+        sources = [task.source for task in tasks if task.source is not None]
+        chooses = len(sources) in (0, len(tasks)) and all(task.change is None for task in tasks)
+        self._one_by_one = not chooses
+        if sources and chooses:
+            if reorders and all(task.is_permutation for task in tasks):
+                self.columns = np.argsort(np.stack(sources), axis=1)
+            else:
+                self._sources = torch.from_numpy(np.stack(sources).astype(np.int64)).to(device)
         black = normalise(torch.zeros(1, dtype=torch.uint8), data.mean, data.std)
         self._background = black.to(device, dtype)
 
@@ -70,6 +72,8 @@ class BlockInputs:
             Two tensors. The first has the normalised images of P pixels: (P, N) if all tasks share
             the images, otherwise (B, P, N). The second has the labels, (B, N).
         """
+        if self._one_by_one:
+            return self._made(index)
         num_tasks, num_images = index.shape
         picked = torch.tensor(index[:1] if self._shared else index, device=self._images.device)
         pixels = self._images.index_select(0, picked.flatten())
@@ -81,6 +85,14 @@ class BlockInputs:
             return images.t(), labels
         padded = torch.cat([images.t(), self._background.expand(1, num_images)])
         return padded[self._sources], labels
+
+    def _made(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
+        """Return normalised images (B, P, N) that the tasks make, and labels (B, N)."""
+        flat = self._data.flat
+        shown = [task.images(flat[own]) for task, own in zip(self._tasks, index, strict=True)]
+        pixels = torch.from_numpy(np.stack(shown)).to(self.device)
+        images = normalise(pixels, self._data.mean, self._data.std).to(self._dtype)
+        return images.transpose(1, 2), self._labels[torch.tensor(index, device=self.device)]
 
     def to_columns(self, values: np.ndarray) -> np.ndarray:
         """Permute the columns of first-layer values (B, O, I): from stored to training order."""

@@ -162,6 +162,10 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     if task.classes is not None:
         members = torch.from_numpy(task.members(labels.numpy()))
         pixels, labels = pixels.index_select(1, members), labels[members]
+    if task.change is not None:
+        flat = np.ascontiguousarray(pixels[:-1].numpy().T).view(np.uint8) ^ _SHIFT
+        changed = np.ascontiguousarray(task.images(flat).T) ^ _SHIFT
+        return torch.from_numpy(changed.view(np.int8)), labels
     if task.source is None:
         return pixels[:-1], labels
     return pixels.index_select(0, torch.from_numpy(task.source.astype(np.int64))), labels

@@ -66,10 +66,10 @@ def optimizer(brief):
 
 @pytest.fixture(scope="session")
 def make_tasks():
-    """A function that makes tasks for square images from the name of a family."""
+    """A function that makes tasks for square images from a family's name and options."""
 
-    def make(family, task_ids=(0, 1, 2), *, side=4, num_classes=6, num_tasks=3, seed=0):
-        known = names.load("family", names.FAMILIES, family)()
+    def make(family, task_ids=(0, 1, 2), *, side=4, num_classes=6, num_tasks=3, seed=0, **options):
+        known = names.load("family", names.FAMILIES, family)(**options)
         setting = Setting(seed, num_tasks, (side, side), num_classes)
         return [make_task(known, i, setting) for i in task_ids]
 

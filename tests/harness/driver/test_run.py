@@ -363,17 +363,59 @@ def test_masks_without_their_configuration_are_left_alone(tmp_path: Path) -> Non
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize(("num_tasks", "warned"), [(361, True), (360, False)])
-def test_rotations_closer_than_a_degree_are_warned_about(
-    num_tasks: int, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+EQUAL = (
+    "only 24 of 25 tasks are different with family=rotated; for example, tasks 12 and 13 show the "
+    "same images: choose fewer tasks or other family_options"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        (["tasks=25"], 1),
+        (["tasks=24"], 0),
+        (["tasks=25", "family_options.interpolation=bilinear"], 0),
+    ],
+)
+def test_equal_tasks_are_warned_about_when_a_run_begins(
+    options: list[str], warned: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure(
-        tmp_path, f"tasks={num_tasks}", "family=rotated", "train.steps=1", "train.block=40",
+        tmp_path, *options, "family=rotated", "train.steps=1", "train.block=40",
         "train.batch_size=2", "network_options.hidden=[2]", "evaluate.checkpoints=[1]",
     )  # fmt: skip
     assert run(config) == 0
-    said = capsys.readouterr().err
-    assert ("361 rotations lie 0.997 degrees apart; below 1 degree" in said) == warned
+    assert " ".join(capsys.readouterr().err.split()).count(EQUAL) == warned
+    assert run(config) == 0
+    assert EQUAL not in " ".join(capsys.readouterr().err.split())
+
+
+def test_interpolated_rotations_are_trained_stored_and_inferred(tmp_path: Path) -> None:
+    config = configure(
+        tmp_path, "tasks=60", "family=rotated", "family_options.interpolation=bilinear",
+        "train.steps=30", "train.block=20", "evaluate.checkpoints=[60]", "evaluate.batches=1",
+        "evaluate.tasks=null", "evaluate.algorithms=[one_shot]", "evaluate.objectives=[G]",
+    )  # fmt: skip
+    assert run(config) == 0
+    store = zarr.open_group(tmp_path / "masks.zarr", mode="r")
+    assert [name for name, _ in store["inputs"].arrays()] == ["angles"]
+    assert store["inputs/angles"][:].tolist() == [6.0 * i for i in range(60)]
+    assert store.attrs["images"].startswith("rotated by bilinear interpolation")
+    found = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pandas()
+    assert len(found) == 60
+    assert found["accuracy_gg"].mean() > 0.3  # 0.1 by chance
+    assert found["task_accuracy"].mean() > 2 / 60  # 1 / 60 by chance
+
+
+def test_a_change_that_makes_other_pixels_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "supsup_core.tasks.rotated.BilinearRotation.__call__"
+    monkeypatch.setattr(change, lambda self, pixels: pixels / 2)
+    options = ("family=rotated", "family_options.interpolation=bilinear")
+    with pytest.raises(UserError, match=r"got: task 0 must make images of uint8 \(8, 64\), got f"):
+        run(configure(tmp_path, *options))
+    assert not (tmp_path / "masks.zarr").exists()
 
 
 def test_actors_that_ray_would_never_start_are_refused(

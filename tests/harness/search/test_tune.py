@@ -216,6 +216,17 @@ def test_wrong_input_is_one_line(typed, options, parts):
         assert part in err
 
 
+def test_equal_tasks_are_warned_about(typed, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "run_trials", stop)
+    options = ("tasks=25", "family=rotated", "run_dir=found")
+    code, _, err = typed(tune, *SMALL[:4], *options, "train.optimizer=rmsprop,adam")
+    assert code == 130
+    assert "only 24 of 25 tasks are different with family=rotated" in " ".join(err.split())
+
+
 def test_a_space_of_yaml_is_that_of_the_command_line(typed, tmp_path):
     (tmp_path / "search").mkdir()
     (tmp_path / "search/mine.yaml").write_text(

@@ -1,21 +1,22 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from supsup_core import names
 from supsup_core.names import FAMILIES
-from supsup_core.tasks.make import make_task, task_inputs
+from supsup_core.tasks.make import first_equals, make_task, task_inputs
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Setting, Task
-from supsup_core.tasks.rotated import angle_between, rotation_source
+from supsup_core.tasks.rotated import BilinearRotation, angle_between, rotation_source
 
 
-def family_of(name):
-    return names.load("family", FAMILIES, name)()
+def family_of(name, **options):
+    return names.load("family", FAMILIES, name)(**options)
 
 
-def task(family, task_id=1, seed=0, num_tasks=5, side=5, num_classes=10):
+def task(family, task_id=1, seed=0, num_tasks=5, side=5, num_classes=10, **options):
     setting = Setting(seed, num_tasks, (side, side), num_classes)
-    return make_task(family_of(family), task_id, setting)
+    return make_task(family_of(family, **options), task_id, setting)
 
 
 @pytest.fixture
@@ -84,7 +85,8 @@ def test_pixels_from_outside_are_background():
 @pytest.mark.parametrize("family", ["rotated", "permuted_rotated"])
 @pytest.mark.parametrize("num_tasks", [1, 7, 36])
 def test_angles_divide_the_full_circle_evenly(family, num_tasks):
-    angles = [task(family, i, num_tasks=num_tasks).angle for i in range(num_tasks)]
+    tasks = [task(family, i, num_tasks=num_tasks) for i in range(num_tasks)]
+    angles = [one.parameters["angles"] for one in tasks]
     assert angles[0] == 0
     np.testing.assert_allclose(np.diff([*angles, 360.0]), 360 / num_tasks)
     assert angle_between(num_tasks) == pytest.approx(360 / num_tasks)
@@ -96,6 +98,79 @@ def test_permuted_rotated_is_rotated_then_permuted(images):
     assert (both.source == 25).any()
     assert np.array_equal(both.images(images), mixed.images(turned.images(images)))
     assert not np.array_equal(both.images(images), turned.images(mixed.images(images)))
+
+
+@pytest.mark.parametrize("side", [4, 5])
+@pytest.mark.parametrize("quarter_turns", [-1, 0, 1, 2, 3, 4])
+def test_interpolation_turns_by_right_angles_exactly(rng, side, quarter_turns):
+    images = rng.integers(0, 256, (3, side * side), dtype=np.uint8)
+    expected = np.rot90(images.reshape(3, side, side), quarter_turns, axes=(1, 2))
+    found = BilinearRotation(side, 90.0 * quarter_turns)(images)
+    assert np.array_equal(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("angle", [0.3, 33.3, 100.0, 211.5])
+@pytest.mark.parametrize("side", [7, 28])
+def test_interpolation_is_that_of_scipy(rng, side, angle):
+    image = rng.integers(0, 256, (side, side), dtype=np.uint8)
+    expected = ndimage.rotate(
+        image.astype(float), angle, reshape=False, order=1, mode="grid-constant"
+    )
+    found = BilinearRotation(side, angle)(image.reshape(1, -1)).reshape(side, side)
+    # Positions are wrong by up to 1/512 in two directions, and the result by up to 1/2.
+    assert np.abs(found - expected).max() <= 0.5 + 2 * 255 / 512
+
+
+def test_interpolated_white_stays_white_inside():
+    white = np.full((1, 81), 255, dtype=np.uint8)
+    found = BilinearRotation(9, 17.0)(white).reshape(9, 9)
+    assert (found[2:7, 2:7] == 255).all()
+    assert found[0, 0] < 255
+
+
+def test_interpolated_permuted_rotated_is_rotated_then_permuted(images):
+    both = task("permuted_rotated", interpolation="bilinear")
+    turned, mixed = task("rotated", interpolation="bilinear"), task("permuted")
+    assert np.array_equal(both.images(images), mixed.images(turned.images(images)))
+    assert not np.array_equal(both.images(images), images)
+
+
+@pytest.mark.parametrize("family", ["rotated", "permuted_rotated"])
+def test_an_unknown_interpolation_is_refused(family):
+    with pytest.raises(ValueError, match="interpolation must be one of nearest, bilinear, got"):
+        family_of(family, interpolation="cubic")
+
+
+def count_different(family, num_tasks, side, **options):
+    tasks = [task(family, i, num_tasks=num_tasks, side=side, **options) for i in range(num_tasks)]
+    return int((first_equals(tasks, side**2) == np.arange(num_tasks)).sum())
+
+
+@pytest.mark.parametrize(
+    ("side", "num_tasks", "different"), [(8, 24, 24), (8, 100, 84), (28, 86, 86), (28, 180, 172)]
+)
+def test_rotations_by_whole_pixels_are_counted(side, num_tasks, different):
+    assert count_different("rotated", num_tasks, side) == different
+
+
+def test_the_first_equal_task_is_named():
+    tasks = [task("rotated", i, num_tasks=25, side=8) for i in range(25)]
+    firsts = np.arange(25)
+    firsts[13] = 12
+    assert first_equals(tasks, 64).tolist() == firsts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("family", "num_tasks", "options"),
+    [
+        ("rotated", 500, {"interpolation": "bilinear"}),
+        ("permuted_rotated", 100, {}),
+        ("permuted", 100, {}),
+        ("split", 5, {}),
+    ],
+)
+def test_families_of_different_tasks_have_no_equal_tasks(family, num_tasks, options):
+    assert count_different(family, num_tasks, 8, **options) == num_tasks
 
 
 def test_permutations_alone_lose_no_pixel():
@@ -114,9 +189,55 @@ def test_a_task_chooses_pixels_or_classes():
         Task(2, source=np.zeros(4, np.uint16), classes=(0, 1))
 
 
+class Inverted:
+    """A change of images that is linear in no pixel."""
+
+    num_pixels = 25
+    rule = "255 minus each pixel"
+
+    def __call__(self, pixels):
+        return 255 - pixels
+
+
+def test_a_task_may_change_images_by_any_rule_before_it_chooses_pixels(images):
+    source = task("rotated").source
+    made = Task(0, change=Inverted(), source=source, parameters={"strengths": 1.0}).images(images)
+    assert np.array_equal(made, Task(0, source=source).images(255 - images))
+
+
+def test_a_change_needs_parameters_that_define_it():
+    with pytest.raises(ValueError, match="task 2 must have parameters that define its change"):
+        Task(2, change=Inverted())
+
+
+def test_a_task_changes_images_or_chooses_classes():
+    with pytest.raises(ValueError, match="task 2 must have a change or classes, got both"):
+        Task(2, change=Inverted(), parameters={"strengths": 1.0}, classes=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda pixels: pixels / 2, r"images of uint8 \(3, 25\), got float64 \(3, 25\)"),
+        (lambda pixels: pixels[:, 1:], r"images of uint8 \(3, 25\), got uint8 \(3, 24\)"),
+    ],
+)
+def test_pixels_of_a_changed_image_stay_whole_numbers(images, wrong, message):
+    class Wrong(Inverted):
+        def __call__(self, pixels):
+            return wrong(pixels)
+
+    with pytest.raises(ValueError, match=f"task 1 must make {message}"):
+        Task(1, change=Wrong(), parameters={"strengths": 1.0}).images(images)
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
+        (
+            {"change": BilinearRotation(6, 5.0), "parameters": {"angles": 5.0}},
+            "images of 25 pixels, got 36 pixels",
+        ),
         (
             {"source": np.arange(24, dtype=np.uint16)},
             r"source of uint16 \(25,\), got uint16 \(24,\)",
@@ -179,10 +300,16 @@ def test_pixels_of_an_oblong_are_permuted_and_not_rotated():
         make_task(family_of("rotated"), 1, setting)
 
 
-@pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated", "split"])
-def test_channels_take_the_same_pixels(family, rng):
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        *((family, {}) for family in ("permuted", "rotated", "permuted_rotated", "split")),
+        ("rotated", {"interpolation": "bilinear"}),
+    ],
+)
+def test_channels_change_alike(family, options, rng):
     images = rng.integers(1, 256, (4, 3, 5, 5), dtype=np.uint8)
-    one = task(family)
+    one = task(family, **options)
     made = one.images(images)
     assert made.shape == images.shape
     for c in range(3):
@@ -197,8 +324,8 @@ def test_images_whose_pixels_16_bits_do_not_number_are_not_rotated():
         rotation_source(256, 0.0)
 
 
-def made(family):
-    tasks = [task(family, i) for i in range(3)]
+def made(family, **options):
+    tasks = [task(family, i, **options) for i in range(3)]
     return tasks, task_inputs(tasks)
 
 
@@ -219,6 +346,14 @@ def test_inputs_of_rotations(family):
     }
     assert inputs["angles"].tolist() == [0, 72, 144]
     assert np.array_equal(inputs["sources"][2], tasks[2].source)
+
+
+def test_inputs_of_interpolated_rotations():
+    _, inputs = made("rotated", interpolation="bilinear")
+    assert list(inputs) == ["angles"]
+    tasks, inputs = made("permuted_rotated", interpolation="bilinear")
+    assert list(inputs) == ["angles", "permutations"]
+    assert np.array_equal(inputs["permutations"][2], tasks[2].source)
 
 
 def test_inputs_of_splits():

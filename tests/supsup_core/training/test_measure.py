@@ -83,12 +83,21 @@ def clear_state(rng, network, layout, data, task):
     raise AssertionError("no state is clear")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_integers_measure_what_floats_measure(rng, few_images, family, network, layout, make_tasks):
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        *((family, {}) for family in FAMILIES),
+        ("rotated", {"interpolation": "bilinear"}),
+        ("permuted_rotated", {"interpolation": "bilinear"}),
+    ],
+)
+def test_integers_measure_what_floats_measure(
+    rng, few_images, family, options, network, layout, make_tasks
+):
     # 60 images make eight parts of 7 images and one part of 4.
     forms = both_forms(network, layout, few_images)
     accuracies = set()
-    for task in make_tasks(family):
+    for task in make_tasks(family, **options):
         state, wanted = clear_state(rng, network, layout, few_images, task)
         for form in forms:
             assert found(form(task, state)) == wanted

@@ -12,6 +12,7 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.names import FAMILIES
 from supsup_core.networks.mlp import forward, mlp
 from supsup_core.states.layout import TaskState
+from supsup_core.tasks.protocol import Task
 from supsup_core.training import blocks
 from supsup_core.training.batches import task_batches
 from supsup_core.training.layers import (
@@ -117,6 +118,24 @@ def test_block_trains_the_masks_of_the_plain_form(
     masks = block(tiny, tasks, few_images, recipe)
     assert_same(masks, block(tiny, tasks, few_images, recipe, plain=True))
     assert min(changed(tiny, tasks, masks)) > 0.05
+
+
+@pytest.mark.parametrize("family", ["rotated", "permuted_rotated"])
+def test_block_of_interpolated_images_trains_the_masks_of_the_plain_form(
+    tiny, few_images, family, block, make_tasks
+):
+    tasks = make_tasks(family, interpolation="bilinear")
+    masks = block(tiny, tasks, few_images)
+    assert_same(masks, block(tiny, tasks, few_images, plain=True))
+    nearest = block(tiny, make_tasks(family), few_images)
+    assert not np.array_equal(masks[0][1], nearest[0][1])
+
+
+def test_block_takes_tasks_of_several_kinds(tiny, few_images, block, make_tasks):
+    """A family of the user's own may leave the images of some tasks as they are."""
+    tasks = [Task(0), *make_tasks("permuted", (1,)), *make_tasks("rotated", (2,))]
+    masks = block(tiny, tasks, few_images)
+    assert_same(masks, block(tiny, tasks, few_images, plain=True))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.5, 3.0])
