@@ -330,7 +330,10 @@ def main() -> int:
         found = faults(case, ended, outside, base)
         count.update(found)
         for kind in found:
-            print(f"case {number} ({ended.seconds:.1f} s): {kind}\n  {case.what}\n  {_last(ended)}")
+            print(
+                f"case {number} ({ended.seconds:.1f} s): {kind}\n  {case.what}\n  {_last(ended)}",
+                flush=True,
+            )
         if not (found and options.keep):
             shutil.rmtree(case.folder, ignore_errors=True)
     print(f"exit codes: {dict(codes)}")

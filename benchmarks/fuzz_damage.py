@@ -143,8 +143,8 @@ def special(run: Path, other: Path, draw: random.Random) -> str:
 def _leaves(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """List the places of all values of a JSON tree."""
     found = [place] if place else []
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     if isinstance(tree, dict | list):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         for key, value in items:
             found += _leaves(value, (*place, key))
     return found
