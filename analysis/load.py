@@ -9,6 +9,7 @@ are converted to version 2. A file with another version than the present one is 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,7 +78,7 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
     if "://" not in where:
         return found
     try:
-        found = FileSystem.from_uri(where)
+        found = FileSystem.from_uri(quote(where, safe=":/"))
     except pa.ArrowException:
         found = LocalFileSystem(), ""
     if not found[1]:

@@ -28,6 +28,7 @@ from obstore.store import GCSStore, S3Store
 from pyarrow.fs import resolve_s3_region
 
 from harness.errors import UserError
+from harness.places.stderr import stderr_held_back
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def open_url(url: str) -> "ObjectPath":
                 f"{variable} must begin with http:// or https://, got {given!r}: "
                 f"try {variable}=https://HOST"
             )
-    with _explained(f"{scheme}://{name}", _CHECK[scheme]):
+    with _explained(f"{scheme}://{name}", _CHECK[scheme]), stderr_held_back():
         bucket = Bucket(scheme, name)
         obstore.list_with_delimiter(bucket.store(key, _AT_FIRST))
     return ObjectPath(bucket, key)
@@ -150,7 +151,11 @@ def _explained(url: str, advice: str) -> Iterator[None]:
     """Turn an error of the server or of the network into a UserError."""
     try:
         yield
-    except BaseError as error:
+    except BaseException as error:
+        # obstore panics if the environment gives something that cannot be part of a request. No
+        # module has the class of this error, which is not an Exception.
+        if not isinstance(error, BaseError) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(f"{url} cannot be used: {_reason(str(error))}: {advice}") from error
 
 

@@ -5,6 +5,7 @@ Both are path objects with the same few methods (`/`, name, exists, glob, read_b
 module adds the operations that pathlib lacks. Durable writes are in harness/places/durable.py.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = "Path | ObjectPath"
 SCHEMES = ("s3", "gs")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # old buckets have capitals or underscores
 _AT_ONCE = 16  # requests to a server at the same time
 
 A = TypeVar("A")
@@ -36,14 +38,22 @@ def check_url(text: str) -> None:
     """Check that a URL may name a run directory.
 
     Raises:
-        UserError: the scheme is not s3 or gs, or the URL names no folder in a bucket.
+        UserError: the scheme is not s3 or gs, the URL names no folder in a bucket, or a name has
+            a character that it cannot have.
     """
     scheme, _, rest = text.partition("://")
     bucket, *parts = rest.rstrip("/").split("/")
-    if scheme not in SCHEMES or not bucket or not parts or {"", ".", ".."} & {*parts}:
+    if (
+        scheme not in SCHEMES
+        or not _BUCKET.fullmatch(bucket)
+        or not parts
+        or {"", ".", ".."} & {*parts}
+        or not rest.isprintable()
+    ):
         raise UserError(
-            f"run_dir must be a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, got {text}: "
-            "correct the URL, or give a local folder"
+            "run_dir must be a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER with a BUCKET of "
+            f"letters, digits, dots and hyphens, got {text}: correct the URL, or give a local "
+            "folder"
         )
 
 

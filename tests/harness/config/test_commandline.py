@@ -132,6 +132,7 @@ REFUSED = {
     "reservoir.share=1.5": ["reservoir.share must be a number in [0, 1]", "got 1.5"],
     "reservoir.rules=[]": ["reservoir.rules must be a list with one or more of", "got []"],
     "run_dir=ftp://bucket/run": ["run_dir must be a folder, s3://BUCKET/FOLDER or", "got ftp://b"],
+    "run_dir=s3://buc%ket/x": ["BUCKET of letters, digits", "got s3://buc%ket/x: correct"],
     "run_dir=s3://bucket": ["run_dir must be a folder, s3://BUCKET/FOLDER or", "got s3://bucket"],
     "family=split tasks=6": ["tasks must be at most 5", "family=split", "got 6"],
     "evaluate.algorithms=[]": ["algorithms must be auto or a list with one or more of", "got []"],

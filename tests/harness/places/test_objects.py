@@ -154,6 +154,43 @@ def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
     assert "complete already" in err
 
 
+def test_a_folder_in_a_bucket_may_have_any_printable_name(typed, url):
+    where = f"{url}/x y?#%25&=+*~'ä"
+    quoted = "run_dir='" + where.replace("'", "\\'") + "'"
+    for _ in range(2):
+        code, out, err = typed(scale, *RUN, quoted)
+        assert code == 0, err
+    assert "complete already" in err
+    assert out.rstrip().endswith(where)
+    assert sorted(load(where, "tasks")["task_id"].to_pylist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("url", ["s3://buc ket/x y", "s3://bü/x", "s3://bucket/x\ny", "gs://-/x"])
+def test_a_name_that_cannot_be_in_object_storage_is_refused(url):
+    with pytest.raises(UserError, match="BUCKET of letters, digits, dots and hyphens, got"):
+        place(url)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_ENDPOINT_URL", "http://a b"),
+        ("AWS_ENDPOINT_URL", "http://x:99999"),
+        ("AWS_SESSION_TOKEN", "a\nb"),
+    ],
+)
+def test_an_environment_that_makes_obstore_panic_is_one_line(
+    url, monkeypatch, capfd, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError) as refused:
+        place(url)
+    assert str(refused.value).startswith("s3://bucket cannot be used: ")
+    assert str(refused.value).endswith("AWS_REGION and AWS_ENDPOINT_URL")
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")  # obstore prints a backtrace
+
+
 def test_a_crash_costs_what_was_not_committed(typed, url, monkeypatch, tmp_path, short):
     with monkeypatch.context() as patched:
         crash_after(patched, 4, RuntimeError("crash"))
