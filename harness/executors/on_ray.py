@@ -83,7 +83,7 @@ class RayExecutor:
 
     def __init__(self, sizes: Callable[[int, float], Mapping[str, PoolSize]]) -> None:
         self._pools: dict[str, _RayPool] = {}
-        self._ray, self._is_ours = start_ray()
+        self._ray, self._is_ours = start_ray(", or set executor=serial")
         self._cpus, self._gpus = capacity(self._ray.cluster_resources())
         try:
             self._sizes = sizes(self._cpus, self._gpus)

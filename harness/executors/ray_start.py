@@ -5,68 +5,150 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.places.secret import make_secret
+from harness.places.stderr import stderr_held_back
 
-SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_CONNECT = 10.0  # for the connection, and the same time again for the first answer
+
+# The start of every HTTP/2 connection: the client's preface, and an empty SETTINGS frame. Ray's
+# servers speak gRPC, which is HTTP/2, and such a server answers with a SETTINGS frame.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_TYPE_OF_FRAME, _SETTINGS = 3, 4  # the byte of a frame that gives its type, and the type
 
 
-def start_ray() -> tuple[Any, bool]:
+def start_ray(otherwise: str = "") -> tuple[Any, bool]:
     """Join the cluster to which this machine belongs, or start Ray on this machine.
 
     Ray finds the cluster by RAY_ADDRESS, or because `ray start` ran on this machine. The files of
     cluster/ set RAY_ADDRESS=auto on the head. So a job on the head joins the cluster or fails. A
     new Ray would train on the head alone.
 
+    Args:
+        otherwise: what the user can do instead of starting Ray, as the end of an error's advice.
+
     Returns:
         The package `ray`, and whether this call connected to Ray. If so, `ray.shutdown` must end
         the connection.
 
     Raises:
-        UserError: nothing answers at RAY_ADDRESS, or Ray did not start.
+        UserError: no Ray answers at the cluster's address, or Ray did not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Actors without a GPU keep their CUDA_VISIBLE_DEVICES, and Ray does not warn about that.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # here, because the import takes half a second and the serial executor needs no Ray
+    from ray._private.services import canonicalize_bootstrap_address
 
     if ray.is_initialized():
         return ray, False
-    _check_address(os.environ.get("RAY_ADDRESS", ""))
     on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=_environment(),
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        address = os.environ.get("RAY_ADDRESS")
-        where = f" (RAY_ADDRESS={address})" if address else ""
-        raise UserError(
-            f"Ray{where} did not start: {reason}: fix the cause, or set executor=serial"
-        ) from error
+    with _explained(otherwise):
+        if "://" not in _given():  # ray://HOST:PORT is another kind of server
+            # None means the environment's address; Ray's annotation leaves it out.
+            address = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
+            if address is None:
+                _make_token(otherwise)
+            else:
+                _check_address(address)
+        with stderr_held_back():
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=_environment(),
+            )
     # Ray installs signal handlers of its own. Its SIGTERM handler aborts and prints a C++ stack.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
     return ray, True
 
 
-def _check_address(address: str) -> None:
-    """Refuse a RAY_ADDRESS at which nothing listens, because Ray would try it for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "://" in host:
-        return  # Ray itself understands addresses such as auto, local and ray://...
+def _given() -> str:
+    return os.environ.get("RAY_ADDRESS", "")
+
+
+@contextmanager
+def _explained(otherwise: str) -> Iterator[None]:
+    """Turn an error of Ray's start into a UserError. Ray raises many types, even bare Exception."""
+    where = f" (RAY_ADDRESS={_given()})" if _given() else ""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if any("AuthenticationError" in f"{type(one).__name__}: {one}" for one in _causes(error)):
+            raise UserError(
+                f"Ray{where} must get the token of its cluster, got another or none: set "
+                "RAY_AUTH_MODE=token, and put the token into ~/.ray/auth_token if it is not there"
+            ) from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        advice = "fix the cause"
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+            advice = "set RAY_TMPDIR to a folder with a short path that you can write"
+        raise UserError(f"Ray{where} did not start: {reason}: {advice}{otherwise}") from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which no gRPC server answers, because Ray would try it for minutes.
+
+    Args:
+        address: host:port.
+
+    Raises:
+        UserError: nothing listens, or the answer is not the answer of a gRPC server.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT) as server:
+            if os.environ.get("RAY_USE_TLS", "0") in ("0", "false"):
+                server.sendall(_HELLO)
+                if server.recv(9)[_TYPE_OF_FRAME:][:1] != bytes((_SETTINGS,)):
+                    raise OSError("another program answers, not Ray")
     except (OSError, OverflowError, UnicodeError) as error:
+        if _given() in ("", "auto"):
+            raise UserError(
+                f"Ray's cluster of this machine at {address} does not answer ({error}): type "
+                "`ray stop`, or set RAY_ADDRESS=local to start another Ray"
+            ) from error
         raise UserError(
-            f"RAY_ADDRESS must be host:port of a running cluster, got {address} ({error}): "
+            f"RAY_ADDRESS must be host:port of a running cluster, got {_given()} ({error}): "
             "unset RAY_ADDRESS, or start that cluster"
         ) from error
+
+
+def _make_token(otherwise: str) -> None:
+    """Make the token of this user's local Ray, or close an open one to other users.
+
+    Ray would make the file with the token readable for every user of this machine.
+
+    Raises:
+        UserError: the file cannot be made.
+    """
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or any(map(os.environ.get, names)):
+        return
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+        make_secret(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise UserError(
+            f"Ray did not start, because its token cannot be kept ({error}): set HOME to a folder "
+            f"that you can write{otherwise}"
+        ) from error
+    with suppress(OSError):  # the file may belong to another user, who shares the token
+        path.chmod(0o600)
 
 
 def _environment() -> dict[str, Any]:

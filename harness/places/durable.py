@@ -25,7 +25,7 @@ def fsync(path: Place) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
+def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: int = 0o666) -> None:
     """Write a file durably: when this function returns, the whole file is on disk.
 
     After an error, an old file is unchanged. A crash may leave a file
@@ -36,6 +36,7 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
         path: path of the file.
         data: the whole content of the file.
         exclusive: whether to refuse to replace an existing file.
+        mode: permissions of a local file, from which the umask is taken away.
 
     Raises:
         FileExistsError: exclusive is true and the file exists.
@@ -47,13 +48,13 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with _created(partial, os.O_TRUNC, mode) as file:
             _fill(file, data)
         if not exclusive:
             partial.replace(path)
             fsync(path.parent)
             return
-        _link_or_create(path, partial, data)
+        _link_or_create(path, partial, data, mode)
         try:
             fsync(path.parent)
         except OSError:
@@ -63,13 +64,17 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _created(path: Path, flag: int, mode: int) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flag, mode), "wb")
+
+
 def _fill(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
 
 
-def _link_or_create(path: Path, partial: Path, data: bytes) -> None:
+def _link_or_create(path: Path, partial: Path, data: bytes, mode: int) -> None:
     """Give the partial file its name, or write the data again if there are no hard links."""
     try:
         path.hardlink_to(partial)  # unlike a rename, this fails if the name is taken
@@ -77,7 +82,7 @@ def _link_or_create(path: Path, partial: Path, data: bytes) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-    with path.open("xb") as file:
+    with _created(path, os.O_EXCL, mode) as file:
         try:
             _fill(file, data)
         except BaseException:

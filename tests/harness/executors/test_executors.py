@@ -4,8 +4,13 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -361,13 +366,48 @@ def test_asking_how_far_it_is_never_waits(ray_executor, tmp_path):
 
 
 @pytest.fixture
-def no_ray(monkeypatch):
+def no_ray(monkeypatch, tmp_path):
     """The module `ray`, not started. Its `init` fails the test, unless the test replaces `init`."""
     import ray
+    from ray._private import services
+
+    def own_address(given):  # as Ray does, but without a search for Ray on this machine
+        given = os.environ.get("RAY_ADDRESS") or given
+        return None if given in (None, "local") else given
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("ray.init was called"))
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", own_address)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
     return ray
+
+
+def refused():
+    """Return the one line with which start_ray refuses."""
+    with pytest.raises(UserError) as caught:
+        ray_start.start_ray(", or set executor=serial")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def answering(answer):
+    """Return host:port of a server that gives every caller this answer, and then waits."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with suppress(ConnectionError), server, server.accept()[0] as caller:
+            caller.sendall(answer)
+            while caller.recv(100):
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+# The first bytes of Ray's own server: a SETTINGS frame of HTTP/2.
+OF_RAY = bytes((0, 0, 24, 4, 0, 0, 0, 0, 0))
 
 
 def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, monkeypatch):
@@ -376,23 +416,19 @@ def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, mon
         address = f"127.0.0.1:{held.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         began = time.monotonic()
-        with pytest.raises(UserError) as refused:
-            ray_start.start_ray()
+        said = refused()
     assert time.monotonic() - began < ray_start.SECONDS_TO_CONNECT + 1
-    assert f"RAY_ADDRESS must be host:port of a running cluster, got {address} (" in str(
-        refused.value
-    )
-    assert str(refused.value).endswith("unset RAY_ADDRESS, or start that cluster")
+    assert said.startswith(f"RAY_ADDRESS must be host:port of a running cluster, got {address} (")
+    assert said.endswith("unset RAY_ADDRESS, or start that cluster")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:99999", "a..b:6379"])
 def test_an_address_that_cannot_be_is_refused(address, no_ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match="RAY_ADDRESS must be host:port"):
-        ray_start.start_ray()
+    assert refused().startswith("RAY_ADDRESS must be host:port of a running cluster, got ")
 
 
-@pytest.mark.parametrize("address", ["", "auto", "local", "ray://127.0.0.1:1"])
+@pytest.mark.parametrize("address", ["", "local", "ray://127.0.0.1:1"])
 def test_addresses_of_another_form_are_left_to_ray(address, no_ray, monkeypatch):
     asked = []
     monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
@@ -401,28 +437,167 @@ def test_addresses_of_another_form_are_left_to_ray(address, no_ray, monkeypatch)
     assert len(asked) == 1
 
 
-def test_an_address_where_somebody_listens_is_handed_to_ray(no_ray, monkeypatch):
+def test_an_address_where_a_server_of_ray_s_kind_listens_is_handed_to_ray(no_ray, monkeypatch):
     asked = []
     monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
-        ray_start.start_ray()
+    monkeypatch.setenv("RAY_ADDRESS", answering(OF_RAY))
+    ray_start.start_ray()
+    assert len(asked) == 1
+    assert not list(Path.home().glob("**/*"))  # the token of a local Ray is not needed
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "timed out"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "another program answers, not Ray"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "another program answers, not Ray"),
+    ],
+)
+def test_another_program_at_the_address_is_refused_in_time(answer, reason, no_ray, monkeypatch):
+    monkeypatch.setattr(ray_start, "SECONDS_TO_CONNECT", 0.5)
+    address = answering(answer)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert refused() == (
+        f"RAY_ADDRESS must be host:port of a running cluster, got {address} ({reason}): "
+        "unset RAY_ADDRESS, or start that cluster"
+    )
+
+
+def test_the_longest_wait_for_an_address_is_half_a_minute():
+    assert 2 * ray_start.SECONDS_TO_CONNECT <= 30  # to connect, and for the first answer
+
+
+def test_a_cluster_of_this_machine_that_crashed_is_refused(no_ray, monkeypatch):
+    from ray._private import services
+
+    with socket.socket() as held:  # Ray leaves the address of a crashed cluster in a file
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda _: address)
+        said = refused()
+    assert said.startswith(f"Ray's cluster of this machine at {address} does not answer (")
+    assert said.endswith("type `ray stop`, or set RAY_ADDRESS=local to start another Ray")
+
+
+def test_a_cluster_with_tls_is_not_greeted_without_tls(no_ray, monkeypatch):
+    asked = []
+    monkeypatch.setattr(no_ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    monkeypatch.setenv("RAY_ADDRESS", answering(b""))
+    ray_start.start_ray()
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError, ValueError])
-def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(kind, no_ray, monkeypatch):
+def failing_init(no_ray, monkeypatch, error, cause=None):
     def fail(**_):
-        raise kind("no cluster there\nand much more")
+        os.write(2, b"20 lines of C++\n")
+        raise error from cause
 
     monkeypatch.setattr(no_ray, "init", fail)
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    with pytest.raises(UserError) as refused:
+
+
+NODE = "The current node timed out during startup. This could happen because"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "advice"),
+    [
+        (ConnectionError("no cluster there\nand more"), "no cluster there", "fix the cause"),
+        (RuntimeError("no cluster there\nand more"), "no cluster there", "fix the cause"),
+        (ValueError("no cluster there\nand more"), "no cluster there", "fix the cause"),
+        (Exception(NODE), NODE, "fix the cause"),
+        (Exception(), "Exception", "fix the cause"),
+        (
+            PermissionError(13, "Permission denied", "/nope/ray"),
+            "[Errno 13] Permission denied: '/nope/ray'",
+            "set RAY_TMPDIR to a folder with a short path that you can write",
+        ),
+    ],
+)
+def test_a_ray_that_does_not_start_is_the_user_s_error_in_one_line(
+    error, reason, advice, no_ray, monkeypatch, capfd
+):
+    failing_init(no_ray, monkeypatch, error)
+    assert refused() == f"Ray did not start: {reason}: {advice}, or set executor=serial"
+    assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_while_ray_starts_stays_ctrl_c(no_ray, monkeypatch):
+    failing_init(no_ray, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
         ray_start.start_ray()
-    assert str(refused.value) == (
-        "Ray (RAY_ADDRESS=auto) did not start: no cluster there: "
-        "fix the cause, or set executor=serial"
+
+
+def test_what_ray_prints_while_it_starts_well_is_shown(no_ray, monkeypatch, capfd):
+    monkeypatch.setattr(no_ray, "init", lambda **_: os.write(2, b"little memory\n"))
+    ray_start.start_ray()
+    assert capfd.readouterr().err == "little memory\n"
+
+
+@pytest.mark.parametrize("name", ["/proc/nope", "long" * 30])
+def test_a_ray_tmpdir_that_cannot_be_is_one_line(name, tmp_path):
+    folder = str(tmp_path / name)
+    start = (
+        "from harness.errors import UserError\nfrom harness.executors.ray_start import start_ray\n"
+        "try: start_ray()\nexcept UserError as error: print(error)"
     )
+    done = subprocess.run(  # in this process Ray may run already
+        [sys.executable, "-c", start],
+        env=os.environ | {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith("Ray did not start: ")
+    assert folder in done.stdout
+    assert "set RAY_TMPDIR to a folder with a short path that you can write" in done.stdout
+
+
+def test_a_cluster_with_a_token_names_the_setting(no_ray, monkeypatch):
+    """A local Ray has a token. Ray sends it to a given address only if the user says so."""
+    cause = RuntimeError("at first\nray.exceptions.AuthenticationError: RPC error: missing")
+    failing_init(no_ray, monkeypatch, ConnectionError("Failed to connect"), cause)
+    address = answering(OF_RAY)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert refused() == (
+        f"Ray (RAY_ADDRESS={address}) must get the token of its cluster, got another or none: set "
+        "RAY_AUTH_MODE=token, and put the token into ~/.ray/auth_token if it is not there"
+    )
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_only_this_user_can_read_the_token_of_a_local_ray(existing, no_ray, monkeypatch):
+    token = Path.home() / ".ray" / "auth_token"
+    if existing:
+        token.parent.mkdir(parents=True)
+        token.write_text("my own")
+        token.chmod(0o644)
+    seen = []
+    monkeypatch.setattr(no_ray, "init", lambda **_: seen.append(token.stat().st_mode & 0o777))
+    ray_start.start_ray()
+    assert seen == [0o600]  # before Ray starts, so that no other user can be faster
+    assert token.read_text() == "my own" if existing else len(token.read_text()) == 64
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN", "0" * 64)]
+)
+def test_no_token_is_made_if_ray_would_read_none(variable, value, no_ray, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(no_ray, "init", lambda **_: None)
+    ray_start.start_ray()
+    assert not Path.home().exists()
+
+
+@pytest.mark.parametrize("home", ["/proc/nope", "/dev/null"])
+def test_a_home_that_cannot_keep_the_token_is_one_line(home, no_ray, monkeypatch):
+    monkeypatch.setenv("HOME", home)
+    said = refused()
+    assert said.startswith("Ray did not start, because its token cannot be kept (")
+    assert said.endswith("set HOME to a folder that you can write, or set executor=serial")
 
 
 def test_the_unit_of_an_actor_that_never_comes_up_is_done_by_another(make_executor, tmp_path):
