@@ -12,12 +12,37 @@ from matplotlib.figure import Figure
 from analysis.commandline import Parser, figure_file, run_command, run_directory
 from analysis.load import load
 from analysis.stored import Layout
-from analysis.summary import bootstrap, wilson
+from analysis.summary import (
+    RECALL_SETTINGS,
+    RESERVOIRS,
+    SETTINGS,
+    bootstrap,
+    largest_recalls,
+    largest_samples,
+    told_apart,
+    wilson,
+)
 
 
-def _label(algorithm: str, objective: str | None, images: str, distracted: bool) -> str:
-    by = f"{algorithm} {objective}" if isinstance(objective, str) else algorithm
-    return f"{by}{images}{', with untrained masks' if distracted else ''}"
+def _lines(evaluations: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Divide evaluations into the lines of a figure: (label, rows) of each way to infer.
+
+    If a task was evaluated twice in the same way, the larger sample is kept. So a line has at most
+    one row per number of masks and task. Distractors are not trained, so evaluations with
+    distractors are not comparable with the other evaluations, and get lines of their own.
+    """
+    rows = largest_samples(evaluations)
+    trained = rows["num_tasks"] - rows["num_distractors"]
+    rows = rows.assign(trained=trained.where(rows["num_distractors"] > 0))
+    by = ["algorithm", "objective", "trained", *SETTINGS]
+    found = list(rows.groupby(by, dropna=False))
+    ways = pd.DataFrame([key for key, _ in found], columns=by)
+    labels = []
+    for way, apart in zip(ways.itertuples(), told_apart(ways, [*SETTINGS, "trained"]), strict=True):
+        objective = f" {way.objective}" if isinstance(way.objective, str) else ""
+        beside = "" if np.isnan(way.trained) else ", with untrained masks"
+        labels.append(f"{way.algorithm}{objective}{beside}{apart}")
+    return [(label, part) for label, (_, part) in zip(labels, found, strict=True)]
 
 
 def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
@@ -33,20 +58,16 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    # Distractors are not trained, so evaluations with distractors are not comparable with the
-    # other evaluations. Evaluations with distractors get a line of their own.
-    distracted = (evaluations["num_distractors"] > 0).rename("distracted")
-    by = ["algorithm", "objective", "num_images", distracted]
-    differ = evaluations["num_images"].nunique() > 1
-    for (algorithm, objective, num_images, *rest), rows in evaluations.groupby(by, dropna=False):
-        images = f", images: {num_images}" if differ else ""
-        label = _label(algorithm, objective, images, *rest)
+    lines = _lines(evaluations)
+    for label, rows in lines:
         for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
             stats = rows.groupby("num_tasks")[column].agg(["mean", "sem"]).fillna(0)
             axes.errorbar(
                 stats.index, stats["mean"], yerr=1.96 * stats["sem"], marker="o", ms=4, label=label
             )
-    given = evaluations[~distracted].groupby("num_tasks")["accuracy_gg"].mean()
+    own = evaluations[evaluations["num_distractors"] == 0].sort_values("num_batches")
+    given = own.drop_duplicates(["num_tasks", "task_id"], keep="last")
+    given = given.groupby("num_tasks")["accuracy_gg"].mean()
     left.plot(given.index, given, "k--", label="task given (GG)")
     left.set(ylabel="accuracy", title="correct labels")
     right.set(ylabel="task accuracy", title="correctly inferred tasks")
@@ -54,9 +75,9 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
         axes.set(xlabel="masks in the superposition", xscale="log")
         axes.grid(alpha=0.3)
     # The axes start at 0.8 or lower. Otherwise the noise of a flat line near 1 fills the frame.
-    means = evaluations.groupby(["num_tasks", *by], dropna=False)
-    left.set_ylim(min(0.8, means["accuracy_gnu"].mean().min() - 0.02), 1.005)
-    right.set_ylim(min(0.8, means["task_accuracy"].mean().min() - 0.02), 1.005)
+    for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
+        means = [rows.groupby("num_tasks")[column].mean().min() for _, rows in lines]
+        axes.set_ylim(min(0.8, *means) - 0.02, 1.005)
     left.legend(fontsize="small")
     return figure
 
@@ -71,23 +92,29 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         A figure. Left: the share of cues whose mask was recalled to the bit. Each reservoir has
         a colour. Lines are solid for cues with flipped bits, dash-dotted for cues with erased
         bits, and dashed for cues from data. Bands are 95 % intervals by Wilson. A dotted line is
-        the rule's capacity in theory. Cues of several commands are counted together. Right: the
-        bytes of each reservoir, and, as a dashed line, the bytes of the same masks packed.
+        the rule's capacity in theory. If masks were recalled twice in the same way, the larger
+        sample is drawn. Right: the bytes of each reservoir, and, as a dashed line, the bytes of the
+        same masks packed.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    by_rule = reservoir.sort_values("num_tasks").groupby(["rule", "dim", "num_blocks"])
-    reservoirs = [_reservoir(*key) for key, _ in by_rule]
+    by_rule = list(
+        largest_recalls(reservoir).sort_values("num_tasks").groupby(RESERVOIRS, dropna=False)
+    )
+    reservoirs = _reservoirs(pd.DataFrame([key for key, _ in by_rule], columns=RESERVOIRS))
     for color, (_, of_rule) in enumerate(by_rule):
-        by_cue = of_rule.groupby(["cue", of_rule["share"].fillna(0)])
-        for (cue, share), rows in by_cue:
-            exact = (rows["exact_recall"] * rows["num_cues"]).groupby(rows["num_tasks"]).sum()
-            counts = rows.groupby("num_tasks")["num_cues"].sum()
-            low, high = wilson(exact / counts, counts)
-            label = f"{reservoirs[color]}, {cue}" + (f" {share:.0%}" if share else "")
-            style = {"data": "--", "erased": "-."}.get(cue, "-")
-            left.plot(exact.index, exact / counts, f"C{color}o{style}", ms=4, label=label)
-            left.fill_between(exact.index, low, high, color=f"C{color}", alpha=0.12)
+        by_way = list(of_rule.groupby(["cue", *RECALL_SETTINGS], dropna=False))
+        ways = pd.DataFrame([key for key, _ in by_way], columns=["cue", *RECALL_SETTINGS])
+        apart = told_apart(ways, ["most_steps", "batch_size"])
+        for (_, rows), way, settings in zip(by_way, ways.itertuples(), apart, strict=True):
+            low, high = wilson(rows["exact_recall"], rows["num_cues"])
+            share = "" if np.isnan(way.share) else f" {way.share:.0%}"
+            label = f"{reservoirs[color]}, {way.cue}{share}{settings}"
+            style = {"data": "--", "erased": "-."}.get(way.cue, "-")
+            left.plot(
+                rows["num_tasks"], rows["exact_recall"], f"C{color}o{style}", ms=4, label=label
+            )
+            left.fill_between(rows["num_tasks"], low, high, color=f"C{color}", alpha=0.12)
         capacity = of_rule["capacity"].iloc[0]
         if pd.notna(capacity):
             left.axvline(capacity, color=f"C{color}", ls=":", lw=1)
@@ -108,8 +135,14 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
     return figure
 
 
-def _reservoir(rule: str, dim: int, num_blocks: int) -> str:
-    return f"{rule}, {dim} bits" if num_blocks == 1 else f"{rule}, {num_blocks} of {dim} bits"
+def _reservoirs(reservoirs: pd.DataFrame) -> list[str]:
+    """Name reservoirs for a legend, from one row per reservoir with the columns RESERVOIRS."""
+    return [
+        f"{one.rule}, {one.dim} bits"
+        if one.num_blocks == 1
+        else f"{one.rule}, {one.num_blocks} of {one.dim} bits"
+        for one in reservoirs.itertuples()
+    ]
 
 
 def objectives_compared(evaluations: pd.DataFrame) -> Figure:
@@ -137,8 +170,7 @@ def objectives_compared(evaluations: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(4.2 * len(algorithms) + 1.5, 3.8), layout="constrained")
     panels = figure.subplots(1, len(algorithms), sharey=True, squeeze=False)[0]
     for axes, algorithm in zip(panels, algorithms, strict=True):
-        for objective, rows in own[own["algorithm"] == algorithm].groupby("objective"):
-            _errors(axes, rows, str(objective))
+        _errors(axes, own[own["algorithm"] == algorithm])
         _against_masks(axes, title=algorithm)
     panels[0].set_ylabel("fraction of wrong tasks")
     return figure
@@ -166,22 +198,20 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(4.2 * len(groups) + 1.5, 3.8), layout="constrained")
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, (objective, of_objective) in zip(panels, groups, strict=True):
-        for algorithm, rows in of_objective.groupby("algorithm"):
-            _errors(axes, rows, str(algorithm))
+        _errors(axes, of_objective)
         _against_masks(axes, title=f"objective {objective}")
     panels[0].set_ylabel("fraction of wrong tasks")
     return figure
 
 
-def _errors(axes: Axes, rows: pd.DataFrame, label: str) -> None:
-    """Draw the fraction of wrong tasks, with one line for each number of images."""
-    for num_images, of_images in rows.groupby("num_images"):
-        named = label if rows["num_images"].nunique() == 1 else f"{label}, images: {num_images}"
-        wrong = [(k, 1 - group) for k, group in of_images.groupby("num_tasks")["task_accuracy"]]
+def _errors(axes: Axes, evaluations: pd.DataFrame) -> None:
+    """Draw the fraction of wrong tasks, with one line for each way to infer."""
+    for label, rows in _lines(evaluations):
+        wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]
         sizes = [k for k, _ in wrong]
         bands = [bootstrap(values) for _, values in wrong]
         means = [values.mean() for _, values in wrong]
-        [line] = axes.plot(sizes, means, "o-", ms=4, label=named)
+        [line] = axes.plot(sizes, means, "o-", ms=4, label=label)
         low, high = zip(*bands, strict=True)
         axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
     axes.set_yscale("symlog", linthresh=1e-3)
@@ -205,10 +235,7 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     own = evaluations[evaluations["num_distractors"] == 0]
-    differ = own["num_images"].nunique() > 1
-    by = own.groupby(["algorithm", "objective", "num_images"], dropna=False)
-    for (algorithm, objective, num_images), rows in by:
-        label = _label(algorithm, objective, f", images: {num_images}" if differ else "", False)
+    for label, rows in _lines(own):
         seconds = rows.groupby("num_tasks")["seconds_per_inference"]
         middle = seconds.median()
         [line] = left.plot(middle.index, middle, "o-", ms=4, label=label)
@@ -315,13 +342,13 @@ def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     own = evaluations[(evaluations["num_distractors"] == 0) & (evaluations["num_tasks"] > 1)]
-    by = own.groupby(["algorithm", "objective", "num_tasks"], dropna=False)
-    for (algorithm, objective, k), rows in by:
-        nearest = nearest_angles(angles[:k])[rows["task_id"]]
-        label = f"{_label(algorithm, objective, '', False)}, {k} masks"
-        axes.plot(
-            nearest, rows["task_accuracy"], "o", ms=4, alpha=0.5, label=label, rasterized=True
-        )
+    for way, of_way in _lines(own):
+        for k, rows in of_way.groupby("num_tasks"):
+            nearest = nearest_angles(angles[:k])[rows["task_id"]]
+            label = f"{way}, {k} masks"
+            axes.plot(
+                nearest, rows["task_accuracy"], "o", ms=4, alpha=0.5, label=label, rasterized=True
+            )
     axes.set(
         xlabel="degrees to the nearest other task",
         ylabel="task accuracy",

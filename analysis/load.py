@@ -2,8 +2,8 @@
 
 A run is a folder, or a URL such as s3://bucket/run or gs://bucket/run. For a URL, Arrow takes the
 server and the credentials from the environment. `.to_pandas()` or `polars.from_arrow(table)`
-converts a table to a data frame. Every file's schema version is checked. Evaluations of version 1
-are converted to version 2. A file with another version than the present one is refused.
+converts a table to a data frame. A file with another schema version, other columns or other types
+than the present ones is refused.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "2", "reservoir": "1", "failures": "1"}
+from analysis.columns import SCHEMA_VERSIONS, wrong_column
 
 # Table -> its folder in the run directory.
 FOLDERS = {
@@ -25,14 +25,6 @@ FOLDERS = {
     "reservoir": "reservoir",
     "failures": "failures",
 }
-
-
-# The columns that version 2 of the evaluations added. Each entry has the column in front of the
-# new column, the new column, and the value to fill in for rows of version 1.
-_SINCE_VERSION_2 = (
-    ("num_tasks", pa.field("num_distractors", pa.int64(), nullable=False), 0),
-    ("bits_read_fraction", pa.field("agreement", pa.float64()), None),
-)
 
 
 def load(run_dir: str | Path, table: str) -> pa.Table:
@@ -48,7 +40,8 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     Raises:
         KeyError: the table is unknown.
         FileNotFoundError: the run has written no file of this table yet.
-        ValueError: the URL names no folder, or a file is damaged or has an unknown schema version.
+        ValueError: the URL names no folder, or a file is no whole Parquet file, or has another schema
+            version or other columns.
         OSError: the server of a URL does not answer, or refuses the request.
     """
     files, root = _file_system(run_dir)
@@ -90,20 +83,20 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
 
 
 def _read(files: FileSystem, path: str, table: str) -> pa.Table:
-    """Read one file of a table, converted to the present schema version."""
+    """Read one file of a table."""
     try:
         with files.open_input_file(path) as file:
             rows = pq.ParquetFile(file).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} must be a whole Parquet file: remove the file") from error
     version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
-    if (table, version) == ("evaluations", "1"):
-        return _upgraded(rows)
     if version != SCHEMA_VERSIONS[table]:
         raise ValueError(
             f"{path} must have schema_version {SCHEMA_VERSIONS[table]}, got {version}: read the "
             "run at the commit that its provenance.json names"
         )
+    if wrong := wrong_column(table, rows.schema):
+        raise ValueError(f"{path} must have the column {wrong}: remove the file")
     return rows
 
 
@@ -206,11 +199,3 @@ def _leaves(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
         else:
             leaves.append((f"{prefix}{key}", value))
     return leaves
-
-
-def _upgraded(rows: pa.Table) -> pa.Table:
-    """Add the columns of version 2 to evaluations of version 1."""
-    for before, column, value in _SINCE_VERSION_2:
-        values = pa.array([value] * len(rows), column.type)
-        rows = rows.add_column(rows.schema.get_field_index(before) + 1, column, values)
-    return rows.replace_schema_metadata(rows.schema.metadata | {b"schema_version": b"2"})

@@ -33,7 +33,7 @@ Tables = dict[str, pd.DataFrame]
 def read_tables(run_dir: Path) -> Tables:
     """Read the tables that a run has: table name -> data frame.
 
-    Evaluations that repeat another evaluation with fewer batches are left out.
+    Evaluations and recalls that repeat another one with a smaller sample are left out.
     """
     found = {}
     for name in ("tasks", "evaluations", "reservoir"):
@@ -43,6 +43,8 @@ def read_tables(run_dir: Path) -> Tables:
             continue
     if "evaluations" in found:
         found["evaluations"] = summary.largest_samples(found["evaluations"])
+    if "reservoir" in found:
+        found["reservoir"] = summary.largest_recalls(found["reservoir"])
     return found
 
 
@@ -218,21 +220,39 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
     ]
 
 
-def _way(row: pd.Series) -> list[object]:
-    objective = row["objective"] if isinstance(row["objective"], str) else ""
-    return [row["algorithm"], objective, int(row["num_images"]), int(row["num_distractors"])]
+# Column of a table -> its head in the report.
+_HEADS = {
+    "num_distractors": "untrained masks",
+    "num_images": "images",
+    "batch_size": "batch size",
+    "log_base": "base",
+    "block": "bits per reservoir",
+    "most_steps": "most sweeps",
+}
 
 
-WAY = ["algorithm", "objective", "images", "untrained masks"]
+def _way_columns(rows: pd.DataFrame, ways: list[str]) -> tuple[list[str], list[list[object]]]:
+    """Make the heads and the cells of the columns that identify a way; leave out empty columns."""
+    used = [name for name in ways if rows[name].notna().any()]
+    cells = [[_plain(value) for value in row] for row in rows[used].itertuples(index=False)]
+    return [_HEADS.get(name, name) for name in used], cells
+
+
+def _plain(value: object) -> object:
+    """Show a missing value as nothing, and a whole number without a fraction."""
+    if pd.isna(value):
+        return ""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _evaluation_table(found: pd.DataFrame) -> str:
-    heads = ["masks", *WAY, "tasks", "task accuracy", "task accuracy, 95 %", "accuracy GG"]
+    way, ways = _way_columns(found, summary.WAYS)
+    heads = ["masks", *way, "tasks", "task accuracy", "task accuracy, 95 %", "accuracy GG"]
     heads += ["accuracy GNs", "accuracy GNu", "accuracy GNu, 95 %", "ms", "bits read"]
     rows = []
-    for _, row in found.iterrows():
+    for (_, row), cells_of_way in zip(found.iterrows(), ways, strict=True):
         bits, milliseconds = row["bits_read_fraction"], 1000 * row["seconds_per_inference"]
-        cells: list[object] = [int(row["num_tasks"]), *_way(row), int(row["tasks"])]
+        cells: list[object] = [int(row["num_tasks"]), *cells_of_way, int(row["tasks"])]
         cells += [_number(row["task_accuracy"]), _interval(row, "task_accuracy")]
         cells += [_number(row[f"accuracy_{name}"]) for name in ("gg", "gns", "gnu")]
         cells += [_interval(row, "accuracy_gnu"), _number(milliseconds, ".3f")]
@@ -249,23 +269,29 @@ def _interval(row: pd.Series, column: str) -> tuple[str, float]:
 def _exponent_table(found: pd.DataFrame) -> str:
     exponents = summary.time_exponents(found)
     if exponents.empty:
-        return "<p>An exponent needs evaluations at two or more numbers of masks.</p>"
+        return (
+            f"<p>An exponent needs evaluations at {summary.FEWEST_SIZES} or more numbers of masks, "
+            f"the largest at least {summary.LEAST_SPAN} times the smallest.</p>"
+        )
+    way, ways = _way_columns(exponents, summary.WAYS)
     rows = [
-        [*_way(row), int(row["checkpoints"]), _number(row["exponent"], ".2f")]
-        for _, row in exponents.iterrows()
+        [*cells, int(row["checkpoints"]), _number(row["exponent"], ".2f")]
+        for cells, (_, row) in zip(ways, exponents.iterrows(), strict=True)
     ]
     caption = "Growth of time: b in seconds = a * masks^b, by least squares on the logarithms"
-    return page.table(caption, [*WAY, "checkpoints", "exponent"], rows)
+    return page.table(caption, [*way, "checkpoints", "exponent"], rows)
 
 
 def _reservoir(reservoir: pd.DataFrame) -> str:
     columns = ["bit_accuracy", "exact_recall", "accuracy", "accuracy_gg"]
+    ordered = reservoir.sort_values(["rule", "cue", "num_tasks"])
+    way, ways = _way_columns(ordered, ["rule", "block", "cue", *summary.RECALL_SETTINGS])
     rows = []
-    for row in reservoir.sort_values(["rule", "cue", "num_tasks"]).itertuples():
-        cells: list[object] = [row.rule, row.cue, int(row.num_tasks), int(row.num_cues)]
+    for cells_of_way, row in zip(ways, ordered.itertuples(), strict=True):
+        cells: list[object] = [*cells_of_way, int(row.num_tasks), int(row.num_cues)]
         cells += [_number(getattr(row, name)) for name in columns]
         rows.append([*cells, int(row.reservoir_bytes), int(row.store_bytes)])
-    heads = ["rule", "cue", "masks", "cues", "bits right", "masks exact", "accuracy"]
+    heads = [*way, "masks", "cues", "bits right", "masks exact", "accuracy"]
     return page.section(
         "Reservoirs",
         _figure(

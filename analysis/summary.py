@@ -5,6 +5,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 Z = 1.959964  # the 97.5 % quantile of the normal distribution
+FEWEST_SIZES, LEAST_SPAN = 4, 10  # what the fit of an exponent needs
 
 
 def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -57,16 +58,27 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
         values: positive numbers, such as seconds; one per size.
 
     Returns:
-        The exponent b; NaN if there are fewer than two different sizes.
+        The exponent b; NaN if there are fewer than FEWEST_SIZES different sizes, or if the largest
+        size is less than LEAST_SPAN times the smallest. Few or close sizes give an exponent that
+        measures fixed costs and noise.
     """
-    x, y = np.log(np.asarray(sizes, dtype=float)), np.log(np.asarray(values, dtype=float))
-    if len(np.unique(x)) < 2:
+    x, y = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
+    if len(np.unique(x)) < FEWEST_SIZES or x.max() < LEAST_SPAN * x.min():
         return float("nan")
-    return float(np.polyfit(x, y, 1)[0])
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
+
+# These settings of an evaluation change what is measured. The settings `tasks_asked` and `batches`
+# only change the number of tasks and batches in the sample.
+SETTINGS = ["num_images", "batch_size", "log_base", "steps", "rate"]
 
 # These columns identify a way to infer the task. The number of masks is not one of them.
-WAYS = ["algorithm", "objective", "num_images", "num_distractors"]
+WAYS = ["algorithm", "objective", "num_distractors", *SETTINGS]
+
+# These columns identify a way to recall masks from a reservoir.
+RECALL_SETTINGS = ["share", "most_steps", "batch_size"]
+RESERVOIRS = ["rule", "dim", "num_blocks", "block"]
+RECALL_WAYS = [*RESERVOIRS, "cue", *RECALL_SETTINGS]
 
 
 def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -74,15 +86,57 @@ def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         evaluations: rows of the table `evaluations`. `evaluate.py` may have evaluated a task
-            again, with another number of batches than the run.
+            again, with another number of batches than the run. The larger sample contains the
+            smaller one.
 
     Returns:
         One row per number of masks, way to infer and task: the row with the most batches. The
         order of the rows is kept.
     """
-    by_size = evaluations.sort_values("num_batches", kind="stable")
-    kept = by_size.drop_duplicates(["num_tasks", *WAYS, "task_id"], keep="last")
-    return kept.sort_index()
+    return _largest(evaluations, ["num_tasks", *WAYS, "task_id"], ["num_batches"])
+
+
+def largest_recalls(reservoir: pd.DataFrame) -> pd.DataFrame:
+    """Drop rows that repeat a recall with fewer cues or fewer batches.
+
+    Args:
+        reservoir: rows of the table `reservoir`. `recall.py` may have recalled masks again. Then
+            the same cues were drawn again, so the samples may not be added.
+
+    Returns:
+        One row per number of masks and way to recall: the row with the most cues, and among these
+        the row with the most batches. The order of the rows is kept.
+    """
+    whole = reservoir.assign(batches=reservoir["batches"].fillna(np.inf))
+    return reservoir.loc[
+        _largest(whole, ["num_tasks", *RECALL_WAYS], ["num_cues", "batches"]).index
+    ]
+
+
+def _largest(rows: pd.DataFrame, keys: list[str], sizes: list[str]) -> pd.DataFrame:
+    by_size = rows.sort_values(sizes, kind="stable")
+    return by_size.drop_duplicates(keys, keep="last").sort_index()
+
+
+def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
+    """Describe the settings in which the rows differ, for the legend of a figure.
+
+    Args:
+        ways: one row per way.
+        settings: names of the columns that hold settings. A setting without a value is not read.
+
+    Returns:
+        One text per row, such as ", batch size: 64". It is empty if no setting differs.
+    """
+    differing = [name for name in settings if ways[name].nunique() > 1]
+    return [
+        "".join(
+            f", {name.removeprefix('num_').replace('_', ' ')}: {value:g}"
+            for name, value in zip(differing, row, strict=True)
+            if not pd.isna(value)
+        )
+        for row in ways[differing].itertuples(index=False)
+    ]
 
 
 def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -118,8 +172,8 @@ def time_exponents(summary: pd.DataFrame) -> pd.DataFrame:
         summary: the result of evaluation_summary.
 
     Returns:
-        One row per way to infer, with the number of `checkpoints` and the `exponent`. A way that
-        was evaluated at only one number of masks is left out.
+        One row per way to infer, with the number of `checkpoints` and the `exponent`. A way whose
+        numbers of masks are too few or too close is left out; see scaling_exponent.
     """
     rows = []
     for key, group in summary.groupby(WAYS, dropna=False):

@@ -26,6 +26,7 @@ run_dir = Path(os.environ.get("RUN_DIR", default))
 evaluations = load(run_dir, "evaluations").to_pandas()
 by_gradient = evaluations["algorithm"].isin(["one_shot", "one_shot_ranked", "binary"])
 asked = evaluations[by_gradient & (evaluations["num_distractors"] == 0)]
+asked = summary.largest_samples(asked)  # one row per way to infer and task
 
 # %% [markdown]
 # ## Is a faster algorithm wrong more often?
@@ -48,9 +49,9 @@ figures.algorithms_compared(asked)
 # show which objective is better.
 
 # %%
-keys = ["num_tasks", "num_images", "algorithm", "task_id"]
-paired = asked.pivot_table(index=keys, columns="objective", values="task_accuracy")
-gains = (paired["G"] - paired["H"]).dropna().groupby(keys[:-1])
+keys = ["num_tasks", "algorithm", *summary.SETTINGS]
+of_objective = asked.set_index([*keys, "task_id", "objective"])["task_accuracy"].unstack()
+gains = (of_objective["G"] - of_objective["H"]).dropna().groupby(keys, dropna=False)
 ends = gains.agg(summary.bootstrap)
 g_minus_h = pd.DataFrame({"tasks": gains.size(), "G - H": gains.mean(), "95 %": ends})
 print(g_minus_h.to_string())
@@ -75,12 +76,12 @@ figures.time_by_masks(asked, stored.layout(run_dir).row_bytes, memory_bandwidth(
 # ## How does the cost grow?
 #
 # The table shows b in cost = a kᵇ. If b is 1, twice as many masks cost twice as much. If b is 0,
-# more masks cost nothing more. Do not extrapolate from few checkpoints or from small k: fixed
-# costs dominate at small k, so b comes out too small.
+# more masks cost nothing more. A way needs at least four checkpoints that span a factor of ten or
+# more. Do not extrapolate from small k: fixed costs dominate there, so b comes out too small.
 
 # %%
 found["bits"] = found["bits_read_fraction"] * found["num_tasks"]
-of_bits = found.groupby(summary.WAYS)[["num_tasks", "bits"]].apply(
+of_bits = found.groupby(summary.WAYS, dropna=False)[["num_tasks", "bits"]].apply(
     lambda rows: summary.scaling_exponent(rows["num_tasks"], rows["bits"])
 )
 exponents = summary.time_exponents(found).rename(columns={"exponent": "of_time"})

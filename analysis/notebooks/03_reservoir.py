@@ -20,7 +20,7 @@ plt.ion()  # otherwise Jupyter prints the names of the figures and does not show
 default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"
 run_dir = Path(os.environ.get("RUN_DIR", default))
 try:
-    reservoir = load(run_dir, "reservoir").to_pandas()
+    reservoir = summary.largest_recalls(load(run_dir, "reservoir").to_pandas())
 except FileNotFoundError as error:
     raise SystemExit(
         f"{run_dir} has no table `reservoir`: `make run ARGS=experiment=reservoir` makes a run "
@@ -41,8 +41,8 @@ tasks = load(run_dir, "tasks").to_pandas()
 reservoir["load"] = reservoir["num_tasks"] / reservoir["capacity"]
 low, high = summary.wilson(reservoir["exact_recall"], reservoir["num_cues"])
 recalled = reservoir.assign(exact_low=low, exact_high=high)
-recalled = recalled.sort_values(["rule", "cue", "share", "num_tasks"])
-columns = ["rule", "cue", "share", "num_tasks", "load", "num_cues", "exact_recall"]
+recalled = recalled.sort_values([*summary.RECALL_WAYS, "num_tasks"])
+columns = [*summary.RECALL_WAYS, "num_tasks", "load", "num_cues", "exact_recall"]
 columns += ["exact_low", "exact_high", "bit_accuracy", "accuracy", "accuracy_gg"]
 print(recalled[columns].round(4).to_string(index=False))
 figures.recall_by_masks(reservoir)
@@ -55,7 +55,7 @@ figures.recall_by_masks(reservoir)
 # if `break_even` is below `capacity`.
 
 # %%
-sizes = reservoir.groupby("rule")[["dim", "num_blocks", "capacity", "reservoir_bytes"]].max()
+sizes = reservoir.groupby(summary.RESERVOIRS)[["capacity", "reservoir_bytes"]].max()
 mask_bytes = float(tasks["mask_bytes"].mean())
 sizes["break_even"] = sizes["reservoir_bytes"] / mask_bytes
 print(f"bytes of a packed mask: {mask_bytes:.0f}")

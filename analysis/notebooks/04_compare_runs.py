@@ -14,7 +14,7 @@ import pandas as pd
 
 import analysis
 from analysis.load import differences, load_runs
-from analysis.summary import bootstrap
+from analysis.summary import WAYS, bootstrap, largest_samples
 
 runs = Path(analysis.__file__).parents[1] / "runs"
 default = [str(runs / name) for name in ("mnist5k-permuted-32", "mnist5k-permuted-32-fast")]
@@ -71,13 +71,13 @@ _ = axes.boxplot(accuracies, tick_labels=names)
 # to tell apart. In this case `task_accuracy` is low.
 
 # %%
-ways = ["algorithm", "objective", "num_images", "num_distractors"]
-asked = evaluations.groupby(["num_tasks", *ways], dropna=False)["run"].nunique()
+evaluations = pd.concat(largest_samples(rows) for _, rows in evaluations.groupby("run"))
+asked = evaluations.groupby(["num_tasks", *WAYS], dropna=False)["run"].nunique()
 k = asked[asked == len(run_dirs)].index.get_level_values("num_tasks").max()
 at_k = evaluations[evaluations["num_tasks"] == k]
 inferred = pd.concat(
     compared(part, ["task_id"], ["task_accuracy", "accuracy_gnu"]).assign(way=str(way))
-    for way, part in at_k.groupby(ways, dropna=False)
+    for way, part in at_k.groupby(WAYS, dropna=False)
     if part["run"].nunique() == len(run_dirs)
 )
 print(f"{k} masks")

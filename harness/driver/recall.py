@@ -1,13 +1,15 @@
 """The stage that stores the masks of each checkpoint in reservoirs, and recalls some masks."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 
 from harness.driver.bars import CheckpointBars
 from harness.driver.protocol import Shared, Submission
 from harness.driver.work import Work
 from harness.executors.protocol import Outcome, Pool
 from harness.plan.pools import EVALUATE, TRAIN
-from harness.plan.units import Checkpoints, RecallUnit, recall_units
+from harness.plan.units import Checkpoints, RecallUnit, ReservoirUnit, recall_units
 from harness.workers.evaluating import EvaluateWorker
 
 
@@ -44,15 +46,21 @@ class Recall:
         for k in self._checkpoints.ready(committed):
             if units := self._missing(k):
                 self._bars.begin(k, units)
-                yield from (Submission(EVALUATE, unit, num_masks=k) for unit in units)
+                # The units of a rule follow each other in the plan.
+                for _, of_rule in groupby(units, lambda unit: unit.rule):
+                    yield Submission(EVALUATE, ReservoirUnit(tuple(of_rule)), num_masks=k)
 
     def keep(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See Stage.keep."""
+        ended = []
         for outcome in outcomes:
-            if outcome.error is None:
-                self._work.files.keep(outcome.unit, outcome.result)
-                self._bars.add(outcome.unit.num_tasks, outcome.result)
-        return outcomes
+            for row, unit in enumerate(outcome.unit.recalls):
+                if outcome.error is None:
+                    rows = outcome.result.slice(row, 1)
+                    self._work.files.keep(unit, rows)
+                    self._bars.add(unit.num_tasks, rows)
+                ended.append(replace(outcome, unit=unit))
+        return ended
 
     def show(self, running: Mapping[str, float]) -> None:
         """Do nothing: the bars count only rows that are kept."""

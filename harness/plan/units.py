@@ -23,11 +23,7 @@ COMPARED_PER_EVALUATION = 100
 # Algorithms that are fast enough to be evaluated among many distractors.
 DISTRACTED_ALGORITHMS = ("one_shot", RANKED)
 
-# Keys of `evaluate` that decide the batches of a unit (_SAMPLE_KEYS), and the options of an
-# algorithm that change its answers (_ALGORITHM_KEYS). The other causes of an answer (masks,
-# distractors, algorithm, objective) are in the unit's name.
-_SAMPLE_KEYS = ("tasks", "batches", "batch_size", "num_images")
-
+# Options of an algorithm that change its answers.
 _ALGORITHM_KEYS = {
     "binary": ("log_base",),
     "gradient_descent": ("steps", "rate"),
@@ -101,28 +97,40 @@ class RecallUnit:
     Attributes:
         num_tasks: k. The masks of tasks 0 to k - 1 are in the reservoir.
         rule: name of the rule that stores the masks.
-        cues: kinds of cues that recall starts from: "flipped", "erased", "data".
+        cue: kind of cue that recall starts from: "flipped", "erased" or "data".
         task_ids: tasks whose masks are recalled.
         variant: short digest of all other options that change the answers.
     """
 
     num_tasks: int
     rule: str
-    cues: tuple[str, ...]
+    cue: str
     task_ids: tuple[int, ...]
     variant: str
 
     table = "reservoir"
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows that the unit adds to the table: one per kind of cue."""
-        return len(self.cues)
+    num_rows = 1
 
     @property
     def name(self) -> str:
         """Name of the unit's file in the table, without .parquet."""
-        return f"k{self.num_tasks:06d}-{self.rule}-{self.variant}"
+        return f"k{self.num_tasks:06d}-{self.rule}-{self.cue}-{self.variant}"
+
+
+@dataclass(frozen=True)
+class ReservoirUnit:
+    """Recalls from one reservoir, which a worker fills once for all of them.
+
+    Attributes:
+        recalls: units with the same masks, rule and tasks, and with different cues; at least one.
+    """
+
+    recalls: tuple[RecallUnit, ...]
+
+    @property
+    def name(self) -> str:
+        """The unit's name in log lines."""
+        return self.recalls[0].name
 
 
 WorkUnit = EvaluationUnit | RecallUnit
@@ -172,7 +180,7 @@ def evaluation_units(
     units = [
         EvaluationUnit(num_tasks, algorithm, objective, ids, variant=variant)
         for algorithm in evaluate.algorithms
-        for variant in [_variant(evaluate, own or evaluate, algorithm)]
+        for variant in [_variant(evaluate, own or evaluate, algorithm, num_tasks)]
         for objective in _objectives(config, algorithm)
         for ids in groups
     ]
@@ -185,21 +193,62 @@ def evaluation_units(
     return units
 
 
+def evaluation_settings(evaluate: EvaluateConfig, algorithm: str, num_tasks: int) -> dict[str, Any]:
+    """Return the settings that can change the rows of an evaluation unit, by column name.
+
+    The other causes of a row (masks, distractors, algorithm, objective) are in the unit's name.
+    Each setting is a column of the table `evaluations`, so evaluations with different settings can
+    be told apart. A setting that the algorithm does not read is None.
+
+    Args:
+        evaluate: evaluation options, with num_images resolved.
+        algorithm: name of the algorithm that infers the task.
+        num_tasks: k, the checkpoint.
+    """
+    read = _ALGORITHM_KEYS.get(algorithm, ())
+    options = ("log_base", "steps", "rate")
+    return {
+        "num_images": evaluate.num_images,
+        "batch_size": evaluate.batch_size,
+        **{key: getattr(evaluate, key) if key in read else None for key in options},
+        "tasks_asked": len(evaluated_tasks(num_tasks, evaluate.tasks)),
+        "batches": evaluate.batches,
+    }
+
+
+def recall_settings(config: Config, cue: str, num_tasks: int) -> dict[str, Any]:
+    """Return the settings that can change the row of a recall unit, by column name.
+
+    Each setting is a column of the table `reservoir`; see evaluation_settings.
+
+    Args:
+        config: the requested configuration, with `auto` resolved.
+        cue: kind of cue; cues from data do not read `reservoir.share`.
+        num_tasks: k, the checkpoint.
+    """
+    reservoir, evaluate = config.reservoir, config.evaluate
+    return {
+        "block": reservoir.block,
+        "share": None if cue == "data" else reservoir.share,
+        "most_steps": reservoir.most_steps,
+        "batch_size": evaluate.batch_size,
+        "batches": evaluate.batches,
+        "num_cues": len(evaluated_tasks(num_tasks, evaluate.tasks)),
+    }
+
+
 def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
-    """Plan all recall units of one checkpoint: one unit per rule.
+    """Plan all recall units of one checkpoint: one unit per rule and kind of cue.
 
     Args:
         config: the requested configuration, with `auto` resolved.
         num_tasks: k, the checkpoint.
     """
-    reservoir, evaluate = config.reservoir, config.evaluate
-    values = {key: getattr(evaluate, key) for key in ("tasks", "batches", "batch_size")}
-    values |= {key: getattr(reservoir, key) for key in ("share", "block", "most_steps")}
-    values["cues"] = sorted(reservoir.cues)
-    asked = tuple(evaluated_tasks(num_tasks, evaluate.tasks))
+    asked = tuple(evaluated_tasks(num_tasks, config.evaluate.tasks))
     return [
-        RecallUnit(num_tasks, rule, tuple(reservoir.cues), asked, _digest(values))
-        for rule in reservoir.rules
+        RecallUnit(num_tasks, rule, cue, asked, _digest(recall_settings(config, cue, num_tasks)))
+        for rule in config.reservoir.rules
+        for cue in config.reservoir.cues
     ]
 
 
@@ -207,13 +256,10 @@ def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
     return [None] if algorithm in FORWARD_ALGORITHMS else config.evaluate.objectives
 
 
-def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str) -> str:
+def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str, num_tasks: int) -> str:
     """Make the variant of a unit: "" if the options equal the run's own, otherwise a digest."""
-    keys = (*_SAMPLE_KEYS, *_ALGORITHM_KEYS.get(algorithm, ()))
-    values = {key: getattr(asked, key) for key in keys}
-    if values == {key: getattr(own, key) for key in keys}:
-        return ""
-    return _digest(values)
+    settings = evaluation_settings(asked, algorithm, num_tasks)
+    return "" if settings == evaluation_settings(own, algorithm, num_tasks) else _digest(settings)
 
 
 def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:

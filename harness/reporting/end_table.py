@@ -29,6 +29,12 @@ _CAPTIONS = {
 
 _FAILURES_SHOWN = 5
 
+# The columns that tell evaluations apart, except for the task.
+_KEYS = (
+    *("num_tasks", "num_distractors", "algorithm", "objective", "num_images", "batch_size"),
+    *("log_base", "steps", "rate", "tasks_asked", "batches"),
+)
+
 _RECALL_CAPTION = (
     "n masks recalled among k. exact: the fraction recalled to the bit; bits: the fraction of "
     "correct bits; label: accuracy of labels with the recalled masks; GG: with the true masks; MB: "
@@ -37,24 +43,23 @@ _RECALL_CAPTION = (
 
 
 def summarise(evaluations: pa.Table) -> pa.Table:
-    """Average evaluations over the tasks of each checkpoint, algorithm and objective.
+    """Average evaluations over the tasks of each checkpoint and way to infer.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        One row per num_tasks, num_distractors, algorithm and objective. The other columns have the
-        suffix `_mean`, except num_batches_sum. agreement_mean is null if no row has an agreement.
+        One row per value of _KEYS. The other columns have the suffix `_mean`, except
+        num_batches_sum. agreement_mean is null if no row has an agreement.
     """
     means = (
         *("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu"),
         *("seconds_per_inference", "bits_read_fraction", "agreement"),
     )
-    keys = ["num_tasks", "num_distractors", "algorithm", "objective"]
-    grouped = evaluations.group_by(keys).aggregate(
+    grouped = evaluations.group_by(list(_KEYS)).aggregate(
         [*((name, "mean") for name in means), ("num_batches", "sum")]
     )
-    return grouped.sort_by([(key, "ascending") for key in keys])
+    return grouped.sort_by([(key, "ascending") for key in _KEYS])
 
 
 def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> Table:

@@ -5,15 +5,12 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import Place, each
-from harness.tables.schemas import EVALUATIONS
 
 # Even a table of few rows takes kilobytes in memory, so read_tables merges files in groups.
 _FILES_TOGETHER = 256
-
-# Columns that version 2 added to the evaluations, with their values for rows of version 1.
-_SINCE_VERSION_2 = {"num_distractors": 0, "agreement": None}
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -63,14 +60,16 @@ def table_files(folder: Place) -> list[Place]:
 
 
 def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
-    """Read one file of a table, and convert rows of an older version to the current schema.
+    """Read one file of a table.
 
     Args:
         path: path of the file.
-        schema: the table's current schema.
+        schema: the table's schema.
 
     Raises:
-        ValueError: the file is damaged, or has an unknown schema version or other columns.
+        ValueError: the file is damaged, or belongs to another table.
+        UserError: another version of this program wrote the file. Its rows are whole, so it is not
+            a damaged file, which would be computed again.
         OSError: the file cannot be read.
     """
     # Read before the try block: an error of the disk does not mean that the file is damaged.
@@ -81,12 +80,7 @@ def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ValueError(f"{path} is not a whole Parquet file") from error
-    expected = schema.metadata[b"schema_version"].decode()
-    found = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
-    if (found, expected) == ("1", "2"):  # only the evaluations have a second version
-        table = _upgraded(table)
-    elif found != expected:
-        raise ValueError(f"{path} must have schema_version {expected}, got {found}")
+    _check_version(path, table.schema, schema)
     if not table.schema.equals(schema):
         raise ValueError(
             f"{path} must have the columns {_columns(schema)}, got {_columns(table.schema)}"
@@ -94,15 +88,24 @@ def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(table.columns, schema=schema)
 
 
-def _upgraded(table: pa.Table) -> pa.Table:
-    """Add the columns of version 2 to evaluations of version 1; return other tables unchanged."""
-    if table.column_names != [name for name in EVALUATIONS.names if name not in _SINCE_VERSION_2]:
-        return table
-    for name, value in _SINCE_VERSION_2.items():
-        place = EVALUATIONS.get_field_index(name)
-        column = EVALUATIONS.field(place)
-        table = table.add_column(place, column, pa.array([value] * len(table), column.type))
-    return table
+def _check_version(path: Place, found: pa.Schema, schema: pa.Schema) -> None:
+    """Check the table's name and version in the metadata of a file."""
+    for key in ("table", "schema_version"):
+        expected, got = (_metadata(one, key) for one in (schema, found))
+        if got == expected:
+            continue
+        message = f"{path} must have {key} {expected}, got {got}"
+        if key == "schema_version" and got.isdecimal():
+            raise UserError(
+                f"{message}: choose another run_dir, or use the program version that wrote this "
+                "file"
+            )
+        raise ValueError(message)
+
+
+def _metadata(schema: pa.Schema, key: str) -> str:
+    value: bytes = (schema.metadata or {}).get(key.encode(), b"none")
+    return value.decode(errors="replace")
 
 
 def _columns(schema: pa.Schema) -> str:
@@ -121,7 +124,7 @@ def read_tables(folder: Place, schema: pa.Schema, columns: Sequence[str] | None 
         The rows of all files; an empty table if there is no file.
 
     Raises:
-        ValueError: see read_table_file.
+        ValueError, UserError: see read_table_file.
         OSError: a file cannot be read.
     """
     kept = schema.names if columns is None else list(columns)

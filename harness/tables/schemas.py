@@ -53,9 +53,17 @@ TASKS = _schema(
     ],
 )
 
+_BATCHES = _column(
+    "batches",
+    pa.int64(),
+    "batches",
+    "test batches per task, at most; null means the whole test set",
+    nullable=True,
+)
+
 EVALUATIONS = _schema(
     "evaluations",
-    2,
+    3,
     [
         _column("num_tasks", pa.int64(), "tasks", "number of masks in the superposition"),
         _column(
@@ -75,6 +83,32 @@ EVALUATIONS = _schema(
             nullable=True,
         ),
         _column("num_images", pa.int64(), "images", "images per inference"),
+        _column("batch_size", pa.int64(), "images", "images per test batch, at most"),
+        _column(
+            "log_base",
+            pa.int64(),
+            "1",
+            "parts into which binary divides the candidates per gradient; null for the other "
+            "algorithms",
+            nullable=True,
+        ),
+        _column(
+            "steps",
+            pa.int64(),
+            "gradients",
+            "gradients that the algorithm may take; null if the algorithm does not read this "
+            "setting",
+            nullable=True,
+        ),
+        _column(
+            "rate",
+            pa.float64(),
+            "1",
+            "learning rate of gradient_descent; null for the other algorithms",
+            nullable=True,
+        ),
+        _column("tasks_asked", pa.int64(), "tasks", "tasks that the evaluation asked about"),
+        _BATCHES,
         _column("num_batches", pa.int64(), "batches", "inferences that this row summarises"),
         _column(
             "task_accuracy",
@@ -124,13 +158,14 @@ EVALUATIONS = _schema(
 
 RESERVOIR = _schema(
     "reservoir",
-    1,
+    2,
     [
         _column("rule", pa.string(), "", "rule that stored the masks"),
         _column(
             "dim", pa.int64(), "bits", "mask bits in one reservoir, the smallest of the blocks"
         ),
         _column("num_blocks", pa.int64(), "1", "reservoirs that one mask is divided among"),
+        _column("block", pa.int64(), "bits", "mask bits in one reservoir, at most"),
         _column("num_tasks", pa.int64(), "tasks", "number of masks in the reservoir"),
         _column(
             "cue",
@@ -146,6 +181,9 @@ RESERVOIR = _schema(
             "share of the cue's bits that were flipped or erased; null for the cue data",
             nullable=True,
         ),
+        _column("most_steps", pa.int64(), "sweeps", "sweeps that one recall may take"),
+        _column("batch_size", pa.int64(), "images", "images per test batch, at most"),
+        _BATCHES,
         _column("num_cues", pa.int64(), "1", "recalls that this row summarises, one per task"),
         _column(
             "bit_accuracy", pa.float64(), "fraction", "share of bits that are correct after recall"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from harness.plan.units import EvaluationUnit, RecallUnit, WorkUnit
+from harness.plan.units import EvaluationUnit, ReservoirUnit
 from harness.run.spec import RunSpec
 from harness.workers.device import own, pick_device
 from harness.workers.prepared import CheckpointMasks, PreparedMasks
@@ -50,8 +50,8 @@ class EvaluateWorker:
         """
         return self._steps_done
 
-    def run(self, unit: WorkUnit, rows: np.ndarray) -> pa.Table:
-        """Do an evaluation unit or a recall unit.
+    def run(self, unit: EvaluationUnit | ReservoirUnit, rows: np.ndarray) -> pa.Table:
+        """Do an evaluation unit or the recalls from one reservoir.
 
         Args:
             unit: the unit.
@@ -60,7 +60,7 @@ class EvaluateWorker:
         Returns:
             The unit's rows of the table `evaluations` or `reservoir`.
         """
-        if isinstance(unit, RecallUnit):
+        if isinstance(unit, ReservoirUnit):
             table = self._reservoirs.run(unit, rows, self._on_share)
             self._steps_done = 0.0
             return table

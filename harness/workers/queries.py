@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Int64
 
-from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit
+from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit, evaluation_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
 from harness.workers.device import device_name
@@ -152,12 +152,12 @@ class Queries:
             "num_distractors": unit.num_distractors,
             "algorithm": unit.algorithm,
             "objective": unit.objective,
-            "num_images": self._spec.config.evaluate.num_images,
             "seconds_per_inference": answers.seconds,
             "num_gradients": answers.num_gradients,
             "bits_read_fraction": answers.bits_read_fraction,
             "agreement": answers.agreement,
             "device": device_name(self.device),
+            **evaluation_settings(self._spec.config.evaluate, unit.algorithm, unit.num_tasks),
         }
         columns |= {name: [value] * len(asked) for name, value in same.items()}
         ordered = {name: columns[name] for name in EVALUATIONS.names}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from harness.config.schema import CUES
-from harness.plan.units import RecallUnit
+from harness.plan.units import ReservoirUnit, recall_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import RESERVOIR
 from harness.workers.device import device_name
@@ -73,49 +73,50 @@ class ReservoirWorker:
         self._layout = spec.layout
         self._now: _Filled | None = None
 
-    def run(self, unit: RecallUnit, rows: np.ndarray, on_share: OnShare) -> pa.Table:
+    def run(self, unit: ReservoirUnit, rows: np.ndarray, on_share: OnShare) -> pa.Table:
         """Store the masks of a checkpoint, and recall the masks of the unit's tasks.
 
         Args:
-            unit: the recall unit.
+            unit: the recalls from one reservoir.
             rows: (k, R) packed masks of the checkpoint.
             on_share: is called with the share of the unit that is done.
 
         Returns:
-            Rows of the table `reservoir`, one row per kind of cue.
+            Rows of the table `reservoir`, one row per recall, in the order of the recalls.
         """
-        filled = self._filled(unit.rule, rows, lambda share: on_share(share / 2))
+        first, num_cues = unit.recalls[0], len(unit.recalls)
+        filled = self._filled(first.rule, rows, lambda share: on_share(share / 2))
         reservoir, stored = filled.recalled_from(), set(filled.stored)
-        asked = [self._queries.of(i) for i in unit.task_ids]
-        given = self._accuracy(asked, rows[list(unit.task_ids)])
+        asked = [self._queries.of(i) for i in first.task_ids]
+        given = self._accuracy(asked, rows[list(first.task_ids)])
         size = max(1, _NUMBERS // self._layout.num_bits)
         groups = [asked[i : i + size] for i in range(0, len(asked), size)]
         columns: dict[str, list[object]] = defaultdict(list)
-        for place, cue in enumerate(unit.cues):
+        for place, cue in enumerate(one.cue for one in unit.recalls):
             told = []
             for i, group in enumerate(groups):
-                on_share((1 + (place + i / len(groups)) / len(unit.cues)) / 2)
+                on_share((1 + (place + i / len(groups)) / num_cues) / 2)
                 told.append(self._told(reservoir, cue, group, rows, stored))
             columns["cue"].append(cue)
-            columns["share"].append(None if cue == "data" else self._spec.config.reservoir.share)
+            for name, value in recall_settings(self._spec.config, cue, first.num_tasks).items():
+                columns[name].append(value)
             for name in told[0]:
                 values = [one[name] for one in told]
                 columns[name].append(float(np.average(values, weights=list(map(len, groups)))))
         dim = min(part.dim for part in filled.blocks.parts)  # the smallest reservoir is full first
         same = {
-            "rule": unit.rule,
+            "rule": first.rule,
             "dim": dim,
             "num_blocks": len(filled.blocks.parts),
-            "num_tasks": unit.num_tasks,
-            "num_cues": len(asked),
+            "num_tasks": first.num_tasks,
             "accuracy_gg": given,
-            "capacity": named_rule(unit.rule).capacity(dim),
+            "capacity": named_rule(first.rule).capacity(dim),
             "reservoir_bytes": reservoir.num_bytes,
-            "store_bytes": self._layout.row_bytes * unit.num_tasks,
-            "store_seconds": filled.seconds / unit.num_tasks,
+            "store_bytes": self._layout.row_bytes * first.num_tasks,
+            "store_seconds": filled.seconds / first.num_tasks,
             "device": device_name(self._device),
         }
-        columns |= {name: [value] * len(unit.cues) for name, value in same.items()}
+        columns |= {name: [value] * num_cues for name, value in same.items()}
         ordered = {name: columns[name] for name in RESERVOIR.names}
         return pa.table(ordered, schema=RESERVOIR)
 

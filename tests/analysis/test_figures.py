@@ -15,19 +15,24 @@ from analysis.figures import (
 )
 from analysis.stored import Layout
 
+PLAIN = {"task_id": 0, "num_batches": 4, "num_distractors": 0, "num_images": 1}
+PLAIN |= {"batch_size": 128, "log_base": None, "steps": None, "rate": None}
+
+
+def _evaluations(**columns):
+    """Return a table of evaluations; columns that are left out have the values of PLAIN."""
+    return pd.DataFrame(columns).assign(**{k: v for k, v in PLAIN.items() if k not in columns})
+
 
 def test_every_way_to_infer_is_drawn_at_its_mean():
-    rows = pd.DataFrame(
-        {
-            "num_tasks": [2, 2, 4, 4, 9],
-            "num_distractors": [0, 0, 0, 0, 5],
-            "num_images": [1] * 5,
-            "algorithm": [*["one_shot", "max_logit"] * 2, "one_shot"],
-            "objective": [*["H", None] * 2, "H"],
-            "accuracy_gg": [0.9, 0.9, 0.8, 0.8, 0.8],
-            "accuracy_gnu": [0.7, 0.6, 0.5, 0.4, 0.3],
-            "task_accuracy": [1.0, 0.9, 0.8, 0.7, 0.6],
-        }
+    rows = _evaluations(
+        num_tasks=[2, 2, 4, 4, 9],
+        num_distractors=[0, 0, 0, 0, 5],
+        algorithm=[*["one_shot", "max_logit"] * 2, "one_shot"],
+        objective=[*["H", None] * 2, "H"],
+        accuracy_gg=[0.9, 0.9, 0.8, 0.8, 0.8],
+        accuracy_gnu=[0.7, 0.6, 0.5, 0.4, 0.3],
+        task_accuracy=[1.0, 0.9, 0.8, 0.7, 0.6],
     )
 
     left, right = accuracy_by_masks(rows).axes
@@ -42,24 +47,56 @@ def test_every_way_to_infer_is_drawn_at_its_mean():
     assert list(given.get_xdata()) == [2, 4]
 
 
-def test_inferences_from_more_images_are_a_line_of_their_own():
-    rows = pd.DataFrame(
-        {
-            "num_tasks": [2, 2],
-            "num_distractors": [0, 0],
-            "algorithm": ["max_logit"] * 2,
-            "objective": [None, None],
-            "num_images": [1, 4],
-            "accuracy_gg": [0.9, 0.9],
-            "accuracy_gnu": [0.7, 0.8],
-            "task_accuracy": [0.8, 0.9],
-        }
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("num_images", "images"),
+        ("batch_size", "batch size"),
+        ("log_base", "log base"),
+        ("steps", "steps"),
+        ("rate", "rate"),
+    ],
+)
+@pytest.mark.parametrize(
+    "draw", [accuracy_by_masks, lambda rows: figures.time_by_masks(rows, 1, 1.0)]
+)
+def test_another_setting_is_a_line_of_its_own(setting, told, draw):
+    rows = _evaluations(
+        num_tasks=[2, 2],
+        algorithm=["max_logit"] * 2,
+        objective=[None, None],
+        accuracy_gg=[0.9, 0.9],
+        accuracy_gnu=[0.7, 0.8],
+        task_accuracy=[0.8, 0.9],
+        seconds_per_inference=[0.7, 0.8],
+        bits_read_fraction=[1.0, 1.0],
+        **{setting: [1, 4]},
     )
 
-    left, _ = accuracy_by_masks(rows).axes
+    left, _ = draw(rows).axes
 
-    drawn = {c.get_label(): list(c.lines[0].get_ydata()) for c in left.containers}
-    assert drawn == {"max_logit, images: 1": [0.7], "max_logit, images: 4": [0.8]}
+    bars = {c.get_label(): list(c.lines[0].get_ydata()) for c in left.containers}
+    lines = bars or {line.get_label(): list(line.get_ydata()) for line in left.lines[:2]}
+    assert lines == {f"max_logit, {told}: 1": [0.7], f"max_logit, {told}: 4": [0.8]}
+
+
+@pytest.mark.parametrize("draw", [figures.objectives_compared, figures.algorithms_compared])
+def test_comparisons_draw_a_line_for_each_setting(draw):
+    rows = _evaluations(
+        num_tasks=[2] * 6,
+        algorithm=[*["binary"] * 4, "one_shot", "one_shot"],
+        objective=["H", "H", "G", "G", "H", "G"],
+        log_base=[2, 4, 2, 4, None, None],
+        task_accuracy=[1.0, 0.9, 0.8, 0.7, 0.6, 0.5],
+    )
+    drawn = [line.get_label() for axes in draw(rows).axes for line in axes.lines]
+    assert sorted(drawn) == sorted(
+        [
+            *("binary H, log base: 2", "binary H, log base: 4"),
+            *("binary G, log base: 2", "binary G, log base: 4"),
+            *("one_shot H", "one_shot G"),
+        ]
+    )
 
 
 def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
@@ -67,6 +104,10 @@ def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
         {
             "rule": ["hebb", "hebb", "hebb", "projection", "projection"],
             "dim": [8] * 5,
+            "block": [8] * 5,
+            "most_steps": [50] * 5,
+            "batch_size": [128] * 5,
+            "batches": [4] * 5,
             "num_blocks": [1, 1, 1, 3, 3],
             "num_tasks": [4, 2, 4, 2, 4],
             "cue": ["flipped", "flipped", "flipped", "flipped", "data"],
@@ -82,8 +123,8 @@ def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
     left, right = recall_by_masks(rows).axes
 
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
-    # The mean is over cues: 0.3 = (30 * 0.2 + 10 * 0.6) / 40.
-    assert lines["hebb, 8 bits, flipped 10%"] == pytest.approx([0.9, 0.3])
+    # Of the two recalls among 4 masks, the one with 30 cues counts.
+    assert lines["hebb, 8 bits, flipped 10%"] == [0.9, 0.2]
     assert lines["projection, 3 of 8 bits, flipped 10%"] == [1.0]
     assert lines["projection, 3 of 8 bits, data"] == [0.5]
     assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == ":"] == [3.0]

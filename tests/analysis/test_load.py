@@ -3,10 +3,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import SCHEMA_VERSIONS, differences, load, load_runs
+from analysis.columns import SCHEMA_VERSIONS, wrong_column
+from analysis.load import differences, load, load_runs
 from harness.tables import schemas as results
-
-NEW = ["num_distractors", "agreement"]  # columns that version 2 added
 
 
 def _evaluations(num_tasks: int) -> pa.Table:
@@ -28,24 +27,7 @@ def test_all_files_of_a_table_are_read_and_hidden_ones_are_not(tmp_path):
     assert load(tmp_path, "evaluations")["num_tasks"].to_pylist() == [1, 2]
 
 
-@pytest.mark.parametrize("first", ["old", "new"])
-def test_evaluations_of_version_1_come_as_those_of_version_2(tmp_path, first):
-    folder = tmp_path / "evaluations"
-    folder.mkdir()
-    names = {"old": "b.parquet", "new": "b.parquet"} | {first: "a.parquet"}
-    pq.write_table(_as_of("1", _evaluations(7).drop(NEW)), folder / names["old"])
-    pq.write_table(_evaluations(8), folder / names["new"])
-
-    table = load(tmp_path, "evaluations")
-
-    assert table.schema.equals(results.EVALUATIONS)
-    assert table.schema.metadata[b"schema_version"] == b"2"
-    rows = {row["num_tasks"]: row for row in table.to_pylist()}
-    assert [rows[7][name] for name in NEW] == [0, None]
-    assert [rows[8][name] for name in NEW] == [8, 0.5]
-
-
-@pytest.mark.parametrize(("table", "version"), [("tasks", "1"), ("evaluations", "2")])
+@pytest.mark.parametrize(("table", "version"), [("tasks", "1"), ("evaluations", "3")])
 def test_another_schema_version_is_refused_by_file_and_version(tmp_path, table, version):
     folder = tmp_path / {"tasks": "log"}.get(table, table)
     folder.mkdir()
@@ -55,6 +37,47 @@ def test_another_schema_version_is_refused_by_file_and_version(tmp_path, table, 
         ValueError, match=rf"old\.parquet must have schema_version {version}, got 0"
     ):
         load(tmp_path, table)
+
+
+def _changed(change: str) -> pa.Table:
+    table = _evaluations(1)
+    match change:
+        case "missing":
+            return table.drop(["rate"])
+        case "renamed":
+            return table.rename_columns([*table.column_names[:-1], "machine"])
+        case "added":
+            return table.append_column("new", pa.array([1]))
+        case _:
+            place = table.schema.get_field_index("steps")
+            return table.set_column(place, "steps", table["steps"].cast(pa.float64()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("missing", "rate:double, got tasks_asked:int64"),
+        ("renamed", "device:string, got machine:string"),
+        ("added", "none, got new:int64"),
+        ("type", "steps:int64, got steps:double"),
+    ],
+)
+def test_a_file_with_other_columns_or_types_is_refused(tmp_path, change, said):
+    (tmp_path / "evaluations").mkdir()
+    metadata = results.EVALUATIONS.metadata
+    path = tmp_path / "evaluations" / "a.parquet"
+    pq.write_table(_changed(change).replace_schema_metadata(metadata), path)
+    with pytest.raises(
+        ValueError, match=rf"a\.parquet must have the column {said}: remove the file"
+    ):
+        load(tmp_path, "evaluations")
+
+
+def test_a_file_that_is_no_parquet_file_is_named(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "a.parquet").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"a\.parquet must be a whole Parquet file"):
+        load(tmp_path, "tasks")
 
 
 def test_a_table_without_files_says_so(tmp_path):
@@ -68,6 +91,11 @@ def test_the_schema_versions_are_those_that_the_harness_writes():
         for schema in results.SCHEMAS.values()
     }
     assert written == SCHEMA_VERSIONS
+
+
+@pytest.mark.parametrize("table", results.SCHEMAS)
+def test_the_columns_are_those_that_the_harness_writes(table):
+    assert wrong_column(table, results.SCHEMAS[table]) is None
 
 
 def test_runs_are_read_together_and_differ_by_key(tmp_path):

@@ -3,13 +3,21 @@ import pandas as pd
 import pytest
 
 from analysis.summary import (
+    RECALL_WAYS,
+    WAYS,
     bootstrap,
     evaluation_summary,
+    largest_recalls,
     largest_samples,
     scaling_exponent,
     time_exponents,
+    told_apart,
     wilson,
 )
+
+# Settings that the rows below leave out.
+PLAIN = {"num_distractors": 0, "num_images": 1, "batch_size": 128, "log_base": None}
+PLAIN |= {"steps": None, "rate": None}
 
 
 def test_wilson_agrees_with_the_textbook_and_stays_within_0_and_1():
@@ -31,49 +39,85 @@ def test_bootstrap_is_near_the_normal_interval_and_the_same_again():
 
 
 def test_the_exponent_of_a_power_is_found():
-    sizes = np.array([1, 10, 100])
+    sizes = np.array([1, 2, 5, 10])
     assert scaling_exponent(sizes, 3 * sizes**1.5) == pytest.approx(1.5)
-    assert np.isnan(scaling_exponent([5, 5], [1, 2]))
+
+
+@pytest.mark.parametrize("sizes", [[5, 5], [1, 10, 100], [1, 10, 100, 100], [10, 25, 50, 99]])
+def test_few_or_close_sizes_have_no_exponent(sizes):
+    assert np.isnan(scaling_exponent(sizes, sizes))
 
 
 def test_evaluations_come_down_to_a_row_a_size_and_way_with_the_median_of_time():
     rows = pd.DataFrame(
         {
-            "num_tasks": [2, 2, 2, 4],
-            "task_id": [0, 1, 2, 0],
-            "num_batches": [4] * 4,
-            "num_distractors": [0] * 4,
-            "algorithm": ["binary"] * 4,
-            "objective": [None] * 4,  # rows without an objective are a group too
-            "num_images": [1] * 4,
-            "task_accuracy": [1.0, 0.4, 0.4, 0.5],
-            "accuracy_gg": [0.9] * 4,
-            "accuracy_gns": [0.8] * 4,
-            "accuracy_gnu": [0.7] * 4,
-            "bits_read_fraction": [1.0] * 4,
-            "seconds_per_inference": [1.0, 99.0, 1.0, 4.0],
+            "num_tasks": [2, 2, 2, 4, 8, 20],
+            "task_id": [0, 1, 2, 0, 0, 0],
+            "num_batches": 4,
+            "algorithm": "binary",
+            "objective": None,  # rows without an objective are a group too
+            "task_accuracy": [1.0, 0.4, 0.4, 0.5, 0.5, 0.5],
+            "accuracy_gg": 0.9,
+            "accuracy_gns": 0.8,
+            "accuracy_gnu": 0.7,
+            "bits_read_fraction": 1.0,
+            "seconds_per_inference": [1.0, 99.0, 1.0, 4.0, 16.0, 100.0],
         }
-    )
+    ).assign(**PLAIN)
 
     found = evaluation_summary(rows)
 
-    assert found["tasks"].to_list() == [3, 1]
-    assert found["task_accuracy"].to_list() == pytest.approx([0.6, 0.5])
-    assert found["seconds_per_inference"].to_list() == [1.0, 4.0]
+    assert found["tasks"].to_list() == [3, 1, 1, 1]
+    assert found["task_accuracy"].to_list() == pytest.approx([0.6, 0.5, 0.5, 0.5])
+    assert found["seconds_per_inference"].to_list() == [1.0, 4.0, 16.0, 100.0]
     assert found["task_accuracy_low"][0] <= 0.6 <= found["task_accuracy_high"][0]
     assert time_exponents(found)["exponent"].to_list() == pytest.approx([2.0])
+    assert time_exponents(found[1:]).empty
 
 
 def test_of_a_task_asked_twice_the_larger_sample_counts():
-    rows = pd.DataFrame(
-        {
-            "num_tasks": [2, 2, 2, 2],
-            "num_distractors": [0, 0, 0, 9],
-            "algorithm": ["one_shot"] * 4,
-            "objective": ["H"] * 4,
-            "num_images": [1] * 4,
-            "task_id": [0, 1, 0, 0],
-            "num_batches": [79, 79, 4, 4],
-        }
-    )
+    rows = pd.DataFrame({"num_tasks": 2, "algorithm": "one_shot", **PLAIN}, index=range(4))
+    rows = rows.assign(objective="H", task_id=[0, 1, 0, 0], num_batches=[79, 79, 4, 4])
+    rows["num_distractors"] = [0, 0, 0, 9]
     assert largest_samples(rows).index.to_list() == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("setting", "other"),
+    [("num_images", 4), ("batch_size", 64), ("log_base", 4), ("steps", 20), ("rate", 0.1)],
+)
+def test_evaluations_with_another_setting_are_a_group_of_their_own(setting, other):
+    two = pd.DataFrame({"num_tasks": 2, "task_id": [0, 1], "num_batches": 4, **PLAIN})
+    two = two.assign(algorithm="gradient_descent", objective="H", task_accuracy=1.0)
+    both = pd.concat([two, two.assign(**{setting: other, "task_accuracy": 0.0})])
+    groups = largest_samples(both.reset_index()).groupby(WAYS, dropna=False)
+    assert groups.size().to_list() == [2, 2]
+    assert sorted(groups["task_accuracy"].mean()) == [0.0, 1.0]
+
+
+def test_of_a_recall_made_twice_the_larger_sample_counts():
+    same = dict.fromkeys(RECALL_WAYS, 1) | {"num_tasks": 4}
+    rows = pd.DataFrame(
+        [
+            same | {"num_cues": 10, "batches": 4},
+            same | {"num_cues": 30, "batches": 1},
+            same | {"num_cues": 30, "batches": None},  # the whole test set
+            same | {"num_cues": 5, "batches": 1, "most_steps": 9},
+            same | {"num_cues": 5, "batches": 1, "batch_size": 9},
+            same | {"num_cues": 5, "batches": 1, "block": 9},
+        ]
+    )
+    found = largest_recalls(rows)
+    assert found.index.to_list() == [2, 3, 4, 5]
+    assert np.isnan(found["batches"].iloc[0])
+
+
+def test_only_settings_that_differ_are_told():
+    ways = pd.DataFrame(
+        {"num_images": [1, 1], "log_base": [None, 2], "batch_size": [64, 128], "rate": [0.1, 0.3]}
+    )
+    assert told_apart(ways, ["num_images", "log_base", "batch_size", "rate"]) == [
+        ", batch size: 64, rate: 0.1",
+        ", batch size: 128, rate: 0.3",
+    ]
+    assert told_apart(ways[:1], ["batch_size"]) == [""]

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis.load import load
+from analysis.summary import WAYS, evaluation_summary, largest_samples
 from harness import evaluate, scale
 from harness.config.identity import from_yaml
 from harness.driver.train import Train
@@ -138,6 +140,37 @@ def test_other_evaluations_stand_beside_the_run_s_own(typed, run):
     assert added(before, run) == []
     lines = [line.split() for line in out.splitlines() if "max_logit" in line]
     assert [line[:3] for line in lines] == [["2", "max_logit", "2"], ["5", "max_logit", "2"]]
+
+
+# Option -> number of ways in the summary of binary and gradient_descent with and without it. A
+# setting that an algorithm does not read, and the size of the sample, make no other way.
+OPTIONS = {
+    "evaluate.batch_size=64": 4,
+    "evaluate.num_images=2": 4,
+    "evaluate.log_base=4": 3,
+    "evaluate.steps=3": 3,
+    "evaluate.rate=0.5": 3,
+    "evaluate.batches=2": 2,
+    "evaluate.tasks=1": 2,
+}
+
+
+def test_evaluations_with_another_setting_can_be_told_apart(typed, run):
+    asked = (*SAME, "evaluate.algorithms=[binary,gradient_descent]", "evaluate.objectives=[H]")
+    assert typed(evaluate, "run_dir=run", *asked)[0] == 0
+    own = content(run)
+    for option, num_ways in OPTIONS.items():
+        code, _, err = typed(evaluate, "run_dir=run", *asked, option)
+        assert code == 0, err
+        rows = load(run, "evaluations").to_pandas()
+        rows = rows[rows["algorithm"] != "max_logit"]
+        for keys in (WAYS, [*WAYS, "tasks_asked", "batches"]):
+            kept = largest_samples(rows) if keys is WAYS else rows
+            groups = kept.groupby(["num_tasks", *keys], dropna=False)
+            assert (groups["task_id"].nunique() == groups.size()).all()
+        assert evaluation_summary(rows).groupby("num_tasks").size().unique().tolist() == [num_ways]
+        for name in added(own, run):
+            (run / name).unlink()
 
 
 def test_keys_that_are_not_given_have_their_defaults(typed, run):

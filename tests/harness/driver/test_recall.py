@@ -99,7 +99,7 @@ def test_a_unit_mask_by_numpy_alone_has_the_accuracy_of_the_table(run):
 def test_typing_it_again_does_nothing_and_what_is_lost_is_recalled_again(run, typed):
     before = rows(run)
     lost = sorted((run / "reservoir").glob("k000003-*"))
-    assert len(lost) == 1
+    assert [path.name.split("-")[2] for path in lost] == ["data", "erased", "flipped"]
     code, _, err = typed(scale, *UNITS)
     assert (code, "complete already" in err) == (0, True)
     lost[0].unlink()
@@ -109,13 +109,14 @@ def test_typing_it_again_does_nothing_and_what_is_lost_is_recalled_again(run, ty
 
 
 def test_an_evaluation_recalls_too_where_it_is_told_to(run, typed):
-    lost = next((run / "reservoir").glob("k000003-*"))
-    lost.unlink()
+    lost = sorted((run / "reservoir").glob("k000003-*"))
+    for path in lost:
+        path.unlink()
     asked = ("evaluate.checkpoints=[3,6]", "evaluate.reservoir=true", "evaluate.batches=1")
     code, _, err = typed(evaluate, *asked)
     assert code == 0, err
     assert "recalling 3 masks: 3/3 rows" in err
-    assert lost.exists()
+    assert sorted((run / "reservoir").glob("k000003-*")) == lost
     code, _, err = typed(evaluate, *asked)
     assert (code, "nothing left to evaluate or recall" in err) == (0, True)
 
@@ -274,12 +275,37 @@ def test_a_command_without_options_repeats_what_the_run_recalled(run, typed):
     assert len(rows(run)) == before
 
 
-def test_a_unit_is_named_by_what_its_rows_follow_from(run):
+def test_a_unit_is_named_by_what_its_row_follows_from(run):
     config = from_yaml(run / "config.yaml")
-    unit = RecallUnit(6, "projection", ("flipped",), (0, 5), "abc")
-    assert (unit.name, unit.num_rows) == ("k000006-projection-abc", 1)
-    names = set()
+    unit = RecallUnit(6, "projection", "flipped", (0, 5), "abc")
+    assert (unit.name, unit.num_rows) == ("k000006-projection-flipped-abc", 1)
+    names = []
     for share in (0.1, 0.2):
         config.reservoir.share = share
-        names |= {u.name for u in recall_units(config, 6)}
-    assert len(names) == 2
+        names.append({u.name for u in recall_units(config, 6)})
+    [same] = names[0] & names[1]
+    assert same.startswith("k000006-projection-data-")  # cues from data read no share
+
+
+def test_a_recall_that_exists_is_not_made_again_for_another_list_of_cues(run, typed):
+    before = rows(run)
+    asked = ("evaluate.checkpoints=[3,6]", "reservoir.cues=[data,flipped]")
+    code, _, err = typed(recall, *asked)
+    assert (code, "nothing left to recall" in err) == (0, True)
+    code, _, err = typed(recall, *asked, "reservoir.share=0.2")
+    assert code == 0, err
+    added = [row for row in rows(run) if row not in before]
+    assert [(row["num_tasks"], row["cue"], row["share"]) for row in added] == [
+        (3, "flipped", 0.2),
+        (6, "flipped", 0.2),
+    ]
+
+
+def test_each_setting_that_makes_another_recall_is_a_column(run, typed):
+    asked = ("evaluate.checkpoints=[3]", "reservoir.cues=[flipped]")
+    for option in ("reservoir.most_steps=7", "reservoir.block=64", "evaluate.batch_size=64"):
+        code, _, err = typed(recall, *asked, option)
+        assert code == 0, err
+    found = rows(run, num_tasks=3, cue="flipped")
+    settings = [tuple(row[key] for key in ("most_steps", "block", "batch_size")) for row in found]
+    assert sorted(settings) == [(7, 1024, 128), (50, 64, 128), (50, 1024, 64), (50, 1024, 128)]

@@ -221,14 +221,14 @@ def test_the_last_checkpoint_is_evaluated_again_among_distractors(
     assert "complete already" in said.err
 
 
-def test_evaluations_of_the_version_before_are_neither_lost_nor_made_again(tmp_path: Path) -> None:
+def test_evaluations_of_another_version_are_refused_and_left_alone(tmp_path: Path) -> None:
     assert run(configure(tmp_path)) == 0
     for path in (tmp_path / "evaluations").iterdir():
-        table = pq.read_table(path).drop(["num_distractors", "agreement"])
-        metadata = {"schema_version": "1", "table": "evaluations"}
-        pq.write_table(table.replace_schema_metadata(metadata), path)
+        metadata = EVALUATIONS.metadata | {b"schema_version": b"2"}
+        pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
     before = files(tmp_path)
-    assert run(configure(tmp_path)) == 0
+    with pytest.raises(UserError, match="must have schema_version 3, got 2: choose another"):
+        run(configure(tmp_path))
     after = files(tmp_path)
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] != after[name]} == {"provenance.json"}

@@ -302,6 +302,11 @@ def test_the_last_checkpoint_comes_again_with_distractors():
     )
 
 
+def test_another_limit_that_asks_about_the_same_tasks_gives_the_same_units():
+    own = EvaluateConfig(checkpoints=[10], algorithms=["max_logit"], tasks=50)
+    assert named(replace(own, tasks=None), 10, own=own) == named(own, 10)
+
+
 OWN = EvaluateConfig(checkpoints=[100], algorithms=[*ALGORITHMS], objectives=["H"], tasks=20)
 
 

@@ -23,6 +23,12 @@ def evaluations(*rows):
         "algorithm": "one_shot",
         "objective": "H",
         "num_images": 1,
+        "batch_size": 128,
+        "log_base": None,
+        "steps": None,
+        "rate": None,
+        "tasks_asked": 2,
+        "batches": 4,
         "num_batches": 4,
         "task_accuracy": 1.0,
         "accuracy_gg": 1.0,
@@ -81,6 +87,14 @@ def test_distractors_make_a_row_of_their_own():
     rows = summarise(table).to_pylist()
     found = [(r["num_tasks"], r["num_distractors"], r["task_accuracy_mean"]) for r in rows]
     assert found == [(15, 0, 0.5), (15, 5, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "setting", ["num_images", "batch_size", "log_base", "steps", "tasks_asked", "batches"]
+)
+def test_another_setting_makes_a_row_of_its_own(setting):
+    table = evaluations({"task_accuracy": 0.0}, {setting: 3})
+    assert sorted(summarise(table)["task_accuracy_mean"].to_pylist()) == [0.0, 1.0]
 
 
 def test_agreement_is_a_mean_of_what_was_compared():
@@ -225,6 +239,7 @@ def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
         (tmp_path / name).mkdir()
     row = {
         "rule": "projection", "dim": 8192, "num_blocks": 1, "num_tasks": 2500, "cue": "flipped",
+        "block": 8192, "most_steps": 50, "batch_size": 128, "batches": 4,
         "share": 0.1, "num_cues": 50, "bit_accuracy": 1.0, "exact_recall": 0.98, "other": 0.0,
         "spurious": 0.0, "unsettled": 0.02, "steps": 2.0, "accuracy": 0.861, "accuracy_gg": 0.862,
         "capacity": 8192.0, "reservoir_bytes": 268_468_224, "store_bytes": 2_720_000,

@@ -1,0 +1,54 @@
+"""The columns of a run's tables, as the present version of this program writes them.
+
+The harness declares the same columns with their units and meanings. `analysis` does not import the
+harness, so a test compares the two.
+"""
+
+from itertools import zip_longest
+
+import pyarrow as pa
+
+SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "3", "reservoir": "2", "failures": "1"}
+
+_COLUMNS = {
+    "tasks": """
+        task_id:int64 method:string accuracy:double loss:double steps:int64 train_seconds:double
+        density:double mask_bytes:int64 row_crc32c:uint32 worker:string device:string
+        finished_at:timestamp[us,tz=UTC]
+    """,
+    "evaluations": """
+        num_tasks:int64 num_distractors:int64 task_id:int64 algorithm:string objective:string
+        num_images:int64 batch_size:int64 log_base:int64 steps:int64 rate:double tasks_asked:int64
+        batches:int64 num_batches:int64 task_accuracy:double accuracy_gg:double accuracy_gns:double
+        accuracy_gnu:double seconds_per_inference:double num_gradients:int64
+        bits_read_fraction:double agreement:double device:string
+    """,
+    "reservoir": """
+        rule:string dim:int64 num_blocks:int64 block:int64 num_tasks:int64 cue:string share:double
+        most_steps:int64 batch_size:int64 batches:int64 num_cues:int64 bit_accuracy:double
+        exact_recall:double other:double spurious:double unsettled:double steps:double
+        accuracy:double accuracy_gg:double capacity:double reservoir_bytes:int64 store_bytes:int64
+        seconds:double store_seconds:double device:string
+    """,
+    "failures": """
+        task_id:int64 unit:string pool:string tries:int64 error:string
+        failed_at:timestamp[us,tz=UTC]
+    """,
+}
+
+
+def wrong_column(table: str, found: pa.Schema) -> str | None:
+    """Find the first difference between the columns of a file and the columns of a table.
+
+    Args:
+        table: name of the table.
+        found: the schema of the file.
+
+    Returns:
+        The expected and the found column, such as "steps:int64, got steps:double"; None if all
+        columns agree.
+    """
+    expected = _COLUMNS[table].split()
+    got = [f"{column.name}:{column.type}".replace(" ", "") for column in found]
+    pairs = zip_longest(expected, got, fillvalue="none")
+    return next((f"{one}, got {other}" for one, other in pairs if one != other), None)
