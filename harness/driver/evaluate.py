@@ -74,7 +74,7 @@ class Evaluate:
                 if one.error is None:
                     self._work.files.keep(one.unit, one.result)
                     self._work.metrics.evaluated(one.unit, one.result)
-                    self._bars.add(one.unit.num_tasks, one.result)
+                    self._bars.add(one.unit, one.result)
             ended += whole
         return ended
 

@@ -72,6 +72,11 @@ class TableUnit(Protocol):
         ...
 
     @property
+    def way(self) -> str:
+        """The way in which the rows were obtained, in a few words, such as "one_shot H"."""
+        ...
+
+    @property
     def task_ids(self) -> tuple[int, ...]:
         """The tasks that the unit asks about."""
         ...

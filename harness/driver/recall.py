@@ -58,7 +58,7 @@ class Recall:
                 if outcome.error is None:
                     rows = outcome.result.slice(row, 1)
                     self._work.files.keep(unit, rows)
-                    self._bars.add(unit.num_tasks, rows)
+                    self._bars.add(unit, rows)
                 ended.append(replace(outcome, unit=unit))
         return ended
 

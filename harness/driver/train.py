@@ -37,7 +37,7 @@ class Train:
         self._again: list[TrainUnit] = []
         self._under_way = 0  # number of units that are submitted and have not ended
         self._tries: dict[int, int] = {}  # number of failures, by task that failed alone
-        self._shown = 0.0  # number of tasks that the bar shows as done
+        self._shown = 0.0  # committed tasks, and the share of the tasks under way that is done
 
     def is_complete(self) -> bool:
         """Return whether every task has a committed mask."""
@@ -52,7 +52,7 @@ class Train:
         logger.info("training %s", self._described())
         total, done = self._config.tasks, len(self._masks)
         if done < total:
-            self._work.display.add(_BAR, total, done, "tasks")
+            self._work.display.add(_BAR, total, done, "tasks", "task given")
             self._work.display.update(_BAR, done, self._masks.accuracy)
         return {TRAIN: Pool(TrainWorker, (shared.spec, shared.train, shared.test))}
 
@@ -118,4 +118,7 @@ class Train:
         # A unit that has ended and is not committed yet is not counted, neither as running nor as
         # committed. `max` keeps the bar from moving back meanwhile.
         self._shown = max(self._shown, done)
-        self._work.display.update(_BAR, self._shown, self._masks.accuracy)
+        committed = len(self._masks)
+        self._work.display.update(
+            _BAR, committed, self._masks.accuracy, under_way=self._shown - committed
+        )

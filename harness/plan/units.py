@@ -71,6 +71,17 @@ class EvaluationUnit:
     table = "evaluations"
 
     @property
+    def inferred_by(self) -> str:
+        """Algorithm and objective, for the screen."""
+        return f"{self.algorithm} {self.objective}" if self.objective else self.algorithm
+
+    @property
+    def way(self) -> str:
+        """The way to infer, for the screen: means over units with one way make sense."""
+        beside = f" + {self.num_distractors} untrained" if self.num_distractors else ""
+        return self.inferred_by + beside
+
+    @property
     def num_rows(self) -> int:
         """Number of rows that the unit adds to the table: one per task."""
         return len(self.task_ids)
@@ -115,6 +126,11 @@ class RecallUnit:
     def name(self) -> str:
         """Name of the unit's file in the table, without .parquet."""
         return f"k{self.num_tasks:06d}-{self.rule}-{self.cue}-{self.variant}"
+
+    @property
+    def way(self) -> str:
+        """The way to recall, for the screen."""
+        return f"{self.rule} {self.cue}"
 
 
 @dataclass(frozen=True)

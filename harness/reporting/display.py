@@ -21,11 +21,11 @@ logger = logging.getLogger("harness")
 
 SECONDS_BETWEEN_LINES = 5.0
 LINE_WIDTH = 110
-BAR_WIDTH = 24  # largest width; on a narrow terminal, only the bar shrinks
+BAR_WIDTH, NARROW_BAR_WIDTH = 24, 6  # in columns, on a terminal with and without room for more
 
 
 class Display(Protocol):
-    """Named progress bars. A bar shows a count, its total and the accuracy so far."""
+    """Named progress bars. A bar shows a count, its total and a named accuracy so far."""
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -35,7 +35,7 @@ class Display(Protocol):
         """Stop the display; the last state stays on the screen."""
         ...
 
-    def add(self, name: str, total: int, done: int, unit: str) -> None:
+    def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
         """Start a bar.
 
         Args:
@@ -43,18 +43,28 @@ class Display(Protocol):
             total: number of units at which the bar is full.
             done: number of units that were done before the bar started.
             unit: plural name of the counted units, such as "tasks".
+            measure: a few words that say what the accuracy is, such as "one_shot H".
         """
         ...
 
-    def update(self, name: str, done: float, accuracy: float | None) -> None:
+    def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
         """Show the progress of a bar.
+
+        A rate and the time left are shown only after this start has completed a unit. Before that,
+        the time is spent on compiling and on starting actors, and says nothing about the rate.
 
         Args:
             name: name of the bar.
-            done: number of units done so far, which may include a fraction of a unit.
+            done: number of units whose results are kept.
             accuracy: mean accuracy so far, in [0, 1]; None if there is none yet.
+            under_way: work that is done and not kept yet, as a number of units.
         """
         ...
+
+
+def _count(done: int, under_way: float, total: int) -> str:
+    """Write a count, such as "8+3/32": 8 of 32 units are kept, and the work of 3 more is done."""
+    return f"{done}{f'+{int(under_way)}' if under_way >= 1 else ''}/{total}"
 
 
 def _digits(rate: float) -> str:
@@ -63,26 +73,28 @@ def _digits(rate: float) -> str:
 
 
 def _rate(task: Task) -> float:
-    """Return the units per second since the bar started, without units done before."""
+    """Return the units per second since the bar started; 0 until a unit is kept."""
+    if task.fields["done"] <= task.fields["before"]:
+        return 0.0
     # The clock of a full bar runs on, so a full bar uses the time when it became full.
     seconds = task.finished_time if task.finished else task.elapsed
     return (task.completed - task.fields["before"]) / seconds if seconds else 0.0
 
 
 class _RateColumn(ProgressColumn):
-    """Column with the rate of a bar, in units per second."""
+    """Column with the rate of a bar per second."""
 
     def render(self, task: Task) -> Text:
-        """Format the rate; the text is empty until a unit is done."""
+        """Format the rate; the text is empty until a unit is kept."""
         rate = _rate(task)
-        return Text(f"{_digits(rate)} {task.fields['unit']}/s" if rate > 0 else "")
+        return Text(f"{_digits(rate)}/s" if rate > 0 else "")
 
 
 class _LeftColumn(ProgressColumn):
     """Column with the remaining time of a bar at its rate, as h:mm:ss."""
 
     def render(self, task: Task) -> Text:
-        """Format the remaining time; the text is empty before the first and after the last unit."""
+        """Format the time; the text is empty until a unit is kept, and after the last unit."""
         rate = _rate(task)
         if rate <= 0 or task.finished or task.remaining is None:
             return Text("")
@@ -91,26 +103,34 @@ class _LeftColumn(ProgressColumn):
         return Text(f"{hours}:{minutes:02}:{seconds:02} left")
 
 
+class _AccuracyColumn(ProgressColumn):
+    """Column with the accuracy of a bar, and then what it is; only that name may be cut."""
+
+    def render(self, task: Task) -> Text:
+        """Format the accuracy; the text is empty until there is one."""
+        return Text(task.fields["accuracy"], no_wrap=True, overflow="ellipsis")
+
+
 def _text(template: str) -> TextColumn:
     return TextColumn(template, markup=False, table_column=Column(no_wrap=True))
 
 
 class LiveDisplay:
-    """Live bars on a terminal. A bar fits on one line of 80 columns."""
+    """Live bars on a terminal. A bar fits on one line of 80 columns, with all its numbers."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             _text("{task.description}"),
-            # Only this column may wrap, so rich shrinks this column first.
-            BarColumn(BAR_WIDTH, table_column=Column(no_wrap=False)),
-            _text("{task.fields[count]} {task.fields[unit]}"),
+            BarColumn(BAR_WIDTH if console.width >= LINE_WIDTH else NARROW_BAR_WIDTH),
+            _text("{task.fields[count]}"),
             _RateColumn(table_column=Column(no_wrap=True)),
             _LeftColumn(table_column=Column(no_wrap=True)),
-            _text("{task.fields[accuracy]}"),
+            # Only this column may wrap, so rich shrinks this column first, and cuts no other one.
+            _AccuracyColumn(table_column=Column(no_wrap=False)),
             console=console,
             refresh_per_second=4,
         )
-        self._bars: dict[str, tuple[TaskID, int]] = {}
+        self._bars: dict[str, tuple[TaskID, int, str]] = {}
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -121,31 +141,36 @@ class LiveDisplay:
         """Stop the display; the last state stays on the screen."""
         self._progress.stop()
 
-    def add(self, name: str, total: int, done: int, unit: str) -> None:
+    def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
         """Start a bar; see Display.add."""
         bar = self._progress.add_task(
             name.removesuffix(" masks"),
             total=total,
             completed=done,
             before=done,
-            unit=unit,
+            done=done,
             count=f"{done}/{total}",
             accuracy="",
         )
-        self._bars[name] = (bar, total)
+        self._bars[name] = (bar, total, measure)
 
-    def update(self, name: str, done: float, accuracy: float | None) -> None:
+    def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
         """Show the progress of a bar; see Display.update."""
-        bar, total = self._bars[name]
-        said = "" if accuracy is None else f"acc {accuracy:.4f}"
-        self._progress.update(bar, completed=done, count=f"{int(done)}/{total}", accuracy=said)
+        bar, total, measure = self._bars[name]
+        self._progress.update(
+            bar,
+            completed=done + under_way,
+            done=done,
+            count=_count(done, under_way, total),
+            accuracy="" if accuracy is None else f"{accuracy:.4f} {measure}",
+        )
 
 
 class LineDisplay:
     """Log lines instead of bars: a line per bar every few seconds, and a line for a full bar."""
 
     def __init__(self) -> None:
-        self._bars: dict[str, tuple[int, int, str, float]] = {}
+        self._bars: dict[str, tuple[int, int, str, str, float]] = {}
         self._said: dict[str, tuple[float, float]] = {}
 
     def __enter__(self) -> Self:
@@ -155,27 +180,31 @@ class LineDisplay:
     def __exit__(self, *exception: object) -> None:
         """Do nothing."""
 
-    def add(self, name: str, total: int, done: int, unit: str) -> None:
+    def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
         """Start a bar; see Display.add."""
         now = time.monotonic()
-        self._bars[name] = (total, done, unit, now)
+        self._bars[name] = (total, done, unit, measure, now)
         self._said[name] = (now, done)
 
-    def update(self, name: str, done: float, accuracy: float | None) -> None:
+    def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
         """Log the progress of a bar, unless its last line is younger than SECONDS_BETWEEN_LINES.
 
         A full bar is logged once, whatever the age of its last line.
         """
-        total, before, unit, began = self._bars[name]
+        total, before, unit, measure, began = self._bars[name]
         now, (said_at, said) = time.monotonic(), self._said[name]
         full = done >= total > said
         if not full and (now - said_at < SECONDS_BETWEEN_LINES or done >= total):
             return
         self._said[name] = (now, done)
-        rate = (done - before) / max(now - began, 1e-9)
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and not full else ""
-        score = "" if accuracy is None else f", accuracy {accuracy:.4f}"
-        logger.info("%s: %d/%d %s, %s/s%s%s", name, done, total, unit, _digits(rate), left, score)
+        speed = ""
+        if done > before:
+            rate = (done + under_way - before) / max(now - began, 1e-9)
+            speed = f", {_digits(rate)}/s"
+            speed += "" if full else f", {(total - done - under_way) / rate:.0f} s left"
+        score = "" if accuracy is None else f", {measure} {accuracy:.4f}"
+        count = _count(done, under_way, total)
+        logger.info("%s: %s %s%s%s", name, count, unit, speed, score)
 
 
 def make_console() -> Console:

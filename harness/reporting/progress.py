@@ -236,8 +236,7 @@ def _parts(directory: Path, units: list[WorkUnit]) -> tuple[list[Part], int, lis
 def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
     """Return table, checkpoint, number of distractors and name of the Part of a unit."""
     if isinstance(unit, EvaluationUnit):
-        name = f"{unit.algorithm} {unit.objective}" if unit.objective else unit.algorithm
-        return unit.table, unit.num_tasks, unit.num_distractors, name
+        return unit.table, unit.num_tasks, unit.num_distractors, unit.inferred_by
     return unit.table, unit.num_tasks, 0, unit.rule
 
 

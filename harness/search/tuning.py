@@ -141,7 +141,7 @@ class Shown(tune.Callback):
     def begin(self, total: int, ended: int) -> None:
         """Show the number of trials, and the number of trials that ended before this start."""
         self._done = ended
-        self._display.add(BAR, total, ended, "trials")
+        self._display.add(BAR, total, ended, "trials", f"best {self._metric}")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -9,6 +9,7 @@ from harness.reporting import display as display_module
 from harness.reporting.display import (
     BAR_WIDTH,
     LINE_WIDTH,
+    NARROW_BAR_WIDTH,
     SECONDS_BETWEEN_LINES,
     LineDisplay,
     LiveDisplay,
@@ -50,17 +51,17 @@ def lines():
 
 def test_lines_come_at_most_every_few_seconds(clock, lines):
     with LineDisplay() as display:
-        display.add("training", 1000, 0, "tasks")
+        display.add("training", 1000, 0, "tasks", "task given")
         for second in range(1, 61):
             clock.now = 100.0 + second
             display.update("training", second, 0.5)
     assert len(lines) == 60 / SECONDS_BETWEEN_LINES
-    assert lines[0] == "training: 5/1000 tasks, 1/s, 995 s left, accuracy 0.5000"
+    assert lines[0] == "training: 5/1000 tasks, 1/s, 995 s left, task given 0.5000"
 
 
 def test_the_last_line_is_always_logged_and_once(clock, lines):
     display = LineDisplay()
-    display.add("training", 3, 0, "tasks")
+    display.add("training", 3, 0, "tasks", "task given")
     clock.now += SECONDS_BETWEEN_LINES
     display.update("training", 2, None)
     clock.now += 0.001
@@ -72,15 +73,15 @@ def test_the_last_line_is_always_logged_and_once(clock, lines):
         "training: 2/3 tasks",
         "training: 3/3 tasks",
     ]
-    assert "accuracy" not in lines[0]
-    assert lines[1].endswith("accuracy 0.2500")
+    assert "given" not in lines[0]
+    assert lines[1].endswith("task given 0.2500")
     assert "left" not in lines[1]
 
 
 def test_each_bar_has_its_own_lines(clock, lines):
     display = LineDisplay()
-    display.add("training", 10, 0, "tasks")
-    display.add("evaluating 5 masks", 4, 0, "parts")
+    display.add("training", 10, 0, "tasks", "task given")
+    display.add("evaluating 5 masks", 4, 0, "parts", "one_shot H")
     clock.now += SECONDS_BETWEEN_LINES
     display.update("training", 1, None)
     display.update("evaluating 5 masks", 1, None)
@@ -89,7 +90,7 @@ def test_each_bar_has_its_own_lines(clock, lines):
 
 def test_the_rate_of_a_resumed_run_counts_what_this_start_did(clock, lines):
     display = LineDisplay()
-    display.add("training", 100, 90, "tasks")
+    display.add("training", 100, 90, "tasks", "task given")
     clock.now += 10
     display.update("training", 95, None)
     assert lines == ["training: 95/100 tasks, 0.5/s, 10 s left"]
@@ -97,7 +98,7 @@ def test_the_rate_of_a_resumed_run_counts_what_this_start_did(clock, lines):
 
 def test_a_bar_that_was_full_from_the_start_is_not_logged(clock, lines):
     display = LineDisplay()
-    display.add("training", 100, 100, "tasks")
+    display.add("training", 100, 100, "tasks", "task given")
     clock.now += 60
     display.update("training", 100, 0.5)
     assert lines == []
@@ -115,16 +116,16 @@ def plain(console):
 def test_bars_show_name_count_rate_and_accuracy():
     console = terminal()
     with LiveDisplay(console) as display:
-        display.add("training", 40, 10, "tasks")
-        display.add("evaluating 25 masks", 8, 0, "parts")
-        display.update("training", 25.5, 0.9354)
+        display.add("training", 40, 10, "tasks", "task given")
+        display.add("evaluating 25 masks", 8, 0, "parts", "one_shot H")
+        display.update("training", 25, 0.9354, under_way=6.5)
     training, evaluating = plain(console).splitlines()[-2:]
-    assert re.search(r"^training +\S+ 25/40 tasks [0-9.e+]+ tasks/s ", training)
-    assert training.rstrip().endswith("acc 0.9354")
-    assert re.search(r"^evaluating 25 +\S+ 0/8 parts ", evaluating)
+    assert re.search(r"^training +\S+ 25\+6/40 [0-9.e+]+/s ", training)
+    assert training.rstrip().endswith(" 0.9354 task given")
+    assert re.search(r"^evaluating 25 +\S+ 0/8", evaluating)
     assert "/s" not in evaluating
     assert "left" not in evaluating
-    assert "acc" not in evaluating
+    assert "one_shot" not in evaluating
 
 
 @pytest.fixture
@@ -145,20 +146,20 @@ def bar_clock():
 def test_each_bar_fits_one_line_whole(width, bar_clock):
     console, display, now = bar_clock(width)
     with display:
-        display.add("training", 2500, 0, "tasks")
-        display.add("evaluating 2500 masks", 15000, 0, "rows")
+        display.add("training", 2500, 0, "tasks", "task given")
+        display.add("evaluating 2500 masks", 15000, 0, "rows", "one_shot H")
         now[0] += 2016
-        display.update("training", 2499.2, 0.93512)
-        display.update("evaluating 2500 masks", 2.5, 0.5)
+        display.update("training", 2402, 0.93512, under_way=64.2)
+        display.update("evaluating 2500 masks", 2, 0.5)
         display._progress.refresh()
     lines = plain(console).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
     training, evaluating = (" ".join(line.split()) for line in lines[-2:])
     assert re.fullmatch(
-        r"training \S{4,24} 2499/2500 tasks 1\.24 tasks/s 0:00:00 left acc 0\.9351", training
+        r"training \S{6,24} 2402\+64/2500 1\.22/s 0:00:27 left 0\.9351 task given", training
     )
     assert re.fullmatch(
-        r"evaluating 2500 \S{4,24}( \S+)? 2/15000 rows 0\.00124 rows/s 3359:26:24 left acc 0\.5000",
+        r"evaluating 2500 \S{6,24}( \S+)? 2/15000 0\.000992/s 4199:26:24 left 0\.5000 .*",
         evaluating,
     )
 
@@ -168,33 +169,80 @@ def test_the_bar_alone_shrinks_where_there_is_little_room(bar_clock):
     for width in (80, 120):
         console, display, now = bar_clock(width)
         with display:
-            display.add("evaluating 2500 masks", 2500, 0, "tasks")
+            display.add("evaluating 2500 masks", 2500, 0, "tasks", "one_shot H")
             now[0] += 100
             display.update("evaluating 2500 masks", 124, 0.9351)
             display._progress.refresh()
         line = plain(console).splitlines()[-1].rstrip()
         assert line.startswith("evaluating 2500 ")
-        assert line.endswith(" 124/2500 tasks 1.24 tasks/s 0:31:56 left acc 0.9351")
+        assert line.endswith(" 124/2500 1.24/s 0:31:56 left 0.9351 one_shot H")
         lengths[width] = len(line) - len(line.replace("━", "").replace("╺", "").replace("╸", ""))
-    assert 8 <= lengths[80] < lengths[120] == BAR_WIDTH
+    assert (lengths[80], lengths[120]) == (NARROW_BAR_WIDTH, BAR_WIDTH)
 
 
 def test_a_full_bar_keeps_its_rate(bar_clock):
     console, display, now = bar_clock(80)
     with display:
-        display.add("training", 2500, 500, "tasks")
+        display.add("training", 2500, 500, "tasks", "task given")
         now[0] += 100
         display.update("training", 2500, 0.9351)
         now[0] += 900
         display._progress.refresh()
     line = plain(console).splitlines()[-1].rstrip()
-    assert "2500/2500 tasks 20 tasks/s " in line
+    assert "2500/2500 20/s " in line
     assert "left" not in line
+
+
+@pytest.mark.parametrize("measure", ["one_shot_ranked H", "gradient_descent H_first_layer"])
+def test_numbers_stay_whole_in_80_columns_and_only_a_long_name_is_cut(measure, bar_clock):
+    console, display, now = bar_clock(80)
+    with display:
+        display.add("training", 2500, 0, "tasks", "task given")
+        display.add("evaluating 2500 masks", 15000, 0, "rows", measure)
+        now[0] += 100
+        display.update("training", 1402, 0.93512, under_way=64.2)
+        display.update("evaluating 2500 masks", 12402, 0.93513)
+        display._progress.refresh()
+    training, evaluating = plain(console).splitlines()[-2:]
+    assert " 1402+64/2500 14.7/s 0:01:10 left 0.9351 task given" in training
+    assert " 12402/15000 " in evaluating
+    assert " 124/s " in evaluating
+    assert f" 0:00:20 left 0.9351 {measure[:8]}" in evaluating
+    assert max(len(line) for line in (training, evaluating)) <= 80
+
+
+def test_rate_and_time_left_wait_for_the_first_unit_that_is_kept(clock, lines, bar_clock):
+    """Until then, kernels are compiled and actors start, so a rate would say hours for a minute."""
+    display = LineDisplay()
+    console, live, now = bar_clock(80)
+    with live:
+        for bars in (display, live):
+            bars.add("training", 32, 0, "tasks", "task given")
+        clock.now += 20
+        now[0] += 20
+        for bars in (display, live):
+            bars.update("training", 0, None, under_way=2.0)
+        live._progress.refresh()
+        early = plain(console).splitlines()[-1]
+        clock.now += 20
+        now[0] += 20
+        for bars in (display, live):
+            bars.update("training", 8, 0.5, under_way=2.0)
+        live._progress.refresh()
+    assert lines == [
+        "training: 0+2/32 tasks",
+        "training: 8+2/32 tasks, 0.25/s, 88 s left, task given 0.5000",
+    ]
+    assert " 0+2/32" in early
+    assert "left" not in early
+    assert "/s" not in early
+    late = " ".join(plain(console).splitlines()[-1].split())
+    assert late.endswith(" 8+2/32 0.25/s 0:01:28 left 0.5000 task given")
 
 
 def test_rates_have_no_exponent(clock, lines):
     display = LineDisplay()
-    display.add("evaluating 5 masks", 4000, 0, "rows")
+    display.add("evaluating 5 masks", 4000, 0, "rows", "one_shot H")
     clock.now += 1.0
     display.update("evaluating 5 masks", 4000, None)
     assert lines == ["evaluating 5 masks: 4000/4000 rows, 4000/s"]
@@ -216,7 +264,7 @@ def test_bars_are_for_terminals_lines_for_the_rest():
 def test_a_log_line_does_not_tear_a_live_bar():
     console = terminal()
     with make_display(console, quiet=False) as display:
-        display.add("training", 40, 0, "tasks")
+        display.add("training", 40, 0, "tasks", "task given")
         logging.getLogger("harness.storage.store").warning("damaged: %s", "a chunk")
     assert re.search(r"damaged: a chunk *\n", plain(console))
 
@@ -224,7 +272,7 @@ def test_a_log_line_does_not_tear_a_live_bar():
 @pytest.mark.usefixtures("kept_log")
 def test_lines_go_to_stderr_with_the_time(capsys):
     display = make_display(Console(file=io.StringIO()), quiet=False)
-    display.add("training", 1, 0, "tasks")
+    display.add("training", 1, 0, "tasks", "task given")
     display.update("training", 1, None)
     said = capsys.readouterr()
     assert said.out == ""
