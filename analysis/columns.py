@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 import pyarrow as pa
 
-SCHEMA_VERSIONS = {"tasks": "1", "evaluations": "3", "reservoir": "2", "failures": "1"}
+SCHEMA_VERSIONS = {"tasks": "2", "evaluations": "3", "reservoir": "2", "failures": "2"}
 
 _COLUMNS = {
     "tasks": """

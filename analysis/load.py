@@ -3,9 +3,10 @@
 A run is a folder, or a URL such as s3://bucket/run or gs://bucket/run. For a URL, Arrow takes the
 server and the credentials from the environment. `.to_pandas()` or `polars.from_arrow(table)`
 converts a table to a data frame. A file with another schema version, other columns or other types
-than the present ones is refused.
+than the present ones is refused. So is a file of another run, or a copy under another name.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     Raises:
         KeyError: the table is unknown.
         FileNotFoundError: the run has written no file of this table yet.
-        ValueError: the URL names no folder, or a file is no whole Parquet file, or has another schema
-            version or other columns.
+        ValueError: the URL names no folder, or a file is no whole Parquet file, has another schema
+            version or other columns, belongs to another run, or is a copy of another file.
         OSError: the server of a URL does not answer, or refuses the request.
     """
     files, root = _file_system(run_dir)
@@ -55,7 +56,54 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
             "that the run has written this table"
         )
     # A run may have one file per task. combine_chunks joins the files into one chunk per column.
-    return pa.concat_tables([_read(files, path, table) for path in paths]).combine_chunks()
+    parts = [_read(files, path, table) for path in paths]
+    _check_origins(parts, paths, _run_id(files, root))
+    return pa.concat_tables(
+        [part.replace_schema_metadata(_without_origin(part)) for part in parts]
+    ).combine_chunks()
+
+
+def _run_id(files: FileSystem, root: str) -> str | None:
+    """Read the identity of a run from its store; None if the folder has tables alone."""
+    try:
+        with files.open_input_file(f"{root}/masks.zarr/zarr.json") as file:
+            found = json.loads(file.read())["attributes"]["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)
+
+
+def _check_origins(parts: Sequence[pa.Table], paths: Sequence[str], run_id: str | None) -> None:
+    """Check that every file has its own name and belongs to one run.
+
+    Args:
+        parts: the content of the files.
+        paths: the paths of the files.
+        run_id: the identity of the run; None: the run of the first file.
+    """
+    for part, path in zip(parts, paths, strict=True):
+        name, of_run = (_metadata(part.schema, key) for key in ("name", "run_id"))
+        if f"{name}.parquet" != path.rpartition("/")[2]:
+            raise ValueError(
+                f"{path} must have its own name in its metadata, got {name}: remove the copy"
+            )
+        run_id = run_id or of_run
+        if of_run != run_id:
+            raise ValueError(
+                f"{path} must belong to the run {run_id}, got a file of the run {of_run}: remove "
+                "the file"
+            )
+
+
+def _metadata(schema: pa.Schema, key: str) -> str:
+    value: bytes = (schema.metadata or {}).get(key.encode(), b"none")
+    return value.decode(errors="replace")
+
+
+def _without_origin(part: pa.Table) -> dict[bytes, bytes]:
+    """Return the metadata that all files of a table share."""
+    metadata = part.schema.metadata
+    return {key: metadata[key] for key in metadata if key not in (b"name", b"run_id")}
 
 
 def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
@@ -89,7 +137,7 @@ def _read(files: FileSystem, path: str, table: str) -> pa.Table:
             rows = pq.ParquetFile(file).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} must be a whole Parquet file: remove the file") from error
-    version = (rows.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    version = _metadata(rows.schema, "schema_version")
     if version != SCHEMA_VERSIONS[table]:
         raise ValueError(
             f"{path} must have schema_version {SCHEMA_VERSIONS[table]}, got {version}: read the "

@@ -11,7 +11,7 @@ from harness.executors.protocol import MAX_TRIES, Outcome
 from harness.places.durable import remove_partial_files
 from harness.places.places import Place, put_aside
 from harness.plan.units import TrainUnit
-from harness.tables.files import read_tables, write_table
+from harness.tables.files import read_table_file, table_files, write_table
 from harness.tables.schemas import FAILURES
 
 logger = logging.getLogger("harness")
@@ -32,26 +32,28 @@ class Failures:
 
     Args:
         folder: the table's folder; made with the first row.
+        run_id: the identity of the run, which the file carries.
     """
 
-    def __init__(self, folder: Place) -> None:
-        self._folder = folder
+    def __init__(self, folder: Place, run_id: str) -> None:
+        self._folder, self._run_id = folder, run_id
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         if folder.exists():
             remove_partial_files(folder)
             self._read()
 
     def _read(self) -> None:
-        try:
-            table = read_tables(self._folder, FAILURES)
-        except ValueError as error:
-            # An empty table loses nothing: every unfinished unit will be tried again, and will be
-            # added to the table if it fails again.
-            logger.warning("damaged: %s; starting an empty table", error)
-            put_aside(self._folder / FILE)
-            return
-        for row in table.to_pylist():
-            self._rows[row["unit"], row["task_id"]] = row
+        for path in table_files(self._folder):
+            try:
+                table = read_table_file(path, FAILURES, run_id=self._run_id)
+            except ValueError as error:
+                # This loses nothing: every unfinished unit will be tried again, and will be added
+                # to the table if it fails again.
+                logger.warning("damaged: %s; going on without the file", error)
+                put_aside(path)
+                continue
+            for row in table.to_pylist():
+                self._rows[row["unit"], row["task_id"]] = row
 
     def add(self, outcome: Outcome) -> None:
         """Add a row for each task of a unit that was set aside."""
@@ -101,4 +103,4 @@ class Failures:
         rows = sorted(
             self._rows.values(), key=lambda row: (row["pool"], row["unit"], row["task_id"])
         )
-        write_table(pa.Table.from_pylist(rows, schema=FAILURES), self._folder / FILE)
+        write_table(pa.Table.from_pylist(rows, schema=FAILURES), self._folder / FILE, self._run_id)

@@ -22,13 +22,17 @@ class UnitFiles:
 
     Args:
         directory: the run directory.
+        run_id: the identity of the run, which its files carry.
     """
 
-    def __init__(self, directory: Place) -> None:
-        self._directory = directory
+    def __init__(self, directory: Place, run_id: str) -> None:
+        self._directory, self._run_id = directory, run_id
 
     def missing(self, units: Sequence[U]) -> list[U]:
-        """List the units without a complete file. A damaged file is renamed to NAME.broken."""
+        """List the units without a complete file.
+
+        A file that is damaged, or that belongs to another run, is renamed to NAME.broken.
+        """
         kept = each(self._is_kept, units, self._directory)
         return [unit for unit, there in zip(units, kept, strict=True) if not there]
 
@@ -51,7 +55,7 @@ class UnitFiles:
         path = self._path(unit.table, unit.name)
         with readable_path_errors(self._directory):
             path.parent.mkdir(exist_ok=True)
-            write_table(rows, path)
+            write_table(rows, path, self._run_id)
 
     def _path(self, table: str, name: str) -> Place:
         return self._directory / table / f"{name}.parquet"
@@ -59,7 +63,7 @@ class UnitFiles:
     def _is_kept(self, unit: TableUnit) -> bool:
         path = self._path(unit.table, unit.name)
         try:
-            read_table_file(path, SCHEMAS[unit.table])
+            read_table_file(path, SCHEMAS[unit.table], run_id=self._run_id)
         except FileNotFoundError:
             return False
         except ValueError as error:

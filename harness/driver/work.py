@@ -31,9 +31,9 @@ class Work:
         self.typed, self.run, self.display = typed, run, display
         self.config = run.spec.config
         self.masks = CommittedMasks(run)
-        self.files = UnitFiles(run.directory)
+        self.files = UnitFiles(run.directory, run.spec.run_id)
         self.metrics = NoMetrics()
-        self.failures = Failures(run.failures)
+        self.failures = Failures(run.failures, run.spec.run_id)
         self.failures.forget_done(self._was_done)
 
     def _was_done(self, pool: str, unit: str, task_id: int) -> bool:

@@ -151,20 +151,23 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def print_summary(console: Console, directory: Place, files: Sequence[Place] | None = None) -> None:
+def print_summary(
+    console: Console, directory: Place, run_id: str, files: Sequence[Place] | None = None
+) -> None:
     """Print a summary of a run: evaluations, recalls, accuracy, failures and the directory.
 
     Args:
         console: the console to print to.
         directory: the run directory.
+        run_id: the identity of the run, which its files carry.
         files: files of the tables `evaluations` and `reservoir` to summarise; None for all files.
     """
-    tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"])
-    rows = summarise(_rows(directory / "evaluations", EVALUATIONS, files)).to_pylist()
+    tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
+    rows = summarise(_rows(directory / "evaluations", EVALUATIONS, run_id, files)).to_pylist()
     if rows:
         console.print(_fitting_table(console, rows, f"{len(tasks)} masks"))
     order = [(name, "ascending") for name in ("num_tasks", "rule", "cue")]
-    recalled = _rows(directory / "reservoir", RESERVOIR, files).sort_by(order).to_pylist()
+    recalled = _rows(directory / "reservoir", RESERVOIR, run_id, files).sort_by(order).to_pylist()
     if recalled:
         console.print(_recall_table(recalled, f"{len(tasks)} masks, recalled from a reservoir"))
     if len(tasks):
@@ -177,7 +180,7 @@ def print_summary(console: Console, directory: Place, files: Sequence[Place] | N
         )
     else:
         console.print("0 masks")
-    failures = read_tables(directory / "failures", FAILURES)
+    failures = read_tables(directory / "failures", FAILURES, run_id=run_id)
     for row in failures.slice(0, _FAILURES_SHOWN).to_pylist():
         console.print(
             f"set aside after {row['tries']} tries: task {row['task_id']} of {row['unit']}: "
@@ -196,8 +199,8 @@ def print_summary(console: Console, directory: Place, files: Sequence[Place] | N
     )
 
 
-def _rows(folder: Place, schema: pa.Schema, files: Sequence[Place] | None) -> pa.Table:
+def _rows(folder: Place, schema: pa.Schema, run_id: str, files: Sequence[Place] | None) -> pa.Table:
     """Read a table from the given files that lie in its folder; None reads all files."""
     chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
-    tables = each(lambda path: read_table_file(path, schema), chosen, folder)
+    tables = each(lambda path: read_table_file(path, schema, run_id=run_id), chosen, folder)
     return pa.concat_tables([schema.empty_table(), *tables])

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from harness.config.loose import read_loosely
@@ -23,7 +22,7 @@ from harness.places.places import Place
 from harness.plan.units import EvaluationUnit, WorkUnit, evaluation_units, recall_units
 from harness.storage.lock import Holder, lock_holder
 from harness.tables.files import read_table_file, table_files
-from harness.tables.schemas import SCHEMAS, TASKS
+from harness.tables.schemas import FAILURES, SCHEMAS, TASKS
 
 RATE_OVER = timedelta(minutes=5)
 
@@ -64,7 +63,7 @@ class Progress:
         other_files: number of files in evaluations/ and reservoir/ that belong to other requests,
             such as those of a later harness/evaluate.py.
         failed: name of a unit that was set aside -> its error.
-        broken: table files that cannot be read.
+        broken: table files that cannot be read, or that belong to another run.
         num_bytes: size of all files in the run directory.
         holder: the process that signed the lock; None if the lock is not signed.
     """
@@ -125,9 +124,10 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
     config, units = _configuration(directory)
     # Read the lock before the log. If a driver ends in between, its last commits are counted.
     holder = lock_holder(directory)
-    accuracies, finished_at, broken = _tasks(directory)
+    run_id = _run_id(directory)
+    accuracies, finished_at, broken = _tasks(directory, run_id)
     committed = len(accuracies)
-    parts, other, broken_tables = _parts(directory, units)
+    parts, other, broken_tables = _parts(directory, units, run_id)
     trains = holder is not None and holder.alive is not False and committed < config.tasks
     until = (now or datetime.now(UTC)) if trains else None
     return Progress(
@@ -138,7 +138,7 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
         tasks_per_second=_rate(finished_at, _last_start(directory), until),
         parts=parts,
         other_files=other,
-        failed=_failed(directory),
+        failed=_failed(directory, run_id),
         broken=broken + broken_tables,
         num_bytes=_num_bytes(directory),
         holder=holder,
@@ -174,7 +174,17 @@ def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
         ) from error
 
 
-def _tasks(directory: Path) -> tuple[list[float], list[float], list[Place]]:
+def _run_id(directory: Path) -> str | None:
+    """Read the identity of the run from its store; None if the store has none."""
+    try:
+        group = json.loads((directory / "masks.zarr" / "zarr.json").read_text(encoding="utf-8"))
+        found = group["attributes"]["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _tasks(directory: Path, run_id: str | None) -> tuple[list[float], list[float], list[Place]]:
     """Read the log.
 
     The columns become lists of plain numbers, because Arrow's sums, its times and its conversion to
@@ -189,7 +199,7 @@ def _tasks(directory: Path) -> tuple[list[float], list[float], list[Place]]:
     broken: list[Place] = []
     for path in table_files(directory / "log"):
         try:
-            table = read_table_file(path, TASKS)
+            table = read_table_file(path, TASKS, run_id=run_id)
             accuracies += table["accuracy"].to_pylist()
             for chunk in table["finished_at"].chunks:
                 finished_at += [one / 1e6 for one in chunk.view(pa.int64()).to_pylist()]
@@ -200,7 +210,9 @@ def _tasks(directory: Path) -> tuple[list[float], list[float], list[Place]]:
     return accuracies, finished_at, broken
 
 
-def _parts(directory: Path, units: list[WorkUnit]) -> tuple[list[Part], int, list[Place]]:
+def _parts(
+    directory: Path, units: list[WorkUnit], run_id: str | None
+) -> tuple[list[Part], int, list[Place]]:
     """Count the existing rows of the run's own units.
 
     Returns:
@@ -213,7 +225,7 @@ def _parts(directory: Path, units: list[WorkUnit]) -> tuple[list[Part], int, lis
         for path in table_files(directory / table):
             try:
                 rows[table, path.name.removesuffix(".parquet")] = len(
-                    read_table_file(path, SCHEMAS[table])
+                    read_table_file(path, SCHEMAS[table], run_id=run_id)
                 )
             except FileNotFoundError:
                 continue
@@ -240,13 +252,13 @@ def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
     return unit.table, unit.num_tasks, 0, unit.rule
 
 
-def _failed(directory: Path) -> dict[str, str]:
+def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
     """Read the units that were set aside: name of the unit -> its error."""
     found: dict[str, str] = {}
     for path in table_files(directory / "failures"):
         try:
-            rows = pq.ParquetFile(path).read(columns=["unit", "error"]).to_pylist()
-        except (FileNotFoundError, pa.ArrowException):
+            rows = read_table_file(path, FAILURES, run_id=run_id).to_pylist()
+        except (FileNotFoundError, ValueError):
             # A driver is replacing the file, or the file is broken and a driver will replace it.
             continue
         found |= {row["unit"]: row["error"] for row in rows}

@@ -254,6 +254,7 @@ def _attributes(
         "method": config.method,
         "method_options": config.method_options,
         "config_hash": config_hash(config),
+        "run_id": spec.run_id,
         "weights": list(weights),
         "inputs": list(inputs),
         "versions": versions(),

@@ -37,8 +37,27 @@ def config_hash(config: Config) -> str:
     Returns:
         16 hex digits.
     """
-    text = json.dumps(result_values(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _hash(result_values(config))
+
+
+def run_id(config: Config) -> str:
+    """Hash all values of a configuration that decide the masks: the identity of a run.
+
+    Every table file of a run has this identity in its metadata. `evaluate.py` and `recall.py` do
+    not change it.
+
+    Args:
+        config: the configuration, with every `auto` resolved.
+
+    Returns:
+        16 hex digits.
+    """
+    values = result_values(config).items()
+    return _hash({k: v for k, v in values if k.split(".")[0] not in ("evaluate", "reservoir")})
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

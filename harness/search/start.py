@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local
 from harness.reporting.display import make_console, make_display
-from harness.run.provenance import record_start
+from harness.run.provenance import config_hash, record_start
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec
@@ -122,12 +122,17 @@ def _done(directory: Path, search: Search) -> pa.Table | None:
     if not path.exists():
         return None
     try:
-        table = read_table_file(path, search.schema)
+        table = read_table_file(path, search.schema, run_id=_search_id(directory))
     except ValueError as error:
         logger.warning("damaged: %s; writing the table again", error)
         return None
     failed = FAILED in table["status"].to_pylist()
     return None if failed or len(table) < search.tune.trials else table
+
+
+def _search_id(directory: Path) -> str:
+    """Return the identity of the search in a folder, which its table carries."""
+    return config_hash(job_from_yaml(directory / "config.yaml", TuneJob))
 
 
 def _keep(directory: Path, table: pa.Table, search: Search) -> None:
@@ -137,7 +142,7 @@ def _keep(directory: Path, table: pa.Table, search: Search) -> None:
             (directory / name).parent.mkdir(exist_ok=True)
         if found := best_trial(table, search.tune.metric):
             write_durably(directory / _BEST, recipe_file(found, search.tune.metric).encode())
-        write_table(table, directory / _TABLE)
+        write_table(table, directory / _TABLE, _search_id(directory))
 
 
 def recipe_file(trial: dict[str, Any], metric: str) -> str:

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.places.places import Place
 from supsup_core.states.layout import StateLayout
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # Every store holds these sentences in its attribute `decode`, and every start compares them with
 # the texts here. After any change of the words, existing runs would be refused.
 _GAIN = "gain of a tensor = scale (1 if none) * sum over its planes of coefficient * bits"
@@ -35,7 +35,8 @@ def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
         attributes: attributes of the store's group: name -> JSON value.
 
     Raises:
-        UserError: format_version is not FORMAT_VERSION, or row_bytes is not a whole number >= 1.
+        UserError: format_version is not FORMAT_VERSION, row_bytes is not a whole number >= 1, or
+            run_id is no text.
     """
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
@@ -48,6 +49,11 @@ def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
         raise UserError(
             f"{path / 'zarr.json'} must have an attribute row_bytes, a whole number >= 1, got "
             f"{row_bytes!r}: restore the file"
+        )
+    if not isinstance(attributes.get("run_id"), str):
+        raise UserError(
+            f"{path / 'zarr.json'} must have an attribute run_id, the identity of the run, got "
+            f"{attributes.get('run_id')!r}: restore the file"
         )
 
 

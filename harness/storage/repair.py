@@ -144,12 +144,14 @@ class StoreFiles:
 
     Attributes:
         run_dir: the run directory. Paths in a Damage are relative to this directory.
+        run_id: the identity of the run, which the log files carry.
         fixed: names of the arrays that must exist besides `masks`, such as weights/layer1.
         capacity: largest possible number of tasks.
         chunks: chunk files of the array `masks`.
     """
 
     run_dir: Place
+    run_id: str
     fixed: Sequence[str]
     capacity: int
     chunks: ChunkFiles
@@ -205,7 +207,7 @@ class StoreFiles:
         return sorted(found, key=lambda name: (name.startswith("inputs"), name))
 
     def _read_log_file(self, path: Place) -> pa.Table:
-        table = read_table_file(path, TASKS)
+        table = read_table_file(path, TASKS, run_id=self.run_id)
         check_range(table["task_id"].to_numpy(), self.capacity)
         return table
 
@@ -229,7 +231,7 @@ class StoreFiles:
         files = table_files(self._log)
         for path, found in zip(files, each(self._log_entries, files, self._log), strict=True):
             if found is None:
-                reason = "is not a whole Parquet file of the table tasks"
+                reason = "is not a whole Parquet file of this run's log"
                 damage.append(Damage(self._name(path), (), reason))
                 continue
             ids.append(found[0])
@@ -303,14 +305,16 @@ class StoreFiles:
             table = self._read_log_file(path)
             kept = table.filter(pc.invert(pc.is_in(table["task_id"], pa.array(lost, pa.int64()))))
             if 0 < len(kept) < len(table):
-                write_table(kept, path)
+                write_table(kept, path, self.run_id)
             elif len(kept) < len(table):
                 path.unlink()
         fsync(self._log)
 
     def _repair_chunks(self, paths: set[Place], lost: set[int]) -> None:
         """Rewrite each chunk that is damaged or held lost masks; keep only committed masks."""
-        committed = read_tables(self._log, TASKS, ["task_id"])["task_id"].to_numpy()
+        committed = read_tables(self._log, TASKS, ["task_id"], run_id=self.run_id)[
+            "task_id"
+        ].to_numpy()
         for chunk in range(self._num_chunks):
             first = chunk * self.chunks.rows
             last = first + self.chunks.rows

@@ -147,10 +147,11 @@ class MaskStore:
         self._attributes, masks = _open_group(self._root)
         check_format(self._root, self._attributes)
         self._row_bytes = int(self._attributes["row_bytes"])
+        self._run_id: str = self._attributes["run_id"]
         self._capacity = masks.shape[0]
         self._chunks = ChunkFiles(self._root / "masks", masks.chunks[0], self._row_bytes)
         self._files = StoreFiles(
-            run_dir, fixed_arrays(self._attributes), self._capacity, self._chunks
+            run_dir, self._run_id, fixed_arrays(self._attributes), self._capacity, self._chunks
         )
         # (capacity,) whether each task is committed; None until the log is read. Only a writer
         # needs this array.
@@ -177,6 +178,7 @@ class MaskStore:
             capacity: largest possible number of tasks, >= 1.
             attributes: attributes of the group: name -> JSON value. The names are network,
                 activation, normalisation, family, seed, method, config_hash, versions, ...
+                `run_id`, the identity of the run, is necessary; the log files carry it too.
 
         Raises:
             FileExistsError: the run already has a store.
@@ -311,7 +313,7 @@ class MaskStore:
             ValueError: a log file is broken or names a task beyond the capacity; see verify and
                 repair.
         """
-        table = read_tables(self._log, TASKS, columns).sort_by("task_id")
+        table = read_tables(self._log, TASKS, columns, run_id=self._run_id).sort_by("task_id")
         task_ids = table["task_id"].to_numpy()
         check_range(task_ids, self._capacity)
         self._committed = np.zeros(self._capacity, bool)
@@ -437,8 +439,9 @@ class MaskStore:
         committed; once it exists, everything that it names is on disk.
         """
         for n in count(1):  # after a repair, a log file of this unit may exist with other tasks
+            path = self._log / f"{unit}{'' if n == 1 else f'-{n}'}.parquet"
             try:
-                create_table_file(table, self._log / f"{unit}{'' if n == 1 else f'-{n}'}.parquet")
+                create_table_file(table, path, self._run_id)
                 return
             except FileExistsError:
                 continue

@@ -13,44 +13,54 @@ from harness.places.places import Place, each
 _FILES_TOGETHER = 256
 
 
-def _parquet(table: pa.Table) -> bytes:
-    if b"schema_version" not in (table.schema.metadata or {}):
+def _parquet(table: pa.Table, path: Place, run_id: str) -> bytes:
+    """Return the content of a file that names its run and itself, so that a copy is recognised."""
+    metadata = table.schema.metadata or {}
+    if b"schema_version" not in metadata:
         raise ValueError(
             "table must have schema_version, got none: use a schema of harness/tables/schemas.py"
         )
+    stamped = table.replace_schema_metadata({**metadata, "run_id": run_id, "name": _name(path)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
+    pq.write_table(stamped, sink, write_page_checksum=True)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
 
-def write_table(table: pa.Table, path: Place) -> None:
+def _name(path: Place) -> str:
+    """Return the name of a file without .parquet, which is the name of its work unit."""
+    return path.name.removesuffix(".parquet")
+
+
+def write_table(table: pa.Table, path: Place, run_id: str) -> None:
     """Write a table as one Parquet file, and replace an existing file.
 
     Args:
         table: a table with a schema of harness/tables/schemas.py.
         path: path of the file; its folder must exist.
+        run_id: the identity of the run that the file belongs to.
 
     Raises:
         ValueError: the table has no schema_version.
         OSError: see write_durably.
     """
-    write_durably(path, _parquet(table))
+    write_durably(path, _parquet(table, path, run_id))
 
 
-def create_table_file(table: pa.Table, path: Place) -> None:
+def create_table_file(table: pa.Table, path: Place, run_id: str) -> None:
     """Write a table as one new Parquet file.
 
     Args:
         table: a table with a schema of harness/tables/schemas.py.
         path: path of the file; its folder must exist.
+        run_id: the identity of the run that the file belongs to.
 
     Raises:
         FileExistsError: the file exists; it stays unchanged.
         ValueError: the table has no schema_version.
         OSError: see write_durably.
     """
-    write_durably(path, _parquet(table), exclusive=True)
+    write_durably(path, _parquet(table, path, run_id), exclusive=True)
 
 
 def table_files(folder: Place) -> list[Place]:
@@ -59,15 +69,17 @@ def table_files(folder: Place) -> list[Place]:
     return sorted(visible, key=lambda path: path.name)
 
 
-def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
+def read_table_file(path: Place, schema: pa.Schema, *, run_id: str | None = None) -> pa.Table:
     """Read one file of a table.
 
     Args:
         path: path of the file.
         schema: the table's schema.
+        run_id: the identity of the run that the file must belong to; None: any run.
 
     Raises:
-        ValueError: the file is damaged, or belongs to another table.
+        ValueError: the file is damaged, belongs to another table or another run, or was written
+            under another name.
         UserError: another version of this program wrote the file. Its rows are whole, so it is not
             a damaged file, which would be computed again.
         OSError: the file cannot be read.
@@ -85,7 +97,17 @@ def read_table_file(path: Place, schema: pa.Schema) -> pa.Table:
         raise ValueError(
             f"{path} must have the columns {_columns(schema)}, got {_columns(table.schema)}"
         )
+    _check_origin(path, table.schema, run_id)
     return pa.Table.from_arrays(table.columns, schema=schema)
+
+
+def _check_origin(path: Place, found: pa.Schema, run_id: str | None) -> None:
+    """Check the run and the name in the metadata of a file."""
+    name, of_run = _metadata(found, "name"), _metadata(found, "run_id")
+    if name != _name(path):
+        raise ValueError(f"{path} must have its own name in its metadata, got a copy of {name}")
+    if run_id not in (None, of_run):
+        raise ValueError(f"{path} must belong to the run {run_id}, got a file of the run {of_run}")
 
 
 def _check_version(path: Place, found: pa.Schema, schema: pa.Schema) -> None:
@@ -112,13 +134,20 @@ def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
-def read_tables(folder: Place, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def read_tables(
+    folder: Place,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    *,
+    run_id: str | None = None,
+) -> pa.Table:
     """Read all files of a table, in the order of their names.
 
     Args:
         folder: folder of the table, which may be missing.
-        schema: the table's current schema.
+        schema: the table's schema.
         columns: names of the columns to keep; None keeps all columns.
+        run_id: the identity of the run that the files must belong to; None: any run.
 
     Returns:
         The rows of all files; an empty table if there is no file.
@@ -131,6 +160,8 @@ def read_tables(folder: Place, schema: pa.Schema, columns: Sequence[str] | None 
     files, parts = table_files(folder), [schema.empty_table().select(kept)]
     for first in range(0, len(files), _FILES_TOGETHER):
         some = files[first : first + _FILES_TOGETHER]
-        tables = each(lambda path: read_table_file(path, schema).select(kept), some, folder)
+        tables = each(
+            lambda path: read_table_file(path, schema, run_id=run_id).select(kept), some, folder
+        )
         parts.append(pa.concat_tables(tables).combine_chunks())
     return pa.concat_tables(parts)

@@ -2,7 +2,7 @@
 
 A table is a folder of Parquet files with one schema. A file appears whole or not at all. Once the
 writer has returned, the file survives a power cut. The metadata of every field gives the column's
-unit and meaning.
+unit and meaning. The metadata of a file also has its name and the identity of its run.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def _schema(table: str, version: int, columns: list[pa.Field]) -> pa.Schema:
 
 TASKS = _schema(
     "tasks",
-    1,
+    2,
     [
         _column(
             "task_id", pa.int64(), "1", "task number, from 0; also its row in the array `masks`"
@@ -237,7 +237,7 @@ RESERVOIR = _schema(
 
 FAILURES = _schema(
     "failures",
-    1,
+    2,
     [
         _column("task_id", pa.int64(), "1", "task of a work unit that was set aside"),
         _column("unit", pa.string(), "", "name of the work unit"),

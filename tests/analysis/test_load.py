@@ -1,3 +1,5 @@
+import json
+
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,6 +8,7 @@ import pytest
 from analysis.columns import SCHEMA_VERSIONS, wrong_column
 from analysis.load import differences, load, load_runs
 from harness.tables import schemas as results
+from harness.tables.files import write_table
 
 
 def _evaluations(num_tasks: int) -> pa.Table:
@@ -22,12 +25,12 @@ def test_all_files_of_a_table_are_read_and_hidden_ones_are_not(tmp_path):
     folder = tmp_path / "evaluations"
     folder.mkdir()
     for name, k in (("a.parquet", 1), ("b.parquet", 2), (".c.parquet", 3)):
-        pq.write_table(_evaluations(k), folder / name)
+        write_table(_evaluations(k), folder / name, "r")
 
     assert load(tmp_path, "evaluations")["num_tasks"].to_pylist() == [1, 2]
 
 
-@pytest.mark.parametrize(("table", "version"), [("tasks", "1"), ("evaluations", "3")])
+@pytest.mark.parametrize(("table", "version"), [("tasks", "2"), ("evaluations", "3")])
 def test_another_schema_version_is_refused_by_file_and_version(tmp_path, table, version):
     folder = tmp_path / {"tasks": "log"}.get(table, table)
     folder.mkdir()
@@ -73,6 +76,45 @@ def test_a_file_with_other_columns_or_types_is_refused(tmp_path, change, said):
         load(tmp_path, "evaluations")
 
 
+def _store(run, run_id):
+    (run / "masks.zarr").mkdir(parents=True)
+    attributes = {"attributes": {"run_id": run_id}}
+    (run / "masks.zarr" / "zarr.json").write_text(json.dumps(attributes))
+
+
+@pytest.mark.parametrize(
+    ("of_store", "of_files", "wrong"),
+    [
+        (None, ["a", "b"], "b"),  # a folder with tables alone: the files must agree
+        ("a", ["a", "b"], "b"),
+        ("b", ["a", "a"], "a"),  # `cp -r other/evaluations .`
+    ],
+)
+def test_files_of_another_run_are_refused_in_one_line(tmp_path, of_store, of_files, wrong):
+    (tmp_path / "evaluations").mkdir()
+    if of_store:
+        _store(tmp_path, of_store)
+    for place, run_id in enumerate(of_files):
+        write_table(_evaluations(place), tmp_path / "evaluations" / f"{place}.parquet", run_id)
+    said = (
+        rf"\d\.parquet must belong to the run \w, got a file of the run {wrong}: remove the file$"
+    )
+    with pytest.raises(ValueError, match=said):
+        load(tmp_path, "evaluations")
+
+
+def test_a_copy_under_another_name_is_refused(tmp_path):
+    folder = tmp_path / "evaluations"
+    folder.mkdir()
+    _store(tmp_path, "r")
+    write_table(_evaluations(1), folder / "a.parquet", "r")
+    assert len(load(tmp_path, "evaluations")) == 1
+    (folder / "b.parquet").write_bytes((folder / "a.parquet").read_bytes())
+    said = r"b\.parquet must have its own name in its metadata, got a: remove the copy$"
+    with pytest.raises(ValueError, match=said):
+        load(tmp_path, "evaluations")
+
+
 def test_a_file_that_is_no_parquet_file_is_named(tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "a.parquet").write_bytes(b"half")
@@ -104,7 +146,7 @@ def test_runs_are_read_together_and_differ_by_key(tmp_path):
         runs, ("seed: 0\ntrain: {steps: 1}", "seed: 0\ntrain: {steps: 2}\nnew: 3"), strict=True
     ):
         (run / "evaluations").mkdir(parents=True)
-        pq.write_table(_evaluations(4), run / "evaluations" / "a.parquet")
+        write_table(_evaluations(4), run / "evaluations" / "a.parquet", "r")
         (run / "config.yaml").write_text(f"{text}\nrun_dir: {run}\n")
 
     rows = load_runs(runs, "evaluations")

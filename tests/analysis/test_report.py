@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import zarr
 
@@ -18,6 +17,7 @@ from analysis import figures, report
 from analysis.commandline import run_command
 from harness.reporting import html as reporting
 from harness.tables import schemas as results
+from harness.tables.files import write_table
 
 CHROMIUM = shutil.which("chromium")
 
@@ -39,15 +39,15 @@ def run_dir(tmp_path_factory):
     (run / "config.yaml").write_text(named + "train: {name: <i>}\n")
     (run / "provenance.json").write_text(json.dumps({"starts": [{"command": ["scale.py"]}]}))
     tasks = _rows(results.TASKS, 3, task_id=[0, 1, 2], accuracy=[0.9, 0.11, 0.8])
-    pq.write_table(tasks, run / "log" / "a.parquet")
+    write_table(tasks, run / "log" / "a.parquet", "r")
     asked = {"task_id": [0, 1] * 2, "num_tasks": [2] * 4, "num_distractors": [0] * 4}
     asked |= {"objective": ["H", "H", "G", "G"], "algorithm": ["one_shot"] * 2 + ["binary"] * 2}
     evaluations = _rows(results.EVALUATIONS, 4, **asked)
-    pq.write_table(evaluations, run / "evaluations" / "a.parquet")
+    write_table(evaluations, run / "evaluations" / "a.parquet", "r")
     root = zarr.open_group(run / "masks.zarr", mode="w")
     planes = [{"tensor": "layer1", "role": "keep", "byte_offset": 0, "num_bits": 8}]
     tensors = [{"name": "layer1", "shape": [2, 4]}]
-    root.attrs.update({"tensors": tensors, "planes": planes, "row_bytes": 1})
+    root.attrs.update({"tensors": tensors, "planes": planes, "row_bytes": 1, "run_id": "r"})
     root.create_array("weights/layer1", data=np.zeros((2, 4), np.float32))
     root.create_array("masks", data=np.array([[15], [3], [9]], np.uint8))
     root.create_array("inputs/angles", data=np.array([0.0, 90.0, 180.0]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,40 @@ class Reversed(Permuted):
     def make(self, task_id, setting):
         task = super().make(task_id, setting)
         return replace(task, source=task.source[::-1].copy())
+
+
+def test_evaluations_of_another_run_and_copies_are_set_aside_and_made_again(typed, run, tmp_path):
+    assert typed(scale, *RUN, "run_dir=other", "seed=1")[0] == 0
+    before = {name: read_table_file(run / name, EVALUATIONS) for name in evaluated(run)}
+    shutil.rmtree(run / "evaluations")
+    shutil.copytree(tmp_path / "other" / "evaluations", run / "evaluations")
+    with pytest.raises(ValueError, match="must belong to the run"):
+        load(run, "evaluations")
+    code, _, err = typed(scale, *RUN, "run_dir=run")
+    assert code == 0, err
+    assert err.count("must belong to the run") == len(before)
+    assert "complete already" not in err
+    kept = len(load(run, "evaluations"))
+    assert kept == sum(map(len, before.values()))
+    for name, rows in before.items():
+        again = read_table_file(run / name, EVALUATIONS)
+        timed = ["seconds_per_inference"]
+        assert again.drop(timed).equals(rows.drop(timed))
+    # One file under the name of another one is no result of that other unit.
+    first, second = evaluated(run)
+    shutil.copy(run / first, run / second)
+    code, _, err = typed(scale, *RUN, "run_dir=run")
+    assert (code, err.count("must have its own name")) == (0, 1)
+    assert len(load(run, "evaluations")) == kept
+
+
+def test_a_log_of_another_run_is_set_aside_and_its_masks_are_trained(typed, run, tmp_path):
+    assert typed(scale, *RUN, "run_dir=other", "seed=1")[0] == 0
+    crcs = read_tables(run / "log", TASKS)["row_crc32c"]
+    shutil.copytree(tmp_path / "other" / "log", run / "log", dirs_exist_ok=True)
+    code, _, err = typed(scale, *RUN, "run_dir=run")
+    assert (code, err.count("is not a whole Parquet file of this run's log")) == (0, 3)
+    assert read_tables(run / "log", TASKS)["row_crc32c"] == crcs
 
 
 @pytest.mark.parametrize("job", [scale, evaluate])
@@ -91,6 +126,11 @@ def content(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != "lock"
     }
+
+
+def evaluated(run):
+    """List the files of the table `evaluations`."""
+    return sorted(str(path.relative_to(run)) for path in run.glob("evaluations/*.parquet"))
 
 
 def added(before, folder):

@@ -378,10 +378,10 @@ def table(*task_ids):
 
 def test_an_object_is_created_once(url):
     path = place(url) / "log" / "unit.parquet"
-    create_table_file(table(0), path)
-    create_table_file(table(0), path)  # like a repeated put whose first answer was lost
+    create_table_file(table(0), path, "run")
+    create_table_file(table(0), path, "run")  # like a repeated put whose first answer was lost
     with pytest.raises(FileExistsError):
-        create_table_file(table(1), path)
+        create_table_file(table(1), path, "run")
     assert read_table_file(path, TASKS).equals(table(0))
 
 
@@ -389,7 +389,7 @@ def test_many_files_come_in_the_order_of_their_names(url):
     log = place(url) / "log"
     assert len(read_tables(log, TASKS)) == 0
     for i in (3, 1, 2, 0):
-        create_table_file(table(i), log / f"{i}.parquet")
+        create_table_file(table(i), log / f"{i}.parquet", "run")
     (log / ".hidden.parquet").write(b"")
     (log / "0.parquet.broken").write(b"")
     assert read_tables(log, TASKS, ["task_id"])["task_id"].to_pylist() == [0, 1, 2, 3]

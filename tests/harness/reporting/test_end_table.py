@@ -13,6 +13,8 @@ from harness.reporting.end_table import print_summary, summarise
 from harness.tables.files import write_table
 from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
 
+RUN = "0123456789abcdef"  # the identity of the run
+
 
 def evaluations(*rows):
     """Return a table of evaluations. Columns that a row leaves out have the defaults below."""
@@ -132,7 +134,7 @@ def task(task_id, accuracy):
 
 def printed(folder, width=110):
     console = Console(file=io.StringIO(), width=width)
-    print_summary(console, folder)
+    print_summary(console, folder, RUN)
     return console.file.getvalue()
 
 
@@ -146,8 +148,8 @@ def test_the_printed_summary_says_how_well_and_where(tmp_path):
     for name in ("log", "evaluations"):
         (tmp_path / name).mkdir()
     rows = [task(0, 0.75), task(1, 0.25)]
-    write_table(pa.Table.from_pylist(rows, schema=TASKS), tmp_path / "log" / "unit.parquet")
-    write_table(TABLE, tmp_path / "evaluations" / "k.parquet")
+    write_table(pa.Table.from_pylist(rows, schema=TASKS), tmp_path / "log" / "unit.parquet", RUN)
+    write_table(TABLE, tmp_path / "evaluations" / "k.parquet", RUN)
     text = printed(tmp_path)
     assert "2 masks" in text
     assert "mean 0.5000, lowest 0.2500; 1.50 s of" in text
@@ -163,7 +165,7 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
         (tmp_path / name).mkdir()
     many = {"num_tasks": 10_000, "num_batches": 200_000, "seconds_per_inference": 1.25}
     table = evaluations(many | {"algorithm": "min_entropy", "objective": None}, many)
-    write_table(table, tmp_path / "evaluations" / "k.parquet")
+    write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
     text = printed(tmp_path, width=80)
     table, caption = text.split("n inferences", 1)
     assert "…" not in table
@@ -190,7 +192,7 @@ RANKED = {
 def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra):
     (tmp_path / "evaluations").mkdir()
     table = evaluations(RANKED | {"num_tasks": 2500, "num_distractors": 2250})
-    write_table(table, tmp_path / "evaluations" / "k.parquet")
+    write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
     text = printed(tmp_path, width)
     assert cells(text) == [
         ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", *extra, "ms"],
@@ -204,7 +206,7 @@ def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra
 def test_a_long_name_breaks_before_its_objective(tmp_path):
     (tmp_path / "evaluations").mkdir()
     long = {"algorithm": "gradient_descent", "objective": "H_first_layer", "num_batches": 200_000}
-    write_table(evaluations(long), tmp_path / "evaluations" / "k.parquet")
+    write_table(evaluations(long), tmp_path / "evaluations" / "k.parquet", RUN)
     lines = printed(tmp_path, 80).splitlines()
     [first] = [i for i, line in enumerate(lines) if "gradient_descent " in line]
     assert lines[first + 1].strip() == "H_first_layer"
@@ -213,10 +215,10 @@ def test_a_long_name_breaks_before_its_objective(tmp_path):
 def test_only_the_files_that_are_asked_for_are_summarised(tmp_path):
     folder = tmp_path / "evaluations"
     folder.mkdir()
-    write_table(evaluations({"num_tasks": 10}), folder / "a.parquet")
-    write_table(evaluations({"num_tasks": 20}), folder / "b.parquet")
+    write_table(evaluations({"num_tasks": 10}), folder / "a.parquet", RUN)
+    write_table(evaluations({"num_tasks": 20}), folder / "b.parquet", RUN)
     console = Console(file=io.StringIO(), width=80)
-    print_summary(console, tmp_path, [folder / "b.parquet"])
+    print_summary(console, tmp_path, RUN, [folder / "b.parquet"])
     assert [row[0] for row in cells(console.file.getvalue())] == ["k", "20"]
 
 
@@ -247,7 +249,7 @@ def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
     }  # fmt: skip
     rows = [row, row | {"cue": "data", "share": None, "seconds": 1.25}]
     table = pa.Table.from_pylist(rows, schema=RESERVOIR)
-    write_table(table, tmp_path / "reservoir" / "k.parquet")
+    write_table(table, tmp_path / "reservoir" / "k.parquet", RUN)
     text = printed(tmp_path, width=80)
     lines = text.split("n masks recalled", 1)[0].splitlines()
     assert "…" not in text
@@ -261,7 +263,7 @@ def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
 
 
 def test_what_was_set_aside_is_named_and_the_rest_is_counted(tmp_path):
-    failures = Failures(tmp_path / "failures")
+    failures = Failures(tmp_path / "failures", RUN)
     for i in range(7):
         unit = TrainUnit(f"unit-{i:06d}", (i,), (i,))
         failures.add(Outcome("train", unit, error=f"OSError: [no] page {i}\nand more"))
@@ -270,7 +272,7 @@ def test_what_was_set_aside_is_named_and_the_rest_is_counted(tmp_path):
     assert "page 4" in said
     assert "page 5" not in said
     assert "and 2 more in the table failures" in said
-    again = Failures(tmp_path / "failures")  # opened by a later start
+    again = Failures(tmp_path / "failures", RUN)  # opened by a later start
     for i in range(7):
         again.forget(f"unit-{i:06d}", [i])
     assert "set aside" not in printed(tmp_path)

@@ -14,12 +14,13 @@ from hydra import compose, initialize_config_module
 from harness import status
 from harness.config.compose import checked
 from harness.config.identity import to_yaml
+from harness.errors import UserError
 from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.progress import look
 from harness.scale import run as run_job
 from harness.storage.lock import lock_holder, run_lock
-from harness.tables.files import create_table_file, read_tables, table_files
-from harness.tables.schemas import TASKS
+from harness.tables.files import create_table_file, read_table_file, read_tables, table_files
+from harness.tables.schemas import EVALUATIONS, FAILURES, TASKS
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),
@@ -69,6 +70,12 @@ def holder():
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def identity(run):
+    """Return the identity of a run, which its table files carry."""
+    group = json.loads((run / "masks.zarr" / "zarr.json").read_text())
+    return group["attributes"]["run_id"]
 
 
 def files(run):
@@ -213,7 +220,7 @@ def test_rate_counts_the_last_minutes_of_this_start(run, holder):
     place = TASKS.get_field_index("finished_at")
     column = pa.array(times, TASKS.field(place).type)
     rows = pa.table(rows.set_column(place, TASKS.field(place), column), schema=TASKS)
-    create_table_file(rows, run / "log" / "all.parquet")
+    create_table_file(rows, run / "log" / "all.parquet", identity(run))
     record = json.loads((run / "provenance.json").read_text())
     record["starts"][-1]["at"] = (now - timedelta(seconds=100)).isoformat()
     (run / "provenance.json").write_text(json.dumps(record))
@@ -228,10 +235,38 @@ def test_rate_counts_the_last_minutes_of_this_start(run, holder):
 
 def test_units_set_aside_are_named(run, capsys):
     (run / "failures").mkdir()
-    table = pa.table({"task_id": [2, 3], "unit": ["unit-000002"] * 2, "error": ["OSError: x"] * 2})
-    pa.parquet.write_table(table, run / "failures" / "failures.parquet")
+    same = {"unit": "unit-000002", "pool": "train", "tries": 3, "error": "OSError: x"}
+    rows = [{"task_id": i, "failed_at": datetime.now(UTC), **same} for i in (2, 3)]
+    table = pa.Table.from_pylist(rows, schema=FAILURES)
+    create_table_file(table, run / "failures" / "failures.parquet", identity(run))
     status.main([f"run_dir={run}"])
     assert capsys.readouterr().out.count("set aside: unit-000002: OSError: x\n") == 1
+
+
+def test_files_of_another_run_and_copies_are_broken_and_not_counted(run, capsys):
+    folder = run / "evaluations"
+    other, copied = sorted(folder.iterdir())[:2]
+    rows = read_table_file(other, EVALUATIONS)
+    other.unlink()
+    create_table_file(rows, other, "another run")
+    copied.rename(folder / "copy.parquet")
+    assert status.main([f"run_dir={run}"]) == 0
+    said = capsys.readouterr().out
+    assert "complete\n" not in said
+    for path in (other, folder / "copy.parquet"):
+        assert f"  broken: {path}\n" in said
+    seen = look(run)
+    assert sum(p.wanted - p.rows for p in seen.parts) == 2 * len(rows)
+    assert seen.other_files == 0
+
+
+def test_tables_of_another_version_are_one_line(run, capsys):
+    path = table_files(run / "log")[0]
+    table = pa.parquet.read_table(path)
+    metadata = table.schema.metadata | {b"schema_version": b"1"}
+    pa.parquet.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(UserError, match="must have schema_version 2, got 1: choose another"):
+        status.main([f"run_dir={run}"])
 
 
 def test_verify_finds_a_changed_mask(run, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
 from harness.run import provenance
-from harness.run.provenance import PACKAGES, config_hash, record_start
+from harness.run.provenance import PACKAGES, config_hash, record_start, run_id
 
 CONFIG = Config(
     train=TrainConfig("paper", 1000, 128, 1e-4, 0.99, "none", "float32", 8),
@@ -86,3 +86,20 @@ def test_the_hash_changes_with_what_changes_results(change):
 )
 def test_the_hash_stays_with_what_changes_no_result(change):
     assert config_hash(replace(CONFIG, **change)) == config_hash(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_other"),
+    [
+        ({"seed": 1}, True),
+        ({"tasks": 33}, True),
+        ({"train": replace(CONFIG.train, dtype="bfloat16")}, True),
+        ({"method_options": {"density": 0.3}}, True),
+        ({"evaluate": replace(CONFIG.evaluate, batches=None)}, False),
+        ({"reservoir": replace(CONFIG.reservoir, share=0.2)}, False),
+        ({"executor": "serial", "run_dir": "elsewhere", "actors": ActorsConfig(train=1)}, False),
+    ],
+)
+def test_the_identity_of_a_run_changes_with_what_decides_its_masks(change, is_other):
+    assert re.fullmatch("[0-9a-f]{16}", run_id(CONFIG))
+    assert (run_id(replace(CONFIG, **change)) != run_id(CONFIG)) == is_other

@@ -55,7 +55,7 @@ def create(run_dir, layout=SMALL, capacity=10, **attributes):
         weights=weights_of(layout),
         inputs=inputs_of(10),
         capacity=capacity,
-        attributes={"network": "t", "activation": "relu", **attributes},
+        attributes={"network": "t", "activation": "relu", "run_id": "r", **attributes},
     )
 
 
@@ -138,9 +138,10 @@ def test_zarr_and_numpy_alone_can_evaluate_a_mask(tmp_path):
 
     group = zarr.open_group(tmp_path / "masks.zarr", mode="r")
     assert dict(group.attrs) == {
-        "format_version": 2,
+        "format_version": 3,
         "network": "t",
         "activation": "relu",
+        "run_id": "r",
         "tensors": [
             {"name": "layer1", "source": "layer1", "shape": [8, 16], "over": "weights"},
             {"name": "layer2", "source": "layer2", "shape": [4, 8], "over": "weights"},
@@ -231,10 +232,21 @@ def test_an_unknown_format_is_refused_in_one_line(tmp_path, version):
         tmp_path / "masks.zarr/zarr.json",
         lambda metadata: metadata["attributes"].update(format_version=version),
     )
-    said = f"must have format_version 2, got {version}: choose another run_dir"
+    said = f"must have format_version 3, got {version}: choose another run_dir"
     with pytest.raises(UserError, match=said) as caught:
         MaskStore.open(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("run_id", [None, 7])
+def test_a_store_without_the_identity_of_its_run_is_refused_in_one_line(tmp_path, run_id):
+    create(tmp_path)
+    edit(
+        tmp_path / "masks.zarr/zarr.json",
+        lambda metadata: metadata["attributes"].update(run_id=run_id),
+    )
+    with pytest.raises(UserError, match=r"must have an attribute run_id, .*: restore the file$"):
+        MaskStore.open(tmp_path)
 
 
 @pytest.mark.parametrize("row_bytes", [None, "128", 0, [128]])
@@ -251,6 +263,7 @@ def test_a_store_that_does_not_say_how_long_a_row_is_is_refused_in_one_line(tmp_
 
 GIVEN = {
     "network": "t",
+    "run_id": "r",
     "hidden": (8, 4),
     "normalisation": {"mean": 0.1307, "std": 0.3081},
     "versions": {"python": "3.11.9"},
@@ -401,7 +414,7 @@ def test_a_crash_between_chunk_and_log_commits_nothing(tmp_path, monkeypatch):
     store = create(tmp_path)
     commit(store, "a", [1])
 
-    def crash(table, path):
+    def crash(table, path, run_id):
         assert (tmp_path / CHUNK.format(0)).exists()
         raise OSError(28, "No space left on device")
 
@@ -592,7 +605,9 @@ def test_an_old_chunk_does_not_pass_for_the_new_one(store, tmp_path):
     assert store.verify() == [Damage(CHUNK.format(1), (70,), "does not match the log")]
 
 
-@pytest.mark.parametrize("how", ["empty", "short", "text", "flip", "columns", "range"])
+@pytest.mark.parametrize(
+    "how", ["empty", "short", "text", "flip", "columns", "range", "other run", "copy"]
+)
 def test_a_broken_log_file_is_moved_aside(store, tmp_path, how):
     path = tmp_path / "log/c.parquet"
     data = path.read_bytes()
@@ -606,13 +621,17 @@ def test_a_broken_log_file_is_moved_aside(store, tmp_path, how):
         case "flip":
             flip(path, data.index(b"PAR1") + 40)
         case "columns":
-            write_table(task_table([62]).drop_columns("loss"), path)
+            write_table(task_table([62]).drop_columns("loss"), path, "r")
         case "range":
-            write_table(task_table([CAPACITY]), path)
+            write_table(task_table([CAPACITY]), path, "r")
+        case "other run":
+            write_table(task_table([62]), path, "other")
+        case "copy":
+            path.write_bytes((tmp_path / "log/d.parquet").read_bytes())
     broken = path.read_bytes()
 
     damage = store.verify()
-    assert damage == [Damage("log/c.parquet", (), "is not a whole Parquet file of the table tasks")]
+    assert damage == [Damage("log/c.parquet", (), "is not a whole Parquet file of this run's log")]
     store.repair(damage)
 
     assert (tmp_path / "log/c.parquet.broken").read_bytes() == broken
@@ -624,7 +643,7 @@ def test_a_broken_log_file_is_moved_aside(store, tmp_path, how):
 
 def test_a_task_committed_twice_is_forgotten(store, tmp_path):
     other = task_table([4])
-    create_table_file(other, tmp_path / "log/e.parquet")
+    create_table_file(other, tmp_path / "log/e.parquet", "r")
     damage = store.verify()
     assert Damage("log", (4,), "names tasks more than once") in damage
     store.repair(damage)

@@ -24,13 +24,14 @@ def evaluations(*task_ids, objective="entropy"):
     return pa.Table.from_pylist(rows, schema=EVALUATIONS)
 
 
+RUN = "0123456789abcdef"  # the identity of a run
 OPTIONS = ("log_base", "steps", "rate")
 
 
 @pytest.mark.parametrize(
     ("schema", "name", "version"),
     [
-        (TASKS, b"tasks", b"1"),
+        (TASKS, b"tasks", b"2"),
         (EVALUATIONS, b"evaluations", b"3"),
         (RESERVOIR, b"reservoir", b"2"),
     ],
@@ -67,8 +68,8 @@ def test_columns_are_those_of_the_contract():
 
 
 def test_tables_come_back_in_the_order_of_file_names(tmp_path):
-    write_table(evaluations(3, objective=None), tmp_path / "b.parquet")
-    write_table(evaluations(1, 2), tmp_path / "a.parquet")
+    write_table(evaluations(3, objective=None), tmp_path / "b.parquet", RUN)
+    write_table(evaluations(1, 2), tmp_path / "a.parquet", RUN)
     (tmp_path / ".c.parquet.1.partial").write_bytes(b"half")
     (tmp_path / ".hidden.parquet").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"")
@@ -87,11 +88,11 @@ def test_no_files_are_an_empty_table(tmp_path):
 
 def test_write_replaces_and_create_does_not(tmp_path):
     path = tmp_path / "a.parquet"
-    write_table(evaluations(1), path)
-    write_table(evaluations(2), path)
+    write_table(evaluations(1), path, RUN)
+    write_table(evaluations(2), path, RUN)
     with pytest.raises(FileExistsError):
-        create_table_file(evaluations(3), path)
-    create_table_file(evaluations(4), tmp_path / "b.parquet")
+        create_table_file(evaluations(3), path, RUN)
+    create_table_file(evaluations(4), tmp_path / "b.parquet", RUN)
 
     assert read_tables(tmp_path, EVALUATIONS)["task_id"].to_pylist() == [2, 4]
     assert names(tmp_path) == ["a.parquet", "b.parquet"]
@@ -104,7 +105,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, write):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write(evaluations(1), tmp_path / "a.parquet")
+        write(evaluations(1), tmp_path / "a.parquet", RUN)
     assert names(tmp_path) == []
 
 
@@ -114,7 +115,7 @@ def test_a_file_not_known_to_be_on_disk_is_not_created(tmp_path, monkeypatch):
 
     monkeypatch.setattr("harness.places.durable.fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
-        create_table_file(evaluations(1), tmp_path / "a.parquet")
+        create_table_file(evaluations(1), tmp_path / "a.parquet", RUN)
     assert names(tmp_path) == []
 
 
@@ -128,7 +129,7 @@ def test_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record)
-    create_table_file(evaluations(1), path)
+    create_table_file(evaluations(1), path, RUN)
     assert events == [("file", False), ("folder", True)]
 
 
@@ -146,9 +147,9 @@ NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS]
 def test_a_file_system_without_hard_links_creates_and_never_replaces(tmp_path, monkeypatch, code):
     refuse_links(monkeypatch, code)
     path = tmp_path / "a.parquet"
-    create_table_file(evaluations(1), path)
+    create_table_file(evaluations(1), path, RUN)
     with pytest.raises(FileExistsError):
-        create_table_file(evaluations(2), path)
+        create_table_file(evaluations(2), path, RUN)
     assert read_table_file(path, EVALUATIONS).equals(evaluations(1))
     assert names(tmp_path) == ["a.parquet"]
 
@@ -164,7 +165,7 @@ def test_without_hard_links_too_a_full_disk_leaves_nothing_behind(tmp_path, monk
 
     monkeypatch.setattr(os, "fsync", fill_up)
     with pytest.raises(OSError, match="No space"):
-        create_table_file(evaluations(1), path)
+        create_table_file(evaluations(1), path, RUN)
     assert names(tmp_path) == []
 
 
@@ -180,14 +181,14 @@ def test_without_hard_links_too_content_is_on_disk_before_the_caller_goes_on(tmp
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record)
-    create_table_file(evaluations(1), path)
+    create_table_file(evaluations(1), path, RUN)
     assert events == ["file", "final", "folder"]
 
 
 def test_another_failure_to_link_is_an_error(tmp_path, monkeypatch):
     refuse_links(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
-        create_table_file(evaluations(1), tmp_path / "a.parquet")
+        create_table_file(evaluations(1), tmp_path / "a.parquet", RUN)
     assert names(tmp_path) == []
 
 
@@ -200,6 +201,29 @@ def test_partial_files_are_removed_from_one_folder_and_nothing_else_is(tmp_path)
     remove_partial_files(tmp_path / "missing")
     assert names(tmp_path) == [".masks.zarr.partial", "a.partial", "below"]
     assert names(tmp_path / "below") == [".b.1.partial"]
+
+
+def test_a_file_names_itself_and_its_run(tmp_path):
+    for write in (write_table, create_table_file):
+        path = tmp_path / f"{write.__name__}.parquet"
+        write(evaluations(1), path, RUN)
+        metadata = pq.read_schema(path).metadata
+        assert metadata[b"run_id"].decode() == RUN
+        assert metadata[b"name"].decode() == write.__name__
+        # Rows of several files still have one schema.
+        assert read_table_file(path, EVALUATIONS).schema.equals(EVALUATIONS, check_metadata=True)
+
+
+def test_a_file_of_another_run_and_a_copy_are_refused(tmp_path):
+    path, copy = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    write_table(evaluations(1), path, RUN)
+    assert len(read_tables(tmp_path, EVALUATIONS, run_id=RUN)) == 1
+    with pytest.raises(ValueError, match=rf"a\.parquet must belong to the run x, got .* {RUN}"):
+        read_tables(tmp_path, EVALUATIONS, run_id="x")
+    copy.write_bytes(path.read_bytes())
+    for run_id in (RUN, None):
+        with pytest.raises(ValueError, match=r"b\.parquet must have its own name .* copy of a$"):
+            read_tables(tmp_path, EVALUATIONS, run_id=run_id)
 
 
 @pytest.mark.parametrize("version", ["2", "7"])
@@ -241,18 +265,18 @@ def test_other_columns_are_refused(tmp_path):
 
 def test_a_table_without_version_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="schema_version"):
-        write_table(evaluations(1).replace_schema_metadata(None), tmp_path / "a.parquet")
+        write_table(evaluations(1).replace_schema_metadata(None), tmp_path / "a.parquet", RUN)
 
 
 def test_another_table_is_refused(tmp_path):
-    write_table(evaluations(1), tmp_path / "a.parquet")
+    write_table(evaluations(1), tmp_path / "a.parquet", RUN)
     with pytest.raises(ValueError, match=r"a\.parquet must have table tasks, got evaluations"):
         read_tables(tmp_path, TASKS)
 
 
 def test_no_damage_to_a_file_goes_unnoticed_or_changes_values(tmp_path):
     path = tmp_path / "a.parquet"
-    write_table(evaluations(1), path)
+    write_table(evaluations(1), path, RUN)
     data = path.read_bytes()
     for end in range(0, len(data), 97):
         path.write_bytes(data[:end])
