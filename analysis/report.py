@@ -89,6 +89,9 @@ def render(run_dir: Path) -> str:
         f"method {config['method']}, recipe {config['train.name']}, seed {config['seed']}"
     )
     lead = f'<p class="soft">{escape(described)}</p>'
+    if "evaluations" in tables:
+        best = summary.main_way(tables["evaluations"], *_first_way(config))
+        lead = f"<p>{escape(summary.result(best))}</p>{lead}"
     return page.page(run_dir.name, lead + _facts(tables, config["tasks"]), sections)
 
 
@@ -109,6 +112,12 @@ def _check(config: dict[str, Any], run_dir: Path) -> None:
         )
 
 
+def _first_way(config: dict[str, Any]) -> list[str | None]:
+    """Return the first algorithm and the first objective that the run asked for."""
+    evaluate = config.get("evaluate", {})
+    return [next(iter(evaluate.get(name, ())), None) for name in ("algorithms", "objectives")]
+
+
 def _facts(tables: Tables, asked: int) -> str:
     tasks = tables["tasks"]
     facts = [
@@ -117,17 +126,6 @@ def _facts(tables: Tables, asked: int) -> str:
         ("density", f"{tasks['density'].mean():.3f}"),
         ("masks, packed", _bytes(int(tasks["mask_bytes"].sum()))),
     ]
-    if "evaluations" in tables:
-        rows = tables["evaluations"]
-        largest = rows[rows["num_tasks"] == rows["num_tasks"].max()]
-        counts = largest.groupby(["algorithm", "objective"], dropna=False)
-        best = max((group for _, group in counts), key=len)  # the way with the most tasks
-        named = f"{best['algorithm'].iloc[0]} {best['objective'].iloc[0] or ''}".strip()
-        k = int(best["num_tasks"].iloc[0])
-        facts += [
-            (f"task accuracy, {named}, {k} masks", f"{best['task_accuracy'].mean():.4f}"),
-            (f"accuracy, task inferred, {named}, {k} masks", f"{best['accuracy_gnu'].mean():.4f}"),
-        ]
     items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
     return f'<dl class="facts">{items}</dl>'
 

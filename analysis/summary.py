@@ -139,6 +139,51 @@ def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
     ]
 
 
+def main_way(
+    evaluations: pd.DataFrame, algorithm: str | None = None, objective: str | None = None
+) -> pd.DataFrame:
+    """Choose the rows that state the result of a run: one way to infer, among the most masks.
+
+    Args:
+        evaluations: rows of the table `evaluations`, at least one of them without distractors.
+        algorithm: name of the algorithm to choose, if there are rows of it.
+        objective: name of the objective to choose, if the algorithm has objectives.
+
+    Returns:
+        One row per task. Of several ways that fit, the way with the most inferences is chosen.
+    """
+    own = evaluations[evaluations["num_distractors"] == 0]
+    largest = largest_samples(own[own["num_tasks"] == own["num_tasks"].max()])
+
+    def fitness(rows: pd.DataFrame) -> tuple[bool, bool, int]:
+        first = rows.iloc[0]
+        has_objective = isinstance(first["objective"], str)
+        fits = first["algorithm"] == algorithm
+        return (
+            fits,
+            not has_objective or first["objective"] == objective,
+            int(rows["num_batches"].sum()),
+        )
+
+    return max((rows for _, rows in largest.groupby(WAYS, dropna=False)), key=fitness)
+
+
+def result(rows: pd.DataFrame) -> str:
+    """State the result of one way to infer in a sentence.
+
+    Args:
+        rows: the result of main_way.
+    """
+    first = rows.iloc[0]
+    by = " ".join(part for part in first[["algorithm", "objective"]] if isinstance(part, str))
+    num_right = int((rows["task_accuracy"] * rows["num_batches"]).round().sum())
+    return (
+        f"Among {first['num_tasks']} masks, {by} infers the right task for {num_right} of "
+        f"{rows['num_batches'].sum()} test batches: accuracy {rows['accuracy_gg'].mean():.4f} with "
+        f"the task given (GG), {rows['accuracy_gnu'].mean():.4f} with the task inferred (GNu)."
+    )
+
+
 def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Average the evaluations over tasks.
 

@@ -81,9 +81,13 @@ figures.time_by_masks(asked, stored.layout(run_dir).row_bytes, memory_bandwidth(
 
 # %%
 found["bits"] = found["bits_read_fraction"] * found["num_tasks"]
-of_bits = found.groupby(summary.WAYS, dropna=False)[["num_tasks", "bits"]].apply(
-    lambda rows: summary.scaling_exponent(rows["num_tasks"], rows["bits"])
+by_way = found.groupby(summary.WAYS, dropna=False)[["num_tasks", "milliseconds", "bits"]]
+exponents = pd.DataFrame(
+    {
+        f"of_{cost}": by_way.apply(
+            lambda rows, cost=cost: summary.scaling_exponent(rows["num_tasks"], rows[cost])
+        )
+        for cost in ("milliseconds", "bits")
+    }
 )
-exponents = summary.time_exponents(found).rename(columns={"exponent": "of_time"})
-exponents = exponents.merge(of_bits.rename("of_bits").reset_index(), on=summary.WAYS)
-print(exponents.round(2).to_string(index=False))
+print(exponents.dropna(how="all").round(2).reset_index().to_string(index=False))

@@ -24,7 +24,7 @@ from harness.executors.protocol import Executor
 from harness.executors.serial import SerialExecutor
 from harness.places.places import Place
 from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
-from harness.reporting.display import make_console, make_display
+from harness.reporting.display import make_console, make_display, say
 from harness.reporting.end_table import print_summary
 from harness.run.directory import Run
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
@@ -78,10 +78,9 @@ def carry_out(
                 else:
                     driver.carry_out(data, (executors or make_executor)(config))
         except KeyboardInterrupt:
-            console.print(
+            say(
+                console,
                 f"stopped: {driver.state()} in {directory}; type the same command again to go on",
-                soft_wrap=True,
-                markup=False,
             )
             return STOPPED
         except CorruptMask as error:

@@ -2,10 +2,11 @@
 
 import logging
 import time
+from textwrap import fill
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.logging import RichHandler
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -14,7 +15,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 logger = logging.getLogger("harness")
@@ -121,7 +122,10 @@ class LiveDisplay:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             _text("{task.description}"),
-            BarColumn(BAR_WIDTH if console.width >= LINE_WIDTH else NARROW_BAR_WIDTH),
+            BarColumn(
+                BAR_WIDTH if console.width >= LINE_WIDTH else NARROW_BAR_WIDTH,
+                table_column=Column(no_wrap=True),
+            ),
             _text("{task.fields[count]}"),
             _RateColumn(table_column=Column(no_wrap=True)),
             _LeftColumn(table_column=Column(no_wrap=True)),
@@ -213,6 +217,36 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=LINE_WIDTH)
 
 
+def say(console: Console, text: str) -> None:
+    """Print a text that, on a terminal, wraps between words only.
+
+    A number, a word or a path is never divided. (The terminal itself would divide them at its
+    edge.) Without a terminal, a text is one line, so that programs can search it.
+    """
+    if console.is_terminal:
+        # rich either divides long words or does not wrap at all.
+        text = fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(Text(text), soft_wrap=True)
+
+
+def fits(console: Console, table: Table) -> bool:
+    """Return whether a table fits the console without wrapping or cutting a cell."""
+    unlimited = console.options.update(max_width=10 * console.width)
+    return Measurement.get(console, unlimited, table).maximum <= console.width
+
+
+class _ConsoleHandler(logging.Handler):
+    """A handler that prints log lines above the live bars of a console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        say(self._console, self.format(record))
+
+
 def make_display(console: Console, *, quiet: bool) -> Display:
     """Make live bars if the console is a terminal and quiet is false, else log lines.
 
@@ -221,11 +255,8 @@ def make_display(console: Console, *, quiet: bool) -> Display:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers.clear()
-    if console.is_terminal and not quiet:
-        # Log lines go through the console, so that they do not break a live bar.
-        logger.addHandler(RichHandler(console=console, show_path=False, show_level=False))
-        return LiveDisplay(console)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    live = console.is_terminal and not quiet
+    handler = _ConsoleHandler(console) if live else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
-    return LineDisplay()
+    return LiveDisplay(console) if live else LineDisplay()

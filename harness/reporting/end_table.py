@@ -1,16 +1,17 @@
 """Tables on the screen at the end of a run: inference, accuracy and cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from harness.places.places import Place, each
 from harness.plan.units import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
+from harness.reporting.display import fits, say
 from harness.tables.files import read_table_file, read_tables, table_files
 from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
 
@@ -82,7 +83,8 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
         pad_edge=False,
     )
     table.add_column("k", justify="right", no_wrap=True)
-    table.add_column("inferred by")  # a long text wraps before the objective
+    # A long text wraps before the objective, and a long word folds, so that no number is cut.
+    table.add_column("inferred by", overflow="fold")
     for name in ("n", "task", "GG", "GNs", "GNu", *extra, "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -90,7 +92,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
         distractors = row["num_distractors"]
         table.add_row(
             f"{row['num_tasks'] - distractors}" + (f"+{distractors}" if distractors else ""),
-            row["algorithm"] + (f" {row['objective']}" if row["objective"] else ""),
+            _inferred_by(row),
             str(row["num_batches_sum"]),
             *(
                 f"{row[f'{name}_mean']:.4f}"
@@ -111,8 +113,7 @@ def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str)
         extra.append("bits")
     while extra:
         table = _table(rows, title, extra)
-        unlimited = console.options.update(max_width=10 * console.width)
-        if Measurement.get(console, unlimited, table).maximum <= console.width:
+        if fits(console, table):
             return table
         extra.pop()
     return _table(rows, title, [])
@@ -132,7 +133,7 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     )
     for name in ("k", "rule", "cue", "n", "exact", "bits", "label", "GG", "MB", "rows", "ms"):
         justify: Any = "left" if name in ("rule", "cue") else "right"
-        table.add_column(name, justify=justify, no_wrap=name != "rule")
+        table.add_column(name, justify=justify, no_wrap=name != "rule", overflow="fold")
     for row in rows:
         share = "" if row["share"] is None else f" {row['share']:.0%}"
         table.add_row(
@@ -151,51 +152,91 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
+def _inferred(evaluations: pa.Table) -> str:
+    """State the result of the first way to infer among the most masks, in one sentence."""
+    everything = evaluations.to_pylist()
+    own = [row for row in everything if not row["num_distractors"]] or everything
+    k = max(row["num_tasks"] for row in own)
+    # The rows are in the order of the plan, so the first row is of the way that was asked first.
+    ways = [[row[key] for key in _KEYS] for row in own]
+    first = next(way for row, way in zip(own, ways, strict=True) if row["num_tasks"] == k)
+    rows = [row for row, way in zip(own, ways, strict=True) if way == first]
+    num_right = sum(round(row["task_accuracy"] * row["num_batches"]) for row in rows)
+    gg, gnu = (fmean(row[name] for row in rows) for name in ("accuracy_gg", "accuracy_gnu"))
+    return (
+        f"Among {k} masks, {_inferred_by(rows[0])} infers the right task for {num_right} of "
+        f"{sum(row['num_batches'] for row in rows)} test batches: accuracy {gg:.4f} with the task "
+        f"given (GG), {gnu:.4f} with the task inferred (GNu)."
+    )
+
+
+def _recalled(reservoir: pa.Table) -> str:
+    """State the result of the first way to recall among the most masks, in one sentence."""
+    rows = reservoir.to_pylist()
+    k = max(row["num_tasks"] for row in rows)
+    row = next(row for row in rows if row["num_tasks"] == k)
+    num_exact = round(row["exact_recall"] * row["num_cues"])
+    share = "" if row["share"] is None else f" with {row['share']:.0%} of the bits {row['cue']}"
+    return (
+        f"Among {k} masks in a reservoir, {row['rule']} recalls {num_exact} of {row['num_cues']} "
+        f"masks to the bit from {'images' if row['cue'] == 'data' else 'cues'}{share}: accuracy "
+        f"{row['accuracy']:.4f} with the recalled masks, {row['accuracy_gg']:.4f} with the stored "
+        "masks."
+    )
+
+
+def _inferred_by(row: Mapping[str, Any]) -> str:
+    return f"{row['algorithm']} {row['objective'] or ''}".rstrip()
+
+
 def print_summary(
     console: Console, directory: Place, run_id: str, files: Sequence[Place] | None = None
 ) -> None:
-    """Print a summary of a run: evaluations, recalls, accuracy, failures and the directory.
+    """Print a summary of a run: the result, tables, accuracy, failures and the directory.
 
     Args:
         console: the console to print to.
         directory: the run directory.
         run_id: the identity of the run, which its files carry.
-        files: files of the tables `evaluations` and `reservoir` to summarise; None for all files.
+        files: files of the tables `evaluations` and `reservoir` to summarise, in the order of the
+            plan; None for all files.
     """
     tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
-    rows = summarise(_rows(directory / "evaluations", EVALUATIONS, run_id, files)).to_pylist()
-    if rows:
+    evaluations = _rows(directory / "evaluations", EVALUATIONS, run_id, files)
+    reservoir = _rows(directory / "reservoir", RESERVOIR, run_id, files)
+    for table, state in ((evaluations, _inferred), (reservoir, _recalled)):
+        if len(table):
+            say(console, state(table))
+            console.print()
+    if len(evaluations):
+        rows = summarise(evaluations).to_pylist()
         console.print(_fitting_table(console, rows, f"{len(tasks)} masks"))
-    order = [(name, "ascending") for name in ("num_tasks", "rule", "cue")]
-    recalled = _rows(directory / "reservoir", RESERVOIR, run_id, files).sort_by(order).to_pylist()
-    if recalled:
-        console.print(_recall_table(recalled, f"{len(tasks)} masks, recalled from a reservoir"))
-    if len(tasks):
-        accuracies = tasks["accuracy"].to_numpy()
-        console.print(
-            f"{len(tasks)} masks: accuracy on all test images, task given: mean "
-            f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
-            f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor per mask",
-            soft_wrap=True,
-        )
-    else:
-        console.print("0 masks")
+    if len(reservoir):
+        order = [(name, "ascending") for name in ("num_tasks", "rule", "cue")]
+        rows = reservoir.sort_by(order).to_pylist()
+        console.print(_recall_table(rows, f"{len(tasks)} masks, recalled from a reservoir"))
+    say(console, _trained(tasks))
     failures = read_tables(directory / "failures", FAILURES, run_id=run_id)
     for row in failures.slice(0, _FAILURES_SHOWN).to_pylist():
-        console.print(
+        say(
+            console,
             f"set aside after {row['tries']} tries: task {row['task_id']} of {row['unit']}: "
             f"{row['error']}",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
         )
     if len(failures) > _FAILURES_SHOWN:
-        console.print(f"and {len(failures) - _FAILURES_SHOWN} more in the table failures")
-    console.print(
-        f"masks, tables and configuration: {directory}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,  # rich would read [brackets] in a folder name as markup
+        say(console, f"and {len(failures) - _FAILURES_SHOWN} more in the table failures")
+    say(console, f"masks, tables and configuration: {directory}")
+
+
+def _trained(tasks: pa.Table) -> str:
+    """State how accurate the masks are, each used for its own task."""
+    if not len(tasks):
+        return "0 masks"
+    accuracies = tasks["accuracy"].to_numpy()
+    return (
+        f"{len(tasks)} masks: accuracy on all test images, task given: mean "
+        f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
+        f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor per mask"
     )
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.reporting.display import fits, say
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY
 
 _SHOWN = 10
@@ -45,13 +46,26 @@ def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[
     rows = [row for row in table.to_pylist() if row["status"] == FINISHED]
     rows.sort(key=lambda row: -row[metric])
     if rows:
-        console.print(_best(rows[:_SHOWN], metric, keys))
+        console.print(_fitting(console, rows[:_SHOWN], metric, keys))
     count = Counter(table["status"].to_pylist())
-    console.print(
+    say(
+        console,
         f"{len(table)} trials: {count[FINISHED]} finished, {count[STOPPED_EARLY]} stopped early, "
         f"{count[FAILED]} failed; {sum(table['seconds'].to_pylist()):.0f} s of actor time",
-        soft_wrap=True,
     )
+
+
+def _fitting(
+    console: Console, rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]
+) -> Table:
+    """Make the table with as many of the first keys as fit the screen, so that no value is cut."""
+    for num_keys in range(len(keys), -1, -1):
+        table = _best(rows, metric, keys[:num_keys])
+        if fits(console, table):
+            break
+    if left_out := keys[num_keys:]:
+        table.caption = f"{table.caption} Only in the table trials: {', '.join(left_out)}."
+    return table
 
 
 def _best(rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]) -> Table:
@@ -69,7 +83,7 @@ def _best(rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]) -> T
     for name in ("trial", "label", "task", f"of {among}", "both", "steps", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     for key in keys:
-        table.add_column(key.rpartition(".")[2], overflow="fold")
+        table.add_column(key.rpartition(".")[2], no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["trial"]),

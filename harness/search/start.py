@@ -21,7 +21,7 @@ from harness.driver.start import terminated_like_interrupted
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local
-from harness.reporting.display import make_console, make_display
+from harness.reporting.display import make_console, make_display, say
 from harness.run.provenance import config_hash, record_start
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
@@ -82,11 +82,10 @@ def carry_out_search(job: TuneJob) -> int:
                 else:
                     logger.info("complete already: nothing left to try")
         except KeyboardInterrupt:
-            console.print(
+            say(
+                console,
                 f"stopped: the trials so far are kept in {directory}; "
                 "type the same command again to go on",
-                soft_wrap=True,
-                markup=False,
             )
             return STOPPED
     print_trials(console, table, job.tune.metric, [d.key for d in dimensions])
@@ -179,7 +178,7 @@ def _report(console: Console, directory: Path, table: pa.Table) -> int:
             f"{shlex.quote(str(directory))} +recipe=best tasks=..."
         )
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(console, line)
     if failed:
         logger.error("trials %s failed three times: type the same command to try again", failed)
     return 1 if failed else 0

@@ -110,14 +110,15 @@ def test_ways_to_infer_are_compared_on_the_same_tasks(executed, runs):
     rows = load(runs["weights"], "evaluations").to_pandas().query("algorithm == 'binary'")
     by = rows.groupby(["num_tasks", "objective"])["task_accuracy"].mean()
     of_binary = seen["g_minus_h"].xs("binary", level="algorithm")
-    for (k, _), row in of_binary.iterrows():
+    assert len(of_binary) == 2
+    for (k, *_), row in of_binary.iterrows():
         assert row["G - H"] == pytest.approx(by[k, "G"] - by[k, "H"])
         assert row["95 %"][0] <= row["G - H"] <= row["95 %"][1]
         assert row["tasks"] == k
     exponents = seen["exponents"]
     assert len(exponents) == 3 * 2
-    assert (exponents["checkpoints"] == 2).all()
-    assert np.isfinite(exponents[["of_time", "of_bits"]].to_numpy()).all()
+    assert list(exponents) == ["of_milliseconds", "of_bits"]
+    assert exponents.isna().to_numpy().all()  # two checkpoints give no exponent
 
 
 def test_reservoirs_are_set_against_theory_and_packed_masks(executed, runs):
@@ -126,7 +127,7 @@ def test_reservoirs_are_set_against_theory_and_packed_masks(executed, runs):
     assert set(recalled["num_tasks"]) == {2, 4}
     assert recalled["load"].to_numpy() == pytest.approx(recalled["num_tasks"] / 256)
     assert (recalled["exact_low"] <= recalled["exact_recall"]).all()
-    projection = seen["sizes"].loc["projection"]
+    projection = seen["sizes"].xs("projection", level="rule").iloc[0]
     packed = load(runs["units"], "tasks")["mask_bytes"][0].as_py()
     assert projection["break_even"] * packed == projection["reservoir_bytes"]
 

@@ -36,6 +36,7 @@ def run_dir(tmp_path_factory):
     for folder in ("log", "evaluations"):
         (run / folder).mkdir(parents=True)
     named = "tasks: 3\nnetwork: n\ndata: d\nfamily: rotated\nmethod: m\nseed: 0\n"
+    named += "evaluate: {algorithms: [one_shot, binary], objectives: [H, G]}\n"
     (run / "config.yaml").write_text(named + "train: {name: <i>}\n")
     (run / "provenance.json").write_text(json.dumps({"starts": [{"command": ["scale.py"]}]}))
     tasks = _rows(results.TASKS, 3, task_id=[0, 1, 2], accuracy=[0.9, 0.11, 0.8])
@@ -63,6 +64,21 @@ def test_the_report_stands_alone_and_says_what_the_run_was(run_dir):
     assert "<i>" not in page
     assert page.count('<svg role="img" aria-label="') == page.count("<figcaption>") == 6
     assert [path.name for path in run_dir.iterdir() if "partial" in path.name] == []
+
+
+def test_the_report_begins_with_the_result_in_one_sentence(run_dir):
+    page = (run_dir / report.NAME).read_text()
+    begin = page.partition("</h1>")[2]
+    assert begin.startswith(
+        "<p>Among 2 masks, one_shot H infers the right task for 0 of 2 test batches: accuracy "
+        "0.5000 with the task given (GG), 0.5000 with the task inferred (GNu).</p>"
+    )
+
+
+def test_few_checkpoints_have_no_exponent_in_the_report(run_dir):
+    page = (run_dir / report.NAME).read_text()
+    assert "An exponent needs evaluations at 4 or more numbers of masks, the largest at" in page
+    assert "Growth of time" not in page
 
 
 def test_a_report_that_fails_leaves_the_one_that_is_there(run_dir, monkeypatch):

@@ -9,6 +9,8 @@ from analysis.summary import (
     evaluation_summary,
     largest_recalls,
     largest_samples,
+    main_way,
+    result,
     scaling_exponent,
     time_exponents,
     told_apart,
@@ -121,3 +123,30 @@ def test_only_settings_that_differ_are_told():
         ", batch size: 128, rate: 0.3",
     ]
     assert told_apart(ways[:1], ["batch_size"]) == [""]
+
+
+def test_the_result_is_one_sentence_about_the_first_way_among_the_most_masks():
+    rows = pd.DataFrame(
+        {
+            "num_tasks": [2, 9, 9, 9, 9, 12],
+            "task_id": [0, 0, 1, 0, 0, 0],
+            "algorithm": [*["one_shot"] * 3, "max_logit", "one_shot", "one_shot"],
+            "objective": ["H", "H", "H", None, "G", "H"],
+            "num_batches": [4, 4, 3, 9, 4, 4],
+            "task_accuracy": [0.0, 0.75, 1 / 3, 0.0, 0.0, 0.0],
+            "accuracy_gg": [0.0, 0.9, 0.8, 0.0, 0.0, 0.0],
+            "accuracy_gnu": [0.0, 0.7, 0.6, 0.0, 0.0, 0.0],
+        }
+    ).assign(**PLAIN)
+    rows.loc[5, "num_distractors"] = 3
+    assert result(main_way(rows, "one_shot", "H")) == (
+        "Among 9 masks, one_shot H infers the right task for 4 of 7 test batches: accuracy 0.8500 "
+        "with the task given (GG), 0.6500 with the task inferred (GNu)."
+    )
+    assert set(main_way(rows, "max_logit", "H")["algorithm"]) == {"max_logit"}
+    assert set(main_way(rows)["algorithm"]) == {"max_logit"}  # most inferences
+
+
+def test_the_result_counts_a_task_that_was_evaluated_twice_once():
+    rows = pd.DataFrame({"num_tasks": 2, "task_id": 0, "num_batches": [4, 9], **PLAIN})
+    assert main_way(rows.assign(algorithm="x", objective="H")).index.to_list() == [1]

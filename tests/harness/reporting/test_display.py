@@ -15,6 +15,7 @@ from harness.reporting.display import (
     LiveDisplay,
     make_console,
     make_display,
+    say,
 )
 
 
@@ -276,7 +277,33 @@ def test_lines_go_to_stderr_with_the_time(capsys):
     display.update("training", 1, None)
     said = capsys.readouterr()
     assert said.out == ""
-    assert re.fullmatch(r"\d\d:\d\d:\d\d training: 1/1 tasks, \S+/s\n", said.err)
+    date = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"  # ISO 8601
+    assert re.fullmatch(rf"{date} training: 1/1 tasks, \S+/s\n", said.err)
+
+
+@pytest.mark.usefixtures("kept_log")
+def test_a_log_line_on_a_terminal_has_an_iso_date_and_breaks_between_words_only():
+    console = terminal(80)
+    path = f"/{'long/' * 20}2026_11_26"
+    with make_display(console, quiet=False):
+        logging.getLogger("harness").info("training with %s numbers in %s", "1.25 " * 20, path)
+    lines = [line.rstrip() for line in plain(console).splitlines() if line.strip()]
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d training with 1\.25 ", lines[0])
+    said = " ".join(lines).split()
+    assert said.count("1.25") == 20
+    assert path in said
+    assert [line for line in lines if len(line) > 80] == [path]
+
+
+def test_a_text_wraps_between_words_on_a_terminal_and_not_at_all_elsewhere():
+    text = "4.25 " * 30 + "[red]end"
+    console = terminal(80)
+    say(console, text)
+    assert " ".join(plain(console).split()) == text
+    assert max(map(len, plain(console).splitlines())) <= 80
+    elsewhere = Console(file=io.StringIO(), width=80)
+    say(elsewhere, text)
+    assert elsewhere.file.getvalue() == f"{text}\n"
 
 
 def test_tables_have_room_where_there_is_no_terminal(capsys):

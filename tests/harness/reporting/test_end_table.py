@@ -140,7 +140,7 @@ def printed(folder, width=110):
 
 def cells(text):
     """Return the cells of each line of a printed table, the header first."""
-    table = text.split("n inferences", 1)[0].splitlines()[1:]
+    table = text.split("n inferences", 1)[0].split("\n\n", 1)[1].splitlines()[1:]
     return [re.split(r" {2,}", line.strip()) for line in table if "─" not in line]
 
 
@@ -160,6 +160,57 @@ def test_the_printed_summary_says_how_well_and_where(tmp_path):
     assert str(tmp_path) in text
 
 
+def test_the_summary_begins_with_the_result_in_one_sentence(tmp_path):
+    (tmp_path / "evaluations").mkdir()
+    asked_first = {"num_tasks": 25, "algorithm": "one_shot", "objective": "H"}
+    table = evaluations(
+        {"num_tasks": 10, "task_accuracy": 0.0},
+        asked_first | {"task_accuracy": 0.75, "accuracy_gg": 0.9, "accuracy_gnu": 0.7},
+        asked_first
+        | {"num_batches": 3, "task_accuracy": 1 / 3, "accuracy_gg": 0.8, "accuracy_gnu": 0.6},
+        {"num_tasks": 25, "algorithm": "binary", "task_accuracy": 0.0},
+        {"num_tasks": 30, "num_distractors": 5, "task_accuracy": 0.0},
+    )
+    write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
+    assert printed(tmp_path).partition("\n\n")[0] == (
+        "Among 25 masks, one_shot H infers the right task for 4 of 7 test batches: accuracy 0.8500 "
+        "with the task given (GG), 0.6500 with the task inferred (GNu)."
+    )
+
+
+def on_a_terminal(folder, width=80):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    print_summary(console, folder, RUN)
+    return console.file.getvalue()
+
+
+def test_no_number_is_broken_on_a_terminal_of_80_columns(tmp_path):
+    """A terminal breaks a longer line anywhere, so no line but that of the folder is longer."""
+    folder = tmp_path / ("a" * 80)
+    for name in ("log", "evaluations", "reservoir"):
+        (folder / name).mkdir(parents=True)
+    rows = [task(i, 0.93512 + i / 10**5) | {"train_seconds": 4.25 + i} for i in range(9)]
+    write_table(pa.Table.from_pylist(rows, schema=TASKS), folder / "log" / "u.parquet", RUN)
+    huge = {"num_batches": 1_234_567, "seconds_per_inference": 123.45678, "agreement": 0.995}
+    long = {"algorithm": "gradient_descent", "objective": "G_first_layer"}
+    table = evaluations(
+        huge | RANKED | {"num_tasks": 2500},
+        huge | long | {"num_tasks": 100_000, "task_accuracy": 0.12345},
+        huge | RANKED | {"num_tasks": 102_500, "num_distractors": 100_000},
+    )
+    write_table(table, folder / "evaluations" / "k.parquet", RUN)
+    recalls = [RECALL, RECALL | {"num_tasks": 12_500, "rule": "random_features", "cue": "erased"}]
+    table = pa.Table.from_pylist(recalls, schema=RESERVOIR)
+    write_table(table, folder / "reservoir" / "k.parquet", RUN)
+    lines = on_a_terminal(folder).splitlines()
+    said = " ".join(" ".join(lines).split())
+    assert [line for line in lines if len(line) > 80] == [str(folder)]
+    assert "…" not in said
+    for number in ("100000", "2500+100000", "1234567", "123456.78", "0.1235", "12500"):
+        assert f" {number} " in said
+    assert "mean 0.9352, lowest 0.9351; 8.25 s of one actor per mask" in said
+
+
 def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
     for name in ("log", "evaluations"):
         (tmp_path / name).mkdir()
@@ -167,7 +218,7 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
     table = evaluations(many | {"algorithm": "min_entropy", "objective": None}, many)
     write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
     text = printed(tmp_path, width=80)
-    table, caption = text.split("n inferences", 1)
+    table, caption = text.split("\n\n", 1)[1].split("n inferences", 1)
     assert "…" not in table
     assert max(len(line) for line in table.splitlines()) <= 80
     assert cells(text) == [
@@ -198,7 +249,8 @@ def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra
         ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", *extra, "ms"],
         ["250+2250", "one_shot_ranked H", "200", *4 * ["1.0000"], *extra.values(), "2.34"],
     ]
-    assert max(len(line) for line in text.splitlines()[:-1]) <= width  # the last line is the folder
+    lines = text.split("\n\n", 1)[1].splitlines()
+    assert max(len(line) for line in lines[:-1]) <= width  # the last line is the folder
     for name in ("agree", "bits"):
         assert (f"{name}:" in text) == (name in extra)
 
@@ -208,7 +260,7 @@ def test_a_long_name_breaks_before_its_objective(tmp_path):
     long = {"algorithm": "gradient_descent", "objective": "H_first_layer", "num_batches": 200_000}
     write_table(evaluations(long), tmp_path / "evaluations" / "k.parquet", RUN)
     lines = printed(tmp_path, 80).splitlines()
-    [first] = [i for i, line in enumerate(lines) if "gradient_descent " in line]
+    [first] = [i for i, line in enumerate(lines) if re.search("^10  gradient_descent ", line)]
     assert lines[first + 1].strip() == "H_first_layer"
 
 
@@ -236,22 +288,30 @@ def test_a_run_without_masks_can_be_summarised(tmp_path):
     assert "nan" not in text
 
 
+RECALL = {
+    "rule": "projection", "dim": 8192, "num_blocks": 1, "num_tasks": 2500, "cue": "flipped",
+    "block": 8192, "most_steps": 50, "batch_size": 128, "batches": 4,
+    "share": 0.1, "num_cues": 50, "bit_accuracy": 1.0, "exact_recall": 0.98, "other": 0.0,
+    "spurious": 0.0, "unsettled": 0.02, "steps": 2.0, "accuracy": 0.861, "accuracy_gg": 0.862,
+    "capacity": 8192.0, "reservoir_bytes": 268_468_224, "store_bytes": 2_720_000,
+    "seconds": 0.0123, "store_seconds": 0.05, "device": "cpu",
+}  # fmt: skip
+
+
 def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
     for name in ("log", "reservoir"):
         (tmp_path / name).mkdir()
-    row = {
-        "rule": "projection", "dim": 8192, "num_blocks": 1, "num_tasks": 2500, "cue": "flipped",
-        "block": 8192, "most_steps": 50, "batch_size": 128, "batches": 4,
-        "share": 0.1, "num_cues": 50, "bit_accuracy": 1.0, "exact_recall": 0.98, "other": 0.0,
-        "spurious": 0.0, "unsettled": 0.02, "steps": 2.0, "accuracy": 0.861, "accuracy_gg": 0.862,
-        "capacity": 8192.0, "reservoir_bytes": 268_468_224, "store_bytes": 2_720_000,
-        "seconds": 0.0123, "store_seconds": 0.05, "device": "cpu",
-    }  # fmt: skip
-    rows = [row, row | {"cue": "data", "share": None, "seconds": 1.25}]
+    rows = [RECALL, RECALL | {"cue": "data", "share": None, "seconds": 1.25}]
     table = pa.Table.from_pylist(rows, schema=RESERVOIR)
     write_table(table, tmp_path / "reservoir" / "k.parquet", RUN)
     text = printed(tmp_path, width=80)
-    lines = text.split("n masks recalled", 1)[0].splitlines()
+    sentence, lines = text.split("n masks recalled", 1)[0].split("\n\n", 1)
+    assert " ".join(sentence.split()) == (
+        "Among 2500 masks in a reservoir, projection recalls 49 of 50 masks to the bit from cues "
+        "with 10% of the bits flipped: accuracy 0.8610 with the recalled masks, 0.8620 with the "
+        "stored masks."
+    )
+    lines = lines.splitlines()
     assert "…" not in text
     assert max(map(len, lines)) <= 80
     found = [line.split() for line in lines if "projection" in line]
