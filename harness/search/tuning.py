@@ -29,6 +29,7 @@ from harness.reporting.display import Display
 from harness.run.provenance import config_hash, has_bfloat16_matrices
 from harness.run.spec import RunSpec
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
+from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
 from harness.search.space import Dimension, with_values
 from harness.search.trial import BlockTrial, Report, resolve_trial
 from harness.tables.schemas import trials_schema
@@ -179,11 +180,13 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
         The table `trials`, in the order in which the trials started.
 
     Raises:
-        UserError: Ray did not start, or Ray Tune cannot read the state of the stopped search.
+        UserError: Ray did not start, Ray Tune cannot read the state of the stopped search, or this
+            user did not write that state.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _check_own(directory)
     ray, began = start_ray()
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -218,14 +221,28 @@ def _is_over(result: Any) -> bool:
     return bool(result.metrics and result.metrics.get("done") and not result.error)
 
 
+def _check_own(directory: Path) -> None:
+    """Refuse the state of a search that this user did not write, because Ray Tune would run it."""
+    make_key()
+    try:
+        check_signed(directory / RAY_FOLDER)
+    except UnsignedError as error:
+        raise UserError(
+            f"search in {directory} must be one that you began, because its files can run any "
+            f"program; {error}: choose another run_dir"
+        ) from error
+
+
 def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tune.Tuner:
     """Make a new search, or restore the search whose state is in the folder."""
-    path = directory / RAY_FOLDER
-    if tune.Tuner.can_restore(str(path)):
+    path, files = directory / RAY_FOLDER, signed_files()
+    if tune.Tuner.can_restore(str(path), files):
         logger.info("continuing the search in %s", directory)
         try:
             # Failed trials are tried again under the same name, by which Optuna knows them.
-            return tune.Tuner.restore(str(path), trainable, resume_errored=True)
+            return tune.Tuner.restore(
+                str(path), trainable, resume_errored=True, storage_filesystem=files
+            )
         except Exception as error:  # damaged files raise errors of many types in Ray Tune
             raise UserError(
                 f"search in {directory} must be one that Ray Tune can read, got "
@@ -253,6 +270,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
         run_config=tune.RunConfig(
             name=RAY_FOLDER,
             storage_path=str(directory),
+            storage_filesystem=files,
             callbacks=[shown],
             # A failed trial starts again from its first step. A trial takes only seconds.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -1,6 +1,7 @@
 """Small searches on the digits are run, resumed and refused. recipe/best repeats the best trial."""
 
 import gc
+import pickle
 from collections import Counter
 from dataclasses import make_dataclass
 from types import SimpleNamespace
@@ -225,6 +226,27 @@ def test_equal_tasks_are_warned_about(typed, monkeypatch):
     code, _, err = typed(tune, *SMALL[:4], *options, "train.optimizer=rmsprop,adam")
     assert code == 130
     assert "only 24 of 25 tasks are different with family=rotated" in " ".join(err.split())
+
+
+def test_a_search_of_a_stranger_runs_no_program(typed, tmp_path, monkeypatch):
+    marker = tmp_path / "ran"
+
+    class Program:
+        def __reduce__(self):
+            return marker.touch, ()
+
+    monkeypatch.setattr(tuning, "start_ray", lambda: pytest.fail("Ray was started"))
+    state = tmp_path / "found" / "ray"
+    state.mkdir(parents=True)
+    (state / "tuner.pkl").write_bytes(pickle.dumps(Program()))
+    code, _, err = typed(tune, "run_dir=found", *SMALL, *SPACE)
+    assert code == 2
+    assert err == (
+        f"error: search in {tmp_path}/found must be one that you began, because its files can run "
+        f"any program; {state}/tuner.pkl has no valid signature of this user: choose another "
+        "run_dir\n"
+    )
+    assert not marker.exists()
 
 
 def test_a_space_of_yaml_is_that_of_the_command_line(typed, tmp_path):

@@ -1,0 +1,161 @@
+"""Files with a signature, so that this user's own files can be told from the files of strangers.
+
+Ray Tune keeps the state of a search in pickles, and a pickle can run any program when it is read.
+So each file of Ray Tune begins with a message authentication code. The code's key is in a file
+that only this user can read, and a file with a wrong code is never given to Ray Tune.
+"""
+
+import hmac
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem  # Ray Tune depends on fsspec
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+from harness.errors import UserError
+from harness.places.durable import write_durably
+from harness.places.secret import make_secret, read_secret
+
+logger = logging.getLogger("harness")
+
+_KEY = "supermasks/search_key"
+
+
+class UnsignedError(UserError):
+    """A file that this user did not write, or that was changed later."""
+
+
+def key_path() -> Path:
+    """Return the path of the key, in the user's folder for configuration."""
+    # The XDG standard treats an empty variable like an unset variable.
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / _KEY
+
+
+def make_key() -> None:
+    """Make this user's key if it is missing, and check that it can be read.
+
+    Raises:
+        UserError: the key cannot be made, or other users can read it.
+    """
+    try:
+        path = key_path()
+        make_secret(path)
+        read_secret(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise UserError(
+            f"the key of this user's searches cannot be kept ({error}): "
+            "set XDG_CONFIG_HOME to a folder that only you can write"
+        ) from error
+
+
+def read_signed(path: Path) -> bytes:
+    """Read a file, and check its signature.
+
+    Args:
+        path: path of a file that write_signed wrote, possibly in another folder.
+
+    Returns:
+        The content, without the signature.
+
+    Raises:
+        UnsignedError: the signature is missing or wrong.
+    """
+    if path.exists() and not path.is_file():  # a pipe would block, and a device may have no end
+        raise UnsignedError(f"{path} is no regular file")
+    signature, _, data = path.read_bytes().partition(b"\n")
+    if not hmac.compare_digest(signature, _signature(path.name, data)):
+        raise UnsignedError(f"{path} has no valid signature of this user")
+    return data
+
+
+def check_signed(folder: Path) -> None:
+    """Check the files that Ray Tune may read from a folder and its subfolders.
+
+    Args:
+        folder: the folder of Ray Tune's state; it may be missing.
+
+    Raises:
+        UnsignedError: a file has no valid signature.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".pkl"):
+            try:
+                read_signed(path)
+            except OSError as error:
+                raise UnsignedError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def write_signed(path: Path, data: bytes) -> None:
+    """Write a file durably, with a first line that is the signature of its name and content."""
+    write_durably(path, _signature(path.name, data) + b"\n" + data)
+
+
+def _signature(name: str, data: bytes) -> bytes:
+    key = read_secret(key_path())
+    return hmac.digest(key, os.fsencode(name) + b"\0" + data, "sha256").hex().encode()
+
+
+class _Output:
+    """The file object of an output stream. Only a stream that is closed becomes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._buffer = path, io.BytesIO()
+
+    @property
+    def closed(self) -> bool:
+        return self._buffer.closed
+
+    def write(self, data: Any) -> int:
+        return self._buffer.write(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            write_signed(self._path, self._buffer.getvalue())
+        except OSError as error:
+            # Arrow drops an error that this method raises when it copies files.
+            logger.error("%s not saved: %s", self._path, error.strerror)
+            raise
+        self._buffer.close()
+
+
+class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annotations
+    """The local file system, with a signature in each file.
+
+    Ray Tune pickles this object with the state of the search, so it does not hold the key.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LocalFileSystem())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _SignedFiles, ()
+
+    def get_type_name(self) -> str:
+        return "signed"
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        return pa.BufferReader(read_signed(Path(path)))
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        return self.open_input_stream(path)
+
+    def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
+        return pa.PythonFile(_Output(Path(path)), mode="w")
+
+    def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
+        raise io.UnsupportedOperation("a signed file is written whole")
+
+
+def signed_files() -> PyFileSystem:
+    """Return the local file system with signed files, in the form that Ray Tune needs."""
+    return PyFileSystem(_SignedFiles())
