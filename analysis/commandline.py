@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from matplotlib.figure import Figure
 
+from analysis.load import as_path
+
 MISTAKE, STOPPED = 2, 130
 PACKAGE = "supermask-scaling"
 
@@ -83,14 +85,10 @@ def run_directory(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"must be a run's folder or URL, got {text!r}: try run_dir=runs/mnist5k-permuted-32"
         )
-    if "://" in named:
-        return named
     try:
-        return str(Path(named).expanduser().absolute())
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(
-            f"must have an existing user after ~, got {named}: try the folder's full path"
-        ) from error
+        return str(as_path(named))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("run_dir ")) from error
 
 
 def figure_file(text: str) -> Path:

@@ -7,6 +7,7 @@ than the present ones is refused. So is a file of another run, or a copy under a
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     """Read one table of a run.
 
     Args:
-        run_dir: the run directory, a path or a URL. The run may still be working.
+        run_dir: the run directory, a path or a URL; see as_path. The run may still be working.
         table: a key of FOLDERS.
 
     Returns:
@@ -114,20 +115,49 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
     """
     # Arrow's file systems are enough to read. The harness writes, and uses obstore, because Arrow
     # has no conditional put.
-    where = str(run_dir)
-    found: tuple[FileSystem, str] = (LocalFileSystem(), where)
-    if "://" not in where:
-        return found
+    where = run_dir if isinstance(run_dir, Path) else as_path(run_dir)
+    if isinstance(where, Path):
+        return LocalFileSystem(), str(where)
     try:
-        found = FileSystem.from_uri(quote(where, safe=":/"))
+        files, folder = FileSystem.from_uri(quote(where, safe=":/"))
     except pa.ArrowException:
-        found = LocalFileSystem(), ""
-    if not found[1]:
+        folder = ""
+    if not folder:
         raise ValueError(
             f"{where} must be a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, got another "
             "URL: correct the URL"
         )
-    return found
+    return files, folder
+
+
+def as_path(typed: str) -> Path | str:
+    """Read a run directory as the harness reads it, so that the same text names the same run.
+
+    Args:
+        typed: a path or a URL. It may stand in quotes, in which a backslash before a quote is an
+            escape. ~ and ~USER at its start mean a home folder.
+
+    Returns:
+        An absolute path; for a URL, the text without its quotes.
+
+    Raises:
+        ValueError: the path begins with ~USER, and the user does not exist.
+    """
+    text, quote = typed, typed[:1]
+    if len(typed) > 1 and quote in ("'", '"') and typed[-1] == quote:
+        inner = typed[1:-1]
+        escapes = re.findall(rf"(\\*)({quote}|\Z)", inner)
+        if all(len(backslashes) % 2 == bool(then) for backslashes, then in escapes):
+            halved = rf"\\+(?={quote}|\Z)"
+            text = re.sub(halved, lambda found: found[0][: len(found[0]) // 2], inner)
+    if "://" in text:
+        return text
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(
+            f"run_dir must have an existing user after ~, got {typed}: write the folder's full path"
+        ) from error
 
 
 def _read(files: FileSystem, path: str, table: str) -> pa.Table:

@@ -15,6 +15,8 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
+from analysis.load import as_path
+
 SAMPLE = 32  # masks: 496 pairs are enough for a mean, and at most 32 chunks are read
 
 
@@ -43,7 +45,8 @@ class Layout:
 
 
 def _group(run_dir: str | Path) -> Any:
-    return zarr.open_group(Path(run_dir) / "masks.zarr", mode="r", use_consolidated=False)
+    folder = run_dir if isinstance(run_dir, Path) else Path(as_path(run_dir))
+    return zarr.open_group(folder / "masks.zarr", mode="r", use_consolidated=False)
 
 
 @contextmanager

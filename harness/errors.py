@@ -1,9 +1,16 @@
-"""The error for mistakes that the user can correct.
+"""The error for mistakes that the user can correct, and the texts about all other errors.
 
 A UserError means that an input of the user is wrong: a key, a value, a folder or a missing file.
-The command line prints it as one line and ends with exit code 2. Any other exception is a bug of
-this program and keeps its traceback.
+The command line prints it as one line and ends with exit code 2. Any other error may come from the
+user's own network, finder, family or rule. So its line names a file and a line number.
 """
+
+import re
+import sysconfig
+import tempfile
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -12,4 +19,71 @@ class UserError(Exception):
 
 def one_line(error: BaseException) -> str:
     """Format an error as one line: its type and message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if said else ''}{said}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as texts, which can travel between processes.
+
+    Attributes:
+        line: the error's type and message, and the file and the line number of its origin.
+        traceback: the traceback, several lines.
+    """
+
+    line: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """Describe an error that this process has caught."""
+        return cls.described(error, "".join(traceback.format_exception(error)))
+
+    @classmethod
+    def described(cls, error: BaseException, text: str) -> "Failure":
+        """Describe an error whose traceback is a text, because another process raised the error."""
+        return cls(one_line(error) + origin(text), text)
+
+
+_FRAME = re.compile(r'^[ |]*File "(?P<file>.+)", line (?P<line>\d+)', re.MULTILINE)
+_OWN = tuple(f"{Path(__file__).parents[1] / name}/" for name in ("harness", "supsup_core"))
+_LIBRARIES = (f"{sysconfig.get_path('stdlib')}/", "<")
+
+
+def origin(text: str) -> str:
+    """Find the line of code that most likely has the fault behind an error.
+
+    This is the last line of the traceback that is neither in a library nor in this project. If
+    there is none, it is the last line in this project, where users add their files too.
+
+    Args:
+        text: a traceback.
+
+    Returns:
+        " (FILE, line NUMBER)"; "" if the text names no line.
+    """
+    frames = [(found["file"], found["line"]) for found in _FRAME.finditer(text)]
+    ours = [one for one in frames if not _is_library(one[0])]
+    theirs = [one for one in ours if not one[0].startswith(_OWN)]
+    return "".join(f" ({file}, line {line})" for file, line in (theirs or ours or frames)[-1:])
+
+
+def _is_library(file: str) -> bool:
+    return "-packages/" in file or file.startswith(_LIBRARIES)
+
+
+def keep_traceback(text: str) -> Path | None:
+    """Write a traceback to a new file in the temporary folder, whose path the user is shown.
+
+    Returns:
+        The path of the file; None if the file cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="supermask-scaling-", suffix=".txt", encoding="utf-8", delete=False
+        ) as file:
+            file.write(text)
+    except OSError:
+        return None
+    return Path(file.name)

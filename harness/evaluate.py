@@ -8,12 +8,16 @@ cover committed masks only. Every other key keeps its value in the run. Type the
 to continue an evaluation that was stopped.
 """
 
+from harness.config.command import imported, run_command
+
+if __name__ == "__main__":  # first, so that run_command does the other imports
+    run_command(imported("harness.evaluate:JOB"))
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from harness.config.command import run_command
 from harness.config.commandline import Job
 from harness.config.compose import typed_keys, unchecked
 from harness.config.schema import FREE_KEYS, Config
@@ -43,6 +47,3 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
 
 JOB = Job("evaluate", __doc__, main, takes=("evaluate", *FREE_KEYS))
-
-if __name__ == "__main__":
-    run_command(JOB)

@@ -8,9 +8,13 @@ tasks and the batches; their defaults are the values of the run. Checkpoints can
 masks only. Type the same command again to continue a recall that was stopped.
 """
 
+from harness.config.command import imported, run_command
+
+if __name__ == "__main__":  # first, so that run_command does the other imports
+    run_command(imported("harness.recall:JOB"))
+
 from omegaconf import DictConfig
 
-from harness.config.command import run_command
 from harness.config.commandline import Job
 from harness.config.compose import typed_keys, unchecked
 from harness.config.schema import FREE_KEYS, RECALL_KEYS
@@ -29,6 +33,3 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
 
 JOB = Job("recall", __doc__, main, takes=(*RECALL_KEYS, *FREE_KEYS))
-
-if __name__ == "__main__":
-    run_command(JOB)

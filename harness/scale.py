@@ -5,12 +5,17 @@
 Type the same command again to continue a run that was stopped.
 """
 
+from harness.config.command import imported, run_command
+
+if __name__ == "__main__":  # first, so that run_command does the other imports
+    run_command(imported("harness.scale:JOB"))
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from harness.config.command import STOPPED, run_command
+from harness.config.command import STOPPED
 from harness.config.commandline import Job
 from harness.config.compose import checked
 from harness.config.identity import run_directory
@@ -52,7 +57,7 @@ def run(config: Config) -> int:
 
 def main(composed: DictConfig, overrides: list[str]) -> int:
     """Train and evaluate a run, write its report, and return the exit code."""
-    config = checked(composed)
+    config = checked(composed, overrides)
     code = run(config)
     if code != STOPPED:
         write_report(run_directory(config))
@@ -60,6 +65,3 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
 
 JOB = Job("scale", __doc__, main)
-
-if __name__ == "__main__":
-    run_command(JOB)

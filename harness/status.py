@@ -8,6 +8,11 @@ not take the run's lock, because a driver that starts at the same moment could t
 its three options without Hydra and imports no torch, so that it starts fast.
 """
 
+from harness.config.command import imported, run_command
+
+if __name__ == "__main__":  # first, so that run_command does the other imports
+    run_command(imported("harness.status:main"))
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +20,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from harness.config.command import run_command, version_text
+from harness.config.command import version_text
 from harness.config.help import plain_help
+from harness.config.kinds import read_text
 from harness.config.option import knob, nearest_key, options_of
 from harness.errors import UserError
 from harness.places.places import is_url, local
@@ -50,7 +56,8 @@ def parse(arguments: Sequence[str]) -> StatusConfig:
                 f"options must be {', '.join(f'{one}=VALUE' for one in options)}, got {argument}: "
                 f"try {near}={options[near].example()}"
             )
-        given[key] = _FLAGS.get(value.lower(), value) if options[key].kind is bool else value
+        is_flag = options[key].kind is bool
+        given[key] = _FLAGS.get(value.lower(), value) if is_flag else read_text(value)
         options[key].check(given[key])
     example = options["run_dir"].example()
     if not given.get("run_dir"):
@@ -208,7 +215,3 @@ def main(arguments: Sequence[str]) -> int:
         if found is not None:
             print("\n".join(f"  damaged: {one}" for one in found) or "  every mask is intact")
     return 1 if found else 0
-
-
-if __name__ == "__main__":
-    run_command(main)

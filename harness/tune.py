@@ -11,9 +11,13 @@ search that was stopped. The best configuration is written to a file, which ever
     python harness/scale.py --config-dir runs/tune-mnist5k-permuted-8-fast +recipe=best tasks=2500
 """
 
+from harness.config.command import imported, run_command
+
+if __name__ == "__main__":  # first, so that run_command does the other imports
+    run_command(imported("harness.tune:JOB"))
+
 from omegaconf import DictConfig
 
-from harness.config.command import run_command
 from harness.config.commandline import Job
 from harness.config.compose import checked, store_schema
 from harness.search.config import TuneJob
@@ -27,12 +31,9 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.search.start import carry_out_search
 
-    job = checked(composed)
+    job = checked(composed, overrides)
     assert isinstance(job, TuneJob)
     return carry_out_search(job)
 
 
 JOB = Job("tune", __doc__, main, config_name="tune", schema=TuneJob, rewrite=with_space)
-
-if __name__ == "__main__":
-    run_command(JOB)

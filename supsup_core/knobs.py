@@ -8,16 +8,27 @@ of the parameter. The command line reads the help text and the limits from the s
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+# The smallest and the largest positive float32 with all its digits. Scores, gradients and logits
+# are float32, in which other numbers are infinite, 0 or imprecise.
+SMALLEST_FLOAT = float(np.finfo(np.float32).smallest_normal)
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+# No count of tasks, steps or images comes near to this number: a billion training steps of the
+# smallest network take days.
+LARGEST_WHOLE = 10**9
 
 
 @dataclass(frozen=True)
 class Knob:
     """The help text of an option, and the limits of the option's value.
 
-    If the value is a list, the limits of numbers and texts apply to each element. Numbers must also
-    be finite. None means that there is no such limit.
+    The limits of a list apply to each element. A limit of None is no limit. But a number must
+    always be one that float32 can hold, and a whole number without `at_most` must be at most
+    LARGEST_WHOLE.
 
     Attributes:
         help: one or two sentences for users, which say what the value does and give its unit.
@@ -52,13 +63,28 @@ class Knob:
             return value in self.one_of
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
-        # A whole number is finite, and may be too large to become a float.
-        return (isinstance(value, int) or isfinite(value)) and (
+        return self._is_usable(value) and (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
+
+    def _is_usable(self, value: int | float) -> bool:
+        if isinstance(value, int) and self.at_most is None and self.below is None:
+            return abs(value) <= LARGEST_WHOLE
+        return value == 0 or SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT  # not so for nan
+
+    def common_limits(self, value: Any) -> str:
+        """Return the limits of all numbers in words, if a value is outside them; else ""."""
+        if isinstance(value, list | tuple):
+            return next(filter(None, map(self.common_limits, value)), "")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or self._is_usable(value):
+            return ""
+        if isinstance(value, int):
+            return f"and <= {LARGEST_WHOLE}"
+        return f"that float32 can hold ({SMALLEST_FLOAT:.3g} to {LARGEST_FLOAT:.3g})"
 
     @property
     def limits(self) -> str:
@@ -79,8 +105,12 @@ def _bound(
 ) -> tuple[str, str] | None:
     """Return the bracket and the number for one end of an interval; None if there is no limit."""
     if including is not None:
-        return closed, f"{including:g}"
-    return (opened, f"{excluding:g}") if excluding is not None else None
+        return closed, _number(including)
+    return (opened, _number(excluding)) if excluding is not None else None
+
+
+def _number(limit: int | float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def knob_of(hint: Any) -> Knob | None:
@@ -109,6 +139,12 @@ def check_knobs(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
             value = values[name]
             if isinstance(value, list | tuple):
                 fewest = "at least one value" if knob.filled else "values"
-                limits = f"{fewest} {knob.limits}".strip()
+                limits = f"{fewest} {_all_limits(knob, value)}".strip()
                 raise ValueError(f"{name} must be a list of {limits}, got {list(value)}")
-            raise ValueError(f"{name} must be {knob.limits}, got {value}")
+            raise ValueError(f"{name} must be {_all_limits(knob, value)}, got {value}")
+
+
+def _all_limits(knob: Knob, value: Any) -> str:
+    """Return the limits of a knob in words, and the limits of all numbers if they matter."""
+    common = knob.common_limits(value)
+    return f"{knob.limits} {common}".strip() if knob.limits else common.removeprefix("and ")

@@ -1,36 +1,93 @@
-"""Run a command of the harness, print a user error as one line, and end with an exit code.
+"""Run a command of the harness, print an error as one line, and end with an exit code.
 
-Exit codes: 0 if all work is done, 1 if some work failed three times or damage was found, 2 for a
-mistake that the user can correct, 130 if the user stopped the command.
+Exit codes: 0 if all work is done, 1 if some work failed three times or damage was found, 2 if an
+error ended the command, 130 if the user stopped the command.
 """
 
+import io
+import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
 
-from harness.errors import UserError
+from harness.errors import Failure, UserError, keep_traceback
 
 STOPPED = 130  # the exit code that a shell gives to Ctrl-C
+BROKEN = 2
 PACKAGE = "supermask-scaling"
+DEBUG = "--debug"
+
+Command = Callable[[Sequence[str]], int]
+
+_logger = logging.getLogger("harness")
+_tracebacks = logging.getLogger("harness.tracebacks")
 
 
-def run_command(command: Callable[[Sequence[str]], int]) -> NoReturn:
+def run_command(command: Command) -> NoReturn:
     """Run a command, and end the process with the command's exit code.
 
-    A UserError is printed as one line on stderr, and the exit code is then 2.
+    An error is printed as one line on stderr. The traceback of an error that is not a UserError is
+    written to a file, whose path the line gives. With --debug, tracebacks are printed instead.
 
     Args:
         command: function that does the work: typed arguments -> exit code.
     """
-    try:
-        code = command(sys.argv[1:])
-    except KeyboardInterrupt:
-        print("stopped before any work began", file=sys.stderr)
-        code = STOPPED
-    except UserError as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-        code = 2
+    arguments = [one for one in sys.argv[1:] if one != DEBUG]
+    is_debugging = len(arguments) < len(sys.argv) - 1
+    _tracebacks.setLevel(logging.DEBUG if is_debugging else logging.NOTSET)
+    _let_pipes_close()
+    with _noted_interrupts() as interrupts:
+        try:
+            code = command(arguments)
+            print(end="", flush=True)  # here, so that a full disk is an error like all others
+        except SystemExit:
+            raise
+        except BaseException as error:  # a panic of a library in Rust is not an Exception
+            # A library that is being imported may turn a KeyboardInterrupt into another error.
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                print("stopped", file=sys.stderr)
+                code = STOPPED
+            else:
+                _print_error(error, is_debugging)
+                code = BROKEN
+            _drop_output()
     sys.exit(code)
+
+
+def imported(named: str) -> Command:
+    """Return a command that imports another command when it runs, and then runs that command.
+
+    So run_command also handles errors and Ctrl-C during the imports.
+
+    Args:
+        named: the command, as "module:object".
+    """
+
+    def command(arguments: Sequence[str]) -> int:
+        module, _, name = named.partition(":")
+        code: int = getattr(import_module(module), name)(arguments)
+        return code
+
+    return command
+
+
+def show_traceback(text: str) -> None:
+    """Log the traceback of failed work with --debug, else the path of a file that has it.
+
+    Args:
+        text: the traceback; "" if there is none.
+    """
+    if text and _tracebacks.isEnabledFor(logging.DEBUG):
+        _tracebacks.debug("the last traceback:\n%s", text)
+    elif text and (path := keep_traceback(text)):
+        _logger.error("the last traceback is in %s; %s prints it", path, DEBUG)
 
 
 def version_text() -> str:
@@ -38,3 +95,79 @@ def version_text() -> str:
     from importlib.metadata import version  # takes 40 ms, so only --version imports it
 
     return f"{PACKAGE} {version(PACKAGE)}"
+
+
+def _print_error(error: BaseException, is_debugging: bool) -> None:
+    if is_debugging:
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return
+    failure = Failure.of(error)
+    path = None if is_debugging else keep_traceback(failure.traceback)
+    kept = f": the traceback is in {path}; {DEBUG} prints it" if path else ""
+    if not (path or is_debugging):
+        print(failure.traceback, file=sys.stderr)
+    print(f"error: {failure.line}{kept}", file=sys.stderr)
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Let Ctrl-C raise KeyboardInterrupt, and add the signal's number to the list that is given."""
+    noted: list[int] = []
+
+    def interrupt(signal_number: int, frame: Any) -> None:
+        noted.append(signal_number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _drop_output() -> None:
+    """Drop output that cannot be written, so that Python does not try again when it ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+class _Pipe(io.FileIO):
+    """A file that drops what it cannot write because nobody reads the other end of the pipe."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _let_pipes_close() -> None:
+    """Let the command go on if the reader of its output ends, as `head` does."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            number = stream.fileno()
+        except (AttributeError, OSError, ValueError):  # closed, or replaced by a test
+            continue
+        if os.isatty(number):
+            continue
+        stream.flush()
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(
+                io.BufferedWriter(_Pipe(number, "w", closefd=False)),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            ),
+        )

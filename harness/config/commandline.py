@@ -79,8 +79,8 @@ class Job:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(
-            "options must be KEY=VALUE, --help, --version, --cfg job or --config-dir FOLDER, got "
-            f"an error: {message}: {EVERY_KEY}"
+            "options must be KEY=VALUE, --help, --version, --debug, --cfg job or --config-dir "
+            f"FOLDER, got an error: {message}: {EVERY_KEY}"
         )
 
 

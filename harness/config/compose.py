@@ -3,14 +3,15 @@
 Only this module and harness/search/space.py import Hydra.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -22,7 +23,9 @@ from omegaconf.errors import (
 
 from harness.config.checks import check
 from harness.config.help import EVERY_KEY
-from harness.config.option import nearest_key, options_of
+from harness.config.kinds import is_text, read_text
+from harness.config.option import Option, nearest_key, options_of
+from harness.config.options import option_type
 from harness.config.schema import CONFIG_MODULE, OPTION_KEYS, Config
 from harness.errors import UserError
 
@@ -61,11 +64,16 @@ def compose_overrides(
         config_dir: a user's folder with more recipes and experiments; None: no such folder.
 
     Raises:
-        UserError: a key or a recipe is unknown, a value has another type, or a key has many values.
+        UserError: a key or a recipe is unknown, a value has another type, a key has many values, or
+            an override would remove a key or set a key of Hydra itself.
     """
+    for override in overrides:
+        _check_override(override)
+    options = options_of(schema)
+    given = [_with_text(override, options) for override in overrides]
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            return compose(name, overrides=[*overrides, *_search_path(config_dir)])
+            return compose(name, overrides=[*given, *_search_path(config_dir)])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, schema)) from error
     except ValueError as error:  # for the texts "=3" and "train=3"
@@ -83,14 +91,64 @@ def _search_path(config_dir: str | None) -> list[str]:
     folder = Path(config_dir).expanduser().absolute()
     if not folder.is_dir():
         raise UserError(f"--config-dir must be a folder, got {config_dir}: correct the path")
-    quoted = f"file://{folder}".replace("'", "\\'")
-    return [f"hydra.searchpath=['{quoted}']"]
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:
     """List the dotted keys that overrides set; the override train=fast sets the key `train`."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [override.key_or_group for override in parsed]
+    return [_key(override) for override in overrides]
+
+
+def _key(override: str) -> str:
+    """Return the key of KEY=VALUE, without Hydra's marks + and ~ and without a package @NAME."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def _check_override(override: str) -> None:
+    """Refuse an override that Hydra would accept, and that would change nothing here."""
+    key = _key(override)
+    if re.split("[./]", key)[0] == "hydra":
+        raise UserError(
+            f"key must be one that --help lists, got {key}: the keys of Hydra itself have no "
+            f"effect here; {EVERY_KEY}"
+        )
+    # Options have defaults, and an experiment may give an option that the user does not want.
+    if override.startswith("~") and key.partition(".")[0] not in OPTION_KEYS.values():
+        raise UserError(
+            f"options must be KEY=VALUE, because a run needs every key, got {override}: leave it "
+            "out"
+        )
+
+
+def _with_text(override: str, options: Mapping[str, Option]) -> str:
+    """Quote the value of a text key, so that Hydra reads the typed characters.
+
+    Without quotes, Hydra reads 1.10 as the number 1.1, and refuses characters such as ~.
+    """
+    key, is_pair, typed = override.partition("=")
+    option = options.get(_key(override))
+    text = read_text(typed) if is_pair and option and is_text(option.kind) else None
+    return override if text is None else f"{key}={quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """Quote a text so that Hydra reads its characters, which may be special."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _set_text_options(config: Config, overrides: Sequence[str]) -> None:
+    """Set each option that is declared as a text to the typed characters.
+
+    Only the named thing knows the types of its options, so Hydra has read the values already. A
+    value that Hydra has read as a text stays. Otherwise this imports torch, to read the types.
+    """
+    for override in overrides:
+        group, _, option = _key(override).partition(".")
+        values = getattr(config, group) if group in OPTION_KEYS.values() else {}
+        if isinstance(values.get(option), bool | int | float):
+            text = read_text(override.partition("=")[2])
+            if text is not None and is_text(option_type(config, f"{group}.{option}")):
+                values[option] = text
 
 
 def _explain(error: Exception, schema: type[Config]) -> str:
@@ -143,14 +201,19 @@ def unknown_key(key: str, schema: type[Config]) -> str:
     return f"{said}: did you mean {near}? {EVERY_KEY}" if near else f"{said}: {EVERY_KEY}"
 
 
-def checked(composed: DictConfig) -> Config:
+def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """Convert a configuration that Hydra composed, and check every value.
+
+    Args:
+        composed: the configuration that compose_overrides returned.
+        overrides: the overrides as typed, from which text options get their characters.
 
     Raises:
         UserError: a value is not allowed.
     """
     config = unchecked(composed)
     check(config)
+    _set_text_options(config, overrides)
     return config
 
 

@@ -42,7 +42,7 @@ def help_text(
         _filled(
             "--cfg job prints the configuration as YAML and stops. --config-dir FOLDER adds a "
             "folder of your own with recipes (train/NAME.yaml) and experiments "
-            "(experiment/NAME.yaml)."
+            "(experiment/NAME.yaml). --debug prints the tracebacks of errors."
         ),
         _HOW_TO_READ,
     ]
@@ -115,7 +115,7 @@ def named_options(kind: str, config: Config) -> str:
 
 
 def _opening(path: str, about: str, more: str = "") -> list[str]:
-    usage = f"usage: python {path} [KEY=VALUE ...] [--help] [--version]{more}"
+    usage = f"usage: python {path} [KEY=VALUE ...] [--help] [--version] [--debug]{more}"
     return [_filled(usage, "    "), about.strip()]
 
 

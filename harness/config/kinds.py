@@ -6,6 +6,7 @@ check the value.
 """
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -87,6 +88,34 @@ def as_typed(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether the values of a declared type are texts; null may be allowed too."""
+    return {one for one in members(kind) if one is not type(None)} == {str}
+
+
+def read_text(typed: str) -> str | None:
+    """Read the value of a text key: the typed characters, without quotes around them.
+
+    A quoted value is read as Hydra reads it: a backslash before a quote is an escape, every other
+    backslash is a character of the text.
+
+    Args:
+        typed: the part of KEY=VALUE after the first =.
+
+    Returns:
+        The text; None for the word null without quotes.
+    """
+    if typed.lower() == "null":
+        return None
+    quote, inner = typed[:1], typed[1:-1]
+    if len(typed) < 2 or quote not in ("'", '"') or typed[-1] != quote:
+        return typed
+    escapes = re.findall(rf"(\\*)({quote}|\Z)", inner)
+    if any(len(backslashes) % 2 != bool(then) for backslashes, then in escapes):
+        return typed  # a quote inside ends the quoted part, so the quotes belong to the text
+    return re.sub(rf"\\+(?={quote}|\Z)", lambda found: found[0][: len(found[0]) // 2], inner)
 
 
 def bare(kind: Any) -> Any:

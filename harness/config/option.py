@@ -107,8 +107,12 @@ class Option:
     def refusal(self, value: Any) -> str:
         """Make the error message for a value that is not allowed."""
         got = as_typed(value) if is_plain(value) else repr(value)
+        common = self.knob.common_limits(value) if fits(value, self.kind) else ""
+        if not self.knob.limits:
+            common = common.removeprefix("and ")
+        expected = f"{self.expected} {common}".rstrip()
         return (
-            f"{self.key} must be {self.expected}, got {got or repr(value)}: try "
+            f"{self.key} must be {expected}, got {got or repr(value)}: try "
             f"{self.key}={self.example(value)}"
         )
 

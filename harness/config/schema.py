@@ -49,8 +49,13 @@ DEFAULT_OBJECTIVES = ("H", "G")
 class TrainConfig:
     """Settings of the training. `train=NAME` selects a recipe of harness/conf/train."""
 
-    name: str = knob(
-        MISSING, help="The recipe's name, which is part of the run's folder.", example="paper"
+    # Free texts have the type Any, because OmegaConf would convert a number of a YAML file to a
+    # text: 1.10 to "1.1". So `check` sees the number, and refuses it.
+    name: Any = knob(
+        MISSING,
+        kind=str,
+        help="The recipe's name, which is part of the run's folder.",
+        example="paper",
     )
     steps: int = knob(MISSING, help="Optimiser steps per task.", at_least=1, example=1000)
     batch_size: int = knob(MISSING, help="Images per step.", at_least=1, example=128)
@@ -140,7 +145,8 @@ class EvaluateConfig:
     batch_size: int = knob(
         128,
         at_least=1,
-        help="Images per test batch. The mask of the inferred task classifies the whole batch.",
+        help="Largest number of images per test batch. The mask of the inferred task classifies "
+        "the whole batch.",
     )
     num_images: int | str = knob(
         AUTO,
@@ -148,7 +154,8 @@ class EvaluateConfig:
         instead=AUTO,
         at_least=1,
         help="Number of images of a batch from which the task is inferred. auto means 1, or the "
-        "whole batch if the network normalises over the batch.",
+        "whole batch if the network normalises over the batch. A task's last batch repeats images "
+        "if it has fewer.",
     )
     distractors: int = knob(
         0,
@@ -239,7 +246,8 @@ class Config:
     """The configuration of a run."""
 
     tasks: int = knob(32, at_least=1, help="Number of tasks.")
-    seed: int = knob(0, at_least=0, help="Seed of every random draw.")
+    # torch takes seeds of 64 bits.
+    seed: int = knob(0, at_least=0, at_most=2**64 - 1, help="Seed of every random draw.")
     data: str = knob(
         "mnist5k",
         one_of=DATASETS,
@@ -276,13 +284,15 @@ class Config:
         one_of=EXECUTORS,
         help="ray does the work on Ray actors, serial in one process. The results are the same.",
     )
-    run_dir: str | None = knob(
+    run_dir: Any = knob(
         None,
+        kind=str | None,
         help="Folder of the run, or s3://BUCKET/FOLDER or gs://BUCKET/FOLDER. null means "
         "runs/<name of the run>.",
     )
-    data_dir: str | None = knob(
+    data_dir: Any = knob(
         None,
+        kind=str | None,
         help="Folder with the files of the data set, or torchvision's root folder. null means the "
         "cache folder.",
     )

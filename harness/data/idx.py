@@ -136,7 +136,7 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
 
 def _folders(name: str, data_dir: Path | None) -> list[Path]:
     """List the folders to search, in order: the user's own folders come first."""
-    own = [] if data_dir is None else [Path(data_dir).expanduser()]
+    own = [] if data_dir is None else [data_dir]
     folders = [below for folder in own for below in (folder, folder / IDX[name].torchvision)]
     if os.environ.get("SUPERMASKS_DATA"):
         folders.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)

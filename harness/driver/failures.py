@@ -10,6 +10,7 @@ import pyarrow as pa
 from harness.executors.protocol import MAX_TRIES, Outcome
 from harness.places.durable import remove_partial_files
 from harness.places.places import Place, put_aside
+from harness.plan.pools import TRAIN
 from harness.plan.units import TrainUnit
 from harness.tables.files import read_table_file, table_files, write_table
 from harness.tables.schemas import FAILURES
@@ -78,6 +79,24 @@ class Failures:
             is_done: a function (pool name, unit name, task number) -> whether the result exists.
         """
         done = [key for key, row in self._rows.items() if is_done(row["pool"], *key)]
+        for key in done:
+            del self._rows[key]
+        if done:
+            self._write()
+
+    def keep_units(self, names: Collection[str]) -> None:
+        """Delete the rows of evaluations that nobody asks for any more.
+
+        Such a unit belonged to an earlier command, for example one that asked for more distractors
+        than fit into memory. Without this, its rows would stay for ever.
+
+        Args:
+            names: names of the units of the run itself and of this start. Rows of training units
+                are kept in any case, because every task of a run is asked for.
+        """
+        done = [
+            key for key, row in self._rows.items() if row["pool"] != TRAIN and key[0] not in names
+        ]
         for key in done:
             del self._rows[key]
         if done:

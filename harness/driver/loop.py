@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from harness.config.command import show_traceback
 from harness.data.dataset import Dataset
 from harness.driver.failures import failed_tasks
 from harness.driver.protocol import Shared, Stage
@@ -31,6 +32,8 @@ class Driver:
         self._work, self._stages = work, stages
         self._under_way: dict[tuple[str, str], Stage] = {}  # by names of pool and unit
         self._failed: list[Outcome] = []
+        asked = {unit.name for stage in stages for unit in stage.asked()}
+        work.failures.keep_units(asked | {unit.name for unit in work.own_units()})
 
     def is_complete(self) -> bool:
         """Return whether nothing is left to do."""
@@ -94,6 +97,8 @@ class Driver:
         late = sorted({unit.num_tasks for units in missing for unit in units})
         if late:
             logger.error("checkpoints %s are incomplete because some units failed", late)
+        # Units often fail for the same reason, so one traceback is enough.
+        show_traceback(next((one.traceback for one in self._failed[::-1] if one.traceback), ""))
         for outcome in self._failed:
             tasks = ", ".join(map(str, failed_tasks(outcome.unit)))
             logger.error(

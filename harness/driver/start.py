@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from harness.config.command import STOPPED
@@ -22,11 +21,13 @@ from harness.errors import UserError
 from harness.executors.on_ray import RayExecutor
 from harness.executors.protocol import Executor
 from harness.executors.serial import SerialExecutor
-from harness.places.places import Place
+from harness.places.places import Place, local
 from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
 from harness.reporting.display import make_console, make_display, say
 from harness.reporting.end_table import print_summary
 from harness.run.directory import Run
+from harness.run.images import check_images
+from harness.run.memory import check_weights
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
 from harness.run.spec import RunSpec
 from harness.storage.lock import run_lock
@@ -59,12 +60,14 @@ def carry_out(
     console = make_console()
     display = make_display(console, quiet=config.quiet)
     directory = run_directory(config)
-    data_dir = Path(config.data_dir) if config.data_dir else None
+    data_dir = local(config.data_dir, "data_dir") if config.data_dir else None
     data = load_dataset(config.data, data_dir=data_dir, download=config.download)
     config = resolved_options(config)
     check_against_data(config, data)
+    check_weights(config, data.input_shape, data.num_classes)
     spec = RunSpec(config, data.input_shape, data.num_classes)
     check_capabilities(config, spec.capabilities)
+    check_images(spec, data)
     with ExitStack() as held:
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))

@@ -93,6 +93,8 @@ class Train:
         """Commit the masks of units that ended together."""
         if trained:
             num_committed = self._masks.commit(trained)
+            if found := [text for unit in trained for text in unit.uniform]:
+                logger.warning("masks without any information: %s", ", ".join(found))
             self._work.metrics.committed(num_committed, self._masks.accuracy)
             self._tell(len(self._masks))
 
@@ -104,12 +106,13 @@ class Train:
         unit, again = trained.unit, []
         done = tuple(trained.tasks["task_id"].to_pylist())
         ended = [Outcome(TRAIN, replace(unit, missing=done))]
-        for task_id, error in trained.failed.items():
+        for task_id, failure in trained.failed.items():
             self._tries[task_id] = self._tries.get(task_id, 0) + 1
             if self._tries[task_id] < MAX_TRIES:
                 again.append(task_id)
             else:
-                ended.append(Outcome(TRAIN, replace(unit, missing=(task_id,)), error=error))
+                alone = replace(unit, missing=(task_id,))
+                ended.append(Outcome(TRAIN, alone, error=failure.line, traceback=failure.traceback))
         if again:
             self._again.append(replace(unit, missing=tuple(again)))
         return ended

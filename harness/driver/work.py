@@ -1,10 +1,15 @@
 """The objects that the stages of one start of a command share."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from harness.config.schema import Config
 from harness.driver.failures import Failures
 from harness.driver.masks import CommittedMasks
+from harness.driver.protocol import TableUnit
 from harness.driver.unit_files import UnitFiles
 from harness.plan.pools import TRAIN
+from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.display import Display
 from harness.reporting.metrics import NoMetrics
 from harness.run.directory import Run
@@ -35,6 +40,14 @@ class Work:
         self.metrics = NoMetrics()
         self.failures = Failures(run.failures, run.spec.run_id)
         self.failures.forget_done(self._was_done)
+
+    def own_units(self) -> Iterator[TableUnit]:
+        """Yield the units with which the run began, whatever this start asks for."""
+        own = replace(self.config, evaluate=self.run.own)
+        for k in own.evaluate.checkpoints:
+            yield from evaluation_units(own, k)
+            if own.evaluate.reservoir:
+                yield from recall_units(own, k)
 
     def _was_done(self, pool: str, unit: str, task_id: int) -> bool:
         """Return whether the result of a row of `failures` exists."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import Failure, UserError, origin
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool
 from harness.executors.ray_start import start_ray
 from harness.plan.pools import PoolSize
@@ -258,7 +258,7 @@ class RayExecutor:
         except self._ray.exceptions.RayTaskError as error:
             pool.idle.append(actor)  # the unit failed, but its actor still works
             cause = error.cause if error.cause is not None else error
-            return self._again(name, pool, entry, f"{type(cause).__name__}: {cause}")
+            return self._again(name, pool, entry, Failure.described(cause, str(error)))
         except self._ray.exceptions.RayError as error:
             # The actor died, lost its node, ran out of memory or is unavailable. An unavailable
             # actor may still be alive, so it is killed. Idle actors may be lost with the same
@@ -270,13 +270,13 @@ class RayExecutor:
         return [Outcome(name, entry.unit, result)]
 
     def _again(
-        self, name: str, pool: _RayPool, entry: _Entry, error: str, *, last: bool = False
+        self, name: str, pool: _RayPool, entry: _Entry, failure: Failure, *, last: bool = False
     ) -> list[Outcome]:
         if entry.tries < MAX_TRIES:
-            logging.getLogger(__name__).info("trying %s again: %s", entry.unit.name, error)
+            logging.getLogger(__name__).info("trying %s again: %s", entry.unit.name, failure.line)
             (pool.queue.append if last else pool.queue.appendleft)(entry)
             return []
-        return [Outcome(name, entry.unit, error=" ".join(error.split()))]
+        return [Outcome(name, entry.unit, error=failure.line, traceback=failure.traceback)]
 
     def _dismiss(self, pool: _RayPool) -> None:
         """End a pool's idle and starting actors, so that other pools can use their resources."""
@@ -289,12 +289,13 @@ class RayExecutor:
             self._ray.kill(actor)
 
 
-def _named(error: Exception) -> str:
-    """Shorten an error of Ray to one line.
+def _named(error: Exception) -> Failure:
+    """Describe an error of Ray in one line.
 
     The first line of Ray's message says why an actor was lost. If an actor could not be made, the
     last line says which error the actor raised.
     """
-    lines = str(error).strip().splitlines() or ["no reason given"]
+    text = str(error)
+    lines = text.strip().splitlines() or ["no reason given"]
     gist = f"{lines[0]} {lines[-1]}" if "creation task" in lines[0] else lines[0]
-    return f"{type(error).__name__}: {gist}"
+    return Failure(f"{type(error).__name__}: {gist}{origin(text)}", text if origin(text) else "")

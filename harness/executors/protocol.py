@@ -23,13 +23,15 @@ class Outcome:
         pool: the name of the pool that did the unit.
         unit: the work unit.
         result: the value that the worker's `run` returned; None if the unit failed.
-        error: the type and message of the error in one line; None if the unit succeeded.
+        error: the type, the message and the line of code of the error; None if the unit succeeded.
+        traceback: the traceback of the error; "" if there is none.
     """
 
     pool: str
     unit: Any
     result: Any = None
     error: str | None = None
+    traceback: str = ""
 
 
 @dataclass(frozen=True)

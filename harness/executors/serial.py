@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from harness.errors import one_line
+from harness.errors import Failure
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool, Worker
 
 
@@ -46,7 +46,8 @@ class SerialExecutor:
                 return [Outcome(name, unit, self._workers[name].run(unit, *arguments))]
             except Exception as error:
                 if last:
-                    return [Outcome(name, unit, error=one_line(error))]
+                    failure = Failure.of(error)
+                    return [Outcome(name, unit, error=failure.line, traceback=failure.traceback)]
         raise AssertionError("a try ends the loop")
 
     def running(self) -> dict[str, float]:

@@ -78,8 +78,12 @@ def place(text: str) -> Place:
     return open_url(text)
 
 
-def local(text: str) -> Path:
+def local(text: str, key: str = "run_dir") -> Path:
     """Turn the path of a local folder into an absolute path.
+
+    Args:
+        text: the path as typed. ~ and ~USER at its start mean a home folder.
+        key: the key with this value, for the error.
 
     Raises:
         UserError: the path begins with ~USER, and the user does not exist.
@@ -88,7 +92,7 @@ def local(text: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise UserError(
-            f"run_dir must have an existing user after ~, got {text}: write the folder's full path"
+            f"{key} must have an existing user after ~, got {text}: write the folder's full path"
         ) from error
 
 

@@ -23,7 +23,7 @@ _CHECKPOINT_STEPS = (10, 25, 50)
 # The training state of a block should fit into the last cache. A gain needs 4 bytes for the score,
 # 4 for the running mean, 2 for the masked sign and 2 for the gradient. Measured with two actors on
 # LeNet 300-100: blocks of 8 tasks are fastest; with 16 tasks the actors slow each other down.
-_STATE_BYTES_PER_GAIN = 12
+STATE_BYTES_PER_GAIN = 12
 
 _BLOCK_STATE_BYTES = 32 * 1024 * 1024
 
@@ -60,7 +60,7 @@ def automatic_block(
     Returns:
         The number of tasks per block, in [1, 16].
     """
-    in_caches = _BLOCK_STATE_BYTES // (_STATE_BYTES_PER_GAIN * num_gains)
+    in_caches = _BLOCK_STATE_BYTES // (STATE_BYTES_PER_GAIN * num_gains)
     task_bytes = _ACTIVATION_BYTES * max(1, num_activations) * batch_size
     in_memory = _BLOCK_ACTIVATION_BYTES // task_bytes
     quarter = -(-num_tasks // 4)

@@ -6,6 +6,7 @@ are only logged.
 """
 
 import logging
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +48,8 @@ def write_report(run_dir: Place) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     except KeyboardInterrupt:
         logger.warning(
-            "report not written: stopped; to write it, type python -m analysis.report run_dir=%s",
-            run_dir,
+            "report not written: stopped; to write it, type python -m analysis.report %s",
+            shlex.quote(f"run_dir={run_dir}"),
         )
         return
     except (OSError, subprocess.TimeoutExpired) as error:

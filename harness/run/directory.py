@@ -26,8 +26,9 @@ from harness.plan.resolve import (
     resolve_evaluation,
 )
 from harness.plan.units import num_leading
+from harness.run.memory import check_memory
 from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
-from harness.run.refusals import check_memory, check_room
+from harness.run.refusals import check_room
 from harness.run.same_tasks import check_family, family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.store import MaskStore, check_store, store_exists
@@ -95,7 +96,7 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
     layout = spec.layout
-    check_memory(resolved, layout.num_bits)
+    check_memory(resolved, layout, trains=True)
     with family_errors(resolved.family):
         inputs = lazy_inputs(spec)
     weights = {name: weight.numpy() for name, weight in spec.weights().items()}
@@ -155,7 +156,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
         evaluate=replace(evaluate, checkpoints=checkpoints),
         reservoir=resolve_block(config.reservoir, spec.layout.num_bits),
     )
-    check_memory(asked, spec.layout.num_bits)
+    check_memory(asked, spec.layout, trains=False)
     run = Run(directory, replace(spec, config=asked), store, stored.evaluate, read_only=True)
     _make_table_folders(run)
     return run

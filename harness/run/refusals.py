@@ -1,7 +1,6 @@
 """Checks that refuse a configuration or a run directory, with a one-line error for the user."""
 
 import errno
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from harness.errors import UserError
 from harness.places.places import Place
 from harness.plan.capabilities import Capabilities
 from supsup_core.names import ALGORITHMS, FAMILIES, SUPERFLUOUS_OBJECTIVES
-from supsup_core.reservoirs.rules import reservoir_bytes
 
 # Disk space for the log, the tables, and a new chunk that will replace an old one.
 _SPARE_BYTES = 16 * 1024 * 1024
@@ -177,33 +175,6 @@ def _check_batches(config: Config) -> None:
                 size,
                 f"{key}={enough}",
             )
-
-
-def check_memory(config: Config, num_bits: int) -> None:
-    """Refuse a reservoir that does not fit into this machine's memory.
-
-    Args:
-        config: the resolved configuration.
-        num_bits: the number of bits of a mask.
-
-    Raises:
-        UserError: a reservoir does not fit. The error names the key that makes it smaller.
-    """
-    if not config.evaluate.reservoir:
-        return
-    block = int(config.reservoir.block)  # resolved: no longer auto
-    needed, rule = max(
-        (reservoir_bytes(rule, num_bits, block), rule) for rule in config.reservoir.rules
-    )
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise must_be(
-            "reservoir.block",
-            f"so small that a reservoir by {rule} fits into the {there / 1e9:.0f} GB of this "
-            f"machine's memory; for masks of {num_bits} bits it takes {needed / 1e9:.0f} GB",
-            block,
-            f"reservoir.block={max(1, block * there // (2 * needed))}",
-        )
 
 
 def check_room(directory: Place, num_bytes: int) -> None:

@@ -9,12 +9,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
+from traceback import format_exception
 from typing import Any, cast
 
 import numpy as np
 import zarr
 
-from harness.errors import UserError
+from harness.errors import UserError, origin
 from harness.places.places import Place
 from harness.run.spec import RunSpec, TaskInputs
 from harness.storage.repair import open_group
@@ -34,8 +35,9 @@ def family_errors(family: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(
-            f"family={family} must make every task of the run, got: {error}: choose another "
-            "family or data set, or correct the family"
+            f"family={family} must make every task of the run, got: {error}"
+            f"{origin(''.join(format_exception(error)))}: choose another family or data set, or "
+            "correct the family"
         ) from error
 
 

@@ -15,6 +15,7 @@ FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status 
 # The margin of a task is divided by the standard deviation of the other tasks' slopes. A standard
 # deviation needs at least two other tasks.
 _FEWEST_TASKS = 3
+_LARGEST_SEED = 2**32 - 1  # Optuna's samplers take seeds of 32 bits
 
 
 @dataclass
@@ -45,8 +46,12 @@ class TuneConfig:
         one_of=SCHEDULERS,
         help="asha stops the worse trials after each stage. none lets every trial finish.",
     )
+    # The steps of the last stage are the steps of the first stage times reduction ** (stages - 1).
     stages: int = knob(
-        3, at_least=1, help="Stages of a trial. The trial is measured at the end of each stage."
+        3,
+        at_least=1,
+        at_most=30,
+        help="Stages of a trial. The trial is measured at the end of each stage.",
     )
     reduction: int = knob(
         3,
@@ -86,6 +91,8 @@ def check_tune(job: TuneJob) -> None:
         raise must_be(
             "run_dir", "a folder on this machine for a search", job.run_dir, "run_dir=runs/search"
         )
+    if job.seed > _LARGEST_SEED:
+        raise must_be("seed", f"<= {_LARGEST_SEED} for a search", job.seed, "seed=0")
     if job.tasks < _FEWEST_TASKS:
         raise must_be(
             "tasks", f">= {_FEWEST_TASKS} for a search", job.tasks, f"tasks={_FEWEST_TASKS}"

@@ -22,6 +22,8 @@ from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local
 from harness.reporting.display import make_console, make_display, say
+from harness.run.images import check_images
+from harness.run.memory import check_weights
 from harness.run.provenance import config_hash, record_start
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
@@ -58,15 +60,17 @@ def carry_out_search(job: TuneJob) -> int:
     dimensions = read_space(job.tune.space, base)
     console = make_console()
     display = make_display(console, quiet=job.quiet)
-    data_dir = Path(job.data_dir) if job.data_dir else None
+    data_dir = local(job.data_dir, "data_dir") if job.data_dir else None
     data = load_dataset(job.data, data_dir=data_dir, download=job.download)
     for values in one_by_one(dimensions):
         config = resolved_options(with_values(base, values))
         check_against_data(config, data)
+        check_weights(config, data.input_shape, data.num_classes)
         spec = RunSpec(config, data.input_shape, data.num_classes)
         check_capabilities(config, spec.capabilities)
     with family_errors(spec.config.family):
         warn_of_equal_tasks(spec)
+        check_images(spec, data)
     search = Search(base, job.tune, dimensions, data.input_shape, data.num_classes)
     directory = search_directory(job)
     with ExitStack() as held:

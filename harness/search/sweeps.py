@@ -1,16 +1,25 @@
 """Find and parse the sweeps of a command line: keys with many values, in the syntax of Hydra."""
 
-import re
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from harness.config.compose import quoted
+from harness.config.kinds import is_text
+from harness.config.option import options_of
+from harness.config.schema import Config
 from harness.errors import UserError
 
 FORMS = "interval(0.1, 0.9), tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(64, 128)"
 PREFIX = "tune.space."
+# Any text is a value of these keys, so a comma in the text makes no sweep.
+_FREE_TEXTS = {
+    key
+    for key, option in options_of(Config).items()
+    if is_text(option.kind) and not option.knob.one_of
+}
 
 
 def with_space(arguments: Sequence[str]) -> list[str]:
@@ -27,22 +36,19 @@ def with_space(arguments: Sequence[str]) -> list[str]:
         key, is_pair, value = text.partition("=")
         if text.startswith("-") or not is_pair:
             continue
-        if key.startswith(PREFIX) or (value and parse(text).is_sweep_override()):
+        if key.startswith(PREFIX) or (
+            value and key not in _FREE_TEXTS and parse(text).is_sweep_override()
+        ):
             key = key.removeprefix(PREFIX)
             if any(key == known for known, _ in rewritten.values()):
                 raise UserError(f"{key} must be searched once, got two searches: leave one out")
             rewritten[text] = key, value
     return [
-        f"++{PREFIX}{rewritten[text][0]}={_quoted(rewritten[text][1])}"
+        f"++{PREFIX}{rewritten[text][0]}={quoted(rewritten[text][1])}"
         if text in rewritten
         else text
         for text in arguments
     ]
-
-
-def _quoted(text: str) -> str:
-    """Quote a text for Hydra, because the text may have special characters."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\'", text) + "'"
 
 
 def parse(text: str) -> Override:

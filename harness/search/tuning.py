@@ -19,10 +19,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from harness.config.command import show_traceback
 from harness.config.identity import to_yaml
 from harness.config.schema import AUTO, Config, leaf
 from harness.data.dataset import Dataset
-from harness.errors import UserError
+from harness.errors import Failure, UserError
 from harness.executors.on_ray import capacity
 from harness.executors.ray_start import start_ray
 from harness.reporting.display import Display
@@ -201,6 +202,10 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
             warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
             shown.begin(search.tune.trials, _num_ended(tuner))
             results = tuner.fit()
+        for error in results.errors[-1:]:
+            failure = Failure.described(getattr(error, "cause", None) or error, str(error))
+            show_traceback(failure.traceback)
+            logger.error("a trial failed three times: %s", failure.line)
         return _table(search, results)
     finally:
         _now.set(None)

@@ -4,11 +4,12 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from harness.errors import UserError
 from harness.places.places import Place
@@ -19,9 +20,10 @@ def run_lock(run_dir: Place) -> Iterator[None]:
     """Keep every other driver out of a run directory.
 
     On a disk the kernel holds the lock, and frees it however the process ends. In object storage
-    the lock is a lease (harness/storage/lease.py). The file `lock` is never removed.
-    Otherwise one process could hold the lock of the removed file while another process locks a new
-    file.
+    the lock is a lease (harness/storage/lease.py).
+
+    If a UserError ends the work, the lock and the folders that this function made are removed
+    again, unless the folders have other files.
 
     Args:
         run_dir: the run directory; created if missing.
@@ -35,8 +37,31 @@ def run_lock(run_dir: Place) -> Iterator[None]:
         with run_lease(run_dir):
             yield
         return
+    path = run_dir / "lock"
+    missing = [one for one in (path, run_dir, *run_dir.parents) if not one.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "lock").open("a+", encoding="utf-8") as file:
+    with _locked(path) as file:
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
+        file.flush()
+        try:
+            yield
+        except UserError:
+            _remove(missing)
+            raise
+        finally:
+            file.truncate(0)  # a free lock must not name a holder
+
+
+def _locked(path: Path) -> TextIO:
+    """Open and lock a file.
+
+    Raises:
+        UserError: another process has the lock.
+    """
+    while True:
+        file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -46,18 +71,35 @@ def run_lock(run_dir: Place) -> Iterator[None]:
                 who = f"process {holder['pid']} on host {holder['host']} since {holder['since']}"
             except (ValueError, KeyError, TypeError):  # the holder has not signed the file yet
                 who = "another process"
+            file.close()
             raise UserError(
-                f"run directory {run_dir} is in use by {who}: "
+                f"run directory {path.parent} is in use by {who}: "
                 "wait for it, stop it, or choose another run_dir"
             ) from error
-        file.truncate(0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)  # a free lock must not name a holder
+        # A refused start may have removed the file after this process opened it. The lock of a
+        # removed file keeps nobody out.
+        if _is_at(path, file):
+            return file
+        file.close()
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    """Return whether an open file is still the file at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(made: Sequence[Path]) -> None:
+    """Remove the lock and the folders that a refused start made, if no other file is in them.
+
+    Args:
+        made: the lock, if this start made it, then the folders from the innermost outwards.
+    """
+    with suppress(OSError):  # a folder that is not empty stays, and so do the folders around it
+        for path in made:
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 @dataclass(frozen=True)

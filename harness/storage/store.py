@@ -201,9 +201,14 @@ class MaskStore:
             partial = run_dir / ".masks.zarr.partial"
             if partial.exists():
                 remove_tree(partial)  # left by a create that crashed
-            (run_dir / "log").mkdir(parents=True, exist_ok=True)
-            build(partial)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                build(partial)
+            except Exception:  # a family that cannot make a task: the run begins with nothing
+                remove_tree(partial)
+                raise
             fsync_tree(partial)
+            (run_dir / "log").mkdir(exist_ok=True)
             partial.rename(run_dir / "masks.zarr")
             fsync(run_dir)
         else:

@@ -5,7 +5,7 @@ worker holds the data set, computes with one thread, and does not touch the mask
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from harness.errors import Failure
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
 from harness.workers.device import device_name, own, pick_device
 from supsup_core.data import ImageSet
-from supsup_core.states.layout import density
+from supsup_core.states.layout import density, uniform_tensors
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import Measured, Trainer
@@ -36,12 +37,14 @@ class TrainedUnit:
         rows: (B, R) packed masks of the unit's missing tasks, without the failed tasks.
         tasks: rows of the table `tasks` for these masks, in the same order.
         failed: the error of each missing task that failed alone, by task number.
+        uniform: for each mask with a tensor that has only zeros or only ones: what is so.
     """
 
     unit: TrainUnit
     rows: np.ndarray
     tasks: pa.Table
-    failed: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, Failure] = field(default_factory=dict)
+    uniform: Sequence[str] = ()
 
 
 def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
@@ -114,18 +117,23 @@ class TrainWorker:
                 try:
                     measured[task.task_id] = self._trainer.measure(task, state)
                 except Exception as error:
-                    failed[task.task_id] = f"{type(error).__name__}: {error}"
+                    failed[task.task_id] = Failure.of(error)
         if not measured:
             return self._nothing(unit, failed)
         rows = self._layout.pack([states[unit.task_ids.index(i)] for i in measured])
-        return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed)
+        tasks_of_rows = list(measured)
+        uniform = [
+            f"{tensor} of task {tasks_of_rows[i]} {'keeps' if is_full else 'drops'} everything"
+            for i, tensor, is_full in uniform_tensors(self._layout, rows)
+        ]
+        return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed, uniform)
 
-    def _nothing(self, unit: TrainUnit, failed: dict[int, str]) -> TrainedUnit:
+    def _nothing(self, unit: TrainUnit, failed: dict[int, Failure]) -> TrainedUnit:
         """Make the result of a unit in which every missing task failed."""
         rows = np.zeros((0, self._layout.row_bytes), np.uint8)
         return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
 
-    def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, str]]:
+    def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, Failure]]:
         """Make the tasks of a block, and find the missing tasks that cannot be made.
 
         Another task takes the place of a task that cannot be made. So the block keeps its shape
@@ -149,7 +157,7 @@ class TrainWorker:
             if stand_in is None:
                 raise next(iter(errors.values()))
             made |= {i: replace(stand_in, task_id=i) for i in errors}
-        failed = {i: f"{type(e).__name__}: {e}" for i, e in errors.items() if i in unit.missing}
+        failed = {i: Failure.of(error) for i, error in errors.items() if i in unit.missing}
         return [made[i] for i in unit.task_ids], failed
 
     def _table(

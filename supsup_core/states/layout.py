@@ -13,14 +13,14 @@ least one zero byte, so that a kernel may read a little past the last bit.
 Shape letters: T states, R bytes of a row, F = 8 R bits of a row, Q queries.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from supsup_core.arrays import check_shape
@@ -288,15 +288,39 @@ def density(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> np.ndarray:
     Returns:
         (T,) densities in float64.
     """
+    found = list(_ones(layout, rows))
+    return np.asarray(sum(ones for _, ones in found) / sum(plane.num_bits for plane, _ in found))
+
+
+def uniform_tensors(
+    layout: StateLayout, rows: UInt8[np.ndarray, "T R"]
+) -> list[tuple[int, str, bool]]:
+    """Find the tensors of which a state keeps no gain at all, or keeps every gain.
+
+    Only the first plane of each tensor is counted, as in `density`.
+
+    Returns:
+        (number of the row, name of the tensor, whether every gain is kept), in the order of rows.
+    """
+    found = [
+        (int(i), plane.tensor, bool(ones[i]))
+        for plane, ones in _ones(layout, rows)
+        for i in np.flatnonzero((ones == 0) | (ones == plane.num_bits))
+    ]
+    return sorted(found, key=lambda one: one[0])
+
+
+def _ones(
+    layout: StateLayout, rows: UInt8[np.ndarray, "T R"]
+) -> Iterator[tuple[Plane, Int64[np.ndarray, " T"]]]:
+    """Yield the first plane of each tensor, and the number of its ones in each row."""
     first: dict[str, Plane] = {}
     for plane in layout.planes:
         first.setdefault(plane.tensor, plane)
-    ones = np.zeros(len(rows), dtype=np.int64)
     for plane in first.values():
         # The last byte may end with padding bits, which are zero and do not change the count.
         end = plane.byte_offset + -(-plane.num_bits // 8)
-        ones += np.bitwise_count(rows[:, plane.byte_offset : end]).sum(axis=1, dtype=np.int64)
-    return np.asarray(ones / sum(plane.num_bits for plane in first.values()))
+        yield plane, np.bitwise_count(rows[:, plane.byte_offset : end]).sum(axis=1, dtype=np.int64)
 
 
 def as_floats(rows: UInt8[np.ndarray, "T R"], device: torch.device) -> Float[Tensor, "T F"]:

@@ -24,7 +24,13 @@ def make(
         ({"above": 0, "at_most": 1}, "in (0, 1]", [1, 0.1], [0, 1.1]),
         ({"at_least": 0, "below": 1}, "in [0, 1)", [0, 0.9], [1, -0.1]),
         ({"one_of": ("a", "b")}, "one of a, b", ["a"], ["c"]),
-        ({}, "", [-5, 5, "text", None, True], [float("nan"), float("inf")]),
+        ({"at_least": 0, "at_most": 2**40}, "in [0, 1099511627776]", [2**40], [2**40 + 1]),
+        (
+            {},
+            "",
+            [-5, 5, "text", None, True, 0.0, 10**9, -3.4e38, 1.2e-38],
+            [float("nan"), float("inf"), 1e300, -3.5e38, 1.1e-38, 5e-324, 10**9 + 1, 10**400],
+        ),
     ],
 )
 def test_limits_in_words_are_those_that_are_checked(limits, words, inside, outside):
@@ -55,6 +61,11 @@ def test_the_limits_of_a_list_are_those_of_its_elements():
         ({"widths": [0, 1]}, r"widths must be a list of at least one value >= 1, got \[0, 1\]"),
         ({"widths": ()}, r"widths must be a list of at least one value >= 1, got \[\]"),
         ({"name": "c"}, "name must be one of a, b, got c"),
+        (
+            {"share": 1e-40},
+            r"share must be in \(0, 1\] that float32 can hold \(1.18e-38 to 3.4e\+38\)",
+        ),
+        ({"widths": [10**12]}, r"at least one value >= 1 and <= 1000000000, got \[10+\]"),
     ],
 )
 def test_a_value_outside_the_limits_is_refused_by_name(values, line):

@@ -7,14 +7,25 @@ import sys
 from collections import namedtuple
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness import evaluate, recall, scale, tune
+from analysis import figures, report
+from analysis.load import load
+from harness import evaluate, recall, scale, status, tune
+from harness.config.compose import checked, compose_overrides
+from harness.config.identity import run_directory
 from harness.config.option import options_of
 from harness.config.options import NAMED, options_of_kind
 from harness.config.schema import OPTION_KEYS, Config, is_taken
+from harness.search.config import TuneJob
+from harness.search.sweeps import with_space
 from harness.storage.lock import run_lock
+from harness.workers.evaluating import EvaluateWorker
+from supsup_core.methods.threshold import Threshold
+from supsup_core.names import METHODS
+from supsup_core.tasks.permuted import Permuted
 
 SCALE = Path(scale.__file__)
 SMALL = (
@@ -49,11 +60,11 @@ def names(folder):
 
 
 def left(folder):
-    """List the files below a folder, except the lock that every start leaves."""
+    """List the files below a folder, except the empty lock of a run that has begun."""
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and not (path.name == "lock" and (path.parent / "config.yaml").exists())
     )
 
 
@@ -78,7 +89,20 @@ REFUSED = {
     "train=foo": ["train must be one of fast, paper, soft, unit", "got foo"],
     "train=papre": ["train must be one of fast, paper, soft, unit", "got papre", "try train=paper"],
     "train=3": ["train must be the name of a recipe", "train=3"],
-    "~train": ["train.name", "missing"],
+    "~train": [
+        "options must be KEY=VALUE, because a run needs every key, got ~train: leave it out"
+    ],
+    "~tasks": [
+        "options must be KEY=VALUE, because a run needs every key, got ~tasks: leave it out"
+    ],
+    "~evaluate.tasks=50": ["options must be KEY=VALUE", "got ~evaluate.tasks=50"],
+    "hydra.run.dir=x": ["key must be one that --help lists, got hydra.run.dir: the keys of Hydra"],
+    "+hydra.verbose=true": ["got hydra.verbose: the keys of Hydra itself have no effect here"],
+    "hydra/launcher=x": ["key must be one that --help lists, got hydra/launcher"],
+    "--config-name nope": ["unrecognized arguments: --config-name"],
+    "--config-path /nope": ["unrecognized arguments: --config-path"],
+    "--experimental-rerun /nope": ["unrecognized arguments: --experimental-rerun"],
+    "--config-dir /nope": ["--config-dir must be a folder, got /nope: correct the path"],
     "tasks=${oc.env:NO_SUCH_VARIABLE}": ["tasks must be valid", "NO_SUCH_VARIABLE"],
     "evaluate=3": ["evaluate must be set key by key", "got 3"],
     "hidden=[20]": ["key must be one that --help lists, got hidden"],
@@ -126,9 +150,21 @@ REFUSED = {
     "train.weight_decay=-1": ["train.weight_decay must be a number >= 0", "got -1"],
     "train.weight_decay=nan": ["train.weight_decay must be a number >= 0", "got nan"],
     "train.dtype=int8": ["train.dtype must be auto or one of float32, bfloat16", "got int8"],
+    "tasks=1000000001": ["tasks must be a whole number >= 1 and <= 1000000000, got 1000000001"],
+    "train.steps=1" + 22 * "0": ["train.steps must be a whole number >= 1 and <= 1000000000"],
+    "train.learning_rate=1e300": ["number > 0 that float32 can hold (1.18e-38 to 3.4e+38), got 1e"],
+    "train.temperature=1e-320": ["train.temperature must be a number > 0 that float32 can hold"],
+    "evaluate.rate=1e308": ["evaluate.rate must be a number > 0 that float32 can hold"],
+    "seed=18446744073709551616": ["number in [0, 18446744073709551615]", "got 1844674407370955161"],
+    "train.batch_size=100000": [
+        "batch_size must be at most 1438, the number of training images of"
+    ],
+    "evaluate.batch_size=500 evaluate.num_images=400": [
+        "at most 359, the number of test images of"
+    ],
     "actors.gpus=0": ["actors.gpus must be a number in (0, 1]", "got 0"],
     "actors.evaluate=0": ["actors.evaluate must be auto or a whole number >= 1", "got 0"],
-    "seed=-1": ["seed must be a whole number >= 0", "got -1", "try seed=0"],
+    "seed=-1": ["seed must be a whole number in [0, 18446744073709551615]", "got -1", "try seed=0"],
     "reservoir.share=1.5": ["reservoir.share must be a number in [0, 1]", "got 1.5"],
     "reservoir.rules=[]": ["reservoir.rules must be a list with one or more of", "got []"],
     "run_dir=ftp://bucket/run": ["run_dir must be a folder, s3://BUCKET/FOLDER or", "got ftp://b"],
@@ -177,7 +213,7 @@ def test_what_no_run_can_have_is_refused_in_one_line(line_typed, refused, tmp_pa
     for part in REFUSED[line_typed]:
         assert part in line
     assert ", got " in line
-    assert left(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_an_unknown_experiment_names_the_known_ones(refused):
@@ -194,7 +230,7 @@ def test_the_hint_of_a_refusal_works_when_typed(line_typed, cli, refused):
     given = line_typed.split()
     line = refused(*given)
     key = line.partition(" must be ")[0]
-    if line.endswith(EVERY_KEY):
+    if line.endswith((EVERY_KEY, "correct the path")):
         assert cli("--help")[0] == 0
         return
     if line.endswith(("leave it out", "give a local folder")):
@@ -203,7 +239,7 @@ def test_the_hint_of_a_refusal_works_when_typed(line_typed, cli, refused):
         hint = line.partition(": try ")[2].split()
         assert hint, line
     got = line.partition(", got ")[2].partition(":")[0]
-    wrong = {key, got, key.partition(" must have ")[0], *(key_of(one) for one in hint)}
+    wrong = {key, key_of(got), key.partition(" must have ")[0], *(key_of(one) for one in hint)}
     # The error for an unknown option names the option without its group.
     wrong |= {f"{group}.{got}" for group in OPTION_KEYS.values()}
     kept = [one for one in given if key_of(one) not in wrong]
@@ -439,3 +475,100 @@ def test_the_script_prints_its_configuration_from_any_folder(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("tasks: 32\n")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [("'my runs/ä'", "my runs/ä"), ("1.10", "1.10"), ("~/it's [1], done", "home/it's [1], done")],
+)
+def test_the_same_text_names_the_same_run_in_every_command(
+    text, folder, typed, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run = tmp_path / folder
+    assert typed(scale, *SMALL, f"run_dir={text}")[0] == 0
+    assert json.loads(status_of(f"run_dir={text}", capsys))["run_dir"] == str(run)
+    quick = ("evaluate.tasks=1", "evaluate.batches=1", "evaluate.algorithms=[max_logit]")
+    code, _, err = typed(evaluate, f"run_dir={text}", *quick, "executor=serial")
+    assert (code, "complete already" in err) == (0, True), err
+    code, _, err = typed(recall, f"run_dir={text}", "reservoir.rules=[hebb]", "executor=serial")
+    assert code == 0, err
+    assert len(load(text, "tasks")) == len(load(run, "tasks")) == 3
+    monkeypatch.setattr("sys.argv", ["report", f"run_dir={text}"])
+    monkeypatch.setattr(report, "render", lambda run_dir: f"report of {run_dir}")
+    report.main()
+    assert (run / "report.html").read_text() == f"report of {run}"
+    monkeypatch.setattr("sys.argv", ["figures", text, "figure.svg"])
+    figures.main()
+    assert Path("figure.svg").exists()
+    job = checked(compose_overrides(with_space([f"run_dir={text}"]), "tune", TuneJob))
+    assert run_directory(job) == run
+
+
+def status_of(typed, capsys):
+    """Return what status.py prints as JSON."""
+    capsys.readouterr()
+    assert status.main([typed, "json=true"]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_family_that_fails_at_its_last_task_leaves_no_folder(refused, tmp_path, monkeypatch):
+    make = Permuted.make
+
+    def fail(self, task_id, setting):
+        if task_id == 1:  # neither the first nor the last task, which are made before the lock
+            raise ValueError("no pixels left")
+        return make(self, task_id, setting)
+
+    monkeypatch.setattr(Permuted, "make", fail)
+    line = refused("run_dir=runs/new")
+    assert f"got: no pixels left ({__file__}, line " in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_that_keep_everything_are_named(cli):
+    code, _, err = cli(*SMALL, "method=edge_popup", "method_options.density=1.0", "tasks=1")
+    assert code == 0
+    assert "masks without any information: layer1 of task 0 keeps everything, layer2" in err
+
+
+def test_evaluations_that_nobody_asks_for_any_more_leave_the_failures(cli, typed, monkeypatch):
+    assert cli(*SMALL, "run_dir=run")[0] == 0
+    asked = ("run_dir=run", *SMALL[-3:], "evaluate.algorithms=[one_shot]", "executor=serial")
+
+    def fail(worker, unit, rows):
+        raise MemoryError("3 GB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EvaluateWorker, "run", fail)
+        code, _, err = typed(evaluate, *asked[:3], *asked[4:], "evaluate.distractors=3")
+    assert code == 1
+    assert "MemoryError: 3 GB (" in err
+    assert {row["unit"] for row in load("run", "failures").to_pylist()} > set()
+    assert cli(*SMALL, "run_dir=run")[0] == 0
+    assert len(load("run", "failures")) == 0
+
+
+class NoRank(Threshold):
+    """A finder as a user writes it, with a fault."""
+
+    def mask(self, tensor, scores):
+        raise LookupError("no rank")
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_a_fault_in_a_finder_is_shown_with_its_line_and_one_traceback(debug, cli, monkeypatch):
+    monkeypatch.setattr(NoRank, "__module__", "no_rank")
+    monkeypatch.setitem(sys.modules, "no_rank", SimpleNamespace(NoRank=NoRank))
+    monkeypatch.setitem(METHODS, "threshold", "no_rank:NoRank")
+    code, _, err = cli(*SMALL, "evaluate.checkpoints=[3]", *debug)
+    assert code == 1
+    where = f"({__file__}, line {NoRank.mask.__code__.co_firstlineno + 1})"
+    last = err.splitlines()[-1]
+    assert "failed three times: unit-" in last
+    assert last.endswith(f"LookupError: no rank {where}")
+    assert err.count("Traceback (most recent call last):") == len(debug)
+    if not debug:
+        kept = Path(err.partition("the last traceback is in ")[2].partition(";")[0])
+        assert kept.read_text().endswith("LookupError: no rank\n")
+        kept.unlink()

@@ -1,12 +1,14 @@
+import sys
 from collections import Counter
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
 from harness import scale
-from harness.config.command import run_command
 from harness.config.compose import checked, compose_overrides, typed_keys
 from harness.config.identity import (
     differences,
@@ -16,12 +18,13 @@ from harness.config.identity import (
     run_name,
     to_yaml,
 )
-from harness.config.schema import Config
+from harness.config.schema import Config, leaf
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
 from harness.plan.resolve import resolve
 from harness.plan.units import evaluation_units
-from supsup_core.names import ALGORITHMS
+from supsup_core.methods.threshold import Threshold
+from supsup_core.names import ALGORITHMS, METHODS
 
 
 def typed(*overrides):
@@ -227,9 +230,9 @@ def test_options_of_an_experiment_can_be_typed_anew():
     assert config.train.weight_decay == 1e-4
 
 
-def test_the_printed_configuration_has_the_typed_options(monkeypatch, capsys):
+def test_the_printed_configuration_has_the_typed_options(capsys):
     for options in ("method_options.density=0.3", "method_options={density: 0.3}"):
-        assert ended(monkeypatch, scale.JOB, "--cfg", "job", options) == 0
+        assert scale.JOB(["--cfg", "job", options]) == 0
         assert "method_options:\n  density: 0.3\n" in capsys.readouterr().out
 
 
@@ -277,41 +280,6 @@ def test_run_directory_is_absolute(tmp_path, monkeypatch):
     assert run_directory(replace(config, run_dir="/x")) == Path("/x")
 
 
-def ended(monkeypatch, job, *arguments):
-    monkeypatch.setattr("sys.argv", ["scale.py", *arguments])
-    with pytest.raises(SystemExit) as left:
-        run_command(job)
-    return left.value.code
-
-
-def test_a_job_gets_the_arguments_and_gives_the_exit_code(monkeypatch):
-    calls = []
-
-    def job(arguments):
-        calls.append(arguments)
-        return 7
-
-    assert ended(monkeypatch, job, "tasks=7") == 7
-    assert calls == [["tasks=7"]]
-
-
-def test_an_error_of_several_lines_is_printed_as_one(monkeypatch, capsys):
-    def fail(_):
-        raise UserError("first\nsecond")
-
-    assert ended(monkeypatch, fail) == 2
-    assert capsys.readouterr().err == "error: first second\n"
-
-
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
-    def fail(_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("sys.argv", ["scale.py"])
-    with pytest.raises(ZeroDivisionError):
-        run_command(fail)
-
-
 def test_algorithms_that_minimise_nothing_need_no_objective():
     assert typed("evaluate.algorithms=[max_logit]", "evaluate.objectives=[]").evaluate
 
@@ -320,3 +288,50 @@ def test_a_configuration_without_a_recipe_is_refused():
     composed = OmegaConf.structured(Config())
     with pytest.raises(UserError, match="missing mandatory value"):
         checked(composed)
+
+
+@pytest.mark.parametrize("text", ["2026_11_26", "1.10", "4811_12", "1e3", "TRUE", "a,b", "~x [1]"])
+@pytest.mark.parametrize("key", ["run_dir", "data_dir", "train.name"])
+def test_a_text_key_gets_the_typed_characters(key, text):
+    assert leaf(typed(f"{key}={text}"), key) == text
+    assert leaf(typed(f"{key}='{text}'"), key) == text
+    assert leaf(typed(f"++{key}={text}"), key) == text
+
+
+def test_null_is_no_text_unless_it_is_quoted():
+    assert typed("run_dir=null").run_dir is None
+    assert typed("run_dir='null'").run_dir == "null"
+
+
+def test_a_text_in_a_recipe_must_be_a_text(tmp_path):
+    recipe = (files("harness.conf") / "train" / "fast.yaml").read_text()
+    (tmp_path / "train").mkdir()
+    mine = tmp_path / "train" / "mine.yaml"
+    mine.write_text(recipe.replace("name: fast", "name: 4811_12"))
+    with pytest.raises(UserError, match=r"train\.name must be a text, got 481112: try train\.name"):
+        checked(compose_overrides(["train=mine"], config_dir=str(tmp_path)))
+    mine.write_text(recipe.replace("name: fast", "name: '4811_12'"))
+    assert checked(compose_overrides(["train=mine"], config_dir=str(tmp_path))).train.name == (
+        "4811_12"
+    )
+
+
+class Labelled(Threshold):
+    """A finder with an option that is a text, and with one that is a number."""
+
+    def __init__(self, label: str = "", share: float = 0.5) -> None:
+        self.label, self.share = label, share
+
+
+def test_a_text_option_of_a_named_thing_gets_the_typed_characters(monkeypatch):
+    monkeypatch.setattr(Labelled, "__module__", "labelled")
+    monkeypatch.setitem(sys.modules, "labelled", SimpleNamespace(Labelled=Labelled))
+    monkeypatch.setitem(METHODS, "threshold", "labelled:Labelled")
+    given = ["method_options.label=1.10", "method_options.share=1e-1"]
+    config = checked(compose_overrides(given), given)
+    assert config.method_options == {"label": "1.10", "share": 0.1}
+
+
+def test_an_option_of_an_experiment_can_be_left_out():
+    given = ["experiment=reservoir", "~network_options.hidden"]
+    assert checked(compose_overrides(given)).network_options == {}

@@ -458,7 +458,8 @@ def test_a_task_whose_data_raise_is_set_aside_alone(
     assert names == {i: masks[i] for i in names}
     [failure] = load(tmp_path, "failures").to_pylist()
     kept = {"task_id": 2, "unit": "unit-000002", "pool": "train", "tries": 3}
-    assert failure == failure | kept | {"error": "OSError: its images cannot be read"}
+    where = f"({__file__}, line {fail_one.__code__.co_firstlineno + 3})"
+    assert failure == failure | kept | {"error": f"OSError: its images cannot be read {where}"}
     said = capsys.readouterr()
     assert "failed three times: unit-000002 (tasks 2): OSError: its images" in said.err
     line = "set aside after 3 tries: task 2 of unit-000002: OSError: its images cannot be read"

@@ -160,8 +160,12 @@ def test_what_fails_in_a_stage_of_one_s_own_is_set_aside_until_it_is_done(
     with monkeypatch.context() as patched:
         patched.setattr(Ones, "unlucky", True)
         assert carry_out(config, open_run, [Train, Ones]) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "failed three times: ones-2 (tasks 0, 1): RuntimeError: no luck" in last
+    *_, last, line = capsys.readouterr().err.splitlines()
+    assert "failed three times: ones-2 (tasks 0, 1): RuntimeError: no luck" in line
+    assert f"({__file__}, line " in line
+    kept = Path(last.partition("the last traceback is in ")[2].partition(";")[0])
+    assert kept.read_text().endswith("RuntimeError: no luck\n")
+    kept.unlink()
     rows = read_tables(tmp_path / "failures", FAILURES).to_pylist()
     assert [(row["pool"], row["unit"], row["task_id"]) for row in rows] == [
         ("ones", "ones-2", 0),

@@ -169,7 +169,8 @@ def test_a_unit_that_raises_is_tried_three_times_and_set_aside(executor, tmp_pat
     for unit in units:
         executor.submit("train", unit)
     found = by_name(collect(executor))
-    assert found["raises"].error == "ArithmeticError: no use for 7"
+    assert found["raises"].error.startswith(f"ArithmeticError: no use for 7 ({__file__}, line ")
+    assert "in run\n" in found["raises"].traceback
     assert found["raises"].result is None
     assert found["raises"].unit == units[1]
     assert tries(tmp_path, units[1]) == MAX_TRIES == 3

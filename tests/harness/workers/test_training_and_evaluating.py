@@ -119,7 +119,9 @@ def test_the_other_masks_of_a_block_do_not_change_where_a_task_cannot_be_made(
 
     monkeypatch.setattr(RunSpec, "task", fail)
     others = worker.run(unit)
-    assert others.failed == {bad: "OSError: no data"}
+    assert {task: error.line for task, error in others.failed.items()} == {
+        bad: f"OSError: no data ({__file__}, line {fail.__code__.co_firstlineno + 2})"
+    }
     kept = [i for i in ALL if i != bad]
     assert others.tasks["task_id"].to_pylist() == kept
     assert (others.rows == whole.rows[kept]).all()

@@ -16,6 +16,7 @@ from supsup_core.states.layout import (
     TaskState,
     as_floats,
     density,
+    uniform_tensors,
 )
 
 KEEP, NEGATIVE, COAT = PlaneSpec(), PlaneSpec("negative", -2.0), PlaneSpec("coat")
@@ -256,6 +257,16 @@ def test_density_counts_weights_and_no_padding(tiny):
         full[:], empty[:] = True, False
     expected = sum(bits.sum() for bits in states[2].planes) / num_gains(tiny)
     assert density(layout, layout.pack(states)).tolist() == [1.0, 0.0, expected]
+
+
+def test_tensors_that_keep_nothing_or_everything_are_found(tiny):
+    layout = keep_layout(tiny)
+    states = random_states(layout, 3)
+    states[1].planes[0][:] = False
+    states[1].planes[1][:] = True
+    states[2].planes[1][:] = False
+    found = uniform_tensors(layout, layout.pack(states))
+    assert found == [(1, "layer1", False), (1, "layer2", True), (2, "layer2", False)]
 
 
 @pytest.mark.parametrize("specs", [[KEEP, NEGATIVE], [COAT] * 3], ids=["signed", "coats"])
