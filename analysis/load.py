@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 from analysis.columns import SCHEMA_VERSIONS, wrong_column
+from analysis.reading import check_file, parse_configuration, read_text
 
 # Table -> its folder in the run directory.
 FOLDERS = {
@@ -42,15 +42,22 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     Raises:
         KeyError: the table is unknown.
         FileNotFoundError: the run has written no file of this table yet.
-        ValueError: the URL names no folder, or a file is no whole Parquet file, has another schema
-            version or other columns, belongs to another run, or is a copy of another file.
+        ValueError: the URL names no folder, a path is no regular file, or a file is no whole
+            Parquet file, has another schema version or other columns, belongs to another run, or is
+            a copy of another file.
         OSError: the server of a URL does not answer, or refuses the request.
     """
     files, root = _file_system(run_dir)
     folder = f"{root}/{FOLDERS[table]}"
-    found = files.get_file_info(FileSelector(folder, allow_not_found=True))
-    visible = {one.base_name: one.path for one in found if not one.base_name.startswith(".")}
-    paths = [path for name, path in sorted(visible.items()) if name.endswith(".parquet")]
+    if isinstance(files, LocalFileSystem):  # a selector leaves out links that lead nowhere
+        found = files.get_file_info([str(path) for path in Path(folder).glob("*.parquet")])
+    else:
+        found = files.get_file_info(FileSelector(folder, allow_not_found=True))
+    visible = {one.base_name: one for one in found if not one.base_name.startswith(".")}
+    tables = [one for name, one in sorted(visible.items()) if name.endswith(".parquet")]
+    for one in tables:
+        check_file(files, one)
+    paths = [one.path for one in tables]
     if not paths:
         raise FileNotFoundError(
             f"{run_dir}/{FOLDERS[table]} must hold Parquet files, got none: check the path, and "
@@ -212,45 +219,12 @@ def read_configuration(run_dir: str | Path) -> tuple[str, dict[str, Any]]:
 
     Raises:
         OSError: there is no configuration, or it cannot be read.
-        ValueError: the file is not YAML, or not a mapping of keys to values.
-    """
-    text = read_text(run_dir, "config.yaml")
-    try:
-        # An alias stands for a copy of another value, and aliases of aliases for a great many.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("an alias")
-        return text, dict(_leaves(yaml.safe_load(text), ""))
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{run_dir}/config.yaml must be YAML of keys and values, got other content: restore "
-            "the file from a copy of the run"
-        ) from error
-
-
-def read_text(run_dir: str | Path, name: str) -> str:
-    """Read a text file of a run.
-
-    Raises:
-        OSError: the file does not exist, is no regular file, or cannot be read.
-        ValueError: the file is not UTF-8.
+        ValueError: the file may be cut, or is no configuration.
     """
     files, root = _file_system(run_dir)
-    path = f"{root}/{name}"
-    kind = files.get_file_info(path).type
-    if kind is FileType.NotFound:
-        raise FileNotFoundError(
-            f"{run_dir} must be the directory of a run, got none with {name}: check the path"
-        )
-    if kind is not FileType.File:  # opening a FIFO would wait for a writer
-        raise OSError(f"{run_dir}/{name} must be a file, got another kind: restore it from a copy")
-    with files.open_input_file(path) as file:
-        try:
-            text: str = file.read().decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{run_dir}/{name} must be UTF-8, got other bytes: restore the file from a copy"
-            ) from error
-    return text
+    path = f"{root}/config.yaml"
+    text = read_text(files, path)
+    return text, dict(_leaves(parse_configuration(text, path), ""))
 
 
 def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:

@@ -7,7 +7,6 @@ After a run, the harness starts this module in a separate process, because `harn
 `analysis`, and because an error in drawing must not fail the run.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -19,10 +18,12 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
+from pyarrow.fs import LocalFileSystem
 
 from analysis import figures, page, stored, summary
 from analysis.commandline import Parser, run_command, run_directory
-from analysis.load import load, read_configuration, read_text
+from analysis.load import load, read_configuration
+from analysis.reading import LARGEST_JSON, parse_json, read_text
 
 NAME = "report.html"
 LEAST_ACCURATE = 100  # number of tasks that the report lists one by one
@@ -114,8 +115,8 @@ def _check(config: dict[str, Any], run_dir: Path) -> None:
 
 def _first_way(config: dict[str, Any]) -> list[str | None]:
     """Return the first algorithm and the first objective that the run asked for."""
-    evaluate = config.get("evaluate", {})
-    return [next(iter(evaluate.get(name, ())), None) for name in ("algorithms", "objectives")]
+    keys = ("evaluate.algorithms", "evaluate.objectives")
+    return [next(iter(config.get(key) or ()), None) for key in keys]
 
 
 def _facts(tables: Tables, asked: int) -> str:
@@ -371,10 +372,11 @@ def _starts(run_dir: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        starts = json.loads(read_text(run_dir, "provenance.json"))["starts"]
+        text = read_text(LocalFileSystem(), str(file), LARGEST_JSON)
+        starts = parse_json(text, str(file))["starts"]
         if all(isinstance(one, dict) and _is_command(one.get("command", [])) for one in starts):
             return list(starts)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         pass
     raise ValueError(
         f"{file} must be JSON with a list `starts`, got other content: restore the file from a "

@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from analysis.load import as_path
+from analysis.reading import check_store
 
 SAMPLE = 32  # masks: 496 pairs are enough for a mean, and at most 32 chunks are read
 
@@ -46,6 +47,7 @@ class Layout:
 
 def _group(run_dir: str | Path) -> Any:
     folder = run_dir if isinstance(run_dir, Path) else Path(as_path(run_dir))
+    check_store(folder / "masks.zarr")
     return zarr.open_group(folder / "masks.zarr", mode="r", use_consolidated=False)
 
 

@@ -147,7 +147,7 @@ def test_runs_are_read_together_and_differ_by_key(tmp_path):
     ):
         (run / "evaluations").mkdir(parents=True)
         write_table(_evaluations(4), run / "evaluations" / "a.parquet", "r")
-        (run / "config.yaml").write_text(f"{text}\nrun_dir: {run}\n")
+        (run / "config.yaml").write_text(f"{text}\nrun_dir: {run}\n...\n")
 
     rows = load_runs(runs, "evaluations")
 

@@ -37,7 +37,7 @@ def run_dir(tmp_path_factory):
         (run / folder).mkdir(parents=True)
     named = "tasks: 3\nnetwork: n\ndata: d\nfamily: rotated\nmethod: m\nseed: 0\n"
     named += "evaluate: {algorithms: [one_shot, binary], objectives: [H, G]}\n"
-    (run / "config.yaml").write_text(named + "train: {name: <i>}\n")
+    (run / "config.yaml").write_text(named + "train: {name: <i>}\n...\n")
     (run / "provenance.json").write_text(json.dumps({"starts": [{"command": ["scale.py"]}]}))
     tasks = _rows(results.TASKS, 3, task_id=[0, 1, 2], accuracy=[0.9, 0.11, 0.8])
     write_table(tasks, run / "log" / "a.parquet", "r")
