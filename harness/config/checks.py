@@ -19,7 +19,7 @@ def check(config: Config) -> None:
     """
     for key, option in options_of(type(config)).items():
         option.check(leaf(config, key))
-    for one in (_check_option_names, _check_objectives, _check_momentum, _check_checkpoints):
+    for one in (_check_option_names, _check_objectives, _check_momentum, check_checkpoints):
         one(config)
     _check_num_images(config)
     _check_shards(config)
@@ -72,7 +72,12 @@ def _check_option_names(config: Config) -> None:
                 )
 
 
-def _check_checkpoints(config: Config) -> None:
+def check_checkpoints(config: Config) -> None:
+    """Check that no checkpoint is above the number of tasks.
+
+    Raises:
+        UserError: a checkpoint is above the number of tasks.
+    """
     checkpoints = config.evaluate.checkpoints
     if checkpoints == AUTO:
         return

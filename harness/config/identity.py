@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.checks import check
 from harness.config.kinds import as_typed
 from harness.config.options import resolved_options
 from harness.config.schema import AUTO, FREE_KEYS, OPTION_KEYS, AnyConfig, Config, keys, leaf
-from harness.errors import UserError
+from harness.config.stored import from_values, stored_values, value_errors
 from harness.places.places import Place, place
+from harness.places.reading import END
 
 _NOT_GIVEN = "not given"
 
@@ -100,8 +98,8 @@ def result_values(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """Write a configuration as the text of `config.yaml`."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """Write a configuration as the text of `config.yaml`, with every key and a mark at the end."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config)) + END
 
 
 def from_yaml(path: Place) -> Config:
@@ -117,19 +115,11 @@ def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
         schema: schema of the job's configuration.
 
     Raises:
-        UserError: the file is missing, or is not a configuration of this schema.
+        UserError: the file is missing, was cut, or is not a configuration with exactly the keys
+            of this schema.
     """
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(schema), OmegaConf.load(BytesIO(path.read_bytes()))
-        )
-        config = OmegaConf.to_object(merged)
-        assert isinstance(config, schema)
+    values = stored_values(path)
+    with value_errors(path):
+        config = from_values(values, schema)
         check(config)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, UserError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} must be the configuration of a run, got an error: {reason}: restore the file, "
-            "or choose another run_dir"
-        ) from error
     return config

@@ -1,8 +1,8 @@
 """The declared types of configuration values: check and convert values, and name types in errors.
 
-The known types are bool, int, float, str, None, Literal, lists (list, tuple, Sequence, Iterable),
-and unions of these. If another type is declared, every value passes, and the constructor must
-check the value.
+The known types are bool, int, float, str, None, Literal, dict, lists (list, tuple, Sequence,
+Iterable), and unions of these. If another type is declared, every value passes, and the
+constructor must check the value.
 """
 
 import inspect
@@ -36,6 +36,8 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, kind)
     if (one := element(kind)) is not None:
         return isinstance(value, list) and all(fits(single, one) for single in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
     return True
 
 

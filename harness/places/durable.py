@@ -2,10 +2,15 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
 from harness.places.places import Place
+
+# Names of unfinished files: `.<name>.<process>.partial` by write_durably and by the report, and
+# `<name>.<32 hex digits>.partial` by zarr. No other file is removed.
+_PARTIAL = re.compile(r"\..+\.\d+\.partial|.+\.[0-9a-f]{32}\.partial")
 
 # Errors of file systems that have no hard links, such as FAT and some network mounts.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -48,7 +53,10 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: in
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _created(partial, os.O_TRUNC, mode) as file:
+        # A file of this name can be left from a crashed process with the same number. A link of
+        # this name must not lead the write elsewhere.
+        partial.unlink(missing_ok=True)
+        with _created(partial, os.O_EXCL, mode) as file:
             _fill(file, data)
         if not exclusive:
             partial.replace(path)
@@ -90,16 +98,21 @@ def _link_or_create(path: Path, partial: Path, data: bytes, mode: int) -> None:
             raise
 
 
-def remove_partial_files(folder: Place) -> None:
+def remove_partial_files(folder: Place, *, below: bool = False) -> None:
     """Remove the partial files that crashed writers left in a folder.
 
-    Only the one process that may write to the folder may call this function.
+    Only the one process that may write to the folder may call this function. Files with other names
+    stay. If the folder is a link, or a folder below it is, nothing is removed through the link.
 
     Args:
-        folder: the folder, which may be missing. Its subfolders are not searched.
+        folder: the folder, which may be missing.
+        below: whether the folders below are searched too.
     """
-    if not isinstance(folder, Path):
+    if not isinstance(folder, Path) or folder.is_symlink():
         return  # object storage never shows a partial object
-    for path in folder.glob(".*.partial"):
-        if path.is_file():
-            path.unlink()
+    for found, folders, names in os.walk(folder):  # does not follow links
+        if not below:
+            folders.clear()
+        for name in names:
+            if _PARTIAL.fullmatch(name):
+                Path(found, name).unlink()

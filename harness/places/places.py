@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import numpy as np
-
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,40 +116,6 @@ def each(function: Callable[[A], T], items: Sequence[A], where: Place) -> list[T
         return [function(item) for item in items]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(function, items))
-
-
-def read_array(path: Place) -> np.ndarray:
-    """Read the bytes of a file into a writable uint8 array.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-    """
-    if isinstance(path, Path):
-        return np.fromfile(path, np.uint8)
-    return np.frombuffer(path.read_bytes(), np.uint8).copy()
-
-
-def read_into(path: Place, starts: Sequence[int], rows: np.ndarray) -> None:
-    """Fill each row with the bytes at its offset in a file.
-
-    If the file ends before a row is full, the rest of the row stays unchanged.
-
-    Args:
-        path: path of the file.
-        starts: (B,) offset of each row in the file, in bytes.
-        rows: (B, R) uint8 array to fill.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-    """
-    if not isinstance(path, Path):
-        for row, part in zip(rows, path.read_parts(starts, rows.shape[1]), strict=True):
-            row[: len(part)] = part
-        return
-    with path.open("rb", buffering=0) as file:
-        for row, start in zip(rows, starts, strict=True):
-            file.seek(start)
-            file.readinto(row.data)
 
 
 def put_aside(path: Place) -> None:

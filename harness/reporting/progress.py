@@ -4,7 +4,6 @@ Table files appear whole and stay, so the result was true at the moment of readi
 imports neither Ray nor torch, so that `status` starts at once.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,22 @@ from pathlib import Path
 from statistics import fmean
 
 import pyarrow as pa
-import yaml
 
-from harness.config.loose import read_loosely
 from harness.config.schema import Config
+from harness.config.stored import from_values_of_any_version, stored_values, value_errors
 from harness.errors import UserError
 from harness.places.places import Place
+from harness.places.reading import read_json
 from harness.plan.units import EvaluationUnit, WorkUnit, evaluation_units, recall_units
 from harness.storage.lock import Holder, lock_holder
 from harness.tables.files import read_table_file, table_files
 from harness.tables.schemas import FAILURES, SCHEMAS, TASKS
 
 RATE_OVER = timedelta(minutes=5)
+
+# To list a plan of this many rows takes seconds. A run of 10^6 tasks that evaluates every task has
+# fewer.
+_MOST_ROWS = 2 * 10**7
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Progress:
         other_files: number of files in evaluations/ and reservoir/ that belong to other requests,
             such as those of a later harness/evaluate.py.
         failed: name of a unit that was set aside -> its error.
-        broken: table files that cannot be read, or that belong to another run.
+        broken: table files that cannot be read or that belong to another run, and the store if it
+            is missing.
         num_bytes: size of all files in the run directory.
         holder: the process that signed the lock; None if the lock is not signed.
     """
@@ -82,9 +86,11 @@ class Progress:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all tasks are trained and all parts are evaluated."""
-        return self.committed == self.config.tasks and all(
-            part.rows == part.wanted for part in self.parts
+        """Whether all tasks are trained, their masks are there, and all parts are evaluated."""
+        return (
+            self.committed == self.config.tasks
+            and _store(self.directory) not in self.broken
+            and all(part.rows == part.wanted for part in self.parts)
         )
 
     @property
@@ -125,8 +131,10 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
     # Read the lock before the log. If a driver ends in between, its last commits are counted.
     holder = lock_holder(directory)
     run_id = _run_id(directory)
-    accuracies, finished_at, broken = _tasks(directory, run_id)
+    accuracies, finished_at, broken = _tasks(directory, config.tasks, run_id)
     committed = len(accuracies)
+    if committed and not _store(directory).is_file():
+        broken.append(_store(directory))
     parts, other, broken_tables = _parts(directory, units, run_id)
     trains = holder is not None and holder.alive is not False and committed < config.tasks
     until = (now or datetime.now(UTC)) if trains else None
@@ -153,61 +161,86 @@ def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
             "check the path, or start a run with harness/scale.py"
         )
     path = directory / "config.yaml"
-    try:
-        config = read_loosely(path.read_text(encoding="utf-8"))
+    if not os.path.lexists(path):
+        raise UserError(
+            f"run directory {directory} must hold a run, got no config.yaml in it: "
+            "start a run with harness/scale.py, or choose another run_dir"
+        )
+    values = stored_values(path)
+    with value_errors(path):
+        config = from_values_of_any_version(values)
+        _check_plan(config)
         units: list[WorkUnit] = []
         for k in config.evaluate.checkpoints:
             units += evaluation_units(config, k)
             if config.evaluate.reservoir:
                 units += recall_units(config, k)
-        return config, units
-    except FileNotFoundError as error:
-        raise UserError(
-            f"run directory {directory} must hold a run, got no config.yaml in it: "
-            "start a run with harness/scale.py, or choose another run_dir"
-        ) from error
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} is not a run's configuration ({type(error).__name__}: {reason}): "
-            "restore the file, or choose another run_dir"
-        ) from error
+    return config, units
+
+
+def _check_plan(config: Config) -> None:
+    """Refuse a plan that would take minutes to list.
+
+    Raises:
+        ValueError: the checkpoints ask for too many rows.
+    """
+    evaluate = config.evaluate
+    ways = len(evaluate.algorithms) * (1 + len(evaluate.objectives)) + len(config.reservoir.rules)
+    asked = sum(min(k, evaluate.tasks or k) for k in evaluate.checkpoints)
+    if asked * ways > _MOST_ROWS:
+        raise ValueError(f"evaluate.checkpoints ask for more than {_MOST_ROWS} rows")
+
+
+def _store(directory: Path) -> Path:
+    """Return the file without which a run has no store."""
+    return directory / "masks.zarr" / "zarr.json"
 
 
 def _run_id(directory: Path) -> str | None:
     """Read the identity of the run from its store; None if the store has none."""
     try:
-        group = json.loads((directory / "masks.zarr" / "zarr.json").read_text(encoding="utf-8"))
-        found = group["attributes"]["run_id"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(_store(directory))["attributes"]["run_id"]
+    except (OSError, UserError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, str) else None
 
 
-def _tasks(directory: Path, run_id: str | None) -> tuple[list[float], list[float], list[Place]]:
+def _tasks(
+    directory: Path, num_tasks: int, run_id: str | None
+) -> tuple[list[float], list[float], list[Place]]:
     """Read the log.
 
     The columns become lists of plain numbers, because Arrow's sums, its times and its conversion to
     numpy import pandas, which takes 0.4 s.
 
+    Args:
+        directory: the run directory.
+        num_tasks: number of tasks of the run. A file that names another task is not this run's.
+        run_id: the identity of the run; None if it is unknown.
+
     Returns:
         The accuracy of each committed task, the time when the task ended (seconds since 1970), and
-        the log files that cannot be read.
+        the log files that cannot be read or are not this run's.
     """
-    accuracies: list[float] = []
-    finished_at: list[float] = []
+    accuracies: dict[int, float] = {}  # by task, because a damaged log may name a task twice
+    finished_at: dict[int, float] = {}
     broken: list[Place] = []
     for path in table_files(directory / "log"):
         try:
             table = read_table_file(path, TASKS, run_id=run_id)
-            accuracies += table["accuracy"].to_pylist()
-            for chunk in table["finished_at"].chunks:
-                finished_at += [one / 1e6 for one in chunk.view(pa.int64()).to_pylist()]
         except FileNotFoundError:  # a driver that repairs its log has just removed the file
             continue
-        except ValueError:
+        except (ValueError, UserError):
             broken.append(path)
-    return accuracies, finished_at, broken
+            continue
+        task_ids = table["task_id"].to_pylist()
+        if not all(0 <= task_id < num_tasks for task_id in task_ids):
+            broken.append(path)
+            continue
+        accuracies.update(zip(task_ids, table["accuracy"].to_pylist(), strict=True))
+        times = table["finished_at"].combine_chunks().view(pa.int64()).to_pylist()
+        finished_at.update(zip(task_ids, (one / 1e6 for one in times), strict=True))
+    return list(accuracies.values()), list(finished_at.values()), broken
 
 
 def _parts(
@@ -229,7 +262,7 @@ def _parts(
                 )
             except FileNotFoundError:
                 continue
-            except ValueError:
+            except (ValueError, UserError):
                 broken.append(path)
     lines: dict[tuple[str, int, int, str], list[WorkUnit]] = {}
     for unit in units:
@@ -238,7 +271,7 @@ def _parts(
         Part(
             *line,
             wanted=sum(unit.num_rows for unit in own),
-            rows=sum(rows.get((unit.table, unit.name), 0) for unit in own),
+            rows=sum(min(unit.num_rows, rows.get((unit.table, unit.name), 0)) for unit in own),
         )
         for line, own in lines.items()
     ]
@@ -258,7 +291,7 @@ def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
     for path in table_files(directory / "failures"):
         try:
             rows = read_table_file(path, FAILURES, run_id=run_id).to_pylist()
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, UserError):
             # A driver is replacing the file, or the file is broken and a driver will replace it.
             continue
         found |= {row["unit"]: row["error"] for row in rows}
@@ -268,9 +301,9 @@ def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
 def _last_start(directory: Path) -> datetime | None:
     """Read when the last driver started; None if that is unknown."""
     try:
-        record = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
+        record = read_json(directory / "provenance.json")
         return datetime.fromisoformat(record["starts"][-1]["at"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, UserError, ValueError, KeyError, IndexError, TypeError):
         return None
 
 

@@ -18,6 +18,7 @@ from harness.config.schema import Config
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import Place
+from harness.places.reading import read_json
 
 PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
 
@@ -102,13 +103,10 @@ def record_start(run_dir: Place, config: Config) -> None:
     """Add this start to the run's provenance.json. The first entry is the start that began the run.
 
     Raises:
-        UserError: provenance.json exists and is not JSON.
+        UserError: provenance.json exists and is not the record of earlier starts.
     """
     path = run_dir / "provenance.json"
-    try:
-        known = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path} must be JSON, got something else: remove the file") from error
+    starts = _known_starts(path)
     start = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -116,5 +114,21 @@ def record_start(run_dir: Place, config: Config) -> None:
         "versions": versions(),
         "machine": _machine(),
     }
-    record = {"config_hash": config_hash(config), "starts": [*known.get("starts", []), start]}
+    record = {"config_hash": config_hash(config), "starts": [*starts, start]}
     write_durably(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _known_starts(path: Place) -> list[Any]:
+    """Read the starts that are recorded in a provenance.json; none if the file is missing."""
+    try:
+        starts = read_json(path)["starts"]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        starts = error
+    if not isinstance(starts, list):
+        raise UserError(
+            f"{path} must be JSON with a list of starts, got something else: restore the file, or "
+            "remove it to begin a new list"
+        )
+    return starts

@@ -21,6 +21,7 @@ from harness.driver.start import terminated_like_interrupted
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local
+from harness.places.reading import parse_yaml
 from harness.reporting.display import make_console, make_display, say
 from harness.run.images import check_images
 from harness.run.memory import check_weights
@@ -155,7 +156,7 @@ def recipe_file(trial: dict[str, Any], metric: str) -> str:
         trial: row of the table `trials`, by column name.
         metric: name of the column in which this trial is the best.
     """
-    config = yaml.safe_load(trial["config"])
+    config = parse_yaml(trial["config"])
     # The resolved checkpoints fit only the number of tasks of the trial.
     config["evaluate"]["checkpoints"] = AUTO
     kept = {key: value for key, value in config.items() if key not in FREE_KEYS}

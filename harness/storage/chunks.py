@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harness.places.durable import fsync, write_durably
-from harness.places.places import Place, read_array, read_into
+from harness.places.places import Place
+from harness.places.reading import read_array, read_into
 
 CHUNK_BYTES = 2_500_000  # approximate, because the rows per chunk are a power of two
 FILL = 255  # every byte of an unwritten row; a mask differs, because its last byte is 0
@@ -72,17 +73,20 @@ class ChunkFiles:
             bytes are FILL.
 
         Raises:
+            UserError: the file's path is a link, a folder or another thing that is no file.
             OSError: the file exists but cannot be read.
         """
+        size = self._shape[0] * self._shape[1]
+        whole = size + CRC_BYTES
         try:
-            raw = read_array(self.path(chunk))
+            raw = read_array(self.path(chunk), whole + 1)
         except FileNotFoundError:
             return "is missing", None
-        size = self._shape[0] * self._shape[1]
-        if len(raw) != size + CRC_BYTES:
+        if len(raw) != whole:
             rows = self.empty().reshape(-1)
             rows[: len(raw)] = raw[:size]
-            return f"must have {size + CRC_BYTES} bytes, got {len(raw)}", rows.reshape(self._shape)
+            got = "more" if len(raw) > whole else len(raw)
+            return f"must have {whole} bytes, got {got}", rows.reshape(self._shape)
         rows = raw[:size]
         intact = crc32c(rows) == int.from_bytes(raw[size:].tobytes(), "little")
         return "" if intact else "does not match its checksum", rows.reshape(self._shape)

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from harness.errors import UserError
 from harness.places.objects import LONGEST_WRITE, ObjectPath
+from harness.places.reading import parse_json
 
 logger = logging.getLogger("harness")
 
@@ -151,7 +152,7 @@ def _look(path: ObjectPath) -> tuple[dict[str, Any], dict[str, str] | None]:
     except FileNotFoundError:
         return {}, None
     try:
-        holder = json.loads(data or b"{}")
+        holder = parse_json(data or b"{}")
     except ValueError:  # not written by a lease: assume that an unknown process holds it
         holder = None
     return holder if isinstance(holder, dict) else {"host": "?", "pid": "?"}, version

@@ -9,10 +9,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 from harness.errors import UserError
 from harness.places.places import Place
+from harness.places.reading import open_regular, read_json
+
+_LARGEST_PID = 2**31 - 1
 
 
 @contextmanager
@@ -29,7 +32,8 @@ def run_lock(run_dir: Place) -> Iterator[None]:
         run_dir: the run directory; created if missing.
 
     Raises:
-        UserError: another process has the lock; the message names its process, host and start.
+        UserError: another process has the lock; the message names its process, host and start. Or
+            the file `lock` is a link, a folder or another thing that is no file.
     """
     if not isinstance(run_dir, Path):
         from harness.storage.lease import run_lease
@@ -43,8 +47,8 @@ def run_lock(run_dir: Place) -> Iterator[None]:
     with _locked(path) as file:
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
-        file.flush()
+        own = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        file.write(json.dumps(own).encode())
         try:
             yield
         except UserError:
@@ -54,23 +58,22 @@ def run_lock(run_dir: Place) -> Iterator[None]:
             file.truncate(0)  # a free lock must not name a holder
 
 
-def _locked(path: Path) -> TextIO:
-    """Open and lock a file.
+def _locked(path: Path) -> Any:
+    """Open and lock a file, without a buffer.
 
     Raises:
-        UserError: another process has the lock.
+        UserError: another process has the lock, or the path is no regular file.
     """
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = open_regular(path, create=True, buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            try:
-                holder = json.loads(file.read())
-                who = f"process {holder['pid']} on host {holder['host']} since {holder['since']}"
-            except (ValueError, KeyError, TypeError):  # the holder has not signed the file yet
-                who = "another process"
+            signed = _signature(path)
+            who = "another process"  # if the holder has not signed the file yet
+            if signed is not None:
+                host, pid, since = signed
+                who = f"process {pid} on host {host} since {since}"
             file.close()
             raise UserError(
                 f"run directory {path.parent} is in use by {who}: "
@@ -83,7 +86,7 @@ def _locked(path: Path) -> TextIO:
         file.close()
 
 
-def _is_at(path: Path, file: TextIO) -> bool:
+def _is_at(path: Path, file: Any) -> bool:
     """Return whether an open file is still the file at a path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
@@ -100,6 +103,23 @@ def _remove(made: Sequence[Path]) -> None:
     with suppress(OSError):  # a folder that is not empty stays, and so do the folders around it
         for path in made:
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+def _signature(path: Path) -> tuple[str, int, str] | None:
+    """Read the host, the process and the time that are written in a lock.
+
+    Returns:
+        The values; None if the lock is free, or is taken but not signed yet.
+
+    Raises:
+        FileNotFoundError, UserError: see read_json.
+    """
+    try:
+        signed = read_json(path)
+        host, pid, since = str(signed["host"]), signed["pid"], str(signed["since"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return (host, pid, since) if type(pid) is int and 0 < pid <= _LARGEST_PID else None
 
 
 @dataclass(frozen=True)
@@ -132,17 +152,17 @@ def lock_holder(run_dir: Path) -> Holder | None:
         The process that signed the lock, which may have died; None if the lock is not signed.
 
     Raises:
+        UserError: the file `lock` is a link, a folder or another thing that is no file.
         OSError: the file cannot be read.
     """
     path = run_dir / "lock"
     try:
-        signed = json.loads(path.read_text(encoding="utf-8"))
-        host, pid, since = str(signed["host"]), int(signed["pid"]), str(signed["since"])
-        inode = path.stat().st_ino
+        signed, inode = _signature(path), path.lstat().st_ino
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # free, or taken but not signed yet
+    if signed is None:
         return None
+    host, pid, since = signed
     return Holder(host, pid, since, _has_lock(pid, inode) if host == socket.gethostname() else None)
 
 

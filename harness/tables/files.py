@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import Place, each
+from harness.places.reading import read_bytes
 
 # Even a table of few rows takes kilobytes in memory, so read_tables merges files in groups.
 _FILES_TOGETHER = 256
@@ -81,11 +82,12 @@ def read_table_file(path: Place, schema: pa.Schema, *, run_id: str | None = None
         ValueError: the file is damaged, belongs to another table or another run, or was written
             under another name.
         UserError: another version of this program wrote the file. Its rows are whole, so it is not
-            a damaged file, which would be computed again.
+            a damaged file, which would be computed again. Or the path is a link, a folder or a
+            thing that is no file.
         OSError: the file cannot be read.
     """
     # Read before the try block: an error of the disk does not mean that the file is damaged.
-    data = path.read_bytes()
+    data = read_bytes(path)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         table = file.read(use_threads=False)

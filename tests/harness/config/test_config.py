@@ -170,24 +170,6 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(overrides, tmp_path):
     assert from_yaml(path) == config
 
 
-def test_a_configuration_kept_before_there_was_a_choice_of_optimizer_is_that_of_rmsprop(tmp_path):
-    path, new = tmp_path / "config.yaml", ("temperature", "optimizer", "momentum", "weight_decay")
-    lines = to_yaml(kept()).splitlines(keepends=True)
-    before = [line for line in lines if line.strip().partition(":")[0] not in new]
-    assert len(lines) - len(before) == len(new)
-    path.write_text("".join(before))
-    assert from_yaml(path) == kept()
-
-
-def test_a_configuration_kept_before_there_were_distractors_has_none(tmp_path):
-    path, new = tmp_path / "config.yaml", ("distractors", "log_base", "rate")
-    lines = to_yaml(kept()).splitlines(keepends=True)
-    before = [line for line in lines if line.strip().partition(":")[0] not in new]
-    assert len(lines) - len(before) == len(new)
-    path.write_text("".join(before))
-    assert from_yaml(path) == kept()
-
-
 def test_what_is_costly_is_evaluated_on_demand_only():
     assert typed().evaluate.algorithms == "auto"
     evaluate = kept().evaluate

@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
+from harness.errors import UserError
 from harness.run import provenance
 from harness.run.provenance import PACKAGES, config_hash, record_start, run_id
 
@@ -103,3 +104,19 @@ def test_the_hash_stays_with_what_changes_no_result(change):
 def test_the_identity_of_a_run_changes_with_what_decides_its_masks(change, is_other):
     assert re.fullmatch("[0-9a-f]{16}", run_id(CONFIG))
     assert (run_id(replace(CONFIG, **change)) != run_id(CONFIG)) == is_other
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"starts": 3}', "{", "[" * 9_999, "null"])
+def test_a_file_that_is_no_record_is_one_line_and_stays(text, tmp_path):
+    path = tmp_path / "provenance.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"must be JSON with a list of starts, got .*: rest") as one:
+        record_start(tmp_path, CONFIG)
+    assert "\n" not in str(one.value)
+    assert path.read_text() == text
+
+
+def test_a_folder_is_no_record(tmp_path):
+    (tmp_path / "provenance.json").mkdir()
+    with pytest.raises(UserError, match="must be a regular file, got a folder"):
+        record_start(tmp_path, CONFIG)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
-from harness.places.durable import remove_partial_files
+from harness.places.durable import remove_partial_files, write_durably
 from harness.tables.files import create_table_file, read_table_file, read_tables, write_table
 from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
 
@@ -201,6 +201,32 @@ def test_partial_files_are_removed_from_one_folder_and_nothing_else_is(tmp_path)
     remove_partial_files(tmp_path / "missing")
     assert names(tmp_path) == [".masks.zarr.partial", "a.partial", "below"]
     assert names(tmp_path / "below") == [".b.1.partial"]
+    remove_partial_files(tmp_path, below=True)
+    assert names(tmp_path / "below") == []
+
+
+def test_only_own_partial_files_are_removed_and_never_through_a_link(tmp_path):
+    own = [".a.1.partial", f"0.{'ab' * 16}.partial"]
+    others = [".a.partial", "a.1.partial", "0.ab.partial", ".a.1.partial.b", ".a.x.partial"]
+    for folder in ("elsewhere", "log"):
+        (tmp_path / folder).mkdir()
+        for name in (*own, *others):
+            (tmp_path / folder / name).write_bytes(b"half")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "log" / "below").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "log" / ".b.1.partial").symlink_to(tmp_path / "elsewhere" / own[0])
+    for folder in ("link", "log"):
+        remove_partial_files(tmp_path / folder, below=True)
+    assert names(tmp_path / "elsewhere") == sorted([*own, *others])
+    assert names(tmp_path / "log") == sorted([*others, "below"])
+
+
+def test_a_write_does_not_follow_a_link_with_the_name_of_its_partial_file(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / f".a.{os.getpid()}.partial").symlink_to(tmp_path / "precious")
+    write_durably(tmp_path / "a", b"new")
+    assert names(tmp_path) == ["a", "precious"]
+    assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
 def test_a_file_names_itself_and_its_run(tmp_path):
