@@ -35,8 +35,8 @@ from growth import Row
 from masks import Masks, load_masks
 
 from harness.errors import UserError
+from harness.storage.arrays import create_masks
 from harness.storage.chunks import ChunkFiles, crc32c
-from harness.storage.store import create_masks
 from harness.workers.prepared import distractors_like
 from supsup_core.bits.counts import ones_fused
 from supsup_core.bits.evidence import Evidence, backward

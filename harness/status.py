@@ -2,8 +2,9 @@
 
     python harness/status.py run_dir=runs/mnist5k-permuted-2500
 
-json=true prints the same values as JSON, for scripts. verify=true also reads every mask and
-compares the mask with its checksum. The command writes no file and waits for no process. It does
+json=true prints the same values as JSON, for scripts. verify=true also compares every mask with its
+checksum, and the rest of the store with what the configuration gives; this takes seconds. The
+command writes no file and waits for no process. It does
 not take the run's lock, because a driver that starts at the same moment could then fail. It parses
 its three options without Hydra and imports no torch, so that it starts fast.
 """
@@ -37,7 +38,11 @@ class StatusConfig:
         help="Folder of the run, on this machine.", example="runs/mnist5k-permuted-32"
     )
     json: bool = knob(False, help="Whether to print JSON.")
-    verify: bool = knob(False, help="Whether to compare every mask with its checksum.")
+    verify: bool = knob(
+        False,
+        help="Whether to compare every mask with its checksum, and the weights, the inputs and the "
+        "metadata of the store with what the configuration gives.",
+    )
 
 
 def parse(arguments: Sequence[str]) -> StatusConfig:
@@ -74,18 +79,18 @@ _FLAGS = {"true": True, "false": False}
 
 
 def damage(directory: Path) -> list[str]:
-    """Compare every mask of a run with its checksum.
+    """Compare a run's store with its checksums and with what the run would create now.
 
     Returns:
         One line per damaged file: the path of the file, and the reason.
 
     Raises:
-        UserError: the run has no store.
+        UserError: the run has no store, or its store does not fit its configuration.
     """
-    from harness.storage.store import MaskStore
+    # Imported here: torch takes seconds to import, and only verify=true needs it.
+    from harness.run.directory import verify_run
 
-    found = MaskStore.open(directory, read_only=True).verify()
-    return [f"{one.path} {one.reason}" for one in found]
+    return [f"{one.path} {one.reason}" for one in verify_run(directory)]
 
 
 def as_json(seen: Progress) -> dict[str, Any]:

@@ -9,12 +9,15 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from harness.config.identity import differences, from_yaml, to_yaml
 from harness.config.options import resolved_options
 from harness.config.schema import Config, EvaluateConfig
+from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
@@ -29,10 +32,13 @@ from harness.plan.units import num_leading
 from harness.run.memory import check_memory
 from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
 from harness.run.refusals import check_room
-from harness.run.same_tasks import check_family, family_errors, warn_of_equal_tasks
+from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
-from harness.storage.store import MaskStore, check_store, store_exists
+from harness.storage.compare import check_store
+from harness.storage.repair import Damage
+from harness.storage.store import MaskStore, store_exists
 from harness.tables.files import table_files
+from supsup_core.states.layout import StateLayout
 
 logger = logging.getLogger("harness")
 
@@ -72,6 +78,16 @@ class Run:
         return self.directory / "failures"
 
 
+class _Content(TypedDict):
+    """The content of a run's store except the rows of masks; for the keys see MaskStore.create."""
+
+    layout: StateLayout
+    weights: dict[str, np.ndarray]
+    inputs: dict[str, TaskInputs]
+    capacity: int
+    attributes: dict[str, object]
+
+
 def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     """Begin a run, or continue the run in the directory.
 
@@ -95,36 +111,25 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         probe = RunSpec(config, data.input_shape, data.num_classes)
         resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
-    layout = spec.layout
-    check_memory(resolved, layout, trains=True)
-    with family_errors(resolved.family):
-        inputs = lazy_inputs(spec)
-    weights = {name: weight.numpy() for name, weight in spec.weights().items()}
-    attributes = _attributes(spec, data, weights, inputs)
-    begins = not store_exists(directory)
-    if begins:
-        input_bytes = 2 * prod(data.input_shape[-2:])  # one uint16 per pixel
-        of_tasks = (layout.row_bytes + input_bytes) * resolved.tasks
-        check_room(directory, of_tasks + sum(weight.nbytes for weight in weights.values()))
+    check_memory(resolved, spec.layout, trains=True)
+    content = _content(spec, data)
+    if store_exists(directory):
+        with family_errors(resolved.family):
+            check_store(directory, **content)
     else:
-        check_store(directory, layout=layout, capacity=resolved.tasks, attributes=attributes)
-    if begins:
+        input_bytes = 2 * prod(data.input_shape[-2:])  # one uint16 per pixel
+        of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
+        of_weights = sum(weight.nbytes for weight in content["weights"].values())
+        check_room(directory, of_tasks + of_weights)
         # The store lists the inputs that define each task. So `create` makes every task of the run,
         # and a family that cannot make one of these tasks is refused.
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
-            MaskStore.create(
-                directory,
-                layout=layout,
-                weights=weights,
-                inputs=inputs,
-                capacity=resolved.tasks,
-                attributes=attributes,
-            )
+            MaskStore.create(directory, **content)
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
     if not known.exists():
         write_durably(known, to_yaml(resolved).encode())
-    return _ready(directory, spec, weights, inputs)
+    return _ready(directory, spec, content)
 
 
 def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
@@ -143,10 +148,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
     stored = from_yaml(directory / "config.yaml")
     spec = RunSpec(stored, data.input_shape, data.num_classes)
     with family_errors(stored.family):
-        inputs = lazy_inputs(spec)
-    attributes = _attributes(spec, data, spec.weights(), inputs)
-    check_store(directory, layout=spec.layout, capacity=stored.tasks, attributes=attributes)
-    check_family(directory, stored.family, inputs)
+        check_store(directory, **_content(spec, data))
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
     record_start(directory, stored)
@@ -195,15 +197,31 @@ def _configuration(known: Place, wanted: Config) -> Config:
     return stored
 
 
-def _ready(
-    directory: Place, spec: RunSpec, weights: dict[str, np.ndarray], inputs: dict[str, TaskInputs]
-) -> Run:
+def verify_run(directory: Place) -> list[Damage]:
+    """Check the whole store of a run, as each start does, without changing a file.
+
+    Returns:
+        The damaged files; [] if everything is intact.
+
+    Raises:
+        UserError: the directory has no configuration or no store, the store does not fit the
+            configuration, or the data set is not on this machine.
+    """
+    config = from_yaml(directory / "config.yaml")
+    data_dir = Path(config.data_dir) if config.data_dir else None
+    data = load_dataset(config.data, data_dir=data_dir)
+    content = _content(RunSpec(config, data.input_shape, data.num_classes), data)
+    with family_errors(config.family):
+        check_store(directory, **content)
+    return MaskStore.open(directory, read_only=True).verify(_fixed_names(content))
+
+
+def _ready(directory: Place, spec: RunSpec, content: _Content) -> Run:
     """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
     record_start(directory, spec.config)
     store = MaskStore.open(directory)
-    _mend(store, weights, inputs)
-    check_family(directory, spec.config.family, inputs)
+    _mend(store, content)
     run = Run(directory, spec, store, spec.config.evaluate)
     _make_table_folders(run)
     return run
@@ -237,6 +255,30 @@ def _clear_unbegun(directory: Place) -> None:
         remove_tree(store)
 
 
+def _content(spec: RunSpec, data: Dataset) -> _Content:
+    """Make what the store of a run must hold. The inputs of a task are made when they are read.
+
+    Raises:
+        UserError: the family cannot make the first task.
+    """
+    with family_errors(spec.config.family):
+        inputs = lazy_inputs(spec)
+    weights = {name: weight.numpy() for name, weight in spec.weights().items()}
+    return {
+        "layout": spec.layout,
+        "weights": weights,
+        "inputs": inputs,
+        "capacity": spec.config.tasks,
+        "attributes": _attributes(spec, data, weights, inputs),
+    }
+
+
+def _fixed_names(content: _Content) -> list[str]:
+    """List the names of the arrays that must exist besides `masks`, such as weights/layer1."""
+    weights = [f"weights/{name}" for name in content["weights"]]
+    return weights + [f"inputs/{name}" for name in content["inputs"]]
+
+
 def _attributes(
     spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
 ) -> dict[str, object]:
@@ -263,18 +305,18 @@ def _attributes(
     }
 
 
-def _mend(store: MaskStore, weights: dict[str, np.ndarray], inputs: dict[str, TaskInputs]) -> None:
+def _mend(store: MaskStore, content: _Content) -> None:
     """Find damaged files, log them, and repair the store.
 
     Every start checks each committed mask against its checksum. The store forgets a damaged mask,
     and the mask is trained again with its block, because only the block makes a mask reproducible.
     """
-    damage = store.verify([*(f"weights/{n}" for n in weights), *(f"inputs/{n}" for n in inputs)])
+    damage = store.verify(_fixed_names(content))
     for found in damage:
         lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""
         logger.warning("damaged: %s %s%s", found.path, found.reason, lost)
     if damage:
-        store.repair(damage, weights=weights, inputs=inputs)
+        store.repair(damage, weights=content["weights"], inputs=content["inputs"])
 
 
 def _listed(task_ids: tuple[int, ...]) -> str:

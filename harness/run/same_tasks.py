@@ -1,24 +1,20 @@
-"""Check that a family makes every task of a run, and that it still makes the same tasks.
+"""Check that a family makes every task of a run.
 
-A run stores only the name of its family, and the family's code may change later. So every start
-compares the first and the last task with the tasks in the store. The first start also warns if
-some tasks are equal.
+The first start makes every task of the run, and warns if some tasks are equal. A run stores only
+the name of its family, and the family's code may change later. So each start compares the first and
+the last task with the store; see harness/storage/compare.py.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from traceback import format_exception
-from typing import Any, cast
 
 import numpy as np
-import zarr
 
 from harness.errors import UserError, origin
-from harness.places.places import Place
-from harness.run.spec import RunSpec, TaskInputs
-from harness.storage.repair import open_group
+from harness.run.spec import RunSpec
 from supsup_core.tasks.make import first_equals
 
 logger = logging.getLogger("harness")
@@ -60,32 +56,3 @@ def warn_of_equal_tasks(spec: RunSpec) -> None:
             firsts[repeats[0]],
             repeats[0],
         )
-
-
-def check_family(run_dir: Place, family: str, inputs: Mapping[str, TaskInputs]) -> None:
-    """Refuse a run whose family has changed since the run began.
-
-    Args:
-        run_dir: the run directory, which has a store.
-        family: the family's name.
-        inputs: the inputs of the tasks as the family makes them now, by array name.
-
-    Raises:
-        UserError: the first or the last task differs from the task in the store.
-    """
-    root = open_group(run_dir / "masks.zarr", "r")
-    for name, rows in inputs.items():
-        ends = (slice(0, 1), slice(rows.shape[0] - 1, rows.shape[0]))
-        try:
-            stored = cast(zarr.Array[Any], root[f"inputs/{name}"])
-            same = all(np.array_equal(stored[end], rows[end]) for end in ends)
-        except KeyError:
-            same = False
-        except Exception:
-            # Zarr raises various errors on damaged bytes. The store finds and repairs them.
-            continue
-        if not same:
-            raise UserError(
-                f"run directory {run_dir} must hold the tasks that family={family} makes, got "
-                f"other tasks in inputs/{name}: the family has changed: choose another run_dir"
-            )

@@ -7,44 +7,24 @@ the missing rows. Weights and inputs can be computed again, so repair rewrites t
 harness/storage/store.py calls this module.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import zarr
-from zarr.codecs import Crc32cCodec
-from zarr.storage import ObjectStore
 
 from harness.errors import UserError
 from harness.places.durable import fsync
 from harness.places.places import Place, each, put_aside, relative
-from harness.storage.chunks import ChunkFiles, chunk_rows, crc32c
+from harness.places.reading import read_json
+from harness.storage.arrays import GROUP, Rows, open_group, parts, write_fixed
+from harness.storage.chunks import ChunkFiles, crc32c
 from harness.tables.files import read_table_file, read_tables, table_files, write_table
 from harness.tables.schemas import TASKS
-
-# These codecs follow the codec "bytes". There is no compression, because masks of density 1/2
-# cannot be compressed.
-CODECS = (Crc32cCodec(),)
-
-
-class Rows(Protocol):
-    """Rows to write to an array: a NumPy array, or an object that makes slices on request."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of all rows together; the first axis counts the rows."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -61,62 +41,6 @@ class Damage:
     path: str
     task_ids: tuple[int, ...]
     reason: str
-
-
-def open_group(path: Place, mode: Any) -> zarr.Group:
-    """Open a Zarr group.
-
-    Args:
-        path: folder of the group.
-        mode: "r" to read, "r+" to read and write.
-
-    Raises:
-        FileNotFoundError, ValueError: the folder holds no group.
-    """
-    if isinstance(path, Path):
-        store: Any = path
-    else:
-        if mode != "r":
-            path.bucket.before_write()
-        store = ObjectStore(path.store(), read_only=mode == "r")
-    return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
-
-
-def write_fixed(
-    root: zarr.Group, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]
-) -> None:
-    """Write the arrays `weights/...` and `inputs/...`, and replace existing ones.
-
-    Args:
-        root: group of the store.
-        weights: source of a tensor -> fixed weights, written as float32.
-        inputs: name -> rows, one row per task.
-    """
-    arrays: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
-    # A 0-dimensional array gets one axis, because chunks are cut along the first axis.
-    arrays |= {
-        f"weights/{name}": np.atleast_1d(weight).astype(np.float32)
-        for name, weight in weights.items()
-    }
-    for name, rows in arrays.items():
-        num = min(rows.shape[0], chunk_rows(rows[:1].nbytes))
-        array = root.create_array(
-            name,
-            shape=rows.shape,
-            dtype=rows.dtype,
-            chunks=(num, *rows.shape[1:]),
-            compressors=CODECS,
-            # By default zarr omits chunks of fill values; verify would report them as lost.
-            config={"write_empty_chunks": True},
-            overwrite=True,
-        )
-        for part in _parts(rows.shape[0], num):
-            array[part] = rows[part]
-
-
-def _parts(num_rows: int, at_once: int) -> Iterator[slice]:
-    """Cut all rows into slices, so that only one slice need be in memory."""
-    return (slice(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))
 
 
 def fsync_tree(folder: Place) -> None:
@@ -165,7 +89,7 @@ class StoreFiles:
             here = chunks == chunk
             return self._verify_chunk(chunk, task_ids[here].tolist(), crcs[here].tolist())
 
-        for found in each(verify, range(self._num_chunks), self._root):
+        for found in each(verify, self._chunks_there(chunks), self._root):
             damage += found
         return damage + self._verify_fixed(fixed)
 
@@ -192,9 +116,15 @@ class StoreFiles:
     def _log(self) -> Place:
         return self.run_dir / "log"
 
-    @property
-    def _num_chunks(self) -> int:
-        return -(-self.capacity // self.chunks.rows)
+    def _chunks_there(self, named: np.ndarray) -> list[int]:
+        """List the chunks that have a file or are named.
+
+        The time does not depend on the capacity, which may be any number in a damaged file.
+        """
+        folders = (path.name for path in (self._root / "masks" / "c").glob("*"))
+        there = {int(name) for name in folders if name.isascii() and name.isdecimal()}
+        num_chunks = -(-self.capacity // self.chunks.rows)
+        return sorted(chunk for chunk in there | set(named.tolist()) if chunk < num_chunks)
 
     def _name(self, path: Place) -> str:
         return relative(path, self.run_dir)
@@ -264,8 +194,9 @@ class StoreFiles:
         root = open_group(self._root, "r")
         for name in self._fixed_names(fixed):
             try:
+                read_json(self._root / name / GROUP)  # zarr sets no limits to the metadata
                 array = cast(zarr.Array[Any], root[name])
-                for part in _parts(array.shape[0], array.chunks[0]):
+                for part in parts(array.shape[0], array.chunks[0]):
                     array[part]
                 lost = array.nchunks - array.nchunks_initialized  # zarr reads lost chunks as 0
             except Exception:  # zarr raises many types of errors for unreadable bytes
@@ -315,10 +246,11 @@ class StoreFiles:
         committed = read_tables(self._log, TASKS, ["task_id"], run_id=self.run_id)[
             "task_id"
         ].to_numpy()
-        for chunk in range(self._num_chunks):
+        lost_chunks = {i // self.chunks.rows for i in lost}
+        for chunk in self._chunks_there(np.array(sorted(lost_chunks), np.int64)):
             first = chunk * self.chunks.rows
             last = first + self.chunks.rows
-            if self.chunks.path(chunk) in paths or any(first <= i < last for i in lost):
+            if self.chunks.path(chunk) in paths or chunk in lost_chunks:
                 old = self.chunks.examine(chunk)[1]
                 new = self.chunks.empty()
                 if old is not None:

@@ -13,63 +13,36 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import zarr
 from jaxtyping import UInt8
 
 from harness.errors import UserError
-from harness.places.durable import fsync
-from harness.places.places import Place, relative, remove_tree
-from harness.storage.attributes import check_format, difference, fixed_arrays, group_attributes
-from harness.storage.chunks import FILL, ChunkFiles, CorruptMask, chunk_rows, crc32c
-from harness.storage.repair import (
-    CODECS,
-    Damage,
-    Rows,
-    StoreFiles,
-    check_range,
-    fsync_tree,
-    open_group,
-    write_fixed,
-)
+from harness.places.durable import fsync, remove_partial_files
+from harness.places.places import Place, remove_tree
+from harness.storage.arrays import GROUP, Rows, create_group, open_masks, write_fixed
+from harness.storage.attributes import check_format, fixed_arrays, group_attributes
+from harness.storage.chunks import ChunkFiles, CorruptMask, chunk_rows, crc32c
+from harness.storage.repair import Damage, StoreFiles, check_range, fsync_tree
 from harness.tables.files import create_table_file, read_tables, table_files
 from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
 from supsup_core.states.layout import StateLayout
 
-__all__ = ["CorruptMask", "Damage", "MaskStore", "check_store", "chunk_rows"]
+__all__ = ["CorruptMask", "Damage", "MaskStore", "chunk_rows"]
 
 
 # Log files per commit, at most. With one file per unit, a driver that is behind would spend its
 # time on flushes, and every later start would spend time on opening many files.
 _LOG_FILES_AT_ONCE = 8
 
-_GROUP = "zarr.json"  # metadata file of a group or an array
-
-
-def _open_group(path: Place) -> tuple[dict[str, Any], zarr.Array[Any]]:
-    """Open a store's group, and return its attributes and its array `masks`."""
-    if not path.is_dir():
-        raise UserError(
-            f"{path.parent} must be the directory of a run, got no masks.zarr in it: check run_dir"
-        )
-    try:
-        root = open_group(path, "r")
-        return dict(root.attrs), cast(zarr.Array[Any], root["masks"])
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(
-            f"{path} must be a Zarr group with an array masks, got none that can be read: "
-            "restore masks.zarr, or choose another run_dir"
-        ) from error
-
 
 def store_exists(run_dir: Place) -> bool:
     """Return whether a run has a store, intact or damaged; see MaskStore.create."""
     root = run_dir / "masks.zarr"
-    return (root if isinstance(root, Path) else root / _GROUP).exists()
+    return (root if isinstance(root, Path) else root / GROUP).exists()
 
 
 def _check_absent(run_dir: Place) -> None:
@@ -79,49 +52,6 @@ def _check_absent(run_dir: Place) -> None:
         raise UserError(
             f"{run_dir} has the log of a run but not its masks.zarr: "
             "restore masks.zarr, or choose another run_dir"
-        )
-
-
-def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[Any]:
-    """Create the array `masks`, of shape (capacity, row_bytes), without any chunk file."""
-    return root.create_array(
-        "masks",
-        shape=(capacity, row_bytes),
-        dtype="uint8",
-        chunks=(chunk_rows(row_bytes), row_bytes),
-        fill_value=FILL,
-        compressors=CODECS,
-    )
-
-
-def check_store(
-    run_dir: Place, *, layout: StateLayout, capacity: int, attributes: Mapping[str, Any]
-) -> None:
-    """Check that a run's store equals the store that MaskStore.create would make now.
-
-    Args:
-        run_dir: the run directory; its files are only read.
-        layout: layout of a packed row, as for MaskStore.create.
-        capacity: largest possible number of tasks, as for MaskStore.create.
-        attributes: attributes of the group, as for MaskStore.create. `versions` and `config_hash`
-            may differ, because they record the first start of the run.
-
-    Raises:
-        UserError: the run has no store, the store has an unknown format, or a value differs. The
-            message names the first difference.
-    """
-    path = run_dir / "masks.zarr"
-    stored, masks = _open_group(path)
-    check_format(path, stored)
-    expected = group_attributes(layout, attributes)
-    file, found = path / _GROUP, difference(stored, expected, but=("versions", "config_hash"))
-    if not found:
-        file = path / "masks" / _GROUP
-        found = difference({"shape": masks.shape}, {"shape": (capacity, layout.row_bytes)})
-    if found:
-        raise UserError(
-            f"{file} must have {found}: restore {relative(file, run_dir)} and config.yaml, "
-            "or choose another run_dir"
         )
 
 
@@ -144,7 +74,8 @@ class MaskStore:
     def __init__(self, run_dir: Place) -> None:
         self._root = run_dir / "masks.zarr"
         self._log = run_dir / "log"
-        self._attributes, masks = _open_group(self._root)
+        root, masks = open_masks(self._root)
+        self._attributes: dict[str, Any] = dict(root.attrs)
         check_format(self._root, self._attributes)
         self._row_bytes = int(self._attributes["row_bytes"])
         self._run_id: str = self._attributes["run_id"]
@@ -193,14 +124,17 @@ class MaskStore:
         everything = group_attributes(layout, attributes)
 
         def build(folder: Path) -> None:
-            root = zarr.create_group(folder, zarr_format=3, attributes=everything)
-            create_masks(root, capacity, layout.row_bytes)
+            root = create_group(
+                folder, attributes=everything, capacity=capacity, row_bytes=layout.row_bytes
+            )
             write_fixed(root, weights, inputs)
 
         if isinstance(run_dir, Path):
             partial = run_dir / ".masks.zarr.partial"
-            if partial.exists():
+            if partial.is_dir() and not partial.is_symlink():
                 remove_tree(partial)  # left by a create that crashed
+            else:
+                partial.unlink(missing_ok=True)
             run_dir.mkdir(parents=True, exist_ok=True)
             try:
                 build(partial)
@@ -217,7 +151,7 @@ class MaskStore:
                 build(Path(built))
                 # Objects cannot be renamed, so the store is built in a temporary folder. It exists
                 # once the group's own zarr.json is uploaded, which therefore comes last.
-                (run_dir / "masks.zarr").upload(Path(built), last=_GROUP)
+                (run_dir / "masks.zarr").upload(Path(built), last=GROUP)
         return cls(run_dir)
 
     @classmethod
@@ -230,14 +164,30 @@ class MaskStore:
                 partial files of writers that crashed are removed.
 
         Raises:
-            UserError: the run has no store, or the store has an unknown format.
+            UserError: the run has no store, the store has an unknown format, or the store has masks
+                but no log.
         """
         store = cls(run_dir)
-        if not read_only and isinstance(run_dir, Path):
-            for folder in (run_dir / "masks.zarr", run_dir / "log"):
-                for path in folder.rglob("*.partial"):
-                    path.unlink()
+        if not read_only:
+            store._make_log()
+            remove_partial_files(run_dir / "masks.zarr", below=True)
+            remove_partial_files(run_dir / "log")
         return store
+
+    def _make_log(self) -> None:
+        """Make the log folder of a run without masks: some programs that copy drop empty folders.
+
+        Raises:
+            UserError: the store has masks, so a log is lost.
+        """
+        if not isinstance(self._log, Path) or self._log.is_dir():
+            return
+        if (self._root / "masks" / "c").exists():
+            raise UserError(
+                f"{self._log} must be the log of the masks in masks.zarr, got no folder: restore "
+                "log, or make an empty folder log to train all tasks again"
+            )
+        self._log.mkdir()
 
     @property
     def row_bytes(self) -> int:

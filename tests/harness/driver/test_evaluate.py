@@ -87,7 +87,10 @@ def test_a_run_whose_family_has_changed_is_refused(job, typed, run, monkeypatch)
     before = content(run)
     code, _, err = typed(job, *(RUN if job is scale else SAME), "run_dir=run")
     assert (code, err.count("\n")) == (2, 1)
-    assert "other tasks in inputs/permutations: the family has changed" in err
+    assert (
+        "inputs/permutations must have the values that the configuration of this run gives" in err
+    )
+    assert "if the code of the network or of the family has changed" in err
     added(before, run)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,13 @@ from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.progress import look
 from harness.scale import run as run_job
 from harness.storage.lock import lock_holder, run_lock
-from harness.tables.files import create_table_file, read_table_file, read_tables, table_files
+from harness.tables.files import (
+    create_table_file,
+    read_table_file,
+    read_tables,
+    table_files,
+    write_table,
+)
 from harness.tables.schemas import EVALUATIONS, FAILURES, TASKS
 
 SMALL = (
@@ -283,45 +290,133 @@ def test_verify_finds_a_changed_mask(run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "run_dir must be given, got none"),
+        ([], "run_dir must be given, got nothing"),
         (["run_dir=nowhere"], "must be the folder of a run"),
         (["run_dir=."], "got no config.yaml in it"),
-        (["rundir=x"], "unknown key rundir: did you mean run_dir?"),
-        (["nowhere"], "KEY=VALUE, KEY one of run_dir, json, verify, got nowhere"),
+        (["rundir=x"], "got rundir=x: try run_dir="),
+        (["nowhere"], "got nowhere: try run_dir="),
         (["run_dir=.", "json=maybe"], "json must be true or false, got maybe"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert status.main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert said in err
-    assert (out, err.count("\n")) == ("", 1)
+    with pytest.raises(UserError) as refused:
+        status.main(arguments)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert capsys.readouterr().out == ""
 
 
-def test_a_configuration_that_is_none_is_one_line(run, capsys):
+def test_a_configuration_that_is_none_is_one_line(run):
     whole = (run / "config.yaml").read_text()
     half = whole[: whole.index("evaluate:")]
+    bomb = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 10))
     odd = [
-        whole.replace(old, new)
+        whole.replace(old, new, 1)
         for old, new in {
             "tasks: 5\n": "tasks: many\n",
+            "tasks: 5": "tasks: .inf",
+            "tasks: 5\nseed": "tasks: -3\nseed",
+            "tasks: 5\ns": "tasks: 4\ns",  # fewer than the largest checkpoint
             "  checkpoints:\n": "  checkpoints: auto\n  others:\n",
             "  algorithms:\n": "  algorithms: auto\n  others:\n",
             "reservoir:\n": "reservoir: 3\nothers:\n",
+            "seed: 0\n": f"seed: 0\nothers: {'[' * 999}\n",
+            "data:": f"l0: &l0 x\n{bomb}data:",
+            "\n...\n": "\n",
         }.items()
     ]
     assert whole not in odd
     for content in ("tasks: [", "tasks: 3", "[]", "tasks: many", "", half, *odd):
         (run / "config.yaml").write_text(content)
-        assert status.main([f"run_dir={run}"]) == 2
-        assert "config.yaml is not a run's configuration" in capsys.readouterr().err
+        with pytest.raises(
+            UserError, match=r"config\.yaml must be the configuration of"
+        ) as refused:
+            status.main([f"run_dir={run}"])
+        assert "\n" not in str(refused.value)
+
+
+def test_a_plan_without_end_is_refused(tmp_path):
+    huge = 10**12
+    for tasks in ("null", huge):
+        overrides = (f"tasks={huge}", f"evaluate.checkpoints=[{huge}]", f"evaluate.tasks={tasks}")
+        with pytest.raises(UserError, match="ask for more than 20000000 rows"):
+            begun(tmp_path, *overrides)
+    config, seen = begun(tmp_path, f"tasks={huge}", f"evaluate.checkpoints=[{huge}]")
+    assert (config.tasks, seen.committed, seen.state) == (huge, 0, "stopped")
+
+
+def test_a_run_whose_store_is_gone_is_not_complete(run, capsys):
+    shutil.rmtree(run / "masks.zarr")
+    assert look(run).state == "stopped"
+    status.main([f"run_dir={run}"])
+    assert f"broken: {run / 'masks.zarr' / 'zarr.json'}\n" in capsys.readouterr().out
+
+
+def test_tasks_are_counted_once_and_only_if_they_are_this_runs(run):
+    """A log of another run names tasks that this run does not have."""
+    rows = read_tables(run / "log", TASKS)
+    create_table_file(rows.slice(0, 2), run / "log" / "again.parquet")
+    place = TASKS.get_field_index("task_id")
+    beyond = rows.set_column(place, TASKS.field(place), pa.array(range(5, 10), pa.int64()))
+    create_table_file(pa.table(beyond, schema=TASKS), run / "log" / "other.parquet")
+    seen = look(run)
+    assert (seen.committed, seen.config.tasks) == (5, 5)
+    assert seen.broken == [run / "log" / "other.parquet"]
+
+
+def test_rows_are_counted_up_to_those_that_a_unit_has(run):
+    [path, *_] = table_files(run / "evaluations")
+    write_table(pa.concat_tables([read_table_file(path, EVALUATIONS)] * 3), path)
+    assert all(part.rows == part.wanted for part in look(run).parts)
+
+
+@pytest.mark.parametrize(
+    "name", ["log/x.parquet", "evaluations/x.parquet", "failures/x.parquet", "provenance.json"]
+)
+def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(run, name):
+    path = run / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert look(run).broken == ([path] if name.startswith(("log", "eval")) else [])
+
+
+@pytest.mark.parametrize("name", ["lock", "config.yaml"])
+def test_a_fifo_in_the_place_of_the_lock_or_the_configuration_is_one_line(run, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(UserError, match="must be a regular file, got a FIFO"):
+        look(run)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("", lambda one: one["attributes"].update(row_bytes="a"), "got 'a'"),
+        ("", lambda one: one["attributes"].update(row_bytes=10**13), f"got {10**13}"),
+        ("", lambda one: one["attributes"].update(tensors=5), "must have tensors"),
+        ("masks", lambda one: one.update(shape=[10**12, 128]), f"shape[0] 5, got {10**12}"),
+        ("masks", lambda one: one.update(data_type="int8", fill_value=-1), 'got "int8"'),
+        ("masks", lambda one: one.update(node_type="group"), "must be a Zarr group with an array"),
+    ],
+)
+def test_verify_refuses_a_store_that_is_not_of_this_run(run, file, change, said):
+    path = run / "masks.zarr" / file / "zarr.json"
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(UserError) as refused:
+        status.main([f"run_dir={run}", "verify=true"])
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_look_imports_nothing_heavy():
     code = (
-        "import sys, harness.status; "
-        "print([m for m in ('torch', 'ray', 'numba', 'zarr', 'hydra') if m in sys.modules])"
+        "import sys, harness.status\n"
+        "heavy = 'torch ray numba zarr hydra omegaconf pandas'.split()\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

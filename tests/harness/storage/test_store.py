@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from harness.config.schema import Config, EvaluateConfig, TrainConfig
 from harness.data.catalogue import load_dataset
 from harness.errors import UserError
-from harness.run.directory import open_run
+from harness.run.directory import open_run, verify_run
 from harness.storage import store as store_module
 from harness.storage.attributes import decoding
 from harness.storage.chunks import ChunkFiles
-from harness.storage.lock import run_lock
-from harness.storage.store import CorruptMask, Damage, MaskStore, check_store
+from harness.storage.lock import lock_holder, run_lock
+from harness.storage.store import CorruptMask, Damage, MaskStore
 from harness.tables.files import create_table_file, read_table_file, write_table
 from harness.tables.schemas import TASKS
 from supsup_core.methods.protocol import layout_of
@@ -261,85 +261,6 @@ def test_a_store_that_does_not_say_how_long_a_row_is_is_refused_in_one_line(tmp_
     assert "\n" not in str(caught.value)
 
 
-GIVEN = {
-    "network": "t",
-    "run_id": "r",
-    "hidden": (8, 4),
-    "normalisation": {"mean": 0.1307, "std": 0.3081},
-    "versions": {"python": "3.11.9"},
-}
-
-
-def check_given(run_dir, **changes):
-    check_store(run_dir, **{"layout": SMALL, "capacity": 10, "attributes": GIVEN, **changes})
-
-
-def test_a_store_fits_what_it_was_made_with_whatever_the_versions(tmp_path):
-    create(tmp_path, activation="relu", **{**GIVEN, "network": "t"})
-    given = {**GIVEN, "activation": "relu", "versions": {"python": "3.12.1", "numpy": "2"}}
-    before = content(tmp_path)
-    check_given(tmp_path, attributes=given)
-    assert content(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("where", "change", "said"),
-    [
-        (
-            "zarr.json",
-            lambda metadata: metadata["attributes"].pop("tensors"),
-            'must have tensors [{"name": "layer1", "source": "layer1", "shape": [8, 16], "over": '
-            '"weights"}, {"name": "layer2", "source": "layer2", "shape": [4, 8], "over": '
-            '"weights"}], got none',
-        ),
-        (
-            "zarr.json",
-            lambda metadata: metadata["attributes"]["normalisation"].update(mean=0.5),
-            "must have normalisation.mean 0.1307, got 0.5",
-        ),
-        (
-            "zarr.json",
-            lambda metadata: metadata["attributes"]["planes"][1].update(byte_offset=128),
-            "must have planes[1].byte_offset 64, got 128",
-        ),
-        (
-            "zarr.json",
-            lambda metadata: metadata["attributes"].update(hidden=[8]),
-            "must have hidden [8, 4], got [8]",
-        ),
-        (
-            "zarr.json",
-            lambda metadata: metadata["attributes"].update(note="mine"),
-            'must have note none, got "mine"',
-        ),
-        (
-            "masks/zarr.json",
-            lambda metadata: metadata.update(shape=[20, 128]),
-            "must have shape[0] 10, got 20",
-        ),
-    ],
-)
-def test_an_edited_store_is_refused_with_the_attribute_and_what_to_do(
-    tmp_path, where, change, said
-):
-    MaskStore.create(
-        tmp_path,
-        layout=SMALL,
-        weights=weights_of(SMALL),
-        inputs=inputs_of(10),
-        capacity=10,
-        attributes=GIVEN,
-    )
-    check_given(tmp_path)
-    edit(tmp_path / "masks.zarr" / where, change)
-    with pytest.raises(UserError) as caught:
-        check_given(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path}/masks.zarr/{where} {said}: restore masks.zarr/{where} and config.yaml, "
-        "or choose another run_dir"
-    )
-
-
 def test_what_is_no_store_is_refused_in_one_line(tmp_path):
     create(tmp_path)
     (tmp_path / "masks.zarr/zarr.json").write_text("{")
@@ -351,8 +272,9 @@ def test_open_for_writing_removes_what_a_crashed_writer_left(tmp_path):
     store = create(tmp_path)
     commit(store, "u", [1])
     before = content(tmp_path)
-    left = [".zarr.json.1.partial", "masks/c/0/.0.1.partial", "masks/c/0/0.ab.partial"]
-    for path in [*(tmp_path / "masks.zarr" / name for name in left), tmp_path / "log/.u.partial"]:
+    zarrs = f"weights/layer1/c/0/0.{'ab' * 16}.partial"
+    left = [".zarr.json.1.partial", "masks/c/0/.0.1.partial", zarrs]
+    for path in [*(tmp_path / "masks.zarr" / name for name in left), tmp_path / "log/.u.1.partial"]:
         path.write_bytes(b"half")
     MaskStore.open(tmp_path, read_only=True)
     assert len(content(tmp_path)) == len(before) + 4
@@ -585,7 +507,7 @@ def test_a_chunk_of_another_size_costs_what_cannot_be_proven(store, tmp_path, si
     data = path.read_bytes()
     path.write_bytes((data + b"x")[:size])
     damage = store.verify()
-    reason = f"must have {SIZE} bytes, got {size}"
+    reason = f"must have {SIZE} bytes, got {size if size < SIZE else 'more'}"
     assert damage == [Damage(CHUNK.format(1), lost, reason)]
     check_repair(store, tmp_path, damage, lost)
 
@@ -779,7 +701,7 @@ def test_a_start_removes_what_crashed_writers_left_in_the_run(tmp_path, digits):
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.storage.lock import run_lock
+from harness.storage.lock import lock_holder, run_lock
 with run_lock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
@@ -829,3 +751,105 @@ def test_a_holder_that_has_not_signed_is_another_process(tmp_path):
         (tmp_path / "lock").write_text("")
         with pytest.raises(UserError, match="in use by another process: "), run_lock(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("kind", ["link", "loop", "folder", "FIFO"])
+def test_a_lock_that_is_no_file_is_refused_and_its_target_stays(tmp_path, kind):
+    target, lock = tmp_path / "precious", tmp_path / "run" / "lock"
+    target.write_text("precious")
+    lock.parent.mkdir()
+    match kind:
+        case "link":
+            lock.symlink_to(target)
+        case "loop":
+            lock.symlink_to(lock)
+        case "folder":
+            lock.mkdir()
+        case "FIFO":
+            os.mkfifo(lock)
+    with pytest.raises(UserError, match="lock must be a regular file"), run_lock(lock.parent):
+        pass
+    with pytest.raises(UserError, match="lock must be a regular file"):
+        lock_holder(lock.parent)
+    assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "pid", ["Infinity", "1e999", "-1", "0", '"7"', "true", "2.5", str(2**31), "[" * 9_999]
+)
+def test_a_lock_with_no_process_is_not_signed(tmp_path, pid):
+    (tmp_path / "lock").write_text(f'{{"pid": {pid}, "host": "h", "since": "now"}}')
+    assert lock_holder(tmp_path) is None
+    with run_lock(tmp_path):
+        assert lock_holder(tmp_path).pid == os.getpid()
+
+
+# --- what is no file ------------------------------------------------------------------
+
+FILES = ["log/unit-000000.parquet", CHUNK.format(0), "masks.zarr/zarr.json"]
+FILES += ["masks.zarr/masks/zarr.json", "config.yaml", "provenance.json"]
+FIXED = "masks.zarr/weights/layer1/c/0/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in FILES for kind in ("loop", "folder", "FIFO")),
+        *((FIXED, kind) for kind in ("loop", "FIFO")),  # a folder is repaired with its array
+    ],
+)
+def test_a_start_refuses_what_is_no_file_in_one_line(tmp_path, digits, name, kind):
+    run = begin(tmp_path, digits)
+    row = np.zeros((1, run.store.row_bytes), np.uint8)
+    run.store.commit("unit-000000", task_table([0]), row)
+    path = tmp_path / name
+    path.unlink()
+    match kind:
+        case "loop":
+            path.symlink_to(path)
+        case "folder":
+            path.mkdir()
+        case "FIFO":
+            os.mkfifo(path)
+    with pytest.raises(UserError) as refused:
+        begin(tmp_path, digits)
+    assert "\n" not in str(refused.value)
+    assert path.name in str(refused.value) or "masks.zarr must be" in str(refused.value)
+    assert path.is_symlink() or path.is_dir() or path.is_fifo()  # nothing was put in its place
+
+
+def test_a_start_checks_the_values_of_the_store(tmp_path, digits):
+    begin(tmp_path, digits)
+    zarr.open_array(tmp_path / "masks.zarr/weights/layer1")[0, 0] = 9
+    before = content(tmp_path)
+    with pytest.raises(UserError, match="weights/layer1 must have the values"):
+        begin(tmp_path, digits)
+    with pytest.raises(UserError, match="weights/layer1 must have the values"):
+        verify_run(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_a_run_without_masks_goes_on_without_its_log_folder(tmp_path, digits):
+    begin(tmp_path, digits)
+    (tmp_path / "log").rmdir()
+    run = begin(tmp_path, digits)
+    row = np.zeros((1, run.store.row_bytes), np.uint8)
+    run.store.commit("unit-000000", task_table([0]), row)
+    assert verify_run(tmp_path) == []
+    shutil.rmtree(tmp_path / "log")
+    with pytest.raises(UserError, match="log must be the log of the masks in"):
+        begin(tmp_path, digits)
+
+
+def test_the_number_of_chunks_does_not_limit_a_check(tmp_path):
+    store = create(tmp_path, capacity=10**12)
+    assert store.verify() == []  # there are 5 * 10^7 chunks
+
+
+def test_a_store_is_created_beside_a_link_with_the_name_of_an_unfinished_store(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.masks.zarr.partial").symlink_to(tmp_path / "precious")
+    assert create(tmp_path / "run").verify() == []
+    assert names(tmp_path / "precious") == ["file"]

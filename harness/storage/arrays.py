@@ -1,0 +1,192 @@
+"""The Zarr arrays of a mask store: create them, fill the fixed ones, and open them.
+
+Only harness/storage writes to a store. The rows of masks are not written here; see
+harness/storage/chunks.py.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.storage import ObjectStore
+
+from harness.errors import UserError
+from harness.places.places import Place
+from harness.places.reading import LARGEST_JSON, check_regular, read_json
+from harness.storage.chunks import FILL, chunk_rows
+
+# These codecs follow the codec "bytes". There is no compression, because masks of density 1/2
+# cannot be compressed.
+CODECS = (Crc32cCodec(),)
+
+GROUP = "zarr.json"  # metadata file of a group or an array
+
+
+class Rows(Protocol):
+    """Rows to write to an array: a NumPy array, or an object that makes slices on request."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all rows together; the first axis counts the rows."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+def open_group(path: Place, mode: Any) -> zarr.Group:
+    """Open a Zarr group.
+
+    Args:
+        path: folder of the group.
+        mode: "r" to read, "r+" to read and write.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no group.
+    """
+    if isinstance(path, Path):
+        store: Any = path
+    else:
+        if mode != "r":
+            path.bucket.before_write()
+        store = ObjectStore(path.store(), read_only=mode == "r")
+    return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
+
+
+def open_masks(path: Place) -> tuple[zarr.Group, zarr.Array[Any]]:
+    """Open the group of a store and its array `masks`, to read.
+
+    Args:
+        path: the folder masks.zarr.
+
+    Raises:
+        UserError: the folder is missing, holds no group with an array `masks`, or has a link, a
+            FIFO or another thing that is no file.
+    """
+    if not path.is_dir():
+        raise UserError(
+            f"{path.parent} must be the directory of a run, got no masks.zarr in it: check run_dir"
+        )
+    if isinstance(path, Path):
+        _check_files(path)
+    try:
+        for file in (path / GROUP, path / "masks" / GROUP):
+            read_json(file)  # zarr sets no limits to the size and the depth of metadata
+        root = open_group(path, "r")
+        masks = cast(zarr.Array[Any], root["masks"])
+        masks.shape, masks.chunks  # noqa: B018 - a group has neither
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+        raise UserError(
+            f"{path} must be a Zarr group with an array masks, got none that can be read: "
+            "restore masks.zarr, or choose another run_dir"
+        ) from error
+    return root, masks
+
+
+def _check_files(path: Path) -> None:
+    """Check all files that zarr reads: every file except the chunks of `masks`.
+
+    Raises:
+        UserError: a file is a link, a FIFO or another thing that is no file, or a metadata file is
+            too large.
+    """
+    for folder, folders, names in os.walk(path):
+        here = Path(folder)
+        if here == path / "masks":
+            folders[:] = [name for name in folders if name != "c"]
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in [*links, *names]:
+            found = (here / name).lstat()
+            check_regular(here / name, found.st_mode)
+            if name == GROUP and found.st_size > LARGEST_JSON:
+                raise UserError(
+                    f"{here / name} must have at most {LARGEST_JSON} bytes, got {found.st_size}: "
+                    "restore masks.zarr, or choose another run_dir"
+                )
+
+
+def create_group(
+    store: Any, *, attributes: Mapping[str, Any], capacity: int, row_bytes: int
+) -> zarr.Group:
+    """Create the group of a store with the array `masks`, without any chunk.
+
+    Args:
+        store: a folder that does not exist, or a store of zarr.
+        attributes: all attributes of the group: name -> JSON value.
+        capacity: largest possible number of tasks.
+        row_bytes: bytes of a packed row.
+    """
+    root = zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
+    create_masks(root, capacity, row_bytes)
+    return root
+
+
+def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[Any]:
+    """Create the array `masks`, of shape (capacity, row_bytes), without any chunk file."""
+    return root.create_array(
+        "masks",
+        shape=(capacity, row_bytes),
+        dtype="uint8",
+        chunks=(chunk_rows(row_bytes), row_bytes),
+        fill_value=FILL,
+        compressors=CODECS,
+    )
+
+
+def fixed_rows(weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]) -> dict[str, Rows]:
+    """Return the rows of the fixed arrays by name, such as weights/layer1.
+
+    Args:
+        weights: source of a tensor -> fixed weights, which are stored as float32.
+        inputs: name -> rows, one row per task.
+    """
+    found: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
+    # A 0-dimensional array gets one axis, because chunks are cut along the first axis.
+    return found | {
+        f"weights/{name}": np.atleast_1d(weight).astype(np.float32)
+        for name, weight in weights.items()
+    }
+
+
+def write_fixed(
+    root: zarr.Group, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]
+) -> None:
+    """Write the arrays `weights/...` and `inputs/...`, and replace existing ones.
+
+    Args:
+        root: group of the store.
+        weights: source of a tensor -> fixed weights, written as float32.
+        inputs: name -> rows, one row per task.
+    """
+    for name, rows in fixed_rows(weights, inputs).items():
+        array = create_fixed(root, name, rows)
+        for part in parts(rows.shape[0], array.chunks[0]):
+            array[part] = rows[part]
+
+
+def create_fixed(root: zarr.Group, name: str, rows: Rows) -> zarr.Array[Any]:
+    """Create the array of some rows without any chunk, and replace an existing array."""
+    num = min(rows.shape[0], chunk_rows(rows[:1].nbytes))
+    return root.create_array(
+        name,
+        shape=rows.shape,
+        dtype=rows.dtype,
+        chunks=(num, *rows.shape[1:]),
+        compressors=CODECS,
+        # By default zarr omits chunks of fill values; verify would report them as lost.
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )
+
+
+def parts(num_rows: int, at_once: int) -> Iterator[slice]:
+    """Cut all rows into slices, so that only one slice need be in memory."""
+    return (slice(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))

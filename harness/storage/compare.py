@@ -1,0 +1,136 @@
+"""Compare a mask store with the store that its run would create now.
+
+The configuration and the code decide everything in a store except the rows of masks: the
+attributes, the metadata of all arrays, the weights and the inputs of each task. Checksums prove
+only that a file is whole. A file of another run is whole too, and so is an edited one.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from zarr.storage import MemoryStore
+
+from harness.errors import UserError
+from harness.places.places import Place, relative
+from harness.places.reading import read_json
+from harness.storage.arrays import (
+    GROUP,
+    Rows,
+    create_fixed,
+    create_group,
+    fixed_rows,
+    open_masks,
+    parts,
+)
+from harness.storage.attributes import check_format, difference, group_attributes
+from supsup_core.states.layout import StateLayout
+
+
+def check_store(
+    run_dir: Place,
+    *,
+    layout: StateLayout,
+    weights: Mapping[str, np.ndarray],
+    inputs: Mapping[str, Rows],
+    capacity: int,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Check that a store equals, except for its rows, what MaskStore.create would make now.
+
+    An array of weights or inputs that cannot be read is left to MaskStore.verify. Of the inputs,
+    the first and the last row are compared: a changed family changes both, and to make all tasks
+    takes as long as a large part of the training.
+
+    Args:
+        run_dir: the run directory; its files are only read.
+        layout: see MaskStore.create.
+        weights: see MaskStore.create.
+        inputs: see MaskStore.create.
+        capacity: see MaskStore.create.
+        attributes: see MaskStore.create. `versions` and `config_hash` may differ, because they
+            record the first start of the run.
+
+    Raises:
+        UserError: the run has no store, the store has an unknown format, or something differs. The
+            message names the first difference.
+    """
+    path = run_dir / "masks.zarr"
+    root, masks = open_masks(path)
+    stored = dict(root.attrs)
+    check_format(path, stored)
+    wanted = group_attributes(layout, attributes)
+    _refuse(
+        difference(stored, wanted, but=("versions", "config_hash")), path / GROUP, run_dir=run_dir
+    )
+    expected = create_group(
+        MemoryStore(), attributes=wanted, capacity=capacity, row_bytes=layout.row_bytes
+    )
+    _refuse(_changed(masks, expected["masks"]), path / "masks" / GROUP, run_dir=run_dir)
+    fixed = fixed_rows(weights, inputs)
+    _check_names(path, fixed)
+    for name, rows in fixed.items():
+        array = _readable(root, path, name)
+        if array is None:
+            continue
+        changed = _changed(array, create_fixed(expected, name, rows))
+        _refuse(changed, path / name / GROUP, run_dir=run_dir)
+        if not _same(array, rows, ends_only=name.startswith("inputs/")):
+            raise UserError(
+                f"{path / name} must have the values that the configuration of this run gives, got "
+                f"others: restore masks.zarr/{name}, or choose another run_dir if the code of the "
+                "network or of the family has changed"
+            )
+
+
+def _refuse(found: str | None, file: Place, *, run_dir: Place) -> None:
+    if found:
+        raise UserError(
+            f"{file} must have {found}: restore {relative(file, run_dir)} and config.yaml, "
+            "or choose another run_dir"
+        )
+
+
+def _changed(stored: Any, expected: Any) -> str | None:
+    """Compare the metadata of two nodes as zarr understands them, whatever its version wrote."""
+    return difference(stored.metadata.to_dict(), expected.metadata.to_dict())
+
+
+def _check_names(path: Place, fixed: Mapping[str, Rows]) -> None:
+    """Refuse arrays that the run would not create."""
+    for group in ("weights", "inputs"):
+        for folder in (path / group).glob("*"):
+            if folder.is_dir() and f"{group}/{folder.name}" not in fixed:
+                raise UserError(
+                    f"{path / group} must have the arrays of this run only, got {folder.name}: "
+                    "move it elsewhere, or choose another run_dir"
+                )
+
+
+def _readable(root: zarr.Group, path: Place, name: str) -> zarr.Array[Any] | None:
+    """Open a fixed array; None if its metadata cannot be read."""
+    try:
+        read_json(path / name / GROUP)  # zarr sets no limits to the metadata
+        return cast(zarr.Array[Any], root[name])
+    except UserError:
+        raise
+    except Exception:  # zarr raises many types of errors for unreadable bytes
+        return None
+
+
+def _same(array: zarr.Array[Any], rows: Rows, *, ends_only: bool) -> bool:
+    """Return whether an array has the bytes of the rows; true if its chunks cannot be read."""
+    if array.nchunks_initialized < array.nchunks:  # zarr reads lost chunks as 0
+        return True
+    num_rows = rows.shape[0]
+    ends = (slice(0, 1), slice(num_rows - 1, num_rows))
+    for part in ends if ends_only else parts(num_rows, array.chunks[0]):
+        wanted = np.ascontiguousarray(rows[part])
+        try:
+            stored = np.asarray(array[part])
+        except Exception:  # zarr raises many types of errors for damaged bytes
+            continue
+        if stored.tobytes() != wanted.tobytes():
+            return False
+    return True
