@@ -11,9 +11,9 @@ U units (rows of a weight matrix), I inputs of a unit, N words of a packed row t
 
 from typing import no_type_check
 
-import numba
 import numpy as np
 
+from supsup_core.kernels.compiled import compiled
 from supsup_core.kernels.vectors import (
     LANES,
     add_chosen,
@@ -27,7 +27,7 @@ from supsup_core.kernels.vectors import (
 )
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _transpose_square(square):  # pragma: no cover
     """Transpose 64 words of 64 bits in place, as a square matrix of bits.
@@ -46,7 +46,7 @@ def _transpose_square(square):  # pragma: no cover
         mask ^= mask << shift
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def transpose(rows, bits, start, end):  # pragma: no cover
     """Transpose packed masks: each bit of a packed row becomes a row with one bit per task.
@@ -70,14 +70,14 @@ def transpose(rows, bits, start, end):  # pragma: no cover
                     bits[64 * v + b, w] = square[b]
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def _multiply(left, right, out):  # pragma: no cover
     for i in range(len(out)):
         out[i] = left[i] * right[i]
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def lay_out(outer, weights, units, first, places, laid, count):  # pragma: no cover
     """Write the values of a layer's weights in the order of the bits of a packed row.
@@ -120,7 +120,7 @@ def lay_out(outer, weights, units, first, places, laid, count):  # pragma: no co
     return count
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def exact_products(rows, tasks, places, values, products, start, end):  # pragma: no cover
     """For each chosen mask, sum the values of the bits that are one, in float64.
@@ -155,7 +155,7 @@ def exact_products(rows, tasks, places, values, products, start, end):  # pragma
         products[t2], products[t3] = total(s2), total(s3)
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def cut_planes(values, inverse, planes):  # pragma: no cover
     """Round values to whole numbers, and cut the whole numbers into bit planes.
@@ -174,7 +174,7 @@ def cut_planes(values, inverse, planes):  # pragma: no cover
                 planes[n, p] |= np.uint64((whole >> p) & 1) << np.uint64(b)
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def plane_products(rows, num_words, lines, planes, products):  # pragma: no cover
     """For each packed mask, sum the whole numbers of the bits that are one.

@@ -18,10 +18,10 @@ Source: Muła, Kurz & Lemire 2018, arXiv:1611.07612, for the tree of adders.
 
 from typing import Any, no_type_check
 
-import numba
 import numpy as np
 from jaxtyping import UInt64
 
+from supsup_core.kernels.compiled import compiled
 from supsup_core.kernels.vectors import LANES, load, lowest_one, prefetch, spread, store
 
 NUM_COLUMNS = 56  # sums are below 2**56
@@ -69,7 +69,7 @@ class Sums:
         self._held[:] = False
 
 
-@numba.njit(error_model="numpy", cache=True, inline="always")
+@compiled(inline="always")
 @no_type_check
 def _add(a, b, c):  # pragma: no cover
     """Add three words at each bit position, and return the sum bits and the carry bits."""
@@ -77,7 +77,7 @@ def _add(a, b, c):  # pragma: no cover
     return half ^ c, (a & b) | (half & c)
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def _insert(columns, waiting, held, carry, column, width):  # pragma: no cover
     """Add a row of carries, `carry`, to a column.
@@ -99,7 +99,7 @@ def _insert(columns, waiting, held, carry, column, width):  # pragma: no cover
         store(waiting, column * width + w, load(carry, w))
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def _add_group(rows, stride, start, group, flip, columns, carry, column, width):  # pragma: no cover
     """Add eight rows to the columns from `column` to `column` + 2.
@@ -131,7 +131,7 @@ def _add_group(rows, stride, start, group, flip, columns, carry, column, width):
         store(carry, w, eight)
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def _empty_lists(rows, width, state):  # pragma: no cover
     """Add the rows in the list of each digit to the sums, and empty the lists.
@@ -160,7 +160,7 @@ def _empty_lists(rows, width, state):  # pragma: no cover
     return excess
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def weigh(
     rows, width, outer, weights, units, inputs, first, inverse, state, start, end
@@ -226,7 +226,7 @@ def weigh(
     return bound, squares, excess, num_rows
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def _read_column(words, column, totals):  # pragma: no cover
     for w in range(len(words)):
@@ -236,7 +236,7 @@ def _read_column(words, column, totals):  # pragma: no cover
                 totals[64 * w + b] += np.int64((word >> np.uint64(b)) & np.uint64(1)) << column
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def read_sums(state, totals):  # pragma: no cover
     """Convert the 64 W sums of `state` to int64, and add them to `totals`, (64 W,)."""
@@ -249,7 +249,7 @@ def read_sums(state, totals):  # pragma: no cover
             _read_column(waiting[place : place + width], column, totals)
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def add_scaled_rows(table, chosen, factors, out):  # pragma: no cover
     """Add factors[i] * table[chosen[i], : len(out)] to `out` (float64), for every i."""
@@ -259,7 +259,7 @@ def add_scaled_rows(table, chosen, factors, out):  # pragma: no cover
             out[t] += factor * row[t]
 
 
-@numba.njit(error_model="numpy", cache=True, nogil=True)
+@compiled(nogil=True)
 @no_type_check
 def _count(rows, stride, chosen, counts, start, end):  # pragma: no cover
     num_columns = 3

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import as_stored, power_of_two, real, stored
+from supsup_core.kernels.compiled import compiled
 
 LogitGradient = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -63,7 +64,7 @@ def exp_not_positive(x: Any) -> Any:
     return (p * r * r + r + np.float32(1)) * power_of_two(np.int32(k))
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: no cover
     num_outputs, num_images = exponentials.shape

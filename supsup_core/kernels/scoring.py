@@ -2,12 +2,12 @@
 
 from typing import no_type_check
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from supsup_core.kernels.compiled import compiled
 from supsup_core.kernels.cross_entropy import exp_not_positive
 
 
@@ -27,7 +27,7 @@ def score_plain(logits: Float32[Tensor, "S N"], labels: Int64[Tensor, " N"]) -> 
     return right, float(torch.nn.functional.cross_entropy(logits.t(), labels, reduction="sum"))
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _fused(logits, labels):  # pragma: no cover
     num_outputs, num_images = logits.shape

@@ -23,6 +23,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import as_stored, real, sign_of, stored
+from supsup_core.kernels.compiled import compiled
 from supsup_core.kernels.vectors import lowest_one
 
 BLOCK = 64  # number of magnitudes compared at once: each result is one bit of a word
@@ -125,7 +126,7 @@ def _write(patterns, signs, masked, zero, bound, start, count):  # pragma: no co
         masked[i] = sign if patterns[i] > bound else zero
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _settle(magnitudes, patterns, odd, signs, masked, zero, low, high, near):  # pragma: no cover
     """Make negative magnitudes positive, write `masked`, and list the near magnitudes.
@@ -171,7 +172,7 @@ def _settle(magnitudes, patterns, odd, signs, masked, zero, low, high, near):  #
     return num_above, num_near
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _keep(patterns, near, signs, masked, zero, threshold, num_kept):  # pragma: no cover
     """Write the signs of `num_kept` weights into `masked`: those with the largest near magnitudes.

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, no_type_check
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import real, sign_of, stored
+from supsup_core.kernels.compiled import compiled
 from supsup_core.training.optimizers.protocol import EPSILON, Optimizer, signed_squares, signs_of
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _fused(scores, squares, gradients, masked, zero, constants):  # pragma: no cover
     learning_rate, smoothing, rest, epsilon = constants

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, no_type_check
 
-import numba
 import torch
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import real, stored
+from supsup_core.kernels.compiled import compiled
 from supsup_core.training.optimizers.protocol import Optimizer
 
 
-@numba.njit(error_model="numpy", cache=True)
+@compiled()
 @no_type_check
 def _fused(scores, signs, sums, gradients, masked, zero, constants):  # pragma: no cover
     learning_rate, momentum = constants
