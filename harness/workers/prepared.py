@@ -12,6 +12,11 @@ from supsup_core.engines.protocol import Engine
 from supsup_core.states.bits import BitStates
 from supsup_core.states.distractors import Distractors
 
+# Number of copies of one mask among which a worker infers first. Copies have equal products, so
+# every algorithm also runs the kernels that decide between near ties. There are more copies than
+# tasks that bits/ranked.py compares exactly at once.
+COPIES = 12
+
 
 class PreparedMasks:
     """The masks of a checkpoint, and the engine that infers among them.
@@ -19,10 +24,14 @@ class PreparedMasks:
     Args:
         rows: (T, R) packed masks.
         engine: the engine that was made with these masks.
+
+    Attributes:
+        warm: algorithms and objectives whose first inference among these masks is done.
     """
 
     def __init__(self, rows: np.ndarray, engine: Engine) -> None:
         self.rows, self.engine = rows, engine
+        self.warm: set[tuple[str, str | None]] = set()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,14 +62,20 @@ class CheckpointMasks:
         same = now is not None and self._num_distractors == num_distractors
         if now is None or not same or len(now) > wanted or (num_distractors and len(now) < wanted):
             self._now = None  # frees the old masks first: old and new may be large
-            states = self._states(with_distractors(self._spec, rows, num_distractors))
-            spec = self._spec
-            engine = engine_for(spec.network, self._weights, states, spec.num_classes)
-            now = PreparedMasks(states.rows, engine)
+            now = self._prepared(with_distractors(self._spec, rows, num_distractors))
         elif len(now) < wanted:
             now = PreparedMasks(rows, now.engine.grown(self._states(rows)))
         self._now, self._num_distractors = now, num_distractors
         return now
+
+    def copies(self, row: np.ndarray) -> PreparedMasks:
+        """Prepare COPIES copies of one packed mask (1, R), and keep the masks of the checkpoint."""
+        return self._prepared(row.repeat(COPIES, axis=0))
+
+    def _prepared(self, rows: np.ndarray) -> PreparedMasks:
+        spec, states = self._spec, self._states(rows)
+        engine = engine_for(spec.network, self._weights, states, spec.num_classes)
+        return PreparedMasks(rows, engine)
 
     def _states(self, rows: np.ndarray) -> BitStates:
         return BitStates(self._spec.layout, rows, self._device)

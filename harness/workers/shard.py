@@ -14,6 +14,7 @@ import torch
 from harness.plan.units import EvaluationUnit
 from harness.run.spec import RunSpec
 from harness.workers.device import own
+from harness.workers.prepared import COPIES
 from harness.workers.queries import Answers, Queries, compared
 from supsup_core.bits.infer import BitInference
 from supsup_core.bits.shards import Leaders, leaders, merge
@@ -114,6 +115,7 @@ class ShardWorker:
         self._spec = spec
         self._queries = Queries(spec, own(test), torch.device("cpu"))
         self._part: tuple[int, BitInference] | None = None  # checkpoint k and masks
+        self._warm: set[tuple[str, str]] = set()  # algorithms and objectives
         self._done = 0.0
 
     def progress(self) -> float:
@@ -150,7 +152,7 @@ class ShardWorker:
         assert counts is not None
         masks = self._masks(unit.asked.num_tasks, rows)
         masks.superpose(counts, unit.asked.num_tasks)
-        return self._answers(unit, masks)
+        return self._answers(unit, masks, rows[:1])
 
     def _masks(self, num_tasks: int, rows: np.ndarray) -> BitInference:
         """Prepare the part's masks, and keep them for later units of the checkpoint.
@@ -159,13 +161,27 @@ class ShardWorker:
         """
         if self._part is None or self._part[0] != num_tasks:
             self._part = None  # frees the old masks first: old and new may be large
-            spec = self._spec
-            weights = list(self._queries.weights.values())
-            masks = BitInference(weights, spec.layout, rows, spec.num_classes)
-            self._part = num_tasks, masks
+            self._part = num_tasks, self._prepared(rows)
         return self._part[1]
 
-    def _answers(self, unit: LeadersUnit, bits: BitInference) -> PartAnswers:
+    def _prepared(self, rows: np.ndarray) -> BitInference:
+        weights = list(self._queries.weights.values())
+        return BitInference(weights, self._spec.layout, rows, self._spec.num_classes)
+
+    def _warm_up(self, unit: EvaluationUnit, row: np.ndarray, query: torch.Tensor) -> None:
+        """Answer a query among copies of one mask (1, R), so that kernels compile or load.
+
+        Only the first call for an algorithm and an objective does anything.
+        """
+        assert unit.objective is not None
+        form = unit.algorithm, unit.objective
+        if form not in self._warm:
+            self._warm.add(form)
+            copies = self._prepared(row.repeat(COPIES, axis=0))
+            evidence = copies.evidence(query, OBJECTIVES[unit.objective])
+            leaders(copies, 0, evidence, ranked=unit.algorithm == RANKED)
+
+    def _answers(self, unit: LeadersUnit, bits: BitInference, row: np.ndarray) -> PartAnswers:
         asked = [self._queries.of(i) for i in unit.asked.task_ids]
         images = self._queries.images(asked).flatten(2)
         ranked = unit.asked.algorithm == RANKED
@@ -173,6 +189,7 @@ class ShardWorker:
         objective = OBJECTIVES[unit.asked.objective]
         found: list[Leaders] = []
         seconds, exact = 0.0, None
+        self._warm_up(unit.asked, row, images[:1])
         for queries in images.split(QUERIES_TOGETHER):
             started = time.perf_counter()
             evidence = bits.evidence(queries, objective)

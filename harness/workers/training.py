@@ -6,6 +6,7 @@ worker holds the data set, computes with one thread, and does not touch the mask
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -85,6 +86,7 @@ class TrainWorker:
         self._device = pick_device()
         self._trainer = trainer_of(spec, own(train), own(test), self._device)
         self._layout = spec.layout
+        self._is_warm = False
         self._steps_done = 0
 
     def progress(self) -> float:
@@ -101,6 +103,7 @@ class TrainWorker:
         block makes a mask reproducible bit for bit. An error in training fails the whole unit. An
         error in making a task (see _tasks) or in measuring a state fails one task alone.
         """
+        self.warm_up(unit)
         started = time.perf_counter()
         tasks, failed = self._tasks(unit)
         if failed.keys() >= set(unit.missing):
@@ -127,6 +130,19 @@ class TrainWorker:
             for i, tensor, is_full in uniform_tensors(self._layout, rows)
         ]
         return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed, uniform)
+
+    def warm_up(self, unit: TrainUnit) -> None:
+        """Train a block for one step and measure a state, so that kernels compile or load.
+
+        Only the first call does anything: the times of all units are then comparable.
+        """
+        if self._is_warm:
+            return
+        self._is_warm = True
+        with suppress(Exception):  # `run` meets the same error, and reports it
+            tasks, _ = self._tasks(unit)
+            states, _ = next(self._trainer.stages(tasks, after=[1]))
+            self._trainer.measure(tasks[0], states[0])
 
     def _nothing(self, unit: TrainUnit, failed: dict[int, Failure]) -> TrainedUnit:
         """Make the result of a unit in which every missing task failed."""

@@ -1,7 +1,9 @@
 """The results of training and evaluation workers agree with plain calculations."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +21,11 @@ from harness.plan.units import EvaluationUnit, TrainUnit, evaluation_units
 from harness.run.spec import RunSpec
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.queries import compared
+from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ShardWorker
 from harness.workers.training import TrainedUnit, TrainWorker
+from supsup_core.bits.infer import BitInference
 from supsup_core.data import ImageSet, normalise
+from supsup_core.engines.bits import BitsEngine
 from supsup_core.inference.algorithms import one_shot
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.inference.slopes import AutogradSlopes
@@ -28,6 +33,7 @@ from supsup_core.networks.mlp import MLP, forward
 from supsup_core.states.bits import DenseStates
 from supsup_core.streams import Role, stream
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.recipe import Recipe
 
@@ -178,6 +184,73 @@ def test_a_trained_row_says_what_was_done(trained: TrainedUnit) -> None:
     ones = np.unpackbits(trained.rows, axis=1).sum(axis=1) / num_bits
     assert table["density"].to_numpy() == pytest.approx(ones)
     assert table["accuracy"].to_numpy().min() > 0.3
+
+
+class SlowFirst:
+    """A clock that only the watched calls move: 1000 s in the first call of a form, 1 s later."""
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        self._now, self._seen, self._patched = 0.0, set[object](), patched
+        patched.setattr("time.perf_counter", lambda: self._now)
+
+    def watch(self, owner: object, name: str, form: Callable[..., object]) -> None:
+        call = getattr(owner, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            asked = form(*arguments, **options)
+            self._now += 1 if asked in self._seen else 1000
+            self._seen.add(asked)
+            return call(*arguments, **options)
+
+        self._patched.setattr(owner, name, counted)
+
+
+def test_compiling_is_no_part_of_the_seconds_of_the_first_inference(
+    test_set: ImageSet, trained: TrainedUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowFirst(monkeypatch)
+    clock.watch(BitsEngine, "infer", lambda _, images, by, objective, options: (by, objective))
+    worker = EvaluateWorker(make_job("evaluate.batches=1"), test_set, name="here")
+    for algorithm in ("one_shot", "one_shot_ranked", "binary"):
+        for objective in ("H", "G"):
+            for num_tasks in (2, 6):
+                unit = EvaluationUnit(num_tasks, algorithm, objective, (0,))
+                table = worker.run(unit, trained.rows[:num_tasks])
+                assert table["seconds_per_inference"].to_pylist() == [1]
+
+
+def test_preparing_masks_is_no_part_of_the_seconds_of_an_inference(
+    test_set: ImageSet, trained: TrainedUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowFirst(monkeypatch)
+    clock.watch(BitInference, "__init__", lambda weights, *arguments: id(arguments[2]))
+    worker = EvaluateWorker(make_job("evaluate.batches=1"), test_set, name="here")
+    table = worker.run(EvaluationUnit(6, "binary", "H", (0,)), trained.rows)
+    assert table["seconds_per_inference"].to_pylist() == [0]
+
+
+def test_compiling_is_no_part_of_the_seconds_of_a_part_of_the_masks(
+    test_set: ImageSet, trained: TrainedUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowFirst(monkeypatch)
+    clock.watch(BitInference, "leaders", lambda _, queries, *, ranked=False: ranked)
+    worker = ShardWorker(make_job("evaluate.batches=1"), test_set, name="here")
+    counts = worker.run(CountUnit(6, 0), trained.rows)
+    asked = EvaluationUnit(6, "one_shot", "H", (0,))
+    found = worker.run(LeadersUnit(asked, 0, 0), trained.rows, counts)
+    assert isinstance(found, PartAnswers)
+    assert found.seconds == 1
+
+
+def test_compiling_is_no_part_of_the_seconds_of_the_first_block(
+    digits: Dataset, trained: TrainedUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowFirst(monkeypatch)
+    clock.watch(MLPTrainer, "stages", lambda *arguments, **options: "train")
+    worker = TrainWorker(make_job(), digits.train, digits.test, name="here")
+    first = worker.run(TrainUnit("unit-000000", ALL, ALL))
+    assert first.tasks["train_seconds"].to_pylist() == [1 / 6] * 6
+    assert first.rows.tobytes() == trained.rows.tobytes()
 
 
 def test_workers_take_arrays_that_may_not_be_written(
