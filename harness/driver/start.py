@@ -88,7 +88,7 @@ def carry_out(
             return STOPPED
         except CorruptMask as error:
             raise UserError(f"{error}: {driver.cure} to train the mask again") from error
-        print_summary(console, directory, ready.spec.run_id, driver.files())
+        print_summary(console, directory, ready.store.run_id, driver.files())
         return driver.report_failures()
 
 

@@ -36,9 +36,9 @@ class Work:
         self.typed, self.run, self.display = typed, run, display
         self.config = run.spec.config
         self.masks = CommittedMasks(run)
-        self.files = UnitFiles(run.directory, run.spec.run_id)
+        self.files = UnitFiles(run.directory, run.store.run_id)
         self.metrics = NoMetrics()
-        self.failures = Failures(run.failures, run.spec.run_id)
+        self.failures = Failures(run.failures, run.store.run_id)
         self.failures.forget_done(self._was_done)
 
     def own_units(self) -> Iterator[TableUnit]:

@@ -30,7 +30,13 @@ from harness.plan.resolve import (
 )
 from harness.plan.units import num_leading
 from harness.run.memory import check_memory
-from harness.run.provenance import config_hash, has_bfloat16_matrices, record_start, versions
+from harness.run.provenance import (
+    config_hash,
+    has_bfloat16_matrices,
+    record_start,
+    run_id,
+    versions,
+)
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
@@ -297,7 +303,7 @@ def _attributes(
         "method": config.method,
         "method_options": config.method_options,
         "config_hash": config_hash(config),
-        "run_id": spec.run_id,
+        "run_id": run_id(config),
         "weights": list(weights),
         "inputs": list(inputs),
         "versions": versions(),

@@ -11,7 +11,6 @@ from harness.config.options import make_named
 from harness.config.schema import Config
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
-from harness.run.provenance import run_id
 from supsup_core import names
 from supsup_core.engines.bits import BitsEngine, keeps_alone
 from supsup_core.engines.choose import engine_type
@@ -45,11 +44,6 @@ class RunSpec:
 
     def __getstate__(self) -> dict[str, object]:
         return {name: self.__dict__[name] for name in ("config", "input_shape", "num_classes")}
-
-    @cached_property
-    def run_id(self) -> str:
-        """The identity of the run, which all its table files carry."""
-        return run_id(self.config)
 
     @cached_property
     def network(self) -> Network:

@@ -200,6 +200,11 @@ class MaskStore:
         return self._capacity
 
     @property
+    def run_id(self) -> str:
+        """The identity of the run, which all its table files carry."""
+        return self._run_id
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """A copy of all attributes of the group: name -> JSON value."""
         return dict(self._attributes)

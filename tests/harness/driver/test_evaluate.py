@@ -170,7 +170,7 @@ def test_other_evaluations_stand_beside_the_run_s_own(typed, run):
     assert "training" not in err
 
     # The screen shows only the evaluations of this call, not all evaluations of the run.
-    lines = [line.split() for line in out.splitlines() if "max_logit" in line]
+    lines = [line.split() for line in out.splitlines() if " max_logit  " in line]
     assert [line[:3] for line in lines] == [["3", "max_logit", "2"]]
     starts = json.loads((run / "provenance.json").read_text())["starts"]
     assert starts[-1]["command"][1:] == ["run_dir=run", *asked]
@@ -181,7 +181,7 @@ def test_other_evaluations_stand_beside_the_run_s_own(typed, run):
     assert code == 0, err
     assert "complete already" in err
     assert added(before, run) == []
-    lines = [line.split() for line in out.splitlines() if "max_logit" in line]
+    lines = [line.split() for line in out.splitlines() if " max_logit  " in line]
     assert [line[:3] for line in lines] == [["2", "max_logit", "2"], ["5", "max_logit", "2"]]
 
 

@@ -274,7 +274,7 @@ def test_other_evaluations_of_a_run_in_a_bucket(typed, url):
     [new] = below(place(url)).keys() - before.keys()
     rows = read_table_file(place(url) / new, EVALUATIONS).to_pylist()
     assert [(row["num_tasks"], row["task_id"]) for row in rows] == [(3, 0), (3, 2)]
-    assert [line.split()[:3] for line in out.splitlines() if "max_logit" in line] == [
+    assert [line.split()[:3] for line in out.splitlines() if " max_logit  " in line] == [
         ["3", "max_logit", "2"]
     ]
 
