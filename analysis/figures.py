@@ -77,7 +77,7 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     # The axes start at 0.8 or lower. Otherwise the noise of a flat line near 1 fills the frame.
     for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
         means = [rows.groupby("num_tasks")[column].mean().min() for _, rows in lines]
-        axes.set_ylim(min(0.8, *means) - 0.02, 1.005)
+        axes.set_ylim(min(0.8, min(means) - 0.02), 1.005)
     left.legend(fontsize="small")
     return figure
 
