@@ -205,6 +205,10 @@ def _run_id(directory: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _is_file(path: Place) -> bool:
+    return isinstance(path, Path) and path.is_file() and not path.is_symlink()
+
+
 def _tasks(
     directory: Path, num_tasks: int, run_id: str | None
 ) -> tuple[list[float], list[float], list[Place]]:
@@ -230,7 +234,9 @@ def _tasks(
             table = read_table_file(path, TASKS, run_id=run_id)
         except FileNotFoundError:  # a driver that repairs its log has just removed the file
             continue
-        except (ValueError, UserError):
+        except (ValueError, UserError) as error:
+            if isinstance(error, UserError) and _is_file(path):
+                raise  # another version of the program wrote the file
             broken.append(path)
             continue
         task_ids = table["task_id"].to_pylist()
@@ -262,7 +268,9 @@ def _parts(
                 )
             except FileNotFoundError:
                 continue
-            except (ValueError, UserError):
+            except (ValueError, UserError) as error:
+                if isinstance(error, UserError) and _is_file(path):
+                    raise  # another version of the program wrote the file
                 broken.append(path)
     lines: dict[tuple[str, int, int, str], list[WorkUnit]] = {}
     for unit in units:
