@@ -75,7 +75,12 @@ def read_text(files: FileSystem, path: str, at_most: int = LARGEST_YAML) -> str:
     if info.size > at_most:
         raise ValueError(f"{path} must have at most {at_most} bytes, got {info.size}: restore it")
     with files.open_input_file(path) as file:
-        return str(file.read(at_most).decode())
+        try:
+            return str(file.read(at_most).decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} must be UTF-8, got other bytes: restore the file from a copy of the run"
+            ) from error
 
 
 def parse_configuration(text: str, path: str) -> dict[str, Any]:

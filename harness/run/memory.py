@@ -153,7 +153,7 @@ def check_memory(config: Config, layout: StateLayout, *, trains: bool) -> None:
     if trains:
         _check_block(config, layout, there, room)
     # Inference holds the rows, and the same bits again in the order of the weights.
-    num_masks, each = max(config.evaluate.checkpoints), 2 * layout.row_bytes
+    num_masks, each = max(config.evaluate.checkpoints, default=0), 2 * layout.row_bytes
     if each * (num_masks + config.evaluate.distractors) > there:
         most = there // each - num_masks
         if most < 0:

@@ -303,7 +303,7 @@ REFUSED = {
     "train.steps=3": ["got train.steps:"],
     "seed=1": ["got seed:"],
     "++tasks=7": ["got tasks:"],
-    "~family": ["got family:"],
+    "~family": ["got ~family: leave it out"],
     "hydra.verbose=true": ["got hydra.verbose:"],
     "tsks=7": ["key must be one that --help lists, got tsks", "try tasks=32"],
     "evaluate.taks=7": ["got evaluate.taks", "try evaluate.tasks=50"],

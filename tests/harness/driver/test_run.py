@@ -323,7 +323,7 @@ def test_a_run_of_another_configuration_is_refused_by_key(
 
 
 def test_a_checkpoint_beyond_the_tasks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"evaluate.checkpoints must lie in \[1, tasks\]"):
+    with pytest.raises(UserError, match=r"evaluate\.checkpoints must be at most tasks=6"):
         configure(tmp_path, "evaluate.checkpoints=[7]")
 
 

@@ -57,7 +57,7 @@ def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, requ
 @pytest.mark.parametrize(
     ("option", "told"),
     [
-        ("evaluate.algorithms=[one_shot,binary]", "got binary"),
+        ("evaluate.algorithms=[one_shot,binary]", "got [one_shot,binary]"),
         ("evaluate.distractors=3", "evaluate.distractors must be 0"),
         ("actors.shards=0", "actors.shards must be"),
     ],

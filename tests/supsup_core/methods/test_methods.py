@@ -258,12 +258,12 @@ def test_unknown_name_is_refused_with_the_known_ones():
         (lambda: EdgePopup(density=0.0), r"density must be in \(0, 1\], got 0\.0"),
         (lambda: EdgePopup(density=-0.1), r"density must be in \(0, 1\], got -0\.1"),
         (lambda: EdgePopup(density=1.5), r"density must be in \(0, 1\], got 1\.5"),
-        (lambda: EdgePopup(density=float("nan")), r"density must be in \(0, 1\], got nan"),
+        (lambda: EdgePopup(density=float("nan")), r"density must be in \(0, 1\] .*, got nan"),
         (lambda: EdgePopup(kappa=-1.0), r"kappa must be >= 0, got -1\.0"),
-        (lambda: EdgePopup(kappa=float("nan")), "kappa must be >= 0, got nan"),
+        (lambda: EdgePopup(kappa=float("nan")), "kappa must be >= 0 .*, got nan"),
         (lambda: Signed(threshold=1.0), r"threshold must be in \[0, 1\), got 1\.0"),
         (lambda: Signed(threshold=-0.1), r"threshold must be in \[0, 1\), got -0\.1"),
-        (lambda: Signed(threshold=float("nan")), r"threshold must be in \[0, 1\), got nan"),
+        (lambda: Signed(threshold=float("nan")), r"threshold must be in \[0, 1\) .*, got nan"),
     ],
 )
 def test_options_out_of_range_are_refused(make, message):
