@@ -27,17 +27,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import fuzz_damage
-import numpy as np
-import zarr
+from chaos import masks, rows_of
 from commandline import Parser, run_program, whole
 
-from analysis.load import load
+from harness.config.kinds import members
+from harness.config.option import options_of
 from harness.config.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +51,7 @@ SMALL = [
     *("train.steps=3", "train.batch_size=16", "executor=serial", "quiet=true"),
     *("evaluate.tasks=2", "evaluate.batches=1", "evaluate.algorithms=[one_shot]"),
 ]
+EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column of timings
 SECONDS = 60.0  # a case takes 1 to 3 s on a quiet machine
 BYTES = 6 * 2**30  # address space beyond what the warm process has mapped
 VALUES: dict[type, list[str]] = {
@@ -122,7 +122,8 @@ def _become(case: Case, outputs: list[Path]) -> None:
         os.chdir(case.folder)
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        # A command may replace these objects. The descriptors must then stay open.
+        sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False) for one in (1, 2))
         sys.argv = [case.script, *case.arguments]
         try:
             if case.script.endswith(".py"):
@@ -151,19 +152,6 @@ def digest(folder: Path) -> str:
         if path.is_file() and not path.is_symlink():
             found.update(path.read_bytes())
     return found.hexdigest()
-
-
-def masks_of(run: Path) -> bytes:
-    """The rows of all masks of a run."""
-    return np.asarray(zarr.open_array(run / "masks.zarr" / "masks", mode="r")[...]).tobytes()
-
-
-def evaluations_of(run: Path) -> list[Any]:
-    """The rows of the table `evaluations` without timings, sorted."""
-    rows = load(run, "evaluations").to_pylist()
-    return sorted(
-        [{k: v for k, v in row.items() if k != "seconds_per_inference"} for row in rows], key=repr
-    )
 
 
 def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
@@ -197,37 +185,25 @@ def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
     run = case.folder / "run"
     if case.continues and ended.code == 0:
         try:
-            if masks_of(run) != masks_of(base):
+            if masks(run) != masks(base):
                 found.append("ends well with other masks")
-            if evaluations_of(run) != evaluations_of(base):
+            if rows_of(run, *EVALUATIONS) != rows_of(base, *EVALUATIONS):
                 found.append("ends well with other evaluations")
         except Exception as error:
             found.append(f"ends well, but the results cannot be read: {type(error).__name__}")
     return found
 
 
-def leaves(schema: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """List the dotted keys of a schema with the types of their values."""
-    found: list[tuple[str, Any]] = []
-    for entry in fields(schema):
-        if is_dataclass(entry.type):
-            found += leaves(entry.type, f"{prefix}{entry.name}.")
-        else:
-            found.append((f"{prefix}{entry.name}", entry.type))
-    return found
-
-
 def drawn_configuration(draw: random.Random) -> list[str]:
     """Draw one to three keys of the schema, each with a valid, extreme or absurd value."""
     found = []
-    for key, kind in draw.sample(leaves(Config), draw.choice([1, 1, 2, 3])):
-        if key in ("run_dir", "executor", "download", "quiet"):
+    options = list(options_of(Config).values())
+    for option in draw.sample(options, draw.choice([1, 1, 2, 3])):
+        if option.key in ("run_dir", "executor", "download", "quiet"):
             continue
-        values = next(
-            (v for one, v in VALUES.items() if kind in (one, one | None, one | str)), None
-        )
+        values = next((v for kind, v in VALUES.items() if kind in members(option.kind)), None)
         values = values or ["[]", "[1,2]", "[x]", "{a: 1}", "null", "auto", "[H]", "[1,1]", "x"]
-        found.append(f"{key}={draw.choice(values)}")
+        found.append(f"{option.key}={draw.choice(values)}")
     return found
 
 

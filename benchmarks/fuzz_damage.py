@@ -1,4 +1,4 @@
-"""Ways to damage a run directory or a data file, for benchmarks/fuzz.py.
+"""Ways to damage a run directory, for benchmarks/fuzz.py.
 
 A damage changes one file, one folder or one value. It returns a line that describes the change.
 """
@@ -207,25 +207,3 @@ DAMAGES: tuple[Damage, ...] = (
     *(truncate, flip, overwrite, delete, duplicate, swap, link, special),
     *(change_json, change_yaml, change_parquet),
 )
-
-
-def damage_data(folder: Path, draw: random.Random) -> str:
-    """Damage one data file."""
-    path = draw.choice(sorted(p for p in folder.iterdir() if p.is_file()))
-    kind = draw.choice(["cut", "flip", "zero", "fifo", "folder", "delete", "words"])
-    content = path.read_bytes()
-    path.unlink()
-    if kind == "cut":
-        path.write_bytes(content[: draw.randrange(len(content))])
-    elif kind == "flip":
-        at = draw.randrange(len(content))
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    elif kind == "zero":
-        path.symlink_to("/dev/zero")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "words":
-        path.write_bytes(b"just words")
-    return f"{kind}: data file {path.name}"
