@@ -5,7 +5,7 @@ imports neither Ray nor torch, so that `status` starts at once.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -205,8 +205,35 @@ def _run_id(directory: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _is_file(path: Place) -> bool:
-    return isinstance(path, Path) and path.is_file() and not path.is_symlink()
+def _read_files(
+    folder: Path, schema: pa.Schema, run_id: str | None, broken: list[Place]
+) -> Iterator[tuple[Place, pa.Table]]:
+    """Read the files of a table, and collect the files that cannot be read.
+
+    Args:
+        folder: folder of the table, which may be missing.
+        schema: the table's schema.
+        run_id: the identity of the run; None if it is unknown.
+        broken: list to which the files are added that cannot be read or are not this run's.
+
+    Yields:
+        The path of each readable file, and its rows.
+
+    Raises:
+        UserError: another version of the program wrote a file.
+    """
+    for path in table_files(folder):
+        try:
+            table = read_table_file(path, schema, run_id=run_id)
+        except FileNotFoundError:  # a driver that repairs its tables has just removed the file
+            continue
+        except (ValueError, UserError) as error:
+            is_file = isinstance(path, Path) and path.is_file() and not path.is_symlink()
+            if isinstance(error, UserError) and is_file:
+                raise
+            broken.append(path)
+            continue
+        yield path, table
 
 
 def _tasks(
@@ -229,16 +256,7 @@ def _tasks(
     accuracies: dict[int, float] = {}  # by task, because a damaged log may name a task twice
     finished_at: dict[int, float] = {}
     broken: list[Place] = []
-    for path in table_files(directory / "log"):
-        try:
-            table = read_table_file(path, TASKS, run_id=run_id)
-        except FileNotFoundError:  # a driver that repairs its log has just removed the file
-            continue
-        except (ValueError, UserError) as error:
-            if isinstance(error, UserError) and _is_file(path):
-                raise  # another version of the program wrote the file
-            broken.append(path)
-            continue
+    for path, table in _read_files(directory / "log", TASKS, run_id, broken):
         task_ids = table["task_id"].to_pylist()
         if not all(0 <= task_id < num_tasks for task_id in task_ids):
             broken.append(path)
@@ -260,18 +278,9 @@ def _parts(
     """
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
-    for table in ("evaluations", "reservoir"):
-        for path in table_files(directory / table):
-            try:
-                rows[table, path.name.removesuffix(".parquet")] = len(
-                    read_table_file(path, SCHEMAS[table], run_id=run_id)
-                )
-            except FileNotFoundError:
-                continue
-            except (ValueError, UserError) as error:
-                if isinstance(error, UserError) and _is_file(path):
-                    raise  # another version of the program wrote the file
-                broken.append(path)
+    for name in ("evaluations", "reservoir"):
+        for path, table in _read_files(directory / name, SCHEMAS[name], run_id, broken):
+            rows[name, path.name.removesuffix(".parquet")] = len(table)
     lines: dict[tuple[str, int, int, str], list[WorkUnit]] = {}
     for unit in units:
         lines.setdefault(_line(unit), []).append(unit)
