@@ -9,11 +9,11 @@ files by harness/storage/chunks.py. harness/storage/repair.py finds and repairs 
 Shape letters: B masks per commit or read, R bytes per row.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from harness.tables.files import create_table_file, read_tables, table_files
 from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
 from supsup_core.states.layout import StateLayout
+
+if TYPE_CHECKING:
+    from harness.places.objects import ObjectPath
 
 __all__ = ["CorruptMask", "Damage", "MaskStore", "chunk_rows"]
 
@@ -66,6 +69,37 @@ def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
     crcs = pa.array([crc32c(np.ascontiguousarray(row)) for row in rows], pa.uint32())
     columns = {name: tasks[name] for name in TASKS.names if name != "row_crc32c"}
     return pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
+
+
+def _create_on_disk(run_dir: Path, build: Callable[[Path], None]) -> None:
+    """Build a store in a partial folder, and rename the folder once the store is on disk."""
+    partial = run_dir / ".masks.zarr.partial"
+    if partial.is_dir() and not partial.is_symlink():
+        remove_tree(partial)  # left by a create that crashed
+    else:
+        partial.unlink(missing_ok=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        build(partial)
+    except Exception:  # a family that cannot make a task: the run begins with nothing
+        remove_tree(partial)
+        raise
+    fsync_tree(partial)
+    (run_dir / "log").mkdir(exist_ok=True)
+    partial.rename(run_dir / "masks.zarr")
+    fsync(run_dir)
+
+
+def _create_in_bucket(run_dir: "ObjectPath", build: Callable[[Path], None]) -> None:
+    """Build a store in a temporary folder, and upload it.
+
+    Objects cannot be renamed. The store exists once the group's own zarr.json is uploaded, which
+    therefore comes last.
+    """
+    remove_tree(run_dir / "masks.zarr")  # left by a create that crashed
+    with TemporaryDirectory() as built:
+        build(Path(built))
+        (run_dir / "masks.zarr").upload(Path(built), last=GROUP)
 
 
 class MaskStore:
@@ -130,28 +164,9 @@ class MaskStore:
             write_fixed(root, weights, inputs)
 
         if isinstance(run_dir, Path):
-            partial = run_dir / ".masks.zarr.partial"
-            if partial.is_dir() and not partial.is_symlink():
-                remove_tree(partial)  # left by a create that crashed
-            else:
-                partial.unlink(missing_ok=True)
-            run_dir.mkdir(parents=True, exist_ok=True)
-            try:
-                build(partial)
-            except Exception:  # a family that cannot make a task: the run begins with nothing
-                remove_tree(partial)
-                raise
-            fsync_tree(partial)
-            (run_dir / "log").mkdir(exist_ok=True)
-            partial.rename(run_dir / "masks.zarr")
-            fsync(run_dir)
+            _create_on_disk(run_dir, build)
         else:
-            remove_tree(run_dir / "masks.zarr")  # left by a create that crashed
-            with TemporaryDirectory() as built:
-                build(Path(built))
-                # Objects cannot be renamed, so the store is built in a temporary folder. It exists
-                # once the group's own zarr.json is uploaded, which therefore comes last.
-                (run_dir / "masks.zarr").upload(Path(built), last=GROUP)
+            _create_in_bucket(run_dir, build)
         return cls(run_dir)
 
     @classmethod
