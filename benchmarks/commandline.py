@@ -1,6 +1,5 @@
 """The command lines of the benchmarks: options with limits, and mistakes as one line."""
 
-import os
 import subprocess
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -68,7 +67,9 @@ def need_memory(num_bytes: float, options: str) -> None:
     Raises:
         UserError: the arrays do not fit.
     """
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    from harness.run.memory import memory_bytes  # imports torch, which few refusals need
+
+    there = memory_bytes()
     if num_bytes > there:
         raise UserError(
             f"{options} must be so small that the arrays fit into the {there / 1e9:.0f} GB of "

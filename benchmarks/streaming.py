@@ -35,6 +35,7 @@ from growth import Row
 from masks import Masks, load_masks
 
 from harness.errors import UserError
+from harness.run.memory import memory_bytes
 from harness.storage.arrays import create_masks
 from harness.storage.chunks import ChunkFiles, crc32c
 from harness.workers.prepared import distractors_like
@@ -199,8 +200,7 @@ def measure_streamed(
     stream = write_stream(masks, num_masks, folder, options.threads)
     images, truth = masks.queries(QUERIES)
     queries = evidence_of(stream, masks, images, options.objective)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cold = cold or num_masks * stream.row_bytes > memory / 2
+    cold = cold or num_masks * stream.row_bytes > memory_bytes() / 2
     passes: dict[str, Callable[[], object]] = {
         "read_store": lambda: read_files(stream, options.threads),
         "streamed": lambda: infer(stream, queries[:1], options.threads),

@@ -1,4 +1,4 @@
-"""What cannot fit into memory is refused before anything is made, and the hint fits."""
+"""A run that cannot fit into memory is refused before a file is made, and its hint fits."""
 
 import os
 from dataclasses import replace
