@@ -8,6 +8,7 @@ draw on the CPU, so the draws are the same for every training device.
 from enum import IntEnum
 
 import numpy as np
+from jaxtyping import UInt64
 
 
 class Role(IntEnum):
@@ -43,7 +44,21 @@ def stream(seed: int, role: Role, *index: int) -> np.random.Generator:
     Raises:
         ValueError: the seed or an index is negative.
     """
+    return np.random.Generator(np.random.Philox(_name(seed, role, *index)))
+
+
+def key(seed: int, role: Role, *index: int) -> UInt64[np.ndarray, "2"]:
+    """Return the key of Philox for the stream with the name (seed, role, *index).
+
+    A device can make the draws of the stream from this key, without the generator.
+
+    Raises:
+        ValueError: the seed or an index is negative.
+    """
+    return _name(seed, role, *index).generate_state(2, np.uint64)
+
+
+def _name(seed: int, role: Role, *index: int) -> np.random.SeedSequence:
     if seed < 0 or any(i < 0 for i in index):
         raise ValueError(f"seed and index must be >= 0, got seed={seed}, index={index}")
-    name = np.random.SeedSequence(entropy=seed, spawn_key=(int(role), *index))
-    return np.random.Generator(np.random.Philox(name))
+    return np.random.SeedSequence(entropy=seed, spawn_key=(int(role), *index))

@@ -32,9 +32,11 @@ class Method(ABC):
     Attributes:
         order: which data from earlier tasks a task needs. "any": none. "after_first": data from the
             first task. "sequence": data from the previous task.
+        zero_units: whether the first scores of gains over units are zeros.
     """
 
     order: Literal["any", "after_first", "sequence"] = "any"
+    zero_units: bool = False
 
     @abstractmethod
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
@@ -71,9 +73,20 @@ class Method(ABC):
         """Draw the first scores of one tensor, in float32.
 
         The distribution is uniform in (-b, b) with b = 1 / sqrt(fan_in). This is Kaiming uniform
-        with a = sqrt(5).
+        with a = sqrt(5). If `zero_units` is true, the scores of gains over units are zeros.
         """
+        if tensor.over == "units" and self.zero_units:
+            return np.zeros(tensor.shape, np.float32)
         return uniform_scores(tensor, generator)
+
+    @property
+    def draws_uniformly(self) -> bool:
+        """Whether the first scores of gains over weights are always those of `uniform_scores`.
+
+        A device can then draw them itself.
+        """
+        kind = type(self)
+        return kind.begin is Method.begin and kind.first_scores is Method.first_scores
 
     @abstractmethod
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
@@ -112,11 +125,15 @@ def layout_of(network: Network, method: Method) -> StateLayout:
 
 
 def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-    """Draw float32 scores of a tensor, uniform in (-b, b) with b = 1 / sqrt(fan_in)."""
-    bound = np.float32(1 / sqrt(tensor.fan_in))
+    """Draw float32 scores of a tensor, uniform in (-b, b) with b = uniform_bound(tensor)."""
     draws: np.ndarray = generator.random(tensor.shape, dtype=np.float32)
-    scores: np.ndarray = (2 * draws - 1) * bound
+    scores: np.ndarray = (2 * draws - 1) * np.float32(uniform_bound(tensor))
     return scores
+
+
+def uniform_bound(tensor: MaskedTensor) -> float:
+    """Return 1 / sqrt(fan_in), the largest magnitude of the scores of `uniform_scores`."""
+    return 1 / sqrt(tensor.fan_in)
 
 
 class KeepMethod(Method):

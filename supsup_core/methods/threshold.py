@@ -4,7 +4,6 @@ At the start, about half of the weights are kept.
 Source: Wortsman et al. 2020 (the MNIST experiments), after Mallya et al. 2018.
 """
 
-import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -18,16 +17,10 @@ class Threshold(KeepMethod):
     In the backward pass, d gain / d score is 1 (straight-through).
     """
 
-    def first_scores(self, tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-        """Draw random scores for gains over weights; return zeros for gains over units.
-
-        Zeros for units are as in HopSupSup of Wortsman et al. 2020. Other finders cannot start at
-        0. With edge-popup, all scores would be equal. With signed masks, every unit would be
-        hidden, and a network with two or more hidden layers would have no gradient.
-        """
-        if tensor.over == "units":
-            return np.zeros(tensor.shape, np.float32)
-        return super().first_scores(tensor, generator)
+    # Zeros for units are as in HopSupSup of Wortsman et al. 2020. Other finders cannot start at 0.
+    # With edge-popup, all scores would be equal. With signed masks, every unit would be hidden, and
+    # a network with two or more hidden layers would have no gradient.
+    zero_units = True
 
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
         """Keep the weights or units whose score is >= 0."""

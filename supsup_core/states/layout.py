@@ -16,7 +16,7 @@ Shape letters: T states, R bytes of a row, F = 8 R bits of a row, Q queries.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -108,6 +108,25 @@ class TaskState:
     floats: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+class PackedState(TaskState):
+    """The stored state of one task, which is unpacked only when its planes or floats are read.
+
+    Args:
+        layout: the layout of the row.
+        row: (R,) the packed row.
+    """
+
+    def __init__(self, layout: "StateLayout", row: UInt8[np.ndarray, " R"]) -> None:
+        self.__dict__.update(layout=layout, row=row)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("planes", "floats"):
+            raise AttributeError(name)
+        (state,) = self.layout.unpack(self.row[None])
+        self.__dict__.update(planes=state.planes, floats=state.floats)
+        return self.__dict__[name]
+
+
 @dataclass(frozen=True)
 class StateLayout:
     """The positions of all planes and floats of a state in a packed row.
@@ -184,6 +203,8 @@ class StateLayout:
             ValueError: a state has other planes or floats than the layout: another number, other
                 names or other shapes.
         """
+        if states and all(isinstance(s, PackedState) and s.layout == self for s in states):
+            return np.stack([state.row for state in states])
         for state in states:
             self._check(state)
         bits = np.zeros((len(states), self.row_bits), dtype=np.bool_)

@@ -54,6 +54,8 @@ class Adam(Optimizer):
     momentum: float
     smoothing: float
 
+    name = "adam"
+
     @property
     def kernel(self) -> Callable[..., None]:
         """The Numba kernel of the step; see Optimizer.kernel."""

@@ -11,7 +11,7 @@ weight. Such values are called signed squares.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,12 @@ class Optimizer(ABC):
     `move` is one step with torch, on any device. `kernel` is the same step in one pass over memory
     on the CPU. It also writes the masked signs of the threshold rule: the sign of the weight if the
     score is >= 0, otherwise 0.
+
+    Attributes:
+        name: the name in names.OPTIMIZERS.
     """
+
+    name: ClassVar[str]
 
     @property
     @abstractmethod

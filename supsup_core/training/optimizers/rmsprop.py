@@ -47,6 +47,8 @@ class RMSprop(Optimizer):
 
     smoothing: float
 
+    name = "rmsprop"
+
     @property
     def kernel(self) -> Callable[..., None]:
         """The Numba kernel of the step; see Optimizer.kernel."""

@@ -44,6 +44,8 @@ class SGD(Optimizer):
 
     momentum: float
 
+    name = "sgd"
+
     @property
     def kernel(self) -> Callable[..., None]:
         """The Numba kernel of the step; see Optimizer.kernel."""

@@ -1,0 +1,412 @@
+"""Measure what one GPU reaches in training, inference and recall, beside what it could reach.
+
+    python benchmarks/gpu.py ceilings train infer reservoir memory --device cuda
+    python benchmarks/gpu.py actors --device cuda --actors 1 2 4
+
+Each part prints JSON objects, one per line. A figure that has a prediction stands beside it.
+
+    ceilings   speed of memory, of matrix products, of copies to the device, and of launches
+    train      time per training step and tasks per second, for each form of the trainer
+    actors     tasks per second of several processes on one device
+    infer      time per query among many masks, for each engine, and agreement with the CPU's bits
+    reservoir  time to store masks and to recall them
+    memory     largest memory that training and inference took
+
+The program needs only supsup_core, torch, numpy, numba and jaxtyping, so that it runs on a machine
+where Ray is not installed. --data names an .npz file with the arrays train_images, train_labels,
+test_images and test_labels; without it, the images are random shapes of ten classes.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from supsup_core.bits.infer import BitInference
+from supsup_core.data import ImageSet, normalise
+from supsup_core.engines.choose import engine_for
+from supsup_core.inference.algorithms import Options
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.reservoirs.blocks import Blocks
+from supsup_core.reservoirs.quadratic import Projection
+from supsup_core.states.bits import BitStates
+from supsup_core.tasks.permuted import Permuted
+from supsup_core.tasks.protocol import Setting, Task
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.recipe import Recipe
+
+WIDTHS = (784, 300, 100, 500)
+NUM_CLASSES = 10
+RECIPES = {
+    "paper": Recipe(1000, 128, 1e-4),
+    "fast": Recipe(128, 384, 2.1e-3, smoothing=0.2, decay="linear", temperature=1.33),
+}
+TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class Bench:
+    """The options of a call, the device, and what all parts share.
+
+    Args:
+        options: the parsed command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.network = MLP("lenet_300_100", WIDTHS)
+        self.train, self.test = images(options.data)
+
+    def wait(self) -> None:
+        """Wait until the device has finished its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def print(self, part: str, **figures: Any) -> None:
+        """Print one JSON object: the part, the figures, and the peak memory of the device so far."""
+        print(json.dumps({"part": part, **figures}), flush=True)
+
+    def seconds(self, work: Callable[[], Any], at_least: float = 0.3, rounds: int = 5) -> float:
+        """Measure the seconds of one call: the median over rounds, after a call that warms up."""
+        work()
+        self.wait()
+        once = time.perf_counter()
+        work()
+        self.wait()
+        calls = max(1, int(at_least / rounds / max(1e-6, time.perf_counter() - once)))
+        found = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            for _ in range(calls):
+                work()
+            self.wait()
+            found.append((time.perf_counter() - start) / calls)
+        return statistics.median(found)
+
+    def peak(self) -> int:
+        """Return the peak bytes of the device since the last call of `reset_peak`."""
+        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
+
+    def reset_peak(self) -> None:
+        """Forget the peak memory."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def tasks(self, first: int, count: int) -> list[Task]:
+        """Make permuted tasks with the numbers first, first + 1, ..."""
+        setting = Setting(0, 10**6, (28, 28), NUM_CLASSES)
+        return [Permuted().make(i, setting) for i in range(first, first + count)]
+
+
+def images(path: Path | None) -> tuple[ImageSet, ImageSet]:
+    """Read images from an .npz file, or make random shapes of ten classes."""
+    if path is not None:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    else:
+        generator = np.random.default_rng(0)
+        shapes = generator.random((NUM_CLASSES, 784)) < 0.2
+        arrays = {}
+        for name, count in (("train", 60_000), ("test", 10_000)):
+            labels = generator.integers(0, NUM_CLASSES, count).astype(np.uint8)
+            shown = shapes[labels] & (generator.random((count, 784), dtype=np.float32) < 0.7)
+            grey = generator.integers(64, 256, (count, 784), dtype=np.uint8)
+            arrays |= {f"{name}_images": shown * grey, f"{name}_labels": labels}
+    pixels = arrays["train_images"] / np.float32(255)
+    mean, std = (float(pixels.mean(dtype=np.float64)),), (float(pixels.std(dtype=np.float64)),)
+    return tuple(  # type: ignore[return-value]
+        ImageSet(arrays[f"{name}_images"].reshape(-1, 784), arrays[f"{name}_labels"], mean, std)
+        for name in ("train", "test")
+    )
+
+
+def ceilings(bench: Bench) -> None:
+    """Measure the speeds that limit everything else."""
+    device, on_gpu = bench.device, bench.device.type == "cuda"
+    values = torch.randint(0, 255, (2**30 if on_gpu else 2**26,), dtype=torch.uint8, device=device)
+    other = torch.empty_like(values)
+    seconds = bench.seconds(lambda: other.copy_(values))
+    size = 8192 if on_gpu else 1024
+    a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
+    product = bench.seconds(lambda: a @ b)
+    few = torch.zeros(8, device=device)
+    launch = bench.seconds(lambda: [few.add_(1) for _ in range(100)]) / 100
+    host = torch.empty(2**26, dtype=torch.uint8, pin_memory=on_gpu)
+    across = bench.seconds(lambda: values[: len(host)].copy_(host, non_blocking=True))
+    bench.print(
+        "ceilings",
+        memory_bytes_per_second=2 * len(values) / seconds,
+        bfloat16_flops=2 * size**3 / product,
+        launch_seconds=launch,
+        host_bytes_per_second=len(host) / across,
+    )
+
+
+def training_floor(recipe: Recipe, bytes_per_second: float = 3.0e12) -> dict[str, float]:
+    """Compute the least bytes of a task's step: scores and squares once, masks as bits."""
+    weights = sum(i * o for i, o in zip(WIDTHS, WIDTHS[1:], strict=False))
+    activations = 2 * 5 * sum(WIDTHS[1:]) * recipe.batch_size
+    floor = 16 * weights + weights / 4 + activations
+    return {"floor_bytes": floor, "floor_seconds": floor / bytes_per_second}
+
+
+def train(bench: Bench) -> None:
+    """Measure training steps of blocks of several sizes."""
+    for name in bench.options.recipes:
+        for num_tasks in bench.options.tasks:
+            for form in bench.options.forms:
+                with _reported(bench, "train", form=form, tasks=num_tasks, recipe=name):
+                    _train(bench, name, num_tasks, form)
+
+
+def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
+    recipe, steps = RECIPES[name], bench.options.steps
+    trainer = make_trainer(bench, recipe, form)
+    tasks = bench.tasks(0, num_tasks)
+    marks: list[float] = []
+    warm = steps // 3
+
+    def on_step(done: int) -> None:
+        if done in (warm, steps):
+            bench.wait()
+            marks.append(time.perf_counter())
+
+    bench.reset_peak()
+    for _ in trainer.stages(tasks, after=[2]):  # compiles
+        break
+    bench.wait()
+    start = time.perf_counter()
+    stages = trainer.stages(tasks, after=[0, steps], on_step=on_step)
+    next(stages)
+    bench.wait()
+    begun = time.perf_counter()
+    states, _ = next(stages)
+    ended = time.perf_counter()
+    measured = [trainer.measure(t, s) for t, s in zip(tasks[:8], states[:8], strict=True)]
+    seconds_measured = (time.perf_counter() - ended) / len(measured)
+    step = (marks[1] - marks[0]) / (steps - warm)
+    fixed = (begun - start + ended - marks[1]) / num_tasks + seconds_measured
+    floor = training_floor(recipe)
+    whole = recipe.steps * step / num_tasks + fixed
+    bench.print(
+        "train",
+        form=form,
+        recipe=name,
+        dtype=bench.options.dtype,
+        tasks=num_tasks,
+        step_seconds=step,
+        step_seconds_per_task=step / num_tasks,
+        share_of_floor=floor["floor_seconds"] / (step / num_tasks),
+        begin_and_end_seconds_per_task=fixed - seconds_measured,
+        measure_seconds_per_task=seconds_measured,
+        tasks_per_second=1 / whole,
+        accuracy_after_steps=statistics.mean(one.accuracy for one in measured),
+        steps=steps,
+        peak_bytes=bench.peak(),
+    )
+
+
+def make_trainer(bench: Bench, recipe: Recipe, form: str) -> Any:
+    """Make the trainer of a form."""
+    return trainer_for(
+        bench.network,
+        Threshold(),
+        bench.train,
+        bench.test,
+        recipe,
+        seed=0,
+        dtype=TYPES[bench.options.dtype],
+        device=bench.device,
+    )
+
+
+def _actor(options: argparse.Namespace, name: str, barrier: Any, results: Any) -> None:
+    torch.set_num_threads(1)
+    bench = Bench(options)
+    trainer = make_trainer(bench, RECIPES[name], options.forms[0])
+    tasks = bench.tasks(0, options.tasks[0])
+    for _ in trainer.stages(tasks, after=[2]):
+        break
+    barrier.wait()
+    start = time.perf_counter()
+    for states, _ in trainer.stages(tasks, after=[options.steps]):
+        for task, state in zip(tasks[:2], states[:2], strict=True):
+            trainer.measure(task, state)
+    results.put(time.perf_counter() - start)
+
+
+def actors(bench: Bench) -> None:
+    """Measure several processes that train on one device at the same time."""
+    context = multiprocessing.get_context("spawn")
+    for num in bench.options.actors:
+        barrier, results = context.Barrier(num), context.Queue()
+        others = [
+            context.Process(
+                target=_actor, args=(bench.options, bench.options.recipes[0], barrier, results)
+            )
+            for _ in range(num)
+        ]
+        for other in others:
+            other.start()
+        seconds = [results.get(timeout=300) for _ in others]
+        for other in others:
+            other.join()
+        done = num * bench.options.tasks[0] * bench.options.steps
+        bench.print(
+            "actors",
+            actors=num,
+            form=bench.options.forms[0],
+            tasks=bench.options.tasks[0],
+            recipe=bench.options.recipes[0],
+            task_steps_per_second=done / max(seconds),
+        )
+
+
+def infer(bench: Bench) -> None:
+    """Measure the inference of queries among many masks."""
+    options, layout = bench.options, layout_of(bench.network, Threshold())
+    generator = np.random.default_rng(1)
+    rows = layout.pack([])
+    rows = np.zeros((options.masks, layout.row_bytes), np.uint8)
+    for plane in layout.planes:
+        first = plane.byte_offset
+        num = plane.num_bits // 8
+        rows[:, first : first + num] = generator.integers(
+            0, 256, (options.masks, num), dtype=np.uint8
+        )
+    weights = bench.network.weights(0)
+    on_device = {n: w.to(bench.device) for n, w in weights.items()}
+    states = BitStates(layout, rows, bench.device)
+    engine = engine_for(bench.network, on_device, states, NUM_CLASSES)
+    num_queries = max(options.queries)
+    pixels = torch.from_numpy(bench.test.images[:num_queries]).to(bench.device)
+    shown = normalise(pixels, bench.test.mean, bench.test.std)[:, None]
+    cpu = BitInference(list(weights.values()), layout, rows, NUM_CLASSES)
+    for algorithm in options.algorithms:
+        for objective in ("H", "G"):
+            for num in options.queries:
+                with _reported(bench, "infer", algorithm=algorithm, queries=num):
+                    queries = shown[:num]
+                    bench.reset_peak()
+                    found: list[torch.Tensor] = []
+
+                    def ask(queries=queries, found=found, algorithm=algorithm, objective=objective):
+                        found[:] = [
+                            engine.infer(part, algorithm, OBJECTIVES[objective], Options()).tasks
+                            for part in queries.split(options.together)
+                        ]
+
+                    seconds = bench.seconds(ask, rounds=3)
+                    answers = torch.cat(found).cpu()
+                    few = min(num, 8)
+                    same = getattr(cpu, algorithm)(shown[:few].cpu(), OBJECTIVES[objective]).tasks
+                    bench.print(
+                        "infer",
+                        engine=type(engine).__name__,
+                        algorithm=algorithm,
+                        objective=objective,
+                        masks=options.masks,
+                        queries=num,
+                        seconds_per_query=seconds / num,
+                        same_as_cpu=int((same == answers[:few]).sum()),
+                        compared=few,
+                        peak_bytes=bench.peak(),
+                    )
+
+
+def reservoir(bench: Bench) -> None:
+    """Measure a reservoir of blocks: storing patterns, and one update of all units."""
+    dim, block, patterns = 315_200, 1024, bench.options.patterns
+    kept = Blocks(dim, block, lambda size: Projection(size, bench.device))
+    generator = torch.Generator().manual_seed(0)
+    states = (torch.rand(patterns, dim, generator=generator) < 0.5).float() * 2 - 1
+    states = states.to(bench.device)
+    kept.store(states[0])
+    bench.wait()
+    start = time.perf_counter()
+    for state in states[1:]:
+        kept.store(state)
+    bench.wait()
+    stored = (time.perf_counter() - start) / max(1, patterns - 1)
+    field = bench.seconds(lambda: kept.field(states))
+    bench.print(
+        "reservoir",
+        dim=dim,
+        block=block,
+        patterns=patterns,
+        store_seconds=stored,
+        field_seconds_per_state=field / patterns,
+        bytes=kept.num_bytes,
+    )
+
+
+class _reported:
+    """A context that prints an error of a measurement as a line, and lets the others go on."""
+
+    def __init__(self, bench: Bench, part: str, **case: Any) -> None:
+        self._bench, self._part, self._case = bench, part, case
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        self._bench.print(self._part, **self._case, error=text)
+        return True
+
+
+PARTS = {
+    "ceilings": ceilings,
+    "train": train,
+    "actors": actors,
+    "infer": infer,
+    "reservoir": reservoir,
+}
+
+
+def main() -> None:
+    """Read the options and measure each part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["paper"])
+    parser.add_argument("--forms", nargs="+", default=["chosen"])
+    parser.add_argument("--tasks", nargs="+", type=int, default=[8])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--dtype", choices=TYPES, default="bfloat16")
+    parser.add_argument("--actors", nargs="+", type=int, default=[1])
+    parser.add_argument("--masks", type=int, default=2500)
+    parser.add_argument("--queries", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--together", type=int, default=32)
+    parser.add_argument("--algorithms", nargs="+", default=["one_shot"])
+    parser.add_argument("--patterns", type=int, default=20)
+    bench = Bench(parser.parse_args())
+    name = bench.options.device
+    if bench.device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    bench.print("machine", device=name, torch=torch.__version__, python=platform.python_version())
+    for part in bench.options.parts:
+        PARTS[part](bench)
+
+
+if __name__ == "__main__":
+    main()

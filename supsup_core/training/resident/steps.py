@@ -1,0 +1,220 @@
+"""The parts of a training step of many tasks, in torch: the plain form of triton_steps.py.
+
+No part copies data from or to the host, and no part waits for the device. All tensors keep their
+addresses. So a CUDA graph can repeat a step.
+
+Shape letters: T tasks, G groups of tasks that have the same images, N images of a batch, P values
+of a shown image, O outputs and I inputs of a layer, S outputs of the network, C constants of a
+step, M images of the data set, Q pixels of an image of the data set, Z steps of a table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int32, UInt8, UInt64
+from torch import Tensor
+
+from supsup_core.data import normalise
+from supsup_core.methods.protocol import KeepMethod
+from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.training.optimizers import Optimizer
+
+# Tasks are prepared in parts, so that the temporary tensors of a part have at most this many bytes.
+PART_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, eq=False)  # == of tensors gives a tensor, not one bool
+class Feed:
+    """The data that the steps read, all on the device.
+
+    Attributes:
+        images: (M, Q) pixels of the training images.
+        labels: (M,) class of each image.
+        mean: mean of pixel / 255.
+        std: standard deviation of pixel / 255.
+        table: (Z, G, N) for each step, the indices of the images of each group.
+        constants: (Z, C) for each step, the constants of the optimiser.
+        step: (1,) the row of the tables that the current step reads.
+        sources: (G, P) for each value that a group's tasks show, the index of a pixel; Q stands
+            for black. None if the tasks show the images of the data set.
+    """
+
+    images: UInt8[Tensor, "M Q"]
+    labels: Int32[Tensor, " M"]
+    mean: float
+    std: float
+    table: Int32[Tensor, "Z G N"]
+    constants: Float[Tensor, "Z C"]
+    step: Int32[Tensor, "1"]
+    sources: Int32[Tensor, "G P"] | None
+
+
+@dataclass(frozen=True, eq=False)  # == of tensors gives a tensor, not one bool
+class ResidentLayer:
+    """One layer of all tasks.
+
+    Attributes:
+        tensor: the masked tensor.
+        method: the finder.
+        optimizer: the optimiser of the scores.
+        scores: (T, O, I) scores.
+        state: the optimiser's state, tensors (T, O, I). The sign bits of the first tensor are the
+            signs of the weights.
+        masked: (T, O, I) masked signs: the sign of the weight if the gain is 1, otherwise 0.
+    """
+
+    tensor: MaskedTensor
+    method: KeepMethod
+    optimizer: Optimizer
+    scores: Float[Tensor, "T O I"]
+    state: tuple[Tensor, ...]
+    masked: Tensor
+
+    def parts(self) -> Iterator[slice]:
+        """Yield ranges of tasks, so that the scores of a range have at most PART_BYTES bytes."""
+        num_bytes = self.scores[0].numel() * self.scores.element_size()
+        size = max(1, PART_BYTES // num_bytes)
+        for start in range(0, len(self.scores), size):
+            yield slice(start, start + size)
+
+    def choose(self) -> None:
+        """Compute the masked signs from the scores."""
+        for part in self.parts():
+            signs = self.optimizer.signs(tuple(values[part] for values in self.state))
+            kept = self.method.mask(self.tensor, self.scores[part])
+            self.masked[part].copy_(signs * kept)
+
+
+class PlainSteps:
+    """The parts of a training step, with torch on any device."""
+
+    def masked_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the type of the masked signs.
+
+        Args:
+            dtype: the type of the matrix products.
+        """
+        return dtype
+
+    def pick(self, feed: Feed, out: Float[Tensor, "G N P"]) -> None:
+        """Write the normalised images of the current step."""
+        index = feed.table.index_select(0, feed.step)[0]
+        pixels = feed.images.index_select(0, index.flatten()).unflatten(0, index.shape)
+        if feed.sources is not None:
+            padded = torch.nn.functional.pad(pixels, (0, 1))
+            shape = out.shape
+            pixels = padded.gather(2, feed.sources[:, None, :].expand(shape).long())
+        out.copy_(normalise(pixels, (feed.mean,), (feed.std,)))
+
+    def forward(
+        self,
+        masked: Float[Tensor, "T O I"],
+        x: Float[Tensor, "G I N"],
+        out: Float[Tensor, "T O N"],
+        *,
+        relu: bool,
+    ) -> None:
+        """Write the outputs of a layer: masked @ x for each task, with the images of its group.
+
+        Args:
+            masked: masked signs.
+            x: the inputs of the layer. The tasks of a group follow each other.
+            out: receives the outputs.
+            relu: whether negative outputs become 0.
+        """
+        torch.bmm(_grouped(masked, len(x)), x, out=_grouped(out, len(x)))
+        if relu:
+            out.relu_()
+
+    def logit_gradient(self, logits: Float[Tensor, "T S N"], feed: Feed, scale: float) -> None:
+        """Replace the logits by the gradient of the mean cross-entropy of softmax(scale * logits).
+
+        Args:
+            logits: the logits before the factor `scale`.
+            feed: the data, which has the labels.
+            scale: the factor of the logits.
+        """
+        num_tasks, _, num_images = logits.shape
+        index = feed.table.index_select(0, feed.step)[0]
+        labels = feed.labels.index_select(0, index.flatten()).view(index.shape).long()
+        of_tasks = labels.repeat_interleave(num_tasks // len(labels), dim=0)[:, None, :]
+        accurate = torch.promote_types(logits.dtype, torch.float32)
+        delta = torch.softmax(logits.to(accurate) * scale, dim=1)
+        delta.scatter_add_(1, of_tasks, delta.new_full((), -1).expand(of_tasks.shape))
+        logits.copy_(delta.mul_(scale / num_images))
+
+    def back(
+        self,
+        masked: Float[Tensor, "T O I"],
+        delta: Float[Tensor, "T O N"],
+        active: Float[Tensor, "T I N"],
+        out: Float[Tensor, "T I N"],
+    ) -> None:
+        """Write the gradient with respect to a layer's inputs, before the ReLU that made them.
+
+        Args:
+            masked: masked signs of the layer.
+            delta: gradient with respect to the layer's outputs.
+            active: the inputs of the layer. The gradient is 0 where an input is 0.
+            out: receives the gradient.
+        """
+        torch.bmm(masked.transpose(1, 2), delta, out=out)
+        out.mul_(active > 0)
+
+    def learn(
+        self,
+        layer: ResidentLayer,
+        delta: Float[Tensor, "T O N"],
+        x: Float[Tensor, "G I N"],
+        feed: Feed,
+    ) -> None:
+        """Take a step of the optimiser: change the scores, the state and the masked signs.
+
+        Args:
+            layer: the layer.
+            delta: gradient with respect to the layer's outputs.
+            x: the inputs of the layer. The tasks of a group follow each other.
+            feed: the data, which has the optimiser's constants.
+        """
+        constants = feed.constants.index_select(0, feed.step)[0].unbind()
+        product = torch.bmm(_grouped(delta, len(x)), x.transpose(1, 2))
+        gradients = product.view(layer.scores.shape)
+        for part in layer.parts():
+            scores, state = layer.scores[part], tuple(values[part] for values in layer.state)
+            slope = layer.method.slope(layer.tensor, scores)
+            signs = layer.optimizer.signs(state)
+            g = gradients[part].to(scores.dtype) * signs * slope
+            layer.optimizer.move(scores, state, g, constants)
+        layer.choose()
+
+    def draw(
+        self,
+        keys: UInt64[np.ndarray, "T 2"],
+        bound: float,
+        sources: Int[Tensor, "T I"] | None,
+        out: Float[Tensor, "T O I"],
+    ) -> None:
+        """Draw first scores, uniform in (-bound, bound), from the streams with the given keys.
+
+        Args:
+            keys: the key of each task's stream; see streams.key.
+            bound: half the width of the interval.
+            sources: (T, I) the column of `out` in which each input of a layer stands; None if the
+                inputs keep their order.
+            out: receives the scores.
+        """
+        for i, key in enumerate(keys):
+            generator = np.random.Generator(np.random.Philox(key=key))
+            draws = generator.random(tuple(out.shape[1:]), dtype=np.float32)
+            scores = torch.from_numpy((2 * draws - 1) * np.float32(bound)).to(out)
+            if sources is None:
+                out[i].copy_(scores)
+            else:
+                out[i].index_copy_(1, sources[i].long(), scores)
+
+
+def _grouped(values: Tensor, num_groups: int) -> Tensor:
+    """View (T, A, B) as (G, T / G * A, B)."""
+    return values.view(num_groups, -1, values.shape[2])

@@ -1,0 +1,369 @@
+"""Train many blocks of tasks side by side on one device, with all data in the device's memory.
+
+A GPU needs hundreds of tasks to be busy, but a block decides which tasks share their batches, and
+so it decides the bits of the masks. Therefore blocks keep their own batches, and stand side by side
+in the same tensors. During the steps, nothing is copied between host and device, and the host never
+waits. On a GPU, one CUDA graph holds the launches of a step.
+
+Shape letters: T tasks of all blocks, G groups of tasks that have the same images, N images of a
+batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a table.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int32, UInt8
+from torch import Tensor
+
+from supsup_core.data import ImageSet
+from supsup_core.methods.protocol import layout_of, uniform_bound
+from supsup_core.networks.mlp import draw_signs
+from supsup_core.states.layout import PackedState, StateLayout, TaskState
+from supsup_core.streams import Role, key
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import task_batches
+from supsup_core.training.blocks import MLPTrainer
+from supsup_core.training.protocol import OnStep
+from supsup_core.training.resident.choose import steps_for
+from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
+
+LOG = logging.getLogger(__name__)
+
+# Largest number of bytes of the table of image indices. The table is refilled when its steps are
+# used up, so a longer training needs no larger table.
+_TABLE_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What fixes the shapes of all tensors of some blocks.
+
+    Attributes:
+        tasks: T, number of tasks of all blocks.
+        groups: G, number of groups of tasks that have the same images.
+        images: N, number of images of a batch.
+        chooses: whether the tasks choose pixels, so that every group has its own pixels.
+    """
+
+    tasks: int
+    groups: int
+    images: int
+    chooses: bool
+
+
+class Resident:
+    """The tensors of some blocks, and the launches of a step.
+
+    Args:
+        trainer: the trainer whose blocks these are.
+        form: the shapes.
+        images: (M, P) pixels of the training images, on the device.
+        labels: (M,) classes of the training images, on the device.
+
+    Attributes:
+        layers: the layers of all tasks.
+        feed: the data that the steps read.
+    """
+
+    def __init__(self, trainer: "ResidentTrainer", form: _Form, data: "ResidentData") -> None:
+        self.form, self._steps, self._scale = form, trainer.parts, trainer.scale
+        device, dtype = data.images.device, trainer.dtype
+        accurate = torch.promote_types(dtype, torch.float32)
+        recipe, network = trainer.recipe, trainer.network
+        optimizer = recipe.make_optimizer()
+        num_constants = len(optimizer.constants(recipe.learning_rate, 1))
+        self.num_steps = max(1, min(recipe.steps, _TABLE_BYTES // (4 * form.groups * form.images)))
+        num_pixels = data.images.shape[1]
+
+        def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        self.feed = Feed(
+            data.images,
+            data.labels,
+            data.mean,
+            data.std,
+            empty(self.num_steps, form.groups, form.images, dtype=torch.int32),
+            empty(self.num_steps, num_constants, dtype=accurate),
+            torch.zeros(1, dtype=torch.int32, device=device),
+            empty(form.groups, num_pixels, dtype=torch.int32) if form.chooses else None,
+        )
+        self._images = empty(form.groups, form.images, num_pixels)
+        self.layers, self._sent, self._deltas = [], [], []
+        for tensor in network.tensors:
+            shape = (form.tasks, *tensor.shape)
+            state = optimizer.begin(torch.ones((1, 1, 1), dtype=accurate))
+            self.layers.append(
+                ResidentLayer(
+                    tensor,
+                    trainer.method,
+                    optimizer,
+                    empty(*shape, dtype=accurate),
+                    tuple(empty(*shape, dtype=part.dtype) for part in state),
+                    empty(*shape, dtype=self._steps.masked_dtype(dtype)),
+                )
+            )
+            self._sent.append(empty(form.tasks, tensor.shape[0], form.images))
+            self._deltas.append(empty(form.tasks, tensor.shape[0], form.images))
+        self._advance: Callable[[], None] = self._first_advance
+
+    def advance(self) -> None:
+        """Take one training step of all tasks."""
+        self._advance()
+
+    def _first_advance(self) -> None:
+        """Take a step, then capture the launches of a step as a CUDA graph on a CUDA device.
+
+        The first step compiles or loads the kernels, which a capture may not do.
+        """
+        self._launch()
+        self._advance = self._launch
+        if self._images.device.type == "cuda":
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._launch()
+            self._advance = graph.replay
+
+    def _launch(self) -> None:
+        feed, steps, last = self.feed, self._steps, len(self.layers) - 1
+        steps.pick(feed, self._images)
+        received = [self._images.transpose(1, 2), *self._sent[:-1]]
+        for i, layer in enumerate(self.layers):
+            steps.forward(layer.masked, received[i], self._sent[i], relu=i < last)
+        delta = self._sent[-1]
+        steps.logit_gradient(delta, feed, self._scale)
+        for i in reversed(range(len(self.layers))):
+            layer, sent = self.layers[i], delta
+            if i:
+                delta = self._deltas[i - 1]
+                steps.back(layer.masked, sent, self._sent[i - 1], delta)
+            steps.learn(layer, sent, received[i], feed)
+        feed.step.add_(1)
+
+
+@dataclass(frozen=True, eq=False)  # == of tensors gives a tensor, not one bool
+class ResidentData:
+    """The training images on a device.
+
+    Attributes:
+        images: (M, P) pixels.
+        labels: (M,) classes.
+        mean: mean of pixel / 255.
+        std: standard deviation of pixel / 255.
+    """
+
+    images: UInt8[Tensor, "M P"]
+    labels: Int32[Tensor, " M"]
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, data: ImageSet, device: torch.device) -> "ResidentData":
+        """Copy an image set with one channel to a device."""
+        labels = torch.from_numpy(data.labels.astype(np.int32)).to(device)
+        return cls(torch.from_numpy(data.flat).to(device), labels, data.mean[0], data.std[0])
+
+
+class ResidentTrainer(MLPTrainer):
+    """A trainer of several blocks side by side. The arguments are those of MLPTrainer.
+
+    Tasks that change images, as rotations with interpolation do, are trained by MLPTrainer, whose
+    host makes the images of each step.
+
+    Attributes:
+        parts: the parts of a step, in Triton or in torch.
+    """
+
+    def __init__(self, *args: Any, parts: PlainSteps | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.parts = parts or steps_for(self._device, self._dtype)
+        self._resident: Resident | None = None
+        self._copied: ResidentData | None = None
+        self._layout: StateLayout = layout_of(self._network, self._method)
+        self.network, self.method, self.recipe = self._network, self._method, self._recipe
+        self.dtype = self._dtype
+        self.scale = prod(self._network.constants) / self._recipe.temperature
+
+    def stages(
+        self,
+        tasks: Sequence[Task],
+        after: Collection[int],
+        shared: Any = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[tuple[list[TaskState], Any]]:
+        """Train a block of tasks; see Trainer.stages."""
+        if any(task.change is not None for task in tasks):
+            yield from super().stages(tasks, after, shared, on_step)
+            return
+        for states in self.side_by_side([tasks], after, on_step):
+            yield states, shared
+
+    def side_by_side(
+        self,
+        blocks: Sequence[Sequence[Task]],
+        after: Collection[int],
+        on_step: OnStep | None = None,
+    ) -> Iterator[list[TaskState]]:
+        """Train several blocks at the same time; each block gets the masks that it gets alone.
+
+        Args:
+            blocks: blocks with the same number of tasks, all of one family. No task changes images.
+            after: see Trainer.stages.
+            on_step: a function that is called when a step is submitted to the device, with the
+                number of submitted steps.
+
+        Yields:
+            The states of the tasks of all blocks, in order.
+
+        Raises:
+            ValueError: the blocks have different numbers of tasks, or different batch sizes.
+        """
+        if len({len(block) for block in blocks}) > 1:
+            raise ValueError(
+                f"blocks must have the same size, got {sorted({len(b) for b in blocks})}: "
+                "train a shorter block alone"
+            )
+        tasks = [task for block in blocks for task in block]
+        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
+        first = [next(order) for order in orders]
+        if len({order.shape[1] for order in first}) > 1:
+            sizes = sorted({order.shape[1] for order in first})
+            raise ValueError(f"blocks must have the same batch size, got {sizes}: train each alone")
+        columns = self._columns(tasks)
+        shares = all(task.classes is None for task in tasks)
+        chooses = columns is None and tasks[0].source is not None
+        num_groups = len(blocks) if shares and not chooses else len(tasks)
+        resident = self._make(_Form(len(tasks), num_groups, first[0].shape[1], chooses))
+        self._begin(resident, tasks, columns)
+        batches = _joined(first, orders, num_groups)
+        for step in range(self._recipe.steps + 1):
+            if step in after:
+                yield self._states(resident, columns)
+            if step == self._recipe.steps:
+                return
+            if step % resident.num_steps == 0:
+                self._fill(resident, batches, step)
+            resident.advance()
+            if on_step is not None:
+                on_step(step + 1)
+
+    def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
+        """Return the sources of permutations whose columns are permuted; None for other tasks."""
+        if not self._method.reorders or not all(task.is_permutation for task in tasks):
+            return None
+        return np.stack([task.source for task in tasks if task.source is not None]).astype(np.int32)
+
+    def _make(self, form: _Form) -> Resident:
+        """Return the tensors for a form: those of the blocks before if their form is the same."""
+        if self._copied is None:
+            self._copied = ResidentData.of(self._data, self._device)
+        if self._resident is None or self._resident.form != form:
+            self._resident = None  # frees the old tensors first
+            self._resident = Resident(self, form, self._copied)
+        return self._resident
+
+    def _begin(
+        self, resident: Resident, tasks: Sequence[Task], columns: np.ndarray | None
+    ) -> None:
+        """Write the first scores, the optimiser's first state and the first masked signs."""
+        if resident.feed.sources is not None:
+            sources = np.stack([task.source for task in tasks if task.source is not None])
+            resident.feed.sources.copy_(torch.from_numpy(sources.astype(np.int32)))
+        places = None if columns is None else torch.from_numpy(columns).to(self._device)
+        starts: list[dict[str, np.ndarray]] = []
+        if not self._method.draws_uniformly:
+            starts = [self._method.begin(self._network, t.task_id, self._seed) for t in tasks]
+        for i, layer in enumerate(resident.layers):
+            own = places if i == 0 else None
+            if starts:
+                for score, start in zip(layer.scores, starts, strict=True):
+                    score.copy_(torch.from_numpy(start[layer.tensor.name]))
+                _reorder(layer, layer.scores, own)
+            else:
+                keys = [key(self._seed, Role.SCORES, task.task_id, i) for task in tasks]
+                bound = uniform_bound(layer.tensor)
+                self.parts.draw(np.stack(keys), bound, own, layer.scores)
+            signs = draw_signs(layer.tensor.shape, self._seed, i)
+            on_device = torch.from_numpy(signs).to(self._device, layer.scores.dtype)
+            for part in layer.parts():
+                shown = on_device.expand(layer.scores[part].shape).contiguous()
+                if own is not None:
+                    shown = torch.empty_like(shown).scatter_(2, _wide(own[part], shown), shown)
+                for to, value in zip(layer.state, layer.optimizer.begin(shown), strict=True):
+                    to[part].copy_(value)
+            layer.choose()
+
+    def _fill(self, resident: Resident, batches: Iterator[np.ndarray], done: int) -> None:
+        """Copy the image indices and the optimiser's constants of the next steps to the device."""
+        num = min(resident.num_steps, self._recipe.steps - done)
+        table = np.stack(list(islice(batches, num)))
+        resident.feed.table[:num].copy_(torch.from_numpy(table))
+        optimizer = resident.layers[0].optimizer
+        constants = [
+            optimizer.constants(self._recipe.learning_rate_at(step), step + 1)
+            for step in range(done, done + num)
+        ]
+        resident.feed.constants[:num].copy_(torch.tensor(constants, dtype=torch.float64))
+        resident.feed.step.zero_()
+
+    def _states(self, resident: Resident, columns: np.ndarray | None) -> list[TaskState]:
+        """Pack the masks of all tasks on the device, and copy the rows to the host."""
+        num_tasks, layout = resident.form.tasks, self._layout
+        places = None if columns is None else torch.from_numpy(columns).to(self._device)
+        rows = torch.zeros(
+            (num_tasks, layout.row_bytes), dtype=torch.uint8, device=self._device
+        )
+        for i, (layer, plane) in enumerate(zip(resident.layers, layout.planes, strict=True)):
+            for part in layer.parts():
+                kept = layer.masked[part] != 0
+                if i == 0 and places is not None:
+                    kept = kept.gather(2, _wide(places[part], kept))
+                packed = _packed(kept.flatten(1))
+                rows[part, plane.byte_offset : plane.byte_offset + packed.shape[1]] = packed
+        return [PackedState(layout, row) for row in rows.cpu().numpy()]
+
+
+def _joined(
+    first: Sequence[np.ndarray], orders: Sequence[Iterator[np.ndarray]], num_groups: int
+) -> Iterator[Int32[np.ndarray, "G N"]]:
+    """Yield the image indices of all groups for each step.
+
+    Args:
+        first: for each block, (B, N) indices of the first step.
+        orders: for each block, an iterator over the indices of the other steps.
+        num_groups: G: the number of blocks if the tasks of a block have the same images, otherwise
+            the number of tasks.
+    """
+    now = list(first)
+    while True:
+        rows = [index[:1] for index in now] if num_groups == len(now) else now
+        yield np.concatenate(rows).astype(np.int32)
+        now = [next(order) for order in orders]
+
+
+def _wide(columns: Tensor, like: Tensor) -> Tensor:
+    """View column numbers (T, I) as an index (T, O, I) for gather and scatter."""
+    return columns.long()[:, None, :].expand(like.shape)
+
+
+def _reorder(layer: ResidentLayer, values: Tensor, columns: Tensor | None) -> None:
+    """Move the columns of (T, O, I) from stored order to training order, in place."""
+    if columns is None:
+        return
+    for part in layer.parts():
+        stored = values[part].clone()
+        values[part].scatter_(2, _wide(columns[part], stored), stored)
+
+
+def _packed(bits: Tensor) -> UInt8[Tensor, "T _"]:
+    """Pack bits (T, F) into bytes, the first bit into the lowest bit of a byte."""
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
+    powers = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return (padded.unflatten(1, (-1, 8)) * powers).sum(dim=2, dtype=torch.uint8)

@@ -1,0 +1,360 @@
+"""The kernels of a training step of many tasks on one GPU.
+
+A step of the layers reads and writes each score once. The gradient of a weight is computed,
+used and dropped inside one kernel (`learn`), so it never reaches the GPU's memory. Every kernel
+computes the values of one task in the same way for any number of tasks. So a task's mask has the
+same bits, whatever else trains on the GPU.
+
+Shape letters: T tasks, G groups of tasks that have the same images, N images of a batch, P pixels,
+O outputs and I inputs of a layer, S outputs of the network, C constants of a step, M images of the
+data set, Z steps of a table.
+"""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from supsup_core.training.resident.moves import MOVES
+from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.threshold import Threshold
+from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
+
+# The sizes of the tiles that one program computes: outputs, inputs, and images.
+FORWARD_TILE = (64, 64, 128)
+LEARN_TILE = (64, 64, 64)
+_OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 32  # of the logit gradient
+_PIXELS_AT_ONCE = 1024
+
+
+@triton.jit
+@no_type_check
+def _pick(
+    pixels, table, step, sources, out, scale, shift, num_pixels, num_values, num_images,
+    CHOOSES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip  # pragma: no cover
+    at = tl.program_id(0).to(tl.int64)  # number of the group, times N, plus number of the image
+    p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    groups_and_images = tl.num_programs(0)
+    image = tl.load(table + tl.load(step) * groups_and_images + at).to(tl.int64)
+    inside = p < num_values
+    if CHOOSES:
+        source = tl.load(sources + (at // num_images) * num_values + p, inside, num_pixels)
+    else:
+        source = p
+    shown = tl.load(pixels + image * num_pixels + source, inside & (source < num_pixels), 0)
+    value = shown.to(tl.float32) * scale - shift
+    tl.store(out + at * num_values + p, value.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+@no_type_check
+def _forward(
+    masked, x, out, num_outputs, num_inputs, num_images, tasks_per_group,
+    x_group, x_input, x_image,
+    RELU: tl.constexpr, PRECISION: tl.constexpr,
+    BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip  # pragma: no cover
+    program = tl.program_id(0)
+    tiles_n, tiles_o = tl.cdiv(num_images, BN), tl.cdiv(num_outputs, BO)
+    n = (program % tiles_n) * BN + tl.arange(0, BN)
+    o = (program // tiles_n % tiles_o) * BO + tl.arange(0, BO)
+    task = (program // (tiles_n * tiles_o)).to(tl.int64)
+    own = masked + task * num_outputs * num_inputs
+    images = x + (task // tasks_per_group) * x_group
+    total = tl.zeros((BO, BN), tl.float32)
+    for first in range(0, num_inputs, BI):
+        i = first + tl.arange(0, BI)
+        m = tl.load(
+            own + o[:, None] * num_inputs + i[None, :],
+            (o < num_outputs)[:, None] & (i < num_inputs)[None, :],
+            0,
+        )
+        v = tl.load(
+            images + i[:, None] * x_input + n[None, :] * x_image,
+            (i < num_inputs)[:, None] & (n < num_images)[None, :],
+            0,
+        )
+        total = tl.dot(m.to(v.dtype), v, total, input_precision=PRECISION)
+    if RELU:
+        total = tl.maximum(total, 0.0)
+    tl.store(
+        out + (task * num_outputs + o[:, None]) * num_images + n[None, :],
+        total.to(out.dtype.element_ty),
+        (o < num_outputs)[:, None] & (n < num_images)[None, :],
+    )
+
+
+@triton.jit
+@no_type_check
+def _logit_gradient(
+    logits, labels, table, step, num_outputs, num_images, tasks_per_group, num_groups, scale,
+    BS: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip  # pragma: no cover
+    tiles_n = tl.cdiv(num_images, BN)
+    n = (tl.program_id(0) % tiles_n) * BN + tl.arange(0, BN)
+    task = (tl.program_id(0) // tiles_n).to(tl.int64)
+    inside = n < num_images
+    row = tl.load(step) * num_groups + task // tasks_per_group
+    label = tl.load(labels + tl.load(table + row * num_images + n, inside, 0), inside, 0)
+    own = logits + task * num_outputs * num_images
+    largest = tl.full((BN,), float("-inf"), tl.float32)
+    total = tl.zeros((BN,), tl.float32)
+    for first in range(0, num_outputs, BS):
+        s = first + tl.arange(0, BS)
+        at = s[:, None] * num_images + n[None, :]
+        both = (s < num_outputs)[:, None] & inside[None, :]
+        z = tl.load(own + at, both, float("-inf")).to(tl.float32) * scale
+        # A column of -inf stands for an image that is not there. Its values are never stored.
+        more = tl.maximum(largest, tl.max(z, axis=0))
+        more = tl.where(inside, more, 0.0)
+        total = total * tl.exp(largest - more) + tl.sum(tl.exp(z - more[None, :]), axis=0)
+        largest = more
+    share = scale / num_images
+    for first in range(0, num_outputs, BS):
+        s = first + tl.arange(0, BS)
+        at = s[:, None] * num_images + n[None, :]
+        both = (s < num_outputs)[:, None] & inside[None, :]
+        z = tl.load(own + at, both, 0.0).to(tl.float32) * scale
+        p = tl.exp(z - largest[None, :]) / total[None, :]
+        p = tl.where(s[:, None] == label[None, :], p - 1.0, p)
+        tl.store(own + at, (p * share).to(logits.dtype.element_ty), both)
+
+
+@triton.jit
+@no_type_check
+def _back(
+    masked, delta, active, out, num_outputs, num_inputs, num_images,
+    PRECISION: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip  # pragma: no cover
+    program = tl.program_id(0)
+    tiles_n, tiles_i = tl.cdiv(num_images, BN), tl.cdiv(num_inputs, BI)
+    n = (program % tiles_n) * BN + tl.arange(0, BN)
+    i = (program // tiles_n % tiles_i) * BI + tl.arange(0, BI)
+    task = (program // (tiles_n * tiles_i)).to(tl.int64)
+    total = tl.zeros((BI, BN), tl.float32)
+    for first in range(0, num_outputs, BO):
+        o = first + tl.arange(0, BO)
+        m = tl.load(
+            masked + (task * num_outputs + o[None, :]) * num_inputs + i[:, None],
+            (o < num_outputs)[None, :] & (i < num_inputs)[:, None],
+            0,
+        )
+        d = tl.load(
+            delta + (task * num_outputs + o[:, None]) * num_images + n[None, :],
+            (o < num_outputs)[:, None] & (n < num_images)[None, :],
+            0.0,
+        )
+        total = tl.dot(m.to(d.dtype), d, total, input_precision=PRECISION)
+    at = (task * num_inputs + i[:, None]) * num_images + n[None, :]
+    both = (i < num_inputs)[:, None] & (n < num_images)[None, :]
+    passes = tl.load(active + at, both, 0.0) > 0
+    tl.store(out + at, tl.where(passes, total, 0.0).to(out.dtype.element_ty), both)
+
+
+@triton.jit
+@no_type_check
+def _learn(
+    delta, x, scores, first_state, second_state, masked, constants, step,
+    num_outputs, num_inputs, num_images, tasks_per_group, x_group, x_input, x_image,
+    MOVE: tl.constexpr, NUM_CONSTANTS: tl.constexpr, HAS_SECOND: tl.constexpr,
+    BY_MAGNITUDE: tl.constexpr, MASKS: tl.constexpr, PRECISION: tl.constexpr,
+    BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip  # pragma: no cover
+    program = tl.program_id(0)
+    tiles_i, tiles_o = tl.cdiv(num_inputs, BI), tl.cdiv(num_outputs, BO)
+    i = (program % tiles_i) * BI + tl.arange(0, BI)
+    o = (program // tiles_i % tiles_o) * BO + tl.arange(0, BO)
+    task = (program // (tiles_i * tiles_o)).to(tl.int64)
+    images = x + (task // tasks_per_group) * x_group
+    slope = tl.zeros((BO, BI), tl.float32)
+    for first in range(0, num_images, BN):
+        n = first + tl.arange(0, BN)
+        d = tl.load(
+            delta + (task * num_outputs + o[:, None]) * num_images + n[None, :],
+            (o < num_outputs)[:, None] & (n < num_images)[None, :],
+            0.0,
+        )
+        v = tl.load(
+            images + n[:, None] * x_image + i[None, :] * x_input,
+            (n < num_images)[:, None] & (i < num_inputs)[None, :],
+            0.0,
+        )
+        slope = tl.dot(d, v, slope, input_precision=PRECISION)
+    at = (task * num_outputs + o[:, None]) * num_inputs + i[None, :]
+    both = (o < num_outputs)[:, None] & (i < num_inputs)[None, :]
+    score = tl.load(scores + at, both, 0.0)
+    one = tl.load(first_state + at, both, 0.0).to(tl.float32)
+    # The sign bit of the first state is the sign of the weight: see training/optimizers.
+    sign = tl.where(one.to(tl.int32, bitcast=True) < 0, -1.0, 1.0)
+    slope *= sign
+    if BY_MAGNITUDE:
+        slope = tl.where(score.to(tl.int32, bitcast=True) < 0, -slope, slope)
+    two = one
+    if HAS_SECOND:
+        two = tl.load(second_state + at, both, 0.0)
+    score, one, two = MOVE(score, one, two, sign, slope, constants + tl.load(step) * NUM_CONSTANTS)
+    tl.store(scores + at, score, both)
+    tl.store(first_state + at, one.to(first_state.dtype.element_ty), both)
+    if HAS_SECOND:
+        tl.store(second_state + at, two, both)
+    if MASKS:
+        tl.store(masked + at, tl.where(score >= 0, sign, 0.0).to(masked.dtype.element_ty), both)
+
+
+@triton.jit
+@no_type_check
+def _draw(
+    keys, sources, out, bound, num_values, num_inputs,
+    REORDERS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip  # pragma: no cover
+    task = tl.program_id(1).to(tl.int64)
+    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    key0 = tl.load(keys + 2 * task).to(tl.uint64, bitcast=True)
+    key1 = tl.load(keys + 2 * task + 1).to(tl.uint64, bitcast=True)
+    # Philox 4x64 with 10 rounds (Salmon et al. 2011), as NumPy's generator uses it: block number b
+    # has the counter b + 1, and each of its four words gives two numbers, the low half first.
+    a = (e // 8 + 1).to(tl.uint64)
+    b = tl.zeros_like(a)
+    c = tl.zeros_like(a)
+    d = tl.zeros_like(a)
+    for _ in tl.static_range(10):
+        high0, low0 = tl.umulhi(a, _full(a, 0xD2E7470EE14C6C93)), a * _full(a, 0xD2E7470EE14C6C93)
+        high1, low1 = tl.umulhi(c, _full(a, 0xCA5A826395121157)), c * _full(a, 0xCA5A826395121157)
+        a, b, c, d = high1 ^ b ^ key0, low1, high0 ^ d ^ key1, low0
+        key0 += 0x9E3779B97F4A7C15
+        key1 += 0xBB67AE8584CAA73B
+    which = e // 2 % 4
+    word = tl.where(which < 2, tl.where(which == 0, a, b), tl.where(which == 2, c, d))
+    half = tl.where(e % 2 == 0, word & 0xFFFFFFFF, word >> 32)
+    draw = (half >> 8).to(tl.float32) * (1.0 / 16777216.0)
+    at = e
+    inside = e < num_values
+    if REORDERS:
+        column = tl.load(sources + task * num_inputs + e % num_inputs, inside, 0)
+        at = e - e % num_inputs + column
+    tl.store(out + task * num_values + at, (2.0 * draw - 1.0) * bound, inside)
+
+
+@triton.jit
+@no_type_check
+def _full(like, value: tl.constexpr):  # pragma: no cover
+    return tl.full(like.shape, value, tl.uint64)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the kernel `learn` does for a finder.
+
+    Attributes:
+        by_magnitude: whether the gradient of a score is multiplied by the score's sign.
+        masks: whether the kernel writes the masked signs: the sign of the weight if the score is
+            not negative, otherwise 0.
+    """
+
+    by_magnitude: bool
+    masks: bool
+
+
+# Only the exact class of a finder counts, because a subclass may have another rule.
+_RULES: dict[type, _Rule] = {Threshold: _Rule(False, True), EdgePopup: _Rule(True, False)}
+
+
+class TritonSteps(PlainSteps):
+    """The parts of a training step as Triton kernels; see PlainSteps for the methods.
+
+    The tensors are float32 or bfloat16. Masked signs are stored in one byte. Finders that have no
+    kernel take the step of the optimiser with torch.
+    """
+
+    def masked_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return int8, the type of the masked signs."""
+        return torch.int8
+
+    def pick(self, feed: Feed, out: Tensor) -> None:
+        """Write the normalised images of the current step; see PlainSteps.pick."""
+        num_groups, num_images, num_values = out.shape
+        scale, shift = 1 / (255 * feed.std), feed.mean / feed.std
+        grid = (num_groups * num_images, triton.cdiv(num_values, _PIXELS_AT_ONCE))
+        sources = feed.images if feed.sources is None else feed.sources
+        _pick[grid](
+            feed.images, feed.table, feed.step, sources, out, scale, shift,
+            feed.images.shape[1], num_values, num_images,
+            CHOOSES=feed.sources is not None, BLOCK=_PIXELS_AT_ONCE,
+        )  # fmt: skip
+
+    def forward(self, masked: Tensor, x: Tensor, out: Tensor, *, relu: bool) -> None:
+        """Write the outputs of a layer; see PlainSteps.forward."""
+        num_tasks, num_outputs, num_inputs = masked.shape
+        num_images = x.shape[2]
+        o, i, n = FORWARD_TILE
+        grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_images, n),)
+        _forward[grid](
+            masked, x, out, num_outputs, num_inputs, num_images, num_tasks // len(x),
+            *x.stride(), RELU=relu, PRECISION=_precision(x), BO=o, BI=i, BN=n,
+        )  # fmt: skip
+
+    def logit_gradient(self, logits: Tensor, feed: Feed, scale: float) -> None:
+        """Replace the logits by the gradient of the loss; see PlainSteps.logit_gradient."""
+        num_tasks, num_outputs, num_images = logits.shape
+        num_groups = feed.table.shape[1]
+        grid = (num_tasks * triton.cdiv(num_images, _IMAGES_AT_ONCE),)
+        _logit_gradient[grid](
+            logits, feed.labels, feed.table, feed.step, num_outputs, num_images,
+            num_tasks // num_groups, num_groups, scale,
+            BS=_OUTPUTS_AT_ONCE, BN=_IMAGES_AT_ONCE,
+        )  # fmt: skip
+
+    def back(self, masked: Tensor, delta: Tensor, active: Tensor, out: Tensor) -> None:
+        """Write the gradient with respect to a layer's inputs; see PlainSteps.back."""
+        num_tasks, num_outputs, num_inputs = masked.shape
+        num_images = delta.shape[2]
+        i, o, n = FORWARD_TILE
+        grid = (num_tasks * triton.cdiv(num_inputs, i) * triton.cdiv(num_images, n),)
+        _back[grid](
+            masked, delta, active, out, num_outputs, num_inputs, num_images,
+            PRECISION=_precision(delta), BO=o, BI=i, BN=n,
+        )  # fmt: skip
+
+    def learn(self, layer: ResidentLayer, delta: Tensor, x: Tensor, feed: Feed) -> None:
+        """Take a step of the optimiser; see PlainSteps.learn."""
+        rule = _RULES.get(type(layer.method))
+        if rule is None:
+            super().learn(layer, delta, x, feed)
+            return
+        num_tasks, num_outputs, num_inputs = layer.masked.shape
+        first, *others = layer.state
+        o, i, n = LEARN_TILE
+        grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_inputs, i),)
+        _learn[grid](
+            delta, x, layer.scores, first, others[0] if others else first, layer.masked,
+            feed.constants, feed.step, num_outputs, num_inputs, x.shape[2],
+            num_tasks // len(x), *x.stride(),
+            MOVE=MOVES[layer.optimizer.name], NUM_CONSTANTS=feed.constants.shape[1],
+            HAS_SECOND=bool(others), BY_MAGNITUDE=rule.by_magnitude, MASKS=rule.masks,
+            PRECISION=_precision(x), BO=o, BI=i, BN=n,
+        )  # fmt: skip
+        if not rule.masks:
+            layer.choose()
+
+    def draw(
+        self, keys: np.ndarray, bound: float, sources: Tensor | None, out: Tensor
+    ) -> None:
+        """Draw the first scores on the device; see PlainSteps.draw."""
+        num_tasks, num_outputs, num_inputs = out.shape
+        block = 1024
+        words = torch.from_numpy(keys.view(np.int64)).to(out.device)
+        grid = (triton.cdiv(num_outputs * num_inputs, block), num_tasks)
+        _draw[grid](
+            words, words if sources is None else sources, out, bound,
+            num_outputs * num_inputs, num_inputs, REORDERS=sources is not None, BLOCK=block,
+        )  # fmt: skip
+
+
+def _precision(values: Tensor) -> str:
+    # For bfloat16, the products of a dot are exact. For float32, "ieee" turns off TF32.
+    return "ieee" if values.dtype == torch.float32 else "tf32"
