@@ -6,7 +6,9 @@
 Each part prints JSON objects, one per line. A figure that has a prediction stands beside it.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
+    check      masks of blocks side by side against blocks alone, and Triton against torch
     train      time per training step and tasks per second, for each form of the trainer
+    whole      time to train, pack and measure --masks tasks by the whole recipe
     actors     tasks per second of several processes on one device
     infer      time per query among many masks, for each engine, and agreement with the CPU's bits
     reservoir  time to store masks and to recall them
@@ -25,6 +27,7 @@ import platform
 import statistics
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,10 +49,12 @@ from supsup_core.networks.mlp import MLP
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
 from supsup_core.states.bits import BitStates
+from supsup_core.states.layout import TaskState
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Setting, Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.resident.steps import PlainSteps
 
 WIDTHS = (784, 300, 100, 500)
 NUM_CLASSES = 10
@@ -72,6 +77,7 @@ class Bench:
         self.device = torch.device(options.device)
         self.network = MLP("lenet_300_100", WIDTHS)
         self.train, self.test = images(options.data)
+        self.rows: np.ndarray | None = None
 
     def wait(self) -> None:
         """Wait until the device has finished its work."""
@@ -189,17 +195,19 @@ def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
             marks.append(time.perf_counter())
 
     bench.reset_peak()
-    for _ in trainer.stages(tasks, after=[2]):  # compiles
+    for states in trained(bench, trainer, tasks, after=[2]):  # compiles
+        measured = trainer.measure_each(tasks[:2], states[:2])
         break
     bench.wait()
     start = time.perf_counter()
-    stages = trainer.stages(tasks, after=[0, steps], on_step=on_step)
+    stages = trained(bench, trainer, tasks, after=[0, steps], on_step=on_step)
     next(stages)
     bench.wait()
     begun = time.perf_counter()
-    states, _ = next(stages)
+    states = next(stages)
     ended = time.perf_counter()
-    measured = [trainer.measure(t, s) for t, s in zip(tasks[:8], states[:8], strict=True)]
+    few = slice(0, min(num_tasks, 64))
+    measured = trainer.measure_each(tasks[few], states[few])
     seconds_measured = (time.perf_counter() - ended) / len(measured)
     step = (marks[1] - marks[0]) / (steps - warm)
     fixed = (begun - start + ended - marks[1]) / num_tasks + seconds_measured
@@ -223,9 +231,97 @@ def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
     )
 
 
+def trained(
+    bench: Bench,
+    trainer: Any,
+    tasks: Sequence[Task],
+    after: Sequence[int],
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[list[TaskState]]:
+    """Train tasks in blocks of --block tasks: side by side if the trainer can, else as one block."""
+    size = bench.options.block
+    if hasattr(trainer, "side_by_side"):
+        whole = len(tasks) - len(tasks) % size or len(tasks)
+        blocks = [tasks[i : i + size] for i in range(0, whole, size)]
+        yield from trainer.side_by_side(blocks, after, on_step)
+    else:
+        for states, _ in trainer.stages(tasks, after, on_step=on_step):
+            yield states
+
+
+def check(bench: Bench) -> None:
+    """Compare the masks of blocks side by side with those of each block alone, and of both forms."""
+    recipe, layout = RECIPES["fast"], layout_of(bench.network, Threshold())
+    tasks, steps = bench.tasks(0, 5 * bench.options.block), bench.options.steps
+    given = bench.options.dtype
+    for name in TYPES:
+        bench.options.dtype = name
+        rows = {}
+        for form in ("triton", "torch"):
+            trainer = make_trainer(bench, recipe, form)
+            rows[form] = layout.pack(next(trained(bench, trainer, tasks, [steps])))
+        trainer = make_trainer(bench, recipe, "triton")
+        alone = [
+            layout.pack(next(trained(bench, trainer, tasks[i : i + bench.options.block], [steps])))
+            for i in range(0, len(tasks), bench.options.block)
+        ]
+        differ = np.bitwise_count(rows["triton"] ^ rows["torch"]).sum()
+        bench.print(
+            "check",
+            dtype=name,
+            parts=type(trainer.parts).__name__,
+            bits_that_differ_alone=int(
+                np.bitwise_count(rows["triton"] ^ np.concatenate(alone)).sum()
+            ),
+            share_of_bits_that_differ_from_torch=float(differ / len(tasks) / layout.num_bits),
+        )
+    bench.options.dtype = given
+
+
+def whole(bench: Bench) -> None:
+    """Train --masks tasks by the whole recipe, and measure them; keep the rows for `infer`."""
+    for name in bench.options.recipes:
+        trainer = make_trainer(bench, RECIPES[name], bench.options.forms[0])
+        num, together = bench.options.masks, bench.options.tasks[-1]
+        for _ in trained(bench, trainer, bench.tasks(0, together), after=[2]):
+            break
+        bench.reset_peak()
+        parts = {"train": 0.0, "measure": 0.0}
+        accuracies: list[float] = []
+        rows = []
+        layout = layout_of(bench.network, Threshold())
+        start = time.perf_counter()
+        whole_blocks = num - num % bench.options.block
+        starts = [*range(0, whole_blocks, together), *([whole_blocks] if whole_blocks < num else [])]
+        for first, end in zip(starts, [*starts[1:], num], strict=True):
+            tasks = bench.tasks(first, end - first)
+            began = time.perf_counter()
+            (states,) = trained(bench, trainer, tasks, after=[RECIPES[name].steps])
+            rows.append(layout.pack(states))
+            middle = time.perf_counter()
+            accuracies += [one.accuracy for one in trainer.measure_each(tasks, states)]
+            parts["train"] += middle - began
+            parts["measure"] += time.perf_counter() - middle
+        seconds = time.perf_counter() - start
+        bench.rows = np.concatenate(rows)
+        bench.print(
+            "whole",
+            recipe=name,
+            tasks=num,
+            side_by_side=together,
+            seconds=seconds,
+            tasks_per_second=num / seconds,
+            seconds_of_parts=parts,
+            accuracy=statistics.mean(accuracies),
+            lowest_accuracy=min(accuracies),
+            crc32=zlib.crc32(bench.rows.tobytes()),
+            peak_bytes=bench.peak(),
+        )
+
+
 def make_trainer(bench: Bench, recipe: Recipe, form: str) -> Any:
     """Make the trainer of a form."""
-    return trainer_for(
+    trainer = trainer_for(
         bench.network,
         Threshold(),
         bench.train,
@@ -235,6 +331,9 @@ def make_trainer(bench: Bench, recipe: Recipe, form: str) -> Any:
         dtype=TYPES[bench.options.dtype],
         device=bench.device,
     )
+    if form == "torch":
+        trainer.parts = PlainSteps()
+    return trainer
 
 
 def _actor(options: argparse.Namespace, name: str, barrier: Any, results: Any) -> None:
@@ -242,13 +341,12 @@ def _actor(options: argparse.Namespace, name: str, barrier: Any, results: Any) -
     bench = Bench(options)
     trainer = make_trainer(bench, RECIPES[name], options.forms[0])
     tasks = bench.tasks(0, options.tasks[0])
-    for _ in trainer.stages(tasks, after=[2]):
+    for _ in trained(bench, trainer, tasks, after=[2]):
         break
     barrier.wait()
     start = time.perf_counter()
-    for states, _ in trainer.stages(tasks, after=[options.steps]):
-        for task, state in zip(tasks[:2], states[:2], strict=True):
-            trainer.measure(task, state)
+    for states in trained(bench, trainer, tasks, after=[options.steps]):
+        trainer.measure_each(tasks[:2], states[:2])
     results.put(time.perf_counter() - start)
 
 
@@ -283,14 +381,12 @@ def infer(bench: Bench) -> None:
     """Measure the inference of queries among many masks."""
     options, layout = bench.options, layout_of(bench.network, Threshold())
     generator = np.random.default_rng(1)
-    rows = layout.pack([])
-    rows = np.zeros((options.masks, layout.row_bytes), np.uint8)
-    for plane in layout.planes:
-        first = plane.byte_offset
-        num = plane.num_bits // 8
-        rows[:, first : first + num] = generator.integers(
-            0, 256, (options.masks, num), dtype=np.uint8
-        )
+    rows = bench.rows
+    if rows is None:
+        rows = np.zeros((options.masks, layout.row_bytes), np.uint8)
+        for plane in layout.planes:
+            part = slice(plane.byte_offset, plane.byte_offset + plane.num_bits // 8)
+            rows[:, part] = generator.integers(0, 256, rows[:, part].shape, dtype=np.uint8)
     weights = bench.network.weights(0)
     on_device = {n: w.to(bench.device) for n, w in weights.items()}
     states = BitStates(layout, rows, bench.device)
@@ -375,7 +471,9 @@ class _reported:
 
 PARTS = {
     "ceilings": ceilings,
+    "check": check,
     "train": train,
+    "whole": whole,
     "actors": actors,
     "infer": infer,
     "reservoir": reservoir,
@@ -389,8 +487,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["paper"])
-    parser.add_argument("--forms", nargs="+", default=["chosen"])
+    parser.add_argument("--forms", nargs="+", default=["triton"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[8])
+    parser.add_argument("--block", type=int, default=8, help="tasks that share their batches")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--dtype", choices=TYPES, default="bfloat16")
     parser.add_argument("--actors", nargs="+", type=int, default=[1])

@@ -1,5 +1,6 @@
 """The base class of trainers of blocks: it has their arguments, and the measurement of states."""
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -50,3 +51,7 @@ class BlockTrainer(Generic[N, M]):
     def measure(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the test images of its task."""
         return self._measure(task, state)
+
+    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+        """Measure the state of each task on the test images of the task."""
+        return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]

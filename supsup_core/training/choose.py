@@ -10,9 +10,11 @@ from supsup_core.networks.protocol import Network
 from supsup_core.networks.units import UnitMLP, WholePixels
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
-from supsup_core.training.measure import measure_for
+from supsup_core.training.measure import IntegerMeasure, Measure, measure_for
 from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.resident.measure import ResidentMeasure
+from supsup_core.training.resident.trainer import ResidentTrainer
 from supsup_core.training.units import UnitTrainer
 
 
@@ -64,11 +66,18 @@ def trainer_for(
         return UnitTrainer(
             WholePixels(network, seed, train.std[0], device), train, test, recipe, seed=seed
         )
-    measure = measure_for(network, layout_of(network, method), test, seed, device)
+    layout = layout_of(network, method)
+    on_gpu = device.type != "cpu"
+    measure: Measure
+    if on_gpu and type(network) is MLP and IntegerMeasure.fits(layout, test):
+        measure = ResidentMeasure(network, layout, test, seed, device)
+    else:
+        measure = measure_for(network, layout, test, seed, device)
     if trains_on_blocks(network, method, recipe) and one_channel:
         assert isinstance(network, MLP)
         assert isinstance(method, KeepMethod)
-        return MLPTrainer(
+        kind = ResidentTrainer if on_gpu else MLPTrainer
+        return kind(
             network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device
         )
     return AutogradTrainer(

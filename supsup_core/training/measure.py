@@ -31,7 +31,7 @@ MEASURED_TOGETHER = 250
 # Largest number of images in one batch, if the network does not normalise over the batch. The
 # activations of this many images fit into the cache of one core.
 _IMAGES_AT_ONCE = 1000
-_SHIFT = 128  # subtracting this number moves pixels from 0..255 to -128..127, the range of int8
+SHIFT = 128  # subtracting this number moves pixels from 0..255 to -128..127, the range of int8
 
 
 def strided(members: Integer[np.ndarray, " M"], at_most: int) -> Iterator[np.ndarray]:
@@ -101,7 +101,7 @@ class IntegerMeasure:
         self._layout, self._data = layout, data
         background = np.zeros((1, len(data.images)), dtype=np.uint8)
         pixels = np.concatenate([data.flat.T, background])
-        shifted = torch.from_numpy((pixels ^ _SHIFT).view(np.int8))  # p - 128, (P + 1, N)
+        shifted = torch.from_numpy((pixels ^ SHIFT).view(np.int8))  # p - 128, (P + 1, N)
         labels = torch.from_numpy(data.labels).long()
         self._parts = [
             (some.contiguous(), theirs)
@@ -135,7 +135,7 @@ class IntegerMeasure:
         # q = p - 128 the shifted pixel.
         slope = self._constant / (255 * std)
         sums = first.sum(dim=1, dtype=torch.float32)[:, None]
-        offset = sums * (slope * (_SHIFT - 255 * mean))
+        offset = sums * (slope * (SHIFT - 255 * mean))
         num_images, right, loss = 0, 0, 0.0
         for part in self._parts:
             pixels, labels = _as_task(task, *part)
@@ -163,8 +163,8 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
         members = torch.from_numpy(task.members(labels.numpy()))
         pixels, labels = pixels.index_select(1, members), labels[members]
     if task.change is not None:
-        flat = np.ascontiguousarray(pixels[:-1].numpy().T).view(np.uint8) ^ _SHIFT
-        changed = np.ascontiguousarray(task.images(flat).T) ^ _SHIFT
+        flat = np.ascontiguousarray(pixels[:-1].numpy().T).view(np.uint8) ^ SHIFT
+        changed = np.ascontiguousarray(task.images(flat).T) ^ SHIFT
         return torch.from_numpy(changed.view(np.int8)), labels
     if task.source is None:
         return pixels[:-1], labels

@@ -63,3 +63,7 @@ class Trainer(Protocol):
     def measure(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the test inputs of its task."""
         ...
+
+    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+        """Measure the state of each task on the test inputs of the task."""
+        ...

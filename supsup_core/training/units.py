@@ -106,6 +106,10 @@ class UnitTrainer:
         """Measure the accuracy and the loss of one state on the test images of its task."""
         return self._measure(task, state)
 
+    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+        """Measure the state of each task on the test images of the task."""
+        return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]
+
     def stages(
         self,
         tasks: Sequence[Task],

@@ -9,7 +9,6 @@ Shape letters: T tasks of all blocks, G groups of tasks that have the same image
 batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a table.
 """
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,15 +28,14 @@ from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import task_batches
 from supsup_core.training.blocks import MLPTrainer
-from supsup_core.training.protocol import OnStep
+from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.resident.choose import steps_for
+from supsup_core.training.resident.measure import ResidentMeasure
 from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
 
-LOG = logging.getLogger(__name__)
-
-# Largest number of bytes of the table of image indices. The table is refilled when its steps are
-# used up, so a longer training needs no larger table.
-_TABLE_BYTES = 64_000_000
+# Number of steps of the tables of image indices and constants. While the device works on the steps
+# of a table, the host draws the order of the images for the next steps.
+_TABLE_STEPS = 128
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Resident:
         recipe, network = trainer.recipe, trainer.network
         optimizer = recipe.make_optimizer()
         num_constants = len(optimizer.constants(recipe.learning_rate, 1))
-        self.num_steps = max(1, min(recipe.steps, _TABLE_BYTES // (4 * form.groups * form.images)))
+        self.num_steps = max(1, min(recipe.steps, _TABLE_STEPS))
         num_pixels = data.images.shape[1]
 
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -254,6 +252,12 @@ class ResidentTrainer(MLPTrainer):
             if on_step is not None:
                 on_step(step + 1)
 
+    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+        """Measure the state of each task; see Trainer.measure_each."""
+        if isinstance(self._measure, ResidentMeasure):
+            return self._measure.each(tasks, states)
+        return super().measure_each(tasks, states)
+
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
         """Return the sources of permutations whose columns are permuted; None for other tasks."""
         if not self._method.reorders or not all(task.is_permutation for task in tasks):
@@ -304,13 +308,13 @@ class ResidentTrainer(MLPTrainer):
         """Copy the image indices and the optimiser's constants of the next steps to the device."""
         num = min(resident.num_steps, self._recipe.steps - done)
         table = np.stack(list(islice(batches, num)))
-        resident.feed.table[:num].copy_(torch.from_numpy(table))
+        _send(table, resident.feed.table[:num])
         optimizer = resident.layers[0].optimizer
         constants = [
             optimizer.constants(self._recipe.learning_rate_at(step), step + 1)
             for step in range(done, done + num)
         ]
-        resident.feed.constants[:num].copy_(torch.tensor(constants, dtype=torch.float64))
+        _send(np.array(constants), resident.feed.constants[:num])
         resident.feed.step.zero_()
 
     def _states(self, resident: Resident, columns: np.ndarray | None) -> list[TaskState]:
@@ -328,6 +332,14 @@ class ResidentTrainer(MLPTrainer):
                 packed = _packed(kept.flatten(1))
                 rows[part, plane.byte_offset : plane.byte_offset + packed.shape[1]] = packed
         return [PackedState(layout, row) for row in rows.cpu().numpy()]
+
+
+def _send(values: np.ndarray, to: Tensor) -> None:
+    """Copy an array to the device, without waiting until the device has done earlier work."""
+    on_host = torch.from_numpy(values).to(to.dtype)
+    if to.device.type == "cuda":
+        on_host = on_host.pin_memory()
+    to.copy_(on_host, non_blocking=True)
 
 
 def _joined(

@@ -27,100 +27,100 @@ from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
 # The sizes of the tiles that one program computes: outputs, inputs, and images.
 FORWARD_TILE = (64, 64, 128)
 LEARN_TILE = (64, 64, 64)
-_OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 32  # of the logit gradient
+_OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 64  # of the logit gradient
 _PIXELS_AT_ONCE = 1024
 
 
 @triton.jit
 @no_type_check
 def _pick(
-    pixels, table, step, sources, out, scale, shift, num_pixels, num_values, num_images,
-    CHOOSES: tl.constexpr, BLOCK: tl.constexpr,
+    pixels, table, step, sources, out, scale, shift,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, CHOOSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip  # pragma: no cover
     at = tl.program_id(0).to(tl.int64)  # number of the group, times N, plus number of the image
     p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     groups_and_images = tl.num_programs(0)
     image = tl.load(table + tl.load(step) * groups_and_images + at).to(tl.int64)
-    inside = p < num_values
+    inside = p < P
     if CHOOSES:
-        source = tl.load(sources + (at // num_images) * num_values + p, inside, num_pixels)
+        source = tl.load(sources + (at // N) * P + p, inside, Q)
     else:
         source = p
-    shown = tl.load(pixels + image * num_pixels + source, inside & (source < num_pixels), 0)
+    shown = tl.load(pixels + image * Q + source, inside & (source < Q), 0)
     value = shown.to(tl.float32) * scale - shift
-    tl.store(out + at * num_values + p, value.to(out.dtype.element_ty), inside)
+    tl.store(out + at * P + p, value.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
 @no_type_check
 def _forward(
-    masked, x, out, num_outputs, num_inputs, num_images, tasks_per_group,
-    x_group, x_input, x_image,
+    masked, x, out, tasks_per_group, x_group, O: tl.constexpr, I: tl.constexpr,
+    N: tl.constexpr, x_input: tl.constexpr, x_image: tl.constexpr,
     RELU: tl.constexpr, PRECISION: tl.constexpr,
     BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip  # pragma: no cover
     program = tl.program_id(0)
-    tiles_n, tiles_o = tl.cdiv(num_images, BN), tl.cdiv(num_outputs, BO)
+    tiles_n, tiles_o = tl.cdiv(N, BN), tl.cdiv(O, BO)
     n = (program % tiles_n) * BN + tl.arange(0, BN)
     o = (program // tiles_n % tiles_o) * BO + tl.arange(0, BO)
     task = (program // (tiles_n * tiles_o)).to(tl.int64)
-    own = masked + task * num_outputs * num_inputs
+    own = masked + task * O * I
     images = x + (task // tasks_per_group) * x_group
     total = tl.zeros((BO, BN), tl.float32)
-    for first in range(0, num_inputs, BI):
+    for first in range(0, I, BI):
         i = first + tl.arange(0, BI)
         m = tl.load(
-            own + o[:, None] * num_inputs + i[None, :],
-            (o < num_outputs)[:, None] & (i < num_inputs)[None, :],
+            own + o[:, None] * I + i[None, :],
+            (o < O)[:, None] & (i < I)[None, :],
             0,
         )
         v = tl.load(
             images + i[:, None] * x_input + n[None, :] * x_image,
-            (i < num_inputs)[:, None] & (n < num_images)[None, :],
+            (i < I)[:, None] & (n < N)[None, :],
             0,
         )
         total = tl.dot(m.to(v.dtype), v, total, input_precision=PRECISION)
     if RELU:
         total = tl.maximum(total, 0.0)
     tl.store(
-        out + (task * num_outputs + o[:, None]) * num_images + n[None, :],
+        out + (task * O + o[:, None]) * N + n[None, :],
         total.to(out.dtype.element_ty),
-        (o < num_outputs)[:, None] & (n < num_images)[None, :],
+        (o < O)[:, None] & (n < N)[None, :],
     )
 
 
 @triton.jit
 @no_type_check
 def _logit_gradient(
-    logits, labels, table, step, num_outputs, num_images, tasks_per_group, num_groups, scale,
-    BS: tl.constexpr, BN: tl.constexpr,
+    logits, labels, table, step, tasks_per_group, num_groups, scale,
+    O: tl.constexpr, N: tl.constexpr, BS: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip  # pragma: no cover
-    tiles_n = tl.cdiv(num_images, BN)
+    tiles_n = tl.cdiv(N, BN)
     n = (tl.program_id(0) % tiles_n) * BN + tl.arange(0, BN)
     task = (tl.program_id(0) // tiles_n).to(tl.int64)
-    inside = n < num_images
+    inside = n < N
     row = tl.load(step) * num_groups + task // tasks_per_group
-    label = tl.load(labels + tl.load(table + row * num_images + n, inside, 0), inside, 0)
-    own = logits + task * num_outputs * num_images
+    label = tl.load(labels + tl.load(table + row * N + n, inside, 0), inside, 0)
+    own = logits + task * O * N
     largest = tl.full((BN,), float("-inf"), tl.float32)
     total = tl.zeros((BN,), tl.float32)
-    for first in range(0, num_outputs, BS):
+    for first in range(0, O, BS):
         s = first + tl.arange(0, BS)
-        at = s[:, None] * num_images + n[None, :]
-        both = (s < num_outputs)[:, None] & inside[None, :]
+        at = s[:, None] * N + n[None, :]
+        both = (s < O)[:, None] & inside[None, :]
         z = tl.load(own + at, both, float("-inf")).to(tl.float32) * scale
         # A column of -inf stands for an image that is not there. Its values are never stored.
         more = tl.maximum(largest, tl.max(z, axis=0))
         more = tl.where(inside, more, 0.0)
         total = total * tl.exp(largest - more) + tl.sum(tl.exp(z - more[None, :]), axis=0)
         largest = more
-    share = scale / num_images
-    for first in range(0, num_outputs, BS):
+    share = scale / N
+    for first in range(0, O, BS):
         s = first + tl.arange(0, BS)
-        at = s[:, None] * num_images + n[None, :]
-        both = (s < num_outputs)[:, None] & inside[None, :]
+        at = s[:, None] * N + n[None, :]
+        both = (s < O)[:, None] & inside[None, :]
         z = tl.load(own + at, both, 0.0).to(tl.float32) * scale
-        p = tl.exp(z - largest[None, :]) / total[None, :]
+        p = tl.exp(z - largest[None, :]) / tl.where(inside, total, 1.0)[None, :]
         p = tl.where(s[:, None] == label[None, :], p - 1.0, p)
         tl.store(own + at, (p * share).to(logits.dtype.element_ty), both)
 
@@ -128,30 +128,30 @@ def _logit_gradient(
 @triton.jit
 @no_type_check
 def _back(
-    masked, delta, active, out, num_outputs, num_inputs, num_images,
+    masked, delta, active, out, O: tl.constexpr, I: tl.constexpr, N: tl.constexpr,
     PRECISION: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip  # pragma: no cover
     program = tl.program_id(0)
-    tiles_n, tiles_i = tl.cdiv(num_images, BN), tl.cdiv(num_inputs, BI)
+    tiles_n, tiles_i = tl.cdiv(N, BN), tl.cdiv(I, BI)
     n = (program % tiles_n) * BN + tl.arange(0, BN)
     i = (program // tiles_n % tiles_i) * BI + tl.arange(0, BI)
     task = (program // (tiles_n * tiles_i)).to(tl.int64)
     total = tl.zeros((BI, BN), tl.float32)
-    for first in range(0, num_outputs, BO):
+    for first in range(0, O, BO):
         o = first + tl.arange(0, BO)
         m = tl.load(
-            masked + (task * num_outputs + o[None, :]) * num_inputs + i[:, None],
-            (o < num_outputs)[None, :] & (i < num_inputs)[:, None],
+            masked + (task * O + o[None, :]) * I + i[:, None],
+            (o < O)[None, :] & (i < I)[:, None],
             0,
         )
         d = tl.load(
-            delta + (task * num_outputs + o[:, None]) * num_images + n[None, :],
-            (o < num_outputs)[:, None] & (n < num_images)[None, :],
+            delta + (task * O + o[:, None]) * N + n[None, :],
+            (o < O)[:, None] & (n < N)[None, :],
             0.0,
         )
         total = tl.dot(m.to(d.dtype), d, total, input_precision=PRECISION)
-    at = (task * num_inputs + i[:, None]) * num_images + n[None, :]
-    both = (i < num_inputs)[:, None] & (n < num_images)[None, :]
+    at = (task * I + i[:, None]) * N + n[None, :]
+    both = (i < I)[:, None] & (n < N)[None, :]
     passes = tl.load(active + at, both, 0.0) > 0
     tl.store(out + at, tl.where(passes, total, 0.0).to(out.dtype.element_ty), both)
 
@@ -160,33 +160,33 @@ def _back(
 @no_type_check
 def _learn(
     delta, x, scores, first_state, second_state, masked, constants, step,
-    num_outputs, num_inputs, num_images, tasks_per_group, x_group, x_input, x_image,
-    MOVE: tl.constexpr, NUM_CONSTANTS: tl.constexpr, HAS_SECOND: tl.constexpr,
+    tasks_per_group, x_group, O: tl.constexpr, I: tl.constexpr, N: tl.constexpr,
+    x_input: tl.constexpr, x_image: tl.constexpr, MOVE: tl.constexpr, NUM_CONSTANTS: tl.constexpr, HAS_SECOND: tl.constexpr,
     BY_MAGNITUDE: tl.constexpr, MASKS: tl.constexpr, PRECISION: tl.constexpr,
     BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip  # pragma: no cover
     program = tl.program_id(0)
-    tiles_i, tiles_o = tl.cdiv(num_inputs, BI), tl.cdiv(num_outputs, BO)
+    tiles_i, tiles_o = tl.cdiv(I, BI), tl.cdiv(O, BO)
     i = (program % tiles_i) * BI + tl.arange(0, BI)
     o = (program // tiles_i % tiles_o) * BO + tl.arange(0, BO)
     task = (program // (tiles_i * tiles_o)).to(tl.int64)
     images = x + (task // tasks_per_group) * x_group
     slope = tl.zeros((BO, BI), tl.float32)
-    for first in range(0, num_images, BN):
+    for first in range(0, N, BN):
         n = first + tl.arange(0, BN)
         d = tl.load(
-            delta + (task * num_outputs + o[:, None]) * num_images + n[None, :],
-            (o < num_outputs)[:, None] & (n < num_images)[None, :],
+            delta + (task * O + o[:, None]) * N + n[None, :],
+            (o < O)[:, None] & (n < N)[None, :],
             0.0,
         )
         v = tl.load(
             images + n[:, None] * x_image + i[None, :] * x_input,
-            (n < num_images)[:, None] & (i < num_inputs)[None, :],
+            (n < N)[:, None] & (i < I)[None, :],
             0.0,
         )
         slope = tl.dot(d, v, slope, input_precision=PRECISION)
-    at = (task * num_outputs + o[:, None]) * num_inputs + i[None, :]
-    both = (o < num_outputs)[:, None] & (i < num_inputs)[None, :]
+    at = (task * O + o[:, None]) * I + i[None, :]
+    both = (o < O)[:, None] & (i < I)[None, :]
     score = tl.load(scores + at, both, 0.0)
     one = tl.load(first_state + at, both, 0.0).to(tl.float32)
     # The sign bit of the first state is the sign of the weight: see training/optimizers.
@@ -209,7 +209,7 @@ def _learn(
 @triton.jit
 @no_type_check
 def _draw(
-    keys, sources, out, bound, num_values, num_inputs,
+    keys, sources, out, bound, P: tl.constexpr, I: tl.constexpr,
     REORDERS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip  # pragma: no cover
     task = tl.program_id(1).to(tl.int64)
@@ -233,11 +233,11 @@ def _draw(
     half = tl.where(e % 2 == 0, word & 0xFFFFFFFF, word >> 32)
     draw = (half >> 8).to(tl.float32) * (1.0 / 16777216.0)
     at = e
-    inside = e < num_values
+    inside = e < P
     if REORDERS:
-        column = tl.load(sources + task * num_inputs + e % num_inputs, inside, 0)
-        at = e - e % num_inputs + column
-    tl.store(out + task * num_values + at, (2.0 * draw - 1.0) * bound, inside)
+        column = tl.load(sources + task * I + e % I, inside, 0)
+        at = e - e % I + column
+    tl.store(out + task * P + at, (2.0 * draw - 1.0) * bound, inside)
 
 
 @triton.jit
@@ -283,8 +283,7 @@ class TritonSteps(PlainSteps):
         sources = feed.images if feed.sources is None else feed.sources
         _pick[grid](
             feed.images, feed.table, feed.step, sources, out, scale, shift,
-            feed.images.shape[1], num_values, num_images,
-            CHOOSES=feed.sources is not None, BLOCK=_PIXELS_AT_ONCE,
+            Q=feed.images.shape[1], P=num_values, N=num_images, CHOOSES=feed.sources is not None, BLOCK=_PIXELS_AT_ONCE,
         )  # fmt: skip
 
     def forward(self, masked: Tensor, x: Tensor, out: Tensor, *, relu: bool) -> None:
@@ -294,8 +293,8 @@ class TritonSteps(PlainSteps):
         o, i, n = FORWARD_TILE
         grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_images, n),)
         _forward[grid](
-            masked, x, out, num_outputs, num_inputs, num_images, num_tasks // len(x),
-            *x.stride(), RELU=relu, PRECISION=_precision(x), BO=o, BI=i, BN=n,
+            masked, x, out, num_tasks // len(x), x.stride(0), O=num_outputs, I=num_inputs,
+            N=num_images, x_input=x.stride(1), x_image=x.stride(2), RELU=relu, PRECISION=_precision(x), BO=o, BI=i, BN=n,
         )  # fmt: skip
 
     def logit_gradient(self, logits: Tensor, feed: Feed, scale: float) -> None:
@@ -304,9 +303,8 @@ class TritonSteps(PlainSteps):
         num_groups = feed.table.shape[1]
         grid = (num_tasks * triton.cdiv(num_images, _IMAGES_AT_ONCE),)
         _logit_gradient[grid](
-            logits, feed.labels, feed.table, feed.step, num_outputs, num_images,
-            num_tasks // num_groups, num_groups, scale,
-            BS=_OUTPUTS_AT_ONCE, BN=_IMAGES_AT_ONCE,
+            logits, feed.labels, feed.table, feed.step, num_tasks // num_groups, num_groups,
+            scale, O=num_outputs, N=num_images, BS=_OUTPUTS_AT_ONCE, BN=_IMAGES_AT_ONCE,
         )  # fmt: skip
 
     def back(self, masked: Tensor, delta: Tensor, active: Tensor, out: Tensor) -> None:
@@ -316,7 +314,7 @@ class TritonSteps(PlainSteps):
         i, o, n = FORWARD_TILE
         grid = (num_tasks * triton.cdiv(num_inputs, i) * triton.cdiv(num_images, n),)
         _back[grid](
-            masked, delta, active, out, num_outputs, num_inputs, num_images,
+            masked, delta, active, out, O=num_outputs, I=num_inputs, N=num_images,
             PRECISION=_precision(delta), BO=o, BI=i, BN=n,
         )  # fmt: skip
 
@@ -332,8 +330,8 @@ class TritonSteps(PlainSteps):
         grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_inputs, i),)
         _learn[grid](
             delta, x, layer.scores, first, others[0] if others else first, layer.masked,
-            feed.constants, feed.step, num_outputs, num_inputs, x.shape[2],
-            num_tasks // len(x), *x.stride(),
+            feed.constants, feed.step, num_tasks // len(x), x.stride(0), O=num_outputs,
+            I=num_inputs, N=x.shape[2], x_input=x.stride(1), x_image=x.stride(2),
             MOVE=MOVES[layer.optimizer.name], NUM_CONSTANTS=feed.constants.shape[1],
             HAS_SECOND=bool(others), BY_MAGNITUDE=rule.by_magnitude, MASKS=rule.masks,
             PRECISION=_precision(x), BO=o, BI=i, BN=n,
@@ -351,7 +349,7 @@ class TritonSteps(PlainSteps):
         grid = (triton.cdiv(num_outputs * num_inputs, block), num_tasks)
         _draw[grid](
             words, words if sources is None else sources, out, bound,
-            num_outputs * num_inputs, num_inputs, REORDERS=sources is not None, BLOCK=block,
+            P=num_outputs * num_inputs, I=num_inputs, REORDERS=sources is not None, BLOCK=block,
         )  # fmt: skip
 
 
