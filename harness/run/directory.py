@@ -55,11 +55,13 @@ class Run:
 
     Attributes:
         directory: the run directory, an absolute path.
-        spec: the run's specification. Its configuration is the run's own, but with the
-            evaluations of this start.
-        store: the checked mask store. Unless `read_only`, damaged masks are removed from it.
-        own: the evaluations with which the run began.
-        read_only: whether this start only reads the masks, and neither trains nor repairs any.
+        spec: the run's specification. The evaluation settings in its configuration are those of
+            this start. The other settings are those of the run.
+        store: the mask store, after all checks. If `read_only` is false, damaged masks have been
+            removed from it.
+        own: the evaluation settings with which the run began.
+        read_only: whether this start only reads masks. If true, it trains no mask and repairs no
+            file.
     """
 
     directory: Place
@@ -85,7 +87,7 @@ class Run:
 
 
 class _Content(TypedDict):
-    """The content of a run's store except the rows of masks; for the keys see MaskStore.create."""
+    """The content of a run's store, except the masks. MaskStore.create describes the keys."""
 
     layout: StateLayout
     weights: dict[str, np.ndarray]
@@ -98,13 +100,14 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     """Begin a run, or continue the run in the directory.
 
     Args:
-        directory: the run directory, whose lock this process holds.
+        directory: the run directory. This process holds its lock.
         config: the configuration as typed.
         data: the data set that the configuration names.
 
     Raises:
-        UserError: the directory holds another configuration, has a store that does not fit its
-            configuration, cannot be written, or has no room on its disk.
+        UserError: the directory has another configuration, or a store that does not match the
+            configuration. Or the directory cannot be written, or its disk has too little free
+            space.
     """
     known = directory / "config.yaml"
     if known.exists():
@@ -112,8 +115,8 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     else:
         _clear_unbegun(directory)
         config = resolved_options(config)
-        # `auto` is resolved once and stored with the run. The type of the products depends on the
-        # machine on which the run begins, and the run keeps this type on other machines.
+        # `auto` is resolved once and stored with the run. The number type of matrix products
+        # depends on the machine on which the run begins. The run keeps this type on other machines.
         probe = RunSpec(config, data.input_shape, data.num_classes)
         resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
@@ -127,8 +130,8 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
         check_room(directory, of_tasks + of_weights)
-        # The store lists the inputs that define each task. So `create` makes every task of the run,
-        # and a family that cannot make one of these tasks is refused.
+        # The store lists the inputs that define each task. So `create` makes every task of the run.
+        # If the family cannot make one of the tasks, the run is refused.
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
             MaskStore.create(directory, **content)
@@ -139,16 +142,16 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
 
 
 def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
-    """Open a run for other evaluations. Its masks are only read.
+    """Open a run to evaluate it with other settings. The masks are only read.
 
     Args:
-        directory: the run directory, whose lock this process holds.
-        config: the run's configuration, with this start's evaluations and with this start's
-            values of the keys that change no result.
+        directory: the run directory. This process holds its lock.
+        config: the run's configuration, in which some values are those of this start: the
+            evaluation settings, and the keys that change no result.
         data: the data set that the configuration names.
 
     Raises:
-        UserError: the store does not fit the configuration, or a mask of a checkpoint is not
+        UserError: the store does not match the configuration, or a mask of a checkpoint is not
             committed.
     """
     stored = from_yaml(directory / "config.yaml")
@@ -171,7 +174,11 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
 
 
 def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -> list[int]:
-    """Resolve the checkpoints to evaluate, and refuse a checkpoint that lacks a committed mask."""
+    """Return the checkpoints to evaluate, with `auto` resolved.
+
+    Raises:
+        UserError: the log is damaged, or a mask of a checkpoint is not committed.
+    """
     go_on = "continue the run with harness/scale.py"
     try:
         largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
@@ -182,8 +189,8 @@ def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -
     checkpoints = resolve_checkpoints(config.evaluate.checkpoints, largest)
     if wrong := [k for k in checkpoints if k > largest]:
         raise UserError(
-            f"evaluate.checkpoints must lie in [1, {largest}], the number of tasks that are "
-            f"committed without a gap, got {wrong}: lower them, or {go_on}"
+            f"evaluate.checkpoints must lie in [1, {largest}], because only the first {largest} "
+            f"masks are committed without a gap, got {wrong}: lower them, or {go_on}"
         )
     return checkpoints
 
@@ -204,13 +211,13 @@ def _configuration(known: Place, wanted: Config) -> Config:
 
 
 def verify_run(directory: Place) -> list[Damage]:
-    """Check the whole store of a run, as each start does, without changing a file.
+    """Check the whole store of a run, without changing a file. Each start makes the same checks.
 
     Returns:
-        The damaged files; [] if everything is intact.
+        A list of the damaged files; [] if everything is intact.
 
     Raises:
-        UserError: the directory has no configuration or no store, the store does not fit the
+        UserError: the directory has no configuration or no store, the store does not match the
             configuration, or the data set is not on this machine.
     """
     config = from_yaml(directory / "config.yaml")
@@ -244,9 +251,10 @@ def _make_table_folders(run: Run) -> None:
 
 
 def _clear_unbegun(directory: Place) -> None:
-    """Remove the empty store of a start that ended before it wrote config.yaml.
+    """Remove the empty store that remains if the first start of a run was interrupted.
 
-    This start may have another configuration, which the old store would not fit.
+    Such a start ended before it wrote config.yaml. The present start may have another
+    configuration, which would not match the old store.
 
     Raises:
         UserError: the store holds masks.
@@ -262,7 +270,9 @@ def _clear_unbegun(directory: Place) -> None:
 
 
 def _content(spec: RunSpec, data: Dataset) -> _Content:
-    """Make what the store of a run must hold. The inputs of a task are made when they are read.
+    """Make the content of a run's store, except the masks.
+
+    The inputs of a task are not made here, but when they are read.
 
     Raises:
         UserError: the family cannot make the first task.
@@ -280,7 +290,7 @@ def _content(spec: RunSpec, data: Dataset) -> _Content:
 
 
 def _fixed_names(content: _Content) -> list[str]:
-    """List the names of the arrays that must exist besides `masks`, such as weights/layer1."""
+    """List the names, such as weights/layer1, of all arrays of the store except `masks`."""
     weights = [f"weights/{name}" for name in content["weights"]]
     return weights + [f"inputs/{name}" for name in content["inputs"]]
 
@@ -288,7 +298,14 @@ def _fixed_names(content: _Content) -> list[str]:
 def _attributes(
     spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
 ) -> dict[str, object]:
-    """Make the attributes of the store; `weights` and `inputs` are names of its fixed arrays."""
+    """Make the attributes of the store.
+
+    Args:
+        spec: the run's specification.
+        data: the run's data set.
+        weights: names of the arrays of weights.
+        inputs: names of the arrays with the inputs that define each task.
+    """
     config, change = spec.config, spec.task(0).change
     return {
         "network": config.network,
@@ -314,8 +331,9 @@ def _attributes(
 def _mend(store: MaskStore, content: _Content) -> None:
     """Find damaged files, log them, and repair the store.
 
-    Every start checks each committed mask against its checksum. The store forgets a damaged mask,
-    and the mask is trained again with its block, because only the block makes a mask reproducible.
+    Every start checks each committed mask against its checksum. If a mask is damaged, it is removed
+    from the store, and is trained again with its block. Training the whole block gives the same
+    mask again, bit for bit.
     """
     damage = store.verify(_fixed_names(content))
     for found in damage:

@@ -202,7 +202,7 @@ REFUSED = {
     "seed=range(1,3)": ["seed must have one value", "got range(1,3)"],
     "outputs=9": ["outputs must be at least 10", "classes of digits", "got 9"],
     "outputs=10 evaluate.objectives=[H,G_first_layer]": ["without G_first_layer", "=[H]"],
-    "outputs=10": ["evaluate.objectives must be without G", "outputs=10", "try"],
+    "outputs=10": ["objectives must be a list without G", "outputs=10", "try"],
 }
 EVERY_KEY = "--help lists every key"
 
