@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.data.dataset import Dataset
 from harness.executors.protocol import Outcome, Pool
 
 
@@ -85,7 +86,8 @@ class TableUnit(Protocol):
 class Stage(Protocol):
     """One kind of work on a run: find the missing results, do the work, and keep the results.
 
-    The driver calls `is_complete` first. If anything is left to do, the driver calls `begin` once.
+    The driver calls `is_complete` first. If anything is left to do, the driver calls `rehearsals`
+    and `begin` once.
     Then it calls `due` and `keep` in turn until no unit is under way.
     """
 
@@ -103,6 +105,13 @@ class Stage(Protocol):
 
         The list is empty if the stage's results are not files of tables. The end table shows the
         files of these units. A start with failures names the checkpoints whose files are missing.
+        """
+        ...
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
+        """Yield small computations that together call every Numba kernel of the workers.
+
+        The driver runs them before the work begins, so that kernels compile once and in sight.
         """
         ...
 

@@ -7,10 +7,12 @@ for times.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 # A unit that fails this many times is set aside, so that one bad task cannot stop a run.
 MAX_TRIES = 3
+
+T = TypeVar("T")
 
 Worker = Any  # an object with the methods run(unit, *arguments) and progress()
 
@@ -52,6 +54,18 @@ class Pool:
 
 class Executor(Protocol):
     """The common interface of all executors."""
+
+    def runs_here(self) -> bool:
+        """Return whether all workers run on the driver's machine."""
+        ...
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function on a machine that trains, with one thread's share of it.
+
+        On a cluster this is a worker machine, which may differ from the driver's machine. If the
+        machines of a cluster differ, any of them may be chosen.
+        """
+        ...
 
     def share(self, value: Any) -> Any:
         """Make a large value cheap to send to many workers and units.

@@ -30,13 +30,8 @@ from harness.plan.resolve import (
 )
 from harness.plan.units import num_leading
 from harness.run.memory import check_memory
-from harness.run.provenance import (
-    config_hash,
-    has_bfloat16_matrices,
-    record_start,
-    run_id,
-    versions,
-)
+from harness.run.products import Call, ProductRates, here, measured_rates
+from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
@@ -94,28 +89,32 @@ class _Content(TypedDict):
     attributes: dict[str, object]
 
 
-def open_run(directory: Place, config: Config, data: Dataset) -> Run:
+def open_run(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Begin a run, or continue the run in the directory.
 
     Args:
         directory: the run directory, whose lock this process holds.
         config: the configuration as typed.
         data: the data set that the configuration names.
+        call: calls a function on a machine that trains, to measure the matrix products.
 
     Raises:
         UserError: the directory holds another configuration, has a store that does not fit its
             configuration, cannot be written, or has no room on its disk.
     """
     known = directory / "config.yaml"
+    rates = None
     if known.exists():
         resolved = _configuration(known, config)
     else:
         _clear_unbegun(directory)
         config = resolved_options(config)
-        # `auto` is resolved once and stored with the run. The type of the products depends on the
-        # machine on which the run begins, and the run keeps this type on other machines.
+        # `auto` is resolved once and stored with the run. The type of the products depends on a
+        # machine that trains at this start, and the run keeps this type on other machines.
         probe = RunSpec(config, data.input_shape, data.num_classes)
-        resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
+        rates = measured_rates(probe, call)
+        bfloat16_is_faster = rates is not None and rates.bfloat16_is_faster
+        resolved = resolve(config, probe.capabilities, bfloat16_is_faster=bfloat16_is_faster)
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
     check_memory(resolved, spec.layout, trains=True)
     content = _content(spec, data)
@@ -135,10 +134,10 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
     if not known.exists():
         write_durably(known, to_yaml(resolved).encode())
-    return _ready(directory, spec, content)
+    return _ready(directory, spec, content, rates)
 
 
-def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
+def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Open a run for other evaluations. Its masks are only read.
 
     Args:
@@ -146,6 +145,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
         config: the run's configuration, with this start's evaluations and with this start's
             values of the keys that change no result.
         data: the data set that the configuration names.
+        call: unused, because the run's configuration is resolved.
 
     Raises:
         UserError: the store does not fit the configuration, or a mask of a checkpoint is not
@@ -222,10 +222,12 @@ def verify_run(directory: Place) -> list[Damage]:
     return MaskStore.open(directory, read_only=True).verify(_fixed_names(content))
 
 
-def _ready(directory: Place, spec: RunSpec, content: _Content) -> Run:
+def _ready(directory: Place, spec: RunSpec, content: _Content, rates: ProductRates | None) -> Run:
     """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
     record_start(directory, spec.config)
+    if rates is not None:
+        record_rates(directory, rates)
     store = MaskStore.open(directory)
     _mend(store, content)
     run = Run(directory, spec, store, spec.config.evaluate)
