@@ -103,18 +103,14 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
             configuration, cannot be written, or has no room on its disk.
     """
     known = directory / "config.yaml"
-    rates = None
-    if known.exists():
-        resolved = _configuration(known, config)
-    else:
+    begins, rates = not known.exists(), None
+    if begins:
         _clear_unbegun(directory)
-        config = resolved_options(config)
-        # `auto` is resolved once and stored with the run. The type of the products depends on a
-        # machine that trains at this start, and the run keeps this type on other machines.
-        probe = RunSpec(config, data.input_shape, data.num_classes)
-        rates = measured_rates(probe, call)
-        bfloat16_is_faster = rates is not None and rates.bfloat16_is_faster
-        resolved = resolve(config, probe.capabilities, bfloat16_is_faster=bfloat16_is_faster)
+        typed = resolved_options(config)
+        probe = RunSpec(typed, data.input_shape, data.num_classes)
+        resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=False)
+    else:
+        resolved = _configuration(known, config)
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
     check_memory(resolved, spec.layout, trains=True)
     content = _content(spec, data)
@@ -126,13 +122,21 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
         check_room(directory, of_tasks + of_weights)
+        with family_errors(resolved.family):
+            warn_of_equal_tasks(spec)
+        # `auto` is resolved once and stored with the run. The type of the products depends on a
+        # machine that trains at this start, and the run keeps this type on other machines. The
+        # measurement may start Ray, so the refusals come first.
+        if begins and (rates := measured_rates(probe, call)) and rates.bfloat16_is_faster:
+            resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=True)
+            spec = RunSpec(resolved, data.input_shape, data.num_classes)
+            content = _content(spec, data)
         # The store lists the inputs that define each task. So `create` makes every task of the run,
         # and a family that cannot make one of these tasks is refused.
         with family_errors(resolved.family):
-            warn_of_equal_tasks(spec)
             MaskStore.create(directory, **content)
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
-    if not known.exists():
+    if begins:
         write_durably(known, to_yaml(resolved).encode())
     return _ready(directory, spec, content, rates)
 
