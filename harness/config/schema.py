@@ -82,8 +82,8 @@ class TrainConfig:
         AUTO,
         instead=AUTO,
         one_of=DTYPES,
-        help="Number format of the matrix products. auto means bfloat16 on a CPU with AMX or on a "
-        "GPU, if the trainer supports it, else float32.",
+        help="Number format of the matrix products. auto measures both formats when a run begins, "
+        "and means bfloat16 if it is faster and the trainer supports it, else float32.",
     )
     block: int | str = knob(
         AUTO,

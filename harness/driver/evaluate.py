@@ -3,8 +3,9 @@
 A task is inferred among the masks of a checkpoint.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
+from harness.data.dataset import Dataset
 from harness.driver.bars import CheckpointBars
 from harness.driver.protocol import Shared, Submission
 from harness.driver.sharding import ShardedEvaluation, shard_pool
@@ -13,6 +14,7 @@ from harness.executors.protocol import Outcome, Pool
 from harness.plan.pools import EVALUATE, TRAIN
 from harness.plan.units import Checkpoints, EvaluationUnit, evaluation_units
 from harness.workers.evaluating import EvaluateWorker
+from harness.workers.rehearsal import evaluation_rehearsals
 from harness.workers.shard import ShardWorker
 
 
@@ -42,6 +44,11 @@ class Evaluate:
     def asked(self) -> list[EvaluationUnit]:
         """List the units of all checkpoints, including units whose results exist."""
         return [unit for k in self._config.evaluate.checkpoints for unit in self._units(k)]
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
+        """See Stage.rehearsals."""
+        missing = [unit for k in self._config.evaluate.checkpoints for unit in self._missing(k)]
+        return evaluation_rehearsals(self._work.run.spec, data, missing)
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""

@@ -6,11 +6,13 @@ from typing import Any
 
 from harness.config.command import show_traceback
 from harness.data.dataset import Dataset
+from harness.driver.compiling import compile_kernels
 from harness.driver.failures import failed_tasks
 from harness.driver.protocol import Shared, Stage
 from harness.driver.work import Work
 from harness.executors.protocol import Executor, Outcome, Pool
 from harness.places.places import Place
+from harness.plan.device import pick_device
 from harness.reporting.metrics import make_metrics
 from harness.run.refusals import readable_path_errors
 
@@ -79,6 +81,11 @@ class Driver:
         work.metrics = make_metrics(work.run.directory, executor)
         try:
             with work.display:
+                # On a GPU, the Numba kernels have next to no work. On a cluster, the workers
+                # compile on their own machines.
+                if executor.runs_here() and pick_device().type == "cpu":
+                    steps = [step for stage in self._stages for step in stage.rehearsals(data)]
+                    compile_kernels(steps, work.display)
                 executor.start(self._begin(data, executor))
                 self._feed(executor)
                 while executor.busy():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.data.dataset import Dataset
 from harness.executors.protocol import Outcome, Pool
 
 
@@ -88,7 +89,8 @@ class TableUnit(Protocol):
 class Stage(Protocol):
     """One kind of work on a run: find the missing results, do the work, and store the results.
 
-    The driver calls `is_complete` first. If results are missing, the driver calls `begin` once.
+    The driver calls `is_complete` first. If results are missing, the driver calls `rehearsals`
+    and `begin` once.
     Then it calls `due` and `keep` alternately, until all submitted units have ended.
     """
 
@@ -107,6 +109,13 @@ class Stage(Protocol):
         Units whose files already exist are listed too. The list is empty if the stage does not
         write files of tables. The driver uses the list for two texts: the table of results at the
         end, and the error that names the checkpoints with missing files.
+        """
+        ...
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
+        """Yield small computations that together call every Numba kernel of the workers.
+
+        The driver runs them before the work begins, so that kernels compile once and in sight.
         """
         ...
 

@@ -1,9 +1,10 @@
 """The recall stage: store the masks of each checkpoint in reservoirs, and recall some masks."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from harness.data.dataset import Dataset
 from harness.driver.bars import CheckpointBars
 from harness.driver.protocol import Shared, Submission
 from harness.driver.work import Work
@@ -38,6 +39,10 @@ class Recall:
         """List the units of all checkpoints, including units whose results exist."""
         checkpoints = self._config.evaluate.checkpoints
         return [unit for k in checkpoints for unit in recall_units(self._config, k)]
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
+        """Return no computation: reservoirs have no kernels of their own."""
+        return ()
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""

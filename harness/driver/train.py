@@ -1,16 +1,18 @@
 """The training stage: train a mask for every task without a mask."""
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
 from harness.config.schema import AUTO
+from harness.data.dataset import Dataset
 from harness.driver.protocol import Shared, Submission, TableUnit
 from harness.driver.work import Work
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool
 from harness.plan.pools import TRAIN
 from harness.plan.units import TrainUnit, train_units
+from harness.workers.rehearsal import training_rehearsals
 from harness.workers.training import TrainedUnit, TrainWorker
 
 logger = logging.getLogger("harness")
@@ -48,6 +50,10 @@ class Train:
     def asked(self) -> Sequence[TableUnit]:
         """Return an empty list, because masks are in the mask store and not in files of tables."""
         return ()
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
+        """See Stage.rehearsals."""
+        return () if self.is_complete() else training_rehearsals(self._work.run.spec, data)
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""

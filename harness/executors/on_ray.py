@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import Failure, UserError, origin
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool
-from harness.executors.ray_start import start_ray
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T
+from harness.executors.ray_start import SECONDS_OF_SILENCE, call_on, is_alone, start_ray
 from harness.plan.pools import PoolSize
 
 # Pause after the driver has asked all busy actors for their progress. With hundreds of actors,
@@ -19,8 +19,6 @@ SECONDS_BETWEEN_QUESTIONS = 0.25
 # Largest number of results in the driver's memory at one time, and in one commit. Other results
 # wait at their actors, so a slow disk slows the actors down and does not fill the driver's memory.
 RESULTS_AT_ONCE = 64
-
-SECONDS_OF_SILENCE = 30.0  # after this time, a log line says that no actor has started
 
 
 def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
@@ -96,6 +94,19 @@ class RayExecutor:
         self._asked_at = 0.0
         self._first_poll: float | None = None
         self._heard = False  # whether any actor has answered
+
+    def runs_here(self) -> bool:
+        """Return whether the cluster is this machine alone, and cannot grow."""
+        return is_alone(self._ray)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function where the first pool's actors will run; see Executor.call.
+
+        A driver on the only machine calls the function itself, unless actors use GPUs: a driver
+        that computes on a GPU would keep memory of the GPU.
+        """
+        first, *_ = self._sizes.values()
+        return call_on(self._ray, first.cpus, first.gpus, function, *arguments)
 
     def share(self, value: Any) -> Any:
         """Put the value into Ray's object store, and return a reference to it."""

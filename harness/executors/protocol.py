@@ -7,11 +7,13 @@ except for times.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 # A unit that fails this number of times is set aside: it is not tried again in this start. So one
 # bad task cannot stop a run.
 MAX_TRIES = 3
+
+T = TypeVar("T")
 
 Worker = Any  # an object with the methods run(unit, *arguments) and progress()
 
@@ -55,6 +57,18 @@ class Pool:
 
 class Executor(Protocol):
     """The common interface of all executors."""
+
+    def runs_here(self) -> bool:
+        """Return whether all workers run on the driver's machine."""
+        ...
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function on a machine that trains, with one thread's share of it.
+
+        On a cluster this is a worker machine, which may differ from the driver's machine. If the
+        machines of a cluster differ, any of them may be chosen.
+        """
+        ...
 
     def share(self, value: Any) -> Any:
         """Store a large value once, so that it is cheap to send to many workers.

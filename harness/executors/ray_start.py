@@ -8,15 +8,19 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.executors.protocol import T
 from harness.places.secret import make_secret
 from harness.places.stderr import stderr_held_back
 
+logger = logging.getLogger(__name__)
+
+SECONDS_OF_SILENCE = 30.0  # after this time, a log line says that no actor or task has started
 SECONDS_TO_CONNECT = 10.0  # limit for connecting; reading the first answer has the same limit
 
 # A client begins every HTTP/2 connection with these bytes: the preface, and an empty SETTINGS
@@ -54,7 +58,6 @@ def start_ray(otherwise: str = "") -> tuple[Any, bool]:
 
     if ray.is_initialized():
         return ray, False
-    on_terminate = signal.getsignal(signal.SIGTERM)
     with _explained(otherwise):
         if "://" not in _given():  # ray://HOST:PORT is another kind of server
             # With None, Ray reads the address from the environment. Its annotation lacks None.
@@ -63,17 +66,62 @@ def start_ray(otherwise: str = "") -> tuple[Any, bool]:
                 _make_token(otherwise)
             else:
                 _check_address(address)
-        with stderr_held_back():
+        with _own_handler_of_sigterm(), stderr_held_back():
             ray.init(
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env=_environment(),
             )
-    # Ray installs signal handlers of its own. Its SIGTERM handler aborts and prints a C++ stack.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)
     return ray, True
+
+
+@contextmanager
+def _own_handler_of_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM while Ray starts.
+
+    Ray installs two handlers in Python, which end the process with another exit code, and then one
+    in C++, which prints a stack and aborts.
+    """
+    from ray._private import utils
+
+    install, own = utils.set_sigterm_handler, signal.getsignal(signal.SIGTERM)
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = install
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
+
+
+def is_alone(ray: Any) -> bool:
+    """Return whether a started Ray consists of this machine alone, and cannot grow."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return nodes == {here} and "max_cpus" not in ray.cluster_resources()
+
+
+def call_on(ray: Any, cpus: float, gpus: float, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function on a machine of the cluster that has free CPUs and GPUs.
+
+    If this machine is the whole cluster and no GPU is asked for, this process calls the function.
+
+    Args:
+        ray: the package `ray`, started.
+        cpus: number of CPUs that the function takes.
+        gpus: number of GPUs that the function takes.
+        function: the function.
+        arguments: the function's arguments.
+    """
+    if is_alone(ray) and not gpus:
+        return function(*arguments)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus)(lambda: function(*arguments)).remote()
+    ready, _ = ray.wait([task], timeout=SECONDS_OF_SILENCE)
+    if not ready:
+        logger.warning("waiting for Ray to start a task: the cluster may be busy, or still growing")
+    found: T = ray.get(task)
+    return found
 
 
 def _given() -> str:

@@ -1,11 +1,11 @@
 """The executor that runs work units in this process: the reference for the Ray executor."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import Failure
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool, Worker
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Worker
 
 
 class SerialExecutor:
@@ -18,6 +18,14 @@ class SerialExecutor:
         self._pools: Mapping[str, Pool] = {}
         self._workers: dict[str, Worker] = {}
         self._queues: dict[str, deque[tuple[Any, tuple[Any, ...]]]] = {}
+
+    def runs_here(self) -> bool:
+        """Return True."""
+        return True
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the function in this process."""
+        return function(*arguments)
 
     def share(self, value: Any) -> Any:
         """Return the value itself, because all workers are in this process."""

@@ -30,13 +30,8 @@ from harness.plan.resolve import (
 )
 from harness.plan.units import num_leading
 from harness.run.memory import check_memory
-from harness.run.provenance import (
-    config_hash,
-    has_bfloat16_matrices,
-    record_start,
-    run_id,
-    versions,
-)
+from harness.run.products import Call, ProductRates, here, measured_rates
+from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
@@ -96,13 +91,14 @@ class _Content(TypedDict):
     attributes: dict[str, object]
 
 
-def open_run(directory: Place, config: Config, data: Dataset) -> Run:
+def open_run(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Begin a run, or continue the run in the directory.
 
     Args:
         directory: the run directory. This process holds its lock.
         config: the configuration as typed.
         data: the data set that the configuration names.
+        call: calls a function on a machine that trains, to measure the matrix products.
 
     Raises:
         UserError: the directory has another configuration, or a store that does not match the
@@ -110,15 +106,14 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
             space.
     """
     known = directory / "config.yaml"
-    if known.exists():
-        resolved = _configuration(known, config)
-    else:
+    begins, rates = not known.exists(), None
+    if begins:
         _clear_unbegun(directory)
-        config = resolved_options(config)
-        # `auto` is resolved once and stored with the run. The number type of matrix products
-        # depends on the machine on which the run begins. The run keeps this type on other machines.
-        probe = RunSpec(config, data.input_shape, data.num_classes)
-        resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
+        typed = resolved_options(config)
+        probe = RunSpec(typed, data.input_shape, data.num_classes)
+        resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=False)
+    else:
+        resolved = _configuration(known, config)
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
     check_memory(resolved, spec.layout, trains=True)
     content = _content(spec, data)
@@ -130,25 +125,34 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
         check_room(directory, of_tasks + of_weights)
-        # The store lists the inputs that define each task. So `create` makes every task of the run.
-        # If the family cannot make one of the tasks, the run is refused.
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
+        # `auto` is resolved once and stored with the run. The type of the products depends on a
+        # machine that trains at this start, and the run keeps this type on other machines. The
+        # measurement may start Ray, so the refusals come first.
+        if begins and (rates := measured_rates(probe, call)) and rates.bfloat16_is_faster:
+            resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=True)
+            spec = RunSpec(resolved, data.input_shape, data.num_classes)
+            content = _content(spec, data)
+        # The store lists the inputs that define each task. So `create` makes every task of the run,
+        # and a family that cannot make one of these tasks is refused.
+        with family_errors(resolved.family):
             MaskStore.create(directory, **content)
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
-    if not known.exists():
+    if begins:
         write_durably(known, to_yaml(resolved).encode())
-    return _ready(directory, spec, content)
+    return _ready(directory, spec, content, rates)
 
 
-def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
-    """Open a run to evaluate it with other settings. The masks are only read.
+def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
+    """Open a run for other evaluations. Its masks are only read.
 
     Args:
         directory: the run directory. This process holds its lock.
         config: the run's configuration, in which some values are those of this start: the
             evaluation settings, and the keys that change no result.
         data: the data set that the configuration names.
+        call: unused, because the run's configuration is resolved.
 
     Raises:
         UserError: the store does not match the configuration, or a mask of a checkpoint is not
@@ -229,10 +233,12 @@ def verify_run(directory: Place) -> list[Damage]:
     return MaskStore.open(directory, read_only=True).verify(_fixed_names(content))
 
 
-def _ready(directory: Place, spec: RunSpec, content: _Content) -> Run:
+def _ready(directory: Place, spec: RunSpec, content: _Content, rates: ProductRates | None) -> Run:
     """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
     record_start(directory, spec.config)
+    if rates is not None:
+        record_rates(directory, rates)
     store = MaskStore.open(directory)
     _mend(store, content)
     run = Run(directory, spec, store, spec.config.evaluate)

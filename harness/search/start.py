@@ -17,7 +17,6 @@ from harness.config.identity import job_from_yaml, run_name, to_yaml
 from harness.config.options import resolved_options
 from harness.config.schema import AUTO, FREE_KEYS
 from harness.data.catalogue import load_dataset
-from harness.driver.start import terminated_like_interrupted
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local
@@ -79,13 +78,12 @@ def carry_out_search(job: TuneJob) -> int:
             held.enter_context(run_lock(directory))
             _begin(directory, job)
         try:
-            with terminated_like_interrupted():
-                table = _done(directory, search)
-                if table is None:
-                    table = run_trials(search, data, directory, display)
-                    _keep(directory, table, search)
-                else:
-                    logger.info("complete already: nothing left to try")
+            table = _done(directory, search)
+            if table is None:
+                table = run_trials(search, data, directory, display)
+                _keep(directory, table, search)
+            else:
+                logger.info("complete already: nothing left to try")
         except KeyboardInterrupt:
             say(
                 console,

@@ -12,12 +12,13 @@ import torch
 
 from harness.config.options import resolved_options
 from harness.config.schema import AUTO, Config
+from harness.plan.device import pick_device
 from harness.plan.resolve import automatic_block, resolve
 from harness.plan.units import evaluation_units, train_units
 from harness.run.spec import RunSpec
 from harness.search.config import TuneConfig
-from harness.workers.device import own, pick_device
 from harness.workers.evaluating import GRADIENT_BYTES, EvaluateWorker
+from harness.workers.images import own
 from harness.workers.queries import Queries
 from harness.workers.training import trainer_of
 from supsup_core.data import ImageSet
@@ -55,7 +56,7 @@ class Report:
 
 
 def resolve_trial(
-    config: Config, input_shape: tuple[int, ...], num_classes: int, *, has_bfloat16: bool
+    config: Config, input_shape: tuple[int, ...], num_classes: int, *, bfloat16_is_faster: bool
 ) -> Config:
     """Replace every `auto` by a value, as in a run. But one block may have all tasks of the trial.
 
@@ -63,7 +64,7 @@ def resolve_trial(
         config: the trial's configuration.
         input_shape: shape of one image: channels, rows, columns.
         num_classes: number of classes of the data set.
-        has_bfloat16: whether the machine multiplies bfloat16 matrices fast.
+        bfloat16_is_faster: whether a machine that trains multiplies faster in bfloat16.
     """
     config = resolved_options(config)
     capabilities = RunSpec(config, input_shape, num_classes).capabilities
@@ -77,7 +78,7 @@ def resolve_trial(
             batch_size=config.train.batch_size,
         )
         config = replace(config, train=replace(config.train, block=block))
-    return resolve(config, capabilities, has_bfloat16=has_bfloat16)
+    return resolve(config, capabilities, bfloat16_is_faster=bfloat16_is_faster)
 
 
 def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:

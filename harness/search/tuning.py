@@ -9,7 +9,8 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from ray.tune.search.optuna import OptunaSearch
 
 from harness.config.command import show_traceback
 from harness.config.identity import to_yaml
+from harness.config.options import resolved_options
 from harness.config.schema import AUTO, Config, leaf
 from harness.data.dataset import Dataset
 from harness.errors import Failure, UserError
 from harness.executors.on_ray import capacity
-from harness.executors.ray_start import start_ray
+from harness.executors.ray_start import call_on, start_ray
 from harness.reporting.display import Display
-from harness.run.provenance import config_hash, has_bfloat16_matrices
+from harness.run.products import Call, measured_rates
+from harness.run.provenance import config_hash, read_rates, record_rates
 from harness.run.spec import RunSpec
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
-from harness.search.space import Dimension, with_values
+from harness.search.space import Dimension, one_by_one, with_values
 from harness.search.trial import BlockTrial, Report, resolve_trial
 from harness.tables.schemas import trials_schema
 from supsup_core.data import ImageSet
@@ -65,8 +68,7 @@ class Search:
         dimensions: the searched keys and their values.
         input_shape: shape of one image: channels, rows, columns.
         num_classes: number of classes of the data set.
-        has_bfloat16: whether the driver's machine multiplies bfloat16 matrices fast. This decides
-            `train.dtype=auto` for all trials, even if they run on other machines.
+        bfloat16_is_faster: whether `train.dtype=auto` means bfloat16, for all trials.
     """
 
     base: Config
@@ -74,7 +76,7 @@ class Search:
     dimensions: Sequence[Dimension]
     input_shape: tuple[int, ...]
     num_classes: int
-    has_bfloat16: bool = field(default_factory=has_bfloat16_matrices)
+    bfloat16_is_faster: bool = False
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
         """Make the configuration of a trial, with every `auto` resolved.
@@ -87,7 +89,7 @@ class Search:
             with_values(self.base, values),
             self.input_shape,
             self.num_classes,
-            has_bfloat16=self.has_bfloat16,
+            bfloat16_is_faster=self.bfloat16_is_faster,
         )
 
     @property
@@ -197,6 +199,7 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         gpus = search.base.actors.gpus if capacity(ray.cluster_resources())[1] else 0
+        search = _with_type(search, directory, partial(call_on, ray, 0 if gpus else 1, gpus))
         with_data = tune.with_parameters(_Trial, search=search, train=data.train, test=data.test)
         trainable = tune.with_resources(with_data, {"cpu": 0 if gpus else 1, "gpu": gpus})
         shown = Shown(display, search.tune.metric, search.tune.last_rung)
@@ -216,6 +219,23 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
         _now.set(None)
         if began:
             ray.shutdown()
+
+
+def _with_type(search: Search, directory: Path, call: Call) -> Search:
+    """Measure once per search whether `train.dtype=auto` means bfloat16; keep it in the folder.
+
+    The first configuration that needs the measurement decides for all trials, so that trials can
+    be compared.
+    """
+    rates = read_rates(directory)
+    if rates is None:
+        for values in one_by_one(search.dimensions):
+            config = resolved_options(with_values(search.base, values))
+            rates = measured_rates(RunSpec(config, search.input_shape, search.num_classes), call)
+            if rates is not None:
+                record_rates(directory, rates)
+                break
+    return replace(search, bfloat16_is_faster=rates is not None and rates.bfloat16_is_faster)
 
 
 def _num_ended(tuner: tune.Tuner) -> int:

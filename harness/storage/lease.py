@@ -115,9 +115,12 @@ class Lease:
                 self.renew()
 
     def release(self) -> None:
-        """Free the lease at once. If the request fails, other drivers wait for LEASE seconds."""
+        """Free the lease at once, if it is taken.
+
+        If the request fails, other drivers wait for LEASE seconds.
+        """
         with self._one_at_a_time, suppress(UserError):
-            if not self._lost:
+            if self._version is not None and not self._lost:
                 self._path.write_over(b"", self._version)
 
     def _replace(self, version: dict[str, str] | None) -> bool:
@@ -201,13 +204,14 @@ def run_lease(directory: ObjectPath) -> Iterator[None]:
             time when it took the lease.
     """
     lease, stopped = Lease(directory / "lock"), threading.Event()
-    _taken(directory, lease)
-    directory.bucket.before_write = lease.check
     renewing = threading.Thread(target=lease.keep, args=(stopped,), name="lease", daemon=True)
-    renewing.start()
     try:
+        _taken(directory, lease)
+        directory.bucket.before_write = lease.check
+        renewing.start()
         yield
     finally:
         stopped.set()
-        renewing.join()
+        if renewing.is_alive():
+            renewing.join()
         lease.release()

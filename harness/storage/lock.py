@@ -46,11 +46,11 @@ def run_lock(run_dir: Place) -> Iterator[None]:
     missing = [one for one in (path, run_dir, *run_dir.parents) if not one.exists()]
     run_dir.mkdir(parents=True, exist_ok=True)
     with _locked(path) as file:
-        file.truncate(0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        own = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-        file.write(json.dumps(own).encode())
         try:
+            file.truncate(0)
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            own = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+            file.write(json.dumps(own).encode())
             yield
         except UserError:
             _remove(missing)

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from harness.plan.device import pick_device
 from harness.plan.units import EvaluationUnit, ReservoirUnit
 from harness.run.spec import RunSpec
-from harness.workers.device import own, pick_device
+from harness.workers.images import own
 from harness.workers.prepared import CheckpointMasks, PreparedMasks
 from harness.workers.queries import Answers, Queries, compared
 from harness.workers.recalling import ReservoirWorker

@@ -14,10 +14,10 @@ import pyarrow as pa
 import torch
 from jaxtyping import Int64
 
+from harness.plan.device import device_name
 from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit, evaluation_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
-from harness.workers.device import device_name
 from supsup_core.data import ImageSet, normalise
 from supsup_core.states.bits import BitStates
 from supsup_core.streams import Role, stream

@@ -16,10 +16,10 @@ import pyarrow as pa
 import torch
 
 from harness.config.schema import CUES
+from harness.plan.device import device_name
 from harness.plan.units import ReservoirUnit, recall_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import RESERVOIR
-from harness.workers.device import device_name
 from harness.workers.queries import Queries, TaskQueries
 from supsup_core.reservoirs import Blocks, Centred, Perceptron
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of

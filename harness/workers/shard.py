@@ -13,7 +13,7 @@ import torch
 
 from harness.plan.units import EvaluationUnit
 from harness.run.spec import RunSpec
-from harness.workers.device import own
+from harness.workers.images import own
 from harness.workers.prepared import COPIES
 from harness.workers.queries import Answers, Queries, compared
 from supsup_core.bits.infer import BitInference

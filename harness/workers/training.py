@@ -15,10 +15,11 @@ import pyarrow as pa
 import torch
 
 from harness.errors import Failure
+from harness.plan.device import device_name, pick_device
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
-from harness.workers.device import device_name, own, pick_device
+from harness.workers.images import own
 from supsup_core.data import ImageSet
 from supsup_core.states.layout import density, uniform_tensors
 from supsup_core.tasks.protocol import Task

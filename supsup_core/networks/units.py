@@ -36,6 +36,7 @@ from supsup_core.networks.protocol import (
     MaskedTensor,
     Weights,
 )
+from supsup_core.whole import whole_products
 
 # This number is added to the variance of the pre-activations, before the square root.
 NORM_EPSILON = 1e-5
@@ -198,8 +199,7 @@ class WholePixels:
 def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:
     """Compute the sum over pixels of sign * (pixel - 128), for each unit and image.
 
-    The sums are whole numbers below 2 ** 24, so float32 is exact on any device. If the tensors are
-    on a CPU that has instructions for products of 8-bit integers, these instructions are used.
+    The sums are whole numbers below 2 ** 24, so they are exact on any device.
 
     Args:
         signs: (O, P) signs of the weights of O units, +1 and -1.
@@ -208,15 +208,7 @@ def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Flo
     Returns:
         (O, N) sums.
     """
-    if signs.device.type == "cpu" and has_integer_products():
-        shifted = (pixels ^ _SHIFT).view(torch.int8)
-        return torch._int_mm(signs, shifted).to(torch.float32)
-    return signs.to(torch.float32) @ (pixels.to(torch.float32) - _SHIFT)
-
-
-def has_integer_products() -> bool:
-    """Return whether the CPU has instructions for products of 8-bit integers."""
-    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+    return whole_products(signs, (pixels ^ _SHIFT).view(torch.int8))
 
 
 FilledHidden = Annotated[

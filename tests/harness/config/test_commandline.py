@@ -23,6 +23,7 @@ from harness.search.config import TuneJob
 from harness.search.sweeps import with_space
 from harness.storage.lock import run_lock
 from harness.workers.evaluating import EvaluateWorker
+from patience import PATIENCE
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import METHODS
 from supsup_core.tasks.permuted import Permuted
@@ -451,7 +452,7 @@ def test_run_dir_is_taken_from_where_the_command_is_typed(cli, tmp_path):
 
 def in_a_shell(folder, *arguments):
     command = [sys.executable, str(SCALE), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_the_script_runs_from_any_folder(tmp_path):

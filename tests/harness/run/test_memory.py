@@ -38,7 +38,7 @@ def weights(*overrides):
 def rest(*overrides):
     config = resolved_options(typed(*overrides))
     spec = RunSpec(config, SHAPE, 10)
-    resolved = resolve(config, spec.capabilities, has_bfloat16=False)
+    resolved = resolve(config, spec.capabilities, bfloat16_is_faster=False)
     check_memory(resolved, spec.layout, trains=True)
 
 
