@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ from jobs import compose
 from harness.config.identity import run_directory
 from harness.config.schema import Config
 from harness.driver.start import carry_out
-from harness.executors.protocol import Outcome, Pool
+from harness.executors.protocol import Outcome, Pool, T
 from harness.plan.pools import TRAIN
 from harness.plan.units import TrainUnit
 from harness.run.directory import open_run
@@ -87,6 +87,14 @@ class ReadyActors:
     def running(self) -> dict[str, float]:
         """Return no units, because no unit is in progress between two polls."""
         return {}
+
+    def runs_here(self) -> bool:
+        """Return False: no worker compiles kernels."""
+        return False
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the function in this process."""
+        return function(*arguments)
 
     def describe(self) -> str:
         """Describe the simulated actors in one line."""

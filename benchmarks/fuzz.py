@@ -1,18 +1,21 @@
-"""Run the commands on absurd configurations, damaged runs and damaged data, and check how they end.
+"""Run the commands on absurd configurations and on damaged runs, and check how the commands end.
 
     python benchmarks/fuzz.py --cases 300 --seed 0
 
-A case is one configuration or one damage, and one command. The command runs in a process of its
-own, forked from a process that has loaded torch already. The program checks for each case:
+A case is one command with an absurd configuration or on a damaged run. Each command runs in its own
+process, which is forked from a process that has loaded torch already. The program checks for each
+case:
 
-- the exit code is 0, 1, 2 or 130
-- exit code 2 comes with exactly one line of error, which says what to do; no traceback is printed
-- the command ends within its time and memory
-- nothing outside the run directory changes
-- the masks, tables and weights that a command calls intact are bit for bit those of the undamaged
-  run; a damaged run that is continued ends with the same masks and evaluations
+- The exit code is 0, 1, 2 or 130.
+- If the exit code is 2, there is exactly one error line, and it says what to do.
+- No traceback is printed.
+- The command ends within its limits of time and memory.
+- Nothing outside the run directory changes.
+- If a command continues a damaged run and ends with 0, the run has the masks and the evaluations of
+  the undamaged run.
 
-It prints each case that fails a check, and a count by kind. Exit code 1 if any case fails.
+The program prints each failed check, and how often each kind of check failed. The exit code is 1 if
+any check failed.
 """
 
 import hashlib
@@ -51,9 +54,9 @@ SMALL = [
     *("train.steps=3", "train.batch_size=16", "executor=serial", "quiet=true"),
     *("evaluate.tasks=2", "evaluate.batches=1", "evaluate.algorithms=[one_shot]"),
 ]
-EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column of timings
-SECONDS = 60.0  # a case takes 1 to 3 s on a quiet machine
-BYTES = 6 * 2**30  # address space beyond what the warm process has mapped
+EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column with durations
+SECONDS = 60.0  # time limit of a case; a case usually takes 1 to 3 s
+BYTES = 6 * 2**30  # memory that a case may map in addition to the memory of the forking process
 VALUES: dict[type, list[str]] = {
     int: ["0", "1", "2", "-1", "7", str(10**9), str(10**22), "1.5", "1e3", "nan", "", "null", "x"],
     float: ["0", "1e-4", "0.5", "1", "-1", "inf", "nan", "1e300", "1e-320", "", "null", "x", "[]"],
@@ -64,14 +67,15 @@ VALUES: dict[type, list[str]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A command on a folder.
+    """A command and the folder on which it works.
 
     Attributes:
         what: a line that describes the configuration or the damage.
         script: the command's file, or a module for `python -m`.
-        arguments: its arguments.
-        folder: the working directory; it holds the run directory `run`.
-        continues: whether a command that ends well must leave the masks of the undamaged run.
+        arguments: the command's arguments.
+        folder: the working directory. It contains the run directory `run`.
+        continues: whether the command continues the run. If it does and its exit code is 0, the run
+            must have the masks of the undamaged run.
     """
 
     what: str
@@ -83,7 +87,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (None: it was killed), output, error output, seconds."""
+    """The end of a command: exit code (None: it was killed), stdout, stderr, time in seconds."""
 
     code: int | None
     out: str
@@ -92,7 +96,7 @@ class Ended:
 
 
 def run_bounded(case: Case, seconds: float = SECONDS) -> Ended:
-    """Run a case in a forked process with bounds on its time and memory."""
+    """Run a case in a forked process, with limits on its time and memory."""
     began = time.monotonic()
     outputs = [case.folder / "stdout", case.folder / "stderr"]
     child = os.fork()
@@ -113,7 +117,7 @@ def run_bounded(case: Case, seconds: float = SECONDS) -> Ended:
 
 
 def _become(case: Case, outputs: list[Path]) -> None:
-    """Run the command in this process, which is the forked one; never return."""
+    """Run the command in this process, which was forked for it, and then end the process."""
     code = 70
     try:
         os.setsid()
@@ -122,7 +126,7 @@ def _become(case: Case, outputs: list[Path]) -> None:
         os.chdir(case.folder)
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
-        # A command may replace these objects. The descriptors must then stay open.
+        # If a command replaces sys.stdout or sys.stderr, the file descriptors must stay open.
         sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False) for one in (1, 2))
         sys.argv = [case.script, *case.arguments]
         try:
@@ -155,17 +159,17 @@ def digest(folder: Path) -> str:
 
 
 def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
-    """List the kinds of checks that a case fails; empty if it passes all.
+    """Describe each check that a case fails. The list is empty if the case passes all checks.
 
     Args:
         case: the case.
         ended: how the command ended.
-        outside: the digest of the folder outside the run directory before the command.
+        outside: digest of the folder `outside`, computed before the command ran.
         base: the undamaged run.
     """
     found = []
     if ended.code is None:
-        return ["hangs, or runs out of its time"]
+        return ["does not end within its time"]
     if "Traceback (most recent call last)" in ended.out + ended.err:
         last = [
             line for line in ended.err.splitlines() if re.match(r"[\w.]+(Error|Exception)", line)
@@ -186,11 +190,11 @@ def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
     if case.continues and ended.code == 0:
         try:
             if masks(run) != masks(base):
-                found.append("ends well with other masks")
+                found.append("ends with 0, but has other masks")
             if rows_of(run, *EVALUATIONS) != rows_of(base, *EVALUATIONS):
-                found.append("ends well with other evaluations")
+                found.append("ends with 0, but has other evaluations")
         except Exception as error:
-            found.append(f"ends well, but the results cannot be read: {type(error).__name__}")
+            found.append(f"ends with 0, but the results cannot be read: {type(error).__name__}")
     return found
 
 
@@ -214,8 +218,8 @@ def make_case(folder: Path, base: Path, other: Path, half: Path, draw: random.Ra
         folder: a new folder for the case.
         base: a complete run.
         other: a complete run with another seed.
-        half: a run that was stopped.
-        draw: random draws.
+        half: a run that was stopped before its end.
+        draw: generator of random numbers.
     """
     folder.mkdir()
     (folder / "outside").mkdir()
@@ -261,9 +265,9 @@ def make_runs(folder: Path) -> tuple[Path, Path, Path]:
             [*BASE, *more, f"run_dir={run}"],
             case_folder,
         )
-        ended = run_bounded(case, 10 * SECONDS)  # kernels compile here
+        ended = run_bounded(case, 10 * SECONDS)  # the first run also compiles kernels
         if ended.code != 0:
-            raise SystemExit(f"error: the first run must end well, got:\n{ended.err}")
+            raise SystemExit(f"error: a run without damage must end with 0, got:\n{ended.err}")
     logs = sorted((runs[2] / "log").glob("*.parquet"))
     for path in [*logs[1:], *(runs[2] / "evaluations").glob("k000004-*")]:
         path.unlink()
@@ -271,7 +275,7 @@ def make_runs(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def warm_up() -> None:
-    """Import what the commands import, so that a forked process need not."""
+    """Import the modules of all commands, so that forked processes do not import them again."""
     for name in ("start", "train", "evaluate", "recall"):
         import_module(f"harness.driver.{name}")
     for name in ("scale", "evaluate", "recall", "status", "run.directory", "workers.training"):
@@ -280,7 +284,7 @@ def warm_up() -> None:
 
 
 def main() -> int:
-    """Read the options, run the cases and print the failures; return 1 if there are any."""
+    """Read the options, run the cases and print the failed checks. Return 1 if any check failed."""
     parser = Parser(__doc__)
     parser.add_argument("--cases", type=whole(), default=300)
     parser.add_argument("--seed", type=whole(0), default=0)

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from children import end_with_parent
 from commandline import Parser, run_program, whole
 from jobs import compose, resolved_job
 
@@ -36,6 +37,7 @@ SCALE = Path(__file__).resolve().parent.parent / "harness" / "scale.py"
 
 def _train(spec: RunSpec, units: Any, ends: Any) -> None:
     """Train units from a queue until the queue gives None: one process of the form `bare`."""
+    end_with_parent()
     data = load_dataset(spec.config.data)
     worker = TrainWorker(spec, data.train, data.test, name="bare")
     while (unit := units.get()) is not None:

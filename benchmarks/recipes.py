@@ -25,6 +25,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import torch
+from children import end_with_parent
 from commandline import Parser, run_program, whole
 from intervals import interval
 from jobs import compose, resolved_job
@@ -129,7 +130,8 @@ def main() -> None:
     choices = [dict(zip(keys, chosen, strict=True)) for chosen in product(*values)]
     for choice in choices:
         job(choice, arguments.data)  # refuses a wrong recipe before any recipe is tried
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
         calls = [pool.submit(try_recipe, c, arguments.data, arguments.tasks) for c in choices]
         found = [call.result() for call in calls]
     print(

@@ -15,13 +15,12 @@ rows, and to put the results back, is not counted.
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
 import torch
 from commandline import Parser, run_program, whole
-from jobs import compose, resolved_job, step_products
+from jobs import compose, resolved_job
 
 from harness.data.catalogue import DATASETS, load_dataset
 from harness.data.dataset import Dataset
@@ -32,6 +31,7 @@ from supsup_core.training.batches import task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.inputs import BlockInputs
 from supsup_core.training.layers import backpropagate
+from supsup_core.training.products import Product, step_products
 
 BLOCK = 8
 CPU = torch.device("cpu")
@@ -69,13 +69,14 @@ def _mean(flags: torch.Tensor) -> float:
     return float(flags.double().mean())
 
 
-def compare(whole: Callable[[], None], part: Callable[[], None], rounds: int) -> tuple[float, ...]:
+def compare(whole: list[Product], part: list[Product], rounds: int) -> tuple[float, ...]:
     """Time both forms in turns; return the median milliseconds per step and task of each form."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 3):
         for form, kept in zip((whole, part), seconds, strict=True):
             began = time.perf_counter()
-            form()
+            for product in form:
+                product.compute()
             if turn >= 3:  # the first three turns warm up
                 kept.append(time.perf_counter() - began)
     return tuple(statistics.median(kept) / BLOCK * 1e3 for kept in seconds)

@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from children import end_with_parent
 from commandline import Parser, run_program, whole
 from intervals import interval
-from jobs import compose, resolved_job, step_products
+from jobs import compose, resolved_job
 from torch import nn
 
 from harness.data.catalogue import DATASETS, load_dataset
@@ -44,6 +45,7 @@ from supsup_core.methods.protocol import KeepMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.batches import task_batches
+from supsup_core.training.products import step_products
 
 FORMS = ("authors", "plain", "ours")
 
@@ -202,11 +204,12 @@ class BlockForm:
         """Measure the seconds per step and task of the matrix products of a training step."""
         block, n = int(self._spec.config.train.block), self._spec.config.train.batch_size
         dtype = getattr(torch, self._spec.config.train.dtype)
-        step = step_products(self._spec.network.widths, block, n, dtype)
+        products = step_products(self._spec.network.widths, block, n, dtype)
         for repeat in range(repeats + 3):
             if repeat == 3:  # the first three steps warm up
                 began = time.perf_counter()
-            step()
+            for product in products:
+                product.compute()
         return (time.perf_counter() - began) / repeats / block
 
 
@@ -214,6 +217,7 @@ _form: Any = None  # the form of a child process: its initialiser sets it, and e
 
 
 def _make(kind: type, *arguments: Any) -> None:
+    end_with_parent()
     global _form  # the pool offers no other way to keep state in a child
     _form = kind(*arguments)
 

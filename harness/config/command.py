@@ -7,16 +7,14 @@ error ended the command, 130 if the user stopped the command.
 import io
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from harness.config.signals import stop_on_signals
 from harness.errors import Failure, UserError, keep_traceback
 
 STOPPED = 130  # the exit code that a shell gives to Ctrl-C
@@ -33,6 +31,7 @@ _tracebacks = logging.getLogger("harness.tracebacks")
 def run_command(command: Command) -> NoReturn:
     """Run a command, and end the process with the command's exit code.
 
+    Ctrl-C and SIGTERM stop the command; see harness/config/signals.py.
     An error is printed as one line on stderr. The traceback of an error that is not a UserError is
     written to a file, whose path the line gives. With --debug, tracebacks are printed instead.
 
@@ -43,21 +42,21 @@ def run_command(command: Command) -> NoReturn:
     is_debugging = len(arguments) < len(sys.argv) - 1
     _tracebacks.setLevel(logging.DEBUG if is_debugging else logging.NOTSET)
     _let_pipes_close()
-    with _noted_interrupts() as interrupts:
-        try:
-            code = command(arguments)
-            print(end="", flush=True)  # here, so that a full disk is an error like all others
-        except SystemExit:
-            raise
-        except BaseException as error:  # a panic of a library in Rust is not an Exception
-            # A library that is being imported may turn a KeyboardInterrupt into another error.
-            if interrupts or isinstance(error, KeyboardInterrupt):
-                print("stopped", file=sys.stderr)
-                code = STOPPED
-            else:
-                _print_error(error, is_debugging)
-                code = BROKEN
-            _drop_output()
+    signals = stop_on_signals()
+    try:
+        code = command(arguments)
+        print(end="", flush=True)  # here, so that a full disk is an error like all others
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of a library in Rust is not an Exception
+        # A library that is being imported may turn a KeyboardInterrupt into another error.
+        if signals or isinstance(error, KeyboardInterrupt):
+            print("stopped", file=sys.stderr)
+            code = STOPPED
+        else:
+            _print_error(error, is_debugging)
+            code = BROKEN
+        _drop_output()
     sys.exit(code)
 
 
@@ -111,42 +110,44 @@ def _print_error(error: BaseException, is_debugging: bool) -> None:
     print(f"error: {failure.line}{kept}", file=sys.stderr)
 
 
-@contextmanager
-def _noted_interrupts() -> Iterator[list[int]]:
-    """Let Ctrl-C raise KeyboardInterrupt, and add the signal's number to the list that is given."""
-    noted: list[int] = []
-
-    def interrupt(signal_number: int, frame: Any) -> None:
-        noted.append(signal_number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _drop_output() -> None:
     """Drop output that cannot be written, so that Python does not try again when it ends."""
     try:
         print(end="", flush=True)
     except OSError:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _send_nowhere(sys.stdout.fileno())
 
 
-class _Pipe(io.FileIO):
-    """A file that drops what it cannot write because nobody reads the other end of the pipe."""
+def _send_nowhere(number: int) -> None:
+    """Let a file descriptor drop what is written to it from now on."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), number)
 
-    def write(self, data: Any, /) -> int:
+
+class _Pipe(io.TextIOWrapper):
+    """A text stream that drops its text once nobody reads the other end of the pipe.
+
+    The error is handled here and not in the raw file below the buffer. A signal may raise
+    KeyboardInterrupt in any Python code. If that happened in the raw file after it has written,
+    the buffer would write the same text again.
+    """
+
+    def write(self, text: str, /) -> int:
         try:
-            return super().write(data)
+            return super().write(text)
         except BrokenPipeError:
-            return len(data)
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        _send_nowhere(self.fileno())
+        super().flush()
 
 
 def _let_pipes_close() -> None:
@@ -163,8 +164,8 @@ def _let_pipes_close() -> None:
         setattr(
             sys,
             name,
-            io.TextIOWrapper(
-                io.BufferedWriter(_Pipe(number, "w", closefd=False)),
+            _Pipe(
+                io.BufferedWriter(io.FileIO(number, "w", closefd=False)),
                 encoding=stream.encoding,
                 errors=stream.errors,
                 line_buffering=stream.line_buffering,

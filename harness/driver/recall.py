@@ -1,9 +1,10 @@
-"""The stage that stores the masks of each checkpoint in reservoirs, and recalls some masks."""
+"""The recall stage: store the masks of each checkpoint in reservoirs, and recall some masks."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from harness.data.dataset import Dataset
 from harness.driver.bars import CheckpointBars
 from harness.driver.protocol import Shared, Submission
 from harness.driver.work import Work
@@ -14,7 +15,10 @@ from harness.workers.evaluating import EvaluateWorker
 
 
 class Recall:
-    """The stage that fills one reservoir per rule and checkpoint, in the evaluation pool.
+    """The stage that stores masks in reservoirs, and recalls some of them.
+
+    Each checkpoint needs one reservoir for each rule. The workers of the evaluation pool fill the
+    reservoirs.
 
     Args:
         work: the run in progress.
@@ -28,13 +32,17 @@ class Recall:
         self._bars = CheckpointBars(work.display, "recalling", accuracy="accuracy")
 
     def is_complete(self) -> bool:
-        """Return whether all rows of all checkpoints are kept."""
+        """Return whether the rows of all checkpoints are on disk."""
         return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
 
     def asked(self) -> list[RecallUnit]:
-        """List the units of all checkpoints."""
+        """List the units of all checkpoints, including units whose results exist."""
         checkpoints = self._config.evaluate.checkpoints
         return [unit for k in checkpoints for unit in recall_units(self._config, k)]
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
+        """Return no computation: reservoirs have no kernels of their own."""
+        return ()
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""
@@ -46,7 +54,7 @@ class Recall:
         for k in self._checkpoints.ready(committed):
             if units := self._missing(k):
                 self._bars.begin(k, units)
-                # The units of a rule follow each other in the plan.
+                # recall_units lists the units of one rule after another, as groupby needs.
                 for _, of_rule in groupby(units, lambda unit: unit.rule):
                     yield Submission(EVALUATE, ReservoirUnit(tuple(of_rule)), num_masks=k)
 
@@ -63,7 +71,7 @@ class Recall:
         return ended
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Do nothing: the bars count only rows that are kept."""
+        """Do nothing, because the bars count only rows that are on disk."""
 
     def _missing(self, k: int) -> list[RecallUnit]:
         return self._work.files.missing(recall_units(self._config, k))

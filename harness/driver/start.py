@@ -1,10 +1,10 @@
 """Start a command on a run directory: take the lock, make the executor, and run the stages."""
 
 import logging
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from harness.config.command import STOPPED
@@ -19,7 +19,7 @@ from harness.driver.sharding import shard_pool
 from harness.driver.work import Work
 from harness.errors import UserError
 from harness.executors.on_ray import RayExecutor
-from harness.executors.protocol import Executor
+from harness.executors.protocol import Executor, T
 from harness.executors.serial import SerialExecutor
 from harness.places.places import Place, local
 from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
@@ -28,6 +28,7 @@ from harness.reporting.end_table import print_summary
 from harness.run.directory import Run
 from harness.run.images import check_images
 from harness.run.memory import check_weights
+from harness.run.products import Call
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
 from harness.run.spec import RunSpec
 from harness.storage.lock import run_lock
@@ -38,7 +39,7 @@ logger = logging.getLogger("harness")
 
 def carry_out(
     config: Config,
-    opened: Callable[[Place, Config, Dataset], Run],
+    opened: Callable[[Place, Config, Dataset, Call], Run],
     stages: Sequence[Callable[[Work], Stage]],
     executors: Callable[[Config], Executor] | None = None,
 ) -> int:
@@ -46,7 +47,8 @@ def carry_out(
 
     Args:
         config: the checked configuration.
-        opened: a function (directory, configuration, data set) -> the open run.
+        opened: a function (directory, configuration, data set, call) -> the open run; `call` is
+            Executor.call.
         stages: functions that make the stages. A stage that needs the results of another stage
             comes after that stage.
         executors: a function configuration -> executor; None: make_executor.
@@ -69,17 +71,27 @@ def carry_out(
     check_capabilities(config, spec.capabilities)
     check_images(spec, data)
     with ExitStack() as held:
+
+        @cache
+        def executor() -> Executor:
+            """Make the executor when it is first needed: a complete run starts no Ray."""
+            made = (executors or make_executor)(config)
+            held.callback(made.close)
+            return made
+
+        def call(function: Callable[..., T], *arguments: Any) -> T:
+            return executor().call(function, *arguments)
+
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
-            ready = opened(directory, config, data)
+            ready = opened(directory, config, data, call)
         work = Work(config, ready, display)
         driver = Driver(work, [stage(work) for stage in stages])
         try:
-            with terminated_like_interrupted():
-                if driver.is_complete():
-                    logger.info("complete already: nothing left to %s", driver.does)
-                else:
-                    driver.carry_out(data, (executors or make_executor)(config))
+            if driver.is_complete():
+                logger.info("complete already: nothing left to %s", driver.does)
+            else:
+                driver.carry_out(data, executor())
         except KeyboardInterrupt:
             say(
                 console,
@@ -90,25 +102,6 @@ def carry_out(
             raise UserError(f"{error}: {driver.cure} to train the mask again") from error
         print_summary(console, directory, ready.store.run_id, driver.files())
         return driver.report_failures()
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM stop a run in the same way as Ctrl-C.
-
-    Both end the driver at any point, even during a commit, and nothing is flushed on the way out.
-    This is safe: a commit has happened if and only if its log file exists, and its masks are on
-    disk before that file exists.
-    """
-
-    def interrupt(signal_number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def make_executor(config: Config) -> Executor:

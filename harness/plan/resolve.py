@@ -1,8 +1,7 @@
 """Replace `auto` by a value, once per run; the run stores the value.
 
-The values follow from the work and not from the machine, except for the type of the products:
-bfloat16 on a CPU with AMX or on a GPU, otherwise float32. (A CPU with avx512_bf16 alone is slower
-in bfloat16 than in float32.) A resumed run keeps the values of its first start.
+The values follow from the work and not from the machine, except for the type of the products,
+which harness/run/products.py measures. A resumed run keeps the values of its first start.
 """
 
 from dataclasses import replace
@@ -83,13 +82,13 @@ def resolve_checkpoints(checkpoints: Any, num_tasks: int) -> list[int]:
     return sorted(set(checkpoints))
 
 
-def resolve(config: Config, capabilities: Capabilities, *, has_bfloat16: bool) -> Config:
+def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: bool) -> Config:
     """Replace every `auto` that changes a result by its value for this run.
 
     Args:
         config: the configuration as typed.
         capabilities: capabilities of the run's network, finder and engine.
-        has_bfloat16: whether the training device multiplies bfloat16 matrices fast.
+        bfloat16_is_faster: whether a machine that trains multiplies faster in bfloat16.
     """
     train = config.train
     block: int | str = train.block
@@ -100,7 +99,8 @@ def resolve(config: Config, capabilities: Capabilities, *, has_bfloat16: bool) -
             num_activations=capabilities.num_activations,
             batch_size=train.batch_size,
         )
-    automatic_dtype = "bfloat16" if has_bfloat16 and capabilities.bfloat16_serves else "float32"
+    uses_bfloat16 = bfloat16_is_faster and capabilities.bfloat16_serves
+    automatic_dtype = "bfloat16" if uses_bfloat16 else "float32"
     dtype = automatic_dtype if train.dtype == AUTO else train.dtype
     evaluate = resolve_evaluation(config.evaluate, capabilities)
     checkpoints = resolve_checkpoints(evaluate.checkpoints, config.tasks)

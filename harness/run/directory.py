@@ -30,13 +30,8 @@ from harness.plan.resolve import (
 )
 from harness.plan.units import num_leading
 from harness.run.memory import check_memory
-from harness.run.provenance import (
-    config_hash,
-    has_bfloat16_matrices,
-    record_start,
-    run_id,
-    versions,
-)
+from harness.run.products import Call, ProductRates, here, measured_rates
+from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
@@ -55,11 +50,13 @@ class Run:
 
     Attributes:
         directory: the run directory, an absolute path.
-        spec: the run's specification. Its configuration is the run's own, but with the
-            evaluations of this start.
-        store: the checked mask store. Unless `read_only`, damaged masks are removed from it.
-        own: the evaluations with which the run began.
-        read_only: whether this start only reads the masks, and neither trains nor repairs any.
+        spec: the run's specification. The evaluation settings in its configuration are those of
+            this start. The other settings are those of the run.
+        store: the mask store, after all checks. If `read_only` is false, damaged masks have been
+            removed from it.
+        own: the evaluation settings with which the run began.
+        read_only: whether this start only reads masks. If true, it trains no mask and repairs no
+            file.
     """
 
     directory: Place
@@ -85,7 +82,7 @@ class Run:
 
 
 class _Content(TypedDict):
-    """The content of a run's store except the rows of masks; for the keys see MaskStore.create."""
+    """The content of a run's store, except the masks. MaskStore.create describes the keys."""
 
     layout: StateLayout
     weights: dict[str, np.ndarray]
@@ -94,28 +91,29 @@ class _Content(TypedDict):
     attributes: dict[str, object]
 
 
-def open_run(directory: Place, config: Config, data: Dataset) -> Run:
+def open_run(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Begin a run, or continue the run in the directory.
 
     Args:
-        directory: the run directory, whose lock this process holds.
+        directory: the run directory. This process holds its lock.
         config: the configuration as typed.
         data: the data set that the configuration names.
+        call: calls a function on a machine that trains, to measure the matrix products.
 
     Raises:
-        UserError: the directory holds another configuration, has a store that does not fit its
-            configuration, cannot be written, or has no room on its disk.
+        UserError: the directory has another configuration, or a store that does not match the
+            configuration. Or the directory cannot be written, or its disk has too little free
+            space.
     """
     known = directory / "config.yaml"
-    if known.exists():
-        resolved = _configuration(known, config)
-    else:
+    begins, rates = not known.exists(), None
+    if begins:
         _clear_unbegun(directory)
-        config = resolved_options(config)
-        # `auto` is resolved once and stored with the run. The type of the products depends on the
-        # machine on which the run begins, and the run keeps this type on other machines.
-        probe = RunSpec(config, data.input_shape, data.num_classes)
-        resolved = resolve(config, probe.capabilities, has_bfloat16=has_bfloat16_matrices())
+        typed = resolved_options(config)
+        probe = RunSpec(typed, data.input_shape, data.num_classes)
+        resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=False)
+    else:
+        resolved = _configuration(known, config)
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
     check_memory(resolved, spec.layout, trains=True)
     content = _content(spec, data)
@@ -127,28 +125,37 @@ def open_run(directory: Place, config: Config, data: Dataset) -> Run:
         of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
         check_room(directory, of_tasks + of_weights)
+        with family_errors(resolved.family):
+            warn_of_equal_tasks(spec)
+        # `auto` is resolved once and stored with the run. The type of the products depends on a
+        # machine that trains at this start, and the run keeps this type on other machines. The
+        # measurement may start Ray, so the refusals come first.
+        if begins and (rates := measured_rates(probe, call)) and rates.bfloat16_is_faster:
+            resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=True)
+            spec = RunSpec(resolved, data.input_shape, data.num_classes)
+            content = _content(spec, data)
         # The store lists the inputs that define each task. So `create` makes every task of the run,
         # and a family that cannot make one of these tasks is refused.
         with family_errors(resolved.family):
-            warn_of_equal_tasks(spec)
             MaskStore.create(directory, **content)
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
-    if not known.exists():
+    if begins:
         write_durably(known, to_yaml(resolved).encode())
-    return _ready(directory, spec, content)
+    return _ready(directory, spec, content, rates)
 
 
-def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
+def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Open a run for other evaluations. Its masks are only read.
 
     Args:
-        directory: the run directory, whose lock this process holds.
-        config: the run's configuration, with this start's evaluations and with this start's
-            values of the keys that change no result.
+        directory: the run directory. This process holds its lock.
+        config: the run's configuration, in which some values are those of this start: the
+            evaluation settings, and the keys that change no result.
         data: the data set that the configuration names.
+        call: unused, because the run's configuration is resolved.
 
     Raises:
-        UserError: the store does not fit the configuration, or a mask of a checkpoint is not
+        UserError: the store does not match the configuration, or a mask of a checkpoint is not
             committed.
     """
     stored = from_yaml(directory / "config.yaml")
@@ -171,7 +178,11 @@ def open_evaluated(directory: Place, config: Config, data: Dataset) -> Run:
 
 
 def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -> list[int]:
-    """Resolve the checkpoints to evaluate, and refuse a checkpoint that lacks a committed mask."""
+    """Return the checkpoints to evaluate, with `auto` resolved.
+
+    Raises:
+        UserError: the log is damaged, or a mask of a checkpoint is not committed.
+    """
     go_on = "continue the run with harness/scale.py"
     try:
         largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
@@ -182,8 +193,8 @@ def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -
     checkpoints = resolve_checkpoints(config.evaluate.checkpoints, largest)
     if wrong := [k for k in checkpoints if k > largest]:
         raise UserError(
-            f"evaluate.checkpoints must lie in [1, {largest}], the number of tasks that are "
-            f"committed without a gap, got {wrong}: lower them, or {go_on}"
+            f"evaluate.checkpoints must lie in [1, {largest}], because only the first {largest} "
+            f"masks are committed without a gap, got {wrong}: lower them, or {go_on}"
         )
     return checkpoints
 
@@ -204,13 +215,13 @@ def _configuration(known: Place, wanted: Config) -> Config:
 
 
 def verify_run(directory: Place) -> list[Damage]:
-    """Check the whole store of a run, as each start does, without changing a file.
+    """Check the whole store of a run, without changing a file. Each start makes the same checks.
 
     Returns:
-        The damaged files; [] if everything is intact.
+        A list of the damaged files; [] if everything is intact.
 
     Raises:
-        UserError: the directory has no configuration or no store, the store does not fit the
+        UserError: the directory has no configuration or no store, the store does not match the
             configuration, or the data set is not on this machine.
     """
     config = from_yaml(directory / "config.yaml")
@@ -222,10 +233,12 @@ def verify_run(directory: Place) -> list[Damage]:
     return MaskStore.open(directory, read_only=True).verify(_fixed_names(content))
 
 
-def _ready(directory: Place, spec: RunSpec, content: _Content) -> Run:
+def _ready(directory: Place, spec: RunSpec, content: _Content, rates: ProductRates | None) -> Run:
     """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
     record_start(directory, spec.config)
+    if rates is not None:
+        record_rates(directory, rates)
     store = MaskStore.open(directory)
     _mend(store, content)
     run = Run(directory, spec, store, spec.config.evaluate)
@@ -244,9 +257,10 @@ def _make_table_folders(run: Run) -> None:
 
 
 def _clear_unbegun(directory: Place) -> None:
-    """Remove the empty store of a start that ended before it wrote config.yaml.
+    """Remove the empty store that remains if the first start of a run was interrupted.
 
-    This start may have another configuration, which the old store would not fit.
+    Such a start ended before it wrote config.yaml. The present start may have another
+    configuration, which would not match the old store.
 
     Raises:
         UserError: the store holds masks.
@@ -262,7 +276,9 @@ def _clear_unbegun(directory: Place) -> None:
 
 
 def _content(spec: RunSpec, data: Dataset) -> _Content:
-    """Make what the store of a run must hold. The inputs of a task are made when they are read.
+    """Make the content of a run's store, except the masks.
+
+    The inputs of a task are not made here, but when they are read.
 
     Raises:
         UserError: the family cannot make the first task.
@@ -280,7 +296,7 @@ def _content(spec: RunSpec, data: Dataset) -> _Content:
 
 
 def _fixed_names(content: _Content) -> list[str]:
-    """List the names of the arrays that must exist besides `masks`, such as weights/layer1."""
+    """List the names, such as weights/layer1, of all arrays of the store except `masks`."""
     weights = [f"weights/{name}" for name in content["weights"]]
     return weights + [f"inputs/{name}" for name in content["inputs"]]
 
@@ -288,7 +304,14 @@ def _fixed_names(content: _Content) -> list[str]:
 def _attributes(
     spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
 ) -> dict[str, object]:
-    """Make the attributes of the store; `weights` and `inputs` are names of its fixed arrays."""
+    """Make the attributes of the store.
+
+    Args:
+        spec: the run's specification.
+        data: the run's data set.
+        weights: names of the arrays of weights.
+        inputs: names of the arrays with the inputs that define each task.
+    """
     config, change = spec.config, spec.task(0).change
     return {
         "network": config.network,
@@ -314,8 +337,9 @@ def _attributes(
 def _mend(store: MaskStore, content: _Content) -> None:
     """Find damaged files, log them, and repair the store.
 
-    Every start checks each committed mask against its checksum. The store forgets a damaged mask,
-    and the mask is trained again with its block, because only the block makes a mask reproducible.
+    Every start checks each committed mask against its checksum. If a mask is damaged, it is removed
+    from the store, and is trained again with its block. Training the whole block gives the same
+    mask again, bit for bit.
     """
     damage = store.verify(_fixed_names(content))
     for found in damage:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +20,9 @@ from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import Place
 from harness.places.reading import read_json
+from harness.run.products import ProductRates
 
 PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
-
-
-def has_bfloat16_matrices() -> bool:
-    """Return whether the training device multiplies bfloat16 matrices faster than float32."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    # A CPU needs AMX. On a Sapphire Rapids whose host hides AMX, products with avx512_bf16 alone
-    # took 1.7 times as long as in float32 (benchmarks/train.py, both dtypes).
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def config_hash(config: Config) -> str:
@@ -105,8 +98,7 @@ def record_start(run_dir: Place, config: Config) -> None:
     Raises:
         UserError: provenance.json exists and is not the record of earlier starts.
     """
-    path = run_dir / "provenance.json"
-    starts = _known_starts(path)
+    known = _known(run_dir)
     start = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -114,21 +106,48 @@ def record_start(run_dir: Place, config: Config) -> None:
         "versions": versions(),
         "machine": _machine(),
     }
-    record = {"config_hash": config_hash(config), "starts": [*starts, start]}
-    write_durably(path, (json.dumps(record, indent=2) + "\n").encode())
+    starts = [*known["starts"], start]
+    _write(run_dir, known | {"config_hash": config_hash(config), "starts": starts})
 
 
-def _known_starts(path: Place) -> list[Any]:
-    """Read the starts that are recorded in a provenance.json; none if the file is missing."""
+def record_rates(run_dir: Place, rates: ProductRates) -> None:
+    """Add the measured rates of matrix products, in GFLOP/s, to provenance.json."""
+    _write(run_dir, _known(run_dir) | {"product_gflops": asdict(rates)})
+
+
+def read_rates(run_dir: Place) -> ProductRates | None:
+    """Read the rates that an earlier start measured; None if no start did, or if they are damaged.
+
+    Raises:
+        UserError: see record_start.
+    """
+    match _known(run_dir).get("product_gflops"):
+        case {
+            "float32": int() | float() as float32,
+            "bfloat16": int() | float() as bfloat16,
+            "device": str(device),
+        }:
+            return ProductRates(float32, bfloat16, device)
+    return None
+
+
+def _known(run_dir: Place) -> dict[str, Any]:
+    """Read what provenance.json records; no starts if the file is missing."""
+    path = run_dir / "provenance.json"
     try:
-        starts = read_json(path)["starts"]
+        known = read_json(path)
     except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        starts = error
-    if not isinstance(starts, list):
-        raise UserError(
-            f"{path} must be JSON with a list of starts, got something else: restore the file, or "
-            "remove it to begin a new list"
-        )
-    return starts
+        return {"starts": []}
+    except ValueError:
+        known = None
+    match known:
+        case {"starts": list()}:
+            return dict(known)
+    raise UserError(
+        f"{path} must be JSON with a list of starts, got something else: restore the file, or "
+        "remove it to begin a new list"
+    )
+
+
+def _write(run_dir: Place, record: dict[str, Any]) -> None:
+    write_durably(run_dir / "provenance.json", (json.dumps(record, indent=2) + "\n").encode())

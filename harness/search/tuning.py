@@ -1,4 +1,4 @@
-"""Run a search with Ray Tune: its trials are actors, and a stopped search can be continued.
+"""Run a search with Ray Tune. Each trial runs in an actor, and a stopped search can be continued.
 
 The folder of a search has these files: config.yaml, provenance.json, lock, ray/ (the state of Ray
 Tune), trials/trials.parquet and recipe/best.yaml.
@@ -9,7 +9,8 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from ray.tune.search.optuna import OptunaSearch
 
 from harness.config.command import show_traceback
 from harness.config.identity import to_yaml
+from harness.config.options import resolved_options
 from harness.config.schema import AUTO, Config, leaf
 from harness.data.dataset import Dataset
 from harness.errors import Failure, UserError
 from harness.executors.on_ray import capacity
-from harness.executors.ray_start import start_ray
+from harness.executors.ray_start import call_on, start_ray
 from harness.reporting.display import Display
-from harness.run.provenance import config_hash, has_bfloat16_matrices
+from harness.run.products import Call, measured_rates
+from harness.run.provenance import config_hash, read_rates, record_rates
 from harness.run.spec import RunSpec
 from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
-from harness.search.space import Dimension, with_values
+from harness.search.space import Dimension, one_by_one, with_values
 from harness.search.trial import BlockTrial, Report, resolve_trial
 from harness.tables.schemas import trials_schema
 from supsup_core.data import ImageSet
@@ -65,8 +68,7 @@ class Search:
         dimensions: the searched keys and their values.
         input_shape: shape of one image: channels, rows, columns.
         num_classes: number of classes of the data set.
-        has_bfloat16: whether the driver's machine multiplies bfloat16 matrices fast. This decides
-            `train.dtype=auto` for all trials, also for trials on other machines.
+        bfloat16_is_faster: whether `train.dtype=auto` means bfloat16, for all trials.
     """
 
     base: Config
@@ -74,20 +76,20 @@ class Search:
     dimensions: Sequence[Dimension]
     input_shape: tuple[int, ...]
     num_classes: int
-    has_bfloat16: bool = field(default_factory=has_bfloat16_matrices)
+    bfloat16_is_faster: bool = False
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
-        """Make the resolved configuration of a trial.
+        """Make the configuration of a trial, with every `auto` resolved.
 
         Args:
-            sampled: dotted key -> value that Optuna drew.
+            sampled: a mapping from dotted key to the value that Optuna drew.
         """
         values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
         return resolve_trial(
             with_values(self.base, values),
             self.input_shape,
             self.num_classes,
-            has_bfloat16=self.has_bfloat16,
+            bfloat16_is_faster=self.bfloat16_is_faster,
         )
 
     @property
@@ -107,9 +109,9 @@ class _Trial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial in this actor, because a new actor needs seconds to start.
+        """Start another trial in this actor.
 
-        A trial may take no longer than that.
+        A new actor takes seconds to start, which may be longer than a trial.
         """
         self._begin(new_config)
         return True
@@ -127,10 +129,10 @@ class _Trial(tune.Trainable):
 
 
 class Shown(tune.Callback):
-    """A callback that shows the number of ended trials and the best metric of a finished trial.
+    """A callback of Ray Tune that shows how many trials have ended, and the best metric.
 
-    Ray Tune pickles its callbacks with the state of the search, but a screen cannot be pickled.
-    So a pickled callback is read back as the callback of the current start.
+    Ray Tune pickles its callbacks with the state of the search, but a screen cannot be pickled. So
+    when a pickled callback is read, the callback of the current start takes its place.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -141,20 +143,25 @@ class Shown(tune.Callback):
         self._done, self._best = 0, None
 
     def begin(self, total: int, ended: int) -> None:
-        """Show the number of trials, and the number of trials that ended before this start."""
+        """Show the progress bar.
+
+        Args:
+            total: number of trials.
+            ended: number of trials that ended before this start.
+        """
         self._done = ended
         self._display.add(BAR, total, ended, "trials", f"best {self._metric}")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the best metric of the finished trials."""
+        """Keep the best metric of the trials that have done all stages."""
         if result["rung"] == self._last_rung:
             found = result[self._metric]
             self._best = found if self._best is None else max(self._best, found)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count and show the trial."""
+        """Count an ended trial, and update the progress bar."""
         self._done += 1
         self._display.update(BAR, self._done, self._best)
 
@@ -192,6 +199,7 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         gpus = search.base.actors.gpus if capacity(ray.cluster_resources())[1] else 0
+        search = _with_type(search, directory, partial(call_on, ray, 0 if gpus else 1, gpus))
         with_data = tune.with_parameters(_Trial, search=search, train=data.train, test=data.test)
         trainable = tune.with_resources(with_data, {"cpu": 0 if gpus else 1, "gpu": gpus})
         shown = Shown(display, search.tune.metric, search.tune.last_rung)
@@ -213,6 +221,23 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
             ray.shutdown()
 
 
+def _with_type(search: Search, directory: Path, call: Call) -> Search:
+    """Measure once per search whether `train.dtype=auto` means bfloat16; keep it in the folder.
+
+    The first configuration that needs the measurement decides for all trials, so that trials can
+    be compared.
+    """
+    rates = read_rates(directory)
+    if rates is None:
+        for values in one_by_one(search.dimensions):
+            config = resolved_options(with_values(search.base, values))
+            rates = measured_rates(RunSpec(config, search.input_shape, search.num_classes), call)
+            if rates is not None:
+                record_rates(directory, rates)
+                break
+    return replace(search, bfloat16_is_faster=rates is not None and rates.bfloat16_is_faster)
+
+
 def _num_ended(tuner: tune.Tuner) -> int:
     """Count the trials that ended in earlier starts and are not tried again."""
     try:
@@ -227,7 +252,10 @@ def _is_over(result: Any) -> bool:
 
 
 def _check_own(directory: Path) -> None:
-    """Refuse the state of a search that this user did not write, because Ray Tune would run it."""
+    """Refuse the state of a search if this user did not write it.
+
+    Ray Tune reads the state from pickles, and a pickle can run any program.
+    """
     make_key()
     try:
         check_signed(directory / RAY_FOLDER)
@@ -286,7 +314,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
 
 
 def _folder_name(trial: Any) -> str:
-    """Name the empty folder of a trial by the trial's identifier.
+    """Return the trial's identifier as the name of its empty folder.
 
     Ray Tune's own name for the folder would contain the values of the searched keys, which may be
     any text.
@@ -304,7 +332,7 @@ def _sampler(search: Search) -> optuna.samplers.BaseSampler:
 
 def _scheduler(settings: TuneConfig) -> ASHAScheduler | None:
     if settings.scheduler == "none" or settings.stages == 1:
-        return None  # first in, first out
+        return None  # Ray Tune then lets every trial finish
     return ASHAScheduler(
         time_attr="rung",
         grace_period=1,
@@ -343,10 +371,16 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
 
 
 def _began_as(tried: tuple[Any, Any]) -> int:
-    """Return the number of a trial in the order of starts; Ray Tune reorders restored trials."""
+    """Return the number of a trial. Trials are numbered in the order in which they started.
+
+    The list of a restored search has another order.
+    """
     return int(tried[0].experiment_tag.partition("_")[0])
 
 
 def _cell(kind: Any, value: Any) -> Any:
-    """Convert a value to its column's type: text, unless the key's type is int, float or bool."""
+    """Convert a value to the type of its column.
+
+    The type is `kind` if this is int, float or bool. Otherwise it is text.
+    """
     return value if kind in (int, float, bool) else str(value)

@@ -1,8 +1,8 @@
 """Measure the accuracy and the loss of a task's state on a set of images.
 
 Pixels are whole numbers from 0 to 255. If the first layer's signs times gains are small whole
-numbers, integers give the first layer's sums exactly. Processors multiply integers much faster than
-float32. Only the normalisation and the later layers then need float32.
+numbers, the sums of the first layer are computed without rounding. Only the normalisation and the
+later layers then round, so measured accuracies depend less on the machine.
 
 Shape letters: N images, P pixels, O outputs and I inputs of a layer, M images of a task.
 """
@@ -18,11 +18,11 @@ from supsup_core.data import ImageSet, normalise
 from supsup_core.kernels.scoring import score_fused, score_plain
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import Network
-from supsup_core.networks.units import has_integer_products
 from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.protocol import Measured
+from supsup_core.whole import LARGEST_SUM, whole_products
 
 Measure = Callable[[Task, TaskState], Measured]
 
@@ -88,7 +88,7 @@ class PlainMeasure:
 
 
 class IntegerMeasure:
-    """A function that measures states of an MLP on the CPU, with integers in the first layer.
+    """A function that measures states of an MLP on the CPU, with exact sums in the first layer.
 
     Args:
         network: the fixed network.
@@ -117,12 +117,14 @@ class IntegerMeasure:
     def fits(layout: StateLayout, data: ImageSet) -> bool:
         """Return whether this class can measure states of a layout on a data set.
 
-        All gains must be whole numbers that fit into 8 bits, a state must have no floats, and the
-        images must have one channel.
+        All gains must be whole numbers that fit into 8 bits, the sums of the first layer must be
+        exact in float32, a state must have no floats, and the images must have one channel.
         """
         coefficients = [plane.spec.coefficient for plane in layout.planes]
-        whole = all(c == int(c) for c in coefficients) and sum(map(abs, coefficients)) < 128
-        return whole and not layout.floats and data.channels == 1
+        largest = sum(map(abs, coefficients))
+        whole = all(c == int(c) for c in coefficients) and largest < 128
+        exact = data.flat.shape[1] * largest * _SHIFT <= LARGEST_SUM
+        return whole and exact and not layout.floats and data.channels == 1
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the images of its task."""
@@ -139,7 +141,7 @@ class IntegerMeasure:
         num_images, right, loss = 0, 0, 0.0
         for part in self._parts:
             pixels, labels = _as_task(task, *part)
-            x = torch._int_mm(first, pixels).to(torch.float32).mul_(slope).add_(offset)
+            x = whole_products(first, pixels).mul_(slope).add_(offset)
             for weight in later:
                 x = weight @ x.relu_()
             part_right, part_loss = score_fused(x, labels)
@@ -176,11 +178,10 @@ def measure_for(
 ) -> Measure:
     """Make the function that measures the accuracy and the loss of states.
 
-    The function is an IntegerMeasure if the network is an MLP, the device is a CPU that has
-    instructions for products of 8-bit integers, and IntegerMeasure.fits is true for the layout and
-    the data. Otherwise the function is a PlainMeasure. The arguments are those of PlainMeasure.
+    The function is an IntegerMeasure if the network is an MLP, the device is a CPU, and
+    IntegerMeasure.fits is true for the layout and the data: it rounds less. Otherwise the function
+    is a PlainMeasure. The arguments are those of PlainMeasure.
     """
-    integers = device.type == "cpu" and has_integer_products()
-    if type(network) is MLP and integers and IntegerMeasure.fits(layout, data):
+    if type(network) is MLP and device.type == "cpu" and IntegerMeasure.fits(layout, data):
         return IntegerMeasure(network, layout, data, seed)
     return PlainMeasure(network, layout, data, seed, device)

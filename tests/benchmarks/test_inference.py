@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 RUN = (
     *("data=digits", "network=mlp", "network_options.hidden=[16]"),
@@ -21,7 +23,7 @@ FIELDS = {
 
 def typed(folder, program, *options):
     command = [sys.executable, str(ROOT / program), *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=250)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def main() -> None:
     loser = threading.Thread(target=lose_a_node, daemon=True)
     loser.start()
     code = run(config)
-    loser.join(60)
+    loser.join(900)
     ray.shutdown()
     cluster.shutdown()
     print(json.dumps({"code": code, "units_at_loss": committed_at_loss, "said": said}))

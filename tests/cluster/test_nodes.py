@@ -17,6 +17,7 @@ from harness.config.compose import checked
 from harness.scale import run
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
+from patience import PATIENCE
 
 SCRIPT = Path(__file__).parent / "run_on_nodes.py"
 NUM_UNITS = 6
@@ -60,7 +61,9 @@ def test_a_run_outlives_a_node_and_has_the_masks_of_one_process(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     command = [sys.executable, str(SCRIPT), str(tmp_path / "nodes"), *OPTIONS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["code"] == 0

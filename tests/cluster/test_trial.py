@@ -11,6 +11,7 @@ import zarr
 
 from analysis.load import load
 from harness.storage.store import MaskStore
+from patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "cluster"))
@@ -39,7 +40,7 @@ def test_a_job_submitted_over_ssh_leaves_its_tables_and_masks(tmp_path: Path) ->
     command = [sys.executable, str(ROOT / "cluster" / "trial.py"), str(tmp_path)]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=240, errors="replace"
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, errors="replace"
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "refused: a client with another token" in done.stdout

@@ -1,6 +1,7 @@
-"""Fixtures for the harness tests: type command lines, compose configurations, restore loggers."""
+"""Fixtures for the harness tests: type command lines, compose configurations, restore state."""
 
 import logging
+import signal
 import sys
 
 import pytest
@@ -28,6 +29,15 @@ def _own_log():
         one.setLevel(level)
         one.handlers[:] = handlers
         one.disabled, one.propagate = disabled, propagate
+
+
+@pytest.fixture(autouse=True)
+def _own_signals():
+    """Restore the handlers of signals, which commands set until their process ends."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from harness.search.config import TuneJob
 from harness.search.sweeps import with_space
 from harness.storage.lock import run_lock
 from harness.workers.evaluating import EvaluateWorker
+from patience import PATIENCE
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import METHODS
 from supsup_core.tasks.permuted import Permuted
@@ -195,14 +196,14 @@ REFUSED = {
     "method=threshold method_options.density=0.3": ["among no options for method=threshold"],
     "network=mlp": ["network_options.hidden must be given", "try network_options.hidden=[300]"],
     "network=mlp network_options.hidden=[0]": ["a list of whole numbers >= 1, got [0]"],
-    "network=units network_options.hidden=[]": ["must be a list that is not empty of whole"],
-    "network=small_conv network_options.channels=[]": ["must be a list that is not empty of"],
+    "network=units network_options.hidden=[]": ["must be a non-empty list of whole numbers"],
+    "network=small_conv network_options.channels=[]": ["must be a non-empty list of whole"],
     "-m seed=1,2": ["options must be KEY=VALUE", "unrecognized arguments: -m"],
     "seed=1,2": ["seed must have one value", "got 1,2"],
     "seed=range(1,3)": ["seed must have one value", "got range(1,3)"],
     "outputs=9": ["outputs must be at least 10", "classes of digits", "got 9"],
     "outputs=10 evaluate.objectives=[H,G_first_layer]": ["without G_first_layer", "=[H]"],
-    "outputs=10": ["evaluate.objectives must be without G", "outputs=10", "try"],
+    "outputs=10": ["objectives must be a list without G", "outputs=10", "try"],
 }
 EVERY_KEY = "--help lists every key"
 
@@ -451,7 +452,7 @@ def test_run_dir_is_taken_from_where_the_command_is_typed(cli, tmp_path):
 
 def in_a_shell(folder, *arguments):
     command = [sys.executable, str(SCALE), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_the_script_runs_from_any_folder(tmp_path):

@@ -47,7 +47,7 @@ def kept(*overrides):
             bfloat16_serves=True,
             order="any",
         ),
-        has_bfloat16=False,
+        bfloat16_is_faster=False,
     )
 
 

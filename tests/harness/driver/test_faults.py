@@ -39,6 +39,7 @@ from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.training import TrainedUnit, TrainWorker
+from patience import PATIENCE
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.blocks import MLPTrainer
@@ -171,7 +172,7 @@ class Drivers:
         return found
 
     def wait_until_idle(self) -> None:
-        """Fail if a driver, a Ray service or a worker is still running after 30 s.
+        """Fail if a driver, a Ray service or a worker goes on running.
 
         A process that Ray was just starting may search for its cluster for one more minute
         before it ends. It is idle and unconnected, so this check ignores it.
@@ -181,7 +182,7 @@ class Drivers:
         def at_work() -> list[int]:
             return [pid for pid in self.left() if any(kind in _command(pid) for kind in kinds)]
 
-        wait_until(lambda: not at_work(), 30, "all Ray processes of ended drivers have ended")
+        wait_until(lambda: not at_work(), "all Ray processes of ended drivers have ended")
 
     def end(self) -> None:
         """Kill all drivers and their descendants."""
@@ -202,10 +203,14 @@ def drivers() -> Iterator[Drivers]:
     shutil.rmtree(ray_dir, ignore_errors=True)
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    limit = time.monotonic() + seconds
+def wait_until(
+    condition: Callable[[], object], what: str, process: "subprocess.Popen[str] | None" = None
+) -> None:
+    """Wait until a condition is true; fail at once if the process ends before."""
+    limit = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < limit, f"after {seconds} s this is still not true: {what}"
+        assert process is None or process.poll() is None, f"the driver ended before: {what}"
+        assert time.monotonic() < limit, f"after {PATIENCE} s this is still not true: {what}"
         time.sleep(0.02)
 
 
@@ -224,10 +229,12 @@ def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
 
     for executor in ("ray", "serial", "ray", "serial", "serial"):
         process = drivers.start(run_dir, [*LONG, f"executor={executor}"], output)
-        wait_until(lambda: "; run directory" in output.read_text(), 60, "the driver is at work")
+        wait_until(
+            lambda: "; run directory" in output.read_text(), "the driver is at work", process
+        )
         # Ray's actors take seconds to start, so wait for at least one commit.
         least = moments.randint(1 if executor == "ray" else 0, 2)
-        wait_until(lambda: num_new() >= least, 60, "enough units are committed")  # noqa: B023
+        wait_until(lambda: num_new() >= least, "enough units are committed", process)  # noqa: B023
         time.sleep(moments.uniform(0, unit_seconds))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "the driver ended before it was killed"
@@ -266,10 +273,10 @@ def test_a_signal_stops_a_run_cleanly(
 ) -> None:
     run_dir, output = tmp_path / "run", tmp_path / "output"
     process = drivers.start(run_dir, [*MEDIUM, f"executor={executor}"], output)
-    wait_until(lambda: files(run_dir / "log"), 60, "a commit")
+    wait_until(lambda: files(run_dir / "log"), "a commit", process)
     assert process.poll() is None
     (os.killpg if to_group else os.kill)(process.pid, sent)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(PATIENCE) == 130
 
     said, num_committed = output.read_text(), len(committed(run_dir))
     assert 0 < num_committed < 16
@@ -287,6 +294,28 @@ def test_a_signal_stops_a_run_cleanly(
     assert_same_end(run_dir, medium)
 
 
+def lock_names(run_dir: Path) -> str:
+    """Return the text of the lock, which names its holder; "" if nobody holds the lock."""
+    path = run_dir / "lock"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_many_quick_signals_while_a_run_is_opened_end_it_once(
+    first: signal.Signals, tmp_path: Path, drivers: Drivers
+) -> None:
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    process = drivers.start(run_dir, [*MEDIUM, "executor=serial"], output)
+    wait_until(lambda: lock_names(run_dir), "the lock is signed", process)
+    for sent in (first, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(sent)
+        time.sleep(0.05)
+    assert process.wait(PATIENCE) == 130
+    assert lock_names(run_dir) == ""
+    assert "Traceback" not in output.read_text()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 def test_a_driver_that_is_stopped_keeps_its_lock_and_goes_on(
@@ -294,14 +323,14 @@ def test_a_driver_that_is_stopped_keeps_its_lock_and_goes_on(
 ) -> None:
     run_dir, output, other = tmp_path / "run", tmp_path / "output", tmp_path / "other"
     process = drivers.start(run_dir, [*MEDIUM, f"executor={executor}"], output)
-    wait_until(lambda: files(run_dir / "log"), 60, "a commit")
+    wait_until(lambda: files(run_dir / "log"), "a commit", process)
     process.send_signal(signal.SIGSTOP)
     before = files(run_dir / "log")
-    assert drivers.start(run_dir, [*MEDIUM, "executor=serial"], other).wait(timeout=60) == 2
+    assert drivers.start(run_dir, [*MEDIUM, "executor=serial"], other).wait(PATIENCE) == 2
     assert f"is in use by process {process.pid} on host" in other.read_text()
     assert files(run_dir / "log") == before
     process.send_signal(signal.SIGCONT)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(PATIENCE) == 0
     assert_same_end(run_dir, medium)
 
 

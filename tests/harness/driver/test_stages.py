@@ -1,7 +1,7 @@
 """A new stage is one class and one entry in a command's list, and runs with other stages."""
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_module
 
 from harness.config.compose import checked
 from harness.config.schema import Config
+from harness.data.dataset import Dataset
 from harness.driver.evaluate import Evaluate
 from harness.driver.protocol import Shared, Submission, TableUnit
 from harness.driver.recall import Recall
@@ -89,6 +90,9 @@ class Ones:
         return all((self._folder / f"{k}").exists() for k in self._sizes)
 
     def asked(self) -> Sequence[TableUnit]:
+        return ()
+
+    def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
         return ()
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:

@@ -58,6 +58,9 @@ def make_workers():
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "sleeps":
                     time.sleep(unit.value)
+                case "meets":  # ends when this many of its kind have begun
+                    while len(list(self.folder.glob("meets-*"))) < unit.value:
+                        time.sleep(0.02)
             return unit.value + int(self.shared.sum()) + sum(int(a.sum()) for a in arguments)
 
     return Worker
@@ -104,7 +107,8 @@ def start(executor, folder, shared=0):
     )
 
 
-def collect(executor, seconds=60):
+# As patience.py says; Ray's workers import this module, but find no other module of the tests.
+def collect(executor, seconds=900):
     """Poll until the executor is idle; return all outcomes."""
     outcomes, end = [], time.monotonic() + seconds
     while executor.busy():
@@ -263,7 +267,7 @@ def test_actors_that_were_lost_while_idle_cost_no_unit_its_tries(make_executor, 
     executor = make_executor("ray", num_actors=3)
     start(executor, tmp_path)
     for i in range(3):
-        executor.submit("evaluate", Unit(f"sleeps-{i}", 1))  # long enough to start 3 actors
+        executor.submit("evaluate", Unit(f"meets-{i}", 3))  # needs 3 actors at a time
     collect(executor)
     idle = executor._pools["evaluate"].idle
     assert len(idle) == MAX_TRIES
@@ -312,10 +316,30 @@ def test_an_actor_that_there_is_no_room_for_holds_no_unit(make_executor, ray_ses
     assert all(tries(tmp_path, unit) == 1 for unit in units)
 
 
+def test_a_function_is_called_in_this_process_if_all_workers_run_here(executor):
+    assert executor.runs_here()
+    assert executor.call(divmod, 7, 3) == (2, 1)
+    assert executor.call(os.getpid) == os.getpid()
+
+
+def test_a_function_is_called_on_a_worker_machine_of_a_cluster(ray_executor, monkeypatch):
+    monkeypatch.setattr(ray_start, "is_alone", lambda ray: False)
+    assert ray_executor.call(divmod, 7, 3) == (2, 1)
+    assert ray_executor.call(os.getpid) != os.getpid()
+
+
+def test_a_call_that_waits_for_a_busy_cluster_says_so(ray_executor, monkeypatch, caplog):
+    monkeypatch.setattr(ray_start, "is_alone", lambda ray: False)
+    monkeypatch.setattr(ray_start, "SECONDS_OF_SILENCE", 0)
+    with caplog.at_level(logging.WARNING, "harness"):
+        assert ray_executor.call(lambda: time.sleep(0.5)) is None
+    assert [text for text in caplog.messages if text.startswith("waiting for Ray to start a task")]
+
+
 def test_actors_work_side_by_side(ray_executor, tmp_path):
     start(ray_executor, tmp_path)
     for i in range(4):
-        ray_executor.submit("train", Unit(f"sleeps-{i}", 1))
+        ray_executor.submit("train", Unit(f"meets-{i}", 2))
     assert len(by_name(collect(ray_executor))) == 4
     assert len({path.read_text() for path in tmp_path.iterdir()}) == 2  # two processes
 
@@ -409,6 +433,20 @@ def answering(answer):
 
 # The first bytes of Ray's own server: a SETTINGS frame of HTTP/2.
 OF_RAY = bytes((0, 0, 24, 4, 0, 0, 0, 0, 0))
+
+
+def test_ray_leaves_the_handler_of_sigterm_in_place(no_ray, monkeypatch):
+    handlers = []
+
+    def init(**_):
+        no_ray._private.utils.set_sigterm_handler(signal.SIG_IGN)  # as Ray does, in Python
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does, in C++
+
+    monkeypatch.setattr(no_ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    ray_start.start_ray()
+    assert [*handlers, signal.getsignal(signal.SIGTERM)] == [before, before]
 
 
 def test_an_address_where_nobody_listens_is_refused_before_ray_tries(no_ray, monkeypatch):
@@ -564,8 +602,9 @@ def test_a_cluster_with_a_token_names_the_setting(no_ray, monkeypatch):
     address = answering(OF_RAY)
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert refused() == (
-        f"Ray (RAY_ADDRESS={address}) must get the token of its cluster, got another or none: set "
-        "RAY_AUTH_MODE=token, and put the token into ~/.ray/auth_token if it is not there"
+        f"Ray (RAY_ADDRESS={address}) must get the token of its cluster, got another token or "
+        "no token: set RAY_AUTH_MODE=token, and check that ~/.ray/auth_token has the token of the "
+        "cluster"
     )
 
 
@@ -597,7 +636,7 @@ def test_no_token_is_made_if_ray_would_read_none(variable, value, no_ray, monkey
 def test_a_home_that_cannot_keep_the_token_is_one_line(home, no_ray, monkeypatch):
     monkeypatch.setenv("HOME", home)
     said = refused()
-    assert said.startswith("Ray did not start, because its token cannot be kept (")
+    assert said.startswith("Ray did not start, because its token cannot be stored (")
     assert said.endswith("set HOME to a folder that you can write, or set executor=serial")
 
 

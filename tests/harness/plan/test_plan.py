@@ -142,7 +142,7 @@ def test_checkpoints_end_with_all_tasks(num_tasks, checkpoints):
 
 
 def test_resolving_leaves_no_auto_and_what_was_typed():
-    found = resolve(Config(train=recipe()), LENET, has_bfloat16=True)
+    found = resolve(Config(train=recipe()), LENET, bfloat16_is_faster=True)
     assert (found.train.block, found.train.dtype) == (8, "bfloat16")
     assert found.evaluate.checkpoints == [10, 25, 32]
     assert found.evaluate.num_images == 1
@@ -150,17 +150,17 @@ def test_resolving_leaves_no_auto_and_what_was_typed():
         train=recipe(block=3, dtype="float32"),
         evaluate=EvaluateConfig(checkpoints=[7, 2, 7], algorithms=["frank_wolfe"], num_images=5),
     )
-    found = resolve(given, LENET, has_bfloat16=True)
+    found = resolve(given, LENET, bfloat16_is_faster=True)
     assert (found.train.block, found.train.dtype) == (3, "float32")
     assert found.evaluate.checkpoints == [2, 7]
     assert (found.evaluate.algorithms, found.evaluate.num_images) == (["frank_wolfe"], 5)
     assert given.evaluate.checkpoints == [7, 2, 7]
 
 
-@pytest.mark.parametrize(("has_bfloat16", "serves"), [(False, True), (True, False)])
-def test_dtype_is_float32_where_bfloat16_is_slow_or_does_not_serve(has_bfloat16, serves):
+@pytest.mark.parametrize(("bfloat16_is_faster", "serves"), [(False, True), (True, False)])
+def test_dtype_is_float32_where_bfloat16_is_slow_or_does_not_serve(bfloat16_is_faster, serves):
     capabilities = replace(LENET, bfloat16_serves=serves)
-    found = resolve(Config(train=recipe()), capabilities, has_bfloat16=has_bfloat16)
+    found = resolve(Config(train=recipe()), capabilities, bfloat16_is_faster=bfloat16_is_faster)
     assert found.train.dtype == "float32"
 
 
@@ -383,8 +383,13 @@ def test_pools_share_what_there_is(cpus, gpus, actors, train, evaluate):
     ("cpus", "gpus", "actors", "message"),
     [
         (2, 0, {"train": 3}, r"actors\.train must be at most 2, because Ray has 2 CPUs, got 3"),
-        (9, 1, {"train": 5}, r"at most 4, because Ray has 1 GPUs in shares of 0\.25, got 5"),
-        (9, 2, {"train": 5, "gpus": 0.4}, r"at most 4, because Ray has 2 GPUs in shares of 0\.4"),
+        (9, 1, {"train": 5}, r"at most 4, because Ray has 1 GPUs and an actor takes 0\.25, got 5"),
+        (
+            9,
+            2,
+            {"train": 5, "gpus": 0.4},
+            r"at most 4, because Ray has 2 GPUs and an actor takes 0\.4",
+        ),
     ],
 )
 def test_more_actors_than_ray_would_ever_start_are_refused(cpus, gpus, actors, message):

@@ -16,6 +16,7 @@ from harness.config.compose import checked
 from harness.scale import run as run_job
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
+from patience import PATIENCE
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),
@@ -40,7 +41,7 @@ ray.init(
 )
 assert run(configure("executor=ray", f"run_dir={sys.argv[1]}", "quiet=true")) == 0
 found = []
-for _ in range(120):
+for _ in range(1800):
     time.sleep(0.5)
     try:
         page = urllib.request.urlopen("http://127.0.0.1:28181/metrics", timeout=5).read().decode()
@@ -147,7 +148,7 @@ def test_rays_endpoint_serves_them(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ray_supermask_")]

@@ -38,20 +38,20 @@ def weights(*overrides):
 def rest(*overrides):
     config = resolved_options(typed(*overrides))
     spec = RunSpec(config, SHAPE, 10)
-    resolved = resolve(config, spec.capabilities, has_bfloat16=False)
+    resolved = resolve(config, spec.capabilities, bfloat16_is_faster=False)
     check_memory(resolved, spec.layout, trains=True)
 
 
 REFUSED = [
-    (weights, ["executor=serial", "outputs=1000000"], "outputs must be so few that weights and"),
-    (weights, ["executor=ray", "outputs=1000000"], "outputs must be so few that weights and logit"),
-    (weights, ["network=units", "network_options.hidden=[9999999]"], "hidden must be so small"),
-    (weights, ["network_options.hidden=[90000,90000]"], "network_options.hidden must be so small"),
-    (weights, ["executor=ray", "network_options.hidden=[5000,900]"], "actors.train must be so few"),
-    (rest, ["network_options.hidden=[900,900]", "train.block=50"], "train.block must be so small"),
+    (weights, ["executor=serial", "outputs=1000000"], "outputs must be smaller: weights and"),
+    (weights, ["executor=ray", "outputs=1000000"], "outputs must be smaller: weights and logits"),
+    (weights, ["network=units", "network_options.hidden=[9999999]"], "hidden must be smaller: the"),
+    (weights, ["network_options.hidden=[90000,90000]"], "network_options.hidden must be smaller"),
+    (weights, ["executor=ray", "network_options.hidden=[5000,900]"], "actors.train must be small"),
+    (rest, ["network_options.hidden=[900,900]", "train.block=50"], "train.block must be smaller"),
     (rest, ["evaluate.distractors=1000000"], "evaluate.distractors must be at most "),
-    (rest, ["tasks=1000000", "evaluate.checkpoints=[1000000]"], "evaluate.checkpoints must be so "),
-    (rest, ["evaluate.reservoir=true", "reservoir.block=9000"], "reservoir.block must be so small"),
+    (rest, ["tasks=1000000", "evaluate.checkpoints=[1000000]"], "checkpoints must be smaller: the"),
+    (rest, ["evaluate.reservoir=true", "reservoir.block=9000"], "reservoir.block must be smaller"),
 ]
 
 
@@ -72,7 +72,7 @@ def test_what_fits_passes(check):
 
 def test_nothing_of_the_size_of_the_weights_is_made(monkeypatch):
     config = replace(typed(), network="small_conv", network_options={}, outputs=10**9)
-    with pytest.raises(UserError, match="outputs must be so few that weights and logits, which"):
+    with pytest.raises(UserError, match="outputs must be smaller: weights and logits take"):
         check_weights(config, SHAPE, 10)
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import tune
+from patience import PATIENCE
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=12", "tasks=6"),
@@ -25,7 +26,6 @@ SMALL = (
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
     # This path must be short, because the path of a Ray socket can have at most 107 bytes.
     ray_dir = Path(tempfile.mkdtemp(prefix="ray"))
@@ -41,7 +41,7 @@ def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
 
     first = start()
     try:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + PATIENCE
         while not any('\\"rung\\": 9' in path.read_text() for path in state()):
             assert time.monotonic() < limit, "no trial was kept"
             assert first.poll() is None, first.stderr.read()
@@ -50,7 +50,7 @@ def test_a_killed_search_goes_on_with_what_it_had(tmp_path):
         assert first.wait() == -signal.SIGKILL
         first.stderr.close()
         second = start()
-        _, said = second.communicate(timeout=240)
+        _, said = second.communicate(timeout=PATIENCE)
         assert second.returncode == 0, said
         assert "continuing the search" in said
         found = pq.read_table(directory / "trials" / "trials.parquet").to_pandas()

@@ -44,7 +44,7 @@ ALL = tuple(range(NUM_TASKS))
 def resolved(config: Config) -> Config:
     """Return the configuration that a run stores, with the algorithms of its network and finder."""
     probe = RunSpec(resolved_options(config), (1, 8, 8), 10)
-    return resolve(probe.config, probe.capabilities, has_bfloat16=False)
+    return resolve(probe.config, probe.capabilities, bfloat16_is_faster=False)
 
 
 def make_job(*overrides: str) -> RunSpec:

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from patience import PATIENCE
 from supsup_core.bits.threads import Threads
 
 
@@ -22,7 +23,7 @@ def test_map_keeps_the_order(count, num_items):
 
 
 def test_parts_run_at_once():
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=PATIENCE)
     Threads(2).split(lambda start, end: start < end and barrier.wait(), 2)
     assert not barrier.broken
 

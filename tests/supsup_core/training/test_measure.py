@@ -189,7 +189,6 @@ def test_device_network_and_states_choose_the_form(monkeypatch, few_images):
     def form(layout, network=network, data=few_images):
         return type(measure_for(network, layout, data, 0, CPU))
 
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     assert form(keep) is IntegerMeasure
     assert form(signed) is IntegerMeasure
     assert form(halves) is PlainMeasure
@@ -199,9 +198,8 @@ def test_device_network_and_states_choose_the_form(monkeypatch, few_images):
         few_images.images.reshape(60, 4, 2, 2), few_images.labels, (0.5,) * 4, (0.29,) * 4
     )
     assert form(keep, MLP("any", (16, 6), (4, 2, 2)), coloured) is PlainMeasure
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
+    monkeypatch.setattr(measure, "LARGEST_SUM", 16 * 128 - 1)
     assert form(keep) is PlainMeasure
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     made = []
 
     class OnDevice(PlainMeasure):

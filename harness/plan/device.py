@@ -1,15 +1,6 @@
-"""The device of a worker, and copies of images that torch can write to."""
-
-from dataclasses import replace
+"""The device that computes, and its name in tables."""
 
 import torch
-
-from supsup_core.data import ImageSet
-
-
-def own(data: ImageSet) -> ImageSet:
-    """Copy images and labels: arrays from Ray are read-only, and torch needs writable arrays."""
-    return replace(data, images=data.images.copy(), labels=data.labels.copy())
 
 
 def pick_device() -> torch.device:

@@ -1,0 +1,38 @@
+"""Exact products of matrices of small whole numbers.
+
+Shape letters: O rows, P terms of a sum, N columns.
+"""
+
+import torch
+from jaxtyping import Float32, Int8
+from torch import Tensor
+
+# float32 represents all whole numbers up to this magnitude.
+LARGEST_SUM = 2**24
+
+
+def whole_products(left: Int8[Tensor, "O P"], right: Int8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:
+    """Multiply matrices of whole numbers without rounding, whatever the device.
+
+    Every sum and every partial sum must be at most LARGEST_SUM in magnitude. It suffices that P
+    times the largest magnitudes of both matrices is at most LARGEST_SUM. Then float32 rounds
+    nothing, in any order of the terms, and products in integers and in float32 are the same
+    numbers. So the choice between them changes no result on any machine. Without 8-bit
+    instructions, torch's integer product is a plain loop, which took 30 to 130 times as long as
+    float32 (Zen 3, 784 and 64 terms).
+
+    Args:
+        left: (O, P) whole numbers.
+        right: (P, N) whole numbers.
+
+    Returns:
+        (O, N) sums over the terms.
+    """
+    if left.device.type == "cpu" and _multiplies_int8():
+        return torch._int_mm(left, right).to(torch.float32)
+    return left.to(torch.float32) @ right.to(torch.float32)
+
+
+def _multiplies_int8() -> bool:
+    """Return whether torch uses instructions for products of 8-bit integers on this CPU."""
+    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
