@@ -22,14 +22,14 @@ test_images and test_labels; without it, the images are random shapes of ten cla
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import statistics
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ from supsup_core.states.layout import TaskState
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Setting, Task
 from supsup_core.training.choose import trainer_for
+from supsup_core.training.protocol import OnStep
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident.steps import PlainSteps
 
@@ -85,7 +86,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def print(self, part: str, **figures: Any) -> None:
-        """Print one JSON object: the part, the figures, and the peak memory of the device so far."""
+        """Print one JSON object: the part and its figures."""
         print(json.dumps({"part": part, **figures}), flush=True)
 
     def seconds(self, work: Callable[[], Any], at_least: float = 0.3, rounds: int = 5) -> float:
@@ -167,7 +168,7 @@ def ceilings(bench: Bench) -> None:
 
 def training_floor(recipe: Recipe, bytes_per_second: float = 3.0e12) -> dict[str, float]:
     """Compute the least bytes of a task's step: scores and squares once, masks as bits."""
-    weights = sum(i * o for i, o in zip(WIDTHS, WIDTHS[1:], strict=False))
+    weights = sum(i * o for i, o in pairwise(WIDTHS))
     activations = 2 * 5 * sum(WIDTHS[1:]) * recipe.batch_size
     floor = 16 * weights + weights / 4 + activations
     return {"floor_bytes": floor, "floor_seconds": floor / bytes_per_second}
@@ -178,41 +179,35 @@ def train(bench: Bench) -> None:
     for name in bench.options.recipes:
         for num_tasks in bench.options.tasks:
             for form in bench.options.forms:
-                with _reported(bench, "train", form=form, tasks=num_tasks, recipe=name):
+                with Reported(bench, "train", form=form, tasks=num_tasks, recipe=name):
                     _train(bench, name, num_tasks, form)
 
 
 def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
     recipe, steps = RECIPES[name], bench.options.steps
-    trainer = make_trainer(bench, recipe, form)
+    trainer = make_trainer(bench, replace(recipe, steps=steps), form)
     tasks = bench.tasks(0, num_tasks)
     marks: list[float] = []
     warm = steps // 3
 
     def on_step(done: int) -> None:
-        if done in (warm, steps):
+        if done in (1, warm, steps):
             bench.wait()
             marks.append(time.perf_counter())
 
-    bench.reset_peak()
-    for states in trained(bench, trainer, tasks, after=[2]):  # compiles
-        measured = trainer.measure_each(tasks[:2], states[:2])
-        break
-    bench.wait()
-    start = time.perf_counter()
-    stages = trained(bench, trainer, tasks, after=[0, steps], on_step=on_step)
-    next(stages)
-    bench.wait()
-    begun = time.perf_counter()
-    states = next(stages)
-    ended = time.perf_counter()
-    few = slice(0, min(num_tasks, 64))
-    measured = trainer.measure_each(tasks[few], states[few])
-    seconds_measured = (time.perf_counter() - ended) / len(measured)
-    step = (marks[1] - marks[0]) / (steps - warm)
-    fixed = (begun - start + ended - marks[1]) / num_tasks + seconds_measured
+    for _ in range(2):  # the first time compiles
+        marks.clear()
+        bench.wait()
+        bench.reset_peak()
+        start = time.perf_counter()
+        states = trained(bench, trainer, tasks, on_step)
+        ended = time.perf_counter()
+        few = slice(0, min(num_tasks, 64))
+        measured = trainer.measure_each(tasks[few], states[few])
+        seconds_measured = (time.perf_counter() - ended) / len(measured)
+    step = (marks[2] - marks[1]) / (steps - warm)
+    around = (marks[0] - start - step + ended - marks[2]) / num_tasks
     floor = training_floor(recipe)
-    whole = recipe.steps * step / num_tasks + fixed
     bench.print(
         "train",
         form=form,
@@ -222,9 +217,9 @@ def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
         step_seconds=step,
         step_seconds_per_task=step / num_tasks,
         share_of_floor=floor["floor_seconds"] / (step / num_tasks),
-        begin_and_end_seconds_per_task=fixed - seconds_measured,
+        begin_and_end_seconds_per_task=around,
         measure_seconds_per_task=seconds_measured,
-        tasks_per_second=1 / whole,
+        tasks_per_second=1 / (recipe.steps * step / num_tasks + around + seconds_measured),
         accuracy_after_steps=statistics.mean(one.accuracy for one in measured),
         steps=steps,
         peak_bytes=bench.peak(),
@@ -232,38 +227,33 @@ def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
 
 
 def trained(
-    bench: Bench,
-    trainer: Any,
-    tasks: Sequence[Task],
-    after: Sequence[int],
-    on_step: Callable[[int], None] | None = None,
-) -> Iterator[list[TaskState]]:
-    """Train tasks in blocks of --block tasks: side by side if the trainer can, else as one block."""
+    bench: Bench, trainer: Any, tasks: Sequence[Task], on_step: OnStep | None = None
+) -> list[TaskState]:
+    """Train tasks to the end in blocks of --block tasks, side by side."""
     size = bench.options.block
-    if hasattr(trainer, "side_by_side"):
-        whole = len(tasks) - len(tasks) % size or len(tasks)
-        blocks = [tasks[i : i + size] for i in range(0, whole, size)]
-        yield from trainer.side_by_side(blocks, after, on_step)
-    else:
-        for states, _ in trainer.stages(tasks, after, on_step=on_step):
-            yield states
+    blocks = [tasks[i : i + size] for i in range(0, len(tasks), size)]
+    states: list[TaskState] = trainer.side_by_side(blocks, on_step)
+    return states
 
 
 def check(bench: Bench) -> None:
-    """Compare the masks of blocks side by side with those of each block alone, and of both forms."""
-    recipe, layout = RECIPES["fast"], layout_of(bench.network, Threshold())
-    tasks, steps = bench.tasks(0, 5 * bench.options.block), bench.options.steps
-    given = bench.options.dtype
+    """Compare masks of blocks side by side with masks of blocks alone, and Triton with torch."""
+    recipe, layout = (
+        replace(RECIPES["fast"], steps=bench.options.steps),
+        layout_of(bench.network, Threshold()),
+    )
+    size = bench.options.block
+    tasks, given = bench.tasks(0, 5 * size), bench.options.dtype
     for name in TYPES:
         bench.options.dtype = name
-        rows = {}
-        for form in ("triton", "torch"):
-            trainer = make_trainer(bench, recipe, form)
-            rows[form] = layout.pack(next(trained(bench, trainer, tasks, [steps])))
+        rows = {
+            form: layout.pack(trained(bench, make_trainer(bench, recipe, form), tasks))
+            for form in ("triton", "torch")
+        }
         trainer = make_trainer(bench, recipe, "triton")
         alone = [
-            layout.pack(next(trained(bench, trainer, tasks[i : i + bench.options.block], [steps])))
-            for i in range(0, len(tasks), bench.options.block)
+            layout.pack(trained(bench, trainer, tasks[i : i + size]))
+            for i in range(0, len(tasks), size)
         ]
         differ = np.bitwise_count(rows["triton"] ^ rows["torch"]).sum()
         bench.print(
@@ -283,20 +273,19 @@ def whole(bench: Bench) -> None:
     for name in bench.options.recipes:
         trainer = make_trainer(bench, RECIPES[name], bench.options.forms[0])
         num, together = bench.options.masks, bench.options.tasks[-1]
-        for _ in trained(bench, trainer, bench.tasks(0, together), after=[2]):
-            break
+        brief = make_trainer(bench, replace(RECIPES[name], steps=2), bench.options.forms[0])
+        brief.measure_each(*[(t := bench.tasks(0, together)), trained(bench, brief, t)])  # compiles
+        del brief
         bench.reset_peak()
         parts = {"train": 0.0, "measure": 0.0}
         accuracies: list[float] = []
         rows = []
         layout = layout_of(bench.network, Threshold())
         start = time.perf_counter()
-        whole_blocks = num - num % bench.options.block
-        starts = [*range(0, whole_blocks, together), *([whole_blocks] if whole_blocks < num else [])]
-        for first, end in zip(starts, [*starts[1:], num], strict=True):
-            tasks = bench.tasks(first, end - first)
+        for first in range(0, num, together):
+            tasks = bench.tasks(first, min(together, num - first))
             began = time.perf_counter()
-            (states,) = trained(bench, trainer, tasks, after=[RECIPES[name].steps])
+            states = trained(bench, trainer, tasks)
             rows.append(layout.pack(states))
             middle = time.perf_counter()
             accuracies += [one.accuracy for one in trainer.measure_each(tasks, states)]
@@ -339,14 +328,12 @@ def make_trainer(bench: Bench, recipe: Recipe, form: str) -> Any:
 def _actor(options: argparse.Namespace, name: str, barrier: Any, results: Any) -> None:
     torch.set_num_threads(1)
     bench = Bench(options)
-    trainer = make_trainer(bench, RECIPES[name], options.forms[0])
+    trainer = make_trainer(bench, replace(RECIPES[name], steps=options.steps), options.forms[0])
     tasks = bench.tasks(0, options.tasks[0])
-    for _ in trained(bench, trainer, tasks, after=[2]):
-        break
+    trainer.measure_each(tasks, trained(bench, trainer, tasks))  # compiles
     barrier.wait()
     start = time.perf_counter()
-    for states in trained(bench, trainer, tasks, after=[options.steps]):
-        trainer.measure_each(tasks[:2], states[:2])
+    trainer.measure_each(tasks, trained(bench, trainer, tasks))
     results.put(time.perf_counter() - start)
 
 
@@ -398,7 +385,7 @@ def infer(bench: Bench) -> None:
     for algorithm in options.algorithms:
         for objective in ("H", "G"):
             for num in options.queries:
-                with _reported(bench, "infer", algorithm=algorithm, queries=num):
+                with Reported(bench, "infer", algorithm=algorithm, queries=num):
                     queries = shown[:num]
                     bench.reset_peak()
                     found: list[torch.Tensor] = []
@@ -453,7 +440,7 @@ def reservoir(bench: Bench) -> None:
     )
 
 
-class _reported:
+class Reported:
     """A context that prints an error of a measurement as a line, and lets the others go on."""
 
     def __init__(self, bench: Bench, part: str, **case: Any) -> None:

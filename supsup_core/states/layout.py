@@ -116,8 +116,11 @@ class PackedState(TaskState):
         row: (R,) the packed row.
     """
 
+    layout: "StateLayout"
+    row: UInt8[np.ndarray, " R"]
+
     def __init__(self, layout: "StateLayout", row: UInt8[np.ndarray, " R"]) -> None:
-        self.__dict__.update(layout=layout, row=row)
+        self.__dict__.update(layout=layout, row=row)  # a frozen dataclass refuses assignments
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("planes", "floats"):
@@ -203,8 +206,9 @@ class StateLayout:
             ValueError: the planes or the floats of a state do not have the number, the names or the
                 shapes of the layout.
         """
-        if states and all(isinstance(s, PackedState) and s.layout == self for s in states):
-            return np.stack([state.row for state in states])
+        packed = [s.row for s in states if isinstance(s, PackedState) and s.layout == self]
+        if states and len(packed) == len(states):
+            return np.stack(packed)
         for state in states:
             self._check(state)
         bits = np.zeros((len(states), self.row_bits), dtype=np.bool_)

@@ -1,7 +1,8 @@
-"""The base class of trainers of blocks: it has their arguments, and the measurement of states."""
+"""The base classes of trainers."""
 
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -11,14 +12,69 @@ from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.measure import Measure
-from supsup_core.training.protocol import Measured
+from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
 
 N = TypeVar("N", bound=Network)
 M = TypeVar("M", bound=Method)
 
 
-class BlockTrainer(Generic[N, M]):
+class StagedTrainer(ABC):
+    """The base class of trainers: it makes the other methods of Trainer from `stages`.
+
+    Args:
+        measure: the function that measures the accuracy and the loss of a state.
+        recipe: the settings of the training.
+    """
+
+    def __init__(self, measure: Measure, recipe: Recipe) -> None:
+        self._measure, self._recipe = measure, recipe
+
+    @abstractmethod
+    def stages(
+        self,
+        tasks: Sequence[Task],
+        after: Collection[int],
+        shared: Any = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[tuple[list[TaskState], Any]]:
+        """Train a block of tasks; see Trainer.stages."""
+
+    def side_by_side(
+        self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None = None
+    ) -> list[TaskState]:
+        """Train several blocks one after another; see Trainer.side_by_side."""
+        states: list[TaskState] = []
+        for i, block in enumerate(blocks):
+            told = part_of(on_step, i, len(blocks), self._recipe.steps)
+            ((found, _),) = self.stages(block, [self._recipe.steps], on_step=told)
+            states += found
+        return states
+
+    def measure(self, task: Task, state: TaskState) -> Measured:
+        """Measure the accuracy and the loss of one state on the test images of its task."""
+        return self._measure(task, state)
+
+    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+        """Measure the state of each task on the test images of the task."""
+        return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]
+
+
+def part_of(on_step: OnStep | None, part: int, num_parts: int, steps: int) -> OnStep | None:
+    """Make the function to which one part of a training reports its finished steps.
+
+    Args:
+        on_step: the function that takes the finished share of the whole training, in steps.
+        part: number of the part, from 0.
+        num_parts: number of parts.
+        steps: number of steps of each part.
+    """
+    if on_step is None:
+        return None
+    return lambda done: on_step(-(-(part * steps + done) // num_parts))
+
+
+class BlockTrainer(StagedTrainer, Generic[N, M]):
     """The base class of trainers of blocks of tasks. A subclass adds the method `stages`.
 
     Args:
@@ -45,13 +101,6 @@ class BlockTrainer(Generic[N, M]):
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._network, self._method, self._data, self._recipe = network, method, train, recipe
-        self._measure, self._seed, self._dtype, self._device = measure, seed, dtype, device
-
-    def measure(self, task: Task, state: TaskState) -> Measured:
-        """Measure the accuracy and the loss of one state on the test images of its task."""
-        return self._measure(task, state)
-
-    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
-        """Measure the state of each task on the test images of the task."""
-        return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]
+        super().__init__(measure, recipe)
+        self._network, self._method, self._data = network, method, train
+        self._seed, self._dtype, self._device = seed, dtype, device

@@ -77,9 +77,7 @@ def trainer_for(
         assert isinstance(network, MLP)
         assert isinstance(method, KeepMethod)
         kind = ResidentTrainer if on_gpu else MLPTrainer
-        return kind(
-            network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device
-        )
+        return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
     return AutogradTrainer(
         network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device
     )

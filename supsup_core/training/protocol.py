@@ -60,6 +60,23 @@ class Trainer(Protocol):
         """
         ...
 
+    def side_by_side(
+        self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None = None
+    ) -> list[TaskState]:
+        """Train several blocks to the end, at the same time if the trainer can.
+
+        Each block gets the states that it gets alone. The finder must need no earlier tasks.
+
+        Args:
+            blocks: blocks of tasks, all of one family.
+            on_step: a function that is called with a number from 1 to the number of steps of the
+                recipe: the finished share of the training, counted in steps.
+
+        Returns:
+            The states of the tasks of all blocks, in order.
+        """
+        ...
+
     def measure(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the test inputs of its task."""
         ...

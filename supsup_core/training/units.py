@@ -23,6 +23,7 @@ from supsup_core.kernels.scoring import score_plain
 from supsup_core.networks.units import WholePixels, logits_of_drives
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.base import StagedTrainer
 from supsup_core.training.batches import task_batches
 from supsup_core.training.measure import MEASURED_TOGETHER, strided
 from supsup_core.training.protocol import Measured, OnStep
@@ -85,7 +86,7 @@ def _straight_through(scores: Tensor) -> Tensor:
     return (scores >= 0).to(scores.dtype) + scores - scores.detach()
 
 
-class UnitTrainer:
+class UnitTrainer(StagedTrainer):
     """A trainer of masks over units by the threshold rule. For the methods, see Trainer.
 
     Args:
@@ -99,16 +100,8 @@ class UnitTrainer:
     def __init__(
         self, network: WholePixels, train: ImageSet, test: ImageSet, recipe: Recipe, *, seed: int
     ) -> None:
-        self._network, self._data, self._recipe, self._seed = network, train, recipe, seed
-        self._measure = UnitMeasure(network, test)
-
-    def measure(self, task: Task, state: TaskState) -> Measured:
-        """Measure the accuracy and the loss of one state on the test images of its task."""
-        return self._measure(task, state)
-
-    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
-        """Measure the state of each task on the test images of the task."""
-        return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]
+        super().__init__(UnitMeasure(network, test), recipe)
+        self._network, self._data, self._seed = network, train, seed
 
     def stages(
         self,

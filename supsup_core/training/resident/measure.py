@@ -20,6 +20,7 @@ from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.measure import SHIFT
 from supsup_core.training.protocol import Measured
+
 # Tasks are measured in parts, so that the float32 activations of a part have at most this size.
 _ACTIVATION_BYTES = 1_000_000_000
 
@@ -112,9 +113,8 @@ class ResidentMeasure:
             sources = np.stack([task.source for task in tasks if task.source is not None])
             index = torch.from_numpy(np.argsort(sources, axis=1)).to(self._device)
             shown = first.gather(2, index[:, None, :].expand(first.shape))
-            return integer_product(shown.flatten(0, 1), self._pixels[:-1]).unflatten(
-                0, first.shape[:2]
-            )
+            sums = integer_product(shown.flatten(0, 1), self._pixels[:-1])
+            return sums.view(*first.shape[:2], -1)
         pairs = zip(tasks, first, strict=True)
         return torch.stack([integer_product(own, self._shown(task)) for task, own in pairs])
 
@@ -148,4 +148,5 @@ def integer_product(a: Tensor, b: Tensor) -> Tensor:
     (rows, inner), columns = a.shape, b.shape[1]
     a = torch.nn.functional.pad(a, (0, -inner % 8, 0, max(0, 17 - rows)))
     b = torch.nn.functional.pad(b, (0, -columns % 8, 0, -inner % 8))
-    return torch._int_mm(a, b)[:rows, :columns]
+    product: Tensor = torch._int_mm(a, b)
+    return product[:rows, :columns]

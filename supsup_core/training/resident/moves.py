@@ -25,8 +25,9 @@ def rmsprop(score, one, two, sign, g, constants):  # pragma: no cover
 @no_type_check
 def adam(score, one, two, sign, g, constants):  # pragma: no cover
     """Take a step of Adam: `one` has the signed squares, and `two` the means of gradients."""
-    size, momentum, rest_momentum = tl.load(constants), tl.load(constants + 1), tl.load(constants + 2)
-    smoothing, rest = tl.load(constants + 3), tl.load(constants + 4)
+    size, momentum = tl.load(constants), tl.load(constants + 1)
+    rest_momentum, smoothing = tl.load(constants + 2), tl.load(constants + 3)
+    rest = tl.load(constants + 4)
     correction, epsilon = tl.load(constants + 5), tl.load(constants + 6)
     u = momentum * two + rest_momentum * g
     v = smoothing * tl.abs(one) + rest * g * g

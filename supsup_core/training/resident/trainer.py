@@ -11,13 +11,13 @@ batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a 
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Integer, UInt8
 from torch import Tensor
 
 from supsup_core.data import ImageSet
@@ -26,6 +26,7 @@ from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.base import part_of
 from supsup_core.training.batches import task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
@@ -186,7 +187,7 @@ class ResidentTrainer(MLPTrainer):
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
         self.network, self.method, self.recipe = self._network, self._method, self._recipe
-        self.dtype = self._dtype
+        self.data, self.seed, self.dtype = self._data, self._seed, self._dtype
         self.scale = prod(self._network.constants) / self._recipe.temperature
 
     def stages(
@@ -196,51 +197,47 @@ class ResidentTrainer(MLPTrainer):
         shared: Any = None,
         on_step: OnStep | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
-        """Train a block of tasks; see Trainer.stages."""
+        """Train a block of tasks; see Trainer.stages.
+
+        `on_step` is called when the device has got a step, which may be before the step is done.
+        """
         if any(task.change is not None for task in tasks):
             yield from super().stages(tasks, after, shared, on_step)
             return
-        for states in self.side_by_side([tasks], after, on_step):
+        for states in self._stages([_Block.of(tasks, self)], after, on_step):
             yield states, shared
 
     def side_by_side(
-        self,
-        blocks: Sequence[Sequence[Task]],
-        after: Collection[int],
-        on_step: OnStep | None = None,
-    ) -> Iterator[list[TaskState]]:
-        """Train several blocks at the same time; each block gets the masks that it gets alone.
+        self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None = None
+    ) -> list[TaskState]:
+        """Train several blocks at the same time; see Trainer.side_by_side.
 
-        Args:
-            blocks: blocks with the same number of tasks, all of one family. No task changes images.
-            after: see Trainer.stages.
-            on_step: a function that is called when a step is submitted to the device, with the
-                number of submitted steps.
-
-        Yields:
-            The states of the tasks of all blocks, in order.
-
-        Raises:
-            ValueError: the blocks have different numbers of tasks, or different batch sizes.
+        Blocks that differ in their number of tasks or images train one group after another.
         """
-        if len({len(block) for block in blocks}) > 1:
-            raise ValueError(
-                f"blocks must have the same size, got {sorted({len(b) for b in blocks})}: "
-                "train a shorter block alone"
-            )
-        tasks = [task for block in blocks for task in block]
-        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
-        first = [next(order) for order in orders]
-        if len({order.shape[1] for order in first}) > 1:
-            sizes = sorted({order.shape[1] for order in first})
-            raise ValueError(f"blocks must have the same batch size, got {sizes}: train each alone")
+        if any(task.change is not None for block in blocks for task in block):
+            return super().side_by_side(blocks, on_step)
+        made = [_Block.of(block, self) for block in blocks]
+        groups = [list(group) for _, group in groupby(made, key=lambda block: block.shape)]
+        states: list[TaskState] = []
+        for i, group in enumerate(groups):
+            told = part_of(on_step, i, len(groups), self.recipe.steps)
+            (found,) = self._stages(group, [self.recipe.steps], told)
+            states += found
+        return states
+
+    def _stages(
+        self, blocks: Sequence["_Block"], after: Collection[int], on_step: OnStep | None
+    ) -> Iterator[list[TaskState]]:
+        """Train blocks of one shape, and yield the states of all tasks, in order."""
+        tasks = [task for block in blocks for task in block.tasks]
         columns = self._columns(tasks)
         shares = all(task.classes is None for task in tasks)
         chooses = columns is None and tasks[0].source is not None
         num_groups = len(blocks) if shares and not chooses else len(tasks)
-        resident = self._make(_Form(len(tasks), num_groups, first[0].shape[1], chooses))
+        num_images = blocks[0].first.shape[1]
+        resident = self._make(_Form(len(tasks), num_groups, num_images, chooses))
         self._begin(resident, tasks, columns)
-        batches = _joined(first, orders, num_groups)
+        batches = _joined(blocks, num_groups)
         for step in range(self._recipe.steps + 1):
             if step in after:
                 yield self._states(resident, columns)
@@ -273,9 +270,7 @@ class ResidentTrainer(MLPTrainer):
             self._resident = Resident(self, form, self._copied)
         return self._resident
 
-    def _begin(
-        self, resident: Resident, tasks: Sequence[Task], columns: np.ndarray | None
-    ) -> None:
+    def _begin(self, resident: Resident, tasks: Sequence[Task], columns: np.ndarray | None) -> None:
         """Write the first scores, the optimiser's first state and the first masked signs."""
         if resident.feed.sources is not None:
             sources = np.stack([task.source for task in tasks if task.source is not None])
@@ -321,9 +316,7 @@ class ResidentTrainer(MLPTrainer):
         """Pack the masks of all tasks on the device, and copy the rows to the host."""
         num_tasks, layout = resident.form.tasks, self._layout
         places = None if columns is None else torch.from_numpy(columns).to(self._device)
-        rows = torch.zeros(
-            (num_tasks, layout.row_bytes), dtype=torch.uint8, device=self._device
-        )
+        rows = torch.zeros((num_tasks, layout.row_bytes), dtype=torch.uint8, device=self._device)
         for i, (layer, plane) in enumerate(zip(resident.layers, layout.planes, strict=True)):
             for part in layer.parts():
                 kept = layer.masked[part] != 0
@@ -342,22 +335,44 @@ def _send(values: np.ndarray, to: Tensor) -> None:
     to.copy_(on_host, non_blocking=True)
 
 
-def _joined(
-    first: Sequence[np.ndarray], orders: Sequence[Iterator[np.ndarray]], num_groups: int
-) -> Iterator[Int32[np.ndarray, "G N"]]:
+@dataclass(frozen=True)
+class _Block:
+    """A block of tasks, and the images of its steps.
+
+    Attributes:
+        tasks: B tasks.
+        first: (B, N) indices of the images of the first step.
+        later: the indices of the images of the later steps.
+    """
+
+    tasks: Sequence[Task]
+    first: Integer[np.ndarray, "B N"]
+    later: Iterator[Integer[np.ndarray, "B N"]]
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task], trainer: "ResidentTrainer") -> "_Block":
+        order = task_batches(tasks, trainer.data, trainer.recipe, trainer.seed)
+        return cls(tasks, next(order), order)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, N), the numbers of tasks and of images."""
+        return len(self.tasks), self.first.shape[1]
+
+
+def _joined(blocks: Sequence[_Block], num_groups: int) -> Iterator[Int32[np.ndarray, "G N"]]:
     """Yield the image indices of all groups for each step.
 
     Args:
-        first: for each block, (B, N) indices of the first step.
-        orders: for each block, an iterator over the indices of the other steps.
+        blocks: blocks of one shape.
         num_groups: G: the number of blocks if the tasks of a block have the same images, otherwise
             the number of tasks.
     """
-    now = list(first)
+    now = [block.first for block in blocks]
     while True:
         rows = [index[:1] for index in now] if num_groups == len(now) else now
         yield np.concatenate(rows).astype(np.int32)
-        now = [next(order) for order in orders]
+        now = [next(block.later) for block in blocks]
 
 
 def _wide(columns: Tensor, like: Tensor) -> Tensor:
@@ -378,4 +393,4 @@ def _packed(bits: Tensor) -> UInt8[Tensor, "T _"]:
     """Pack bits (T, F) into bytes, the first bit into the lowest bit of a byte."""
     padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
     powers = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return (padded.unflatten(1, (-1, 8)) * powers).sum(dim=2, dtype=torch.uint8)
+    return (padded.view(len(bits), -1, 8) * powers).sum(dim=2, dtype=torch.uint8)

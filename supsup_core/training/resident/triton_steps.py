@@ -5,9 +5,9 @@ used and dropped inside one kernel (`learn`), so it never reaches the GPU's memo
 computes the values of one task in the same way for any number of tasks. So a task's mask has the
 same bits, whatever else trains on the GPU.
 
-Shape letters: T tasks, G groups of tasks that have the same images, N images of a batch, P pixels,
-O outputs and I inputs of a layer, S outputs of the network, C constants of a step, M images of the
-data set, Z steps of a table.
+In the kernels, OUTPUTS, INPUTS and IMAGES are the sizes of a layer and of a batch, VALUES is the
+number of values of a shown image, and PIXELS the number of pixels of an image of the data set. They
+are compile-time constants, so that the compiler knows which addresses are aligned.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from supsup_core.training.resident.moves import MOVES
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.threshold import Threshold
+from supsup_core.training.resident.moves import MOVES
 from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
 
 # The sizes of the tiles that one program computes: outputs, inputs, and images.
@@ -34,91 +34,123 @@ _PIXELS_AT_ONCE = 1024
 @triton.jit
 @no_type_check
 def _pick(
-    pixels, table, step, sources, out, scale, shift,
-    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, CHOOSES: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip  # pragma: no cover
-    at = tl.program_id(0).to(tl.int64)  # number of the group, times N, plus number of the image
+    pixels,
+    table,
+    step,
+    sources,
+    out,
+    scale,
+    shift,
+    PIXELS: tl.constexpr,
+    VALUES: tl.constexpr,
+    IMAGES: tl.constexpr,
+    CHOOSES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # pragma: no cover
+    at = tl.program_id(0).to(
+        tl.int64
+    )  # number of the group, times IMAGES, plus number of the image
     p = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     groups_and_images = tl.num_programs(0)
     image = tl.load(table + tl.load(step) * groups_and_images + at).to(tl.int64)
-    inside = p < P
+    inside = p < VALUES
     if CHOOSES:
-        source = tl.load(sources + (at // N) * P + p, inside, Q)
+        source = tl.load(sources + (at // IMAGES) * VALUES + p, inside, PIXELS)
     else:
         source = p
-    shown = tl.load(pixels + image * Q + source, inside & (source < Q), 0)
+    shown = tl.load(pixels + image * PIXELS + source, inside & (source < PIXELS), 0)
     value = shown.to(tl.float32) * scale - shift
-    tl.store(out + at * P + p, value.to(out.dtype.element_ty), inside)
+    tl.store(out + at * VALUES + p, value.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
 @no_type_check
 def _forward(
-    masked, x, out, tasks_per_group, x_group, O: tl.constexpr, I: tl.constexpr,
-    N: tl.constexpr, x_input: tl.constexpr, x_image: tl.constexpr,
-    RELU: tl.constexpr, PRECISION: tl.constexpr,
-    BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip  # pragma: no cover
+    masked,
+    x,
+    out,
+    tasks_per_group,
+    x_group,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    IMAGES: tl.constexpr,
+    x_input: tl.constexpr,
+    x_image: tl.constexpr,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BN: tl.constexpr,
+):  # pragma: no cover
     program = tl.program_id(0)
-    tiles_n, tiles_o = tl.cdiv(N, BN), tl.cdiv(O, BO)
+    tiles_n, tiles_o = tl.cdiv(IMAGES, BN), tl.cdiv(OUTPUTS, BO)
     n = (program % tiles_n) * BN + tl.arange(0, BN)
     o = (program // tiles_n % tiles_o) * BO + tl.arange(0, BO)
     task = (program // (tiles_n * tiles_o)).to(tl.int64)
-    own = masked + task * O * I
+    own = masked + task * OUTPUTS * INPUTS
     images = x + (task // tasks_per_group) * x_group
     total = tl.zeros((BO, BN), tl.float32)
-    for first in range(0, I, BI):
+    for first in range(0, INPUTS, BI):
         i = first + tl.arange(0, BI)
         m = tl.load(
-            own + o[:, None] * I + i[None, :],
-            (o < O)[:, None] & (i < I)[None, :],
+            own + o[:, None] * INPUTS + i[None, :],
+            (o < OUTPUTS)[:, None] & (i < INPUTS)[None, :],
             0,
         )
         v = tl.load(
             images + i[:, None] * x_input + n[None, :] * x_image,
-            (i < I)[:, None] & (n < N)[None, :],
+            (i < INPUTS)[:, None] & (n < IMAGES)[None, :],
             0,
         )
         total = tl.dot(m.to(v.dtype), v, total, input_precision=PRECISION)
     if RELU:
         total = tl.maximum(total, 0.0)
     tl.store(
-        out + (task * O + o[:, None]) * N + n[None, :],
+        out + (task * OUTPUTS + o[:, None]) * IMAGES + n[None, :],
         total.to(out.dtype.element_ty),
-        (o < O)[:, None] & (n < N)[None, :],
+        (o < OUTPUTS)[:, None] & (n < IMAGES)[None, :],
     )
 
 
 @triton.jit
 @no_type_check
 def _logit_gradient(
-    logits, labels, table, step, tasks_per_group, num_groups, scale,
-    O: tl.constexpr, N: tl.constexpr, BS: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip  # pragma: no cover
-    tiles_n = tl.cdiv(N, BN)
+    logits,
+    labels,
+    table,
+    step,
+    tasks_per_group,
+    num_groups,
+    scale,
+    OUTPUTS: tl.constexpr,
+    IMAGES: tl.constexpr,
+    BS: tl.constexpr,
+    BN: tl.constexpr,
+):  # pragma: no cover
+    tiles_n = tl.cdiv(IMAGES, BN)
     n = (tl.program_id(0) % tiles_n) * BN + tl.arange(0, BN)
     task = (tl.program_id(0) // tiles_n).to(tl.int64)
-    inside = n < N
+    inside = n < IMAGES
     row = tl.load(step) * num_groups + task // tasks_per_group
-    label = tl.load(labels + tl.load(table + row * N + n, inside, 0), inside, 0)
-    own = logits + task * O * N
+    label = tl.load(labels + tl.load(table + row * IMAGES + n, inside, 0), inside, 0)
+    own = logits + task * OUTPUTS * IMAGES
     largest = tl.full((BN,), float("-inf"), tl.float32)
     total = tl.zeros((BN,), tl.float32)
-    for first in range(0, O, BS):
+    for first in range(0, OUTPUTS, BS):
         s = first + tl.arange(0, BS)
-        at = s[:, None] * N + n[None, :]
-        both = (s < O)[:, None] & inside[None, :]
+        at = s[:, None] * IMAGES + n[None, :]
+        both = (s < OUTPUTS)[:, None] & inside[None, :]
         z = tl.load(own + at, both, float("-inf")).to(tl.float32) * scale
         # A column of -inf stands for an image that is not there. Its values are never stored.
         more = tl.maximum(largest, tl.max(z, axis=0))
         more = tl.where(inside, more, 0.0)
         total = total * tl.exp(largest - more) + tl.sum(tl.exp(z - more[None, :]), axis=0)
         largest = more
-    share = scale / N
-    for first in range(0, O, BS):
+    share = scale / IMAGES
+    for first in range(0, OUTPUTS, BS):
         s = first + tl.arange(0, BS)
-        at = s[:, None] * N + n[None, :]
-        both = (s < O)[:, None] & inside[None, :]
+        at = s[:, None] * IMAGES + n[None, :]
+        both = (s < OUTPUTS)[:, None] & inside[None, :]
         z = tl.load(own + at, both, 0.0).to(tl.float32) * scale
         p = tl.exp(z - largest[None, :]) / tl.where(inside, total, 1.0)[None, :]
         p = tl.where(s[:, None] == label[None, :], p - 1.0, p)
@@ -128,30 +160,39 @@ def _logit_gradient(
 @triton.jit
 @no_type_check
 def _back(
-    masked, delta, active, out, O: tl.constexpr, I: tl.constexpr, N: tl.constexpr,
-    PRECISION: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip  # pragma: no cover
+    masked,
+    delta,
+    active,
+    out,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    IMAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BN: tl.constexpr,
+):  # pragma: no cover
     program = tl.program_id(0)
-    tiles_n, tiles_i = tl.cdiv(N, BN), tl.cdiv(I, BI)
+    tiles_n, tiles_i = tl.cdiv(IMAGES, BN), tl.cdiv(INPUTS, BI)
     n = (program % tiles_n) * BN + tl.arange(0, BN)
     i = (program // tiles_n % tiles_i) * BI + tl.arange(0, BI)
     task = (program // (tiles_n * tiles_i)).to(tl.int64)
     total = tl.zeros((BI, BN), tl.float32)
-    for first in range(0, O, BO):
+    for first in range(0, OUTPUTS, BO):
         o = first + tl.arange(0, BO)
         m = tl.load(
-            masked + (task * O + o[None, :]) * I + i[:, None],
-            (o < O)[None, :] & (i < I)[:, None],
+            masked + (task * OUTPUTS + o[None, :]) * INPUTS + i[:, None],
+            (o < OUTPUTS)[None, :] & (i < INPUTS)[:, None],
             0,
         )
         d = tl.load(
-            delta + (task * O + o[:, None]) * N + n[None, :],
-            (o < O)[:, None] & (n < N)[None, :],
+            delta + (task * OUTPUTS + o[:, None]) * IMAGES + n[None, :],
+            (o < OUTPUTS)[:, None] & (n < IMAGES)[None, :],
             0.0,
         )
         total = tl.dot(m.to(d.dtype), d, total, input_precision=PRECISION)
-    at = (task * I + i[:, None]) * N + n[None, :]
-    both = (i < I)[:, None] & (n < N)[None, :]
+    at = (task * INPUTS + i[:, None]) * IMAGES + n[None, :]
+    both = (i < INPUTS)[:, None] & (n < IMAGES)[None, :]
     passes = tl.load(active + at, both, 0.0) > 0
     tl.store(out + at, tl.where(passes, total, 0.0).to(out.dtype.element_ty), both)
 
@@ -159,34 +200,53 @@ def _back(
 @triton.jit
 @no_type_check
 def _learn(
-    delta, x, scores, first_state, second_state, masked, constants, step,
-    tasks_per_group, x_group, O: tl.constexpr, I: tl.constexpr, N: tl.constexpr,
-    x_input: tl.constexpr, x_image: tl.constexpr, MOVE: tl.constexpr, NUM_CONSTANTS: tl.constexpr, HAS_SECOND: tl.constexpr,
-    BY_MAGNITUDE: tl.constexpr, MASKS: tl.constexpr, PRECISION: tl.constexpr,
-    BO: tl.constexpr, BI: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip  # pragma: no cover
+    delta,
+    x,
+    scores,
+    first_state,
+    second_state,
+    masked,
+    constants,
+    step,
+    tasks_per_group,
+    x_group,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    IMAGES: tl.constexpr,
+    x_input: tl.constexpr,
+    x_image: tl.constexpr,
+    MOVE: tl.constexpr,
+    NUM_CONSTANTS: tl.constexpr,
+    HAS_SECOND: tl.constexpr,
+    BY_MAGNITUDE: tl.constexpr,
+    MASKS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BO: tl.constexpr,
+    BI: tl.constexpr,
+    BN: tl.constexpr,
+):  # pragma: no cover
     program = tl.program_id(0)
-    tiles_i, tiles_o = tl.cdiv(I, BI), tl.cdiv(O, BO)
+    tiles_i, tiles_o = tl.cdiv(INPUTS, BI), tl.cdiv(OUTPUTS, BO)
     i = (program % tiles_i) * BI + tl.arange(0, BI)
     o = (program // tiles_i % tiles_o) * BO + tl.arange(0, BO)
     task = (program // (tiles_i * tiles_o)).to(tl.int64)
     images = x + (task // tasks_per_group) * x_group
     slope = tl.zeros((BO, BI), tl.float32)
-    for first in range(0, N, BN):
+    for first in range(0, IMAGES, BN):
         n = first + tl.arange(0, BN)
         d = tl.load(
-            delta + (task * O + o[:, None]) * N + n[None, :],
-            (o < O)[:, None] & (n < N)[None, :],
+            delta + (task * OUTPUTS + o[:, None]) * IMAGES + n[None, :],
+            (o < OUTPUTS)[:, None] & (n < IMAGES)[None, :],
             0.0,
         )
         v = tl.load(
             images + n[:, None] * x_image + i[None, :] * x_input,
-            (n < N)[:, None] & (i < I)[None, :],
+            (n < IMAGES)[:, None] & (i < INPUTS)[None, :],
             0.0,
         )
         slope = tl.dot(d, v, slope, input_precision=PRECISION)
-    at = (task * O + o[:, None]) * I + i[None, :]
-    both = (o < O)[:, None] & (i < I)[None, :]
+    at = (task * OUTPUTS + o[:, None]) * INPUTS + i[None, :]
+    both = (o < OUTPUTS)[:, None] & (i < INPUTS)[None, :]
     score = tl.load(scores + at, both, 0.0)
     one = tl.load(first_state + at, both, 0.0).to(tl.float32)
     # The sign bit of the first state is the sign of the weight: see training/optimizers.
@@ -209,9 +269,15 @@ def _learn(
 @triton.jit
 @no_type_check
 def _draw(
-    keys, sources, out, bound, P: tl.constexpr, I: tl.constexpr,
-    REORDERS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip  # pragma: no cover
+    keys,
+    sources,
+    out,
+    bound,
+    VALUES: tl.constexpr,
+    INPUTS: tl.constexpr,
+    REORDERS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # pragma: no cover
     task = tl.program_id(1).to(tl.int64)
     e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     key0 = tl.load(keys + 2 * task).to(tl.uint64, bitcast=True)
@@ -233,11 +299,11 @@ def _draw(
     half = tl.where(e % 2 == 0, word & 0xFFFFFFFF, word >> 32)
     draw = (half >> 8).to(tl.float32) * (1.0 / 16777216.0)
     at = e
-    inside = e < P
+    inside = e < VALUES
     if REORDERS:
-        column = tl.load(sources + task * I + e % I, inside, 0)
-        at = e - e % I + column
-    tl.store(out + task * P + at, (2.0 * draw - 1.0) * bound, inside)
+        column = tl.load(sources + task * INPUTS + e % INPUTS, inside, 0)
+        at = e - e % INPUTS + column
+    tl.store(out + task * VALUES + at, (2.0 * draw - 1.0) * bound, inside)
 
 
 @triton.jit
@@ -282,9 +348,19 @@ class TritonSteps(PlainSteps):
         grid = (num_groups * num_images, triton.cdiv(num_values, _PIXELS_AT_ONCE))
         sources = feed.images if feed.sources is None else feed.sources
         _pick[grid](
-            feed.images, feed.table, feed.step, sources, out, scale, shift,
-            Q=feed.images.shape[1], P=num_values, N=num_images, CHOOSES=feed.sources is not None, BLOCK=_PIXELS_AT_ONCE,
-        )  # fmt: skip
+            feed.images,
+            feed.table,
+            feed.step,
+            sources,
+            out,
+            scale,
+            shift,
+            PIXELS=feed.images.shape[1],
+            VALUES=num_values,
+            IMAGES=num_images,
+            CHOOSES=feed.sources is not None,
+            BLOCK=_PIXELS_AT_ONCE,
+        )
 
     def forward(self, masked: Tensor, x: Tensor, out: Tensor, *, relu: bool) -> None:
         """Write the outputs of a layer; see PlainSteps.forward."""
@@ -293,9 +369,22 @@ class TritonSteps(PlainSteps):
         o, i, n = FORWARD_TILE
         grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_images, n),)
         _forward[grid](
-            masked, x, out, num_tasks // len(x), x.stride(0), O=num_outputs, I=num_inputs,
-            N=num_images, x_input=x.stride(1), x_image=x.stride(2), RELU=relu, PRECISION=_precision(x), BO=o, BI=i, BN=n,
-        )  # fmt: skip
+            masked,
+            x,
+            out,
+            num_tasks // len(x),
+            x.stride(0),
+            OUTPUTS=num_outputs,
+            INPUTS=num_inputs,
+            IMAGES=num_images,
+            x_input=x.stride(1),
+            x_image=x.stride(2),
+            RELU=relu,
+            PRECISION=_precision(x),
+            BO=o,
+            BI=i,
+            BN=n,
+        )
 
     def logit_gradient(self, logits: Tensor, feed: Feed, scale: float) -> None:
         """Replace the logits by the gradient of the loss; see PlainSteps.logit_gradient."""
@@ -303,9 +392,18 @@ class TritonSteps(PlainSteps):
         num_groups = feed.table.shape[1]
         grid = (num_tasks * triton.cdiv(num_images, _IMAGES_AT_ONCE),)
         _logit_gradient[grid](
-            logits, feed.labels, feed.table, feed.step, num_tasks // num_groups, num_groups,
-            scale, O=num_outputs, N=num_images, BS=_OUTPUTS_AT_ONCE, BN=_IMAGES_AT_ONCE,
-        )  # fmt: skip
+            logits,
+            feed.labels,
+            feed.table,
+            feed.step,
+            num_tasks // num_groups,
+            num_groups,
+            scale,
+            OUTPUTS=num_outputs,
+            IMAGES=num_images,
+            BS=_OUTPUTS_AT_ONCE,
+            BN=_IMAGES_AT_ONCE,
+        )
 
     def back(self, masked: Tensor, delta: Tensor, active: Tensor, out: Tensor) -> None:
         """Write the gradient with respect to a layer's inputs; see PlainSteps.back."""
@@ -314,9 +412,18 @@ class TritonSteps(PlainSteps):
         i, o, n = FORWARD_TILE
         grid = (num_tasks * triton.cdiv(num_inputs, i) * triton.cdiv(num_images, n),)
         _back[grid](
-            masked, delta, active, out, O=num_outputs, I=num_inputs, N=num_images,
-            PRECISION=_precision(delta), BO=o, BI=i, BN=n,
-        )  # fmt: skip
+            masked,
+            delta,
+            active,
+            out,
+            OUTPUTS=num_outputs,
+            INPUTS=num_inputs,
+            IMAGES=num_images,
+            PRECISION=_precision(delta),
+            BO=o,
+            BI=i,
+            BN=n,
+        )
 
     def learn(self, layer: ResidentLayer, delta: Tensor, x: Tensor, feed: Feed) -> None:
         """Take a step of the optimiser; see PlainSteps.learn."""
@@ -329,28 +436,50 @@ class TritonSteps(PlainSteps):
         o, i, n = LEARN_TILE
         grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_inputs, i),)
         _learn[grid](
-            delta, x, layer.scores, first, others[0] if others else first, layer.masked,
-            feed.constants, feed.step, num_tasks // len(x), x.stride(0), O=num_outputs,
-            I=num_inputs, N=x.shape[2], x_input=x.stride(1), x_image=x.stride(2),
-            MOVE=MOVES[layer.optimizer.name], NUM_CONSTANTS=feed.constants.shape[1],
-            HAS_SECOND=bool(others), BY_MAGNITUDE=rule.by_magnitude, MASKS=rule.masks,
-            PRECISION=_precision(x), BO=o, BI=i, BN=n,
-        )  # fmt: skip
+            delta,
+            x,
+            layer.scores,
+            first,
+            others[0] if others else first,
+            layer.masked,
+            feed.constants,
+            feed.step,
+            num_tasks // len(x),
+            x.stride(0),
+            OUTPUTS=num_outputs,
+            INPUTS=num_inputs,
+            IMAGES=x.shape[2],
+            x_input=x.stride(1),
+            x_image=x.stride(2),
+            MOVE=MOVES[layer.optimizer.name],
+            NUM_CONSTANTS=feed.constants.shape[1],
+            HAS_SECOND=bool(others),
+            BY_MAGNITUDE=rule.by_magnitude,
+            MASKS=rule.masks,
+            PRECISION=_precision(x),
+            BO=o,
+            BI=i,
+            BN=n,
+        )
         if not rule.masks:
             layer.choose()
 
-    def draw(
-        self, keys: np.ndarray, bound: float, sources: Tensor | None, out: Tensor
-    ) -> None:
+    def draw(self, keys: np.ndarray, bound: float, sources: Tensor | None, out: Tensor) -> None:
         """Draw the first scores on the device; see PlainSteps.draw."""
         num_tasks, num_outputs, num_inputs = out.shape
         block = 1024
         words = torch.from_numpy(keys.view(np.int64)).to(out.device)
         grid = (triton.cdiv(num_outputs * num_inputs, block), num_tasks)
         _draw[grid](
-            words, words if sources is None else sources, out, bound,
-            P=num_outputs * num_inputs, I=num_inputs, REORDERS=sources is not None, BLOCK=block,
-        )  # fmt: skip
+            words,
+            words if sources is None else sources,
+            out,
+            bound,
+            VALUES=num_outputs * num_inputs,
+            INPUTS=num_inputs,
+            REORDERS=sources is not None,
+            BLOCK=block,
+        )
 
 
 def _precision(values: Tensor) -> str:
