@@ -224,6 +224,6 @@ class ReservoirWorker:
         """Return the mean share of right labels over tasks. `rows` has one packed mask per task."""
         shares = []
         for one, row in zip(asked, rows, strict=True):
-            right = self._queries.num_right(one.task, one.batches, row)
+            right = self._queries.num_right(one.task, one.batches, self._queries.state(row))
             shares.append(sum(right) / sum(map(len, one.batches)))
         return float(np.mean(shares))
