@@ -11,24 +11,26 @@ The host waits for the GPU only once per batch, when it copies the answers.
 Shape letters: Q queries, K inputs of a query, T states, F bits of a packed row, C candidates.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from supsup_core.engines.bits import keeps_alone
 from supsup_core.engines.plain import PlainEngine
 from supsup_core.inference.algorithms import AlphaGradient, Inference, Options, not_finite
-from supsup_core.inference.backward import Factors, backward_factors
+from supsup_core.inference.backward import backward_factors
 from supsup_core.inference.objectives import Objective
 from supsup_core.inference.slopes import GainSlopes, MLPSlopes
+from supsup_core.kernels.gpu.choose import packed_kernels
+from supsup_core.kernels.gpu.packed_plain import Layer
+from supsup_core.kernels.gpu.replay import Replays
 from supsup_core.names import RANKED
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import StateLayout
-from supsup_core.states.resident import PART_BYTES, ResidentStates, free_bytes
+from supsup_core.states.resident import FEW_VECTORS, PART_BYTES, ResidentStates, free_bytes
 
 # Number of states per query whose products are computed in float64.
 CANDIDATES = 8
@@ -39,11 +41,12 @@ _QUERIES = 512
 _NUMBERS_PER_GAIN = 12
 # Share of the free memory for the queries that are inferred together.
 _SHARE = 0.5
-# bfloat16 has fewer digits for values near the end of its range. If the largest evidence of a query
-# is outside this range, all products of the query are computed in float64.
-_LEAST, _MOST = 2.0**-60, 2.0**60
+# bfloat16 has fewer digits for values near the ends of its range. If the sum of absolute values of
+# a query's evidence is outside these limits, all products of the query are computed in float64.
+_LEAST, _MOST = 2.0**-40, 2.0**60
+_OPEN_TOGETHER = 16  # number of such queries that are computed together
 _LIMBS = 2
-_MARGIN = 1.01
+_MARGIN = 1.01  # covers the rounding of the sum of absolute values
 
 
 class DeviceEngine(PlainEngine):
@@ -63,6 +66,8 @@ class DeviceEngine(PlainEngine):
         self._resident = states
         self._is_mlp = type(network) is MLP
         self._effective: list[Tensor] | None = None
+        # Starting the kernels of a few queries takes the host longer than the kernels take.
+        self._replays = Replays(most_inputs=FEW_VECTORS)
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
@@ -107,32 +112,51 @@ class DeviceEngine(PlainEngine):
         Raises:
             FloatingPointError: the evidence is not finite.
         """
+        found: _Found = self._replays(self._scan, images, objective)
+        tasks, num_close, absolute = found.told.cpu()  # the only wait, unless queries are open
+        if not absolute.isfinite().all():
+            raise not_finite(len(self._resident))
+        is_open = num_close > CANDIDATES
+        if len(self._resident) > CANDIDATES:
+            is_open |= (absolute < _LEAST) | (absolute > _MOST)
+        tasks, open_queries = tasks.long(), is_open.nonzero().flatten()
+        for start in range(0, len(open_queries), _OPEN_TOGETHER):
+            some = open_queries[start : start + _OPEN_TOGETHER]
+            evidence = found.evidence.index_select(0, some.to(self.device))
+            tasks[some] = self._decided(evidence, None).cpu()
+        return Inference(tasks, num_gradients=1)
+
+    def _scan(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> "_Found":
+        """Find the tasks of queries on the device, without waiting for it."""
         states, num_tasks = self._resident, len(self._resident)
         factors = backward_factors(self._superposition(), images, objective, self._num_real)
-        if objective.first_layer_only:
-            factors = factors[:1]
-        evidence = self._laid_out(factors)
-        total, largest = self._size(factors)
-        if num_tasks <= CANDIDATES:
-            tasks = self._decided(evidence, None)
-            is_open = torch.zeros_like(tasks)
+        layers = [
+            Layer(deltas, received, self._weights[tensor.source], plane.bits.start)
+            for (deltas, received), tensor, plane in zip(
+                factors, self._network.tensors, states.layout.planes, strict=True
+            )
+        ]
+        kernels, is_small = packed_kernels(self.device), num_tasks <= CANDIDATES
+        evidence = kernels.lay_out(
+            layers[:1] if objective.first_layer_only else layers,
+            states.layout.row_bits,
+            0 if is_small or states.reads_packed(len(images)) else _LIMBS,
+            states.dtype,
+        )
+        if is_small:
+            tasks = self._decided(evidence.flat, None)
+            num_close = torch.zeros_like(tasks)
         else:
-            products = states.products(evidence, num_limbs=_LIMBS)
+            products = states.products(evidence.flat, _LIMBS, evidence.limbs)
             least, order = products.topk(CANDIDATES, dim=1, largest=False)
             # Both the smallest product and another product may be wrong by the bound.
-            limit = least[:, :1] + 2 * states.products_error * total[:, None]
-            num_close = (products <= limit).sum(dim=1)
-            tasks = self._decided(evidence, order.sort(dim=1).values)
-            is_open = (num_close > CANDIDATES) | (largest < _LEAST) | (largest > _MOST)
-        # This copy is the only wait for the GPU, unless queries are open.
-        told = torch.stack([tasks, is_open.long(), torch.isfinite(total).long()]).cpu()
-        if not told[2].all():
-            raise not_finite(num_tasks)
-        tasks, open_queries = told[0], told[1].nonzero().flatten()
-        if len(open_queries):
-            some = evidence.index_select(0, open_queries.to(self.device))
-            tasks[open_queries] = self._decided(some, None).cpu()
-        return Inference(tasks, num_gradients=1)
+            bound = 2 * _MARGIN * states.products_error
+            limit = torch.add(least[:, 0], evidence.absolute, alpha=bound)
+            num_close = (products <= limit[:, None]).sum(dim=1)
+            tasks = self._decided(evidence.flat, order.sort(dim=1).values)
+        # Task numbers and float32 numbers are exact in float64.
+        told = [part.double() for part in (tasks, num_close, evidence.absolute)]
+        return _Found(torch.stack(told), evidence.flat)
 
     def _superposition(self) -> list[Float32[Tensor, "O I"]]:
         """Return the effective weights of each layer if all states have equal coefficients."""
@@ -144,39 +168,6 @@ class DeviceEngine(PlainEngine):
                 for tensor in self._network.tensors
             ]
         return self._effective
-
-    def _laid_out(self, factors: Sequence[Factors]) -> Float32[Tensor, "Q F"]:
-        """Compute the evidence of each query, in the order of the bits of a packed row."""
-        layout, num_queries = self._resident.layout, len(factors[0].deltas)
-        flat = torch.zeros((num_queries, layout.row_bits), device=self.device)
-        for plane, (deltas, received) in zip(layout.planes, factors, strict=False):
-            weight = self._weights[_source(self._network, plane.tensor)]
-            out = flat[:, plane.bits].unflatten(1, plane.shape)
-            if deltas.shape[1] == 1:
-                torch.mul(deltas.transpose(1, 2), received, out=out)
-                out.mul_(weight)
-            else:
-                torch.mul(deltas.transpose(1, 2) @ received, weight, out=out)
-        return flat
-
-    def _size(
-        self, factors: Sequence[Factors]
-    ) -> tuple[Float32[Tensor, " Q"], Float32[Tensor, " Q"]]:
-        """Bound the sum of absolute values of each query's evidence, and the largest of them.
-
-        The bounds are computed from the factors, because the evidence is much larger. They are NaN
-        or infinite if the evidence is not finite.
-        """
-        totals, peaks = [], []
-        for tensor, (deltas, received) in zip(self._network.tensors, factors, strict=False):
-            # All weights of a layer have the same magnitude.
-            constant = self._weights[tensor.source][0, 0].abs()
-            sums = deltas.abs().sum(dim=2) * received.abs().sum(dim=2)
-            most = deltas.abs().amax(dim=2) * received.abs().amax(dim=2)
-            totals.append(constant * sums.sum(dim=1))
-            peaks.append(constant * most.sum(dim=1))
-        # The factor covers the rounding of these sums.
-        return _MARGIN * torch.stack(totals).sum(dim=0), torch.stack(peaks).amax(dim=0)
 
     def _decided(
         self, evidence: Float32[Tensor, "Q F"], candidates: Int64[Tensor, "Q C"] | None
@@ -192,5 +183,14 @@ class DeviceEngine(PlainEngine):
         return candidates.gather(1, products.argmin(dim=1, keepdim=True))[:, 0]
 
 
-def _source(network: Network, tensor: str) -> str:
-    return next(one.source for one in network.tensors if one.name == tensor)
+class _Found(NamedTuple):
+    """The answers of a batch, on the device.
+
+    Attributes:
+        told: (3, Q) float64: the task of each query, the number of states whose product may be the
+            smallest, and the sum of absolute values of the query's evidence.
+        evidence: (Q, F) the evidence of each query, in the order of the bits of a packed row.
+    """
+
+    told: Float64[Tensor, "3 Q"]
+    evidence: Float32[Tensor, "Q F"]

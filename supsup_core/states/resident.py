@@ -173,27 +173,39 @@ class ResidentStates:
         found = vectors.new_zeros((len(vectors), len(self)))
         for plane in self.layout.planes:
             scale, columns = self._scales.get(plane.tensor), _columns(plane)
-            part = self._multiplied(vectors[:, columns], self._num_limbs, columns)
+            part = self._multiplied(self._limbs(vectors[:, columns], self._num_limbs), columns)
             found += part if scale is None else part * scale
         return found
 
+    def reads_packed(self, num_vectors: int) -> bool:
+        """Return whether `products` reads packed rows, and needs no limbs of the vectors."""
+        return num_vectors <= FEW_VECTORS and packed_kernels(self.device) is not packed_plain
+
     def products(
-        self, vectors: Float32[Tensor, "Q F"], num_limbs: int = _LIMBS_OF_FLOAT32
+        self,
+        vectors: Float32[Tensor, "Q F"],
+        num_limbs: int = _LIMBS_OF_FLOAT32,
+        limbs: Float[Tensor, "L Q F"] | None = None,
     ) -> Float32[Tensor, "Q T"]:
         """Compute, for each vector and state, the sum of the values of the bits that are one.
 
         Args:
             vectors: (Q, F) one value per bit of a packed row.
             num_limbs: L, the number of limbs of a vector, 2 or 3.
+            limbs: (L, Q, F) the limbs of the vectors, if they are known, of the type `dtype`.
 
         Returns:
             (Q, T) sums. `products_error` bounds their errors.
         """
-        kernels = packed_kernels(self.device)
-        if len(vectors) <= FEW_VECTORS and kernels is not packed_plain:
-            found: Tensor = kernels.packed_dot(self.packed, vectors)
+        if self.reads_packed(len(vectors)):
+            found: Tensor = packed_kernels(self.device).packed_dot(self.packed, vectors)
             return found
-        return self._multiplied(vectors, num_limbs)
+        return self._multiplied(self._limbs(vectors, num_limbs) if limbs is None else limbs)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of unpacked bits and of limbs."""
+        return self._storage.dtype
 
     @property
     def products_error(self) -> float:
@@ -251,17 +263,16 @@ class ResidentStates:
         return _summed(total, len(limbs))
 
     def _multiplied(
-        self, vectors: Float32[Tensor, "Q D"], num_limbs: int, columns: slice = slice(None)
+        self, limbs: Float[Tensor, "L Q D"], columns: slice = slice(None)
     ) -> Float32[Tensor, "Q T"]:
-        """Multiply vectors and the same columns of the bits of all states."""
-        limbs = self._limbs(vectors, num_limbs)
+        """Multiply vectors, given as limbs, and the same columns of the bits of all states."""
         found = [
             _summed(_product_in_short_sums(limbs.flatten(0, 1), bits[:, columns]), len(limbs))
             for _, bits in self._bits()
         ]
         return (found[0] if len(found) == 1 else torch.cat(found, dim=1))[:, : len(self)]
 
-    def _limbs(self, vectors: Float32[Tensor, "Q D"], num_limbs: int) -> Tensor:
+    def _limbs(self, vectors: Float32[Tensor, "Q D"], num_limbs: int) -> Float[Tensor, "L Q D"]:
         kernels = packed_kernels(self.device)
         found: Tensor = kernels.limbs(vectors, num_limbs, self._storage.dtype)
         return found

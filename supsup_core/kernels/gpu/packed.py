@@ -4,9 +4,11 @@ packed_plain.py has the plain forms, and choose.py chooses between the two. This
 Triton, so only choose.py and tests import it.
 
 Shape letters: T states, Q queries, C candidate states of a query, R bytes, W 32-bit words and
-F = 8 R bits of a packed row, L limbs, N chunks of a row.
+F = 8 R bits of a packed row, L limbs, N chunks of a row, K images of a query, O outputs and I
+inputs of a layer.
 """
 
+from collections.abc import Sequence
 from typing import no_type_check
 
 import torch
@@ -15,16 +17,17 @@ import triton.language as tl
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
+from supsup_core.kernels.gpu.packed_plain import LaidOut, Layer
+
 # Sizes of the tiles of the kernels. The sizes must be powers of two.
 _UNPACK_BYTES = 512
 _DOT_ROWS, _DOT_WORDS = 16, 64
 _EXACT_CANDIDATES, _EXACT_BYTES = 8, 64
-_LIMB_VALUES = 1024
+_LIMB_VALUES = _LAID_VALUES = 1024
 # Numbers of tiles of a row that one program adds up. The sums of different programs are stored
 # separately and added at the end, always in the same order. So equal rows have equal products.
 _DOT_TILES, _EXACT_TILES = 4, 32
-# Whether a product and a sum may be rounded together. No kernel has both, but Triton 3.9 warns if
-# the option is not set.
+# Whether a product and a sum may be rounded together. Evidence must be rounded as on the CPU.
 _FUSED = False
 
 
@@ -65,11 +68,76 @@ def limbs_kernel(
     """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_inside = i < num_values
-    rest = tl.load(vectors + i, mask=is_inside, other=0.0)
-    for limb in tl.static_range(NUM_LIMBS):
+    rest, place = tl.load(vectors + i, mask=is_inside, other=0.0), out + i
+    for _ in tl.static_range(NUM_LIMBS):
         rounded = rest.to(out.dtype.element_ty)
-        tl.store(out + limb * num_values + i, rounded, mask=is_inside)
+        tl.store(place, rounded, mask=is_inside)
         rest -= rounded.to(tl.float32)
+        place += num_values
+
+
+@triton.jit
+@no_type_check
+def lay_out_kernel(
+    deltas,
+    received,
+    weights,
+    flat,
+    limbs,
+    sums,
+    num_queries,
+    num_images,
+    num_outputs,
+    num_inputs,
+    num_bits,
+    first,
+    end,
+    first_block,
+    num_blocks,
+    NUM_LIMBS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # pragma: no cover
+    """Compute the evidence of one layer in the order of the bits of a packed row.
+
+    Args:
+        deltas: float32 (Q, K, O), first factor.
+        received: float32 (Q, K, I), second factor.
+        weights: float32 (O, I).
+        flat: float32 (Q, F) output. The bits from `first` to `end` - 1 are written.
+        limbs: (L, Q, F) output of a shorter type of floats: the limbs of `flat`.
+        sums: float32 (Q, num_blocks) output: the sum of absolute values of each block.
+        num_queries: Q.
+        num_images: K.
+        num_outputs: O.
+        num_inputs: I.
+        num_bits: F.
+        first: index of the layer's first bit.
+        end: index after the last bit to write. Bits after the layer's bits get zeros.
+        first_block: index of the layer's first block in `sums`.
+        num_blocks: number of blocks of all layers.
+        NUM_LIMBS: L. If 0, `limbs` is not written.
+        BLOCK: number of bits of a block.
+    """
+    query, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    n = block * BLOCK + tl.arange(0, BLOCK)
+    is_value = n < num_outputs * num_inputs
+    output, column = n // num_inputs, n % num_inputs
+    value = tl.zeros((BLOCK,), tl.float32)
+    for image in range(num_images):
+        row = query * num_images + image
+        delta = tl.load(deltas + row * num_outputs + output, mask=is_value, other=0.0)
+        value += delta * tl.load(received + row * num_inputs + column, mask=is_value, other=0.0)
+    value *= tl.load(weights + n, mask=is_value, other=0.0)
+    is_bit = n < end - first
+    place = query * num_bits + first + n
+    tl.store(flat + place, value, mask=is_bit)
+    tl.store(sums + query * num_blocks + first_block + block, tl.sum(tl.abs(value), axis=0))
+    limb_place = limbs + place
+    for _ in tl.static_range(NUM_LIMBS):
+        rounded = value.to(limbs.dtype.element_ty)
+        tl.store(limb_place, rounded, mask=is_bit)
+        value -= rounded.to(tl.float32)
+        limb_place += num_queries.to(tl.int64) * num_bits
 
 
 @triton.jit
@@ -184,6 +252,30 @@ def limbs(vectors: Float32[Tensor, "Q F"], num_limbs: int, dtype: torch.dtype) -
         enable_fp_fusion=_FUSED,
     )
     return out
+
+
+def lay_out(layers: Sequence[Layer], num_bits: int, num_limbs: int, dtype: torch.dtype) -> LaidOut:
+    """Compute evidence in the order of the bits of a packed row; see packed_plain.lay_out."""
+    num_queries, num_images = layers[0].deltas.shape[:2]
+    flat = layers[0].deltas.new_empty((num_queries, num_bits))
+    limbs = flat.new_empty((num_limbs, num_queries, num_bits), dtype=dtype)
+    ends = [*(layer.first for layer in layers[1:]), num_bits]
+    counts = [
+        triton.cdiv(end - layer.first, _LAID_VALUES)
+        for layer, end in zip(layers, ends, strict=True)
+    ]
+    sums = flat.new_empty((num_queries, sum(counts)))
+    for i, (layer, end) in enumerate(zip(layers, ends, strict=True)):
+        num_outputs, num_inputs = layer.weights.shape
+        lay_out_kernel[(num_queries, counts[i])](
+            *(layer.deltas.contiguous(), layer.received.contiguous(), layer.weights.contiguous()),
+            *(flat, limbs, sums, num_queries, num_images, num_outputs, num_inputs),
+            *(num_bits, layer.first, end, sum(counts[:i]), sum(counts)),
+            NUM_LIMBS=num_limbs,
+            BLOCK=_LAID_VALUES,
+            enable_fp_fusion=_FUSED,
+        )
+    return LaidOut(flat, limbs, sums.sum(dim=1))
 
 
 def packed_dot(

@@ -1,11 +1,14 @@
 """Plain forms, in torch, of the kernels on packed rows in packed.py. They run on any device.
 
 Shape letters: T states, Q queries, C candidate states of a query, R bytes and F = 8 R bits of a
-packed row, L limbs.
+packed row, L limbs, K images of a query, O outputs and I inputs of a layer.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 # Bits that are unpacked at a time to multiply them. In float64 they take 8 times as many bytes.
@@ -44,6 +47,57 @@ def limbs(vectors: Float32[Tensor, "Q F"], num_limbs: int, dtype: torch.dtype) -
         limb.copy_(rounded)
         rest = rest - rounded
     return found
+
+
+class Layer(NamedTuple):
+    """One layer of the evidence of Q queries, as factors.
+
+    Attributes:
+        deltas: (Q, K, O) first factor.
+        received: (Q, K, I) second factor.
+        weights: (O, I) the layer's weights.
+        first: index of the layer's first bit in a packed row.
+    """
+
+    deltas: Float32[Tensor, "Q K O"]
+    received: Float32[Tensor, "Q K I"]
+    weights: Float32[Tensor, "O I"]
+    first: int
+
+
+class LaidOut(NamedTuple):
+    """Vectors in the order of the bits of a packed row.
+
+    Attributes:
+        flat: (Q, F) the vectors.
+        limbs: (L, Q, F) limbs of the vectors; see `limbs`.
+        absolute: (Q,) the sum of each vector's absolute values.
+    """
+
+    flat: Float32[Tensor, "Q F"]
+    limbs: Float[Tensor, "L Q F"]
+    absolute: Float32[Tensor, " Q"]
+
+
+def lay_out(layers: Sequence[Layer], num_bits: int, num_limbs: int, dtype: torch.dtype) -> LaidOut:
+    """Compute the evidence of queries in the order of the bits of a packed row.
+
+    The evidence of a layer is (deltas^T received) * weights; see bits/evidence.py.
+
+    Args:
+        layers: the layers in the order of their bits.
+        num_bits: F, the number of bits of a row. Bits that belong to no layer get zeros.
+        num_limbs: L, the number of limbs; 0 if no limbs are needed.
+        dtype: the type of the limbs.
+    """
+    flat = layers[0].deltas.new_zeros((len(layers[0].deltas), num_bits))
+    for deltas, received, weights, first in layers:
+        out = flat[:, first : first + weights.numel()].unflatten(1, weights.shape)
+        # A matrix product may be rounded differently from the product of two numbers.
+        is_one = deltas.shape[1] == 1
+        outer = deltas.mT * received if is_one else deltas.mT @ received
+        torch.mul(outer, weights, out=out)
+    return LaidOut(flat, limbs(flat, num_limbs, dtype), flat.abs().sum(dim=1))
 
 
 def packed_dot(

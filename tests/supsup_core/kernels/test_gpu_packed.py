@@ -69,6 +69,32 @@ def test_limbs_are_the_rounded_rests(given, num_limbs):
 
 
 @interpreted
+@pytest.mark.parametrize("num_images", [1, 3])
+@pytest.mark.parametrize("num_limbs", [0, 2])
+def test_evidence_is_laid_out_as_by_the_plain_form(num_images, num_limbs):
+    from supsup_core.kernels.gpu import packed
+
+    generator = torch.Generator().manual_seed(2)
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=generator)
+
+    layers = [
+        packed_plain.Layer(drawn(2, num_images, o), drawn(2, num_images, i), drawn(o, i), first)
+        for o, i, first in ((9, 7, 0), (40, 9, 512), (50, 40, 1024))
+    ]
+    given = layers, 4096, num_limbs, torch.float16
+    found, expected = packed.lay_out(*given), packed_plain.lay_out(*given)
+    tolerance = {} if num_images > 1 else {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(found.flat, expected.flat, **tolerance)
+    torch.testing.assert_close(found.absolute, expected.absolute)
+    assert found.limbs.shape == (num_limbs, 2, 4096)
+    torch.testing.assert_close(
+        found.limbs.double().sum(dim=0), found.flat.double() * bool(num_limbs), rtol=1e-6, atol=1e-6
+    )
+
+
+@interpreted
 def test_packed_products_are_those_of_the_plain_form(given):
     packed, rows, vectors = given
     found = packed.packed_dot(rows, vectors)
@@ -101,6 +127,10 @@ def test_equal_rows_have_equal_exact_products(given):
 KERNELS = {
     "unpack_kernel": ("*u8 *bf16 i32", {"BLOCK": 512}),
     "limbs_kernel": ("*fp32 *bf16 i64", {"NUM_LIMBS": 2, "BLOCK": 1024}),
+    "lay_out_kernel": (
+        "*fp32 *fp32 *fp32 *fp32 *bf16 *fp32 i32 i32 i32 i32 i32 i32 i32 i32 i32",
+        {"NUM_LIMBS": 2, "BLOCK": 1024},
+    ),
     "packed_dot_kernel": ("*i32 *fp32 *fp32 i32 i32 i32", {"TILES": 4, "ROWS": 16, "WORDS": 64}),
     "exact_kernel": (
         "*u8 *fp32 *i64 *fp64 i32 i32 i32",

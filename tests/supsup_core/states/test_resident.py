@@ -80,7 +80,7 @@ def test_errors_of_products_are_below_their_bound(rows, num_limbs, monkeypatch):
     error = (states.products(vectors, num_limbs) - exact).abs()
     assert (error <= states.products_error * vectors.sum(dim=1, keepdim=True)).all()
     # One limb has larger errors than the bound allows, so the bound is not too large to mean much.
-    one = (states._multiplied(vectors, 1) - exact).abs()
+    one = (states._multiplied(states._limbs(vectors, 1)) - exact).abs()
     assert (one > states.products_error * vectors.sum(dim=1, keepdim=True)).any()
 
 
