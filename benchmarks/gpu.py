@@ -22,6 +22,7 @@ test_images and test_labels; without it, the images are random shapes of ten cla
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import statistics
 import sys
@@ -40,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from supsup_core.bits.infer import BitInference
 from supsup_core.data import ImageSet, normalise
-from supsup_core.engines.choose import engine_for
+from supsup_core.engines.choose import engine_for, states_for
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
@@ -48,7 +49,6 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
-from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Setting, Task
@@ -376,12 +376,22 @@ def infer(bench: Bench) -> None:
             rows[:, part] = generator.integers(0, 256, rows[:, part].shape, dtype=np.uint8)
     weights = bench.network.weights(0)
     on_device = {n: w.to(bench.device) for n, w in weights.items()}
-    states = BitStates(layout, rows, bench.device)
+    states = states_for(bench.network, layout, rows, bench.device)
     engine = engine_for(bench.network, on_device, states, NUM_CLASSES)
     num_queries = max(options.queries)
-    pixels = torch.from_numpy(bench.test.images[:num_queries]).to(bench.device)
-    shown = normalise(pixels, bench.test.mean, bench.test.std)[:, None]
-    cpu = BitInference(list(weights.values()), layout, rows, NUM_CLASSES)
+    # Query q shows test image q as the task that owns it.
+    owners = np.arange(num_queries) * 7919 % options.masks
+    sources = {int(i): bench.tasks(int(i), 1)[0] for i in np.unique(owners)}
+    flat = bench.test.flat
+    pixels = np.stack(
+        [
+            sources[int(owner)].images(flat[q % len(flat), None])[0]
+            for q, owner in enumerate(owners)
+        ]
+    )
+    on_host = torch.from_numpy(pixels).to(bench.device)
+    shown = normalise(on_host, bench.test.mean, bench.test.std)[:, None]
+    cpu = BitInference(list(weights.values()), layout, rows, NUM_CLASSES, os.cpu_count() or 1)
     for algorithm in options.algorithms:
         for objective in ("H", "G"):
             for num in options.queries:
@@ -398,8 +408,14 @@ def infer(bench: Bench) -> None:
 
                     seconds = bench.seconds(ask, rounds=3)
                     answers = torch.cat(found).cpu()
-                    few = min(num, 8)
-                    same = getattr(cpu, algorithm)(shown[:few].cpu(), OBJECTIVES[objective]).tasks
+                    few = min(num, options.compared)
+                    compared = [
+                        getattr(cpu, algorithm.removesuffix("_ranked"))(
+                            part.cpu(), OBJECTIVES[objective]
+                        ).tasks
+                        for part in shown[:few].split(64)
+                    ]
+                    same = torch.cat(compared)
                     bench.print(
                         "infer",
                         engine=type(engine).__name__,
@@ -408,6 +424,7 @@ def infer(bench: Bench) -> None:
                         masks=options.masks,
                         queries=num,
                         seconds_per_query=seconds / num,
+                        task_accuracy=float((answers.numpy() == owners[:num]).mean()),
                         same_as_cpu=int((same == answers[:few]).sum()),
                         compared=few,
                         peak_bytes=bench.peak(),
@@ -482,7 +499,8 @@ def main() -> None:
     parser.add_argument("--actors", nargs="+", type=int, default=[1])
     parser.add_argument("--masks", type=int, default=2500)
     parser.add_argument("--queries", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--together", type=int, default=32)
+    parser.add_argument("--together", type=int, default=512, help="queries of one batch")
+    parser.add_argument("--compared", type=int, default=8, help="answers compared with the CPU")
     parser.add_argument("--algorithms", nargs="+", default=["one_shot"])
     parser.add_argument("--patterns", type=int, default=20)
     bench = Bench(parser.parse_args())

@@ -34,8 +34,10 @@ FAMILIES: Mapping[str, str] = {
     "split": "supsup_core.tasks.split:Split",
 }
 
-# Engines in order of preference. A run uses the first engine that supports its network and states.
+# Engines in order of preference. An actor uses the first engine that supports the network, the
+# states and the actor's device.
 ENGINES: Mapping[str, str] = {
+    "device": "supsup_core.engines.device:DeviceEngine",
     "bits": "supsup_core.engines.bits:BitsEngine",
     "mlp": "supsup_core.engines.mlp:MLPEngine",
     "plain": "supsup_core.engines.plain:PlainEngine",
@@ -45,7 +47,7 @@ ENGINES: Mapping[str, str] = {
 GRADIENT_ALGORITHMS = ("one_shot", "binary", "gradient_descent", "frank_wolfe")
 # Inference algorithms that compute a forward pass with each mask, and need no objective.
 FORWARD_ALGORITHMS = ("min_entropy", "max_logit")
-# The inference algorithm that only the engine "bits" has.
+# The inference algorithm that only the engines "bits" and "device" have.
 RANKED = "one_shot_ranked"
 ALGORITHMS = ("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe", *FORWARD_ALGORITHMS)
 # Inference algorithms that need only one gradient. If each of several actors has a part of the

@@ -122,7 +122,9 @@ class RunSpec:
     def capabilities(self) -> Capabilities:
         """The capabilities of the network, the finder and the engine."""
         network, layout = self.network, self.layout
-        engine = engine_type(network, layout)
+        # The driver may run on a machine without a GPU, so a configuration is checked for the CPU.
+        # The engine of a GPU supports more.
+        engine = engine_type(network, layout, torch.device("cpu"))
         return Capabilities(
             num_gains=num_gains(network),
             num_bits=layout.num_bits,

@@ -17,15 +17,14 @@ from harness.plan.resolve import automatic_block, resolve
 from harness.plan.units import evaluation_units, train_units
 from harness.run.spec import RunSpec
 from harness.search.config import TuneConfig
-from harness.workers.evaluating import GRADIENT_BYTES, EvaluateWorker
+from harness.workers.evaluating import EvaluateWorker
 from harness.workers.images import own
 from harness.workers.queries import Queries
 from harness.workers.training import trainer_of
 from supsup_core.data import ImageSet
-from supsup_core.engines.choose import engine_for
+from supsup_core.engines.choose import engine_for, states_for
 from supsup_core.inference.margin import expected_task_accuracy
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import TaskState
 
 
@@ -179,14 +178,13 @@ class BlockTrial:
         queries = Queries(spec, self._test, self._device)
         batches = [queries.of(i) for i in asked]
         objective = OBJECTIVES[next(iter(spec.config.evaluate.objectives), "H")]
-        states = BitStates(spec.layout, rows, self._device)
+        states = states_for(spec.network, spec.layout, rows, self._device)
         engine = engine_for(spec.network, queries.weights, states, spec.num_classes)
         alphas = torch.full((1, len(rows)), 1 / len(rows), device=self._device)
         images = queries.images(batches)
-        numbers = engine.numbers_per_query(images.shape[1])
         found = [
             engine.gradient(some, objective)(alphas).cpu()
-            for some in images.split(max(1, GRADIENT_BYTES // (4 * numbers)))
+            for some in images.split(engine.queries_together(images.shape[1]))
         ]
         truth = [one.task.task_id for one in batches for _ in one.batches]
         return torch.cat(found), torch.tensor(truth)

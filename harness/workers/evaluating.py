@@ -23,11 +23,6 @@ from supsup_core.inference.algorithms import Inference
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.names import RANKED
 
-# Memory for the float32 gradients of queries that are inferred together. For LeNet 300-100, this is
-# the memory of 32 queries. The algorithm binary needs the same amount again, for the superpositions
-# of these queries.
-GRADIENT_BYTES = 41_000_000
-
 
 class EvaluateWorker:
     """A worker that evaluates the masks of a run, and recalls masks from reservoirs.
@@ -73,7 +68,7 @@ class EvaluateWorker:
         asked = [self._queries.of(i) for i in unit.task_ids]
         answers = self._infer(unit, masks, self._queries.images(asked))
         self._steps_done = 0.0
-        return self._queries.score(unit, asked, answers, lambda task: masks.rows[task])
+        return self._queries.score(unit, asked, answers, masks.state)
 
     def _on_share(self, done: float) -> None:
         self._steps_done = done
@@ -91,8 +86,7 @@ class EvaluateWorker:
         found: list[Inference] = []
         seconds, done = 0.0, 0
         self._warm_up(unit, masks, images[:1])
-        numbers = engine.numbers_per_query(images.shape[1])
-        for queries in images.split(max(1, GRADIENT_BYTES // (4 * numbers))):
+        for queries in images.split(engine.queries_together(images.shape[1])):
             started = time.perf_counter()
             found.append(engine.infer(queries, unit.algorithm, objective, options))
             seconds += time.perf_counter() - started
@@ -105,6 +99,7 @@ class EvaluateWorker:
             seconds / len(tasks),
             found[0].num_gradients,
             float(np.mean(read)),
+            engine.device,
             self._agreement(unit, masks, images, tasks),
         )
 
@@ -139,4 +134,4 @@ class EvaluateWorker:
         index = compared(len(tasks))
         objective, options = OBJECTIVES[unit.objective], self._spec.options
         exact = masks.engine.infer(images[index], "one_shot", objective, options).tasks
-        return float((exact.cpu().numpy() == np.array(tasks)[index]).mean())
+        return float((exact.numpy() == np.array(tasks)[index]).mean())

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from harness.run.spec import RunSpec
+from harness.workers.queries import State
 from supsup_core.bits.counts import ones_fused
 from supsup_core.bits.threads import Threads
-from supsup_core.engines.choose import engine_for
+from supsup_core.engines.choose import engine_for, states_for
 from supsup_core.engines.protocol import Engine
-from supsup_core.states.bits import BitStates
 from supsup_core.states.distractors import Distractors
 
 # A worker first infers among this number of copies of one mask, so that kernels are compiled or
@@ -37,6 +37,10 @@ class PreparedMasks:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def state(self, task: int) -> State:
+        """Return the state of one task, on the device of the engine."""
+        return State.of(self.engine.stored, task)
 
 
 class CheckpointMasks:
@@ -66,7 +70,7 @@ class CheckpointMasks:
             self._now = None  # free the old masks first, because old and new masks may be large
             now = self._prepared(with_distractors(self._spec, rows, num_distractors))
         elif len(now) < wanted:
-            now = PreparedMasks(rows, now.engine.grown(self._states(rows)))
+            now = PreparedMasks(rows, now.engine.grown(rows))
         self._now, self._num_distractors = now, num_distractors
         return now
 
@@ -78,12 +82,10 @@ class CheckpointMasks:
         return self._prepared(row.repeat(COPIES, axis=0))
 
     def _prepared(self, rows: np.ndarray) -> PreparedMasks:
-        spec, states = self._spec, self._states(rows)
+        spec = self._spec
+        states = states_for(spec.network, spec.layout, rows, self._device)
         engine = engine_for(spec.network, self._weights, states, spec.num_classes)
         return PreparedMasks(rows, engine)
-
-    def _states(self, rows: np.ndarray) -> BitStates:
-        return BitStates(self._spec.layout, rows, self._device)
 
 
 def with_distractors(spec: RunSpec, rows: np.ndarray, num_distractors: int) -> np.ndarray:

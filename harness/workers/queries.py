@@ -19,7 +19,9 @@ from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit, evaluati
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
 from supsup_core.data import ImageSet, normalise
+from supsup_core.networks.protocol import Floats, Gains
 from supsup_core.states.bits import BitStates
+from supsup_core.states.protocol import States
 from supsup_core.streams import Role, stream
 from supsup_core.tasks.protocol import Task
 
@@ -41,6 +43,24 @@ class TaskQueries:
     batches: Sequence[np.ndarray]
 
 
+@dataclass(frozen=True, eq=False)  # == of tensors has no single truth value
+class State:
+    """The state of one task, unpacked on a device.
+
+    Attributes:
+        gains: a mapping from the name of a masked tensor to its gains.
+        floats: a mapping from the name of an array of floats to its values.
+    """
+
+    gains: Gains
+    floats: Floats
+
+    @classmethod
+    def of(cls, states: States, task: int) -> "State":
+        """Return the state of one task among stored states."""
+        return cls(states.gains(task), states.floats(task))
+
+
 @dataclass(frozen=True)
 class Answers:
     """The inferred tasks of a unit's batches, and the cost of inference.
@@ -51,6 +71,7 @@ class Answers:
         num_gradients: the number of gradients of one inference.
         bits_read_fraction: the fraction of all mask bits that one gradient reads, as a mean over
             the batches.
+        device: the device that inferred the tasks.
         agreement: the fraction of compared answers of one_shot_ranked that equal the answers of
             one_shot. `compared` chooses the answers. None for other algorithms.
     """
@@ -59,6 +80,7 @@ class Answers:
     seconds: float
     num_gradients: int
     bits_read_fraction: float
+    device: torch.device
     agreement: float | None = None
 
 
@@ -146,7 +168,7 @@ class Queries:
         unit: EvaluationUnit,
         asked: Sequence[TaskQueries],
         answers: Answers,
-        mask_of: Callable[[int], np.ndarray],
+        state_of: Callable[[int], State],
     ) -> pa.Table:
         """Count the right labels of each batch twice.
 
@@ -157,7 +179,7 @@ class Queries:
             unit: the evaluation unit.
             asked: the test batches of the unit's tasks.
             answers: the inferred tasks of these batches.
-            mask_of: a function that takes a task number, and returns the packed mask of the task.
+            state_of: a function that takes a task number, and returns the task's state.
 
         Returns:
             Rows of the table `evaluations`, one row per task.
@@ -166,7 +188,7 @@ class Queries:
         inferred = iter(answers.tasks)
         for one in asked:
             found = [next(inferred) for _ in one.batches]
-            self._add_row(columns, one, found, mask_of)
+            self._add_row(columns, one, found, state_of)
         same = {
             "num_tasks": unit.num_tasks + unit.num_distractors,
             "num_distractors": unit.num_distractors,
@@ -176,7 +198,7 @@ class Queries:
             "num_gradients": answers.num_gradients,
             "bits_read_fraction": answers.bits_read_fraction,
             "agreement": answers.agreement,
-            "device": device_name(self.device),
+            "device": device_name(answers.device),
             **evaluation_settings(self._spec.config.evaluate, unit.algorithm, unit.num_tasks),
         }
         columns |= {name: [value] * len(asked) for name, value in same.items()}
@@ -188,13 +210,13 @@ class Queries:
         columns: dict[str, list[object]],
         asked: TaskQueries,
         inferred: list[int],
-        mask_of: Callable[[int], np.ndarray],
+        state_of: Callable[[int], State],
     ) -> None:
         task_id = asked.task.task_id
-        given = self._right_with_own_mask(asked, mask_of)
+        given = self._right_with_own_mask(asked, state_of)
         hit = [task == task_id for task in inferred]
         used = [
-            right if h else self.num_right(asked.task, [batch], mask_of(task))[0]
+            right if h else self.num_right(asked.task, [batch], state_of(task))[0]
             for h, right, batch, task in zip(hit, given, asked.batches, inferred, strict=True)
         ]
         num_images = sum(len(batch) for batch in asked.batches)
@@ -208,15 +230,19 @@ class Queries:
         )
 
     def _right_with_own_mask(
-        self, asked: TaskQueries, mask_of: Callable[[int], np.ndarray]
+        self, asked: TaskQueries, state_of: Callable[[int], State]
     ) -> list[int]:
         task_id = asked.task.task_id
         if task_id not in self._given:
-            self._given[task_id] = self.num_right(asked.task, asked.batches, mask_of(task_id))
+            self._given[task_id] = self.num_right(asked.task, asked.batches, state_of(task_id))
         return self._given[task_id]
 
-    def num_right(self, task: Task, batches: Sequence[np.ndarray], row: np.ndarray) -> list[int]:
-        """Count, for each batch, the images that get the right label with a packed state.
+    def state(self, row: np.ndarray) -> State:
+        """Unpack the state of a packed row (R,) to the device."""
+        return State.of(BitStates(self._spec.layout, row[None], self.device), 0)
+
+    def num_right(self, task: Task, batches: Sequence[np.ndarray], state: State) -> list[int]:
+        """Count, for each batch, the images that get the right label with a state.
 
         If the network normalises, it uses the statistics that are stored in the state. If the state
         has none, it uses the statistics of the batch.
@@ -224,11 +250,10 @@ class Queries:
         Args:
             task: the task of the batches.
             batches: for each batch, the indices of its images in the test set.
-            row: (R,) the packed state.
+            state: the state that labels the images.
         """
         network = self._spec.network
-        states = BitStates(self._spec.layout, row[None], self.device)
-        gains, floats = states.gains(0), states.floats(0) or None
+        gains, floats = state.gains, state.floats or None
         shares_statistics = network.normalises and floats is None
         # Several batches are labelled together, as many as _ACTIVATIONS allows. But each batch is
         # labelled alone if it is normalised with its own statistics.

@@ -237,6 +237,6 @@ class ReservoirWorker:
         """
         shares = []
         for one, row in zip(asked, rows, strict=True):
-            right = self._queries.num_right(one.task, one.batches, row)
+            right = self._queries.num_right(one.task, one.batches, self._queries.state(row))
             shares.append(sum(right) / sum(map(len, one.batches)))
         return float(np.mean(shares))

@@ -22,6 +22,7 @@ from supsup_core.data import ImageSet
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.names import RANKED
 
+_CPU = torch.device("cpu")  # bits/ infers on the CPU
 QUERIES_TOGETHER = 128  # number of queries per group; `progress` grows after each group
 
 
@@ -118,7 +119,7 @@ class ShardWorker:
     def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
         torch.set_num_threads(1)
         self._spec = spec
-        self._queries = Queries(spec, own(test), torch.device("cpu"))
+        self._queries = Queries(spec, own(test), _CPU)
         self._part: tuple[int, BitInference] | None = None  # checkpoint k and masks
         self._warm: set[tuple[str, str]] = set()  # algorithm and objective of earlier units
         self._done = 0.0
@@ -151,7 +152,9 @@ class ShardWorker:
         self._done = 0.0
         if isinstance(unit, ScoreUnit):
             asked = [self._queries.of(i) for i in unit.asked.task_ids]
-            return self._queries.score(unit.asked, asked, unit.answers, unit.rows.__getitem__)
+            return self._queries.score(
+                unit.asked, asked, unit.answers, lambda task: self._queries.state(unit.rows[task])
+            )
         assert rows is not None
         if isinstance(unit, CountUnit):
             return self._masks(unit.num_tasks, rows).counts
@@ -227,5 +230,6 @@ def agreed(parts: Sequence[PartAnswers]) -> Answers:
         max(part.seconds for part in parts),
         num_gradients=1,
         bits_read_fraction=float(np.average(shares, weights=sizes)),
+        device=_CPU,
         agreement=float((some == merge(exact)).mean()) if exact else None,
     )

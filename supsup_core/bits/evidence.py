@@ -32,6 +32,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from supsup_core.bits.transposed import UnitValues
+from supsup_core.inference.backward import backward_factors
 from supsup_core.inference.objectives import Objective
 
 
@@ -228,22 +229,14 @@ def backward(
         FloatingPointError: an image or a derivative contains NaN or infinity.
     """
     num_queries, num_images = images.shape[:2]
-    received = [images.flatten(0, 1)]
-    for weight in effective[:-1]:
-        received.append((received[-1] @ weight.t()).relu_())
-    delta = objective.gradient(received[-1] @ effective[-1].t(), num_real) / num_images
-    deltas = [delta]
-    for weight, x in zip(reversed(effective[1:]), reversed(received[1:]), strict=True):
-        deltas.append((deltas[-1] @ weight).mul_(x > 0))
-    deltas.reverse()
-    if not all(bool(torch.isfinite(part).all()) for part in (images, *deltas)):
+    factors = backward_factors(effective, images, objective, num_real)
+    if not all(bool(torch.isfinite(part).all()) for part in (images, *(f.deltas for f in factors))):
         raise FloatingPointError(
             "evidence must be finite, got NaN or infinity: check the images and the weights"
         )
     num_layers = 1 if objective.first_layer_only else len(weights)
-    shape = (num_queries, num_images, -1)
-    sent = [part.numpy().reshape(shape) for part in deltas[:num_layers]]
-    came = [part.numpy().reshape(shape) for part in received[:num_layers]]
+    sent = [layer.deltas.numpy() for layer in factors[:num_layers]]
+    came = [layer.received.numpy() for layer in factors[:num_layers]]
     fixed = [weight.numpy() for weight in weights]
     found = []
     for q in range(num_queries):

@@ -2,7 +2,9 @@
 
 from typing import ClassVar
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
@@ -19,9 +21,7 @@ from supsup_core.states.layout import StateLayout
 class BitsEngine(MLPEngine):
     """An engine that reads packed bits on the CPU. For the arguments, see Engine.
 
-    Some algorithms have no form on packed bits, and run as in MLPEngine. If the states are not on
-    the CPU, all algorithms run as in MLPEngine on the device of the states. The algorithm
-    one_shot_ranked is an exception: it always runs on the CPU, because it has no other form.
+    Some algorithms have no form on packed bits, and run as in MLPEngine.
     """
 
     # Only states with one keep plane per layer are supported, because the ranked scan assumes
@@ -36,28 +36,31 @@ class BitsEngine(MLPEngine):
         self._bits: BitInference | None = None
 
     @classmethod
-    def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return whether the network is an MLP and a state is just one keep plane per layer."""
-        return type(network) is MLP and keeps_alone(layout)
+    def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
+        """Return whether an MLP's states are one keep plane per layer, on the CPU."""
+        return type(network) is MLP and keeps_alone(layout) and device.type == "cpu"
 
     @property
     def bits(self) -> BitInference:
         """The masks in the form that inference on bits needs. The first access computes it."""
         if self._bits is None:
-            weights = [self._weights[t.source].cpu() for t in self._network.tensors]
+            assert isinstance(self._states, BitStates)
+            weights = [self._weights[t.source] for t in self._network.tensors]
             layout, rows = self._states.layout, self._states.rows
             self._bits = BitInference(weights, layout, rows, self._num_real)
         return self._bits
 
-    def grown(self, states: BitStates) -> "BitsEngine":
+    def grown(self, rows: UInt8[np.ndarray, "T R"]) -> "BitsEngine":
         """Make an engine for a later checkpoint; see Engine.grown.
 
         The new engine takes the prepared masks from this engine, and prepares only the new masks.
         """
+        states = self._states.grown(rows)
+        assert isinstance(states, BitStates)
         more = type(self)(self._network, self._weights, states, self._num_real)
         if self._bits is not None:
             more._bits, self._bits = self._bits, None
-            more._bits.grow(states.rows)
+            more._bits.grow(rows)
         return more
 
     def infer(
@@ -68,12 +71,10 @@ class BitsEngine(MLPEngine):
         options: Options,
     ) -> Inference:
         """Infer the task of each query; see Engine.infer."""
-        on_cpu = self._states.device.type == "cpu"
-        if algorithm not in BIT_ALGORITHMS or not (on_cpu or algorithm == RANKED):
+        if algorithm not in BIT_ALGORITHMS:
             return super().infer(inputs, algorithm, objective, options)
         assert objective is not None
-        images = inputs.cpu().flatten(2)
-        return BIT_ALGORITHMS[algorithm](self.bits, images, objective, options)
+        return BIT_ALGORITHMS[algorithm](self.bits, inputs.flatten(2), objective, options)
 
 
 def keeps_alone(layout: StateLayout) -> bool:

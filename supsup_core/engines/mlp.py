@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import torch
+
 from supsup_core.engines.plain import PlainEngine
 from supsup_core.inference.slopes import GainSlopes, MLPSlopes
 from supsup_core.networks.mlp import MLP
@@ -15,12 +17,12 @@ class MLPEngine(PlainEngine):
     _slopes: ClassVar[type[GainSlopes]] = MLPSlopes
 
     @classmethod
-    def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return whether the network is an MLP. Every layout is supported."""
+    def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
+        """Return whether the network is an MLP. Every layout and device is supported."""
         return type(network) is MLP
 
-    def numbers_per_query(self, num_inputs: int) -> int:
-        """Return the number of gains; see Engine.numbers_per_query.
+    def _numbers_per_query(self, num_inputs: int) -> int:
+        """Return the number of gains.
 
         Activations are not counted, because the derivatives with respect to all gains take far more
         memory.

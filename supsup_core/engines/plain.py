@@ -1,8 +1,10 @@
 """Task inference with torch, for any network, any states and any device."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from supsup_core.inference.algorithms import BY_GRADIENT, AlphaGradient, Inference, Options
@@ -13,31 +15,55 @@ from supsup_core.names import FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
 from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import StateLayout
+from supsup_core.states.protocol import PackedStates
+
+# Memory for the float32 gradients of queries that are inferred together: 32 queries for LeNet
+# 300-100. Binary needs the same amount again for the superpositions of these queries.
+GRADIENT_BYTES = 41_000_000
 
 
 class PlainEngine:
     """An engine that computes gradients of the whole superposition by autograd; see Engine."""
 
     supports: ClassVar[frozenset[str]] = frozenset((*GRADIENT_ALGORITHMS, *FORWARD_ALGORITHMS))
+    states: ClassVar[type[Any]] = BitStates
     _slopes: ClassVar[type[GainSlopes]] = GainSlopes
 
     def __init__(
-        self, network: Network, weights: Weights, states: BitStates, num_real: int
+        self, network: Network, weights: Weights, states: PackedStates, num_real: int
     ) -> None:
         self._network, self._weights, self._states = network, weights, states
         self._num_real = num_real
 
+    @property
+    def stored(self) -> PackedStates:
+        """The stored states."""
+        return self._states
+
+    @property
+    def device(self) -> torch.device:
+        """The device that computes the inference."""
+        return self._states.device
+
     @classmethod
-    def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return True: every network and every layout is supported."""
+    def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
+        """Return True: every network, every layout and every device is supported."""
         return True
 
-    def grown(self, states: BitStates) -> "PlainEngine":
+    def grown(self, rows: UInt8[np.ndarray, "T R"]) -> "PlainEngine":
         """Make an engine for a later checkpoint; see Engine.grown."""
+        states = self._states.grown(rows)
         return type(self)(self._network, self._weights, states, self._num_real)
 
-    def numbers_per_query(self, num_inputs: int) -> int:
-        """Return the number of gains, or the number of activations if this number is larger."""
+    def queries_together(self, num_inputs: int) -> int:
+        """Return how many queries have gradients of GRADIENT_BYTES; see Engine."""
+        return max(1, GRADIENT_BYTES // (4 * self._numbers_per_query(num_inputs)))
+
+    def _numbers_per_query(self, num_inputs: int) -> int:
+        """Return how many float32 numbers the gradient of one query takes.
+
+        This is the number of gains, or the number of activations if this number is larger.
+        """
         return max(num_gains(self._network), num_inputs * self._network.num_activations)
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:

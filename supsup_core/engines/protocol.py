@@ -1,18 +1,20 @@
 """The protocol of an engine. An engine infers to which of the stored tasks a query belongs.
 
-Shape letters: T states, Q queries, K inputs of a query.
+Shape letters: T states, Q queries, K inputs of a query, R bytes of a packed row.
 """
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from supsup_core.inference.algorithms import AlphaGradient, Inference, Options
 from supsup_core.inference.objectives import Objective
 from supsup_core.networks.protocol import Network, Weights
-from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import StateLayout
+from supsup_core.states.protocol import PackedStates
 
 
 @runtime_checkable  # lets tests check annotations at run time
@@ -22,38 +24,51 @@ class Engine(Protocol):
     Args:
         network: the fixed network.
         weights: a mapping from name to the network's weights, on the device of the states.
-        states: the stored states of the T tasks.
+        states: the stored states of the T tasks, of the class `states`.
         num_real: number of outputs that belong to a class.
 
     Attributes:
         supports: names of the supported algorithms, a subset of names.ALGORITHMS.
+        states: the class of the states that the engine needs: a PackedStates.
     """
 
+    # type[Any]: at run time, Python cannot check a class against a protocol that has attributes.
+    states: ClassVar[type[Any]]
     supports: ClassVar[frozenset[str]]
 
     def __init__(
-        self, network: Network, weights: Weights, states: BitStates, num_real: int
+        self, network: Network, weights: Weights, states: PackedStates, num_real: int
     ) -> None: ...
 
-    @classmethod
-    def fits(cls, network: Network, layout: StateLayout) -> bool:
-        """Return whether the engine supports this network with states of this layout."""
+    @property
+    def stored(self) -> PackedStates:
+        """The stored states."""
         ...
 
-    def grown(self, states: BitStates) -> "Engine":
+    @property
+    def device(self) -> torch.device:
+        """The device that computes the inference."""
+        ...
+
+    @classmethod
+    def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
+        """Return whether the engine supports a network with states of this layout on a device."""
+        ...
+
+    def grown(self, rows: UInt8[np.ndarray, "T R"]) -> "Engine":
         """Make an engine for a later checkpoint, which has more states.
 
         Args:
-            states: all states of the later checkpoint. They begin with the states of this engine,
-                in the same order.
+            rows: (T, R) the packed rows of all states of the later checkpoint. They begin with the
+                rows of this engine's states, in the same order.
         """
         ...
 
-    def numbers_per_query(self, num_inputs: int) -> int:
-        """Return how many float32 numbers must be in memory to compute the gradient of one query.
+    def queries_together(self, num_inputs: int) -> int:
+        """Return how many queries to infer in one call, at least 1. Memory limits this number.
 
         Args:
-            num_inputs: K, the number of inputs of the query.
+            num_inputs: K, the number of inputs of a query.
         """
         ...
 

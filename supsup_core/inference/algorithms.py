@@ -58,7 +58,7 @@ class Inference:
     """The result of an inference algorithm.
 
     Attributes:
-        tasks: (Q,) the inferred task of each query, a number from 0 to T - 1.
+        tasks: (Q,) the inferred task of each query, a number from 0 to T - 1, on the CPU.
         num_gradients: number of gradients that were computed per query.
         bits_read_fraction: fraction of the bits of all stored masks that one gradient reads, in
             [0, 1].
@@ -89,21 +89,50 @@ class Options:
     rate: float = 0.3
 
 
-def check_finite(evidence: Tensor, num_candidates: int) -> None:
-    """Raise an error if a value that decides between candidate tasks is NaN or infinite.
+class Evidence:
+    """The finiteness of all values that decide between candidate tasks.
 
-    Args:
-        evidence: the values that decide: slopes, entropies or logits.
-        num_candidates: number of candidate tasks that are left, for the error text.
-
-    Raises:
-        FloatingPointError: a value is not finite.
+    On a GPU, reading a value waits until the GPU has computed the value. So the values are only
+    read once, together with the answers.
     """
-    if not torch.isfinite(evidence).all():
-        raise FloatingPointError(
-            f"evidence must be finite, got NaN or infinity with {num_candidates} candidates left: "
-            "check the images and the weights"
-        )
+
+    def __init__(self) -> None:
+        self._flags: list[Tensor] = []
+        self._num_candidates: list[int] = []
+
+    def see(self, values: Tensor, num_candidates: int) -> None:
+        """Note whether values are finite, without waiting for them.
+
+        Args:
+            values: values that decide between tasks: slopes, entropies or logits.
+            num_candidates: number of candidate tasks that are left, for the error text.
+        """
+        self._flags.append(torch.isfinite(values).all())
+        self._num_candidates.append(num_candidates)
+
+    def answer(self, tasks: Int64[Tensor, " Q"]) -> Int64[Tensor, " Q"]:
+        """Copy the answers to the CPU, and raise an error if the values were not finite.
+
+        Args:
+            tasks: (Q,) the inferred tasks, on any device.
+
+        Raises:
+            FloatingPointError: a value was NaN or infinite.
+        """
+        told = torch.cat([tasks, *(flag[None].to(tasks.dtype) for flag in self._flags)]).cpu()
+        flags = told[len(tasks) :].tolist()
+        for flag, num_candidates in zip(flags, self._num_candidates, strict=True):
+            if not flag:
+                raise not_finite(num_candidates)
+        return told[: len(tasks)]
+
+
+def not_finite(num_candidates: int) -> FloatingPointError:
+    """Make the error for NaN or infinity in a value that decides between candidate tasks."""
+    return FloatingPointError(
+        f"evidence must be finite, got NaN or infinity with {num_candidates} candidates left: "
+        "check the images and the weights"
+    )
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:
@@ -121,9 +150,10 @@ def one_shot(gradient: AlphaGradient) -> Inference:
         FloatingPointError: a slope is not finite.
     """
     num_tasks = gradient.num_tasks
+    evidence = Evidence()
     slopes = gradient(torch.full((1, num_tasks), 1 / num_tasks, device=gradient.device))
-    check_finite(slopes, num_tasks)
-    return Inference(slopes.argmin(dim=1), num_gradients=1)
+    evidence.see(slopes, num_tasks)
+    return Inference(evidence.answer(slopes.argmin(dim=1)), num_gradients=1)
 
 
 def num_kept(num_left: int, log_base: int) -> int:
@@ -156,18 +186,18 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
     _check_at_least("log_base", log_base, 2)
     num_queries, device = gradient.num_queries, gradient.device
     candidates = torch.arange(gradient.num_tasks, device=device).expand(num_queries, -1)
-    num_gradients = 0
+    num_gradients, evidence = 0, Evidence()
     while (num_left := candidates.shape[1]) > 1:
         # In the first round, all queries have the same candidates and share one superposition.
         shared = candidates[:1] if num_gradients == 0 else candidates
         alphas = torch.zeros((len(shared), gradient.num_tasks), device=device)
         alphas.scatter_(1, shared, 1 / num_left)
         slopes = gradient(alphas).gather(1, candidates)
-        check_finite(slopes, num_left)
+        evidence.see(slopes, num_left)
         ranking = torch.argsort(slopes, dim=1, stable=True)
         candidates = candidates.gather(1, ranking[:, : num_kept(num_left, log_base)])
         num_gradients += 1
-    return Inference(candidates[:, 0].clone(), num_gradients)
+    return Inference(evidence.answer(candidates[:, 0]), num_gradients)
 
 
 def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inference:
@@ -196,13 +226,13 @@ def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inf
     _check_at_least("steps", steps, 1)
     if not 0 < rate < inf:
         raise ValueError(f"rate must be positive and finite, got {rate}: try rate=0.3")
-    num_tasks = gradient.num_tasks
+    num_tasks, evidence = gradient.num_tasks, Evidence()
     alphas = torch.full((1, num_tasks), 1 / num_tasks, device=gradient.device)
     for _ in range(steps):
         slopes = gradient(alphas)
-        check_finite(slopes, num_tasks)
+        evidence.see(slopes, num_tasks)
         alphas = _onto_simplex(alphas - rate * slopes)
-    return Inference(alphas.argmax(dim=1), steps)
+    return Inference(evidence.answer(alphas.argmax(dim=1)), steps)
 
 
 def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
@@ -217,7 +247,9 @@ def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
     # If only the k largest coordinates stay positive, excess[k - 1] is subtracted from them.
     ranks = torch.arange(1, points.shape[1] + 1, device=points.device)
     excess = (falling.cumsum(dim=1) - 1) / ranks
-    last_positive = (falling > excess).sum(dim=1, keepdim=True) - 1
+    # With NaN, no coordinate stays positive. Even then the index must be valid, because an invalid
+    # index makes a GPU useless until the process ends.
+    last_positive = ((falling > excess).sum(dim=1, keepdim=True) - 1).clamp_min(0)
     return (points - excess.gather(1, last_positive)).clamp_min(0)
 
 
@@ -242,7 +274,7 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
     Source: Frank and Wolfe 1956; Jaggi 2013, algorithm 1, which has gamma_t = 2 / (t + 2).
     """
     _check_at_least("steps", steps, 1)
-    num_tasks = gradient.num_tasks
+    num_tasks, num_queries, evidence = gradient.num_tasks, gradient.num_queries, Evidence()
     # After the steps so far, alpha_i is proportional to 1/T + votes_i, because step t adds t + 2
     # votes to the task that it chooses. Votes are whole numbers. So two coefficients that should be
     # equal are exactly equal, for any order of the steps.
@@ -250,10 +282,12 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
     num_votes = 0
     for t in range(steps):
         slopes = gradient((votes + 1 / num_tasks) / (num_votes + 1))
-        check_finite(slopes, num_tasks)
-        votes = votes + (t + 2) * torch.nn.functional.one_hot(slopes.argmin(dim=1), num_tasks)
+        evidence.see(slopes, num_tasks)
+        chosen = slopes.argmin(dim=1, keepdim=True)
+        added = torch.full_like(chosen, t + 2)
+        votes = votes.expand(num_queries, -1).scatter_add(1, chosen, added)
         num_votes += t + 2
-    return Inference(votes.argmax(dim=1), steps)
+    return Inference(evidence.answer(votes.argmax(dim=1)), steps)
 
 
 # The keys are the names in names.GRADIENT_ALGORITHMS. bits/infer.py has faster forms of some of

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from supsup_core.inference.algorithms import Inference, check_finite
+from supsup_core.inference.algorithms import Evidence, Inference
 from supsup_core.inference.objectives import entropy
 from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.protocol import States
@@ -45,8 +45,9 @@ def min_entropy(
     """
     every = _logits_by_state(network, weights, states, inputs)
     entropies = torch.cat([entropy(z, num_real).mean(dim=2) for z in every])
-    check_finite(entropies, len(states))
-    return Inference(entropies.argmin(dim=0), num_gradients=0)
+    evidence = Evidence()
+    evidence.see(entropies, len(states))
+    return Inference(evidence.answer(entropies.argmin(dim=0)), num_gradients=0)
 
 
 def max_logit(
@@ -68,8 +69,9 @@ def max_logit(
     """
     every = _logits_by_state(network, weights, states, inputs)
     largest = torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])
-    check_finite(largest, len(states))
-    return Inference(largest.argmax(dim=0), num_gradients=0)
+    evidence = Evidence()
+    evidence.see(largest, len(states))
+    return Inference(evidence.answer(largest.argmax(dim=0)), num_gradients=0)
 
 
 def _logits_by_state(

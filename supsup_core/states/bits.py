@@ -51,6 +51,10 @@ class BitStates:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def grown(self, rows: UInt8[np.ndarray, "T R"]) -> "BitStates":
+        """Make states with more rows. `rows` has all packed rows; it is not copied."""
+        return BitStates(self.layout, rows, self.device)
+
     def gains(self, task: int) -> dict[str, Tensor]:
         """Return the gains of one state: a mapping from a masked tensor's name to its gains."""
         rows = self.rows[task : task + 1]

@@ -1,16 +1,19 @@
 """The protocol of stored states: read single states, and apply two linear maps to all states.
 
-Shape letters: T states, Q queries, A coefficient vectors, C states of one part.
+Shape letters: T states, Q queries, A coefficient vectors, C states of one part, R bytes of a packed
+row.
 """
 
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from supsup_core.networks.protocol import Gains
+from supsup_core.states.layout import StateLayout
 
 
 @runtime_checkable  # lets tests check annotations at run time
@@ -79,5 +82,29 @@ class States(Protocol):
 
         Returns:
             (Q, T) products.
+        """
+        ...
+
+
+@runtime_checkable  # lets tests check annotations at run time
+class PackedStates(States, Protocol):
+    """Stored states that are made from packed rows.
+
+    Args:
+        layout: the layout of the packed rows.
+        rows: (T, R) the packed rows, at least one.
+        device: the device of the computations and of all returned tensors.
+
+    Attributes:
+        layout: the layout of the packed rows.
+    """
+
+    layout: StateLayout
+
+    def grown(self, rows: UInt8[np.ndarray, "T R"]) -> "PackedStates":
+        """Make states with more rows.
+
+        Args:
+            rows: all packed rows. They begin with the rows of these states, in the same order.
         """
         ...

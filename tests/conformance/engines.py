@@ -25,7 +25,6 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.names import ALGORITHMS, FORWARD_ALGORITHMS, RANKED
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.units import units
-from supsup_core.states.bits import BitStates
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.recipe import Recipe
 
@@ -66,8 +65,10 @@ class Case:
     def weights(self):
         return self.network.weights(0)
 
-    def states(self, num_tasks=NUM_TASKS):
-        return BitStates(self.layout, self.rows[:num_tasks], CPU)
+    def made(self, engine, num_tasks=NUM_TASKS):
+        """An engine with the first states."""
+        states = engine.states(self.layout, self.rows[:num_tasks], CPU)
+        return engine(self.network, self.weights, states, NUM_REAL)
 
     @cache  # noqa: B019 (there are few cases, and _CASES keeps them)
     def expected(self, inputs, algorithm, objective):
@@ -107,6 +108,9 @@ def objective_of(algorithm, objective):
 
 class EngineTests:
     engine = None  # the engine's class; the subclass sets this attribute
+    device = CPU  # a device that the engine supports
+    # With weak evidence, the ranked scan of bits may give another answer than autograd.
+    inexact = (RANKED,)
 
     @pytest.fixture(params=["mlp"])
     def case(self, request, digits, make_tasks):
@@ -115,7 +119,7 @@ class EngineTests:
     @pytest.fixture
     def made(self, case):
         """An engine with all states."""
-        return self.engine(case.network, case.weights, case.states(), NUM_REAL)
+        return case.made(self.engine)
 
     def pytest_generate_tests(self, metafunc):
         """Run a test with `algorithm` once for each algorithm that the engine supports."""
@@ -123,7 +127,7 @@ class EngineTests:
             metafunc.parametrize("algorithm", [a for a in ALGORITHMS if a in self.engine.supports])
 
     def test_it_fits_what_it_is_tested_with(self, case):
-        assert self.engine.fits(case.network, case.layout)
+        assert self.engine.fits(case.network, case.layout, self.device)
 
     def test_algorithms_have_known_names(self):
         assert self.engine.supports
@@ -131,9 +135,8 @@ class EngineTests:
 
     @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_answers_are_those_of_autograd(self, made, case, algorithm, objective):
-        # With weak evidence the ranked scan may give another answer, so `few` is not tested.
         named = set()
-        for inputs in ["many"] if algorithm == RANKED else ["many", "few"]:
+        for inputs in ["many"] if algorithm in self.inexact else ["many", "few"]:
             expected = case.expected(inputs, algorithm, objective)
             named |= set(expected.tasks.tolist())
             asked = getattr(case, inputs), algorithm, objective_of(algorithm, objective), OPTIONS
@@ -161,16 +164,17 @@ class EngineTests:
     @pytest.mark.parametrize("is_used", [False, True], ids=["unused", "used"])
     def test_an_engine_that_grew_answers_as_one_made_anew(self, made, case, algorithm, is_used):
         asked = case.few, algorithm, objective_of(algorithm, "H"), Options()
-        grown = self.engine(case.network, case.weights, case.states(2), NUM_REAL)
+        grown = case.made(self.engine, 2)
         for num_tasks in (4, NUM_TASKS):
             if is_used:  # so that the engine has prepared its data before it grows
                 assert grown.infer(*asked).tasks.max() < num_tasks
-            grown = grown.grown(case.states(num_tasks))
+            grown = grown.grown(case.rows[:num_tasks])
+            assert len(grown.stored) == num_tasks
         assert type(grown) is self.engine
         assert grown.infer(*asked).tasks.tolist() == made.infer(*asked).tasks.tolist()
 
     def test_one_state_is_the_answer(self, case, algorithm):
-        alone = self.engine(case.network, case.weights, case.states(1), NUM_REAL)
+        alone = case.made(self.engine, 1)
         found = alone.infer(case.few, algorithm, objective_of(algorithm, "H"), OPTIONS)
         assert found.tasks.tolist() == [0] * len(case.few)
 
@@ -187,9 +191,14 @@ class EngineTests:
         assert torch.equal(inputs, case.few)
         assert np.array_equal(rows, case.rows)
 
-    def test_a_query_takes_some_numbers(self, made):
-        one, many = (made.numbers_per_query(num_inputs) for num_inputs in (1, 1000))
-        assert 0 < one <= many
+    def test_queries_of_more_inputs_are_fewer(self, made):
+        one, many = (made.queries_together(num_inputs) for num_inputs in (1, 10**6))
+        assert 1 <= many <= one
+
+    def test_answers_are_on_the_cpu(self, made, case, algorithm):
+        found = made.infer(case.few, algorithm, objective_of(algorithm, "H"), OPTIONS)
+        assert found.tasks.device == CPU
+        assert made.device == made.stored.device == CPU
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_inputs_that_are_not_finite_are_refused(self, made, case, algorithm, bad):

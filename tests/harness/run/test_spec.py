@@ -48,7 +48,7 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
     found = trainer(spec, rng)
     assert type(found) is MLPTrainer
     assert found.form is FusedBlockLayer
-    assert engine_type(spec.network, spec.layout) is BitsEngine
+    assert engine_type(spec.network, spec.layout, CPU) is BitsEngine
     assert spec.capabilities.bfloat16_serves
     assert spec.capabilities.bits_serve
 
@@ -66,7 +66,7 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
 def test_each_combination_gets_what_serves_it(spec_of, rng, options, kind, engine):
     spec = spec_of(*options)
     assert type(trainer(spec, rng)) is kind
-    assert engine_type(spec.network, spec.layout) is engine
+    assert engine_type(spec.network, spec.layout, CPU) is engine
 
 
 def test_edge_popup_has_a_fused_step(spec_of, rng):

@@ -6,7 +6,8 @@ import torch
 
 from supsup_core import names
 from supsup_core.engines.bits import BitsEngine
-from supsup_core.engines.choose import engine_for, engine_type
+from supsup_core.engines.choose import engine_for, engine_type, states_for
+from supsup_core.engines.device import DeviceEngine
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
 from supsup_core.methods.edge_popup import EdgePopup
@@ -18,6 +19,7 @@ from supsup_core.networks.protocol import FloatSpec
 from supsup_core.networks.units import UnitMLP
 from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import PlaneSpec, StateLayout
+from supsup_core.states.resident import ResidentStates
 
 
 class Derived(MLP):
@@ -25,6 +27,7 @@ class Derived(MLP):
 
 
 LENET, UNITS = lenet_300_100((28, 28), 500), UnitMLP("units", (784, 512, 10))
+CPU = torch.device("cpu")
 DERIVED = Derived("derived", (16, 6))
 SCALE = FloatSpec("scale", "scale", (), 1.0, "layer1")
 
@@ -52,13 +55,22 @@ def layout_with(specs, floats=()):
     ],
 )
 def test_network_and_states_choose_the_engine(network, layout, kind):
-    assert engine_type(network, layout) is kind
-    states = BitStates(layout, np.zeros((2, layout.row_bytes), np.uint8), torch.device("cpu"))
+    assert engine_type(network, layout, CPU) is kind
+    assert engine_type(network, layout, torch.device("cuda")) is DeviceEngine
+    states = states_for(network, layout, np.zeros((2, layout.row_bytes), np.uint8), CPU)
+    assert type(states) is BitStates
     assert type(engine_for(network, network.weights(0), states, 10)) is kind
+
+
+def test_states_of_another_class_are_refused():
+    layout = layout_of(LENET, Threshold())
+    states = ResidentStates(layout, np.zeros((2, layout.row_bytes), np.uint8), CPU)
+    with pytest.raises(TypeError, match="states must be BitStates on cpu, got ResidentStates"):
+        engine_for(LENET, LENET.weights(0), states, 10)
 
 
 def test_engines_have_their_names_in_the_order_of_preference():
     found = [names.load("engine", names.ENGINES, name) for name in names.ENGINES]
-    assert found == [BitsEngine, MLPEngine, PlainEngine]
-    assert found[0].supports == set(names.ALGORITHMS)
-    assert found[1].supports == found[2].supports == set(names.ALGORITHMS) - {names.RANKED}
+    assert found == [DeviceEngine, BitsEngine, MLPEngine, PlainEngine]
+    assert found[0].supports == found[1].supports == set(names.ALGORITHMS)
+    assert found[2].supports == found[3].supports == set(names.ALGORITHMS) - {names.RANKED}

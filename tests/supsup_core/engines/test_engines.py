@@ -1,7 +1,10 @@
 import pytest
+import torch
 
 from conformance.engines import CASES, EngineTests, trained
+from supsup_core.engines import device
 from supsup_core.engines.bits import BitsEngine
+from supsup_core.engines.device import DeviceEngine
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
 
@@ -26,11 +29,31 @@ class TestBitsEngine(EngineTests):
     engine = BitsEngine
 
 
+class TestDeviceEngine(EngineTests):
+    """The engine of a GPU, with the same computations on the CPU."""
+
+    engine = DeviceEngine
+    device = torch.device("cuda")
+    inexact = ()
+
+    @pytest.fixture(params=CASES)
+    def case(self, request, digits, make_tasks):
+        return trained(request.param, digits, make_tasks)
+
+
+class TestDeviceEngineWithCandidates(TestDeviceEngine):
+    """With one candidate, many queries need the exact products of all states."""
+
+    @pytest.fixture(autouse=True)
+    def _candidates(self, monkeypatch):
+        monkeypatch.setattr(device, "CANDIDATES", 1)
+
+
 def test_bits_are_prepared_once_and_taken_over(digits, make_tasks):
     case = trained("mlp", digits, make_tasks)
-    engine = BitsEngine(case.network, case.weights, case.states(3), 10)
+    engine = case.made(BitsEngine, 3)
     bits = engine.bits
     assert engine.bits is bits
-    grown = engine.grown(case.states(6))
+    grown = engine.grown(case.rows)
     assert grown.bits is bits
     assert len(bits) == 6

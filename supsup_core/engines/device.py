@@ -1,0 +1,196 @@
+"""Task inference on a GPU, among states that stay on the GPU.
+
+One-shot inference needs, for each query, the state with the smallest product with the query's
+evidence (see bits/evidence.py). All products are first computed with small errors (bfloat16 values,
+sums in float32). The errors are bounded, so only states whose product is close to the smallest
+product can be the answer. The exact products of the CANDIDATES smallest are then computed in
+float64, and decide. If more states are close to the smallest, all states are computed in float64.
+
+The host waits for the GPU only once per batch, when it copies the answers.
+
+Shape letters: Q queries, K inputs of a query, T states, F bits of a packed row, C candidates.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+from supsup_core.engines.bits import keeps_alone
+from supsup_core.engines.plain import PlainEngine
+from supsup_core.inference.algorithms import AlphaGradient, Inference, Options, not_finite
+from supsup_core.inference.backward import backward_factors
+from supsup_core.inference.objectives import Objective
+from supsup_core.inference.slopes import GainSlopes, MLPSlopes
+from supsup_core.kernels.gpu.choose import packed_kernels
+from supsup_core.kernels.gpu.packed_plain import Layer
+from supsup_core.kernels.gpu.replay import Replays
+from supsup_core.names import RANKED
+from supsup_core.networks.mlp import MLP
+from supsup_core.networks.protocol import Network, Weights, num_gains
+from supsup_core.states.layout import StateLayout
+from supsup_core.states.resident import FEW_VECTORS, PART_BYTES, ResidentStates, free_bytes
+
+# Number of states per query whose products are computed in float64.
+CANDIDATES = 8
+# With this number of queries, matrix products use nearly all of a GPU's speed.
+_QUERIES = 512
+# Inference of one query may take this many numbers of 4 bytes per gain: superposition, effective
+# weights, their gradients, the flat gradients and limbs.
+_NUMBERS_PER_GAIN = 12
+# Share of the free memory for the queries that are inferred together.
+_SHARE = 0.5
+# bfloat16 has fewer digits for values near the ends of its range. If the sum of absolute values of
+# a query's evidence is outside these limits, all products of the query are computed in float64.
+_LEAST, _MOST = 2.0**-40, 2.0**60
+_OPEN_TOGETHER = 16  # number of such queries that are computed together
+_LIMBS = 2
+_MARGIN = 1.01  # covers the rounding of the sum of absolute values
+
+
+class DeviceEngine(PlainEngine):
+    """An engine for all networks and states on a GPU. For the arguments, see Engine.
+
+    The algorithm one_shot_ranked gives the answers of one_shot, because reading fewer bits would
+    save no time here. On the CPU the engine computes the same, as a plain form for tests.
+    """
+
+    supports: ClassVar[frozenset[str]] = PlainEngine.supports | {RANKED}
+    states: ClassVar[type[Any]] = ResidentStates
+
+    def __init__(
+        self, network: Network, weights: Weights, states: ResidentStates, num_real: int
+    ) -> None:
+        super().__init__(network, weights, states, num_real)
+        self._resident = states
+        self._is_mlp = type(network) is MLP
+        self._effective: list[Tensor] | None = None
+        # Starting the kernels of a few queries takes the host longer than the kernels take.
+        self._replays = Replays(most_inputs=FEW_VECTORS)
+
+    @classmethod
+    def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
+        """Return whether the device is not the CPU. Every network and layout is supported."""
+        return device.type != "cpu"
+
+    def queries_together(self, num_inputs: int) -> int:
+        """Return how many queries fit a share of the free memory, at most _QUERIES; see Engine."""
+        gains, activations = num_gains(self._network), self._network.num_activations
+        # A forward pass keeps the activations of all inputs for each state of a part.
+        states = max(1, PART_BYTES // (4 * self._resident.layout.row_bits))
+        numbers = max(_NUMBERS_PER_GAIN * gains, 2 * states * num_inputs * activations)
+        fitting = int(_SHARE * free_bytes(self.device)) // (4 * numbers)
+        return max(1, min(_QUERIES, fitting))
+
+    def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
+        """Make a function that computes the slopes d objective / d alpha; see Engine.gradient."""
+        form: type[GainSlopes] = MLPSlopes if self._is_mlp else GainSlopes
+        return form(self._network, self._weights, self._states, inputs, objective, self._num_real)
+
+    def infer(
+        self,
+        inputs: Float[Tensor, "Q K ..."],
+        algorithm: str,
+        objective: Objective | None,
+        options: Options,
+    ) -> Inference:
+        """Infer the task of each query; see Engine.infer."""
+        if algorithm not in ("one_shot", RANKED):
+            return super().infer(inputs, algorithm, objective, options)
+        assert objective is not None
+        if self._is_mlp and keeps_alone(self._resident.layout):
+            return self._one_shot(inputs.flatten(2), objective)
+        return super().infer(inputs, "one_shot", objective, options)
+
+    @torch.no_grad()
+    def _one_shot(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
+        """Infer the task with the smallest product of state and evidence, exactly.
+
+        If products are equal, the lowest task number wins.
+
+        Raises:
+            FloatingPointError: the evidence is not finite.
+        """
+        found: _Found = self._replays(self._scan, images, objective)
+        tasks, num_close, absolute = found.told.cpu()  # the only wait, unless queries are open
+        if not absolute.isfinite().all():
+            raise not_finite(len(self._resident))
+        is_open = num_close > CANDIDATES
+        if len(self._resident) > CANDIDATES:
+            is_open |= (absolute < _LEAST) | (absolute > _MOST)
+        tasks, open_queries = tasks.long(), is_open.nonzero().flatten()
+        for start in range(0, len(open_queries), _OPEN_TOGETHER):
+            some = open_queries[start : start + _OPEN_TOGETHER]
+            evidence = found.evidence.index_select(0, some.to(self.device))
+            tasks[some] = self._decided(evidence, None).cpu()
+        return Inference(tasks, num_gradients=1)
+
+    def _scan(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> "_Found":
+        """Find the tasks of queries on the device, without waiting for it."""
+        states, num_tasks = self._resident, len(self._resident)
+        factors = backward_factors(self._superposition(), images, objective, self._num_real)
+        layers = [
+            Layer(deltas, received, self._weights[tensor.source], plane.bits.start)
+            for (deltas, received), tensor, plane in zip(
+                factors, self._network.tensors, states.layout.planes, strict=True
+            )
+        ]
+        kernels, is_small = packed_kernels(self.device), num_tasks <= CANDIDATES
+        evidence = kernels.lay_out(
+            layers[:1] if objective.first_layer_only else layers,
+            states.layout.row_bits,
+            0 if is_small or states.reads_packed(len(images)) else _LIMBS,
+            states.dtype,
+        )
+        if is_small:
+            tasks = self._decided(evidence.flat, None)
+            num_close = torch.zeros_like(tasks)
+        else:
+            products = states.products(evidence.flat, _LIMBS, evidence.limbs)
+            least, order = products.topk(CANDIDATES, dim=1, largest=False)
+            # Both the smallest product and another product may be wrong by the bound.
+            bound = 2 * _MARGIN * states.products_error
+            limit = torch.add(least[:, 0], evidence.absolute, alpha=bound)
+            num_close = (products <= limit[:, None]).sum(dim=1)
+            tasks = self._decided(evidence.flat, order.sort(dim=1).values)
+        # Task numbers and float32 numbers are exact in float64.
+        told = [part.double() for part in (tasks, num_close, evidence.absolute)]
+        return _Found(torch.stack(told), evidence.flat)
+
+    def _superposition(self) -> list[Float32[Tensor, "O I"]]:
+        """Return the effective weights of each layer if all states have equal coefficients."""
+        if self._effective is None:
+            shares = self._resident.ones / len(self._resident)
+            gains = self._resident.layout.unflatten(shares[None])
+            self._effective = [
+                self._weights[tensor.source] * gains[tensor.name][0]
+                for tensor in self._network.tensors
+            ]
+        return self._effective
+
+    def _decided(
+        self, evidence: Float32[Tensor, "Q F"], candidates: Int64[Tensor, "Q C"] | None
+    ) -> Int64[Tensor, " Q"]:
+        """Return the candidate with the smallest product in float64. None: all tasks.
+
+        `candidates` has the lowest task numbers first, so that the lowest wins.
+        """
+        if candidates is None:
+            every = torch.arange(len(self._resident), device=self.device)
+            candidates = every.expand(len(evidence), -1)
+        products = self._resident.exact_products(evidence, candidates)
+        return candidates.gather(1, products.argmin(dim=1, keepdim=True))[:, 0]
+
+
+class _Found(NamedTuple):
+    """The answers of a batch, on the device.
+
+    Attributes:
+        told: (3, Q) float64: the task of each query, the number of states whose product may be the
+            smallest, and the sum of absolute values of the query's evidence.
+        evidence: (Q, F) the evidence of each query, in the order of the bits of a packed row.
+    """
+
+    told: Float64[Tensor, "3 Q"]
+    evidence: Float32[Tensor, "Q F"]
