@@ -14,7 +14,6 @@ Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -180,33 +179,6 @@ class BlockLayer:
         return self._method.mask(self._tensor, self._scores).cpu().numpy()
 
 
-class CompiledBlockLayer(BlockLayer):
-    """A BlockLayer for GPUs: torch.compile turns the optimiser's step into one kernel.
-
-    The optimiser's constants are passed as tensors. If they were numbers, torch.compile would
-    compile again for each learning rate. The step is compiled once per shape of the scores. Each
-    layer has its own shape, and the last block of a run may have fewer tasks.
-    """
-
-    backend = "inductor"
-    max_shapes = 64
-
-    @cached_property
-    def _compiled(self) -> Callable[..., None]:
-        compiled: Callable[..., None] = torch.compile(  # type: ignore[call-overload]
-            self._advance,
-            fullgraph=True,
-            dynamic=False,
-            backend=self.backend,
-            recompile_limit=self.max_shapes,
-        )
-        return compiled
-
-    def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:
-        numbers = torch.tensor(list(constants), dtype=self._scores.dtype, device=gradients.device)
-        self._compiled(self._scores, self._state, gradients, self.masked, numbers.unbind())
-
-
 class FusedBlockLayer(BlockLayer):
     """A BlockLayer for the threshold rule on the CPU: a step is one pass over memory.
 
@@ -296,11 +268,6 @@ def layer_form(method: KeepMethod, device: torch.device) -> Callable[..., BlockL
     """Return the class of the layers of a block, for a finder and a device.
 
     On the CPU, this is the finder's class in FUSED, or BlockLayer if the finder has none. On a GPU,
-    it is CompiledBlockLayer if Triton is installed, because torch.compile needs Triton on a GPU.
-    Otherwise it is BlockLayer.
+    it is BlockLayer. (ResidentTrainer, the trainer for GPUs, has layers of its own.)
     """
-    if device.type == "cpu":
-        return FUSED.get(type(method), BlockLayer)
-    if device.type == "cuda" and find_spec("triton"):
-        return CompiledBlockLayer
-    return BlockLayer
+    return FUSED.get(type(method), BlockLayer) if device.type == "cpu" else BlockLayer

@@ -1,4 +1,4 @@
-"""Choose the kernels on packed rows for a device: Triton on a GPU that can run it, else torch."""
+"""Choose kernels for a device: Triton on a GPU that can run it, else torch."""
 
 import warnings
 from functools import cache
@@ -11,27 +11,43 @@ from supsup_core.kernels.gpu import packed_plain
 
 
 @cache
-def packed_kernels(device: torch.device) -> ModuleType:
-    """Return the module packed.py if its kernels work on a device, otherwise packed_plain.py.
+def triton_works(device: torch.device) -> bool:
+    """Return whether kernels in Triton can be built and run on a device.
 
-    Triton compiles its kernels when they run for the first time. This needs a C compiler and the
-    headers of Python, which a machine may lack. So one kernel is tried first.
+    Triton builds a small C program when a kernel runs for the first time. This needs a C compiler
+    and the headers of Python, which a machine may lack. So one kernel is tried first. If it fails,
+    a warning says so once.
     """
-    if device.type != "cuda" or find_spec("triton") is None:
-        return packed_plain
-    rows = torch.arange(256, device=device).to(torch.uint8).view(4, 64)
-    found, expected = torch.empty(2, 4, 512, dtype=torch.bfloat16, device=device)
-    packed_plain.unpack(rows, expected)
+    if device.type != "cuda":
+        return False
     try:
+        if find_spec("triton") is None:
+            raise ModuleNotFoundError("no module named triton")
         from supsup_core.kernels.gpu import packed
 
+        rows = torch.arange(256, device=device).to(torch.uint8).view(4, 64)
+        found, expected = torch.empty(2, 4, 512, dtype=torch.float32, device=device)
         packed.unpack(rows, found)
+        packed_plain.unpack(rows, expected)
+        if not torch.equal(found, expected):
+            raise ArithmeticError("a kernel that unpacks bits gave wrong values")
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         warnings.warn(
-            f"Triton must compile a kernel, got {type(error).__name__}: {error}: inference uses "
-            "slower kernels; install gcc and the headers of Python (Debian: python3-dev)",
+            f"a GPU must be able to run kernels in Triton to be fast, got {reason}: install triton "
+            "and a C compiler with the headers of Python (pip install triton; Debian: build-essential "
+            "python3-dev); until then, slower kernels in torch compute the same",
             RuntimeWarning,
             stacklevel=2,
         )
+        return False
+    return True
+
+
+def packed_kernels(device: torch.device) -> ModuleType:
+    """Return the module packed.py if Triton works on a device, otherwise packed_plain.py."""
+    if not triton_works(device):
         return packed_plain
-    return packed if torch.equal(found, expected) else packed_plain
+    from supsup_core.kernels.gpu import packed
+
+    return packed

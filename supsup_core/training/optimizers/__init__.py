@@ -1,7 +1,7 @@
 """Optimisers of scores, one per file.
 
-Each optimiser has two forms of its step: a form with torch for any device, and a Numba kernel for
-the CPU. On a GPU with Triton, torch.compile turns the form with torch into one kernel.
+Each optimiser has a form of its step with torch for any device, and a Numba kernel for the CPU. The
+form for GPUs, in Triton, is in training/resident/moves.py.
 """
 
 from supsup_core.names import OPTIMIZERS

@@ -24,9 +24,12 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.training.resident.moves import MOVES
 from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
 
-# The sizes of the tiles that one program computes: outputs, inputs, and images.
-FORWARD_TILE = (64, 64, 128)
-LEARN_TILE = (64, 64, 64)
+# The sizes of the tiles that one program computes: outputs, inputs, and images. For float32, the
+# dimension that is summed is halved, so that the tiles fit into the shared memory of small GPUs.
+_FORWARD_TILE = (64, 64, 128)
+_FORWARD_TILE_FLOAT32 = (64, 32, 128)
+_LEARN_TILE = (64, 64, 64)
+_LEARN_TILE_FLOAT32 = (64, 64, 32)
 _OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 64  # of the logit gradient
 _PIXELS_AT_ONCE = 1024
 
@@ -366,7 +369,7 @@ class TritonSteps(PlainSteps):
         """Write the outputs of a layer; see PlainSteps.forward."""
         num_tasks, num_outputs, num_inputs = masked.shape
         num_images = x.shape[2]
-        o, i, n = FORWARD_TILE
+        o, i, n = _FORWARD_TILE_FLOAT32 if x.dtype == torch.float32 else _FORWARD_TILE
         grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_images, n),)
         _forward[grid](
             masked,
@@ -409,7 +412,7 @@ class TritonSteps(PlainSteps):
         """Write the gradient with respect to a layer's inputs; see PlainSteps.back."""
         num_tasks, num_outputs, num_inputs = masked.shape
         num_images = delta.shape[2]
-        i, o, n = FORWARD_TILE
+        i, o, n = _FORWARD_TILE_FLOAT32 if delta.dtype == torch.float32 else _FORWARD_TILE
         grid = (num_tasks * triton.cdiv(num_inputs, i) * triton.cdiv(num_images, n),)
         _back[grid](
             masked,
@@ -433,7 +436,7 @@ class TritonSteps(PlainSteps):
             return
         num_tasks, num_outputs, num_inputs = layer.masked.shape
         first, *others = layer.state
-        o, i, n = LEARN_TILE
+        o, i, n = _LEARN_TILE_FLOAT32 if x.dtype == torch.float32 else _LEARN_TILE
         grid = (num_tasks * triton.cdiv(num_outputs, o) * triton.cdiv(num_inputs, i),)
         _learn[grid](
             delta,

@@ -1,0 +1,148 @@
+"""The Triton kernels of a training step: equal to the plain form, and compiled for two GPUs.
+
+Triton has an interpreter for machines without a GPU. It works only if an environment variable is
+set before Triton is imported. So one test runs the other tests of this file in a new process.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from supsup_core.data import ImageSet
+from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.mlp import MLP
+from supsup_core.streams import Role, key, stream
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.resident.steps import PlainSteps
+from supsup_core.training.resident.trainer import ResidentTrainer
+
+triton = pytest.importorskip("triton")
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreted = pytest.mark.skipif(not IS_INTERPRETED, reason="another test runs it interpreted")
+compiled = pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter does not compile")
+
+CPU = torch.device("cpu")
+NETWORK = MLP("small", (64, 24, 20))
+RECIPE = Recipe(3, 32, 1e-3, smoothing=0.9)
+RECIPES = [
+    RECIPE,
+    replace(RECIPE, optimizer="adam", momentum=0.9),
+    replace(RECIPE, optimizer="sgd", momentum=0.9, decay="linear", temperature=1.5),
+]
+
+
+@compiled
+def test_interpreted_kernels_pass_their_tests():
+    names = ("HOME", "PATH", "PYTHONPATH")
+    env = {n: os.environ[n] for n in names if n in os.environ} | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-rs"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (120, 64), dtype=np.uint8)
+    return ImageSet(images, rng.integers(0, 10, 120, dtype=np.uint8), (0.13,), (0.31,))
+
+
+# Every family, finder and optimiser once: with all their combinations, the test takes minutes.
+CASES = [
+    ("permuted", Threshold(), RECIPES[0]),
+    ("rotated", Threshold(), RECIPES[1]),
+    ("split", EdgePopup(0.3), RECIPES[2]),
+]
+
+
+@interpreted
+@pytest.mark.parametrize(("family", "method", "recipe"), CASES)
+def test_kernels_train_as_the_plain_form(family, method, recipe, data, make_tasks):
+    from supsup_core.training.resident.triton_steps import TritonSteps
+
+    blocks = [
+        make_tasks(family, ids, side=8, num_classes=10, num_tasks=4) for ids in ((0, 1), (2, 3))
+    ]
+    layers, rows = [], []
+    for parts in (PlainSteps(), TritonSteps()):
+        trainer = ResidentTrainer(
+            *(NETWORK, method, data, lambda task, state: None, recipe),
+            seed=0,
+            dtype=torch.float32,
+            device=CPU,
+            parts=parts,
+        )
+        rows.append(layout_of(NETWORK, method).pack(trainer.side_by_side(blocks)))
+        layers.append(trainer._resident.layers)
+    assert np.array_equal(*rows)
+    for plain, found in zip(*layers, strict=True):
+        torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=5e-6)
+        assert torch.equal(plain.state[0].signbit(), found.state[0].signbit())
+        assert torch.equal(found.masked.float(), plain.masked)
+
+
+@interpreted
+@pytest.mark.parametrize("reorders", [False, True])
+def test_first_scores_are_the_draws_of_their_streams(reorders):
+    from supsup_core.training.resident.triton_steps import TritonSteps
+
+    keys = np.stack([key(3, Role.SCORES, task, 1) for task in (4, 9)])
+    columns = torch.stack([torch.randperm(7), torch.randperm(7)]).int() if reorders else None
+    found, plain = torch.empty(2, 2, 5, 7)
+    TritonSteps().draw(keys, 0.25, columns, found)
+    PlainSteps().draw(keys, 0.25, columns, plain)
+    assert torch.equal(found, plain)
+    draws = stream(3, Role.SCORES, 9, 1).random((5, 7), dtype=np.float32)
+    expected = torch.from_numpy((2 * draws - 1) * np.float32(0.25))
+    if columns is not None:
+        found = found.gather(2, columns.long()[:, None, :].expand(found.shape))
+    assert torch.equal(found[1], expected)
+
+
+# For each kernel, the types of its arguments, and its constants. X: a pointer to the products' type.
+SIZES = {"OUTPUTS": 300, "INPUTS": 784, "IMAGES": 128}
+STRIDES = {"x_input": 1, "x_image": 784}
+KERNELS = {
+    "_pick": ("*u8 *i32 *i32 *i32 X fp32 fp32", {
+        "PIXELS": 784, "VALUES": 784, "IMAGES": 128, "CHOOSES": True, "BLOCK": 1024}),
+    "_forward": ("*i8 X X i32 i32", SIZES | STRIDES | {
+        "RELU": True, "PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 128}),
+    "_logit_gradient": ("X *i32 *i32 *i32 i32 i32 fp32", {
+        "OUTPUTS": 500, "IMAGES": 128, "BS": 128, "BN": 64}),
+    "_back": ("*i8 X X X", SIZES | {"PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 128}),
+    "_learn": ("X X *fp32 *fp32 *fp32 *i8 *fp32 *i32 i32 i32", SIZES | STRIDES | {
+        "NUM_CONSTANTS": 7, "HAS_SECOND": True, "BY_MAGNITUDE": False, "MASKS": True,
+        "PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 64}),
+    "_draw": ("*i64 *i32 *fp32 fp32", {
+        "VALUES": 235200, "INPUTS": 784, "REORDERS": True, "BLOCK": 1024}),
+}  # fmt: skip
+
+
+@compiled
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_without_a_gpu(name, capability):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from supsup_core.training.resident import triton_steps
+    from supsup_core.training.resident.moves import MOVES
+
+    kernel, (types, constants) = getattr(triton_steps, name), dict(KERNELS)[name]
+    constants = dict(constants) | ({"MOVE": MOVES["adam"]} if name == "_learn" else {})
+    names = [one for one in kernel.arg_names if one not in constants]
+    kinds = types.replace("X", "*bf16").split()
+    signature = dict(zip(names, kinds, strict=True)) | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert f"sm_{capability}" in made.asm["ptx"]
+    assert made.asm["cubin"]
