@@ -126,7 +126,8 @@ class Driver:
         how = reads if run.read_only else executor.describe()
         logger.info("%s; run directory %s", how, run.directory)
         share = executor.share
-        shared = Shared(share(run.spec), share(data.train), share(data.test), share)
+        data_sets = share(data.train), share(data.test)
+        shared = Shared(share(run.spec), *data_sets, share, executor.trainers())
         return {name: pool for stage in self._stages for name, pool in stage.begin(shared).items()}
 
     def _feed(self, executor: Executor) -> None:

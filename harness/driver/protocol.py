@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.data.dataset import Dataset
-from harness.executors.protocol import Outcome, Pool
+from harness.executors.protocol import Outcome, Pool, Trainers
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ class Shared:
         test: the test images, in the form that `share` returned.
         share: a function that stores a large value once, so that it is cheap to send to workers;
             see Executor.share.
+        trainers: the largest number of training workers, and whether they have GPUs.
     """
 
     spec: Any
     train: Any
     test: Any
     share: Callable[[Any], Any]
+    trainers: Trainers
 
 
 class TableUnit(Protocol):

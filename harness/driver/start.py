@@ -115,7 +115,9 @@ def make_executor(config: Config) -> Executor:
         if shards == 1:
             return {TRAIN: train, EVALUATE: evaluate}
         # Each part has a pool of its own with one actor, which works on the CPU.
-        one = replace(evaluate, actors=1, actors_alone=1, gpus=0.0)
+        one = replace(
+            evaluate, actors=1, actors_alone=1, cpus=1.0 if gpus else evaluate.cpus, gpus=0.0
+        )
         return {TRAIN: train, **{shard_pool(i): one for i in range(shards)}}
 
     return RayExecutor(sizes)

@@ -1,7 +1,7 @@
 """The training stage: train a mask for every task without a mask."""
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -11,6 +11,7 @@ from harness.driver.protocol import Shared, Submission, TableUnit
 from harness.driver.work import Work
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool
 from harness.plan.pools import TRAIN
+from harness.plan.side_by_side import blocks_side_by_side
 from harness.plan.units import TrainUnit, train_units
 from harness.workers.rehearsal import training_rehearsals
 from harness.workers.training import TrainedUnit, TrainWorker
@@ -37,8 +38,10 @@ class Train:
     def __init__(self, work: Work) -> None:
         self._work, self._config, self._masks = work, work.config, work.masks
         self._block = int(work.config.train.block)  # resolved: no longer auto
-        self._planned = train_units(work.config.tasks, self._block, work.masks)
+        self._side_by_side = 1
+        self._planned: Iterator[TrainUnit] = iter(())
         self._again: list[TrainUnit] = []
+        self._warned: set[str] = set()
         self._under_way = 0  # number of units that are submitted and have not ended
         self._tries: dict[int, int] = {}  # task -> failures of this task alone
         self._shown = 0.0  # length of the bar: committed tasks and progress of running units
@@ -57,8 +60,12 @@ class Train:
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""
-        logger.info("training %s", self._described())
         total, done = self._config.tasks, len(self._masks)
+        self._side_by_side = blocks_side_by_side(
+            self._config, shared.trainers.number, shared.trainers.on_gpus, total - done
+        )
+        self._planned = train_units(total, self._block, self._masks, self._side_by_side)
+        logger.info("training %s", self._described())
         if done < total:
             self._work.display.add(_BAR, total, done, "tasks", "task given")
             self._work.display.update(_BAR, done, self._masks.accuracy)
@@ -84,7 +91,7 @@ class Train:
 
     def show(self, running: Mapping[str, float]) -> None:
         """See Stage.show."""
-        if under_way := running.get(TRAIN, 0.0) * self._block:
+        if under_way := running.get(TRAIN, 0.0) * self._block * self._side_by_side:
             self._tell(min(len(self._masks) + under_way, self._config.tasks))
 
     def _described(self) -> str:
@@ -96,7 +103,8 @@ class Train:
         train, typed = self._config.train, self._work.typed.train
         products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
         block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
-        return f"with recipe {train.name}: {products}, {block}"
+        several = f", {self._side_by_side} blocks at a time" if self._side_by_side > 1 else ""
+        return f"with recipe {train.name}: {products}, {block}{several}"
 
     def _commit(self, trained: Sequence[TrainedUnit]) -> None:
         """Commit the masks of units that ended together."""
@@ -104,6 +112,9 @@ class Train:
             num_committed = self._masks.commit(trained)
             if found := [text for unit in trained for text in unit.uniform]:
                 logger.warning("masks without any information: %s", ", ".join(found))
+            for warning in {text for unit in trained for text in unit.warnings} - self._warned:
+                self._warned.add(warning)
+                logger.warning("%s", warning)
             self._work.metrics.committed(num_committed, self._masks.accuracy)
             self._tell(len(self._masks))
 
@@ -124,7 +135,7 @@ class Train:
                 alone = replace(unit, missing=(task_id,))
                 ended.append(Outcome(TRAIN, alone, error=failure.line, traceback=failure.traceback))
         if again:
-            self._again.append(replace(unit, missing=tuple(again)))
+            self._again.append(unit.only(tuple(again)))
         return ended
 
     def _tell(self, done: float) -> None:

@@ -1,6 +1,7 @@
 """The executor that runs work units on Ray actors."""
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import Failure, UserError, origin
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Trainers
 from harness.executors.ray_start import SECONDS_OF_SILENCE, call_on, is_alone, start_ray
 from harness.plan.pools import PoolSize
 
@@ -19,6 +20,9 @@ SECONDS_BETWEEN_QUESTIONS = 0.25
 # Largest number of results in the driver's memory at one time, and in one commit. Other results
 # wait at their actors, so a slow disk slows the actors down and does not fill the driver's memory.
 RESULTS_AT_ONCE = 64
+
+_USER_ERROR = re.compile(r"harness\.errors\.UserError: (.+)")
+_DEVICE_ERROR = re.compile("CUDA error|CUBLAS_STATUS|CUDNN_STATUS|HIP error|device-side assert")
 
 
 def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
@@ -94,6 +98,11 @@ class RayExecutor:
         self._asked_at = 0.0
         self._first_poll: float | None = None
         self._heard = False  # whether any actor has answered
+
+    def trainers(self) -> Trainers:
+        """Describe the actors of the training pool, which is the first pool."""
+        first, *_ = self._sizes.values()
+        return Trainers(first.actors, on_gpus=first.gpus > 0)
 
     def runs_here(self) -> bool:
         """Return whether the cluster is this machine alone, and cannot grow."""
@@ -260,16 +269,21 @@ class RayExecutor:
         A failed start counts as a failed try of the first unit in the queue, and this unit moves to
         the end of the queue. So if several starts fail at once because a machine is lost, each
         failed start counts for a different unit.
+
+        Raises:
+            UserError: the actor has found a wrong input of the user, so no actor can start.
         """
         actor = pool.starting.pop(reference)
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             self._ray.kill(actor)
+            if found := _USER_ERROR.search(str(error)):
+                raise UserError(found[1]) from error
             if not pool.queue:
                 return []
             entry = pool.queue.popleft()
-            entry.tries += 1
+            entry.tries += not _was_preempted(error)
             return self._again(name, pool, entry, _named(error), last=True)
         pool.idle.append(actor)
         return []
@@ -279,8 +293,12 @@ class RayExecutor:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            pool.idle.append(actor)  # the unit failed, but its actor still works
             cause = error.cause if error.cause is not None else error
+            if _DEVICE_ERROR.search(str(cause)):
+                # After an error of a GPU, every later call of the actor would fail too.
+                self._kill([actor])
+            else:
+                pool.idle.append(actor)  # the unit failed, but its actor still works
             return self._again(name, pool, entry, Failure.described(cause, str(error)))
         except self._ray.exceptions.RayError as error:
             # The actor died, lost its node, ran out of memory or is unavailable. An unavailable
@@ -289,6 +307,7 @@ class RayExecutor:
             # actors are killed too.
             self._kill([actor, *pool.idle])
             pool.idle.clear()
+            entry.tries -= _was_preempted(error)
             return self._again(name, pool, entry, _named(error))
         pool.idle.append(actor)
         return [Outcome(name, entry.unit, result)]
@@ -311,6 +330,14 @@ class RayExecutor:
     def _kill(self, actors: Iterable[Any]) -> None:
         for actor in actors:
             self._ray.kill(actor)
+
+
+def _was_preempted(error: Exception) -> bool:
+    """Return whether the provider of the cluster took the actor's machine back.
+
+    Such a loss says nothing about the unit, so it is no try of the unit.
+    """
+    return bool(getattr(error, "preempted", False))
 
 
 def _named(error: Exception) -> Failure:

@@ -55,8 +55,25 @@ class Pool:
     runs_alone_after: str | None = None
 
 
+@dataclass(frozen=True)
+class Trainers:
+    """The workers that train.
+
+    Attributes:
+        number: the largest number of workers at one time.
+        on_gpus: whether each of them has a GPU, or a share of a GPU.
+    """
+
+    number: int
+    on_gpus: bool
+
+
 class Executor(Protocol):
     """The common interface of all executors."""
+
+    def trainers(self) -> Trainers:
+        """Describe the workers that train."""
+        ...
 
     def runs_here(self) -> bool:
         """Return whether all workers run on the driver's machine."""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import Failure
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Worker
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Trainers, Worker
+from harness.plan.device import pick_device
 
 
 class SerialExecutor:
@@ -18,6 +19,10 @@ class SerialExecutor:
         self._pools: Mapping[str, Pool] = {}
         self._workers: dict[str, Worker] = {}
         self._queues: dict[str, deque[tuple[Any, tuple[Any, ...]]]] = {}
+
+    def trainers(self) -> Trainers:
+        """Return one worker, which has a GPU if this machine has one."""
+        return Trainers(1, on_gpus=pick_device().type != "cpu")
 
     def runs_here(self) -> bool:
         """Return True."""

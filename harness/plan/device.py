@@ -1,13 +1,63 @@
-"""The device that computes, and its name in tables."""
+"""The device that computes, its name in tables, and whether it still works."""
+
+import sys
 
 import torch
 
+from harness.errors import UserError
+
+
+class DeviceError(RuntimeError):
+    """A GPU had an error. In CUDA, every later call of the process fails too."""
+
 
 def pick_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device of this process: a GPU if there is one, else the CPU.
+
+    In an actor of Ray, the device is the GPU that Ray has assigned to the actor. An actor without a
+    GPU computes on the CPU, although it may see the GPUs of its machine.
+
+    Raises:
+        UserError: Ray has assigned a GPU, but torch cannot use it.
+    """
+    assigned = _assigned_gpus()
+    if assigned is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not assigned:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"torch must be able to use the GPU that Ray has assigned, got torch "
+            f"{torch.__version__} without a GPU: install a build of torch for CUDA and a driver "
+            "that fits it, or set actors.gpus for machines without GPUs by ray start --num-gpus=0"
+        )
+    return torch.device("cuda")
+
+
+def _assigned_gpus() -> list[str] | None:
+    """Return the GPUs that Ray has assigned to this process; None outside actors and tasks."""
+    ray = sys.modules.get("ray")  # a process that runs for Ray has imported it
+    if ray is None or not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    gpus: list[str] = context.get_accelerator_ids().get("GPU", [])
+    return gpus if gpus or context.get_actor_id() is not None else None
 
 
 def device_name(device: torch.device) -> str:
     """Return the name of a device for the tables: "cpu", or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def check_works(device: torch.device) -> None:
+    """Raise DeviceError if a GPU does not compute any more.
+
+    A worker calls this after an error, so that the error of a device is not taken for the error of
+    a task.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.ones(1, device=device).add_(1).item()
+    except Exception as error:
+        raise DeviceError(f"CUDA error: the GPU of this worker has failed: {error}") from error

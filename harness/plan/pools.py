@@ -35,8 +35,9 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     - With 1 to 7 CPUs, training gets all of them, because the loss of one CPU would slow training
       by more than an eighth. One evaluation actor uses the same CPUs and reserves none.
     - With 2 to 7 slots on GPUs, evaluation gets one slot, and training the others.
-    - With one slot on a GPU, training gets it. One evaluation actor uses the same GPU and reserves
-      nothing.
+    - With one slot on a GPU, training gets it. One evaluation actor works on a CPU.
+
+    With GPUs, there are at most as many slots as CPUs, because each actor needs one thread.
 
     Args:
         config: the configuration.
@@ -50,7 +51,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
         ValueError: actors.train is larger than the number of slots.
     """
     # The slot of an actor must lie on one GPU. So two GPUs have 4 slots of 0.4 GPUs, not 5.
-    slots = int(gpus) * int(1 / config.actors.gpus + 1e-9) if gpus else cpus
+    on_gpus = int(gpus) * int(1 / config.actors.gpus + 1e-9)
+    slots = min(on_gpus, max(1, cpus)) if gpus else cpus
     kept = slots // 8 if not gpus else min(max(1, slots // 8), slots - 1)
     train, evaluate = config.actors.train, config.actors.evaluate
     num_train = max(1, slots - kept) if train == AUTO else int(train)
@@ -58,19 +60,22 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     if config.actors.shards > 1:
         num_evaluate = config.actors.shards
     if num_train > slots:
-        found = f"{gpus:g} GPUs and an actor takes {config.actors.gpus}" if gpus else f"{cpus} CPUs"
+        share = f"{gpus:g} GPUs and {cpus} CPUs, and an actor takes {config.actors.gpus} GPUs"
+        found = share if gpus else f"{cpus} CPUs"
         raise ValueError(
             f"actors.train must be at most {slots}, because Ray has {found}, got {num_train}: "
             "try actors.train=auto"
         )
     reserves = kept and num_train + num_evaluate <= slots
-    share = config.actors.gpus if gpus else 0.0
+    share_of_gpu = config.actors.gpus if gpus else 0.0
     return (
-        PoolSize(num_train, num_train, cpus=0.0 if gpus else 1.0, gpus=share),
+        PoolSize(num_train, num_train, cpus=0.0 if gpus else 1.0, gpus=share_of_gpu),
         PoolSize(
             num_evaluate,
             max(num_evaluate, slots) if reserves or not gpus else num_evaluate,
-            cpus=1.0 if reserves and not gpus else 0.0,
-            gpus=share if reserves else 0.0,
+            # An actor that reserves nothing may be put on the head of a cluster, which must not
+            # compute. On one machine without GPUs, the actor uses the CPUs of the training actors.
+            cpus=1.0 if bool(reserves) != bool(gpus) else 0.0,
+            gpus=share_of_gpu if reserves else 0.0,
         ),
     )

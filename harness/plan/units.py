@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import accumulate, chain, count, islice
 from typing import Any
 
 from harness.config.schema import AUTO, Config, EvaluateConfig
@@ -33,19 +33,34 @@ _ALGORITHM_KEYS = {
 
 @dataclass(frozen=True)
 class TrainUnit:
-    """A block of tasks that train together.
+    """One or more blocks of tasks. The tasks of a block train together.
+
+    Blocks of one unit do not affect each other's masks. A GPU trains them at the same time.
 
     Attributes:
         name: name of the unit's file in the log.
-        task_ids: all tasks of the block, in order.
-        missing: tasks of the block that have no committed mask. Usually, these are all tasks of the
-            block. If the block is trained again, these are the tasks whose masks were damaged, or
-            whose training failed.
+        task_ids: all tasks of the blocks, in order.
+        missing: tasks of the blocks that have no committed mask. Usually, these are all tasks. If a
+            block is trained again, these are the tasks whose masks were damaged, or whose training
+            failed.
+        sizes: number of tasks of each block; empty if there is one block.
     """
 
     name: str
     task_ids: tuple[int, ...]
     missing: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def blocks(self) -> list[tuple[int, ...]]:
+        """The tasks of each block, in order."""
+        ends = list(accumulate(self.sizes or (len(self.task_ids),)))
+        return [self.task_ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def only(self, missing: tuple[int, ...]) -> "TrainUnit":
+        """Return a unit with other missing tasks, and without blocks that miss none of them."""
+        kept = [block for block in self.blocks if not set(block).isdisjoint(missing)]
+        return TrainUnit(self.name, tuple(chain(*kept)), missing, tuple(map(len, kept)))
 
 
 @dataclass(frozen=True)
@@ -157,8 +172,10 @@ class ReservoirUnit:
 WorkUnit = EvaluationUnit | RecallUnit
 
 
-def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterator[TrainUnit]:
-    """Yield, in order, one unit for each block in which a task has no committed mask.
+def train_units(
+    num_tasks: int, block: int, committed: Container[int], side_by_side: int = 1
+) -> Iterator[TrainUnit]:
+    """Yield, in order, units of the blocks in which a task has no committed mask.
 
     During the iteration, the caller may add tasks to `committed` if their blocks were already
     yielded.
@@ -167,12 +184,16 @@ def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterat
         num_tasks: number of tasks of the run.
         block: number of tasks per block; the last block may be smaller.
         committed: numbers of the tasks that have a committed mask.
+        side_by_side: number of blocks per unit; the last unit may have fewer.
     """
-    for first in range(0, num_tasks, block):
-        ids = tuple(range(first, min(first + block, num_tasks)))
+    blocks = (
+        tuple(range(first, min(first + block, num_tasks))) for first in range(0, num_tasks, block)
+    )
+    lacking = (ids for ids in blocks if any(i not in committed for i in ids))
+    while some := list(islice(lacking, side_by_side)):
+        ids = tuple(chain.from_iterable(some))
         missing = tuple(i for i in ids if i not in committed)
-        if missing:
-            yield TrainUnit(f"unit-{first:06d}", ids, missing)
+        yield TrainUnit(f"unit-{ids[0]:06d}", ids, missing, tuple(map(len, some)))
 
 
 def evaluation_units(

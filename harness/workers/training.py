@@ -5,23 +5,25 @@ worker has a copy of the data set, computes with one thread, and does not write 
 """
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from harness.errors import Failure
-from harness.plan.device import device_name, pick_device
+from harness.plan.device import check_works, device_name, pick_device
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
 from harness.workers.images import own
 from supsup_core.data import ImageSet
-from supsup_core.states.layout import density, uniform_tensors
+from supsup_core.states.layout import TaskState, density, uniform_tensors
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import Measured, Trainer
@@ -40,6 +42,7 @@ class TrainedUnit:
             `unit.missing`, except the failed tasks.
         tasks: rows of the table `tasks` for these masks, in the same order.
         failed: a mapping from task number to error, for each missing task that failed.
+        warnings: warnings of the trainer, for the log.
         uniform: texts about masks without information: one text for each tensor in which a new mask
             has only zeros or only ones.
     """
@@ -49,6 +52,7 @@ class TrainedUnit:
     tasks: pa.Table
     failed: dict[int, Failure] = field(default_factory=dict)
     uniform: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
@@ -100,40 +104,70 @@ class TrainWorker:
         return self._steps_done / self._spec.config.train.steps
 
     def run(self, unit: TrainUnit) -> TrainedUnit:
-        """Train a block, then measure and pack its missing masks.
+        """Train the blocks of a unit, then measure and pack the missing masks.
 
-        The whole block is trained even if some of its masks exist already, because training only
+        A whole block is trained even if some of its masks exist already, because training only
         some of its tasks would give other masks. An error in training fails the whole unit. An
         error in making a task or in measuring a state fails only one task. (For an exception, see
         _tasks.)
         """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", RuntimeWarning)
+            trained = self._run(unit)
+        texts = (str(w.message) for w in caught if issubclass(w.category, RuntimeWarning))
+        return replace(trained, warnings=tuple(dict.fromkeys(texts)))
+
+    def _run(self, unit: TrainUnit) -> TrainedUnit:
         self.warm_up(unit)
         started = time.perf_counter()
-        tasks, failed = self._tasks(unit)
+        blocks, failed = self._blocks(unit)
         if failed.keys() >= set(unit.missing):
             return self._nothing(unit, failed)
-        stages = self._trainer.stages(
-            tasks, after=[self._spec.config.train.steps], on_step=self._on_step
-        )
-        ((states, _),) = stages
-        seconds = (time.perf_counter() - started) / len(tasks)
+        states = self._trainer.side_by_side(blocks, on_step=self._on_step)
+        seconds = (time.perf_counter() - started) / len(states)
         self._steps_done = 0
-        measured: dict[int, Measured] = {}
-        for task, state in zip(tasks, states, strict=True):
-            if task.task_id in unit.missing and task.task_id not in failed:
-                try:
-                    measured[task.task_id] = self._trainer.measure(task, state)
-                except Exception as error:
-                    failed[task.task_id] = Failure.of(error)
+        pairs = [
+            (task, state)
+            for task, state in zip(chain(*blocks), states, strict=True)
+            if task.task_id in unit.missing and task.task_id not in failed
+        ]
+        measured = self._measured(pairs, failed)
         if not measured:
             return self._nothing(unit, failed)
-        rows = self._layout.pack([states[unit.task_ids.index(i)] for i in measured])
+        rows = self._layout.pack([state for task, state in pairs if task.task_id in measured])
         tasks_of_rows = list(measured)
         uniform = [
             f"{tensor} of task {tasks_of_rows[i]} {'keeps' if is_full else 'drops'} everything"
             for i, tensor, is_full in uniform_tensors(self._layout, rows)
         ]
         return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed, uniform)
+
+    def _measured(
+        self, pairs: Sequence[tuple[Task, TaskState]], failed: dict[int, Failure]
+    ) -> dict[int, Measured]:
+        """Measure states all at once, or one by one if that fails.
+
+        Args:
+            pairs: tasks and their states.
+            failed: a mapping from task number to error. Tasks whose state cannot be measured are
+                added.
+
+        Returns:
+            A mapping from task number to measurement, without the failed tasks.
+        """
+        tasks, states = [task for task, _ in pairs], [state for _, state in pairs]
+        try:
+            each = self._trainer.measure_each(tasks, states)
+            return {task.task_id: one for task, one in zip(tasks, each, strict=True)}
+        except Exception:
+            check_works(self._device)
+        measured: dict[int, Measured] = {}
+        for task, state in pairs:
+            try:
+                measured[task.task_id] = self._trainer.measure(task, state)
+            except Exception as error:
+                failed[task.task_id] = Failure.of(error)
+        return measured
 
     def warm_up(self, unit: TrainUnit) -> None:
         """Train a block for one step and measure a state, so that kernels are compiled or loaded.
@@ -144,16 +178,28 @@ class TrainWorker:
             return
         self._is_warm = True
         with suppress(Exception):  # `run` meets the same error, and reports it
-            tasks, _ = self._tasks(unit)
+            tasks, _ = self._tasks(unit.blocks[0], unit.missing)
             states, _ = next(self._trainer.stages(tasks, after=[1]))
-            self._trainer.measure(tasks[0], states[0])
+            self._trainer.measure_each(tasks[:1], states[:1])
 
     def _nothing(self, unit: TrainUnit, failed: dict[int, Failure]) -> TrainedUnit:
         """Make the result of a unit in which every missing task failed."""
         rows = np.zeros((0, self._layout.row_bytes), np.uint8)
         return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
 
-    def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, Failure]]:
+    def _blocks(self, unit: TrainUnit) -> tuple[list[list[Task]], dict[int, Failure]]:
+        """Make the tasks of all blocks; see _tasks."""
+        blocks: list[list[Task]] = []
+        failed: dict[int, Failure] = {}
+        for task_ids in unit.blocks:
+            tasks, errors = self._tasks(task_ids, unit.missing)
+            blocks.append(tasks)
+            failed |= errors
+        return blocks, failed
+
+    def _tasks(
+        self, task_ids: Sequence[int], missing: Sequence[int]
+    ) -> tuple[list[Task], dict[int, Failure]]:
         """Make the tasks of a block. A copy of another task replaces a task that cannot be made.
 
         So the block keeps its shape and its batches, and the masks of the other tasks keep their
@@ -167,7 +213,7 @@ class TrainWorker:
         """
         made: dict[int, Task] = {}
         errors: dict[int, Exception] = {}
-        for i in unit.task_ids:
+        for i in task_ids:
             try:
                 made[i] = self._spec.task(i)
             except Exception as error:
@@ -177,8 +223,8 @@ class TrainWorker:
             if stand_in is None:
                 raise next(iter(errors.values()))
             made |= {i: replace(stand_in, task_id=i) for i in errors}
-        failed = {i: Failure.of(error) for i, error in errors.items() if i in unit.missing}
-        return [made[i] for i in unit.task_ids], failed
+        failed = {i: Failure.of(error) for i, error in errors.items() if i in missing}
+        return [made[i] for i in task_ids], failed
 
     def _table(
         self, measured: Mapping[int, Measured], rows: np.ndarray, seconds: float
