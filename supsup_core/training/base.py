@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from math import ceil
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -46,7 +47,8 @@ class StagedTrainer(ABC):
         """Train several blocks one after another; see Trainer.side_by_side."""
         states: list[TaskState] = []
         for i, block in enumerate(blocks):
-            told = part_of(on_step, i, len(blocks), self._recipe.steps)
+            share = i / len(blocks), 1 / len(blocks)
+            told = part_of(on_step, share, self._recipe.steps)
             ((found, _),) = self.stages(block, [self._recipe.steps], on_step=told)
             states += found
         return states
@@ -60,18 +62,18 @@ class StagedTrainer(ABC):
         return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]
 
 
-def part_of(on_step: OnStep | None, part: int, num_parts: int, steps: int) -> OnStep | None:
+def part_of(on_step: OnStep | None, share: tuple[float, float], steps: int) -> OnStep | None:
     """Make the function to which one part of a training reports its finished steps.
 
     Args:
         on_step: the function that takes the finished share of the whole training, in steps.
-        part: number of the part, from 0.
-        num_parts: number of parts.
-        steps: number of steps of each part.
+        share: the share of the training before the part, and the share of the part.
+        steps: number of steps of the part.
     """
     if on_step is None:
         return None
-    return lambda done: on_step(-(-(part * steps + done) // num_parts))
+    before, own = share
+    return lambda done: on_step(min(steps, ceil(before * steps + own * done - 1e-9)))
 
 
 class BlockTrainer(StagedTrainer, Generic[N, M]):

@@ -35,8 +35,8 @@ def triton_works(device: torch.device) -> bool:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         warnings.warn(
             f"a GPU must be able to run kernels in Triton to be fast, got {reason}: install triton "
-            "and a C compiler with the headers of Python (pip install triton; Debian: build-essential "
-            "python3-dev); until then, slower kernels in torch compute the same",
+            "and a C compiler with the headers of Python (Debian: build-essential python3-dev); "
+            "until then, slower kernels in torch compute the same",
             RuntimeWarning,
             stacklevel=2,
         )

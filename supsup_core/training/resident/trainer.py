@@ -9,6 +9,8 @@ Shape letters: T tasks of all blocks, G groups of tasks that have the same image
 batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a table.
 """
 
+import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -24,6 +26,7 @@ from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
+from supsup_core.states.resident import free_bytes
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import part_of
@@ -32,11 +35,16 @@ from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.resident.choose import steps_for
 from supsup_core.training.resident.measure import ResidentMeasure
-from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
+from supsup_core.training.resident.steps import PART_BYTES, Feed, PlainSteps, ResidentLayer
 
 # Number of steps of the tables of image indices and constants. While the device works on the steps
 # of a table, the host draws the order of the images for the next steps.
 _TABLE_STEPS = 128
+
+# Share of the free memory that the tensors of blocks may take, and the temporary tensors beside
+# them: so many parts of PART_BYTES.
+_SHARE = 0.8
+_PARTS = 6
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,16 @@ class Resident:
             self._sent.append(empty(form.tasks, tensor.shape[0], form.images))
             self._deltas.append(empty(form.tasks, tensor.shape[0], form.images))
         self._advance: Callable[[], None] = self._first_advance
+        self.num_bytes = sum(tensor.nbytes for tensor in self._tensors())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        """Yield all tensors of these blocks, without the images of the data set."""
+        yield from (self.feed.table, self.feed.constants, self.feed.step, self._images)
+        yield from (*self._sent, *self._deltas)
+        if self.feed.sources is not None:
+            yield self.feed.sources
+        for layer in self.layers:
+            yield from (layer.scores, *layer.state, layer.masked)
 
     def advance(self) -> None:
         """Take one training step of all tasks."""
@@ -184,6 +202,7 @@ class ResidentTrainer(MLPTrainer):
         super().__init__(*args, **options)
         self.parts = parts or steps_for(self._device, self._dtype)
         self._resident: Resident | None = None
+        self._limit = sys.maxsize  # most blocks at a time, after the memory was too small
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
         self.network, self.method, self.recipe = self._network, self._method, self._recipe
@@ -216,14 +235,67 @@ class ResidentTrainer(MLPTrainer):
         """
         if any(task.change is not None for block in blocks for task in block):
             return super().side_by_side(blocks, on_step)
-        made = [_Block.of(block, self) for block in blocks]
-        groups = [list(group) for _, group in groupby(made, key=lambda block: block.shape)]
+        shapes = [_Block.of(block, self).shape for block in blocks]
         states: list[TaskState] = []
-        for i, group in enumerate(groups):
-            told = part_of(on_step, i, len(groups), self.recipe.steps)
-            (found,) = self._stages(group, [self.recipe.steps], told)
-            states += found
+        for _, group in groupby(range(len(blocks)), key=shapes.__getitem__):
+            waiting = [blocks[i] for i in group]
+            while waiting:
+                size = min(len(waiting), self._most_blocks(waiting[0]))
+                share = len(states) / len(blocks[0]) / len(blocks), size / len(blocks)
+                found = self._trained(waiting[:size], part_of(on_step, share, self.recipe.steps))
+                if found is not None:
+                    states, waiting = states + found, waiting[size:]
         return states
+
+    def _trained(
+        self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None
+    ) -> list[TaskState] | None:
+        """Train blocks of one shape; None if they do not fit into the memory of the device.
+
+        Then fewer blocks will be trained at the same time.
+        """
+        try:
+            made = [_Block.of(block, self) for block in blocks]
+            (found,) = self._stages(made, [self.recipe.steps], on_step)
+        except torch.OutOfMemoryError:
+            if len(blocks) == 1:
+                raise
+        else:
+            return found
+        self._resident, self._limit = None, len(blocks) // 2
+        torch.cuda.empty_cache()
+        warnings.warn(
+            f"the device must have memory for {len(blocks)} blocks of {len(blocks[0])} tasks, got "
+            f"too little: training goes on with {self._limit} blocks at a time; another program "
+            "may use the same device",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+    def _most_blocks(self, block: Sequence[Task]) -> int:
+        """Return how many blocks fit into the free memory of the device, at least 1."""
+        if self._device.type != "cuda":
+            return self._limit
+        held = self._resident.num_bytes if self._resident is not None else 0
+        free = int(_SHARE * (free_bytes(self._device) + held)) - _PARTS * PART_BYTES
+        one, two = (self.resident_bytes([block] * num) for num in (1, 2))
+        return max(1, min(self._limit, 1 + (free - one) // (two - one)))
+
+    def resident_bytes(self, blocks: Sequence[Sequence[Task]]) -> int:
+        """Compute the memory of the tensors that stay on the device while blocks are trained.
+
+        The images of the data set are not counted.
+        """
+        form = self._form([_Block.of(block, self) for block in blocks])
+        nothing = torch.device("meta")  # tensors of this device have shapes and no memory
+        empty = ResidentData(
+            torch.empty((1, self.data.flat.shape[1]), dtype=torch.uint8, device=nothing),
+            torch.empty(1, dtype=torch.int32, device=nothing),
+            self.data.mean[0],
+            self.data.std[0],
+        )
+        return Resident(self, form, empty).num_bytes
 
     def _stages(
         self, blocks: Sequence["_Block"], after: Collection[int], on_step: OnStep | None
@@ -231,13 +303,10 @@ class ResidentTrainer(MLPTrainer):
         """Train blocks of one shape, and yield the states of all tasks, in order."""
         tasks = [task for block in blocks for task in block.tasks]
         columns = self._columns(tasks)
-        shares = all(task.classes is None for task in tasks)
-        chooses = columns is None and tasks[0].source is not None
-        num_groups = len(blocks) if shares and not chooses else len(tasks)
-        num_images = blocks[0].first.shape[1]
-        resident = self._make(_Form(len(tasks), num_groups, num_images, chooses))
+        form = self._form(blocks)
+        resident = self._make(form)
         self._begin(resident, tasks, columns)
-        batches = _joined(blocks, num_groups)
+        batches = _joined(blocks, form.groups)
         for step in range(self._recipe.steps + 1):
             if step in after:
                 yield self._states(resident, columns)
@@ -254,6 +323,14 @@ class ResidentTrainer(MLPTrainer):
         if isinstance(self._measure, ResidentMeasure):
             return self._measure.each(tasks, states)
         return super().measure_each(tasks, states)
+
+    def _form(self, blocks: Sequence["_Block"]) -> _Form:
+        """Return the shapes of the tensors of blocks of one shape."""
+        tasks = [task for block in blocks for task in block.tasks]
+        shares = all(task.classes is None for task in tasks)
+        chooses = self._columns(tasks) is None and tasks[0].source is not None
+        num_groups = len(blocks) if shares and not chooses else len(tasks)
+        return _Form(len(tasks), num_groups, blocks[0].first.shape[1], chooses)
 
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
         """Return the sources of permutations whose columns are permuted; None for other tasks."""

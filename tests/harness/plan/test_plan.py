@@ -362,12 +362,14 @@ def sizes(cpus, gpus, actors):
         (64, 0, {}, (56, 56, 1, 0), (8, 64, 1, 0)),
         (8, 1, {}, (3, 3, 0, 0.25), (1, 4, 0, 0.25)),
         (64, 4, {}, (14, 14, 0, 0.25), (2, 16, 0, 0.25)),
-        (4, 1, {"gpus": 1.0}, (1, 1, 0, 1), (1, 1, 0, 0)),
+        (4, 1, {"gpus": 1.0}, (1, 1, 0, 1), (1, 1, 1, 0)),
         # A share must lie on one GPU: each GPU has room for two shares of 0.4.
         (4, 2, {"gpus": 0.4}, (3, 3, 0, 0.4), (1, 4, 0, 0.4)),
         (4, 3, {"gpus": 0.6}, (2, 2, 0, 0.6), (1, 3, 0, 0.6)),
         # 1 / 0.1 must count as 10, whatever floating point gives.
-        (4, 1, {"gpus": 0.1}, (9, 9, 0, 0.1), (1, 10, 0, 0.1)),
+        (16, 1, {"gpus": 0.1}, (9, 9, 0, 0.1), (1, 10, 0, 0.1)),
+        # Each actor needs one thread, so there are no more actors than CPUs.
+        (4, 1, {"gpus": 0.1}, (3, 3, 0, 0.1), (1, 4, 0, 0.1)),
         # The user typed these numbers of actors.
         (2, 0, {"train": 1, "evaluate": 1}, (1, 1, 1, 0), (1, 2, 0, 0)),
         (8, 0, {"train": 8}, (8, 8, 1, 0), (1, 8, 0, 0)),

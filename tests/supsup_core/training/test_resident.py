@@ -184,3 +184,34 @@ def test_whole_products_of_any_shape_are_exact():
         for s in ((3, 13), (13, 9))
     )
     assert torch.equal(integer_product(a, b), (a.long() @ b.long()).int())
+
+
+def test_memory_of_blocks_is_computed_before_it_is_taken(data, blocks):
+    given, trainer = blocks("rotated"), make(ResidentTrainer, data)
+    expected = trainer.resident_bytes(given)
+    assert trainer._resident is None
+    trainer.side_by_side(given)
+    assert trainer._resident.num_bytes == expected > 0
+
+
+def test_too_little_memory_halves_the_blocks_and_says_so(data, blocks, monkeypatch):
+    given = blocks("permuted", sizes=(2, 2, 2, 2))
+    expected = packed(make(ResidentTrainer, data).side_by_side(given))
+    trainer, done = make(ResidentTrainer, data), []
+    as_made = trainer._make
+
+    def small(form):
+        if form.tasks > 2:
+            raise torch.OutOfMemoryError("pretended")
+        return as_made(form)
+
+    monkeypatch.setattr(trainer, "_make", small)
+    with pytest.warns(RuntimeWarning, match="memory for [42] blocks of 2 tasks") as warned:
+        found = trainer.side_by_side(given, done.append)
+    assert len(warned) == 2
+    assert np.array_equal(packed(found), expected)
+    assert done == sorted(done)
+    assert done[-1] == RECIPE.steps
+    monkeypatch.setattr(trainer, "_make", lambda form: small(replace(form, tasks=3)))
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.side_by_side(given[:1])
