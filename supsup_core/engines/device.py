@@ -78,10 +78,10 @@ class DeviceEngine(PlainEngine):
         """Return how many queries fit a share of the free memory, at most _QUERIES; see Engine."""
         gains, activations = num_gains(self._network), self._network.num_activations
         # A forward pass keeps the activations of all inputs for each state of a part.
-        states = max(1, PART_BYTES // (4 * self._resident.layout.row_bits))
+        fitting = max(1, PART_BYTES // (4 * self._resident.layout.row_bits))
+        states = min(len(self._resident), fitting)
         numbers = max(_NUMBERS_PER_GAIN * gains, 2 * states * num_inputs * activations)
-        fitting = int(_SHARE * free_bytes(self.device)) // (4 * numbers)
-        return max(1, min(_QUERIES, fitting))
+        return max(1, min(_QUERIES, int(_SHARE * free_bytes(self.device)) // (4 * numbers)))
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
         """Make a function that computes the slopes d objective / d alpha; see Engine.gradient."""

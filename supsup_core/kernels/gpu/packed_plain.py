@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-# Bits that are unpacked at a time to multiply them. In float64 they take 8 times as many bytes.
-_BITS_AT_ONCE = 2**27
+# Number of bits that are unpacked at a time to multiply them. In float64, they take 32 MB.
+_BITS_AT_ONCE = 2**22
 
 
 def unpack(rows: UInt8[Tensor, "T R"], out: Tensor) -> None:
