@@ -153,7 +153,8 @@ class DeviceEngine(PlainEngine):
             bound = 2 * _MARGIN * states.products_error
             limit = torch.add(least[:, 0], evidence.absolute, alpha=bound)
             num_close = (products <= limit[:, None]).sum(dim=1)
-            tasks = self._decided(evidence.flat, order.sort(dim=1).values)
+            close = torch.where(least <= limit[:, None], order, -1)
+            tasks = self._decided(evidence.flat, close.sort(dim=1).values)
         # Task numbers and float32 numbers are exact in float64.
         told = [part.double() for part in (tasks, num_close, evidence.absolute)]
         return _Found(torch.stack(told), evidence.flat)

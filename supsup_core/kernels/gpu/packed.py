@@ -17,7 +17,7 @@ import triton.language as tl
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from supsup_core.kernels.gpu.packed_plain import LaidOut, Layer
+from supsup_core.kernels.gpu.packed_plain import LaidOut, Layer, decidable
 
 # Sizes of the tiles of the kernels. The sizes must be powers of two.
 _UNPACK_BYTES = 512
@@ -189,6 +189,7 @@ def exact_kernel(
     rows,
     vectors,
     tasks,
+    counts,
     sums,
     num_bytes,
     num_queries,
@@ -202,7 +203,8 @@ def exact_kernel(
     Args:
         rows: uint8 (T, R), the packed rows.
         vectors: float32 (Q, F), one value per bit of a row.
-        tasks: int64 (Q, C), row indices of the candidates.
+        tasks: int64 (Q, C), row indices of the candidates. Negative numbers stand for nothing.
+        counts: int64 (Q,), number of candidates of each query.
         sums: float64 (N, Q, C) output: the sum of the values of the bits that are one.
         num_bytes: R.
         num_queries: Q.
@@ -215,10 +217,12 @@ def exact_kernel(
     candidate = tl.program_id(2) * CANDIDATES + tl.arange(0, CANDIDATES)
     is_candidate = candidate < num_candidates
     task = tl.load(tasks + query * num_candidates + candidate, mask=is_candidate, other=0)
-    row = rows + task * num_bytes
+    row = rows + tl.maximum(task, 0) * num_bytes
+    # One candidate alone needs no product: nearly all queries have a clear answer.
+    num_tiles = tl.where(tl.load(counts + query) > 1, TILES, 0)
     bit = tl.arange(0, 8)
     total = tl.zeros((CANDIDATES, BYTES, 8), tl.float64)
-    for tile in range(TILES):
+    for tile in range(num_tiles):
         byte = (chunk * TILES + tile) * BYTES + tl.arange(0, BYTES)
         is_byte = byte < num_bytes
         at = vectors + query * 8 * num_bytes + 8 * byte[:, None] + bit[None, :]
@@ -307,11 +311,11 @@ def exact_products(
     shape = num_chunks, num_queries, num_candidates
     sums = torch.empty(shape, dtype=torch.float64, device=rows.device)
     exact_kernel[(num_queries, num_chunks, triton.cdiv(num_candidates, _EXACT_CANDIDATES))](
-        *(rows, vectors.contiguous(), tasks.contiguous(), sums),
+        *(rows, vectors.contiguous(), tasks.contiguous(), (tasks >= 0).sum(dim=1), sums),
         *(num_bytes, num_queries, num_candidates),
         TILES=_EXACT_TILES,
         CANDIDATES=_EXACT_CANDIDATES,
         BYTES=_EXACT_BYTES,
         enable_fp_fusion=_FUSED,
     )
-    return sums.sum(dim=0)
+    return decidable(sums.sum(dim=0), tasks)

@@ -132,13 +132,14 @@ def exact_products(
     Args:
         rows: (T, R) packed rows.
         vectors: (Q, F) one value per bit of a row.
-        tasks: (Q, C) row indices of the candidates.
+        tasks: (Q, C) row indices of the candidates. A negative number stands for no candidate.
 
     Returns:
-        (Q, C) the sum of the values of the bits that are one.
+        (Q, C) the sum of the values of the bits that are one; infinity where there is no candidate.
+        The product of a query's only candidate is 0, because nothing has to be decided.
     """
     num_queries, num_candidates = tasks.shape
-    num_bits, flat = vectors.shape[1], tasks.flatten()
+    num_bits, flat = vectors.shape[1], tasks.clamp_min(0).flatten()
     found = []
     for places in torch.arange(len(flat)).split(max(1, _BITS_AT_ONCE // num_bits)):
         first, end = int(places[0]), int(places[-1]) + 1
@@ -147,5 +148,13 @@ def exact_products(
         unpack(chosen, bits)
         query = torch.arange(first, end, device=rows.device) // num_candidates
         found.append(bits.mul_(vectors.index_select(0, query)).sum(dim=1))
-    products: Tensor = torch.cat(found).unflatten(0, (num_queries, num_candidates))
-    return products
+    return decidable(torch.cat(found).unflatten(0, (num_queries, num_candidates)), tasks)
+
+
+def decidable(
+    products: Float64[Tensor, "Q C"], tasks: Int64[Tensor, "Q C"]
+) -> Float64[Tensor, "Q C"]:
+    """Set the product of an only candidate to 0, and products without a candidate to infinity."""
+    is_candidate = tasks >= 0
+    needed = is_candidate.sum(dim=1, keepdim=True) > 1
+    return torch.where(is_candidate, products * needed, torch.inf)

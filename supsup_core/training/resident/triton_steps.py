@@ -234,6 +234,12 @@ def _learn(
     o = (program // tiles_i % tiles_o) * BO + tl.arange(0, BO)
     task = (program // (tiles_i * tiles_o)).to(tl.int64)
     images = x + (task // tasks_per_group) * x_group
+    # These loads begin before the product, because they take the longest.
+    at = (task * OUTPUTS + o[:, None]) * INPUTS + i[None, :]
+    both = (o < OUTPUTS)[:, None] & (i < INPUTS)[None, :]
+    score = tl.load(scores + at, both, 0.0)
+    one = tl.load(first_state + at, both, 0.0).to(tl.float32)
+    two = tl.load(second_state + at, both, 0.0) if HAS_SECOND else one
     slope = tl.zeros((BO, BI), tl.float32)
     for first in range(0, IMAGES, BN):
         n = first + tl.arange(0, BN)
@@ -248,18 +254,11 @@ def _learn(
             0.0,
         )
         slope = tl.dot(d, v, slope, input_precision=PRECISION)
-    at = (task * OUTPUTS + o[:, None]) * INPUTS + i[None, :]
-    both = (o < OUTPUTS)[:, None] & (i < INPUTS)[None, :]
-    score = tl.load(scores + at, both, 0.0)
-    one = tl.load(first_state + at, both, 0.0).to(tl.float32)
     # The sign bit of the first state is the sign of the weight: see training/optimizers.
     sign = tl.where(one.to(tl.int32, bitcast=True) < 0, -1.0, 1.0)
     slope *= sign
     if BY_MAGNITUDE:
         slope = tl.where(score.to(tl.int32, bitcast=True) < 0, -slope, slope)
-    two = one
-    if HAS_SECOND:
-        two = tl.load(second_state + at, both, 0.0)
     score, one, two = MOVE(score, one, two, sign, slope, constants + tl.load(step) * NUM_CONSTANTS)
     tl.store(scores + at, score, both)
     tl.store(first_state + at, one.to(first_state.dtype.element_ty), both)

@@ -109,8 +109,11 @@ def test_exact_products_are_those_of_the_plain_form(given, num_candidates):
     packed, rows, vectors = given
     generator = torch.Generator().manual_seed(1)
     tasks = torch.randint(len(rows), (len(vectors), num_candidates), generator=generator)
+    tasks[0, 1:] = -1  # the only candidate of its query
+    tasks[-1, -2:-1] = -1
     found = packed.exact_products(rows, vectors, tasks)
     expected = packed_plain.exact_products(rows, vectors, tasks)
+    assert torch.equal(found.isinf(), tasks < 0)
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-11)
 
 
@@ -133,7 +136,7 @@ KERNELS = {
     ),
     "packed_dot_kernel": ("*i32 *fp32 *fp32 i32 i32 i32", {"TILES": 4, "ROWS": 16, "WORDS": 64}),
     "exact_kernel": (
-        "*u8 *fp32 *i64 *fp64 i32 i32 i32",
+        "*u8 *fp32 *i64 *i64 *fp64 i32 i32 i32",
         {"TILES": 32, "CANDIDATES": 8, "BYTES": 64},
     ),
 }
