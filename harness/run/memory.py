@@ -72,6 +72,16 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
             config.outputs,
             f"outputs={max(num_classes, fitting)}",
         )
+    alone = replace(config, train=replace(config.train, batch_size=1))
+    least = _process_bytes(alone, input_shape) or 0
+    if needed > 2 * least:
+        fitting = config.train.batch_size * there // (4 * num_processes * needed)
+        raise must_be(
+            "train.batch_size",
+            f"so small that weights and logits, which take {size}, fit into {room}",
+            config.train.batch_size,
+            f"train.batch_size={max(1, fitting)}",
+        )
     raise _narrower(config, f"so small that the weights, which take {size}, fit into {room}")
 
 

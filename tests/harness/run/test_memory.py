@@ -45,6 +45,11 @@ def rest(*overrides):
 REFUSED = [
     (weights, ["executor=serial", "outputs=1000000"], "outputs must be so few that weights and"),
     (weights, ["executor=ray", "outputs=1000000"], "outputs must be so few that weights and logit"),
+    (
+        weights,
+        ["executor=serial", "train.batch_size=100000000"],
+        "train.batch_size must be so small",
+    ),
     (weights, ["network=units", "network_options.hidden=[9999999]"], "hidden must be so small"),
     (weights, ["network_options.hidden=[90000,90000]"], "network_options.hidden must be so small"),
     (weights, ["executor=ray", "network_options.hidden=[5000,900]"], "actors.train must be so few"),
