@@ -64,7 +64,7 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
             f"actors.train={most} actors.evaluate=1",
         )
     fewest = _process_bytes(replace(config, outputs=num_classes), input_shape) or 0
-    if needed > 2 * fewest:
+    if needed > 2 * fewest and fewest * num_processes <= there:
         fitting = config.outputs * there // (4 * num_processes * needed)
         raise must_be(
             "outputs",
@@ -74,7 +74,7 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
         )
     alone = replace(config, train=replace(config.train, batch_size=1))
     least = _process_bytes(alone, input_shape) or 0
-    if needed > 2 * least:
+    if needed > 2 * least and least * num_processes <= there:
         fitting = config.train.batch_size * there // (4 * num_processes * needed)
         raise must_be(
             "train.batch_size",
