@@ -1,4 +1,4 @@
-"""The command lines of `analysis`: options, --help, --version, and mistakes as one line.
+"""The command lines of `analysis`. They print a mistake of the user as one line, without traceback.
 
 Exit codes: 0 if all work is done, 2 for a mistake that the user can correct, 130 if the user
 stopped the program.
@@ -23,8 +23,8 @@ class Parser(argparse.ArgumentParser):
     """A parser that prints a mistake as one line, with advice, and exits with code 2.
 
     Args:
-        about: description of the program, printed as it is.
-        example: text to type instead of a mistake that names no remedy.
+        about: description of the program, which --help prints without changes.
+        example: options that an error message suggests if it has no other advice.
     """
 
     def __init__(self, about: str, example: str = "--help") -> None:
@@ -56,8 +56,9 @@ def run_command(
 
     Args:
         command: function that does the work, and returns an exit code or None for 0.
-        mistakes: errors that the user can correct. Their messages are printed as one line, and
-            the exit code is then 2. Any other error is a bug and keeps its traceback.
+        mistakes: classes of errors that the user can correct. For such an error, one line is
+            printed, and the exit code is 2. For any other error, which is a bug, Python prints the
+            traceback.
     """
     try:
         code = command() or 0
@@ -65,7 +66,7 @@ def run_command(
         print("stopped", file=sys.stderr)
         code = STOPPED
     except mistakes as error:
-        # Only the system's errors have a number. They say what failed, but not what to do.
+        # Only errors of the operating system have an errno. They do not say what to do.
         by_system = isinstance(error, OSError) and error.errno is not None
         advice = ": check the path, its permissions and the free space" if by_system else ""
         print_error(f"{error}{advice}")

@@ -25,11 +25,15 @@ from analysis.summary import (
 
 
 def _lines(evaluations: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Divide evaluations into the lines of a figure: (label, rows) of each way to infer.
+    """Divide evaluations into the lines of a figure.
 
-    If a task was evaluated twice in the same way, the larger sample is kept. So a line has at most
-    one row per number of masks and task. Distractors are not trained, so evaluations with
-    distractors are not comparable with the other evaluations, and get lines of their own.
+    A line has the rows of one algorithm with one objective and the same settings. If a task was
+    evaluated twice with the same settings, only the row with more batches is kept. Evaluations with
+    distractors get separate lines, because distractors are untrained masks, so the results cannot
+    be compared with results without distractors.
+
+    Returns:
+        (label, rows) of each line.
     """
     rows = largest_samples(evaluations)
     trained = rows["num_tasks"] - rows["num_distractors"]
@@ -52,9 +56,10 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        A figure. Left: accuracy with the task given, and with the task inferred (a wrong
-        task counts as 0). Right: the share of batches whose task was inferred right. Points
-        are means over tasks; bars are 95 % intervals from the normal distribution.
+        A figure. Left: accuracy with the task given (GG), and with the task inferred (GNu, which is
+        0 for a batch if its inferred task is wrong). Right: the fraction of batches whose task was
+        inferred right. Points are means over tasks. Bars are 95 % intervals from the normal
+        distribution.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -89,12 +94,12 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         reservoir: rows of the table `reservoir`.
 
     Returns:
-        A figure. Left: the share of cues whose mask was recalled to the bit. Each reservoir has
-        a colour. Lines are solid for cues with flipped bits, dash-dotted for cues with erased
-        bits, and dashed for cues from data. Bands are 95 % intervals by Wilson. A dotted line is
-        the rule's capacity in theory. If masks were recalled twice in the same way, the larger
-        sample is drawn. Right: the bytes of each reservoir, and, as a dashed line, the bytes of the
-        same masks packed.
+        A figure. Left: the fraction of cues whose mask was recalled without an error. Each
+        reservoir has a colour. Lines are solid for cues with flipped bits, dash-dotted for cues
+        with erased bits, and dashed for cues from data. Bands are 95 % intervals by Wilson. A
+        dotted line is the rule's capacity in theory. If masks were recalled twice with the same
+        settings, the larger sample is drawn. Right: the bytes of each reservoir. The dashed line is
+        the bytes of the same masks as packed rows.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -123,7 +128,7 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
     packed = reservoir.groupby("num_tasks")["store_bytes"].first()
     right.plot(packed.index, packed, "k--", label="the masks, packed")
     left.set(
-        ylabel="masks recalled to the bit",
+        ylabel="masks recalled without an error",
         ylim=(-0.02, 1.05),
         title="dotted: capacity in theory, for cues without errors",
     )
@@ -136,7 +141,7 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
 
 
 def _reservoirs(reservoirs: pd.DataFrame) -> list[str]:
-    """Name reservoirs for a legend, from one row per reservoir with the columns RESERVOIRS."""
+    """Make a name for each reservoir, for a legend. Each row has the columns RESERVOIRS."""
     return [
         f"{one.rule}, {one.dim} bits"
         if one.num_blocks == 1
@@ -152,9 +157,9 @@ def objectives_compared(evaluations: pd.DataFrame) -> Figure:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        A figure of the fraction of wrong tasks (1 - task accuracy) against the number of masks.
-        Points are means over tasks; bands are 95 % intervals by bootstrap over tasks. A mean of
-        0 is drawn at the bottom of the axis.
+        A figure. The vertical axis is the fraction of wrongly inferred tasks, 1 - task accuracy.
+        The horizontal axis is the number of masks. Points are means over tasks. Bands are 95 %
+        intervals by bootstrap over tasks. A mean of 0 is drawn at the bottom of the axis.
 
     Raises:
         ValueError: no algorithm was used with more than one objective.
@@ -183,7 +188,7 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        A figure as in objectives_compared, but with one line per algorithm.
+        A figure with the axes of objectives_compared, and one line per algorithm.
 
     Raises:
         ValueError: there are fewer than two algorithms.
@@ -205,7 +210,7 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
 
 
 def _errors(axes: Axes, evaluations: pd.DataFrame) -> None:
-    """Draw the fraction of wrong tasks, with one line for each way to infer."""
+    """Draw the fraction of wrongly inferred tasks; see _lines for the lines."""
     for label, rows in _lines(evaluations):
         wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]
         sizes = [k for k, _ in wrong]
@@ -257,7 +262,7 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
 def storage_bytes(
     num_masks: np.ndarray, masks: Layout, density: float, reservoir: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Compute the bytes that each way to store masks takes.
+    """Compute how many bytes masks need if they are stored in several ways.
 
     Args:
         num_masks: numbers of masks to compute the bytes for.
@@ -266,10 +271,10 @@ def storage_bytes(
         reservoir: rows of the table `reservoir`, or None if the run does not have this table.
 
     Returns:
-        One row per number of masks, and one column per way to store: packed rows, float32
-        gains, lists of the indices of gains that are not zero (4 bytes per index), and the
-        largest reservoir of each rule. Two more columns are the bytes of the fixed weights, and
-        of the seed from which the weights are made (8 bytes).
+        One row per number of masks, and one column for each way to store the masks: as packed rows,
+        as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
+        in the largest reservoir of each rule. Two more columns are the bytes of the fixed weights,
+        and of the seed from which the weights can be made (8 bytes).
     """
     kept = round(density * masks.num_gains)
     sizes = {
@@ -286,7 +291,7 @@ def storage_bytes(
 
 
 def bytes_by_masks(sizes: pd.DataFrame) -> Figure:
-    """Draw the bytes of each way to store masks, against the number of masks.
+    """Draw the bytes that masks need, stored in several ways, against the number of masks.
 
     Args:
         sizes: the result of storage_bytes.
@@ -309,8 +314,8 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
         statistics: the result of stored.layer_statistics.
 
     Returns:
-        A figure. Left: the share of ones in a mask. Right: the share of ones that two masks have
-        in common. The horizontal bar is the share to expect if masks were independent. Vertical
+        A figure. Left: the fraction of ones in a mask. Right: the fraction of ones that two masks
+        have in common. The horizontal bar is this fraction if the masks were independent. Vertical
         lines go from the smallest to the largest value.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
@@ -330,10 +335,10 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
 
 
 def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
-    """Draw the task accuracy of rotations against the angle to the nearest other stored task.
+    """Draw each task's accuracy of inference against the angle to the nearest other stored task.
 
-    The table does not name the inferred task. But if inference confuses tasks with similar
-    angles, their task accuracy is low in this figure.
+    The tasks are rotations. The table does not have the inferred task. But if inference confuses
+    tasks with similar angles, the figure shows a low task accuracy for them.
 
     Args:
         evaluations: rows of the table `evaluations`.
@@ -361,7 +366,11 @@ def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
 
 
 def nearest_angles(angles: np.ndarray) -> np.ndarray:
-    """Compute the distance in degrees from each of two or more angles to the nearest other one."""
+    """Compute the distance in degrees from each angle to the nearest other angle.
+
+    Args:
+        angles: two or more angles in degrees.
+    """
     order = np.argsort(angles % 360)
     turned = angles[order] % 360
     gaps = np.diff(turned, append=turned[0] + 360)

@@ -2,8 +2,8 @@
 
 A run is a folder, or a URL such as s3://bucket/run or gs://bucket/run. For a URL, Arrow takes the
 server and the credentials from the environment. `.to_pandas()` or `polars.from_arrow(table)`
-converts a table to a data frame. A file with another schema version, other columns or other types
-than the present ones is refused. So is a file of another run, or a copy under another name.
+converts a table to a data frame. An error is raised if another version of the program wrote a file,
+if a file belongs to another run, or if a file is a copy with another name.
 """
 
 import json
@@ -33,7 +33,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     """Read one table of a run.
 
     Args:
-        run_dir: the run directory, a path or a URL; see as_path. The run may still be working.
+        run_dir: the run directory, a path or a URL; see as_path. Its driver may still be working.
         table: a key of FOLDERS.
 
     Returns:
@@ -49,7 +49,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     """
     files, root = _file_system(run_dir)
     folder = f"{root}/{FOLDERS[table]}"
-    if isinstance(files, LocalFileSystem):  # a selector leaves out links that lead nowhere
+    if isinstance(files, LocalFileSystem):  # a FileSelector would leave out links to missing files
         found = files.get_file_info([str(path) for path in Path(folder).glob("*.parquet")])
     else:
         found = files.get_file_info(FileSelector(folder, allow_not_found=True))
@@ -72,7 +72,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
 
 
 def _run_id(files: FileSystem, root: str) -> str | None:
-    """Read the identity of a run from its store; None if the folder has tables alone."""
+    """Read the identity of a run from its mask store; None if the folder has no store."""
     try:
         with files.open_input_file(f"{root}/masks.zarr/zarr.json") as file:
             found = json.loads(file.read())["attributes"]["run_id"]
@@ -82,12 +82,12 @@ def _run_id(files: FileSystem, root: str) -> str | None:
 
 
 def _check_origins(parts: Sequence[pa.Table], paths: Sequence[str], run_id: str | None) -> None:
-    """Check that every file has its own name and belongs to one run.
+    """Check that the metadata of each file have the file's name, and that all have the same run.
 
     Args:
         parts: the content of the files.
         paths: the paths of the files.
-        run_id: the identity of the run; None: the run of the first file.
+        run_id: the identity of the run; None: the identity in the first file.
     """
     for part, path in zip(parts, paths, strict=True):
         name, of_run = (_metadata(part.schema, key) for key in ("name", "run_id"))
@@ -109,7 +109,7 @@ def _metadata(schema: pa.Schema, key: str) -> str:
 
 
 def _without_origin(part: pa.Table) -> dict[bytes, bytes]:
-    """Return the metadata that all files of a table share."""
+    """Return the metadata that are the same in all files of a table."""
     metadata = part.schema.metadata
     return {key: metadata[key] for key in metadata if key not in (b"name", b"run_id")}
 
@@ -120,8 +120,8 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
     Raises:
         ValueError: the URL names no folder.
     """
-    # Arrow's file systems are enough to read. The harness writes, and uses obstore, because Arrow
-    # has no conditional put.
+    # Arrow's file systems are enough for reading. The harness also writes, and uses obstore,
+    # because Arrow cannot write an object on the condition that it does not exist.
     where = run_dir if isinstance(run_dir, Path) else as_path(run_dir)
     if isinstance(where, Path):
         return LocalFileSystem(), str(where)
@@ -141,11 +141,11 @@ def as_path(typed: str) -> Path | str:
     """Read a run directory as the harness reads it, so that the same text names the same run.
 
     Args:
-        typed: a path or a URL. It may stand in quotes, in which a backslash before a quote is an
-            escape. ~ and ~USER at its start mean a home folder.
+        typed: a path or a URL. If it is in quotes, the quotes are removed, and so is a backslash
+            before a quote. ~ and ~USER at its start mean a home folder.
 
     Returns:
-        An absolute path; for a URL, the text without its quotes.
+        An absolute path, or the URL.
 
     Raises:
         ValueError: the path begins with ~USER, and the user does not exist.
@@ -235,7 +235,7 @@ def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:
 
     Returns:
         Key -> list of the runs' values, in the order of run_dirs. The value is None if a run does
-        not have the key. Keys are sorted by name. `run_dir` is left out: it always differs.
+        not have the key. Keys are sorted by name. The key `run_dir` always differs and is left out.
     """
     found = [configuration(run_dir) for run_dir in run_dirs]
     keys = sorted(set().union(*found) - {"run_dir"})

@@ -11,10 +11,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 # matplotlib draws text and axes in this colour. `drawn` replaces this colour, and the black that
-# some figures name, with the page's text colour. So one SVG serves a light and a dark page.
+# some figures use, by the text colour of the page. So the same SVG fits a light and a dark page.
 _INK = "#010203"
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it is small, selectable and can be read aloud
+    "svg.fonttype": "none",  # text is no drawing: it is small, selectable and can be read aloud
     "font.family": ["DejaVu Sans"],
     "axes.facecolor": "none",
     "figure.facecolor": "none",
@@ -93,7 +93,7 @@ def drawn(figure: Figure, alt: str) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # every figure has the same group ids
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # all figures use the same ids for groups
     svg = svg.replace(_INK, "currentColor").replace("#000000", "currentColor")
     svg = re.sub(
         r"font: ([^;\"]*)'DejaVu Sans'", r"font: \1'DejaVu Sans', Verdana, sans-serif", svg
@@ -102,7 +102,7 @@ def drawn(figure: Figure, alt: str) -> str:
 
 
 def style(salt: str) -> AbstractContextManager[None]:
-    """Return the context in which to make and draw one figure of a page.
+    """Return a context manager with the style of figures. Make and draw one figure inside it.
 
     Args:
         salt: a text that differs for each figure of the page, so that SVG ids differ too.
@@ -111,13 +111,13 @@ def style(salt: str) -> AbstractContextManager[None]:
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Build a table that a click on a column's head sorts.
+    """Build a table. A click on the head of a column sorts its rows.
 
     Args:
         caption: a description of the table.
         columns: the heads of the columns.
-        rows: the cells of each row. A cell is a text, a number, or a pair: the text to show and
-            the number to sort by.
+        rows: the cells of each row. A cell is a text, a number, or a pair (text, number). The text
+            of a pair is shown, and its number determines the order.
 
     Returns:
         The table as HTML.
@@ -141,7 +141,7 @@ def _cell(value: object) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Build a section from HTML parts, with a heading that the page's contents link to."""
+    """Build a section from parts of HTML. The contents of the page have a link to its heading."""
     name = re.sub(r"\W+", "-", title.lower()).strip("-")
     return f'<section id="{name}"><h2>{escape(title)}</h2>\n{"".join(parts)}</section>\n'
 

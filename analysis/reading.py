@@ -1,8 +1,8 @@
-"""Read the files of a run with limits, because a run may be a broken copy or come from a stranger.
+"""Read the files of a run safely: a run may be a damaged copy, or come from an unknown person.
 
 Only regular files are read: a FIFO would wait for a writer for ever, and a link may lead to a file
-outside the run. Texts have a limited size and depth and plain values only. These are the rules of
-harness/places/reading.py, which `analysis` may not import.
+outside the run. JSON and YAML files may have only a limited size, a limited depth and plain values.
+harness/places/reading.py has the same rules, but `analysis` may not import it.
 """
 
 import json
@@ -26,44 +26,45 @@ def check_file(files: FileSystem, info: FileInfo) -> None:
 
     Args:
         files: the file system of the run.
-        info: what the file system says about the path.
+        info: result of `files.get_file_info` for the path.
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: the path is a link, a folder, a FIFO or another thing that is no file.
+        ValueError: the path is no regular file (for example, a link, a folder or a FIFO).
     """
     is_link = isinstance(files, LocalFileSystem) and Path(info.path).is_symlink()
     if info.type == FileType.NotFound and not is_link:
         raise FileNotFoundError(f"{info.path} must exist, got no file: check the path")
     if is_link or info.type != FileType.File:
         raise ValueError(
-            f"{info.path} must be a regular file, got a link, a folder or a FIFO: put the file "
-            "itself there"
+            f"{info.path} must be a regular file, got a link, a folder or a FIFO: replace it by "
+            "the file itself"
         )
 
 
 def check_store(folder: Path) -> None:
-    """Refuse a folder in which a path is no regular file and no folder.
+    """Check that a folder contains only regular files and folders.
 
     Raises:
-        ValueError: a path below the folder is a link, a FIFO or another thing that is no file.
+        ValueError: a path in the folder is neither a regular file nor a folder (for example, a link
+            or a FIFO).
     """
     for found, folders, names in os.walk(folder):
         links = [name for name in folders if Path(found, name).is_symlink()]
         for path in (Path(found, name) for name in [*links, *names]):
             try:
                 mode = path.lstat().st_mode
-            except FileNotFoundError:  # a partial file of a run at work
+            except FileNotFoundError:  # a driver that is working has just removed the file
                 continue
             if not stat.S_ISREG(mode):
                 raise ValueError(
-                    f"{path} must be a regular file, got a link or a FIFO: put the file itself "
-                    "there"
+                    f"{path} must be a regular file, got a link or a FIFO: replace it by the file "
+                    "itself"
                 )
 
 
 def read_text(files: FileSystem, path: str, at_most: int = LARGEST_YAML) -> str:
-    """Read a text file of at most some bytes.
+    """Read a text file that has at most `at_most` bytes.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -91,7 +92,8 @@ def parse_configuration(text: str, path: str) -> dict[str, Any]:
         path: path of the file, for errors.
 
     Raises:
-        ValueError: the text has no mark at its end, or is no YAML mapping of plain values.
+        ValueError: the last line is not "...", so the file may be cut, or the text is no YAML
+            mapping of plain values.
     """
     advice = "restore the file from a copy of the run"
     if not text.rstrip().endswith(f"\n{_END}"):
@@ -131,9 +133,9 @@ def parse_json(text: str, path: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """YAML without anchors, aliases, tags and deep nesting.
+    """A YAML loader that refuses anchors, aliases, tags and deep nesting.
 
-    Aliases let a file of some hundred bytes stand for 10^9 values.
+    With aliases, a file of a few hundred bytes can stand for 10^9 values.
     """
 
     _depth = 0
@@ -151,7 +153,7 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
 
 
 def _check_plain(value: Any) -> None:
-    """Refuse values that JSON does not have, numbers that are not finite, and deep nesting."""
+    """Raise ValueError for values that JSON does not have, infinite numbers and deep nesting."""
     level = [value]
     for _ in range(_DEEPEST):
         for one in level:

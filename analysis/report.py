@@ -4,7 +4,7 @@ python -m analysis.report run_dir=runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32
 
 After a run, the harness starts this module in a separate process, because `harness` may not import
-`analysis`, and because an error in drawing must not fail the run.
+`analysis`, and because an error in the report must not end the run.
 """
 
 import os
@@ -34,7 +34,7 @@ Tables = dict[str, pd.DataFrame]
 def read_tables(run_dir: Path) -> Tables:
     """Read the tables that a run has: table name -> data frame.
 
-    Evaluations and recalls that repeat another one with a smaller sample are left out.
+    If an evaluation or a recall was done twice, only the row with the larger sample is kept.
     """
     found = {}
     for name in ("tasks", "evaluations", "reservoir"):
@@ -64,11 +64,11 @@ def render(run_dir: Path) -> str:
     """Build the report of a run as HTML.
 
     Args:
-        run_dir: the run directory. The run may still be working.
+        run_dir: the run directory. Its driver may still be working.
 
     Raises:
-        OSError: run_dir holds no run, the run has committed no task yet, or a file of the run
-            cannot be read.
+        OSError: run_dir is not the folder of a run, the run has committed no task yet, or a file of
+            the run cannot be read.
         ValueError: a file of the run is damaged, or a table has an unknown schema version.
     """
     text, config = read_configuration(run_dir)
@@ -114,7 +114,7 @@ def _check(config: dict[str, Any], run_dir: Path) -> None:
 
 
 def _first_way(config: dict[str, Any]) -> list[str | None]:
-    """Return the first algorithm and the first objective that the run asked for."""
+    """Return the first algorithm and the first objective in the run's configuration."""
     keys = ("evaluate.algorithms", "evaluate.objectives")
     return [next(iter(config.get(key) or ()), None) for key in keys]
 
@@ -189,11 +189,11 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
     ]
     own = evaluations[evaluations["num_distractors"] == 0]
     if (own.groupby("algorithm")["objective"].nunique() > 1).any():
-        alt = "Objectives H and G: batches with a wrong task. Bands: 95 % intervals by bootstrap."
+        alt = "Objectives H and G: wrongly inferred tasks. Bands are 95 % intervals by bootstrap."
         draw = figures.objectives_compared
         parts.append(_figure(alt, lambda: draw(evaluations), "objectives"))
     if own["algorithm"].nunique() > 1:
-        alt = "Algorithms: batches with a wrong task. Bands: 95 % intervals by bootstrap."
+        alt = "Algorithms: wrongly inferred tasks. Bands are 95 % intervals by bootstrap."
         compare = figures.algorithms_compared
         parts.append(_figure(alt, lambda: compare(evaluations), "algorithms"))
     angles = stored.angles(run_dir)
@@ -205,9 +205,9 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
     timing = [
         _figure(
             "Left: median seconds per inference, with a band between the quartiles. The dashed "
-            "line is the lower bound of a full scan: the time to read all packed bits once at "
-            f"{bandwidth / 1e9:.1f} GB/s. One thread reads at this speed on the machine that wrote "
-            "this report. Right: mask bytes read per gradient.",
+            "line is the shortest possible time of a full scan, which reads all packed bits once, "
+            f"at {bandwidth / 1e9:.1f} GB/s. One thread reads at this speed on the machine that "
+            "wrote this report. Right: mask bytes read per gradient.",
             lambda: figures.time_by_masks(evaluations, masks.row_bytes, bandwidth),
             "time",
         ),
@@ -231,14 +231,19 @@ _HEADS = {
 
 
 def _way_columns(rows: pd.DataFrame, ways: list[str]) -> tuple[list[str], list[list[object]]]:
-    """Make the heads and the cells of the columns that identify a way; leave out empty columns."""
+    """Make the heads and the cells of some columns. Columns without any value are left out.
+
+    Args:
+        rows: rows of a table.
+        ways: names of the columns, which say how tasks were inferred or masks recalled.
+    """
     used = [name for name in ways if rows[name].notna().any()]
     cells = [[_plain(value) for value in row] for row in rows[used].itertuples(index=False)]
     return [_HEADS.get(name, name) for name in used], cells
 
 
 def _plain(value: object) -> object:
-    """Show a missing value as nothing, and a whole number without a fraction."""
+    """Convert a missing value to "", and a float without a fraction to an int."""
     if pd.isna(value):
         return ""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -256,7 +261,10 @@ def _evaluation_table(found: pd.DataFrame) -> str:
         cells += [_number(row[f"accuracy_{name}"]) for name in ("gg", "gns", "gnu")]
         cells += [_interval(row, "accuracy_gnu"), _number(milliseconds, ".3f")]
         rows.append([*cells, _number(bits, ".1%")])
-    caption = "Means over tasks, 95 % by bootstrap over tasks; ms: median time of an inference"
+    caption = (
+        "Means over tasks. The 95 % intervals are by bootstrap over tasks. ms: median milliseconds "
+        "per inference."
+    )
     return page.table(caption, heads, rows)
 
 
@@ -269,15 +277,18 @@ def _exponent_table(found: pd.DataFrame) -> str:
     exponents = summary.time_exponents(found)
     if exponents.empty:
         return (
-            f"<p>An exponent needs evaluations at {summary.FEWEST_SIZES} or more numbers of masks, "
-            f"the largest at least {summary.LEAST_SPAN} times the smallest.</p>"
+            "<p>The growth of time with the number of masks is unknown. It needs evaluations at "
+            f"{summary.FEWEST_SIZES} or more numbers of masks, and the largest number must be at "
+            f"least {summary.LEAST_SPAN} times the smallest.</p>"
         )
     way, ways = _way_columns(exponents, summary.WAYS)
     rows = [
         [*cells, int(row["checkpoints"]), _number(row["exponent"], ".2f")]
         for cells, (_, row) in zip(ways, exponents.iterrows(), strict=True)
     ]
-    caption = "Growth of time: b in seconds = a * masks^b, by least squares on the logarithms"
+    caption = (
+        "Growth of time: the exponent b in seconds = a * masks^b, by least squares on logarithms"
+    )
     return page.table(caption, [*way, "checkpoints", "exponent"], rows)
 
 
@@ -294,9 +305,9 @@ def _reservoir(reservoir: pd.DataFrame) -> str:
     return page.section(
         "Reservoirs",
         _figure(
-            "Left: share of masks recalled to the bit against the number of masks stored, with "
-            "95 % intervals by Wilson. A dotted line is a rule's capacity in theory. Right: bytes "
-            "of the reservoir and of the packed masks.",
+            "Left: fraction of masks recalled without an error, against the number of masks "
+            "stored, with 95 % intervals by Wilson. A dotted line is a rule's capacity in theory. "
+            "Right: bytes of the reservoir and of the packed masks.",
             lambda: figures.recall_by_masks(reservoir),
             "recall",
         ),
@@ -321,19 +332,20 @@ def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
     return page.section(
         "Masks and bytes",
         _figure(
-            "Bytes of each way to store masks, against the number of masks. Dashed lines are sizes "
-            "that do not grow with the number of masks.",
+            "Bytes that masks need, stored in several ways, against the number of masks. Dashed "
+            "lines are sizes that do not grow with the number of masks.",
             lambda: figures.bytes_by_masks(sizes),
             "bytes",
         ),
         page.table(
-            f"Sizes at {most} masks; exponent: b in bytes = a * masks^b",
+            f"Sizes for {most} masks. The exponent is b in bytes = a * masks^b.",
             ["storage", "bytes", "exponent"],
             rows,
         ),
         _figure(
-            "Density of the masks, and the share of ones that two masks have in common, by layer. "
-            f"The sample is {min(stored.SAMPLE, len(tasks))} masks, spread evenly over the tasks.",
+            "Density of the masks, and the fraction of ones that two masks have in common, by "
+            f"layer. The sample has {min(stored.SAMPLE, len(tasks))} masks, spread evenly over the "
+            "tasks.",
             lambda: figures.masks_by_layer(statistics),
             "layers",
         ),
@@ -389,10 +401,10 @@ def _is_command(words: Any) -> bool:
 
 
 def write(run_dir: Path) -> Path:
-    """Write a run's report; an error leaves the old report unchanged.
+    """Write a run's report. If this fails, the old report is unchanged.
 
-    The file's modification time is the time at which this function began to read the run. A table
-    that changed later therefore makes the report stale.
+    The modification time of the file is set to the time at which this function began to read the
+    run. The report is stale if a table changes after this time.
 
     Args:
         run_dir: the run directory.

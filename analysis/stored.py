@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from analysis.load import as_path
 from analysis.reading import check_store
 
-SAMPLE = 32  # masks: 496 pairs are enough for a mean, and at most 32 chunks are read
+SAMPLE = 32  # masks: their 496 pairs are enough for a mean, and at most 32 chunks are read
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Layout:
 
     Attributes:
         row_bytes: bytes of a packed state.
-        layers: (name, byte offset in the row, number of bits) of each plane. The name is the
-            masked tensor's name. If the plane's role is not "keep", the role follows the
-            tensor's name, as in "layer1 negative".
+        layers: (name, byte offset in the row, number of bits) of each plane. The name is that of
+            the masked tensor. If the plane's role is not "keep", the name also has the role, as in
+            "layer1 negative".
         num_weights: number of weights of the fixed network.
         num_gains: number of gains of all masked tensors together.
     """
@@ -60,7 +60,7 @@ def _readable(run_dir: str | Path) -> Iterator[None]:
         raise ValueError(
             f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got one that cannot be "
             f"read ({type(error).__name__}: {error}): python harness/status.py run_dir={run_dir} "
-            "verify=true names damaged files; restore them from a copy of the run"
+            "verify=true lists the damaged files; restore them from a copy of the run"
         ) from error
 
 
@@ -115,12 +115,12 @@ def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
         masks: the layout of these masks.
 
     Returns:
-        One row per plane. `density` is the mean share of ones; `density_low` and `density_high`
-        are the shares of the sparsest and the densest mask. `overlap` is the number of ones that
-        two masks share, divided by the geometric mean of their numbers of ones. This is a mean
-        over all pairs; `overlap_low` and `overlap_high` are the smallest and the largest pair.
-        `chance` is the mean overlap to expect if masks of these densities were independent.
-        Overlap and chance are NaN for a single mask.
+        One row per plane. `density` is the mean fraction of ones in a mask. `density_low` and
+        `density_high` are the smallest and the largest fraction. The overlap of two masks is the
+        number of ones that they have in common, divided by the geometric mean of their numbers of
+        ones. `overlap` is the mean over all pairs of masks. `overlap_low` and `overlap_high` are
+        the smallest and the largest overlap of a pair. `chance` is the mean overlap of independent
+        random masks with these densities. For a single mask, overlap and chance are NaN.
     """
     found = []
     for name, offset, num_bits in masks.layers:

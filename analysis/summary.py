@@ -5,18 +5,18 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 Z = 1.959964  # the 97.5 % quantile of the normal distribution
-FEWEST_SIZES, LEAST_SPAN = 4, 10  # what the fit of an exponent needs
+FEWEST_SIZES, LEAST_SPAN = 4, 10  # limits for the fit of an exponent; see scaling_exponent
 
 
 def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Compute 95 % intervals by Wilson's score for fractions of independent trials.
 
     Args:
-        fractions: shares of successes, in [0, 1].
-        counts: number of trials of each fraction, at least 1.
+        fractions: fractions of trials that were successful, in [0, 1].
+        counts: number of trials for each fraction, at least 1.
 
     Returns:
-        The lower ends and the upper ends of the intervals.
+        (lower ends, upper ends) of the intervals.
     """
     middle = (fractions + Z**2 / (2 * counts)) / (1 + Z**2 / counts)
     spread = fractions * (1 - fractions) / counts + Z**2 / (4 * counts**2)
@@ -28,14 +28,14 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
     """Estimate the 95 % interval of a mean by drawing the values again with replacement.
 
     Args:
-        values: independent values, at least one. Give one value per task: tasks are independent,
-            because each task's test batches have an order of their own, but the batches of one
-            task are not.
+        values: independent values, at least one. Give one value per task. The values of tasks are
+            independent, because each task has its own order of the test images. The values of the
+            batches of one task are not independent.
         seed: seed of the draws.
         draws: number of means to draw.
 
     Returns:
-        The lower and the upper end of the interval.
+        (lower end, upper end) of the interval.
 
     Raises:
         ValueError: there are no values.
@@ -44,7 +44,7 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
     if not len(kept):
         raise ValueError("values must hold at least one value, got none: give one value per task")
     generator = np.random.default_rng(seed)
-    # Draw one mean at a time: a matrix of all draws would hold draws x values numbers.
+    # Draw one mean at a time. A matrix of all draws would need much more memory.
     means = [kept[generator.integers(len(kept), size=len(kept))].mean() for _ in range(draws)]
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
@@ -59,8 +59,8 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
 
     Returns:
         The exponent b; NaN if there are fewer than FEWEST_SIZES different sizes, or if the largest
-        size is less than LEAST_SPAN times the smallest. Few or close sizes give an exponent that
-        measures fixed costs and noise.
+        size is less than LEAST_SPAN times the smallest. In these cases, the exponent would depend
+        mainly on fixed costs and noise.
     """
     x, y = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
     if len(np.unique(x)) < FEWEST_SIZES or x.max() < LEAST_SPAN * x.min():
@@ -72,40 +72,45 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
 # only change the number of tasks and batches in the sample.
 SETTINGS = ["num_images", "batch_size", "log_base", "steps", "rate"]
 
-# These columns identify a way to infer the task. The number of masks is not one of them.
+# Two rows with equal values in these columns infer tasks in the same way. Only their tasks and
+# their numbers of masks may differ.
 WAYS = ["algorithm", "objective", "num_distractors", *SETTINGS]
 
-# These columns identify a way to recall masks from a reservoir.
+# Two rows with equal values in RECALL_WAYS recall masks in the same way.
 RECALL_SETTINGS = ["share", "most_steps", "batch_size"]
 RESERVOIRS = ["rule", "dim", "num_blocks", "block"]
 RECALL_WAYS = [*RESERVOIRS, "cue", *RECALL_SETTINGS]
 
 
 def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Drop rows that repeat an evaluation with fewer batches.
+    """Keep only the row with the most batches if a task was evaluated several times.
+
+    `evaluate.py` may have evaluated a task again, with the same settings and another number of
+    batches. The larger sample then contains all batches of the smaller sample.
 
     Args:
-        evaluations: rows of the table `evaluations`. `evaluate.py` may have evaluated a task
-            again, with another number of batches than the run. The larger sample contains the
-            smaller one.
+        evaluations: rows of the table `evaluations`.
 
     Returns:
-        One row per number of masks, way to infer and task: the row with the most batches. The
-        order of the rows is kept.
+        One row for each combination of number of masks, algorithm, objective, settings and task.
+        The order of the rows is kept.
     """
     return _largest(evaluations, ["num_tasks", *WAYS, "task_id"], ["num_batches"])
 
 
 def largest_recalls(reservoir: pd.DataFrame) -> pd.DataFrame:
-    """Drop rows that repeat a recall with fewer cues or fewer batches.
+    """Keep only the row with the largest sample if masks were recalled several times.
+
+    `recall.py` may have recalled masks again with the same settings. It then drew the same cues
+    again, so the samples must not be added. The largest sample has the most cues. If several
+    samples have the same number of cues, the largest has the most batches.
 
     Args:
-        reservoir: rows of the table `reservoir`. `recall.py` may have recalled masks again. Then
-            the same cues were drawn again, so the samples may not be added.
+        reservoir: rows of the table `reservoir`.
 
     Returns:
-        One row per number of masks and way to recall: the row with the most cues, and among these
-        the row with the most batches. The order of the rows is kept.
+        One row for each combination of number of masks, reservoir, cue and settings. The order of
+        the rows is kept.
     """
     whole = reservoir.assign(batches=reservoir["batches"].fillna(np.inf))
     return reservoir.loc[
@@ -122,8 +127,9 @@ def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
     """Describe the settings in which the rows differ, for the legend of a figure.
 
     Args:
-        ways: one row per way.
-        settings: names of the columns that hold settings. A setting without a value is not read.
+        ways: one row per line of the figure.
+        settings: names of the columns that have settings. If a row has no value for a setting, the
+            text of this row does not have the setting.
 
     Returns:
         One text per row, such as ", batch size: 64". It is empty if no setting differs.
@@ -142,15 +148,16 @@ def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
 def main_way(
     evaluations: pd.DataFrame, algorithm: str | None = None, objective: str | None = None
 ) -> pd.DataFrame:
-    """Choose the rows that state the result of a run: one way to infer, among the most masks.
+    """Choose the rows that give the result of a run, at the largest number of masks.
 
     Args:
         evaluations: rows of the table `evaluations`, at least one of them without distractors.
-        algorithm: name of the algorithm to choose, if there are rows of it.
+        algorithm: name of the algorithm to choose. If it has no rows, another one is chosen.
         objective: name of the objective to choose, if the algorithm has objectives.
 
     Returns:
-        One row per task. Of several ways that fit, the way with the most inferences is chosen.
+        One row per task, all with the same algorithm, objective and settings. If there are rows
+        with several settings, the settings with the most inferences are chosen.
     """
     own = evaluations[evaluations["num_distractors"] == 0]
     largest = largest_samples(own[own["num_tasks"] == own["num_tasks"].max()])
@@ -169,7 +176,7 @@ def main_way(
 
 
 def result(rows: pd.DataFrame) -> str:
-    """State the result of one way to infer in a sentence.
+    """Say in one sentence how well an algorithm infers the tasks of a run.
 
     Args:
         rows: the result of main_way.
@@ -187,14 +194,16 @@ def result(rows: pd.DataFrame) -> str:
 def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Average the evaluations over tasks.
 
+    If a task was evaluated several times, only the row with the most batches is used.
+
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        One row per number of masks and way to infer. `tasks` is the number of tasks. The means
-        use the row with the most batches of each task. `task_accuracy` and `accuracy_gnu` also
-        have the ends of a bootstrap interval, in columns ending in `_low` and `_high`.
-        `seconds_per_inference` is a median, because the first inference includes compilation.
+        One row for each combination of number of masks, algorithm, objective and settings. `tasks`
+        is the number of tasks. For `task_accuracy` and `accuracy_gnu`, the columns that end in
+        `_low` and `_high` have the ends of the 95 % interval by bootstrap. `seconds_per_inference`
+        is a median, because the first inference includes compilation.
     """
     rows = []
     largest = largest_samples(evaluations)
@@ -217,8 +226,9 @@ def time_exponents(summary: pd.DataFrame) -> pd.DataFrame:
         summary: the result of evaluation_summary.
 
     Returns:
-        One row per way to infer, with the number of `checkpoints` and the `exponent`. A way whose
-        numbers of masks are too few or too close is left out; see scaling_exponent.
+        One row for each combination of algorithm, objective and settings, with the number of
+        `checkpoints` and the `exponent`. A row is left out if its checkpoints are too few or too
+        close for a fit; see scaling_exponent.
     """
     rows = []
     for key, group in summary.groupby(WAYS, dropna=False):

@@ -2,16 +2,17 @@
 
     python benchmarks/chaos.py --seconds 120
 
-The program starts three Ray nodes on this machine, a head and two nodes that work, and a run of
-small tasks. Every few seconds it kills one of these by SIGKILL: a training actor, an evaluation
-actor, a node with all its processes, or the driver. It replaces a killed node, and starts a killed
-driver again at once. When the time is up, the kills stop and the run may end. Then the program
-compares the run with an undisturbed run. The masks must be equal bit for bit, the evaluations must
-be equal, and every task must be in the log once. Files that were committed before a kill must not
-have changed.
+The program starts three Ray nodes on this machine: a head and two nodes for the actors. On these
+nodes, it starts a run of small tasks. Every few seconds, it kills one of these with SIGKILL: a
+training actor, an evaluation actor, a node with all its processes, or the driver. It replaces a
+killed node, and starts a killed driver again at once. When the time is up, the program stops
+killing, and waits until the run ends. Then it compares the run with a second run in which nothing
+was killed. The masks must be equal bit for bit, the evaluations must be equal, and every task must
+be in the log once. Files that were committed before a kill must not have changed.
 
-Everything runs in a network namespace with loopback only, and in a process namespace, so that no
-process outlives the program. This needs Linux, and root or permission to create user namespaces.
+All processes are in a network namespace that has only the loopback interface, and in a process
+namespace. So all of them end with the program. This needs Linux, and root or permission to create
+user namespaces.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def raise_loopback() -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Read the files of a folder except hidden files: name -> content."""
+    """Read all files of a folder, except hidden files. Return a mapping from name to content."""
     return {p.name: p.read_bytes() for p in folder.glob("*") if not p.name.startswith(".")}
 
 
@@ -88,8 +89,8 @@ class Chaos:
 
     Args:
         folder: folder for Ray, the run, and the output of the drivers.
-        options: options of the main job.
-        seed: seed of the choice of victims and of the times between kills.
+        options: options of harness/scale.py.
+        seed: seed of the random choices: what to kill, and when.
     """
 
     def __init__(self, folder: Path, options: list[str], seed: int) -> None:
@@ -101,7 +102,7 @@ class Chaos:
         self._cluster = Cluster(initialize_head=True, head_node_args=self._node_arguments(0))
         self._nodes = [self._add_node() for _ in range(2)]
         self._kept: dict[str, bytes] = {}
-        self._next: list[str] = []  # victims to come, taken from the end of the list
+        self._next: list[str] = []  # kinds to kill next; the last of the list is the first to kill
         self.kills: Counter[str] = Counter()
         self.broken: list[str] = []
         self.num_starts = 0
@@ -131,40 +132,44 @@ class Chaos:
             )
 
     def spared(self) -> list[str]:
-        """Return the kinds of victims of which none was killed yet."""
+        """Return the kinds in VICTIMS of which nothing has been killed yet."""
         return [victim for victim in VICTIMS if not self.kills[victim]]
 
     def work(self, seconds: float) -> None:
-        """Kill until the time is up and each kind was killed once, or until the run has ended."""
+        """Kill parts of the run until the time is up, or until the run has ended.
+
+        If a kind in VICTIMS has not been killed when the time is up, continue until it is killed.
+        """
         end = time.monotonic() + seconds
         while time.monotonic() < end or self.spared():
             self._pause(self._choices.uniform(*SECONDS_BETWEEN_KILLS))
             if self._driver.poll() == 0:
                 print("the run ended before the time was up")
                 return
-            if self._driver.poll() is not None:  # for example because it set a unit aside
+            if self._driver.poll() is not None:  # for example because a unit failed three times
                 self._driver = self._start_driver()
             late = time.monotonic() > end and self.spared()
             self._kill(late[0] if late else self._rare_victim() or self._next_victim())
 
     def _pause(self, seconds: float) -> None:
-        """Wait for some seconds, or until a rare victim appears."""
+        """Wait for some seconds, or until _rare_victim finds an actor to kill."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._rare_victim():
             time.sleep(0.1)
 
     def _rare_victim(self) -> str | None:
-        """Return a kind of actor that runs now and of which none was killed yet, or None.
+        """Return a kind of actor that runs now and has not been killed yet; None if there is none.
 
-        Such an actor is killed at once, because it may not run for long.
+        Such an actor must be killed at once, because it may soon end.
         """
         spared = [victim for victim in self.spared() if victim in TITLES]
         return next((victim for victim in spared if processes(TITLES[victim])), None)
 
     def _next_victim(self) -> str:
-        """Return the next kind to kill, in random order.
+        """Return the next kind to kill.
 
-        First each kind comes once. Later the kinds that are replaced sooner come more often.
+        The order is random. First, each kind comes once. Later, kinds that start again sooner come
+        more often.
         """
         if len(self._next) < len(VICTIMS):
             more = list(VICTIMS)
@@ -191,7 +196,7 @@ class Chaos:
                 self._nodes[place] = self._add_node()
 
     def _kill_one(self, victim: str) -> None:
-        """Kill an actor of a kind as soon as one runs; postpone the kill if none appears soon."""
+        """Kill an actor of a kind. If none runs, wait a short time, and then postpone the kill."""
         limit = time.monotonic() + MOST_SECONDS_TO_APPEAR
         while not (found := processes(TITLES[victim])):
             if self._driver.poll() is not None or time.monotonic() > limit:
@@ -202,7 +207,7 @@ class Chaos:
         self.kills[victim] += 1
 
     def _hold_on_to_commits(self) -> None:
-        """Check that the files of the log did not change since the last call, and keep them."""
+        """Check that no log file has changed since the last call, and remember the log files."""
         found = contents(self._run_dir / "log")
         self.broken += [name for name, data in self._kept.items() if found.get(name) != data]
         self._kept = found
@@ -237,7 +242,7 @@ class Chaos:
 
 
 def rows_of(run_dir: Path, table: str, but: str) -> list[tuple[Any, ...]]:
-    """Read the rows of a table without the column `but`, which has timings; sort the rows."""
+    """Read and sort the rows of a table, without the column `but`, whose values are durations."""
     rows = load(run_dir, table).drop([but]).to_pylist()
     return sorted((tuple(row.values()) for row in rows), key=repr)
 
@@ -248,7 +253,7 @@ def masks(run_dir: Path) -> bytes:
 
 
 def differences(run_dir: Path, undisturbed: Path, num_tasks: int) -> list[str]:
-    """Describe each difference between a run and the undisturbed run, and each leftover."""
+    """Describe the differences between a run and the undisturbed run, and unwanted files."""
     found = []
     if masks(run_dir) != masks(undisturbed):
         found.append("the masks differ")
@@ -265,7 +270,7 @@ def differences(run_dir: Path, undisturbed: Path, num_tasks: int) -> list[str]:
 
 
 def main() -> int:
-    """Read the options, kill, compare and print; return 1 if any check fails."""
+    """Read the options and do all runs. Return 1 if any check fails."""
     parser = Parser(__doc__)
     parser.add_argument(
         "--seconds", type=real(above=0, at_most=10**6), default=120.0, help="duration of the kills"
@@ -286,7 +291,7 @@ def main() -> int:
         f"evaluate.checkpoints={checkpoints}".replace(" ", ""),
     ]
     folder = Path(tempfile.mkdtemp(prefix="chaos"))
-    # Ray keeps its sessions in this folder, and the address of the cluster on this machine.
+    # Ray writes its sessions and the address of the cluster to this folder.
     os.environ["RAY_TMPDIR"] = str(folder)
     try:
         return disturb(folder, options, arguments)
@@ -295,7 +300,7 @@ def main() -> int:
 
 
 def run_in_peace(options: list[str], run_dir: Path) -> float:
-    """Run the main job in one process, without kills, and return its seconds."""
+    """Run harness/scale.py in one process, without kills, and return its duration in seconds."""
     began = time.monotonic()
     command = [sys.executable, str(SCALE), *options, "executor=serial", f"run_dir={run_dir}"]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -303,11 +308,11 @@ def run_in_peace(options: list[str], run_dir: Path) -> float:
 
 
 def disturb(folder: Path, options: list[str], arguments: argparse.Namespace) -> int:
-    """Run without kills, run with kills, compare and print; return 1 if any check fails."""
+    """Compare a run with kills and a run without kills. Return 1 if any check fails."""
     undisturbed = folder / "undisturbed"
     steps = arguments.steps or int(2 * arguments.seconds)
     took = run_in_peace([*options, f"train.steps={steps}"], undisturbed)
-    if not arguments.steps and took < arguments.seconds:  # too short: the machine is fast
+    if not arguments.steps and took < arguments.seconds:  # this machine is fast: train longer
         steps = int(1.2 * steps * arguments.seconds / took)
         shutil.rmtree(undisturbed)
         took = run_in_peace([*options, f"train.steps={steps}"], undisturbed)

@@ -1,23 +1,26 @@
-"""Run the commands on absurd configurations, damaged runs and damaged data, and check how they end.
+"""Run the commands on absurd configurations, damaged runs and damaged data, and check their ends.
 
     python benchmarks/fuzz.py --cases 300 --seed 0
 
-A case is one configuration or one damage, and one command. The damage is done to a copy of a run,
-or to the files of a small data set in the form of MNIST. The command runs in a process of its own,
-forked from a process that has loaded torch already. The program checks for each case:
+A case is one command with an absurd configuration, on a damaged run or on damaged data. The data is
+a small data set that takes the place of MNIST. Each command runs in its own process, which is
+forked from a process that has loaded torch already. The program
+checks for each case:
 
-- the exit code is 0, 1, 2 or 130
-- exit code 2 comes with exactly one line of error, which says what to do and names no fault of the
-  program; no traceback is printed
-- the command ends within its time and memory
-- nothing outside the run directory changes
-- a command that ends well on a damaged run, or with damaged data, leaves the masks and evaluations
-  of the undamaged run
+- The exit code is 0, 1, 2 or 130.
+- If the exit code is 2, there is exactly one error line. It says what to do, and it is a mistake of
+  the user, not a fault of the program.
+- No traceback is printed.
+- The command ends within its limits of time and memory.
+- Nothing outside the run directory changes.
+- If a command trains on damaged data, or continues a damaged run, and ends with 0, the run has the
+  masks and the evaluations of the undamaged run.
 
-It prints each case that fails a check, and a count by kind. Exit code 1 if any case fails.
+The program prints each failed check, and how often each kind of check failed. The exit code is 1 if
+any check failed.
 
---root DIR runs the commands of another checkout, each in a new process. The cases are the same, and
-all checks but that of the evaluations, whose files another version may write in another form.
+With --root DIR, the commands of another checkout run, each in a new process. The cases are the
+same. Evaluations are not compared then, because another version may store them in another form.
 """
 
 import hashlib
@@ -57,11 +60,11 @@ SMALL = [
     *("train.steps=3", "train.batch_size=16", "executor=serial", "quiet=true"),
     *("evaluate.tasks=2", "evaluate.batches=1", "evaluate.algorithms=[one_shot]"),
 ]
-# The small data set takes the place of MNIST.
+# A small data set takes the place of MNIST.
 WITH_DATA = [one for one in SMALL if one != "data=digits"] + ["data=mnist", "data_dir=outside/data"]
-EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column of timings
-SECONDS = 60.0  # a case takes 1 to 3 s on a quiet machine
-BYTES = 6 * 2**30  # address space beyond what the warm process has mapped
+EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column with durations
+SECONDS = 60.0  # time limit of a case; a case usually takes 1 to 3 s
+BYTES = 6 * 2**30  # memory that a case may map in addition to the memory of the forking process
 VALUES: dict[type, list[str]] = {
     int: ["0", "1", "2", "-1", "7", str(10**9), str(10**22), "1.5", "1e3", "nan", "", "null", "x"],
     float: ["0", "1e-4", "0.5", "1", "-1", "inf", "nan", "1e300", "1e-320", "", "null", "x", "[]"],
@@ -72,16 +75,16 @@ VALUES: dict[type, list[str]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A command on a folder.
+    """A command and the folder on which it works.
 
     Attributes:
         what: a line that describes the configuration or the damage.
         script: the command's file, or a module for `python -m`.
-        arguments: its arguments.
-        folder: the working directory; it holds the run directory `run`.
-        root: the checkout of the command.
-        same_as: the run whose masks and evaluations a command that ends well must leave; None if
-            the command need not leave any.
+        arguments: the command's arguments.
+        folder: the working directory. It contains the run directory `run`.
+        root: the checkout that contains the command.
+        same_as: if the exit code is 0, the run must have the masks and the evaluations of this run.
+            None: the command need not leave a complete run.
     """
 
     what: str
@@ -94,7 +97,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (None: it was killed), output, error output, seconds."""
+    """The end of a command: exit code (None: it was killed), stdout, stderr, time in seconds."""
 
     code: int | None
     out: str
@@ -103,7 +106,7 @@ class Ended:
 
 
 def run_bounded(case: Case, seconds: float = SECONDS) -> Ended:
-    """Run a case in a forked process with bounds on its time and memory."""
+    """Run a case in a forked process, with limits on its time and memory."""
     began = time.monotonic()
     outputs = [case.folder / "stdout", case.folder / "stderr"]
     child = os.fork()
@@ -124,7 +127,7 @@ def run_bounded(case: Case, seconds: float = SECONDS) -> Ended:
 
 
 def _become(case: Case, outputs: list[Path]) -> None:
-    """Run the command in this process, which is the forked one; never return."""
+    """Run the command in this process, which was forked for it, and then end the process."""
     code = 70
     try:
         os.setsid()
@@ -133,7 +136,7 @@ def _become(case: Case, outputs: list[Path]) -> None:
         os.chdir(case.folder)
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
-        # A command may replace these objects. The descriptors must then stay open.
+        # If a command replaces sys.stdout or sys.stderr, the file descriptors must stay open.
         sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False) for one in (1, 2))
         script = str(case.root / case.script) if case.script.endswith(".py") else case.script
         if case.root != ROOT:
@@ -171,16 +174,16 @@ def digest(folder: Path) -> str:
 
 
 def faults(case: Case, ended: Ended, outside: str) -> list[str]:
-    """List the kinds of checks that a case fails; empty if it passes all.
+    """Describe each check that a case fails. The list is empty if the case passes all checks.
 
     Args:
         case: the case.
         ended: how the command ended.
-        outside: the digest of the folder outside the run directory before the command.
+        outside: digest of the folder `outside`, computed before the command ran.
     """
     found = []
     if ended.code is None:
-        return ["hangs, or runs out of its time"]
+        return ["does not end within its time"]
     if "Traceback (most recent call last)" in ended.out + ended.err:
         found.append(f"traceback: {_raised(ended.out + ended.err)}")
     elif ended.code not in (0, 1, 2, 130):
@@ -202,22 +205,22 @@ def faults(case: Case, ended: Ended, outside: str) -> list[str]:
 
 
 def _raised(text: str) -> str:
-    """Describe the last traceback of a text: its error, and the innermost file of a package."""
+    """Describe the last traceback in a text: its error, and the innermost file of a package."""
     errors = re.findall(r"^([\w.]+(?:Error|Exception|Interrupt|Exit)\w*)", text, re.MULTILINE)
     files = re.findall(r'File ".*/((?:harness|supsup_core|analysis)/[\w/]+\.py)"', text)
     return f"{(errors or ['?'])[-1]} in {(files or ['?'])[-1]}"
 
 
 def _differences(run: Path, undamaged: Path, with_evaluations: bool) -> list[str]:
-    """List the kinds of differences between the results of two runs."""
+    """Describe each difference between the results of two runs."""
     found = []
     try:
         if masks(run) != masks(undamaged):
-            found.append("ends well with other masks")
+            found.append("ends with 0, but has other masks")
         if with_evaluations and rows_of(run, *EVALUATIONS) != rows_of(undamaged, *EVALUATIONS):
-            found.append("ends well with other evaluations")
+            found.append("ends with 0, but has other evaluations")
     except Exception as error:
-        found.append(f"ends well, but the results cannot be read: {type(error).__name__}")
+        found.append(f"ends with 0, but the results cannot be read: {type(error).__name__}")
     return found
 
 
@@ -257,7 +260,7 @@ class Runs:
 
     @cached_property
     def half(self) -> Path:
-        """A run that was stopped: it lacks commits, and the evaluations after them."""
+        """A run that was stopped before its end."""
         half = self._folder / "half"
         shutil.copytree(self.base, half)
         logs = sorted((half / "log").glob("*.parquet"))
@@ -287,9 +290,9 @@ class Runs:
     def _made(self, name: str, options: list[str]) -> Path:
         run = self._folder / name
         case = Case("", "harness/scale.py", [*options, f"run_dir={run}"], self._folder, self.root)
-        ended = run_bounded(case, 10 * SECONDS)  # kernels compile here
+        ended = run_bounded(case, 10 * SECONDS)  # the first run also compiles kernels
         if ended.code != 0:
-            raise SystemExit(f"error: the undamaged run must end well, got:\n{ended.err}")
+            raise SystemExit(f"error: a run without damage must end with 0, got:\n{ended.err}")
         return run
 
 
@@ -299,7 +302,7 @@ def make_case(folder: Path, runs: Runs, draw: random.Random) -> Case:
     Args:
         folder: a new folder for the case.
         runs: the undamaged runs and data.
-        draw: random draws.
+        draw: generator of random numbers.
     """
     folder.mkdir()
     (folder / "outside").mkdir()
@@ -334,7 +337,7 @@ def make_case(folder: Path, runs: Runs, draw: random.Random) -> Case:
 
 
 def warm_up() -> None:
-    """Import what the commands import, so that a forked process need not."""
+    """Import the modules of all commands, so that forked processes do not import them again."""
     for name in ("start", "train", "evaluate", "recall"):
         import_module(f"harness.driver.{name}")
     for name in ("scale", "evaluate", "recall", "status", "run.directory", "workers.training"):
@@ -347,7 +350,7 @@ def warm_up() -> None:
 
 
 def main() -> int:
-    """Read the options, run the cases and print the failures; return 1 if there are any."""
+    """Read the options, run the cases and print the failed checks. Return 1 if any check failed."""
     parser = Parser(__doc__)
     parser.add_argument("--cases", type=whole(), default=300)
     parser.add_argument("--seed", type=whole(0), default=0)

@@ -1,6 +1,7 @@
 """Ways to damage a run directory or the files of a data set, for benchmarks/fuzz.py.
 
-A damage changes one file, one folder or one value. It returns a line that describes the change.
+A damage is a function that changes one file, one folder or one value, and returns a line that
+describes the change.
 """
 
 import gzip
@@ -21,9 +22,9 @@ import pyarrow.parquet as pq
 from harness.data.embedded import load_digits
 from harness.data.idx import IDX
 
-Damage = Callable[[Path, Path, random.Random], str]  # (run, another run, draws) -> what it did
+Damage = Callable[[Path, Path, random.Random], str]  # (run, another run, generator) -> description
 
-# Values that no number, text or list of a stored file should have.
+# Values to write in place of a value in a stored file.
 ABSURD: list[Any] = [
     *(
         None,
@@ -51,7 +52,7 @@ def files_of(run: Path) -> list[Path]:
 
 
 def _pick(run: Path, draw: random.Random) -> Path:
-    """Pick a file; every folder has the same chance, however many files it has."""
+    """Pick a folder at random, and then one of its files at random."""
     folders: dict[Path, list[Path]] = {}
     for path in files_of(run):
         folders.setdefault(path.parent, []).append(path)
@@ -59,7 +60,7 @@ def _pick(run: Path, draw: random.Random) -> Path:
 
 
 def truncate(run: Path, other: Path, draw: random.Random) -> str:
-    """Cut the end of a file off."""
+    """Cut off the end of a file."""
     path = _pick(run, draw)
     size = path.stat().st_size
     kept = draw.randrange(size) if size else 0
@@ -101,7 +102,7 @@ def delete(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def duplicate(run: Path, other: Path, draw: random.Random) -> str:
-    """Copy a file to another name in its folder."""
+    """Copy a file to a new name in the same folder."""
     path = _pick(run, draw)
     twin = path.with_name(draw.choice(["0copy", "zcopy"]) + path.suffix)
     shutil.copy(path, twin)
@@ -109,7 +110,7 @@ def duplicate(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def swap(run: Path, other: Path, draw: random.Random) -> str:
-    """Replace a file or a folder by that of another run."""
+    """Replace a file or a folder by the same file or folder of another run."""
     path = _pick(run, draw)
     if draw.random() < 0.4 and path.parent != run:
         path = path.parent
@@ -125,7 +126,7 @@ def swap(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def link(run: Path, other: Path, draw: random.Random) -> str:
-    """Replace a file or a folder by a symbolic link, some of them to themselves or to a device."""
+    """Replace a file or a folder by a symbolic link: to itself, a device, or outside the run."""
     path = draw.choice([_pick(run, draw), run / "lock", run / "log", run / "evaluations"])
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -138,7 +139,7 @@ def link(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def special(run: Path, other: Path, draw: random.Random) -> str:
-    """Put a FIFO or a folder in the place of a file."""
+    """Replace a file by a FIFO or a folder."""
     path = draw.choice([_pick(run, draw), run / "lock", run / "config.yaml"])
     path.unlink(missing_ok=True)
     if draw.random() < 0.5:
@@ -149,7 +150,7 @@ def special(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def _leaves(tree: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """List the places of all values of a JSON tree."""
+    """List the path to each value in a JSON tree, as a tuple of keys and indices."""
     found = [place] if place else []
     if isinstance(tree, dict | list):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
@@ -172,7 +173,7 @@ def change_json(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def change_yaml(run: Path, other: Path, draw: random.Random) -> str:
-    """Change, repeat, drop or bomb a line of config.yaml."""
+    """Change, repeat or remove a line of config.yaml, nest it deeply, or add many YAML aliases."""
     path = run / "config.yaml"
     lines = path.read_text().splitlines()
     at = draw.randrange(len(lines))
@@ -195,7 +196,7 @@ def change_yaml(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def change_parquet(run: Path, other: Path, draw: random.Random) -> str:
-    """Change the metadata or the rows of a table's file."""
+    """Change the metadata, the columns or the rows of a Parquet file."""
     path = draw.choice([p for p in files_of(run) if p.suffix == ".parquet"])
     table = pq.read_table(path, partitioning=None)
     kind = draw.choice(["version", "metadata", "column", "rows"])
@@ -246,7 +247,7 @@ def damage_data(folder: Path, draw: random.Random) -> str:
 
     Args:
         folder: the folder of the four files.
-        draw: random draws.
+        draw: generator of random numbers.
     """
     path = draw.choice(sorted(folder.iterdir()))
     kind = draw.choice(_DATA_DAMAGES)

@@ -1,12 +1,12 @@
-"""Try cluster/local.yaml on this machine: start a cluster over a real sshd, and submit a job.
+"""Try cluster/local.yaml on this machine: start a cluster through a real sshd, and submit a job.
 
     python cluster/trial.py FOLDER
 
-The trial runs in its own namespaces. Their network has only loopback, so no other machine can
-reach the cluster. Their processes end with the trial, so no process stays. The home folders are
-temporary. The trial copies the run's files to FOLDER.
+The trial runs in its own namespaces. Their network has only the loopback interface, so no other
+machine can reach the cluster. All processes in the namespaces end with the trial. The home folders
+are temporary. The trial copies the run's files to FOLDER.
 
-Needs Linux, root, sshd, rsync and unshare.
+It needs Linux, root, sshd, rsync and unshare.
 """
 
 import os
@@ -32,7 +32,7 @@ NUM_CPUS = 2
 
 
 def what_is_missing() -> str | None:
-    """Return the reason why a trial cannot run on this machine; None if it can."""
+    """Return the reason why a trial cannot run on this machine; None if it can run."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "needs Linux and root for namespaces: start it as root on Linux"
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -43,14 +43,15 @@ def what_is_missing() -> str | None:
 
 
 def derive(config: dict[str, Any], key: Path) -> dict[str, Any]:
-    """Adapt the cluster file to this machine, on which nothing can be installed.
+    """Adapt the cluster file to this machine. Nothing is installed on the machine.
 
     Args:
         config: the content of cluster/local.yaml.
         key: the file of the private key that sshd accepts.
 
     Returns:
-        The adapted content: a head without workers, NUM_CPUS CPUs, and this Python's packages.
+        The adapted content. The cluster is one head with NUM_CPUS CPUs, without workers. It uses
+        the installed packages of the Python that runs this program.
     """
     steps = {
         "python3 -m venv": f"ln -sfn {sys.prefix} ~/supermasks/.venv",
@@ -74,7 +75,7 @@ def derive(config: dict[str, Any], key: Path) -> dict[str, Any]:
 
 
 def run_inside(folder: Path, work: Path) -> None:
-    """Start the cluster, submit the job, and stop the cluster. Must run in the namespaces."""
+    """Start the cluster, submit the job, and stop the cluster. Call this inside the namespaces."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     machine, client = work / "machine", work / "client"  # two home folders
     key = _start_sshd(work, machine)
@@ -98,7 +99,7 @@ def run_inside(folder: Path, work: Path) -> None:
 
 
 def _start_sshd(work: Path, home: Path) -> Path:
-    """Start sshd on loopback with `home` as root's home; return the client's private key file."""
+    """Start sshd on loopback, with `home` as root's home. Return the client's private key file."""
     key, host_key = work / "key", work / "host_key"
     for path in (key, host_key):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
@@ -163,7 +164,8 @@ def main() -> None:
     # Ray's sockets lie below this folder, so its path must be short.
     with tempfile.TemporaryDirectory(prefix="trial-", dir="/tmp") as work:
         inside = [sys.executable, __file__, "--inside", str(Path(sys.argv[1]).absolute()), work]
-        # The first process must collect orphans, as bash does. Otherwise `ray stop` waits for them.
+        # The first process of a namespace must collect ended processes without a parent, as bash
+        # does. Otherwise `ray stop` waits for them.
         first = ["bash", "-c", '"$@" & wait $!', "bash"]
         sys.exit(subprocess.run([*NAMESPACES, *first, *inside]).returncode)
 

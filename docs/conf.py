@@ -1,4 +1,4 @@
-"""How Sphinx builds the guide, and the project's other pages with it: `make docs`."""
+"""Settings of Sphinx. `make docs` builds the guide and the project's other pages."""
 
 project = "Supermask task scaling"
 extensions = ["myst_parser"]
@@ -6,4 +6,4 @@ root_doc = "docs/index"
 include_patterns = ["docs/*.md", "*.md", "cluster/*.md", "analysis/records/*.md"]
 html_theme = "furo"
 html_title = project
-myst_heading_anchors = 3  # links to headings, as on a forge
+myst_heading_anchors = 3  # headings of three levels can be the targets of links

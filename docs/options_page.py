@@ -22,9 +22,9 @@ _OPENING = """\
 This page is made from the source by `python docs/options_page.py`. The option `--help` of every
 command prints the same text, with the defaults of the recipe that you type.
 
-Options have the form `KEY=VALUE`. A list has the form `KEY=[A,B]`; quote it if your shell reads
-brackets. `auto` means that the command chooses the value when the run begins. The run then keeps
-this value.
+Options have the form `KEY=VALUE`. A list has the form `KEY=[A,B]`. Some shells interpret brackets:
+type `'KEY=[A,B]'` in such a shell. `auto` means that the command chooses the value when the run
+begins. The run then keeps this value.
 
 ## Commands
 """
@@ -94,7 +94,7 @@ def _named() -> Iterator[str]:
         for name in known:
             options = declared_options(kind, load(kind, known, name), num_arguments)
             if options:
-                yield f"\nOptions of `{kind}={name}`, which stand in `{OPTION_KEYS[kind]}`:\n"
+                yield f"\nOptions of `{kind}={name}` (keys of `{OPTION_KEYS[kind]}`):\n"
                 yield from _table(list(options.values()))
 
 

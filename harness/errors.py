@@ -1,8 +1,9 @@
-"""The error for mistakes that the user can correct, and the texts about all other errors.
+"""The error for mistakes that the user can correct, and the error lines for all other errors.
 
 A UserError means that an input of the user is wrong: a key, a value, a folder or a missing file.
-The command line prints it as one line and ends with exit code 2. Any other error may come from the
-user's own network, finder, family or rule. So its line names a file and a line number.
+The command line prints the UserError as one line, and ends with exit code 2. Any other error may
+come from the user's own network, finder, family or rule. So its error line also has a file name and
+a line number.
 """
 
 import re
@@ -25,7 +26,7 @@ def one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as texts, which can travel between processes.
+    """An error as texts, which can be sent from one process to another.
 
     Attributes:
         line: the error's type and message, and the file and the line number of its origin.
@@ -52,16 +53,17 @@ _LIBRARIES = (f"{sysconfig.get_path('stdlib')}/", "<")
 
 
 def origin(text: str) -> str:
-    """Find the line of code that most likely has the fault behind an error.
+    """Find the line of code that most likely caused an error.
 
     This is the last line of the traceback that is neither in a library nor in this project. If
-    there is none, it is the last line in this project, where users add their files too.
+    there is no such line, it is the last line in this project, because users may add files to the
+    project.
 
     Args:
         text: a traceback.
 
     Returns:
-        " (FILE, line NUMBER)"; "" if the text names no line.
+        " (FILE, line NUMBER)"; "" if the traceback has no line of code.
     """
     frames = [(found["file"], found["line"]) for found in _FRAME.finditer(text)]
     ours = [one for one in frames if not _is_library(one[0])]
@@ -74,7 +76,7 @@ def _is_library(file: str) -> bool:
 
 
 def keep_traceback(text: str) -> Path | None:
-    """Write a traceback to a new file in the temporary folder, whose path the user is shown.
+    """Write a traceback to a new file in the system's folder for temporary files.
 
     Returns:
         The path of the file; None if the file cannot be written.

@@ -2,10 +2,11 @@
 
     python harness/evaluate.py run_dir=runs/mnist5k-permuted-32 evaluate.num_images=4
 
-The run may be finished or stopped. A key of `evaluate` that is not given has its default, with one
-exception: a run without an objective of superfluous neurons keeps its objectives. Checkpoints can
-cover committed masks only. Every other key keeps its value in the run. Type the same command again
-to continue an evaluation that was stopped.
+The run may be finished or stopped. If a key of `evaluate` is not given, it has its default value,
+not the run's value. There is one exception: if no objective of the run uses superfluous neurons
+(outputs without a class), evaluate.objectives has the run's value. All other keys that change
+results have the run's values. All masks of a checkpoint must be committed. Type the same command
+again to continue an evaluation that was stopped.
 """
 
 from harness.config.command import imported, run_command
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def stages(config: Config) -> "list[Callable[[Work], Stage]]":
-    """Return the functions that make the stages of the job."""
+    """Return the functions that make the stages of this command."""
     from harness.driver.evaluate import Evaluate
     from harness.driver.recall import Recall
 

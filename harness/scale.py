@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def stages(config: Config) -> "list[Callable[[Work], Stage]]":
-    """Return the functions that make the stages of the main job."""
+    """Return the functions that make the stages of this command."""
     from harness.driver.evaluate import Evaluate
     from harness.driver.recall import Recall
     from harness.driver.train import Train
@@ -43,7 +43,8 @@ def run(config: Config) -> int:
         config: the checked configuration.
 
     Returns:
-        The exit code: 0 if all is done, 1 if units were set aside, 130 if the user stopped the run.
+        The exit code: 0 if all is done, 1 if some units failed three times, 130 if the user stopped
+        the run.
 
     Raises:
         UserError: a problem that the user can fix, described in one line.

@@ -2,11 +2,11 @@
 
     python harness/status.py run_dir=runs/mnist5k-permuted-2500
 
-json=true prints the same values as JSON, for scripts. verify=true also compares every mask with its
-checksum, and the rest of the store with what the configuration gives; this takes seconds. The
-command writes no file and waits for no process. It does
-not take the run's lock, because a driver that starts at the same moment could then fail. It parses
-its three options without Hydra and imports no torch, so that it starts fast.
+json=true prints the same values as JSON, for scripts. verify=true also checks the mask store, which
+takes seconds: every mask must match its checksum, and the rest of the store must have the values
+that the configuration gives. The command writes no file and waits for no process. It does not take
+the run's lock, because a driver that starts at the same moment could then fail. It parses its three
+options without Hydra and does not import torch, so that it starts fast.
 """
 
 from harness.config.command import imported, run_command
@@ -40,8 +40,8 @@ class StatusConfig:
     json: bool = knob(False, help="Whether to print JSON.")
     verify: bool = knob(
         False,
-        help="Whether to compare every mask with its checksum, and the weights, the inputs and the "
-        "metadata of the store with what the configuration gives.",
+        help="Whether to check the mask store. Every mask must match its checksum. The weights, "
+        "inputs and metadata must have the values that the configuration gives.",
     )
 
 
@@ -79,22 +79,22 @@ _FLAGS = {"true": True, "false": False}
 
 
 def damage(directory: Path) -> list[str]:
-    """Compare a run's store with its checksums and with what the run would create now.
+    """Find damaged files in the mask store of a run.
 
     Returns:
         One line per damaged file: the path of the file, and the reason.
 
     Raises:
-        UserError: the run has no store, or its store does not fit its configuration.
+        UserError: the run has no store, or its store does not match its configuration.
     """
-    # Imported here: torch takes seconds to import, and only verify=true needs it.
+    # This module imports torch, which takes seconds, and only verify=true needs it.
     from harness.run.directory import verify_run
 
     return [f"{one.path} {one.reason}" for one in verify_run(directory)]
 
 
 def as_json(seen: Progress) -> dict[str, Any]:
-    """Return the progress as JSON values by name, with the same content as `lines`."""
+    """Return the content of `lines` as a mapping from name to JSON value."""
     holder = seen.holder
     return {
         "run_dir": str(seen.directory),
@@ -166,7 +166,7 @@ def _how_well(seen: Progress) -> str:
 
 
 def _checkpoint(k: int, parts: list[Part]) -> list[str]:
-    """Make one line for a checkpoint; add one line per incomplete part if only some rows exist."""
+    """Make one line for a checkpoint, and one per incomplete part if some of its rows exist."""
     rows, wanted = sum(part.rows for part in parts), sum(part.wanted for part in parts)
     if rows == wanted:
         return [f"  checkpoint {k}: complete, {rows} rows"]
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0, or 1 if verify found damage.
 
     Raises:
-        UserError: there is no run, or a file cannot be read.
+        UserError: run_dir is not the folder of a run, or a file cannot be read.
     """
     if {"--help", "-h"} & set(arguments):
         print(plain_help("harness/status.py", __doc__, StatusConfig))

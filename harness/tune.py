@@ -3,10 +3,11 @@
     python harness/tune.py 'train.learning_rate=tag(log, interval(1e-4, 1e-2))' \
         'train.smoothing=interval(0.1, 0.99)' train.optimizer=rmsprop,adam
 
-A key with many values is searched; Hydra calls this form a sweep. Every other key has the same
-value in all trials, and means the same as in harness/scale.py. A YAML file may list the searched
-keys under `tune.space`, each with its sweep as a text. Type the same command again to continue a
-search that was stopped. The best configuration is written to a file, which every job can read:
+A key with several values is searched. (In Hydra, such a list of values is called a sweep.) Every
+other key has the same value in all trials, and the same meaning as in harness/scale.py. In a YAML
+file, the searched keys may be listed under `tune.space`, each with its sweep as a text. Type the
+same command again to continue a search that was stopped. The best configuration is written to a
+file, which every command can read:
 
     python harness/scale.py --config-dir runs/tune-mnist5k-permuted-8-fast +recipe=best tasks=2500
 """

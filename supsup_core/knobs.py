@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-# The smallest and the largest positive float32 with all its digits. Scores, gradients and logits
-# are float32, in which other numbers are infinite, 0 or imprecise.
+# The smallest and the largest positive number that float32 can store with full precision. Scores,
+# gradients and logits are float32.
 SMALLEST_FLOAT = float(np.finfo(np.float32).smallest_normal)
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -73,10 +73,10 @@ class Knob:
     def _is_usable(self, value: int | float) -> bool:
         if isinstance(value, int) and self.at_most is None and self.below is None:
             return abs(value) <= LARGEST_WHOLE
-        return value == 0 or SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT  # not so for nan
+        return value == 0 or SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT  # false for nan
 
     def common_limits(self, value: Any) -> str:
-        """Return the limits of all numbers in words, if a value is outside them; else ""."""
+        """Return in words the limits that every number has, if a value is outside them; else ""."""
         if isinstance(value, list | tuple):
             return next(filter(None, map(self.common_limits, value)), "")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -88,7 +88,7 @@ class Knob:
 
     @property
     def limits(self) -> str:
-        """The limits as text: "in (0, 1]", ">= 1" or "one of H, G", for example; "" if none."""
+        """The limits as text, such as "in (0, 1]", ">= 1" or "one of H, G"; "" without limits."""
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
         low = _bound("[", self.at_least, "(", self.above)
@@ -145,6 +145,6 @@ def check_knobs(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 
 def _all_limits(knob: Knob, value: Any) -> str:
-    """Return the limits of a knob in words, and the limits of all numbers if they matter."""
+    """Return the limits of a knob in words. If the value is outside float32, return these too."""
     common = knob.common_limits(value)
     return f"{knob.limits} {common}".strip() if knob.limits else common.removeprefix("and ")

@@ -21,8 +21,8 @@ class Job:
     Attributes:
         name: name of the command's file in harness/, without .py.
         about: description of the command, which --help shows.
-        main: function that does the work: (composed configuration, overrides as typed) -> exit
-            code.
+        main: function that does the work. It gets the composed configuration and the overrides as
+            typed, and returns the exit code.
         takes: the keys and the whole groups of keys that the command reads; None: all keys.
         config_name: name of the job's file in harness/conf, without .yaml.
         schema: schema of the job's configuration.
@@ -47,7 +47,7 @@ class Job:
             The exit code.
 
         Raises:
-            UserError: a mistake that the user can correct.
+            UserError: the user made a mistake, such as an unknown key.
         """
         parsed = _parse(self.rewrite(arguments))
         if parsed.version:

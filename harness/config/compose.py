@@ -33,8 +33,9 @@ from harness.errors import UserError
 def store_schema(name: str, schema: type[Config]) -> None:
     """Register the schema of a job with Hydra.
 
-    The groups of options accept keys that the schema does not have, so that a user can type
-    method_options.density=0.3. With Hydra's default, the user would have to type a + before it.
+    The groups of options, such as method_options, accept keys that the schema does not have. So a
+    user can type method_options.density=0.3. With Hydra's default, the user would have to type
+    +method_options.density=0.3.
 
     Args:
         name: name of the schema, which the files of harness/conf use.
@@ -55,7 +56,7 @@ def compose_overrides(
     schema: type[Config] = Config,
     config_dir: str | None = None,
 ) -> DictConfig:
-    """Compose a configuration from overrides, and convert errors of Hydra into one line.
+    """Compose a configuration from overrides, and make a one-line message from an error of Hydra.
 
     Args:
         overrides: texts KEY=VALUE, as a user types them.
@@ -64,8 +65,8 @@ def compose_overrides(
         config_dir: a user's folder with more recipes and experiments; None: no such folder.
 
     Raises:
-        UserError: a key or a recipe is unknown, a value has another type, a key has many values, or
-            an override would remove a key or set a key of Hydra itself.
+        UserError: a key or a recipe is unknown, a value has the wrong type, a key has many values,
+            or an override removes a key that every run needs or sets a key of Hydra itself.
     """
     for override in overrides:
         _check_override(override)
@@ -76,7 +77,7 @@ def compose_overrides(
             return compose(name, overrides=[*given, *_search_path(config_dir)])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, schema)) from error
-    except ValueError as error:  # for the texts "=3" and "train=3"
+    except ValueError as error:  # Hydra raises it for the overrides "=3" and "train=3"
         typed = " ".join(overrides)
         raise UserError(
             f"options must be KEY=VALUE, and train must be the name of a recipe, got {typed}: "
@@ -105,14 +106,15 @@ def _key(override: str) -> str:
 
 
 def _check_override(override: str) -> None:
-    """Refuse an override that Hydra would accept, and that would change nothing here."""
+    """Refuse an override that sets a key of Hydra itself or removes a key that every run needs."""
     key = _key(override)
     if re.split("[./]", key)[0] == "hydra":
         raise UserError(
             f"key must be one that --help lists, got {key}: the keys of Hydra itself have no "
             f"effect here; {EVERY_KEY}"
         )
-    # Options have defaults, and an experiment may give an option that the user does not want.
+    # The override ~KEY removes a key. Only an option of a named thing may be removed: an experiment
+    # may have set the option, and without it the default applies.
     if override.startswith("~") and key.partition(".")[0] not in OPTION_KEYS.values():
         raise UserError(
             f"options must be KEY=VALUE, because a run needs every key, got {override}: leave it "
@@ -137,10 +139,11 @@ def quoted(text: str) -> str:
 
 
 def _set_text_options(config: Config, overrides: Sequence[str]) -> None:
-    """Set each option that is declared as a text to the typed characters.
+    """Set each option that is declared as a text to the characters that the user typed.
 
-    Only the named thing knows the types of its options, so Hydra has read the values already. A
-    value that Hydra has read as a text stays. Otherwise this imports torch, to read the types.
+    Hydra does not know the declared types of options such as method_options.NAME, and reads 1.10 as
+    the number 1.1. If Hydra read a number, true or false, this function imports torch to read the
+    declared type of the option. It sets the option to the text "1.10" if this type is text.
     """
     for override in overrides:
         group, _, option = _key(override).partition(".")
@@ -152,7 +155,7 @@ def _set_text_options(config: Config, overrides: Sequence[str]) -> None:
 
 
 def _explain(error: Exception, schema: type[Config]) -> str:
-    """Make a message of one line from an error of Hydra."""
+    """Make a one-line message from an error of Hydra."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -206,7 +209,7 @@ def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         composed: the configuration that compose_overrides returned.
-        overrides: the overrides as typed, from which text options get their characters.
+        overrides: the overrides as typed. Options that are texts get the typed characters.
 
     Raises:
         UserError: a value is not allowed.
@@ -220,10 +223,11 @@ def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
 def unchecked(composed: DictConfig) -> Config:
     """Convert a configuration that Hydra composed, without checking its values.
 
-    A job on an existing run checks the values later, after it has put in the run's values.
+    A job that continues an existing run checks the values later, because it first replaces some of
+    them by the values of the run.
 
     Raises:
-        UserError: a key is unknown, or a value was removed.
+        UserError: a key is unknown, or a key has no value.
     """
     try:
         config = OmegaConf.to_object(composed)
@@ -235,7 +239,7 @@ def unchecked(composed: DictConfig) -> Config:
 
 
 def _refuse_added_keys(config: Any, schema: type[Config], prefix: str = "") -> None:
-    """Refuse the override +key=value: Hydra accepts any key, but no code would read this key."""
+    """Refuse a key that +KEY=VALUE added. Hydra accepts any such key, but no code reads it."""
     known = {entry.name for entry in fields(config)}
     for name, value in vars(config).items():
         if name not in known:

@@ -28,12 +28,12 @@ def help_text(
     schema: type[Config] = Config,
     takes: Sequence[str] | None = None,
 ) -> str:
-    """Write the help of a job: its usage, and every key with default, possible values and meaning.
+    """Write the help text of a job: its usage, then the meaning and the values of every key.
 
     Args:
         name: name of the command's file, without .py.
         about: description of the command.
-        values: nested values by key, which are shown as defaults.
+        values: nested mapping from key to value. The help shows these values as defaults.
         schema: schema of the job's configuration.
         takes: the keys and the whole groups of keys that the command reads; None: all keys.
     """
@@ -57,10 +57,10 @@ def help_text(
 
 
 def plain_help(name: str, about: str, schema: Any) -> str:
-    """Write the help of a command that reads no configuration.
+    """Write the help text of a command that reads no configuration.
 
     Args:
-        name: path of the command's file.
+        name: path of the command's file in the repository.
         about: description of the command.
         schema: dataclass of the command's options.
     """
@@ -73,7 +73,7 @@ def plain_help(name: str, about: str, schema: Any) -> str:
 
 
 def sections(schema: type[Config]) -> Iterator[tuple[str, list[Option]]]:
-    """Yield a heading and the options, in the order of declaration, for each group of keys."""
+    """Yield (heading, options) for each group of keys, in the order of declaration."""
     options = options_of(schema)
     yield "Keys", [one for key, one in options.items() if "." not in key]
     for entry in fields(schema):
@@ -97,11 +97,13 @@ def configuration_files() -> Mapping[str, list[str]]:
 
 
 def named_options(kind: str, config: Config) -> str:
-    """Write the help of the options of a named thing, such as a finder. This imports torch.
+    """Write the help text for the options of a data set, family, network or finder.
+
+    This function imports torch.
 
     Args:
-        kind: the kind of named thing: data, family, network or method.
-        config: a configuration that has the name of the thing.
+        kind: data, family, network or method.
+        config: a configuration, which has the name of the data set, family, network or finder.
     """
     from harness.config.options import options_of_kind
 

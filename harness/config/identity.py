@@ -20,8 +20,8 @@ _NOT_GIVEN = "not given"
 def run_name(config: Config) -> str:
     """Make the name of a run's folder from the keys that users change most often.
 
-    The name leaves out the network and the method if they have their defaults, and all options
-    that were not given.
+    The network, the finder, the recipe and the seed are in the name only if they differ from their
+    defaults. An option is in the name only if it is given.
     """
     default = Config()
     parts = [config.data, *_options_name(config.data_options)]
@@ -55,16 +55,16 @@ def run_directory(config: Config) -> Place:
 def differences(stored: Config, wanted: Config) -> list[str]:
     """List the keys that change results and differ in two configurations.
 
-    `auto` is resolved once, when a run begins, and the value is stored with the run. So a wanted
-    `auto` agrees with every stored value. An option that is not given has its default. If options
-    differ, this function imports torch to read their defaults.
+    When a run begins, it replaces each `auto` by a value, and stores the value. So `auto` in the
+    typed configuration agrees with every stored value. An option that is not given has its default.
+    If options differ, this function imports torch to read their defaults.
 
     Args:
         stored: the configuration of an existing run.
         wanted: the configuration that a user typed.
 
     Returns:
-        One text per key, with both values.
+        One text per key, with the key and both values.
 
     Raises:
         UserError: an option is unknown, or its value is not allowed.
@@ -89,7 +89,10 @@ def differences(stored: Config, wanted: Config) -> list[str]:
 
 
 def result_values(config: Config) -> dict[str, Any]:
-    """Return the values of all keys that change results, by dotted key. Each option is a key."""
+    """Return a mapping from dotted key to value, for all keys that change results.
+
+    Each option that is given has a key of its own, such as method_options.density.
+    """
     found = {key: leaf(config, key) for key in keys(config)}
     checkpoints = config.evaluate.checkpoints
     if isinstance(checkpoints, list):  # a run stores its checkpoints sorted
@@ -98,7 +101,7 @@ def result_values(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """Write a configuration as the text of `config.yaml`, with every key and a mark at the end."""
+    """Return the text of `config.yaml`: every key with its value, and a mark at the end."""
     return OmegaConf.to_yaml(OmegaConf.structured(config)) + END
 
 
@@ -115,8 +118,8 @@ def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
         schema: schema of the job's configuration.
 
     Raises:
-        UserError: the file is missing, was cut, or is not a configuration with exactly the keys
-            of this schema.
+        UserError: the file is missing or was cut, a key is missing or unknown, or a value is not
+            allowed.
     """
     values = stored_values(path)
     with value_errors(path):

@@ -1,8 +1,8 @@
-"""The declared types of configuration values: check and convert values, and name types in errors.
+"""Check and convert configuration values by their declared types, and name the types in errors.
 
 The known types are bool, int, float, str, None, Literal, dict, lists (list, tuple, Sequence,
-Iterable), and unions of these. If another type is declared, every value passes, and the
-constructor must check the value.
+Iterable), and unions of these. If another type is declared, this module accepts every value. The
+function that gets the value must then check it.
 """
 
 import inspect
@@ -23,7 +23,7 @@ _LISTS = (list, tuple, Sequence, Iterable)
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Return whether a value has a declared type; a whole number is also a float."""
+    """Return whether a value has a declared type. A whole number also counts as a float."""
     kind = bare(kind)
     if _is_union(kind):
         return any(fits(value, one) for one in get_args(kind))
@@ -42,7 +42,10 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def converted(value: Any, kind: Any) -> Any:
-    """Convert a checked value to its form in config.yaml: a float if the declared type is float."""
+    """Convert a checked value to the form that config.yaml stores.
+
+    A whole number becomes a float if the declared type is float. Other values stay the same.
+    """
     kind = _member(value, bare(kind))
     if kind is float:
         return float(value)
@@ -52,13 +55,16 @@ def converted(value: Any, kind: Any) -> Any:
 
 
 def as_argument(value: Any, kind: Any) -> Any:
-    """Convert a checked value to a function's argument: a tuple if the declared type is tuple."""
+    """Convert a checked value to the argument of a function.
+
+    A list becomes a tuple if the declared type is tuple. Other values stay the same.
+    """
     kind = _member(value, bare(kind))
     return tuple(value) if (get_origin(kind) or kind) is tuple else value
 
 
 def in_words(kind: Any) -> str:
-    """Name a declared type for an error, such as "a whole number"."""
+    """Return the name of a declared type for an error message, such as "a whole number"."""
     kind = bare(kind)
     if _is_union(kind):
         return " or ".join(map(in_words, get_args(kind)))
@@ -72,19 +78,19 @@ def in_words(kind: Any) -> str:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether config.yaml can store a value."""
+    """Return whether config.yaml can store a value: a number, a text, null, or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return type(value) in _SCALARS
 
 
 def plain(value: Any) -> Any:
-    """Replace tuples by lists in a plain value."""
+    """Return a value that config.yaml can store, with lists in place of its tuples."""
     return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def as_typed(value: Any) -> str:
-    """Write a plain value as a user types it on a command line."""
+    """Write a value as a user types it on a command line, such as null, true or [1,2]."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(as_typed, value))}]"
     if value is None or isinstance(value, bool):
@@ -93,15 +99,15 @@ def as_typed(value: Any) -> str:
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether the values of a declared type are texts; null may be allowed too."""
+    """Return whether a declared type is str, or a union of str and None."""
     return {one for one in members(kind) if one is not type(None)} == {str}
 
 
 def read_text(typed: str) -> str | None:
-    """Read the value of a text key: the typed characters, without quotes around them.
+    """Read a text that a user typed as the value of a key. Quotes around the text are removed.
 
-    A quoted value is read as Hydra reads it: a backslash before a quote is an escape, every other
-    backslash is a character of the text.
+    A backslash before a quote inside the text is removed too, as in Hydra. Every other backslash
+    stays.
 
     Args:
         typed: the part of KEY=VALUE after the first =.
@@ -116,23 +122,27 @@ def read_text(typed: str) -> str | None:
         return typed
     escapes = re.findall(rf"(\\*)({quote}|\Z)", inner)
     if any(len(backslashes) % 2 != bool(then) for backslashes, then in escapes):
-        return typed  # a quote inside ends the quoted part, so the quotes belong to the text
+        return typed  # a quote inside has no backslash, so the outer quotes belong to the text
     return re.sub(rf"\\+(?={quote}|\Z)", lambda found: found[0][: len(found[0]) // 2], inner)
 
 
 def bare(kind: Any) -> Any:
-    """Return a declared type without its knob."""
+    """Return a declared type without its Knob: int for Annotated[int, Knob(...)]."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union; for another type, the type itself."""
+    """Return the types in a union. If the type is no union, return a tuple of this type alone."""
     kind = bare(kind)
     return get_args(kind) if _is_union(kind) else (kind,)
 
 
 def element(kind: Any) -> Any:
-    """Return the type of a list's elements, Any if the types differ; None if `kind` is no list."""
+    """Return the type of the elements of a list type.
+
+    Returns:
+        The type; Any if the elements have several types; None if `kind` is no list type.
+    """
     own = get_origin(kind) or kind
     if not (inspect.isclass(own) and own in _LISTS):
         return None
@@ -145,6 +155,6 @@ def _is_union(kind: Any) -> bool:
 
 
 def _member(value: Any, kind: Any) -> Any:
-    """Return the type of a union that fits a value; the value's own type comes before float."""
+    """Return the type of a union that fits a value. If several fit, return the value's own type."""
     fitting = [one for one in members(kind) if fits(value, one)]
     return next((one for one in fitting if one is type(value)), fitting[0] if fitting else kind)

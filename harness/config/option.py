@@ -1,4 +1,4 @@
-"""An option of a configuration: check its value, and write the error for a wrong value."""
+"""Options of a configuration: check their values, and make the errors for wrong values."""
 
 import difflib
 import inspect
@@ -12,7 +12,7 @@ from harness.config.kinds import as_typed, element, fits, in_words, is_plain, me
 from harness.errors import UserError
 from supsup_core.knobs import Knob
 
-REQUIRED = inspect.Parameter.empty  # the default of an option that must be given
+REQUIRED = inspect.Parameter.empty  # stands for the default of an option that has no default
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Option:
         key: the dotted key, such as train.steps.
         kind: the declared type of the value; Any if no type is declared.
         default: the default value; REQUIRED if there is no default.
-        knob: the help and the limits of the value.
-        instead: a word that is allowed in place of a value, such as auto; None if there is none.
+        knob: the help text and the limits of the value.
+        instead: a word that is allowed in place of a value, such as auto; None if there is no such
+            word.
     """
 
     key: str
@@ -51,14 +52,15 @@ class Option:
                 many = "one or more" if filled else "any"
                 return f"a list with {many} of {', '.join(self.knob.one_of)}{once}"
             words = f"{in_words(kind)} {limits}".rstrip()
-            return words.replace("a list", "a list that is not empty", 1) if filled else words
+            return words.replace("a list", "a non-empty list", 1) if filled else words
         return limits if self.knob.one_of else f"{in_words(kind)} {limits}".rstrip()
 
     def example(self, near: Any = None) -> str:
-        """Return a value that a user can type in place of a refused value.
+        """Return an allowed value, as a user types it.
 
         Args:
-            near: the refused value. If a known name is similar, that name is returned.
+            near: a refused value. If an allowed name is similar to this value, the result is that
+                name. None: there is no refused value.
         """
         if self.knob.one_of and near is not None:
             names = near if isinstance(near, list) else [near]
@@ -96,8 +98,8 @@ class Option:
         """Check that a value has the declared type and is within the limits.
 
         Raises:
-            UserError: the value is not allowed. The message names the key, the allowed values, the
-                value, and an allowed value.
+            UserError: the value is not allowed. The message has the key, the allowed values, the
+                refused value, and an example of an allowed value.
         """
         if value == self.instead and value is not None:
             return
@@ -132,10 +134,10 @@ def knob(
 
     Args:
         default: the default, or a function without arguments that makes the default.
-        kind: the type of the value, if it differs from the type of the field.
-        instead: a word that is allowed in place of a value, such as auto.
-        help: the help of the Knob.
-        limits: the limits of the Knob.
+        kind: the type of the value; None: the type of the field.
+        instead: a word that is allowed in place of a value, such as auto; None: no such word.
+        help: the help text of the option.
+        limits: limits of the value, such as at_least=1; see the attributes of Knob.
     """
     metadata = {"knob": Knob(help, **limits), "kind": kind, "instead": instead}
     if callable(default):
@@ -144,11 +146,14 @@ def knob(
 
 
 def options_of(schema: Any, prefix: str = "") -> dict[str, Option]:
-    """List the options of a schema by dotted key, in the order of declaration.
+    """List the options of a schema, in the order of declaration.
 
     Args:
-        schema: a dataclass. Each field is declared by `knob`, or is such a dataclass itself.
-        prefix: the key of the schema itself, with a dot at its end.
+        schema: a dataclass. Each field is declared by `knob`, or its type is another schema.
+        prefix: the text before each key, such as "train.".
+
+    Returns:
+        Dotted key, such as train.steps -> option.
     """
     found: dict[str, Option] = {}
     for entry in fields(schema):

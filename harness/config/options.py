@@ -1,9 +1,10 @@
 """Options of named things, such as network_options.hidden and method_options.density.
 
-A named thing is a function or a class, such as a network or a finder. Its options are its
-parameters, except the first parameters of a network, which the harness sets. Loading a named thing
-imports torch. So the functions of this module are called when a run begins, and not when a command
-line is checked.
+A named thing is a function or a class that the configuration selects by its name, such as a network
+or a finder. The options of a named thing are its parameters. But the first parameters of a network
+are no options, because the harness sets them. To read the parameters, this module must import
+torch, which is slow. So its functions are called when a run begins, and seldom when a command line
+is checked.
 """
 
 import inspect
@@ -18,8 +19,9 @@ from harness.errors import UserError
 from supsup_core.knobs import Knob, knob_of
 from supsup_core.names import FAMILIES, METHODS, NETWORKS, load
 
-# Kind of named thing -> the names of this kind, and the number of arguments that the harness passes
-# before the options. A network gets two: the shape of an input and the number of outputs.
+# Kind of named thing -> (mapping from the names of this kind to import paths, number of arguments
+# that the harness passes before the options). A network gets two such arguments: the shape of an
+# input and the number of outputs.
 NAMED: Mapping[str, tuple[Mapping[str, str], int]] = {
     "family": (FAMILIES, 0),
     "network": (NETWORKS, 2),
@@ -30,12 +32,13 @@ NAMED: Mapping[str, tuple[Mapping[str, str], int]] = {
 def declared_options(
     kind: str, target: Callable[..., Any], num_arguments: int = 0
 ) -> dict[str, Option]:
-    """List the options that a function or a class declares, by name.
+    """Return a mapping from name to option, for the options that a function or a class declares.
 
     Args:
-        kind: the kind of named thing: data, family, network or method.
+        kind: what the function or the class is: data, family, network or method.
         target: the function or the class.
-        num_arguments: number of the target's first parameters that the harness sets.
+        num_arguments: number of the target's first parameters that the harness sets. They are no
+            options.
     """
     owner = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(owner, include_extras=True)
@@ -56,18 +59,19 @@ def check_options(
     options: Mapping[str, Any],
     num_arguments: int = 0,
 ) -> dict[str, Any]:
-    """Check the given options of a named thing, and add the defaults of its other options.
+    """Check the given options of a function or a class, and add the defaults of its other options.
 
     Args:
-        kind: the kind of named thing: data, family, network or method.
-        name: its name in the configuration.
-        target: the function or the class that the name stands for.
+        kind: what the function or the class is: data, family, network or method.
+        name: the name in the configuration, which selects the function or the class.
+        target: the function or the class.
         options: name of an option -> value, from the configuration.
-        num_arguments: number of the target's first parameters that the harness sets.
+        num_arguments: number of the target's first parameters that the harness sets. They are no
+            options.
 
     Returns:
-        Name of an option -> value: the given values, and the defaults that a configuration can
-        store. A whole number becomes a float if the option is declared as a float.
+        Name of an option -> value. These are the given values, and the defaults that config.yaml
+        can store. A whole number becomes a float if the option is declared as a float.
 
     Raises:
         UserError: an option is unknown or missing, or its value is not allowed.
@@ -98,10 +102,10 @@ def make_named(
     """Make the object that a name of the configuration stands for.
 
     Args:
-        kind: the kind of named thing: family, network or method.
-        known: the mapping of supsup_core.names that has the name.
+        kind: what the name stands for: family, network or method.
+        known: the mapping in supsup_core.names that contains the name, such as NETWORKS.
         name: the name in the configuration.
-        options: name of an option -> value. A missing option has its default.
+        options: name of an option -> value. A missing option gets its default.
         arguments: the arguments that the harness passes before the options.
 
     Returns:
@@ -127,12 +131,11 @@ def make_named(
 
 
 def resolved_options(config: AnyConfig, kinds: Collection[str] = tuple(OPTION_KEYS)) -> AnyConfig:
-    """Copy a configuration, with a value for every option of the named things.
+    """Copy a configuration. In the copy, options that are not given have their defaults.
 
     Args:
-        config: a configuration, typed or stored. Options that are not given get their defaults.
-        kinds: the kinds of named things whose options are set: some of data, family, network and
-            method.
+        config: a configuration, typed or stored.
+        kinds: data, family, network or method. Only the options of these kinds get defaults.
 
     Raises:
         UserError: an option is unknown, or its value is not allowed.
@@ -148,11 +151,11 @@ def resolved_options(config: AnyConfig, kinds: Collection[str] = tuple(OPTION_KE
 
 
 def options_of_kind(kind: str, config: Config) -> dict[str, Option]:
-    """List the options of the thing that a configuration names, by name.
+    """Return a mapping from name to option, for the data set, family, network or finder of a run.
 
     Args:
-        kind: the kind of named thing: data, family, network or method.
-        config: a configuration that has the name of the thing.
+        kind: data, family, network or method.
+        config: the configuration of the run.
     """
     return declared_options(kind, *_target(kind, config))
 
@@ -161,7 +164,7 @@ def option_type(config: Config, key: str) -> Any:
     """Return the declared type of an option.
 
     Args:
-        config: a configuration that has the name of the thing with this option.
+        config: a configuration. Its `method` says which finder declares method_options.density.
         key: the dotted key of the option, such as method_options.density.
 
     Raises:
@@ -176,7 +179,7 @@ def option_type(config: Config, key: str) -> Any:
 
 
 def _target(kind: str, config: Config) -> tuple[Callable[..., Any], int]:
-    """Return the named function or class, and the number of arguments that the harness passes."""
+    """Return the named function or class, and the number of its parameters that are no options."""
     if kind not in NAMED:
         return _no_options, 0
     known, num_arguments = NAMED[kind]
@@ -205,10 +208,11 @@ def _refused(kind: str, name: str, options: Mapping[str, Any], reason: str) -> s
     """Make the error message for the ValueError of a constructor.
 
     Args:
-        kind: the kind of named thing: data, family, network or method.
+        kind: what the constructor makes: family, network or method.
         name: its name in the configuration.
         options: name of an option -> value.
-        reason: the text of the ValueError. If its first word is an option, that option is named.
+        reason: the text of the ValueError. If its first word is the name of an option, the message
+            shows the key and the value of this option.
     """
     option = reason.partition(" ")[0]
     if option in options:

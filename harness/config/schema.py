@@ -36,7 +36,8 @@ EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
 
-# Kind of named thing -> key of the options of such a thing.
+# A named thing is a function or a class that the configuration selects by its name, such as a
+# network. This maps each kind of named thing to the key that has its options.
 OPTION_KEYS = {
     "data": "data_options",
     "family": "family_options",
@@ -44,9 +45,10 @@ OPTION_KEYS = {
     "method": "method_options",
 }
 
-# The algorithms of `evaluate.algorithms=auto`; the ones that the engine lacks are left out. The two
-# other algorithms take many gradients per inference, and the objectives of the first layer would
-# double the number of evaluations. So a user must ask for these algorithms and objectives.
+# With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine has. The two
+# other algorithms, gradient_descent and frank_wolfe, compute many gradients per inference. The
+# objectives H_first_layer and G_first_layer would double the number of evaluations. So a run uses
+# these two algorithms and two objectives only if the user names them.
 DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
 
 DEFAULT_OBJECTIVES = ("H", "G")
@@ -56,8 +58,8 @@ DEFAULT_OBJECTIVES = ("H", "G")
 class TrainConfig:
     """Settings of the training. `train=NAME` selects a recipe of harness/conf/train."""
 
-    # Free texts have the type Any, because OmegaConf would convert a number of a YAML file to a
-    # text: 1.10 to "1.1". So `check` sees the number, and refuses it.
+    # A field for any text has the type Any. With the type str, OmegaConf would convert the number
+    # 1.10 of a YAML file to the text "1.1". With Any, the number stays, and `check` refuses it.
     name: Any = knob(
         MISSING,
         kind=str,
@@ -73,14 +75,16 @@ class TrainConfig:
     )
     smoothing: float = knob(
         MISSING,
-        help="Decay per step of the running mean of squared gradients (rmsprop, adam).",
+        help="Fraction of the running mean of squared gradients that each step keeps (rmsprop, "
+        "adam).",
         at_least=0,
         below=1,
         example=0.99,
     )
     decay: str = knob(
         MISSING,
-        help="linear lowers the learning rate by equal amounts to 0. none keeps the rate constant.",
+        help="linear lowers the learning rate to 0, by the same amount in each step. none keeps "
+        "the learning rate constant.",
         one_of=DECAYS,
     )
     dtype: str = knob(
@@ -106,7 +110,8 @@ class TrainConfig:
         0.0,
         at_least=0,
         below=1,
-        help="Decay per step of the running mean (adam) or sum (sgd) of gradients.",
+        help="Fraction of the running mean (adam) or the running sum (sgd) of gradients that each "
+        "step keeps.",
     )
     weight_decay: float = knob(
         0.0, at_least=0, help="L2 decay: adds weight_decay * score to the gradient of each score."
@@ -122,8 +127,9 @@ class EvaluateConfig:
         kind=list[int],
         instead=AUTO,
         at_least=1,
-        help="Numbers of masks k at which the run is evaluated. Tasks are then inferred among the "
-        "first k tasks. auto means 10, 25, 50, 100, 250 and so on, and the number of tasks.",
+        help="Checkpoints: numbers of masks at which the run is evaluated. At checkpoint k, tasks "
+        "are inferred among the first k tasks. auto means 10, 25, 50, 100, 250 and so on, and also "
+        "the number of tasks.",
     )
     algorithms: Any = knob(
         AUTO,
@@ -132,21 +138,22 @@ class EvaluateConfig:
         one_of=ALGORITHMS,
         filled=True,
         distinct=True,
-        help="Algorithms of task inference. auto means all that the network and the masks allow, "
-        "except gradient_descent and frank_wolfe, which are slow.",
+        help="Algorithms of task inference. auto means all algorithms that support the network and "
+        "the masks, except gradient_descent and frank_wolfe, which are slow.",
     )
     objectives: list[str] = knob(
         lambda: [*DEFAULT_OBJECTIVES],
         one_of=OBJECTIVES,
         distinct=True,
-        help="Objectives of the algorithms that take gradients. H is the entropy of the outputs. G "
-        "reads the superfluous neurons. H_first_layer and G_first_layer use the masks of the first "
-        "layer only.",
+        help="Objectives for the algorithms that compute gradients. H is the entropy of the "
+        "outputs. G depends on the superfluous neurons. H_first_layer and G_first_layer use only "
+        "the masks of the first layer.",
     )
     tasks: int | None = knob(
         50,
         at_least=1,
-        help="Number of tasks that are evaluated per checkpoint, evenly spaced. null means all.",
+        help="Number of tasks that are evaluated at each checkpoint. They are spaced evenly. null "
+        "means all tasks.",
     )
     batches: int | None = knob(
         4, at_least=1, help="Number of test batches per task. null means the whole test set."
@@ -162,25 +169,27 @@ class EvaluateConfig:
         kind=int,
         instead=AUTO,
         at_least=1,
-        help="Number of images of a batch from which the task is inferred. auto means 1, or the "
-        "whole batch if the network normalises over the batch. A task's last batch repeats images "
-        "if it has fewer.",
+        help="Number of images from which the task of a batch is inferred. auto means 1, or the "
+        "whole batch if the network normalises over the batch. If the last batch of a task has too "
+        "few images, its images are repeated.",
     )
     distractors: int = knob(
         0,
         at_least=0,
-        help="Number of distractors: untrained masks, drawn with the densities of the trained "
-        "masks. The last checkpoint is evaluated a second time with them, by one_shot and "
-        "one_shot_ranked.",
+        help="Number of distractors: untrained random masks with the densities of the trained "
+        "masks. If above 0, one_shot and one_shot_ranked evaluate the last checkpoint a second "
+        "time, with the trained masks and the distractors as candidates.",
     )
     log_base: int = knob(
-        2, at_least=2, help="Number of parts into which binary divides the candidates per gradient."
+        2,
+        at_least=2,
+        help="After each gradient, the algorithm binary keeps 1 / log_base of the candidate tasks.",
     )
     steps: int = knob(
         10,
         at_least=1,
         at_most=MOST_GRADIENTS,
-        help="Gradients per inference of gradient_descent and frank_wolfe.",
+        help="Number of gradients that gradient_descent and frank_wolfe compute per inference.",
     )
     rate: float = knob(0.3, above=0, help="Learning rate of gradient_descent.")
     reservoir: bool = knob(
@@ -197,19 +206,22 @@ class ReservoirConfig:
         one_of=tuple(RESERVOIR_RULES),
         filled=True,
         distinct=True,
-        help="Rules by which a reservoir stores masks. The endings 8bits and 4bits give the bits "
-        "per reservoir weight.",
+        help="Rules by which a reservoir stores masks. A rule whose name ends in 8bits or 4bits "
+        "stores each weight of the reservoir in 8 or 4 bits.",
     )
     cues: list[str] = knob(
         lambda: [*CUES],
         one_of=CUES,
         filled=True,
         distinct=True,
-        help="Starting points of recall. flipped is the mask with some bits inverted, erased the "
-        "mask with some bits unknown, data a batch of images without labels.",
+        help="Starting points of recall. flipped is the mask with some bits inverted. erased is "
+        "the mask with some bits unknown. data is a batch of images without labels.",
     )
     share: float = knob(
-        0.1, at_least=0, at_most=1, help="Fraction of a cue's bits that is inverted or unknown."
+        0.1,
+        at_least=0,
+        at_most=1,
+        help="Fraction of the mask's bits that are inverted (cue flipped) or unknown (cue erased).",
     )
     block: int | str = knob(
         AUTO,
@@ -245,7 +257,8 @@ class ActorsConfig:
         instead=AUTO,
         at_least=1,
         at_most=MOST_ACTORS,
-        help="Evaluation actors during training. auto means one per eight CPUs, but at least one.",
+        help="Number of evaluation actors during training. auto means one per eight CPUs, but at "
+        "least one.",
     )
     gpus: float = knob(
         0.25, above=0, at_most=1, help="Fraction of a GPU per actor, if there are GPUs."
@@ -254,8 +267,9 @@ class ActorsConfig:
         1,
         at_least=1,
         at_most=MOST_ACTORS,
-        help="If above 1, the masks are split over this many evaluation actors, because they do "
-        "not fit into one. Overrides actors.evaluate; works with one_shot and one_shot_ranked.",
+        help="If above 1, the masks are split over this many evaluation actors, for masks that do "
+        "not fit into the memory of one actor. Overrides actors.evaluate. Works only with one_shot "
+        "and one_shot_ranked.",
     )
 
 
@@ -269,11 +283,11 @@ class Config:
     data: str = knob(
         "mnist5k",
         one_of=DATASETS,
-        help="Data set. mnist5k is 5,000 images of MNIST that come with a dependency.",
+        help="Data set. mnist5k has 5,000 images of MNIST, and needs no download.",
     )
     data_options: dict[str, Any] = knob(dict, help="Options of the data set.")
     family: str = knob(
-        "permuted", one_of=tuple(FAMILIES), help="Family of tasks: how tasks differ."
+        "permuted", one_of=tuple(FAMILIES), help="Family of tasks, which says how tasks differ."
     )
     family_options: dict[str, Any] = knob(dict, help="Options of the family.")
     network: str = knob(
@@ -285,10 +299,13 @@ class Config:
     outputs: int = knob(
         500,
         at_least=1,
-        help="Outputs of the network: one per class, and the others are superfluous neurons.",
+        help="Number of outputs of the network. Each class has one output. The other outputs are "
+        "superfluous neurons.",
     )
     method: str = knob(
-        "threshold", one_of=tuple(METHODS), help="Mask finder: the rule from scores to masks."
+        "threshold",
+        one_of=tuple(METHODS),
+        help="Mask finder: the rule that computes masks from scores.",
     )
     method_options: dict[str, Any] = knob(
         dict, help="Options of the finder, such as method_options.density=0.3 for edge_popup."
@@ -300,7 +317,8 @@ class Config:
     executor: str = knob(
         "ray",
         one_of=EXECUTORS,
-        help="ray does the work on Ray actors, serial in one process. The results are the same.",
+        help="ray does the work in many processes, the Ray actors. serial does it in one process. "
+        "The results are the same.",
     )
     run_dir: Any = knob(
         None,
@@ -325,7 +343,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 # Keys that may change when a run is continued: no result depends on them.
 FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
 
-# Keys of `evaluate` and `reservoir` that a recall reads.
+# The keys of the groups `evaluate` and `reservoir` that harness/recall.py reads.
 RECALL_KEYS = (
     *(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size")),
     "reservoir",
@@ -333,7 +351,10 @@ RECALL_KEYS = (
 
 
 def keys(config: Any, prefix: str = "") -> list[str]:
-    """List the dotted keys of all values. Each option that is given is a key of its own."""
+    """List the dotted keys of all values in a configuration, such as train.steps.
+
+    Each option that is given has a key of its own, such as method_options.density.
+    """
     found = []
     for entry in fields(config):
         value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
@@ -347,7 +368,7 @@ def keys(config: Any, prefix: str = "") -> list[str]:
 
 
 def is_taken(key: str, takes: Sequence[str]) -> bool:
-    """Return whether `takes` has a dotted key, or a group of this key."""
+    """Return whether `takes` has a dotted key, such as train.steps, or the key's group, train."""
     return any(key == one or key.startswith(f"{one}.") for one in takes)
 
 
@@ -355,7 +376,7 @@ def leaf(config: Any, key: str) -> Any:
     """Return the value of a dotted key.
 
     Raises:
-        KeyError: the key is an option that is not given.
+        KeyError: the key is an option, such as method_options.density, that is not given.
     """
     for part in key.split("."):
         config = config[part] if isinstance(config, Mapping) else getattr(config, part)

@@ -1,7 +1,7 @@
 """Make the configuration of a job from the content of its config.yaml.
 
-This module does not import OmegaConf, so that harness/status.py starts fast. A stored configuration
-is plain: it has no interpolations, and every key has its value.
+This module does not import OmegaConf, so that harness/status.py starts fast. It does not need
+OmegaConf: in a stored configuration, every key has a value, and no value refers to another key.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,8 @@ from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import read_configuration
 
-# Keys without which a file is not the configuration of a run of any version.
+# Every version of this program writes these keys, so a file without them is no configuration of a
+# run.
 _ALWAYS = (
     *("data", "family", "network", "method", "seed", "tasks", "train.name"),
     *("evaluate.checkpoints", "evaluate.algorithms"),
@@ -25,10 +26,10 @@ _ALWAYS = (
 
 
 def stored_values(path: Place) -> Any:
-    """Read a config.yaml.
+    """Read the nested values of a config.yaml.
 
     Raises:
-        UserError: the file is missing, was cut, or is not YAML of plain values.
+        UserError: the file is missing, was cut, or is not a YAML file of plain values.
     """
     try:
         return read_configuration(path)
@@ -65,12 +66,12 @@ def from_values(values: Any, schema: type[AnyConfig]) -> AnyConfig:
 
     Raises:
         ValueError: a key is missing or unknown.
-        UserError: a value has another type or is outside its limits.
+        UserError: a value has the wrong type or is outside its limits.
     """
     given = _leaves(schema, values)
     options = options_of(schema)
     if unknown := sorted(given.keys() - options.keys()):
-        raise ValueError(f"the keys must be those of --help, got {unknown[0]}")
+        raise ValueError(f"every key must be one that --help lists, got {unknown[0]}")
     if missing := [key for key in options if key not in given]:
         raise ValueError(f"every key must be there, got no {missing[0]}")
     config: AnyConfig = _made(schema, {key: _checked(options[key], given[key]) for key in options})
@@ -78,17 +79,18 @@ def from_values(values: Any, schema: type[AnyConfig]) -> AnyConfig:
 
 
 def from_values_of_any_version(values: Any) -> Config:
-    """Make the configuration of a run that an older or newer version may have written.
+    """Make a run's configuration from a config.yaml that any version of this program wrote.
 
-    Names are not checked, because another version knows other names. A missing key gets its
-    default, and unknown keys are ignored. A key that every run has must be there.
+    Names, such as the name of a network, are not checked, because another version knows other
+    names. Unknown keys are ignored. A missing key gets its default, but an error is raised if it is
+    a key that all versions write.
 
     Raises:
         ValueError, UserError: see from_values.
     """
     given = _leaves(Config, values)
     if missing := [key for key in _ALWAYS if key not in given]:
-        raise ValueError(f"every run has {missing[0]}, got none")
+        raise ValueError(f"every run has {missing[0]}, got no such key")
     options = {
         key: replace(option, knob=replace(option.knob, one_of=()))
         for key, option in options_of(Config).items()
@@ -96,7 +98,7 @@ def from_values_of_any_version(values: Any) -> Config:
     }
     config: Config = _made(Config, {key: _checked(options[key], given[key]) for key in options})
     if AUTO in (config.evaluate.checkpoints, config.evaluate.algorithms):
-        raise ValueError("a run has no checkpoints or algorithms that are auto, got auto")
+        raise ValueError("the checkpoints and algorithms of a run must be lists, got auto")
     check_checkpoints(config)
     return config
 
@@ -107,7 +109,10 @@ def _checked(option: Option, value: Any) -> Any:
 
 
 def _leaves(schema: Any, values: Any, prefix: str = "") -> dict[str, Any]:
-    """List the values by dotted key. A value that is no group of the schema is a leaf."""
+    """Return a mapping from dotted key to value.
+
+    A mapping in `values` is divided only if it is a group of the schema.
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"{prefix.rstrip('.') or 'the file'} must be keys and values")
     groups = {entry.name: entry.type for entry in fields(schema) if is_dataclass(entry.type)}
@@ -121,7 +126,7 @@ def _leaves(schema: Any, values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _made(schema: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """Make a configuration from values by dotted key."""
+    """Make a configuration from a mapping from dotted key to value."""
     given = {}
     for entry in fields(schema):
         key = f"{prefix}{entry.name}"

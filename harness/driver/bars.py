@@ -1,4 +1,7 @@
-"""Progress bars of a stage: one bar per checkpoint, with the mean accuracy of one way so far."""
+"""Progress bars of a stage: one bar per checkpoint.
+
+A bar shows the number of finished rows and a mean accuracy.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,21 +16,23 @@ from harness.reporting.display import Display
 @dataclass
 class _Bar:
     name: str
-    way: str  # the way whose accuracy the bar shows
-    done: int = 0  # number of kept rows
+    way: str  # the bar shows the mean accuracy of units with this way
+    done: int = 0  # number of rows that are on disk
     accuracies: Mean = field(default_factory=Mean)
 
 
 class CheckpointBars:
     """The progress bars of one stage, one bar per checkpoint.
 
-    A mean over several ways would be the accuracy of none of them. So a bar shows the accuracy of
-    the first way that is left to do, and names this way.
+    The units of a checkpoint can differ in their way: the algorithm and the objective of an
+    evaluation, or the rule and the cue of a recall. A mean over several ways would be the accuracy
+    of none of them. So a bar shows the mean accuracy of the first unit's way, and the name of this
+    way.
 
     Args:
         display: the display that shows the bars.
-        doing: the stage's work on the masks in one word, such as "evaluating".
-        accuracy: the table column whose mean the bars show.
+        doing: a word for the stage's work on the masks, such as "evaluating".
+        accuracy: name of the table column with the accuracies.
     """
 
     def __init__(self, display: Display, doing: str, accuracy: str) -> None:
@@ -38,14 +43,14 @@ class CheckpointBars:
         """Add the bar of a checkpoint.
 
         Args:
-            num_tasks: k, the checkpoint.
-            units: the checkpoint's units that are left to do, at least one.
+            num_tasks: k, the number of masks of the checkpoint.
+            units: the checkpoint's units whose results are missing, at least one.
         """
         bar = self._bars[num_tasks] = _Bar(f"{self._doing} {num_tasks} masks", units[0].way)
         self._display.add(bar.name, sum(unit.num_rows for unit in units), 0, "rows", bar.way)
 
     def add(self, unit: TableUnit, rows: pa.Table) -> None:
-        """Count the kept rows of a unit in the bar of its checkpoint."""
+        """Count the rows of a finished unit in the bar of the unit's checkpoint."""
         bar = self._bars[unit.num_tasks]
         bar.done += len(rows)
         if unit.way == bar.way:

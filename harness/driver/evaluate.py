@@ -1,4 +1,7 @@
-"""The stage that infers tasks among the masks of each checkpoint, and scores the test batches."""
+"""The evaluation stage: infer the tasks of test batches, and count the right labels.
+
+A task is inferred among the masks of a checkpoint.
+"""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
@@ -18,8 +21,8 @@ from harness.workers.shard import ShardWorker
 class Evaluate:
     """The stage that evaluates each checkpoint once the checkpoint's masks are committed.
 
-    The rows of a unit are kept as soon as the unit ends. If `actors.shards` is above 1, a unit is
-    done in several steps; see ShardedEvaluation.
+    The rows of a unit are written to disk as soon as the unit ends. If `actors.shards` is above 1,
+    a unit is done in several steps; see ShardedEvaluation.
 
     Args:
         work: the run in progress.
@@ -32,14 +35,14 @@ class Evaluate:
         self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
         self._bars = CheckpointBars(work.display, "evaluating", accuracy="accuracy_gnu")
         self._sharded: ShardedEvaluation | None = None
-        self._steps: list[Submission] = []  # steps of sharded evaluation that are due
+        self._steps: list[Submission] = []  # steps of sharded evaluation to submit next
 
     def is_complete(self) -> bool:
-        """Return whether all rows of all checkpoints are kept."""
+        """Return whether the rows of all checkpoints are on disk."""
         return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
 
     def asked(self) -> list[EvaluationUnit]:
-        """List the units of all checkpoints."""
+        """List the units of all checkpoints, including units whose results exist."""
         return [unit for k in self._config.evaluate.checkpoints for unit in self._units(k)]
 
     def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
@@ -86,7 +89,7 @@ class Evaluate:
         return ended
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Do nothing: the bars count only rows that are kept."""
+        """Do nothing, because the bars count only rows that are on disk."""
 
     def _units(self, k: int) -> list[EvaluationUnit]:
         return evaluation_units(self._config, k, self._work.run.own)

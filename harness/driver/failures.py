@@ -1,4 +1,8 @@
-"""The table `failures`: the units that failed three times and that no later start has done yet."""
+"""The table `failures`: the units that failed three times and have no result yet.
+
+A unit that failed three times is set aside: this start does not try it again. A later start tries
+it again, and deletes its rows from the table if it succeeds.
+"""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -21,19 +25,24 @@ FILE = "failures.parquet"
 
 
 def failed_tasks(unit: Any) -> Sequence[int]:
-    """List the tasks that lack a result because this unit was set aside."""
+    """List the tasks that have no result if this unit fails.
+
+    For a training unit, these are the tasks without a committed mask. For other units, these are
+    all tasks of the unit.
+    """
     tasks: Sequence[int] = unit.missing if isinstance(unit, TrainUnit) else unit.task_ids
     return tasks
 
 
 class Failures:
-    """The table `failures` of a run, in one small file.
+    """The table `failures` of a run, in one small file. It has one row per failed unit and task.
 
-    Each change replaces the whole file, so the file is complete at any time.
+    Each change writes a new file and then replaces the old file. So the file is complete at any
+    time.
 
     Args:
-        folder: the table's folder; made with the first row.
-        run_id: the identity of the run, which the file carries.
+        folder: the table's folder. It is created when the first row is written.
+        run_id: the run's identity, which is stored in the file.
     """
 
     def __init__(self, folder: Place, run_id: str) -> None:
@@ -48,16 +57,16 @@ class Failures:
             try:
                 table = read_table_file(path, FAILURES, run_id=self._run_id)
             except ValueError as error:
-                # This loses nothing: every unfinished unit will be tried again, and will be added
-                # to the table if it fails again.
-                logger.warning("damaged: %s; going on without the file", error)
+                # No result is lost: every unfinished unit will be tried again, and will be added to
+                # the table if it fails again.
+                logger.warning("damaged: %s; continuing without the file", error)
                 put_aside(path)
                 continue
             for row in table.to_pylist():
                 self._rows[row["unit"], row["task_id"]] = row
 
     def add(self, outcome: Outcome) -> None:
-        """Add a row for each task of a unit that was set aside."""
+        """Add one row for each task that has no result because the unit failed three times."""
         for task_id in failed_tasks(outcome.unit):
             self._rows[outcome.unit.name, task_id] = {
                 "task_id": task_id,
@@ -72,11 +81,12 @@ class Failures:
     def forget_done(self, is_done: Callable[[str, str, int], bool]) -> None:
         """Delete the rows of tasks whose results exist.
 
-        Such a row remains if a start was killed after it kept the result and before it deleted
-        the row.
+        Such a row stays in the table if an earlier start was killed after it wrote the result and
+        before it deleted the row.
 
         Args:
-            is_done: a function (pool name, unit name, task number) -> whether the result exists.
+            is_done: a function that returns whether a result exists. Its arguments are the name of
+                the pool, the name of the unit and the number of the task.
         """
         done = [key for key, row in self._rows.items() if is_done(row["pool"], *key)]
         for key in done:
@@ -85,14 +95,15 @@ class Failures:
             self._write()
 
     def keep_units(self, names: Collection[str]) -> None:
-        """Delete the rows of evaluations that nobody asks for any more.
+        """Delete the rows of evaluation and recall units that are no longer needed.
 
-        Such a unit belonged to an earlier command, for example one that asked for more distractors
-        than fit into memory. Without this, its rows would stay for ever.
+        For example, an earlier command asked for more distractors than fit into memory, so its
+        units failed. If no later command asks for these units, nothing else would delete their
+        rows. Rows of training units are never deleted here, because a run needs all its masks.
 
         Args:
-            names: names of the units of the run itself and of this start. Rows of training units
-                are kept in any case, because every task of a run is asked for.
+            names: names of the units whose rows stay: the units of the run itself, and the units of
+                this start.
         """
         done = [
             key for key, row in self._rows.items() if row["pool"] != TRAIN and key[0] not in names
@@ -103,11 +114,11 @@ class Failures:
             self._write()
 
     def forget(self, unit: str, task_ids: Collection[int] | None = None) -> None:
-        """Delete the rows of a unit that was tried again and succeeded.
+        """Delete the rows of a unit that succeeded after earlier failures.
 
         Args:
             unit: the unit's name.
-            task_ids: the tasks of the unit that succeeded; None: all its tasks.
+            task_ids: the tasks whose rows are deleted. None: all tasks of the unit.
         """
         done = [
             key for key in self._rows if key[0] == unit and (task_ids is None or key[1] in task_ids)

@@ -1,4 +1,4 @@
-"""The driver's loop: submit the units that are due, and let the stages keep their results."""
+"""The driver's loop: submit work units, and pass the results to the stages, which store them."""
 
 import logging
 from collections.abc import Sequence
@@ -22,55 +22,56 @@ DONE, FAILED = 0, 1  # exit codes
 
 
 class Driver:
-    """One start of a command on a run.
+    """One start of a command that works on a run.
 
     Args:
         work: the objects that all stages share.
-        stages: the stages of the command, in the order in which their results are kept. A stage
-            that needs the results of another stage comes after that stage.
+        stages: the stages of the command. If stage B needs the results of stage A, A must come
+            before B.
     """
 
     def __init__(self, work: Work, stages: Sequence[Stage]) -> None:
         self._work, self._stages = work, stages
-        self._under_way: dict[tuple[str, str], Stage] = {}  # by names of pool and unit
+        self._under_way: dict[tuple[str, str], Stage] = {}  # names of pool and unit -> stage
         self._failed: list[Outcome] = []
         asked = {unit.name for stage in stages for unit in stage.asked()}
         work.failures.keep_units(asked | {unit.name for unit in work.own_units()})
 
     def is_complete(self) -> bool:
-        """Return whether nothing is left to do."""
+        """Return whether the results of all units exist."""
         return all(stage.is_complete() for stage in self._stages)
 
     @property
     def does(self) -> str:
-        """The verbs of all stages for the screen, such as "train or evaluate"."""
+        """A text for the screen: the verbs of all stages, such as "train or evaluate"."""
         return " or ".join(stage.does for stage in self._stages)
 
     @property
     def cure(self) -> str:
-        """Advice to the user: how to train a damaged mask again."""
+        """A text for the user that says how to train a damaged mask again."""
         go_on = "continue the run with harness/scale.py"
         return go_on if self._work.run.read_only else "type the same command again"
 
     def state(self) -> str:
-        """Say what is kept when the user stops this start."""
+        """Return a text for the user: which results are kept if this start is stopped now."""
         if self._work.run.read_only:
             return "the evaluations so far are kept"
         return f"{len(self._work.masks)} of {self._work.config.tasks} tasks are committed"
 
     def files(self) -> list[Place]:
-        """List the existing files of the units that this start asks for.
+        """List the result files of this start's units, in the order of the units.
 
-        The run may also hold files of other units.
+        Files that do not exist yet are left out. The run directory may have files of other units,
+        which are left out too.
         """
         return self._work.files.existing(unit for stage in self._stages for unit in stage.asked())
 
     def carry_out(self, data: Dataset, executor: Executor) -> None:
-        """Do all work that is left.
+        """Do all units whose results are missing.
 
         Args:
             data: the run's data set.
-            executor: the executor of this start; closed before this returns.
+            executor: the executor that runs the units. This method closes it at the end.
 
         Raises:
             CorruptMask: a mask that a unit needs is damaged.
@@ -97,7 +98,11 @@ class Driver:
             executor.close()
 
     def report_failures(self) -> int:
-        """Log the incomplete checkpoints and the failed units, and return the exit code."""
+        """Log the incomplete checkpoints and the failed units.
+
+        Returns:
+            The exit code: DONE if no unit failed, FAILED otherwise.
+        """
         if not self._failed:
             return DONE
         missing = [self._work.files.missing(stage.asked()) for stage in self._stages]
@@ -114,7 +119,7 @@ class Driver:
         return FAILED
 
     def _begin(self, data: Dataset, executor: Executor) -> dict[str, Pool]:
-        """Log what begins, begin the stages, and return their pools by name."""
+        """Log how this start works, begin the stages, and return a mapping from name to pool."""
         run = self._work.run
         # A start that only reads masks has no training actors, but `describe` would name them.
         reads = f"evaluating, executor {self._work.typed.executor}"
@@ -125,8 +130,8 @@ class Driver:
         return {name: pool for stage in self._stages for name, pool in stage.begin(shared).items()}
 
     def _feed(self, executor: Executor) -> None:
-        """Submit the units that are due."""
-        masks: dict[int, Any] = {}  # shared packed masks of tasks 0 to k - 1, by k
+        """Submit all units that the stages list as ready."""
+        masks: dict[int, Any] = {}  # k -> shared packed masks of tasks 0 to k - 1
         for stage in self._stages:
             for due in stage.due(self._work.masks):
                 arguments = due.arguments
@@ -140,7 +145,7 @@ class Driver:
                 executor.submit(due.pool, due.unit, *arguments)
 
     def _settle(self, executor: Executor, outcomes: Sequence[Outcome]) -> None:
-        """Let each stage keep the results of its units, and submit the units that are due next."""
+        """Pass outcomes to the stages of their units, and submit the units that are ready next."""
         owners = [self._under_way.pop((one.pool, one.unit.name)) for one in outcomes]
         for stage in self._stages:
             own = [one for one, owner in zip(outcomes, owners, strict=True) if owner is stage]
@@ -149,7 +154,7 @@ class Driver:
                 self._feed(executor)
 
     def _note(self, ended: Sequence[Outcome]) -> None:
-        """Add failed units to the table `failures`, and delete units that succeeded from it."""
+        """Add failed units to the table `failures`, and delete the rows of successful units."""
         for outcome in ended:
             unit = outcome.unit
             if outcome.error is not None:

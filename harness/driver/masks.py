@@ -1,4 +1,4 @@
-"""The committed masks of the run in progress: find, commit and read them.
+"""Commit the masks of the run in progress, and read committed masks.
 
 Shape letters: B masks, R bytes of a packed row.
 """
@@ -17,10 +17,13 @@ from harness.workers.training import TrainedUnit
 
 
 class CommittedMasks:
-    """The committed masks of a run, as a container of the task numbers that have a mask.
+    """The committed masks of a run.
+
+    `task_id in masks` tells whether the mask of a task is committed. `len(masks)` is the number of
+    committed masks.
 
     Args:
-        run: an open run, whose lock this process holds.
+        run: an open run. This process holds the lock of the run.
     """
 
     def __init__(self, run: Run) -> None:
@@ -37,13 +40,17 @@ class CommittedMasks:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean accuracy of the committed tasks, in [0, 1]; None if there are none."""
+        """Mean accuracy of all committed tasks, in [0, 1]; None before the first commit."""
         return self._accuracies.value
 
     def commit(self, units: Sequence[TrainedUnit]) -> int:
-        """Commit the masks of several units in one commit.
+        """Commit the masks of several training units together.
 
-        So each chunk is written once, for all units that have masks in the chunk.
+        The store has chunks of several masks. If several units have masks in the same chunk, the
+        chunk is written only once.
+
+        Args:
+            units: the results of the training units.
 
         Returns:
             The number of masks committed.
@@ -61,12 +68,15 @@ class CommittedMasks:
     def read(self, task_ids: Sequence[int]) -> UInt8[np.ndarray, "B R"]:
         """Read the packed masks of committed tasks, and check each mask against its checksum.
 
+        Returns:
+            (B, R) packed masks, in the order of `task_ids`: B masks of R bytes each.
+
         Raises:
             CorruptMask: a mask does not match its checksum.
         """
         return self._run.store.read(task_ids, self._tasks.crcs(task_ids))
 
     def _note(self, tasks: pa.Table) -> None:
-        """Add rows of the log to the checksums and to the mean accuracy."""
+        """Take the checksums and the accuracies from rows of the table `tasks`."""
         self._tasks.add(tasks["task_id"].to_numpy(), tasks["row_crc32c"].to_numpy())
         self._accuracies.add(tasks["accuracy"].to_numpy())

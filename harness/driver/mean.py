@@ -1,4 +1,4 @@
-"""The mean of values that arrive one after another."""
+"""The mean of values that arrive one by one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Mean:
-    """A running mean."""
+    """The mean of all values that were passed to `add`.
+
+    Attributes:
+        total: sum of the values.
+        count: number of values.
+    """
 
     total: float = 0.0
     count: int = 0
 
     def add(self, values: Iterable[float]) -> None:
-        """Add more values to the mean."""
+        """Include more values in the mean."""
         for value in values:
             self.total += value
             self.count += 1

@@ -1,8 +1,9 @@
-"""A stage: one kind of work on a run, such as training. A command names its stages.
+"""The protocol of a stage. A stage does one kind of work on a run, such as training.
 
-A stage knows no other stage. It names the work units that can be submitted, and keeps their
-results; harness/driver/loop.py does the rest. To add a stage, write a class like the stages in
-`train.py`, `evaluate.py` and `recall.py`, and add the class to the stages of a command.
+Each command has a list of stages. A stage does not know the other stages. It lists the work units
+that can be submitted, and stores their results. harness/driver/loop.py does the rest. To add a
+stage, write a class like the stages in `train.py`, `evaluate.py` and `recall.py`, and add the class
+to the stages of a command.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -18,12 +19,13 @@ class Submission:
     """A work unit that can be done now.
 
     Attributes:
-        pool: the name of the pool that does the unit.
-        unit: the work unit. Units that are under way in one pool have different names.
+        pool: the name of the pool whose workers can do the unit.
+        unit: the work unit. Its name differs from the names of all other units that are in progress
+            in the same pool.
         arguments: further arguments of the worker's `run`, after the unit and the masks.
-        num_masks: k, if the worker's `run` needs the packed masks of tasks 0 to k - 1. The masks
-            are the argument after the unit. Units submitted at the same time share one copy of
-            the masks. None: the worker needs no masks.
+        num_masks: k or None. If k is given, the worker's `run` gets the packed masks of tasks 0 to
+            k - 1 as the argument after the unit. Units that are submitted at the same time share
+            one copy of the masks. If None, `run` gets no masks.
     """
 
     pool: str
@@ -34,13 +36,14 @@ class Submission:
 
 @dataclass(frozen=True)
 class Shared:
-    """The values from which the workers of all stages are made.
+    """The values from which the stages make their workers.
 
     Attributes:
-        spec: the run's RunSpec, as `share` returned it.
-        train: the training images, as `share` returned them.
-        test: the test images, as `share` returned them.
-        share: a function that makes a large value cheap to send to workers; see Executor.share.
+        spec: the run's RunSpec, in the form that `share` returned.
+        train: the training images, in the form that `share` returned.
+        test: the test images, in the form that `share` returned.
+        share: a function that stores a large value once, so that it is cheap to send to workers;
+            see Executor.share.
     """
 
     spec: Any
@@ -50,7 +53,7 @@ class Shared:
 
 
 class TableUnit(Protocol):
-    """A work unit whose result is one file of a table: TABLE/NAME.parquet in the run directory."""
+    """A work unit whose rows are written to one file: TABLE/NAME.parquet in the run directory."""
 
     @property
     def table(self) -> str:
@@ -74,37 +77,38 @@ class TableUnit(Protocol):
 
     @property
     def way(self) -> str:
-        """The way in which the rows were obtained, in a few words, such as "one_shot H"."""
+        """A text for the screen: how the rows were computed, such as "one_shot H"."""
         ...
 
     @property
     def task_ids(self) -> tuple[int, ...]:
-        """The tasks that the unit asks about."""
+        """The tasks that the unit evaluates, or whose masks it recalls."""
         ...
 
 
 class Stage(Protocol):
-    """One kind of work on a run: find the missing results, do the work, and keep the results.
+    """One kind of work on a run: find the missing results, do the work, and store the results.
 
-    The driver calls `is_complete` first. If anything is left to do, the driver calls `rehearsals`
+    The driver calls `is_complete` first. If results are missing, the driver calls `rehearsals`
     and `begin` once.
-    Then it calls `due` and `keep` in turn until no unit is under way.
+    Then it calls `due` and `keep` alternately, until all submitted units have ended.
     """
 
     @property
     def does(self) -> str:
-        """A verb for the screen, such as "train"."""
+        """A verb that describes the stage's work on the screen, such as "train"."""
         ...
 
     def is_complete(self) -> bool:
-        """Return whether the results of all units are kept."""
+        """Return whether the results of all units are on disk."""
         ...
 
     def asked(self) -> Sequence[TableUnit]:
-        """List all units that this start asks for, even if their files exist already.
+        """List the units of this start whose results are files of tables.
 
-        The list is empty if the stage's results are not files of tables. The end table shows the
-        files of these units. A start with failures names the checkpoints whose files are missing.
+        Units whose files already exist are listed too. The list is empty if the stage does not
+        write files of tables. The driver uses the list for two texts: the table of results at the
+        end, and the error that names the checkpoints with missing files.
         """
         ...
 
@@ -116,41 +120,45 @@ class Stage(Protocol):
         ...
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
-        """Log and show the work that is left to do.
+        """Log and show the work that is left to do, and return the pools that it needs.
 
         Returns:
-            The pools that the units need, by name. Two stages that name the same pool must mean
-            the same workers. On Ray, a pool that make_executor does not size is as large as
-            the evaluation pool. The serial executor runs the units of later pools first.
+            A mapping from name to pool. If two stages use the same name, their pools must have the
+            same workers. On Ray, a pool to which make_executor gives no size is as large as the
+            evaluation pool. The serial executor runs the units of the last pool first.
         """
         ...
 
     def due(self, committed: Container[int]) -> Iterable[Submission]:
-        """List the units that can be submitted now. A unit under way is not listed.
+        """List the units that can be submitted now.
+
+        A unit that is already submitted and has not ended is not listed.
 
         Args:
-            committed: the tasks whose masks are committed.
+            committed: numbers of the tasks whose masks are committed.
         """
         ...
 
     def keep(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Keep the results of this stage's units. They are on disk once this returns.
+        """Write the results of ended units to disk. They are on disk when this method returns.
 
         Args:
-            outcomes: the outcomes of this stage's units that ended together.
+            outcomes: the outcomes of some units of this stage that have ended.
 
         Returns:
-            The outcomes of units that will not be tried again in this start. The driver adds units
-            with an error to the table `failures`, and deletes successful units from that table. If
-            `due` will submit a unit again, its outcome is left out.
+            The outcomes of the units that will not be tried again in this start. The driver adds
+            the failed units to the table `failures`, and deletes the rows of the successful units
+            from that table. If `due` will list a unit again, its outcome is not returned.
         """
         ...
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Show the units under way. The driver calls this several times a second.
+        """Show the progress of running units.
+
+        The driver calls this method several times per second.
 
         Args:
-            running: the number of units under way, by pool name. Each unit counts as the share of
-                it that is done, from 0 to 1.
+            running: a mapping from pool name to the total progress of the pool's running units. The
+                progress of one unit is the fraction of it that is done, from 0 to 1.
         """
         ...

@@ -1,4 +1,4 @@
-"""The stage that stores the masks of each checkpoint in reservoirs, and recalls some masks."""
+"""The recall stage: store the masks of each checkpoint in reservoirs, and recall some masks."""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +15,10 @@ from harness.workers.evaluating import EvaluateWorker
 
 
 class Recall:
-    """The stage that fills one reservoir per rule and checkpoint, in the evaluation pool.
+    """The stage that stores masks in reservoirs, and recalls some of them.
+
+    Each checkpoint needs one reservoir for each rule. The workers of the evaluation pool fill the
+    reservoirs.
 
     Args:
         work: the run in progress.
@@ -29,11 +32,11 @@ class Recall:
         self._bars = CheckpointBars(work.display, "recalling", accuracy="accuracy")
 
     def is_complete(self) -> bool:
-        """Return whether all rows of all checkpoints are kept."""
+        """Return whether the rows of all checkpoints are on disk."""
         return not any(self._missing(k) for k in self._config.evaluate.checkpoints)
 
     def asked(self) -> list[RecallUnit]:
-        """List the units of all checkpoints."""
+        """List the units of all checkpoints, including units whose results exist."""
         checkpoints = self._config.evaluate.checkpoints
         return [unit for k in checkpoints for unit in recall_units(self._config, k)]
 
@@ -51,7 +54,7 @@ class Recall:
         for k in self._checkpoints.ready(committed):
             if units := self._missing(k):
                 self._bars.begin(k, units)
-                # The units of a rule follow each other in the plan.
+                # recall_units lists the units of one rule after another, as groupby needs.
                 for _, of_rule in groupby(units, lambda unit: unit.rule):
                     yield Submission(EVALUATE, ReservoirUnit(tuple(of_rule)), num_masks=k)
 
@@ -68,7 +71,7 @@ class Recall:
         return ended
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Do nothing: the bars count only rows that are kept."""
+        """Do nothing, because the bars count only rows that are on disk."""
 
     def _missing(self, k: int) -> list[RecallUnit]:
         return self._work.files.missing(recall_units(self._config, k))

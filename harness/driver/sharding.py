@@ -1,12 +1,14 @@
-"""Evaluation of masks that do not fit into one actor: several actors (shards) hold parts of them.
+"""Evaluate masks that do not fit into one actor. Each of several actors (shards) holds a part.
 
-Each shard has a pool with one actor. The work units of a checkpoint have three steps:
+Each shard has a pool with one actor. The evaluation of a checkpoint has three steps:
 
-1. Every shard counts the ones of its part at each bit.
-2. Every shard gets the sum of the counts, and answers the queries with the leaders of its part.
-3. One shard scores the batches with the merged answers of all shards.
+1. Every shard counts, for each bit of a packed mask, the masks of its part that have a one.
+2. Every shard gets the sum of these counts. For each query, it finds the leader of its part: the
+   task whose mask has the smallest product with the query's evidence.
+3. The answer to a query is the leader with the smallest product, among the leaders of all parts.
+   One shard counts the right labels with these answers.
 
-The exact answers equal the answers of one actor that has all masks on the CPU
+The answers of an exact algorithm are the same as those of one actor that has all masks on the CPU
 (supsup_core/bits/shards.py).
 """
 
@@ -25,28 +27,30 @@ from supsup_core.bits.shards import part_bounds
 
 ReadRows = Callable[[Sequence[int]], np.ndarray]  # task numbers -> packed rows of these tasks
 
-# Number of evaluation units under way at a time. Three keep every shard busy. With a small number
-# the first rows are kept early, and few answers wait in memory.
+# Largest number of evaluation units in progress at a time. Three units keep every shard busy. The
+# number is small, so that the first rows are written early, and few answers wait in memory.
 _ASKED_AT_ONCE = 3
 
 
 def shard_pool(place: int) -> str:
-    """Name the pool whose only actor holds part number `place`."""
+    """Return the name of the pool for one part of the masks. `place` is the part's number."""
     return f"shard-{place}"
 
 
 @dataclass
 class _Checkpoint:
-    """The checkpoint under way.
+    """The checkpoint that is being evaluated.
 
     Attributes:
         num_tasks: k, the number of masks.
         waiting: the units that are not submitted yet.
         first: for each part, the task number of its first mask.
-        rows: for each part, its packed masks, as `share` returned them.
-        counts: for each part that has counted, its counts, by part number.
-        shared_counts: the sum of all counts, as `share` returned it.
-        asked: for each unit under way, by name, the answers so far, by part number.
+        rows: for each part, its packed masks, in the form that `share` returned.
+        counts: a mapping from part number to the part's counts, for the parts that have counted.
+        shared_counts: the sum of the counts of all parts, in the form that `share` returned. None
+            until all parts have counted.
+        asked: a mapping from the name of a unit in progress to its answers so far. These are a
+            mapping from part number to the answers of the part.
     """
 
     num_tasks: int
@@ -59,15 +63,16 @@ class _Checkpoint:
 
 
 class ShardedEvaluation:
-    """The driver's side of sharded evaluation, which submits each step after the step before.
+    """The driver's part of sharded evaluation. It submits a step when the earlier steps have ended.
 
-    One checkpoint is under way at a time.
+    The checkpoints are evaluated one after another.
 
     Args:
-        share: a function that makes a large value cheap to send to workers.
-        submit: a function that submits a step to a pool that `shard_pool` names.
-        num_shards: the number of actors that hold parts.
-        read: a function that reads packed rows and checks them against their checksums.
+        share: a function that stores a large value once, so that it is cheap to send to workers.
+        submit: a function that submits a step to the pool of a shard.
+        num_shards: the number of shards.
+        read: a function that takes task numbers, reads the packed masks of these tasks, and checks
+            them against their checksums.
     """
 
     def __init__(
@@ -84,16 +89,22 @@ class ShardedEvaluation:
         self._num_scored = 0
 
     def submit(self, num_tasks: int, units: Sequence[EvaluationUnit]) -> None:
-        """Evaluate a checkpoint after the checkpoints that were submitted earlier."""
+        """Evaluate a checkpoint after all checkpoints that were submitted before it.
+
+        Args:
+            num_tasks: k, the number of masks of the checkpoint.
+            units: the evaluation units whose results are missing.
+        """
         self._later.append((num_tasks, units))
         if self._now is None:
             self._begin()
 
     def settle(self, outcome: Outcome) -> list[Outcome]:
-        """Take the outcome of a step, and submit the steps that follow.
+        """Handle the outcome of a step, and submit the next steps.
 
         Returns:
-            The outcomes of the evaluation units that have ended: rows or an error.
+            The outcomes of the evaluation units that have now ended. Each has the unit's rows or an
+            error.
         """
         unit = outcome.unit
         if outcome.error is not None:
@@ -105,7 +116,7 @@ class ShardedEvaluation:
         return self._ended(outcome, unit.asked)
 
     def _begin(self) -> None:
-        """Submit the first step of the next checkpoint: the counts of its parts."""
+        """Submit the first step of the next checkpoint, in which each part counts its ones."""
         num_tasks, units = self._later.popleft()
         bounds = part_bounds(num_tasks, min(self._num_shards, num_tasks))
         # The driver holds one part at a time, because all masks may not fit into its memory.
@@ -132,7 +143,7 @@ class ShardedEvaluation:
         return []
 
     def _go_on(self) -> None:
-        """Submit more units of the checkpoint, or begin the next checkpoint."""
+        """Submit more units of the checkpoint. If none are left, begin the next checkpoint."""
         now = self._now
         assert now is not None
         while now.waiting and len(now.asked) < _ASKED_AT_ONCE:

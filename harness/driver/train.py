@@ -1,4 +1,4 @@
-"""The stage that trains a mask for every task without a mask."""
+"""The training stage: train a mask for every task without a mask."""
 
 import logging
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -17,14 +17,16 @@ from harness.workers.training import TrainedUnit, TrainWorker
 
 logger = logging.getLogger("harness")
 
-# Units are submitted until this number is under way: more than any cluster has actors.
+# Largest number of submitted units that have not ended. No cluster has as many actors.
 UNITS_AHEAD = 4096
 
 _BAR = "training"
 
 
 class Train:
-    """The stage that trains blocks of tasks. Blocks that ended together share one commit.
+    """The stage that trains blocks of tasks.
+
+    The masks of blocks that end at the same time are committed together.
 
     Args:
         work: the run in progress.
@@ -38,15 +40,15 @@ class Train:
         self._planned = train_units(work.config.tasks, self._block, work.masks)
         self._again: list[TrainUnit] = []
         self._under_way = 0  # number of units that are submitted and have not ended
-        self._tries: dict[int, int] = {}  # number of failures, by task that failed alone
-        self._shown = 0.0  # committed tasks, and the share of the tasks under way that is done
+        self._tries: dict[int, int] = {}  # task -> failures of this task alone
+        self._shown = 0.0  # length of the bar: committed tasks and progress of running units
 
     def is_complete(self) -> bool:
         """Return whether every task has a committed mask."""
         return len(self._masks) == self._config.tasks
 
     def asked(self) -> Sequence[TableUnit]:
-        """List no units: the results are in the mask store, not in files of tables."""
+        """Return an empty list, because masks are in the mask store and not in files of tables."""
         return ()
 
     def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
@@ -63,7 +65,7 @@ class Train:
         return {TRAIN: Pool(TrainWorker, (shared.spec, shared.train, shared.test))}
 
     def due(self, committed: Container[int]) -> Sequence[Submission]:
-        """List new units until UNITS_AHEAD units are under way; see Stage.due."""
+        """List units until UNITS_AHEAD units are submitted and have not ended; see Stage.due."""
         again, self._again = self._again, []
         num_more = UNITS_AHEAD - self._under_way - len(again)
         units = [*again, *islice(self._planned, num_more)]
@@ -86,9 +88,10 @@ class Train:
             self._tell(min(len(self._masks) + under_way, self._config.tasks))
 
     def _described(self) -> str:
-        """Describe the training, with the values that `auto` was resolved to.
+        """Describe the training for the log.
 
-        `auto` is resolved once and stored with the run, so later starts use the same values.
+        Values that `auto` stood for are marked with "(auto)". They are stored with the run, so
+        later starts use the same values.
         """
         train, typed = self._config.train, self._work.typed.train
         products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
@@ -105,9 +108,10 @@ class Train:
             self._tell(len(self._masks))
 
     def _ended(self, trained: TrainedUnit) -> list[Outcome]:
-        """Return outcomes of the tasks that are committed or failed MAX_TRIES times.
+        """Return the outcomes of the unit's tasks that will not be trained again in this start.
 
-        The other tasks of the unit are tried again.
+        These are the committed tasks, and the tasks that have failed MAX_TRIES times. The other
+        tasks of the unit will be tried again.
         """
         unit, again = trained.unit, []
         done = tuple(trained.tasks["task_id"].to_pylist())
@@ -124,8 +128,8 @@ class Train:
         return ended
 
     def _tell(self, done: float) -> None:
-        # A unit that has ended and is not committed yet is not counted, neither as running nor as
-        # committed. `max` keeps the bar from moving back meanwhile.
+        # Between the end of a unit and its commit, the unit counts neither as running nor as
+        # committed. Without `max`, the bar would move back during this time.
         self._shown = max(self._shown, done)
         committed = len(self._masks)
         self._work.display.update(

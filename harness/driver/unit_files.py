@@ -1,4 +1,4 @@
-"""Find, keep and check the results of work units that have one table file per unit."""
+"""Find, write and check the result files of work units. Each unit has one file."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -18,26 +18,27 @@ U = TypeVar("U", bound=TableUnit)
 
 
 class UnitFiles:
-    """The result files of work units in a run directory.
+    """The result files of work units in a run directory. Each file is a part of a table.
 
     Args:
         directory: the run directory.
-        run_id: the identity of the run, which its files carry.
+        run_id: the run's identity, which is stored in each file.
     """
 
     def __init__(self, directory: Place, run_id: str) -> None:
         self._directory, self._run_id = directory, run_id
 
     def missing(self, units: Sequence[U]) -> list[U]:
-        """List the units without a complete file.
+        """List the units that have no complete result file.
 
-        A file that is damaged, or that belongs to another run, is renamed to NAME.broken.
+        If a file is damaged, or belongs to another run, it is renamed to NAME.broken and its unit
+        is listed.
         """
         kept = each(self._is_kept, units, self._directory)
         return [unit for unit, there in zip(units, kept, strict=True) if not there]
 
     def existing(self, units: Iterable[TableUnit]) -> list[Place]:
-        """List the existing files of these units, in the order of the units."""
+        """List the result files of these units that exist, in the order of the units."""
         paths = [self._path(unit.table, unit.name) for unit in units]
         there = each(lambda path: path.is_file(), paths, self._directory)
         return [path for path, is_there in zip(paths, there, strict=True) if is_there]
@@ -47,7 +48,7 @@ class UnitFiles:
         return any(self._path(table, name).is_file() for table in SCHEMAS)
 
     def keep(self, unit: TableUnit, rows: pa.Table) -> None:
-        """Write the rows of a unit to its file. The file is on disk once this returns.
+        """Write the rows of a unit to its file. The file is on disk when this method returns.
 
         Raises:
             UserError: the run directory cannot be written, or its disk is full.

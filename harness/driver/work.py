@@ -1,4 +1,4 @@
-"""The objects that the stages of one start of a command share."""
+"""The objects that the stages of a command share."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,20 +16,22 @@ from harness.run.directory import Run
 
 
 class Work:
-    """The run in progress, and the objects through which all stages work on it.
+    """The run in progress, and the objects that all stages use to work on it.
 
     Args:
-        typed: the configuration of this start; it sets the executor and the number of actors.
-        run: an open run, whose lock this process holds.
-        display: shows the progress of the stages.
+        typed: the configuration of this start, as the user typed it. It gives the executor and the
+            numbers of actors.
+        run: an open run. This process holds the lock of the run.
+        display: the display that shows the progress.
 
     Attributes:
-        config: the run's configuration, with every `auto` resolved and this start's evaluations.
+        config: the run's configuration, but with the evaluation settings of this start. No value is
+            `auto`.
         masks: the committed masks.
-        files: the results that are stored as files of tables.
+        files: the result files of evaluation and recall units.
         failures: the table `failures`.
-        metrics: the numbers that Prometheus can read; none before the executor is made. Only
-            the driver reports metrics, workers do not.
+        metrics: the metrics that Prometheus can read. There are no metrics before the executor is
+            made. Only the driver reports metrics; workers do not.
     """
 
     def __init__(self, typed: Config, run: Run, display: Display) -> None:
@@ -42,7 +44,10 @@ class Work:
         self.failures.forget_done(self._was_done)
 
     def own_units(self) -> Iterator[TableUnit]:
-        """Yield the units with which the run began, whatever this start asks for."""
+        """Yield the evaluation and recall units of the settings with which the run began.
+
+        This start may have other settings, and so other units.
+        """
         own = replace(self.config, evaluate=self.run.own)
         for k in own.evaluate.checkpoints:
             yield from evaluation_units(own, k)
@@ -50,5 +55,5 @@ class Work:
                 yield from recall_units(own, k)
 
     def _was_done(self, pool: str, unit: str, task_id: int) -> bool:
-        """Return whether the result of a row of `failures` exists."""
+        """Return whether the result exists for a row of the table `failures`."""
         return task_id in self.masks if pool == TRAIN else self.files.has(unit)

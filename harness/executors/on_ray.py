@@ -12,8 +12,8 @@ from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T
 from harness.executors.ray_start import SECONDS_OF_SILENCE, call_on, is_alone, start_ray
 from harness.plan.pools import PoolSize
 
-# Pause between rounds of questions about progress. A round asks every busy actor, so with hundreds
-# of actors a round takes the driver some time.
+# Pause after the driver has asked all busy actors for their progress. With hundreds of actors,
+# asking takes the driver some time.
 SECONDS_BETWEEN_QUESTIONS = 0.25
 
 # Largest number of results in the driver's memory at one time, and in one commit. Other results
@@ -22,13 +22,14 @@ RESULTS_AT_ONCE = 64
 
 
 def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
-    """Return the CPUs and GPUs that a cluster has or can grow to.
+    """Return the numbers of CPUs and GPUs that a cluster has, or can have at its largest size.
 
-    Ray's launcher starts machines only when actors ask for them, and does not tell its limits. So
-    the files of cluster/ give the head the resources max_cpus and max_gpus.
+    Ray's launcher starts a machine only when actors need it, and Ray does not report the largest
+    size of the cluster. So the files in cluster/ define the resources max_cpus and max_gpus on the
+    head machine.
 
     Args:
-        resources: amounts by resource name, as `ray.cluster_resources` returns them.
+        resources: a mapping from resource name to amount, as `ray.cluster_resources` returns it.
 
     Returns:
         The number of CPUs and the number of GPUs.
@@ -39,7 +40,7 @@ def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
 
 @dataclass
 class _Entry:
-    """A unit, its further arguments, and its number of tries so far."""
+    """A queued or running unit, with its further arguments and its number of tries."""
 
     unit: Any
     arguments: tuple[Any, ...]
@@ -48,14 +49,14 @@ class _Entry:
 
 @dataclass
 class _RayPool:
-    """A pool with its queue, its actors and its running units."""
+    """A pool, with its queue of units, its actors and its running units."""
 
     pool: Pool
     size: PoolSize
     queue: deque[_Entry] = field(default_factory=deque)
-    starting: dict[Any, Any] = field(default_factory=dict)  # actor by reference of its start
+    starting: dict[Any, Any] = field(default_factory=dict)  # reference of a start -> actor
     idle: list[Any] = field(default_factory=list)
-    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # by reference of result
+    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # result -> entry
     num_started: int = 0
 
     @property
@@ -66,14 +67,14 @@ class _RayPool:
 class RayExecutor:
     """An executor that runs units on Ray actors, and tries a unit again if its actor dies.
 
-    This executor replaces actors itself, and Ray's own restarts are off. A restarted actor has
-    lost its state, and a unit that kills its actor must not be tried for ever (MAX_TRIES). A unit
-    goes only to an actor that has started. So an actor whose machine is lost, or never starts,
-    delays nothing.
+    If an actor dies, this class makes a new actor. Ray's own restarts are off, for two reasons. A
+    restarted actor has lost its state. And a unit that kills its actor must not be tried more than
+    MAX_TRIES times. A unit is sent only to an actor that has started. So no unit waits for an actor
+    whose machine is lost or never starts.
 
     Args:
-        sizes: a function (number of CPUs, number of GPUs) -> pool sizes by pool name. A pool
-            without a size of its own gets the size of the last pool.
+        sizes: a function that takes the numbers of CPUs and GPUs, and returns a mapping from pool
+            name to PoolSize. If a pool is not in the mapping, it gets the last size of the mapping.
 
     Raises:
         UserError: the sizes ask for more CPUs or GPUs than Ray has.
@@ -108,11 +109,11 @@ class RayExecutor:
         return call_on(self._ray, first.cpus, first.gpus, function, *arguments)
 
     def share(self, value: Any) -> Any:
-        """Put the value into Ray's object store, and return its reference."""
+        """Put the value into Ray's object store, and return a reference to it."""
         return self._ray.put(value)
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Set the pools. An actor is made when there is work for it."""
+        """Set the pools, by name. Actors are made later, when there are units for them."""
         *_, last = self._sizes.values()
         self._pools = {
             name: _RayPool(pool, self._sizes.get(name, last)) for name, pool in pools.items()
@@ -128,7 +129,10 @@ class RayExecutor:
         return any(pool.busy for pool in self._pools.values())
 
     def poll(self) -> list[Outcome]:
-        """Start units and actors, then wait half a second at most for units to end."""
+        """Start queued units and new actors, and return the outcomes of units that have ended.
+
+        If no unit has ended, wait for at most half a second. The list may be empty.
+        """
         for name in self._pools:
             self._start_units(name)
         references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
@@ -155,7 +159,11 @@ class RayExecutor:
         return outcomes
 
     def running(self) -> dict[str, float]:
-        """Return the last known progress, and ask the busy actors again without waiting."""
+        """Return the progress of the running units by pool name; see Executor.running.
+
+        The values are those of the last answers of the actors. The method asks the busy actors
+        again, but does not wait for their answers.
+        """
         if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
             return self._progress
         if self._asked:
@@ -179,7 +187,7 @@ class RayExecutor:
         return self._progress
 
     def queues(self) -> dict[str, tuple[int, int]]:
-        """Return the number of waiting units and of running units, by pool name."""
+        """Return, by pool name, the numbers of waiting units and of running units."""
         return {name: (len(pool.queue), len(pool.running)) for name, pool in self._pools.items()}
 
     def describe(self) -> str:
@@ -193,7 +201,7 @@ class RayExecutor:
         )
 
     def close(self) -> None:
-        """End all actors, and shut Ray down if this executor started it."""
+        """End all actors. If this executor has connected to Ray, also end the connection."""
         for pool in self._pools.values():
             self._dismiss(pool)
             for actor, _ in pool.running.values():
@@ -203,7 +211,10 @@ class RayExecutor:
             self._ray.shutdown()
 
     def _mention_silence(self) -> None:
-        """Log once that no actor has started. Ray waits for free resources without a message."""
+        """Log once if no actor has answered for SECONDS_OF_SILENCE.
+
+        Ray waits for free resources without any message.
+        """
         if self._first_poll is None:
             self._first_poll = time.monotonic()
         if not self._heard and time.monotonic() - self._first_poll > SECONDS_OF_SILENCE:
@@ -222,8 +233,8 @@ class RayExecutor:
             entry.tries += 1
             pool.running[actor.run.remote(entry.unit, *entry.arguments)] = (actor, entry)
         if not pool.queue:
-            # No unit is left for actors that are still starting: give them up, so that no machine
-            # is kept for them.
+            # No unit is left for actors that are still starting. They are ended, so that no machine
+            # is reserved for them.
             self._kill(pool.starting.values())
             pool.starting.clear()
         wanted = min(limit - len(pool.running), len(pool.queue))
@@ -244,10 +255,11 @@ class RayExecutor:
         pool.starting[actor.__ray_ready__.remote()] = actor
 
     def _receive(self, name: str, pool: _RayPool, reference: Any) -> list[Outcome]:
-        """Handle an actor whose start has ended. A failed start counts as a try of the next unit.
+        """Handle an actor whose start has succeeded or failed.
 
-        That unit then moves to the end of the queue. If a lost machine fails several starts at
-        once, each of these starts therefore costs a different unit a try.
+        A failed start counts as a failed try of the first unit in the queue, and this unit moves to
+        the end of the queue. So if several starts fail at once because a machine is lost, each
+        failed start counts for a different unit.
         """
         actor = pool.starting.pop(reference)
         try:
@@ -272,8 +284,9 @@ class RayExecutor:
             return self._again(name, pool, entry, Failure.described(cause, str(error)))
         except self._ray.exceptions.RayError as error:
             # The actor died, lost its node, ran out of memory or is unavailable. An unavailable
-            # actor may still be alive, so it is killed. Idle actors may be lost with the same
-            # node. Each lost actor would cost the unit a try, so idle actors are killed too.
+            # actor may still be alive, so it is killed. Idle actors may have been lost with the
+            # same node. If the unit were sent to them, each lost actor would cost it a try. So idle
+            # actors are killed too.
             self._kill([actor, *pool.idle])
             pool.idle.clear()
             return self._again(name, pool, entry, _named(error))
@@ -303,8 +316,8 @@ class RayExecutor:
 def _named(error: Exception) -> Failure:
     """Describe an error of Ray in one line.
 
-    The first line of Ray's message says why an actor was lost. If an actor could not be made, the
-    last line says which error the actor raised.
+    The first line of Ray's message says why an actor was lost. If the actor could not be made, the
+    last line has the error that the actor raised.
     """
     text = str(error)
     lines = text.strip().splitlines() or ["no reason given"]

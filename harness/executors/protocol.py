@@ -1,15 +1,16 @@
-"""Run work units in this process or on Ray actors, behind one interface.
+"""The common interface of the executors, which run work units in this process or on Ray actors.
 
-The driver submits units to pools by name and collects outcomes. The driver does not know where the
-units run. The serial executor is the reference: the Ray executor must give the same rows, except
-for times.
+The driver submits units to pools by name, and collects their outcomes. It does not know where the
+units run. The serial executor is the reference: the Ray executor must give the same table rows,
+except for times.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-# A unit that fails this many times is set aside, so that one bad task cannot stop a run.
+# A unit that fails this number of times is set aside: it is not tried again in this start. So one
+# bad task cannot stop a run.
 MAX_TRIES = 3
 
 T = TypeVar("T")
@@ -22,10 +23,11 @@ class Outcome:
     """The end of a unit: its result, or the error of its last try.
 
     Attributes:
-        pool: the name of the pool that did the unit.
+        pool: the name of the pool in which the unit ran.
         unit: the work unit.
         result: the value that the worker's `run` returned; None if the unit failed.
-        error: the type, the message and the line of code of the error; None if the unit succeeded.
+        error: one line with the type, the message and the place in the code; None if the unit
+            succeeded.
         traceback: the traceback of the error; "" if there is none.
     """
 
@@ -41,10 +43,11 @@ class Pool:
     """A group of workers of one kind.
 
     Attributes:
-        factory: makes a worker from `arguments` and the keyword argument `name`.
-        arguments: shared values, as Executor.share returned them.
-        runs_alone_after: the name of another pool; this pool has fewer actors while the other pool
-            has work. None: the number of actors is always the same.
+        factory: a function that makes a worker. It is called with `arguments`, and with the
+            worker's name as the keyword argument `name`.
+        arguments: arguments of `factory`, in the form that Executor.share returned.
+        runs_alone_after: the name of another pool. While that pool has work, this pool has fewer
+            actors than afterwards. None: the number of actors does not change.
     """
 
     factory: Callable[..., Worker]
@@ -68,19 +71,24 @@ class Executor(Protocol):
         ...
 
     def share(self, value: Any) -> Any:
-        """Make a large value cheap to send to many workers and units.
+        """Store a large value once, so that it is cheap to send to many workers.
 
         Returns:
-            The value or a reference to it, for use as an argument of workers and units.
+            The value itself, or a reference to it. Pass it to workers or to `submit` as an
+            argument.
         """
         ...
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Set the pools, by name, to which units can be submitted."""
+        """Set the pools to which units can be submitted.
+
+        Args:
+            pools: a mapping from name to pool.
+        """
         ...
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
-        """Add a unit to the queue of a pool; a worker then calls run(unit, *arguments)."""
+        """Add a unit to a pool's queue. A worker of this pool will call run(unit, *arguments)."""
         ...
 
     def busy(self) -> bool:
@@ -88,13 +96,16 @@ class Executor(Protocol):
         ...
 
     def poll(self) -> list[Outcome]:
-        """Wait a short time for units to end, and return their outcomes, possibly none."""
+        """Wait a short time for units to end, and return the outcomes of the units that have ended.
+
+        The list may be empty.
+        """
         ...
 
     def running(self) -> dict[str, float]:
-        """Return the number of units under way, by pool name.
+        """Return a mapping from pool name to the total progress of the pool's running units.
 
-        Each unit counts as the share of it that is done, from 0 to 1.
+        The progress of one unit is the fraction of it that is done, from 0 to 1.
         """
         ...
 

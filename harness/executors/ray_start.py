@@ -1,4 +1,7 @@
-"""Join a Ray cluster, or start Ray on this machine: without messages, and with one-line errors."""
+"""Join a Ray cluster, or start Ray on this machine.
+
+Ray prints no messages of its own, and each error is one line.
+"""
 
 import logging
 import os
@@ -17,34 +20,38 @@ from harness.places.stderr import stderr_held_back
 
 logger = logging.getLogger(__name__)
 
-SECONDS_OF_SILENCE = 30.0  # then a log line says that no actor or task has started
-SECONDS_TO_CONNECT = 10.0  # for the connection, and the same time again for the first answer
+SECONDS_OF_SILENCE = 30.0  # after this time, a log line says that no actor or task has started
+SECONDS_TO_CONNECT = 10.0  # limit for connecting; reading the first answer has the same limit
 
-# The start of every HTTP/2 connection: the client's preface, and an empty SETTINGS frame. Ray's
-# servers speak gRPC, which is HTTP/2, and such a server answers with a SETTINGS frame.
+# A client begins every HTTP/2 connection with these bytes: the preface, and an empty SETTINGS
+# frame. Ray's servers use gRPC, which is based on HTTP/2. Such a server answers with a SETTINGS
+# frame.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_TYPE_OF_FRAME, _SETTINGS = 3, 4  # the byte of a frame that gives its type, and the type
+_TYPE_OF_FRAME, _SETTINGS = 3, 4  # index of a frame's type byte; the type of SETTINGS
 
 
 def start_ray(otherwise: str = "") -> tuple[Any, bool]:
-    """Join the cluster to which this machine belongs, or start Ray on this machine.
+    """Join the cluster to which this machine belongs. If there is none, start Ray on this machine.
 
-    Ray finds the cluster by RAY_ADDRESS, or because `ray start` ran on this machine. The files of
-    cluster/ set RAY_ADDRESS=auto on the head. So a job on the head joins the cluster or fails. A
-    new Ray would train on the head alone.
+    Ray finds the cluster by RAY_ADDRESS, or because `ray start` ran on this machine. The files in
+    cluster/ set RAY_ADDRESS=auto on the head machine. With this value, a command on the head
+    machine either joins the cluster or fails. Without it, a command might start a second Ray, and
+    train on the head machine only.
 
     Args:
-        otherwise: what the user can do instead of starting Ray, as the end of an error's advice.
+        otherwise: text at the end of an error's advice: what the user can do instead of starting
+            Ray.
 
     Returns:
-        The package `ray`, and whether this call connected to Ray. If so, `ray.shutdown` must end
-        the connection.
+        Two values: the package `ray`, and whether this call has connected to Ray. If true, the
+        caller must end the connection with `ray.shutdown`. If false, Ray was connected before the
+        call.
 
     Raises:
         UserError: no Ray answers at the cluster's address, or Ray did not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Actors without a GPU keep their CUDA_VISIBLE_DEVICES, and Ray does not warn about that.
+    # With "0", actors without a GPU keep their CUDA_VISIBLE_DEVICES, and Ray prints no warning.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # here, because the import takes half a second and the serial executor needs no Ray
     from ray._private.services import canonicalize_bootstrap_address
@@ -53,7 +60,7 @@ def start_ray(otherwise: str = "") -> tuple[Any, bool]:
         return ray, False
     with _explained(otherwise):
         if "://" not in _given():  # ray://HOST:PORT is another kind of server
-            # None means the environment's address; Ray's annotation leaves it out.
+            # With None, Ray reads the address from the environment. Its annotation lacks None.
             address = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
             if address is None:
                 _make_token(otherwise)
@@ -123,7 +130,10 @@ def _given() -> str:
 
 @contextmanager
 def _explained(otherwise: str) -> Iterator[None]:
-    """Turn an error of Ray's start into a UserError. Ray raises many types, even bare Exception."""
+    """Turn any error of Ray's start into a UserError with one line.
+
+    Ray raises many types of errors, even the base class Exception.
+    """
     where = f" (RAY_ADDRESS={_given()})" if _given() else ""
     try:
         yield
@@ -132,8 +142,8 @@ def _explained(otherwise: str) -> Iterator[None]:
     except Exception as error:
         if any("AuthenticationError" in f"{type(one).__name__}: {one}" for one in _causes(error)):
             raise UserError(
-                f"Ray{where} must get the token of its cluster, got another or none: set "
-                "RAY_AUTH_MODE=token, and put the token into ~/.ray/auth_token if it is not there"
+                f"Ray{where} must get the token of its cluster, got another token or no token: set "
+                "RAY_AUTH_MODE=token, and check that ~/.ray/auth_token has the token of the cluster"
             ) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         advice = "fix the cause"
@@ -149,13 +159,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address at which no gRPC server answers, because Ray would try it for minutes.
+    """Raise an error if no gRPC server answers at an address.
+
+    Without this check, Ray would try the address for minutes.
 
     Args:
         address: host:port.
 
     Raises:
-        UserError: nothing listens, or the answer is not the answer of a gRPC server.
+        UserError: no program listens at the address, or the program is not a gRPC server.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -177,9 +189,10 @@ def _check_address(address: str) -> None:
 
 
 def _make_token(otherwise: str) -> None:
-    """Make the token of this user's local Ray, or close an open one to other users.
+    """Make the file with the token of this user's local Ray. Only this user can read the file.
 
-    Ray would make the file with the token readable for every user of this machine.
+    If the file exists, only its permissions are changed. Ray itself would make a file that every
+    user of this machine can read.
 
     Raises:
         UserError: the file cannot be made.
@@ -192,16 +205,16 @@ def _make_token(otherwise: str) -> None:
         make_secret(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
         raise UserError(
-            f"Ray did not start, because its token cannot be kept ({error}): set HOME to a folder "
-            f"that you can write{otherwise}"
+            f"Ray did not start, because its token cannot be stored ({error}): set HOME to a "
+            f"folder that you can write{otherwise}"
         ) from error
     with suppress(OSError):  # the file may belong to another user, who shares the token
         path.chmod(0o600)
 
 
 def _environment() -> dict[str, Any]:
-    """Return the runtime environment of workers: each actor computes with one thread.
+    """Return Ray's runtime environment for actors: each actor computes with one thread.
 
-    Ray sets these variables before any library of the worker reads them.
+    Ray sets these variables before any library of the actor reads them.
     """
     return {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}

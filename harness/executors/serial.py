@@ -9,7 +9,10 @@ from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Worker
 
 
 class SerialExecutor:
-    """An executor that runs one unit after another in this process, evaluation units first."""
+    """An executor that runs one unit after another in this process.
+
+    Evaluation units run before training units.
+    """
 
     def __init__(self) -> None:
         self._pools: Mapping[str, Pool] = {}
@@ -25,11 +28,11 @@ class SerialExecutor:
         return function(*arguments)
 
     def share(self, value: Any) -> Any:
-        """Return the value itself."""
+        """Return the value itself, because all workers are in this process."""
         return value
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Set the pools. A worker is made when its pool has work for the first time."""
+        """Set the pools. A worker is made when the first unit of its pool runs."""
         self._pools = pools
         self._queues = {name: deque() for name in pools}
 
@@ -42,7 +45,10 @@ class SerialExecutor:
         return any(self._queues.values())
 
     def poll(self) -> list[Outcome]:
-        """Run the next unit. If all its tries fail, the error becomes its outcome, as on Ray."""
+        """Run the next unit, and return its outcome.
+
+        If the unit fails MAX_TRIES times, the outcome has the error of the last try, as on Ray.
+        """
         # The last pool goes first: committed masks are evaluated before more masks are trained.
         name = next(name for name in reversed(self._queues) if self._queues[name])
         if name not in self._workers:
@@ -59,7 +65,7 @@ class SerialExecutor:
         raise AssertionError("a try ends the loop")
 
     def running(self) -> dict[str, float]:
-        """Return no units: between two polls no unit is under way."""
+        """Return an empty mapping, because no unit runs between two calls of `poll`."""
         return {}
 
     def describe(self) -> str:

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from harness.places.places import Place
 
-# Names of unfinished files: `.<name>.<process>.partial` by write_durably and by the report, and
-# `<name>.<32 hex digits>.partial` by zarr. No other file is removed.
+# Names of unfinished files. write_durably and the report use `.<name>.<process>.partial`. zarr uses
+# `<name>.<32 hex digits>.partial`. Files with other names are never removed.
 _PARTIAL = re.compile(r"\..+\.\d+\.partial|.+\.[0-9a-f]{32}\.partial")
 
 # Errors of file systems that have no hard links, such as FAT and some network mounts.
@@ -19,7 +19,8 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 def fsync(path: Place) -> None:
     """Flush a file, or the entries of a folder, to disk.
 
-    Do nothing for object storage: an object is durable once its put has returned.
+    For object storage, this function does nothing: an object is durable when the request that
+    writes it has returned.
     """
     if not isinstance(path, Path):
         return
@@ -33,15 +34,15 @@ def fsync(path: Place) -> None:
 def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: int = 0o666) -> None:
     """Write a file durably: when this function returns, the whole file is on disk.
 
-    After an error, an old file is unchanged. A crash may leave a file
-    ".<name>.<process>.partial" in the same folder. On a file system without hard links, a crash
-    may also leave an incomplete exclusive file.
+    If the write fails, an old file of this name is unchanged. A crash may leave a file
+    ".<name>.<process>.partial" in the same folder. If `exclusive` is true and the file system has
+    no hard links, a crash may also leave an incomplete file.
 
     Args:
         path: path of the file.
         data: the whole content of the file.
         exclusive: whether to refuse to replace an existing file.
-        mode: permissions of a local file, from which the umask is taken away.
+        mode: permission bits of a new local file. The umask removes some of them.
 
     Raises:
         FileExistsError: exclusive is true and the file exists.
@@ -53,8 +54,8 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: in
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        # A file of this name can be left from a crashed process with the same number. A link of
-        # this name must not lead the write elsewhere.
+        # A crashed process with the same process number may have left a file of this name. A
+        # symbolic link of this name would redirect the write to another file.
         partial.unlink(missing_ok=True)
         with _created(partial, os.O_EXCL, mode) as file:
             _fill(file, data)
@@ -66,7 +67,7 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: in
         try:
             fsync(path.parent)
         except OSError:
-            path.unlink()  # the caller sees an error, so a second try must find the name free
+            path.unlink()  # the caller gets an error, and may then use the name in a second try
             raise
     finally:
         partial.unlink(missing_ok=True)
@@ -83,7 +84,7 @@ def _fill(file: BinaryIO, data: bytes) -> None:
 
 
 def _link_or_create(path: Path, partial: Path, data: bytes, mode: int) -> None:
-    """Give the partial file its name, or write the data again if there are no hard links."""
+    """Link the final name to the partial file, or write a second file if links are impossible."""
     try:
         path.hardlink_to(partial)  # unlike a rename, this fails if the name is taken
         return
@@ -101,12 +102,12 @@ def _link_or_create(path: Path, partial: Path, data: bytes, mode: int) -> None:
 def remove_partial_files(folder: Place, *, below: bool = False) -> None:
     """Remove the partial files that crashed writers left in a folder.
 
-    Only the one process that may write to the folder may call this function. Files with other names
-    stay. If the folder is a link, or a folder below it is, nothing is removed through the link.
+    Only the process that may write to the folder may call this function. Files with other names
+    stay. Symbolic links to folders are not followed.
 
     Args:
         folder: the folder, which may be missing.
-        below: whether the folders below are searched too.
+        below: whether the folders inside this folder are searched too.
     """
     if not isinstance(folder, Path) or folder.is_symlink():
         return  # object storage never shows a partial object

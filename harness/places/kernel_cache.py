@@ -1,9 +1,10 @@
-"""Give Numba a folder for compiled kernels if it can write to none of its own folders.
+"""Choose a folder for Numba's compiled kernels if Numba cannot write to its default folders.
 
-Numba stores compiled code beside the source, or else in the user's cache folder. If it can write to
-neither, or if the user has no home, this module names a private temporary folder. Without a home,
-Numba would make a folder named `~`. Numba reads the variable when it is imported, so the package
-`harness` calls this module first, in drivers and in actors.
+Numba stores compiled code in the folder of the source, or else in the user's cache folder. If it
+can write to neither, this module sets NUMBA_CACHE_DIR to a private temporary folder. If the user
+has no home, Numba must not use its cache folder, because it would make a folder named `~`. Numba
+reads the variable when it is imported. So the package `harness` calls this module first, in drivers
+and in actors.
 """
 
 import os
@@ -17,7 +18,7 @@ VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def set_kernel_cache() -> None:
-    """Set NUMBA_CACHE_DIR if it is not set and Numba would find no folder."""
+    """Set NUMBA_CACHE_DIR if it is not set and Numba cannot write to its default folders."""
     if VARIABLE in os.environ:
         return
     home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() fails if there is no home
@@ -26,7 +27,7 @@ def set_kernel_cache() -> None:
     own = (found.submodule_search_locations if found else None) or []
     if any(_can_write(Path(folder)) for folder in (*own, *([user] if user else []))):
         return
-    with suppress(OSError):  # no folder is writable: then each process compiles its kernels
+    with suppress(OSError):  # if no folder can be made, each process compiles the kernels again
         os.environ[VARIABLE] = str(_private_folder())
 
 
@@ -34,7 +35,7 @@ def _can_write(folder: Path) -> bool:
     """Return whether files can be made in a folder, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    # os.access does not see all reasons: root may write anywhere, but not in /proc.
+    # os.access is not enough: for root it always says yes, but root cannot write to /proc.
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
@@ -43,7 +44,7 @@ def _can_write(folder: Path) -> bool:
 
 
 def _private_folder() -> Path:
-    """Make a temporary folder that later starts of this user find again.
+    """Make a temporary folder that later processes of this user find again.
 
     Numba loads compiled code and pickles from its folder. So a folder that another user made, or
     can write to, is not used.

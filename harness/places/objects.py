@@ -1,11 +1,12 @@
 """Paths in object storage, with the few file operations that a run needs.
 
-A put makes the whole object visible to every reader when the put returns. So nothing needs to be
-flushed, and a crash leaves no partial object. Object storage has no folders and no renames.
+A put is the request that writes an object. When the put has returned, every reader sees the whole
+new object. So nothing needs to be flushed, and a crash leaves no partial object. Object storage has
+no folders and no renames.
 
-The environment names the server and the credentials: AWS_ENDPOINT_URL, AWS_REGION,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the variables that Google's libraries read. On a
-cloud machine, the role of the machine is used.
+Environment variables give the server and the credentials: AWS_ENDPOINT_URL, AWS_REGION,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the variables that Google's libraries read. Without
+these variables, a cloud machine uses the credentials of its role.
 
 This module is imported only if run_dir is a URL, so a run on a disk does not need the package
 obstore. The harness uses obstore because the file systems of Arrow have no conditional put.
@@ -36,11 +37,11 @@ class Patience:
     """Time limits and retries of requests to a server.
 
     Attributes:
-        connect: seconds that a connection may take.
+        connect: seconds that it may take to connect to the server.
         request: seconds that one try of a request may take.
-        again: seconds from the start of the first try in which a retry may begin.
+        again: no retry begins later than this many seconds after the start of the first try.
         pause: longest pause before a retry, in seconds.
-        tries: number of retries after the first try.
+        tries: largest number of retries after the first try.
     """
 
     connect: int
@@ -53,7 +54,7 @@ class Patience:
 _AT_WORK = Patience(connect=5, request=30, again=40, pause=5, tries=30)
 _AT_FIRST = Patience(connect=3, request=5, again=5, pause=1, tries=1)
 LONGEST_WRITE = _AT_WORK.again + _AT_WORK.pause + _AT_WORK.request
-"""Seconds from the start of a write after which the write can no longer reach the server."""
+"""A write that began this many seconds ago, or earlier, can no longer reach the server."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -63,13 +64,13 @@ _CHECK = {
     "gs": "check the bucket and GOOGLE_APPLICATION_CREDENTIALS",
 }
 _GO_ON = "fix the cause and type the same command again; committed results are kept"
-# Cloud machines serve credentials at this address. obstore uses this address if the environment
-# has no credentials.
+# A cloud machine gets its credentials from this address. obstore uses the address if no environment
+# variable has credentials.
 _OF_CLOUD_MACHINES = "169.254.169.254"
 
 
 class Bucket:
-    """A bucket, and this process's client for it.
+    """A bucket, and the client with which this process uses the bucket.
 
     Args:
         scheme: "s3" or "gs".
@@ -87,7 +88,7 @@ class Bucket:
         self.client = self.store("", _AT_WORK)
 
     def store(self, prefix: str, patience: Patience) -> S3Store | GCSStore:
-        """Make a client for the objects below a prefix, with these time limits and retries."""
+        """Make a client for the objects below a prefix, with given time limits and retries."""
         kind: Any = S3Store if self.scheme == "s3" else GCSStore
         made: S3Store | GCSStore = kind(
             self.name,
@@ -111,7 +112,8 @@ def _region(bucket: str) -> dict[str, str]:
     """Ask AWS for a bucket's region, unless the environment names a region or an endpoint.
 
     Returns:
-        {"region": name}; {} if the environment decides, or if AWS does not answer.
+        {"region": name}; {} if the environment names a region or an endpoint, or if AWS does not
+        answer.
     """
     if any(os.environ.get(name) for name in (*_ENDPOINTS, *_REGIONS)):
         return {}
@@ -128,8 +130,8 @@ def open_url(url: str) -> "ObjectPath":
         url: s3://bucket/key or gs://bucket/key.
 
     Raises:
-        UserError: the bucket is missing, refuses access or does not answer within seconds; or
-            the environment's endpoint is not an http URL.
+        UserError: the bucket does not exist, refuses access or does not answer within a few
+            seconds, or the endpoint in the environment is no http URL.
     """
     scheme, _, rest = url.partition("://")
     name, _, key = rest.strip("/").partition("/")
@@ -152,8 +154,8 @@ def _explained(url: str, advice: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # obstore panics if the environment gives something that cannot be part of a request. No
-        # module has the class of this error, which is not an Exception.
+        # If an environment variable has a value that cannot be part of a request, obstore raises a
+        # PanicException. This class is no Exception and cannot be imported, so compare its name.
         if not isinstance(error, BaseError) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{url} cannot be used: {_reason(str(error))}: {advice}") from error
@@ -173,7 +175,7 @@ def _reason(text: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """A path in a bucket. A method with the name of a pathlib.Path method has the same meaning.
+    """A path in a bucket. Methods that pathlib.Path also has do the same as in pathlib.Path.
 
     Attributes:
         bucket: the bucket.
@@ -228,7 +230,7 @@ class ObjectPath:
         return bool(found["objects"] or found["common_prefixes"])
 
     def exists(self) -> bool:
-        """Return whether an object exists with this key or below this path."""
+        """Return whether an object has this key, or any object exists below this path."""
         return self.is_file() or self.is_dir()
 
     def glob(self, pattern: str) -> list["ObjectPath"]:
@@ -268,7 +270,7 @@ class ObjectPath:
         """Read parts of the object.
 
         Args:
-            starts: first byte of each part.
+            starts: offset of the first byte of each part.
             length: bytes per part.
 
         Returns:
@@ -293,7 +295,10 @@ class ObjectPath:
         ]
 
     def write(self, data: bytes, *, exclusive: bool = False) -> None:
-        """Write the whole object. On an error, nothing changes as far as this process can tell.
+        """Write the whole object.
+
+        After an error, the old object is unchanged. But if only the server's answer was lost, the
+        new object is written.
 
         Args:
             data: the whole content of the object.
@@ -325,9 +330,9 @@ class ObjectPath:
             version: the version to replace; None if no object exists yet.
 
         Returns:
-            The new version; None if the object has another version. The other version can come
-            from this very call: obstore repeats a put whose answer was lost, and the second try
-            fails because of the first.
+            The new version; None if the object no longer has the version to replace. If the
+            server's answer is lost, obstore repeats the request, and the second request fails
+            because the first has succeeded. Then the result is None, but the object is replaced.
         """
         with self._explained():
             try:
@@ -388,10 +393,10 @@ class ObjectPath:
 
 
 def _version(of: Any) -> dict[str, str]:
-    """Extract the identifier of an object's version, for a conditional put.
+    """Extract the identifier of an object's version, for a put that replaces only this version.
 
     Returns:
-        The keys "e_tag" and "version", as far as the server gives them. S3 compares e_tag, and
-        Google compares version.
+        Name -> value for the names "e_tag" and "version", if the server gives them. S3 compares
+        e_tag, and Google compares version.
     """
     return {name: of[name] for name in ("e_tag", "version") if of.get(name)}

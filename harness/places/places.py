@@ -1,8 +1,8 @@
 """Paths of run directories: a folder on a disk, or a URL of object storage.
 
-Both are path objects with the same few methods (`/`, name, exists, glob, read_bytes, replace,
-...): pathlib.Path for a disk, ObjectPath of harness/places/objects.py for object storage. This
-module adds the operations that pathlib lacks. Durable writes are in harness/places/durable.py.
+A folder is a pathlib.Path. A URL is an ObjectPath (harness/places/objects.py). Both have the same
+few methods: `/`, name, exists, glob, read_bytes, replace and others. This module adds operations
+that pathlib does not have. Durable writes are in harness/places/durable.py.
 """
 
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = "Path | ObjectPath"
 SCHEMES = ("s3", "gs")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # old buckets have capitals or underscores
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # old buckets may have capitals and underscores
 _AT_ONCE = 16  # requests to a server at the same time
 
 A = TypeVar("A")
@@ -36,8 +36,8 @@ def check_url(text: str) -> None:
     """Check that a URL may name a run directory.
 
     Raises:
-        UserError: the scheme is not s3 or gs, the URL names no folder in a bucket, or a name has
-            a character that it cannot have.
+        UserError: the scheme is not s3 or gs, the URL names no folder in a bucket, or the URL has
+            a character that is not allowed.
     """
     scheme, _, rest = text.partition("://")
     bucket, *parts = rest.rstrip("/").split("/")
@@ -56,9 +56,9 @@ def check_url(text: str) -> None:
 
 
 def place(text: str) -> Place:
-    """Turn the value of run_dir, a folder or a URL, into a path.
+    """Turn the value of the key run_dir, which is a folder or a URL, into an absolute path.
 
-    The path is absolute, so a later change of the current folder does not matter.
+    The path is absolute, so that it stays right if the current folder changes later.
 
     Raises:
         UserError: the URL is wrong, its bucket cannot be used, or obstore is not installed.
@@ -81,7 +81,7 @@ def local(text: str, key: str = "run_dir") -> Path:
 
     Args:
         text: the path as typed. ~ and ~USER at its start mean a home folder.
-        key: the key with this value, for the error.
+        key: the configuration key that has this value, for the error.
 
     Raises:
         UserError: the path begins with ~USER, and the user does not exist.
@@ -121,7 +121,7 @@ def each(function: Callable[[A], T], items: Sequence[A], where: Place) -> list[T
 def put_aside(path: Place) -> None:
     """Rename a broken file to <name>.broken.
 
-    A table no longer reads the file, and a person can still examine it.
+    The program no longer reads the file, and a person can still examine it.
     """
     target: Any = path.with_name(f"{path.name}.broken")
     path.replace(target)

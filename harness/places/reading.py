@@ -1,9 +1,10 @@
-"""Read the files of a run with limits, because a run may be a broken copy or come from a stranger.
+"""Read the files of a run safely: a run may be a damaged copy, or come from an unknown person.
 
-Only regular files are read. Anything else that has a file's name is refused before a byte is read:
-a FIFO would wait for a writer for ever, a device may have no end, and a link may lead to a file
-outside the run. Texts have a limited size and depth and plain values only, so that the time to
-read them is limited too. `analysis` may not import this package and has analysis/reading.py.
+Only regular files are read. A FIFO, a device or a link is refused before a byte is read: a FIFO
+would wait for a writer for ever, a device may have no end, and a link may lead to a file outside
+the run. JSON and YAML files may have only a limited size, a limited depth and plain values, so the
+time to read them is limited too. The package `analysis` may not import this module. It has its own
+module, analysis/reading.py.
 """
 
 import json
@@ -20,7 +21,7 @@ import yaml
 from harness.errors import UserError
 from harness.places.places import Place
 
-LARGEST_JSON = 2**24  # bytes; provenance.json grows by about 1 kB per start
+LARGEST_JSON = 2**24  # bytes; each start of a run adds about 1 kB to provenance.json
 LARGEST_YAML = 2**18  # bytes; the parser takes about 2 s for this size
 _DEEPEST = 32  # levels of lists and mappings inside each other
 
@@ -53,7 +54,7 @@ def open_regular(
         OSError: the file cannot be opened.
     """
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
-    # O_NONBLOCK: opening a FIFO does not wait for the other end.
+    # With O_NONBLOCK, opening a FIFO does not wait for another process.
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -83,8 +84,8 @@ def check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a device")
         raise UserError(
-            f"{path} must be a regular file, got {kind}: put the file itself there, or remove the "
-            f"{kind.removeprefix('a ')}"
+            f"{path} must be a regular file, got {kind}: replace it by the file itself, or remove "
+            f"the {kind.removeprefix('a ')}"
         )
 
 
@@ -131,7 +132,7 @@ def read_array(path: Place, at_most: int) -> np.ndarray:
 
 
 def read_into(path: Place, starts: Sequence[int], rows: np.ndarray) -> None:
-    """Fill each row with the bytes at its offset in a file.
+    """Fill each row with the bytes of a file, from the offset of this row on.
 
     If the file ends before a row is full, the rest of the row stays unchanged.
 
@@ -171,7 +172,7 @@ def read_json(path: Place) -> Any:
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON; returns and raises as read_json does for the content of a file."""
+    """Parse the content of a JSON file. See read_json for the result and for the ValueError."""
     try:
         value = json.loads(data)
     except RecursionError as error:
@@ -181,14 +182,20 @@ def parse_json(data: bytes) -> Any:
 
 
 def read_configuration(path: Place) -> Any:
-    """Read a config.yaml: one YAML document whose last line is END.
+    """Read a config.yaml: one YAML document, and END ("...") as its last line.
 
-    Returns, raises: see read_json. ValueError also for a file without END, which may be cut.
+    Returns:
+        Dictionaries, lists, texts, finite numbers, booleans and None.
+
+    Raises:
+        ValueError: the last line is not END, so the file may be cut, or the content is no YAML
+            document of plain values.
+        FileNotFoundError, UserError, OSError: see read_json.
     """
     text = read_bytes(path, LARGEST_YAML).decode()
     if not text.rstrip().endswith(f"\n{END.rstrip()}"):
         raise ValueError(
-            f"the last line must be {END.rstrip()}, got a file that may be cut (if it is "
+            f"the last line must be {END.rstrip()}, got a file that may be cut (if the file is "
             "complete, add this line)"
         )
     return parse_yaml(text)
@@ -201,7 +208,8 @@ def parse_yaml(text: str) -> Any:
         Dictionaries, lists, texts, finite numbers, booleans and None.
 
     Raises:
-        ValueError: the text is not such a document, has a key twice, or is nested too deeply.
+        ValueError: the text is no YAML document of plain values, a key occurs twice, or the values
+            are nested too deeply.
     """
     try:
         value = yaml.load(text, _PlainLoader)
@@ -217,10 +225,10 @@ def parse_yaml(text: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """YAML without anchors, aliases, tags, repeated keys and deep nesting.
+    """A YAML loader that refuses anchors, aliases, tags, repeated keys and deep nesting.
 
-    Aliases let a file of some hundred bytes stand for 10^9 values. The loader of libyaml is faster,
-    but deep nesting crashes it.
+    With aliases, a file of a few hundred bytes can stand for 10^9 values. The loader of libyaml is
+    faster, but crashes if values are nested deeply.
     """
 
     _depth = 0
@@ -242,14 +250,14 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         names = [str(key.value) for key, _ in node.value]
         if len(set(names)) < len(names):
             raise yaml.constructor.ConstructorError(
-                None, None, "a key is there twice", node.start_mark
+                None, None, "a key occurs twice", node.start_mark
             )
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
 
 def _check_plain(value: Any) -> None:
-    """Refuse values that JSON does not have, numbers that are not finite, and deep nesting."""
+    """Raise ValueError for values that JSON does not have, infinite numbers and deep nesting."""
     level = [value]
     for _ in range(_DEEPEST):
         for one in level:

@@ -38,8 +38,8 @@ def read_secret(path: Path) -> bytes:
         The 64 hexadecimal digits of the secret.
 
     Raises:
-        UserError: the file belongs to another user, or another user can read it, or it holds
-            something else.
+        UserError: the file belongs to another user, other users have rights to it, or its content
+            is not 64 hexadecimal digits.
         OSError: the file cannot be read.
     """
     status = path.stat()

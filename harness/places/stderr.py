@@ -1,4 +1,4 @@
-"""Hold back what native libraries print, so that an error of the user stays one line."""
+"""Hold back the texts that native libraries print, so that an error message stays one line."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_STDERR = 2  # the file descriptor, to which native libraries write directly
+_STDERR = 2  # the file descriptor of stderr, to which native libraries write directly
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def stderr_held_back() -> Iterator[None]:
     """Keep everything that this process prints on stderr until the end of the context.
 
     The text is printed at the end. If the context ends with an error, the text is dropped, because
-    the error has the reason.
+    the message of the error gives the reason.
     """
     with tempfile.TemporaryFile() as held:
         try:

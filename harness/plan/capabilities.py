@@ -1,7 +1,7 @@
 """Capabilities of a run's network, finder and engine, as plain values.
 
-Checks and plans decide by these values and never by a name. So they need no change for a new
-network, finder or engine.
+Checks and plans use these values, and not the names of the network, finder and engine. So they need
+no change if a new network, finder or engine is added.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ class Capabilities:
     Attributes:
         num_gains: number of gains of all masked tensors of the network.
         num_bits: number of bits of one state.
-        num_activations: count of the values that a forward pass of one input keeps for the backward
+        num_activations: number of values that a forward pass of one input stores for the backward
             pass.
-        normalises: whether the network's logits for an input depend on the whole batch.
+        normalises: whether the network normalises over a batch, so that the logits for an input
+            also depend on the other inputs of the batch.
         supports: names of the inference algorithms that the engine has.
-        keeps_alone: whether a state is one keep plane per masked tensor, without floats.
-            Distractors, reservoirs and shards need such states.
-        bits_serve: whether the engine infers from packed bits, which can be split over shards.
+        keeps_alone: whether a state has no floats, and only one plane of bits per masked tensor, in
+            which a one keeps the weight. Distractors, reservoirs and shards need such states.
+        bits_serve: whether the engine infers tasks from packed bits. Shards need such an engine.
         bfloat16_serves: whether the trainer of this network and finder can use bfloat16.
-        order: earlier tasks that the finder needs: none ("any"), the first task ("after_first") or
-            the previous task ("sequence").
+        order: the tasks that the finder needs before it trains a task: none ("any"), the first task
+            ("after_first") or the previous task ("sequence").
     """
 
     num_gains: int

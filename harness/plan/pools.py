@@ -1,4 +1,4 @@
-"""Number of actors in each pool, and the CPUs and GPUs that they reserve."""
+"""Compute the number of actors in each pool, and the CPUs and GPUs that an actor reserves."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ TRAIN, EVALUATE = "train", "evaluate"  # names of pools
 
 @dataclass(frozen=True)
 class PoolSize:
-    """The number of actors in a pool, and the reservation of one actor.
+    """The number of actors in a pool, and the CPUs and GPUs that one actor reserves.
 
     Attributes:
-        actors: number of actors while both pools may work.
+        actors: number of actors while training and evaluation may run at the same time.
         actors_alone: number of actors after training has ended.
-        cpus: CPUs reserved per actor.
-        gpus: GPUs reserved per actor; may be a fraction.
+        cpus: CPUs that Ray reserves for one actor; 0 if the actor shares CPUs with other actors.
+        gpus: GPUs that Ray reserves for one actor; may be a fraction.
     """
 
     actors: int
@@ -25,13 +25,18 @@ class PoolSize:
 
 
 def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, PoolSize]:
-    """Divide the CPUs and GPUs of Ray between training and evaluation.
+    """Divide the CPUs and GPUs of Ray between the actors of training and of evaluation.
 
-    With up to 7 CPUs, every CPU has a training actor, and an evaluation actor shares the CPUs
-    without a reservation, because a reserved CPU would cost training more than an eighth of its
-    rate. With 8 CPUs or more, one CPU in eight is kept for evaluation. With GPUs, an actor takes a
-    share of a GPU, and one share in eight is kept for evaluation: at least one share, unless there
-    is only one.
+    Each actor needs a slot. A slot is one CPU or, if there are GPUs, the fraction `actors.gpus` of
+    a GPU. If `actors.train` and `actors.evaluate` are auto, the slots are divided like this:
+
+    - With 8 slots or more, evaluation gets one eighth of them, rounded down. Training gets the
+      other slots.
+    - With 1 to 7 CPUs, training gets all of them, because the loss of one CPU would slow training
+      by more than an eighth. One evaluation actor uses the same CPUs and reserves none.
+    - With 2 to 7 slots on GPUs, evaluation gets one slot, and training the others.
+    - With one slot on a GPU, training gets it. One evaluation actor uses the same GPU and reserves
+      nothing.
 
     Args:
         config: the configuration.
@@ -42,9 +47,9 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
         The sizes of the training pool and of the evaluation pool.
 
     Raises:
-        ValueError: actors.train is larger than the number of actors that Ray can start.
+        ValueError: actors.train is larger than the number of slots.
     """
-    # The share of an actor must lie on one GPU: two GPUs in shares of 0.4 serve 4 actors, not 5.
+    # The slot of an actor must lie on one GPU. So two GPUs have 4 slots of 0.4 GPUs, not 5.
     slots = int(gpus) * int(1 / config.actors.gpus + 1e-9) if gpus else cpus
     kept = slots // 8 if not gpus else min(max(1, slots // 8), slots - 1)
     train, evaluate = config.actors.train, config.actors.evaluate
@@ -53,7 +58,7 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     if config.actors.shards > 1:
         num_evaluate = config.actors.shards
     if num_train > slots:
-        found = f"{gpus:g} GPUs in shares of {config.actors.gpus}" if gpus else f"{cpus} CPUs"
+        found = f"{gpus:g} GPUs and an actor takes {config.actors.gpus}" if gpus else f"{cpus} CPUs"
         raise ValueError(
             f"actors.train must be at most {slots}, because Ray has {found}, got {num_train}: "
             "try actors.train=auto"

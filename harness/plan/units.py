@@ -1,6 +1,6 @@
-"""Cut the work of a configuration into work units.
+"""Divide the work of a configuration into work units.
 
-The plan depends on the configuration alone, so a resumed run plans the same work.
+The units depend on the configuration alone, so a resumed run has the same units.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from typing import Any
 from harness.config.schema import AUTO, Config, EvaluateConfig
 from supsup_core.names import FORWARD_ALGORITHMS, RANKED
 
-# Number of tasks whose batches one evaluation unit infers and scores.
+# Number of tasks of one evaluation unit.
 TASKS_PER_EVALUATION = 25
 
-# Number of answers of one_shot_ranked per unit that are compared with the exact answers. An exact
+# In each unit of one_shot_ranked, this number of answers is compared with exact answers. An exact
 # answer takes several times as long, so not all answers are compared.
 COMPARED_PER_EVALUATION = 100
 
 # Algorithms that are fast enough to be evaluated among many distractors.
 DISTRACTED_ALGORITHMS = ("one_shot", RANKED)
 
-# Options of an algorithm that change its answers.
+# For each algorithm, the options that change its answers.
 _ALGORITHM_KEYS = {
     "binary": ("log_base",),
     "gradient_descent": ("steps", "rate"),
@@ -38,8 +38,9 @@ class TrainUnit:
     Attributes:
         name: name of the unit's file in the log.
         task_ids: all tasks of the block, in order.
-        missing: tasks of the block without a committed mask: all tasks, unless the block trains
-            again because some of its masks were damaged.
+        missing: tasks of the block that have no committed mask. Usually, these are all tasks of the
+            block. If the block is trained again, these are the tasks whose masks were damaged, or
+            whose training failed.
     """
 
     name: str
@@ -55,10 +56,10 @@ class EvaluationUnit:
         num_tasks: k. The masks of tasks 0 to k - 1 are in the superposition.
         algorithm: name of the algorithm that infers the task.
         objective: objective that the algorithm minimises; None if the algorithm has no objective.
-        task_ids: tasks whose test batches are inferred and scored.
+        task_ids: tasks whose test batches are evaluated.
         num_distractors: number of untrained masks in addition to the k masks.
-        variant: short digest of the options if they differ from the run's own evaluations; "" if
-            they do not differ.
+        variant: "" if the unit has the evaluation options of the run itself. Otherwise a short hash
+            of the unit's options.
     """
 
     num_tasks: int
@@ -72,18 +73,21 @@ class EvaluationUnit:
 
     @property
     def inferred_by(self) -> str:
-        """Algorithm and objective, for the screen."""
+        """A text for the screen: the algorithm and the objective."""
         return f"{self.algorithm} {self.objective}" if self.objective else self.algorithm
 
     @property
     def way(self) -> str:
-        """The way to infer, for the screen: means over units with one way make sense."""
+        """A text for the screen: the algorithm, the objective and the number of distractors.
+
+        A mean over several units makes sense only if they have the same text.
+        """
         beside = f" + {self.num_distractors} untrained" if self.num_distractors else ""
         return self.inferred_by + beside
 
     @property
     def num_rows(self) -> int:
-        """Number of rows that the unit adds to the table: one per task."""
+        """Number of rows that the unit adds to the table `evaluations`: one row per task."""
         return len(self.task_ids)
 
     @property
@@ -110,7 +114,7 @@ class RecallUnit:
         rule: name of the rule that stores the masks.
         cue: kind of cue that recall starts from: "flipped", "erased" or "data".
         task_ids: tasks whose masks are recalled.
-        variant: short digest of all other options that change the answers.
+        variant: short hash of all other options that change the answers.
     """
 
     num_tasks: int
@@ -129,16 +133,17 @@ class RecallUnit:
 
     @property
     def way(self) -> str:
-        """The way to recall, for the screen."""
+        """A text for the screen: the rule and the kind of cue."""
         return f"{self.rule} {self.cue}"
 
 
 @dataclass(frozen=True)
 class ReservoirUnit:
-    """Recalls from one reservoir, which a worker fills once for all of them.
+    """Several recall units that use the same reservoir. A worker fills the reservoir once.
 
     Attributes:
-        recalls: units with the same masks, rule and tasks, and with different cues; at least one.
+        recalls: recall units with the same masks, rule and tasks, but with different kinds of cues.
+            There is at least one unit.
     """
 
     recalls: tuple[RecallUnit, ...]
@@ -153,9 +158,10 @@ WorkUnit = EvaluationUnit | RecallUnit
 
 
 def train_units(num_tasks: int, block: int, committed: Container[int]) -> Iterator[TrainUnit]:
-    """Yield the blocks that miss a mask, in order.
+    """Yield, in order, one unit for each block in which a task has no committed mask.
 
-    During the iteration, tasks of blocks that were already yielded may be added to `committed`.
+    During the iteration, the caller may add tasks to `committed` if their blocks were already
+    yielded.
 
     Args:
         num_tasks: number of tasks of the run.
@@ -178,7 +184,8 @@ def evaluation_units(
         config: the requested configuration, with resolved checkpoints and algorithms.
         num_tasks: k, the checkpoint.
         own: evaluation options of the run itself; None if they equal the requested options. A unit
-            with other options gets another name, so its file does not replace the run's own file.
+            with other options gets another name, so that its file does not replace a file of the
+            run itself.
 
     Raises:
         ValueError: the algorithms are `auto`.
@@ -210,16 +217,20 @@ def evaluation_units(
 
 
 def evaluation_settings(evaluate: EvaluateConfig, algorithm: str, num_tasks: int) -> dict[str, Any]:
-    """Return the settings that can change the rows of an evaluation unit, by column name.
+    """Return the settings that can change the rows of an evaluation unit.
 
-    The other causes of a row (masks, distractors, algorithm, objective) are in the unit's name.
-    Each setting is a column of the table `evaluations`, so evaluations with different settings can
-    be told apart. A setting that the algorithm does not read is None.
+    The masks, the distractors, the algorithm and the objective can also change the rows, but the
+    unit's name already contains them.
 
     Args:
         evaluate: evaluation options, with num_images resolved.
         algorithm: name of the algorithm that infers the task.
         num_tasks: k, the checkpoint.
+
+    Returns:
+        A mapping from column name to setting. The table `evaluations` has these columns, so that
+        rows with different settings can be distinguished. A setting that the algorithm does not
+        use is None.
     """
     read = _ALGORITHM_KEYS.get(algorithm, ())
     options = ("log_base", "steps", "rate")
@@ -233,14 +244,16 @@ def evaluation_settings(evaluate: EvaluateConfig, algorithm: str, num_tasks: int
 
 
 def recall_settings(config: Config, cue: str, num_tasks: int) -> dict[str, Any]:
-    """Return the settings that can change the row of a recall unit, by column name.
-
-    Each setting is a column of the table `reservoir`; see evaluation_settings.
+    """Return the settings that can change the row of a recall unit.
 
     Args:
         config: the requested configuration, with `auto` resolved.
-        cue: kind of cue; cues from data do not read `reservoir.share`.
+        cue: kind of cue.
         num_tasks: k, the checkpoint.
+
+    Returns:
+        A mapping from column name of the table `reservoir` to setting. `share` is None for cues of
+        the kind "data", which do not use it.
     """
     reservoir, evaluate = config.reservoir, config.evaluate
     return {
@@ -273,7 +286,7 @@ def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
 
 
 def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str, num_tasks: int) -> str:
-    """Make the variant of a unit: "" if the options equal the run's own, otherwise a digest."""
+    """Return "" if the options equal the options of the run itself, otherwise their hash."""
     settings = evaluation_settings(asked, algorithm, num_tasks)
     return "" if settings == evaluation_settings(own, algorithm, num_tasks) else _digest(settings)
 
@@ -285,7 +298,8 @@ def evaluated_tasks(num_tasks: int, at_most: int | None) -> list[int]:
 
     Args:
         num_tasks: k.
-        at_most: largest number of tasks; 1 chooses the last task; None chooses all tasks.
+        at_most: largest number of tasks. If it is 1, only the last task is chosen. If it is None,
+            all tasks are chosen.
     """
     if at_most is None or at_most >= num_tasks:
         return list(range(num_tasks))
@@ -300,7 +314,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 
 def num_leading(committed: Container[int]) -> int:
-    """Count the committed tasks 0, 1, 2, ... before the first gap: the largest possible k."""
+    """Return the largest k for which the masks of tasks 0 to k - 1 are all committed."""
     return next(k for k in count() if k not in committed)
 
 
@@ -311,7 +325,7 @@ class Checkpoints:
     do not matter.
 
     Args:
-        sizes: k of each checkpoint, in any order.
+        sizes: the number k of each checkpoint, in any order.
     """
 
     def __init__(self, sizes: Collection[int]) -> None:
@@ -319,7 +333,7 @@ class Checkpoints:
         self._prefix = 0
 
     def ready(self, committed: Container[int]) -> Iterator[int]:
-        """Yield each checkpoint that has become ready since the last call, in order."""
+        """Yield each checkpoint that has become ready since the last call, smallest first."""
         while self._prefix in committed:
             self._prefix += 1
         while self._waiting and self._waiting[0] <= self._prefix:

@@ -1,4 +1,4 @@
-"""Progress of a run at work: live bars on a terminal, log lines elsewhere."""
+"""Show the progress of a run: live bars on a terminal, log lines elsewhere."""
 
 import logging
 import time
@@ -22,18 +22,21 @@ logger = logging.getLogger("harness")
 
 SECONDS_BETWEEN_LINES = 5.0
 LINE_WIDTH = 110
-BAR_WIDTH, NARROW_BAR_WIDTH = 24, 6  # in columns, on a terminal with and without room for more
+BAR_WIDTH, NARROW_BAR_WIDTH = 24, 6  # in columns, on a wide and on a narrow terminal
 
 
 class Display(Protocol):
-    """Named progress bars. A bar shows a count, its total and a named accuracy so far."""
+    """Progress bars with names. A bar shows the number of stored units, the total, and an accuracy.
+
+    A unit is stored when its results are on disk.
+    """
 
     def __enter__(self) -> Self:
         """Start the display."""
         ...
 
     def __exit__(self, *exception: object) -> None:
-        """Stop the display; the last state stays on the screen."""
+        """Stop the display. The last state stays on the screen."""
         ...
 
     def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
@@ -42,7 +45,7 @@ class Display(Protocol):
         Args:
             name: name of the bar.
             total: number of units at which the bar is full.
-            done: number of units that were done before the bar started.
+            done: number of units that are stored already.
             unit: plural name of the counted units, such as "tasks".
             measure: a few words that say what the accuracy is, such as "one_shot H".
         """
@@ -51,20 +54,20 @@ class Display(Protocol):
     def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
         """Show the progress of a bar.
 
-        A rate and the time left are shown only after this start has completed a unit. Before that,
-        the time is spent on compiling and on starting actors, and says nothing about the rate.
+        The bar shows no rate and no time left before the first unit after `add` is stored. In this
+        time, actors start and kernels are compiled, so the rate would be too low.
 
         Args:
             name: name of the bar.
-            done: number of units whose results are kept.
-            accuracy: mean accuracy so far, in [0, 1]; None if there is none yet.
-            under_way: work that is done and not kept yet, as a number of units.
+            done: number of units whose results are on disk.
+            accuracy: mean accuracy of these units, in [0, 1]; None if there is none yet.
+            under_way: work that is done but not on disk, as a number of units, such as 2.5.
         """
         ...
 
 
 def _count(done: int, under_way: float, total: int) -> str:
-    """Write a count, such as "8+3/32": 8 of 32 units are kept, and the work of 3 more is done."""
+    """Write a count: "8+3/32" if 8 of 32 units are on disk, and the work of 3 more is done."""
     return f"{done}{f'+{int(under_way)}' if under_way >= 1 else ''}/{total}"
 
 
@@ -74,28 +77,28 @@ def _digits(rate: float) -> str:
 
 
 def _rate(task: Task) -> float:
-    """Return the units per second since the bar started; 0 until a unit is kept."""
+    """Return the units per second since the bar started; 0 if none has been stored since then."""
     if task.fields["done"] <= task.fields["before"]:
         return 0.0
-    # The clock of a full bar runs on, so a full bar uses the time when it became full.
+    # task.elapsed still grows when the bar is full. finished_time is when the bar became full.
     seconds = task.finished_time if task.finished else task.elapsed
     return (task.completed - task.fields["before"]) / seconds if seconds else 0.0
 
 
 class _RateColumn(ProgressColumn):
-    """Column with the rate of a bar per second."""
+    """Column with the number of units per second, such as 12.3/s."""
 
     def render(self, task: Task) -> Text:
-        """Format the rate; the text is empty until a unit is kept."""
+        """Write the units per second. The text is empty before the first unit is stored."""
         rate = _rate(task)
         return Text(f"{_digits(rate)}/s" if rate > 0 else "")
 
 
 class _LeftColumn(ProgressColumn):
-    """Column with the remaining time of a bar at its rate, as h:mm:ss."""
+    """Column with the time until the bar is full if the rate stays the same, as h:mm:ss."""
 
     def render(self, task: Task) -> Text:
-        """Format the time; the text is empty until a unit is kept, and after the last unit."""
+        """Write the time. The text is empty before the first unit is stored, and after the last."""
         rate = _rate(task)
         if rate <= 0 or task.finished or task.remaining is None:
             return Text("")
@@ -105,10 +108,10 @@ class _LeftColumn(ProgressColumn):
 
 
 class _AccuracyColumn(ProgressColumn):
-    """Column with the accuracy of a bar, and then what it is; only that name may be cut."""
+    """Column with an accuracy and its name, such as "0.9348 one_shot H". The name may be cut."""
 
     def render(self, task: Task) -> Text:
-        """Format the accuracy; the text is empty until there is one."""
+        """Write the accuracy and its name. The text is empty if the accuracy is unknown."""
         return Text(task.fields["accuracy"], no_wrap=True, overflow="ellipsis")
 
 
@@ -117,7 +120,7 @@ def _text(template: str) -> TextColumn:
 
 
 class LiveDisplay:
-    """Live bars on a terminal. A bar fits on one line of 80 columns, with all its numbers."""
+    """Live bars on a terminal. All numbers of a bar fit on one line of 80 columns."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -129,7 +132,7 @@ class LiveDisplay:
             _text("{task.fields[count]}"),
             _RateColumn(table_column=Column(no_wrap=True)),
             _LeftColumn(table_column=Column(no_wrap=True)),
-            # Only this column may wrap, so rich shrinks this column first, and cuts no other one.
+            # Only this column may wrap. So rich makes it narrower first, and cuts no other column.
             _AccuracyColumn(table_column=Column(no_wrap=False)),
             console=console,
             refresh_per_second=4,
@@ -142,7 +145,7 @@ class LiveDisplay:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop the display; the last state stays on the screen."""
+        """Stop the display. The last state stays on the screen."""
         self._progress.stop()
 
     def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
@@ -171,7 +174,7 @@ class LiveDisplay:
 
 
 class LineDisplay:
-    """Log lines instead of bars: a line per bar every few seconds, and a line for a full bar."""
+    """Log lines instead of bars: one line per bar every few seconds, and one when it is full."""
 
     def __init__(self) -> None:
         self._bars: dict[str, tuple[int, int, str, str, float]] = {}
@@ -191,9 +194,9 @@ class LineDisplay:
         self._said[name] = (now, done)
 
     def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
-        """Log the progress of a bar, unless its last line is younger than SECONDS_BETWEEN_LINES.
+        """Log the progress of a bar, but not more often than every SECONDS_BETWEEN_LINES seconds.
 
-        A full bar is logged once, whatever the age of its last line.
+        When the bar becomes full, one more line is logged at once.
         """
         total, before, unit, measure, began = self._bars[name]
         now, (said_at, said) = time.monotonic(), self._said[name]
@@ -212,16 +215,16 @@ class LineDisplay:
 
 
 def make_console() -> Console:
-    """Make the console for tables: as wide as the terminal, or LINE_WIDTH without a terminal."""
+    """Make the console for tables. Without a terminal, it is LINE_WIDTH columns wide."""
     console = Console()
     return console if console.is_terminal else Console(width=LINE_WIDTH)
 
 
 def say(console: Console, text: str) -> None:
-    """Print a text that, on a terminal, wraps between words only.
+    """Print a text. On a terminal, a long text is broken into lines, but only between words.
 
-    A number, a word or a path is never divided. (The terminal itself would divide them at its
-    edge.) Without a terminal, a text is one line, so that programs can search it.
+    So no number, word or path is divided, as the terminal would divide it at its edge. Without a
+    terminal, the text is one line, so that programs can search it.
     """
     if console.is_terminal:
         # rich either divides long words or does not wrap at all.
@@ -230,7 +233,7 @@ def say(console: Console, text: str) -> None:
 
 
 def fits(console: Console, table: Table) -> bool:
-    """Return whether a table fits the console without wrapping or cutting a cell."""
+    """Return whether the console is wide enough to show a table with no cell wrapped or cut."""
     unlimited = console.options.update(max_width=10 * console.width)
     return Measurement.get(console, unlimited, table).maximum <= console.width
 
@@ -250,7 +253,7 @@ class _ConsoleHandler(logging.Handler):
 def make_display(console: Console, *, quiet: bool) -> Display:
     """Make live bars if the console is a terminal and quiet is false, else log lines.
 
-    The function also directs the log of the harness to the chosen display.
+    This function also sends all log lines of the harness to the same console.
     """
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -16,42 +16,44 @@ from harness.tables.files import read_table_file, read_tables, table_files
 from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
 
 _CAPTION = (
-    "n inferences among k masks (+ untrained masks); ms: milliseconds per inference; task: the "
-    "fraction of tasks inferred correctly. Accuracy of labels: GG with the given task; GNs with "
-    "the inferred task; GNu as GNs, but 0 for a batch whose task was inferred wrongly."
+    "k: number of masks (+ untrained masks). n: number of inferences. task: fraction of inferences "
+    "with the right task. Accuracy of labels: GG with the given task, GNs with the inferred task, "
+    "GNu like GNs, but 0 for a batch whose inferred task is wrong. ms: milliseconds per inference."
 )
 _CAPTIONS = {
-    "bits": " bits: the fraction of all mask bits that one gradient reads.",
+    "bits": " bits: fraction of all mask bits that one gradient reads.",
     "agree": (
-        f" agree: the fraction of answers equal to exact one-shot, among {COMPARED_PER_EVALUATION} "
-        f"inferences per {TASKS_PER_EVALUATION} tasks."
+        " agree: fraction of inferences with the same result as exact one-shot "
+        f"({COMPARED_PER_EVALUATION} inferences per {TASKS_PER_EVALUATION} tasks are compared)."
     ),
 }
 
 _FAILURES_SHOWN = 5
 
-# The columns that tell evaluations apart, except for the task.
+# Rows of evaluations that agree in these columns differ only in the task.
 _KEYS = (
     *("num_tasks", "num_distractors", "algorithm", "objective", "num_images", "batch_size"),
     *("log_base", "steps", "rate", "tasks_asked", "batches"),
 )
 
 _RECALL_CAPTION = (
-    "n masks recalled among k. exact: the fraction recalled to the bit; bits: the fraction of "
-    "correct bits; label: accuracy of labels with the recalled masks; GG: with the true masks; MB: "
-    "size of the reservoir; rows: MB of the k packed masks; ms: milliseconds per recall."
+    "k: number of masks in the reservoir. n: number of recalls. exact: fraction of masks recalled "
+    "without an error. bits: fraction of right bits. Accuracy of labels: label with the recalled "
+    "masks, GG with the stored masks. MB: size of the reservoir. rows: size of the k packed masks "
+    "in MB. ms: milliseconds per recall."
 )
 
 
 def summarise(evaluations: pa.Table) -> pa.Table:
-    """Average evaluations over the tasks of each checkpoint and way to infer.
+    """Average rows of the table `evaluations` that differ only in the task.
 
     Args:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        One row per value of _KEYS. The other columns have the suffix `_mean`, except
-        num_batches_sum. agreement_mean is null if no row has an agreement.
+        One row for each combination of checkpoint, algorithm, objective and settings. The means are
+        in columns such as accuracy_gg_mean. num_batches_sum is a sum. agreement_mean is null if no
+        row has an agreement.
     """
     means = (
         *("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu"),
@@ -83,7 +85,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
         pad_edge=False,
     )
     table.add_column("k", justify="right", no_wrap=True)
-    # A long text wraps before the objective, and a long word folds, so that no number is cut.
+    # In this column, long texts wrap and long words are divided, so that no number is cut.
     table.add_column("inferred by", overflow="fold")
     for name in ("n", "task", "GG", "GNs", "GNu", *extra, "ms"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -105,7 +107,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
 
 
 def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """Make the table with the optional columns that hold information and fit the screen."""
+    """Make the table with those optional columns that have information and fit on the screen."""
     extra = []
     if any(row["agreement_mean"] is not None for row in rows):
         extra.append("agree")
@@ -153,11 +155,12 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 
 def _inferred(evaluations: pa.Table) -> str:
-    """State the result of the first way to infer among the most masks, in one sentence."""
+    """Say in one sentence how well the plan's first algorithm does at the largest checkpoint."""
     everything = evaluations.to_pylist()
     own = [row for row in everything if not row["num_distractors"]] or everything
     k = max(row["num_tasks"] for row in own)
-    # The rows are in the order of the plan, so the first row is of the way that was asked first.
+    # The rows are in the order of the plan, so the first row is of the algorithm and objective that
+    # the user named first.
     ways = [[row[key] for key in _KEYS] for row in own]
     first = next(way for row, way in zip(own, ways, strict=True) if row["num_tasks"] == k)
     rows = [row for row, way in zip(own, ways, strict=True) if way == first]
@@ -171,7 +174,7 @@ def _inferred(evaluations: pa.Table) -> str:
 
 
 def _recalled(reservoir: pa.Table) -> str:
-    """State the result of the first way to recall among the most masks, in one sentence."""
+    """Say in one sentence how well the plan's first rule and cue do at the largest checkpoint."""
     rows = reservoir.to_pylist()
     k = max(row["num_tasks"] for row in rows)
     row = next(row for row in rows if row["num_tasks"] == k)
@@ -179,7 +182,8 @@ def _recalled(reservoir: pa.Table) -> str:
     share = "" if row["share"] is None else f" with {row['share']:.0%} of the bits {row['cue']}"
     return (
         f"Among {k} masks in a reservoir, {row['rule']} recalls {num_exact} of {row['num_cues']} "
-        f"masks to the bit from {'images' if row['cue'] == 'data' else 'cues'}{share}: accuracy "
+        "masks without a wrong bit "
+        f"from {'images' if row['cue'] == 'data' else 'cues'}{share}: accuracy "
         f"{row['accuracy']:.4f} with the recalled masks, {row['accuracy_gg']:.4f} with the stored "
         "masks."
     )
@@ -197,9 +201,9 @@ def print_summary(
     Args:
         console: the console to print to.
         directory: the run directory.
-        run_id: the identity of the run, which its files carry.
-        files: files of the tables `evaluations` and `reservoir` to summarise, in the order of the
-            plan; None for all files.
+        run_id: the identity of the run, which is written in its files.
+        files: the files of the tables `evaluations` and `reservoir` to summarise, in the order of
+            the plan; None: all files.
     """
     tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
     evaluations = _rows(directory / "evaluations", EVALUATIONS, run_id, files)
@@ -229,7 +233,7 @@ def print_summary(
 
 
 def _trained(tasks: pa.Table) -> str:
-    """State how accurate the masks are, each used for its own task."""
+    """Say how accurate the masks are on their own tasks."""
     if not len(tasks):
         return "0 masks"
     accuracies = tasks["accuracy"].to_numpy()
@@ -241,7 +245,7 @@ def _trained(tasks: pa.Table) -> str:
 
 
 def _rows(folder: Place, schema: pa.Schema, run_id: str, files: Sequence[Place] | None) -> pa.Table:
-    """Read a table from the given files that lie in its folder; None reads all files."""
+    """Read a table from those of the given files that are in its folder; None: from all files."""
     chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
     tables = each(lambda path: read_table_file(path, schema, run_id=run_id), chosen, folder)
     return pa.concat_tables([schema.empty_table(), *tables])

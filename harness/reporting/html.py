@@ -1,8 +1,8 @@
 """Start the report at the end of a run.
 
-The report is a separate process, because `harness` may not import `analysis`, and because an error
-while drawing must not fail a run. The process starts after the run's lock is released, and errors
-are only logged.
+A separate process writes the report, because `harness` may not import `analysis`, and because an
+error in the report must not end a run. The process starts after the run has released its lock. Its
+errors are only logged.
 """
 
 import logging
@@ -21,9 +21,9 @@ TIMEOUT_SECONDS = 120
 
 
 def is_stale(run_dir: Path) -> bool:
-    """Return whether the tables of a run changed after its report began to be written.
+    """Return whether a run has no report, or its tables have changed since the report was begun.
 
-    The report file carries the time at which its writing began.
+    The modification time of the report's file is set to the time when its program started.
     """
     report = run_dir / REPORT
     if not report.exists():

@@ -1,10 +1,10 @@
 """Metrics of a run for Prometheus. The driver reports them to Ray, and Ray exports them.
 
-Only the driver reports metrics. Workers report none, because a worker does not use Ray. Only this
-module knows Ray's metric classes. An agent of Ray serves the metrics on each node, but only if
-`ray[default]` is installed; otherwise the metrics cost almost nothing and are dropped. Ray adds the
-prefix `ray_` to every name and the suffix `_total` to the names of counters. Prometheus computes
-the tasks per second: rate(ray_supermask_tasks_committed_total[5m]).
+Only the driver reports metrics. The code of the workers does not use Ray. Only this module uses
+Ray's metric classes. An agent of Ray serves the metrics on each node, if `ray[default]` is
+installed. If not, the metrics are dropped, at almost no cost. Ray adds the prefix `ray_` to every
+name and the suffix `_total` to the names of counters. Prometheus can compute the tasks per second:
+rate(ray_supermask_tasks_committed_total[5m]).
 """
 
 import pyarrow as pa
@@ -14,8 +14,8 @@ from harness.executors.protocol import Executor
 from harness.places.places import Place
 from harness.plan.units import EvaluationUnit
 
-# Limits of the histogram's buckets in seconds: from one-shot on a small network to gradient
-# descent over thousands of large masks.
+# Upper limits of the histogram's buckets, in seconds. The smallest limits are for one-shot on a
+# small network, the largest for gradient descent over thousands of large masks.
 LATENCIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
 
 
@@ -31,7 +31,7 @@ class NoMetrics:
         """
 
     def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
-        """Report that the rows of a unit are on disk."""
+        """Report that the table rows of an evaluation unit are on disk."""
 
     def set_aside(self, pool: str) -> None:
         """Report that a unit of a pool was set aside because it failed too often."""
@@ -70,7 +70,7 @@ class RayMetrics(NoMetrics):
         )
         self._seconds = Histogram(
             "supermask_inference_seconds",
-            "Time per task inference; each observation is the mean of one row of evaluations.",
+            "Time per task inference; each observation is the mean in one row of evaluations.",
             LATENCIES,
             ("run", "algorithm", "objective"),
         )

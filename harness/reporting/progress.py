@@ -1,7 +1,7 @@
-"""Measure the progress of a run from its files, which another process may be writing.
+"""Measure the progress of a run from its files, while another process may write them.
 
-Table files appear whole and stay, so the result was true at the moment of reading. This module
-imports neither Ray nor torch, so that `status` starts at once.
+A table file appears whole and stays, so the result is right for the moment of reading. This module
+imports neither Ray nor torch, so that harness/status.py starts fast.
 """
 
 import os
@@ -25,22 +25,24 @@ from harness.tables.schemas import FAILURES, SCHEMAS, TASKS
 
 RATE_OVER = timedelta(minutes=5)
 
-# To list a plan of this many rows takes seconds. A run of 10^6 tasks that evaluates every task has
-# fewer.
+# It takes seconds to list a plan of this many rows. A plan for 10^6 tasks that evaluates every task
+# has fewer rows.
 _MOST_ROWS = 2 * 10**7
 
 
 @dataclass(frozen=True)
 class Part:
-    """The progress of one part of a checkpoint: one algorithm and objective, or one rule.
+    """The progress of one part of a checkpoint.
+
+    A part is the evaluation of one algorithm with one objective, or the recall with one rule.
 
     Attributes:
         table: "evaluations" or "reservoir".
         num_tasks: k, the checkpoint.
         num_distractors: number of untrained masks in addition to the k masks.
         name: algorithm and objective, or the reservoir's rule.
-        wanted: number of rows of the complete part.
-        rows: number of rows that exist.
+        wanted: number of table rows of the complete part.
+        rows: number of table rows that exist.
     """
 
     table: str
@@ -57,19 +59,19 @@ class Progress:
 
     Attributes:
         directory: absolute path of the run directory.
-        config: the configuration in config.yaml, unchecked.
+        config: the configuration in config.yaml. Names in it may be unknown to this version.
         committed: number of committed tasks.
         accuracy: mean accuracy of the committed tasks, in [0, 1]; None if no task is committed.
-        tasks_per_second: rate over the last 5 minutes; if no driver trains, over the 5 minutes
-            before the last task ended. None if no task is committed.
-        parts: all parts of the run's own checkpoints.
-        other_files: number of files in evaluations/ and reservoir/ that belong to other requests,
-            such as those of a later harness/evaluate.py.
-        failed: name of a unit that was set aside -> its error.
+        tasks_per_second: tasks trained per second in the last 5 minutes. If no driver trains, the
+            5 minutes end when the last task ended. None if no task is committed.
+        parts: the parts of the checkpoints in config.yaml.
+        other_files: number of files in evaluations/ and reservoir/ that are not for these parts,
+            such as files of a later harness/evaluate.py.
+        failed: name of a work unit that failed too often -> its last error.
         broken: table files that cannot be read or that belong to another run, and the store if it
             is missing.
         num_bytes: size of all files in the run directory.
-        holder: the process that signed the lock; None if the lock is not signed.
+        holder: the process that the lock file names; None if the file names no process.
     """
 
     directory: Path
@@ -86,7 +88,7 @@ class Progress:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all tasks are trained, their masks are there, and all parts are evaluated."""
+        """Whether all tasks are trained, the mask store exists, and all parts are evaluated."""
         return (
             self.committed == self.config.tasks
             and _store(self.directory) not in self.broken
@@ -97,8 +99,9 @@ class Progress:
     def state(self) -> str:
         """The state of the run: "live", "complete", "stopped", "dead" or "unknown".
 
-        A run is dead if its driver was killed: the lock is signed, but no process has it. A run is
-        unknown if another host signed the lock, because only that host can check its process.
+        A run is dead if its driver was killed: the lock file still names the driver, but no process
+        has the lock. A run is unknown if the lock file names a process of another host, because
+        only that host can check the process.
         """
         if self.holder is not None and self.holder.alive:
             return "live"
@@ -110,7 +113,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds of training left at the current rate; None if unknown or if no driver trains."""
+        """Seconds until all tasks are trained, at the current rate; None if this is unknown."""
         left = self.config.tasks - self.committed
         if self.state not in ("live", "unknown") or not self.tasks_per_second or not left:
             return None
@@ -122,10 +125,10 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
 
     Args:
         directory: the run directory.
-        now: end of the period over which the rate of training is measured; None means now.
+        now: end of the period in which the tasks per second are measured; None: the present time.
 
     Raises:
-        UserError: the folder does not exist, or holds no run.
+        UserError: the folder does not exist, or is not the folder of a run.
     """
     config, units = _configuration(directory)
     # Read the lock before the log. If a driver ends in between, its last commits are counted.
@@ -154,7 +157,7 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
 
 
 def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
-    """Read a run's configuration, and plan the units of its own checkpoints, in order."""
+    """Read a run's configuration, and list the work units of its checkpoints, in their order."""
     if not directory.is_dir():
         raise UserError(
             f"run_dir must be the folder of a run, got {directory}, which is no folder: "
@@ -192,7 +195,7 @@ def _check_plan(config: Config) -> None:
 
 
 def _store(directory: Path) -> Path:
-    """Return the file without which a run has no store."""
+    """Return the path of the file zarr.json. A run without this file has no mask store."""
     return directory / "masks.zarr" / "zarr.json"
 
 
@@ -214,7 +217,8 @@ def _read_files(
         folder: folder of the table, which may be missing.
         schema: the table's schema.
         run_id: the identity of the run; None if it is unknown.
-        broken: list to which the files are added that cannot be read or are not this run's.
+        broken: list of paths. This function adds the files that cannot be read or belong to another
+            run.
 
     Yields:
         The path of each readable file, and its rows.
@@ -241,17 +245,18 @@ def _tasks(
 ) -> tuple[list[float], list[float], list[Place]]:
     """Read the log.
 
-    The columns become lists of plain numbers, because Arrow's sums, its times and its conversion to
-    numpy import pandas, which takes 0.4 s.
+    The columns are converted to lists of numbers. If this function summed Arrow columns, or
+    converted them to times or NumPy arrays, Arrow would import pandas, which takes 0.4 s.
 
     Args:
         directory: the run directory.
-        num_tasks: number of tasks of the run. A file that names another task is not this run's.
+        num_tasks: number of tasks of the run. A file with a larger task number is broken.
         run_id: the identity of the run; None if it is unknown.
 
     Returns:
-        The accuracy of each committed task, the time when the task ended (seconds since 1970), and
-        the log files that cannot be read or are not this run's.
+        (accuracies, times, files). The accuracies and the times are those of the committed tasks. A
+        time is when the training of the task ended, in seconds since 1970. The files are the log
+        files that cannot be read or belong to another run.
     """
     accuracies: dict[int, float] = {}  # by task, because a damaged log may name a task twice
     finished_at: dict[int, float] = {}
@@ -270,11 +275,11 @@ def _tasks(
 def _parts(
     directory: Path, units: list[WorkUnit], run_id: str | None
 ) -> tuple[list[Part], int, list[Place]]:
-    """Count the existing rows of the run's own units.
+    """Count the table rows that exist for some work units.
 
     Returns:
-        The parts of the checkpoints, the number of files of other units, and the files that cannot
-        be read.
+        (parts, number, files). The parts are those of all checkpoints of the units. The number
+        counts the files of other units. The files are those that cannot be read.
     """
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
@@ -296,14 +301,14 @@ def _parts(
 
 
 def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
-    """Return table, checkpoint, number of distractors and name of the Part of a unit."""
+    """Return the first four fields of a unit's Part: table, num_tasks, num_distractors, name."""
     if isinstance(unit, EvaluationUnit):
         return unit.table, unit.num_tasks, unit.num_distractors, unit.inferred_by
     return unit.table, unit.num_tasks, 0, unit.rule
 
 
 def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
-    """Read the units that were set aside: name of the unit -> its error."""
+    """Return a mapping from the name of each unit that failed too often to its last error."""
     found: dict[str, str] = {}
     for path in table_files(directory / "failures"):
         try:
@@ -327,9 +332,9 @@ def _last_start(directory: Path) -> datetime | None:
 def _rate(
     finished_at: Sequence[float], start: datetime | None, until: datetime | None
 ) -> float | None:
-    """Compute the tasks per second over the last RATE_OVER before `until`.
+    """Compute the number of tasks per second that ended in a period of RATE_OVER.
 
-    The period does not begin before `start`.
+    The period ends at `until`. It is shorter if it would begin before `start`.
 
     Args:
         finished_at: time when each task ended, in seconds since 1970.
@@ -351,7 +356,7 @@ def _rate(
 
 
 def _num_bytes(directory: Path) -> int:
-    """Sum the sizes of all files; skip files that are removed at the same time."""
+    """Sum the sizes of all files. Skip files that another process removes meanwhile."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

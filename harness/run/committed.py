@@ -1,4 +1,7 @@
-"""The tasks that have a committed mask, and the checksums of the masks: five bytes per task."""
+"""Remember which tasks have a committed mask, and the checksums of the masks.
+
+This takes five bytes per task.
+"""
 
 from collections.abc import Sequence
 
@@ -26,10 +29,10 @@ class Committed:
         return int(np.count_nonzero(self._there))
 
     def add(self, task_ids: Integer[np.ndarray, " B"], crcs: Integer[np.ndarray, " B"]) -> None:
-        """Add committed tasks and the CRC-32C checksums of their packed rows."""
+        """Add tasks with a committed mask, and the CRC-32C checksums of their packed rows."""
         self._there[task_ids] = True
         self._crcs[task_ids] = crcs
 
     def crcs(self, task_ids: Sequence[int]) -> Integer[np.ndarray, " B"]:
-        """Return the checksums of committed tasks, in the order of `task_ids`."""
+        """Return the checksums of committed masks, in the order of `task_ids`."""
         return self._crcs[np.asarray(task_ids, np.int64)]

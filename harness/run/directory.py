@@ -50,11 +50,13 @@ class Run:
 
     Attributes:
         directory: the run directory, an absolute path.
-        spec: the run's specification. Its configuration is the run's own, but with the
-            evaluations of this start.
-        store: the checked mask store. Unless `read_only`, damaged masks are removed from it.
-        own: the evaluations with which the run began.
-        read_only: whether this start only reads the masks, and neither trains nor repairs any.
+        spec: the run's specification. The evaluation settings in its configuration are those of
+            this start. The other settings are those of the run.
+        store: the mask store, after all checks. If `read_only` is false, damaged masks have been
+            removed from it.
+        own: the evaluation settings with which the run began.
+        read_only: whether this start only reads masks. If true, it trains no mask and repairs no
+            file.
     """
 
     directory: Place
@@ -80,7 +82,7 @@ class Run:
 
 
 class _Content(TypedDict):
-    """The content of a run's store except the rows of masks; for the keys see MaskStore.create."""
+    """The content of a run's store, except the masks. MaskStore.create describes the keys."""
 
     layout: StateLayout
     weights: dict[str, np.ndarray]
@@ -93,14 +95,15 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
     """Begin a run, or continue the run in the directory.
 
     Args:
-        directory: the run directory, whose lock this process holds.
+        directory: the run directory. This process holds its lock.
         config: the configuration as typed.
         data: the data set that the configuration names.
         call: calls a function on a machine that trains, to measure the matrix products.
 
     Raises:
-        UserError: the directory holds another configuration, has a store that does not fit its
-            configuration, cannot be written, or has no room on its disk.
+        UserError: the directory has another configuration, or a store that does not match the
+            configuration. Or the directory cannot be written, or its disk has too little free
+            space.
     """
     known = directory / "config.yaml"
     begins, rates = not known.exists(), None
@@ -145,14 +148,14 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
     """Open a run for other evaluations. Its masks are only read.
 
     Args:
-        directory: the run directory, whose lock this process holds.
-        config: the run's configuration, with this start's evaluations and with this start's
-            values of the keys that change no result.
+        directory: the run directory. This process holds its lock.
+        config: the run's configuration, in which some values are those of this start: the
+            evaluation settings, and the keys that change no result.
         data: the data set that the configuration names.
         call: unused, because the run's configuration is resolved.
 
     Raises:
-        UserError: the store does not fit the configuration, or a mask of a checkpoint is not
+        UserError: the store does not match the configuration, or a mask of a checkpoint is not
             committed.
     """
     stored = from_yaml(directory / "config.yaml")
@@ -175,7 +178,11 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
 
 
 def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -> list[int]:
-    """Resolve the checkpoints to evaluate, and refuse a checkpoint that lacks a committed mask."""
+    """Return the checkpoints to evaluate, with `auto` resolved.
+
+    Raises:
+        UserError: the log is damaged, or a mask of a checkpoint is not committed.
+    """
     go_on = "continue the run with harness/scale.py"
     try:
         largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
@@ -186,8 +193,8 @@ def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -
     checkpoints = resolve_checkpoints(config.evaluate.checkpoints, largest)
     if wrong := [k for k in checkpoints if k > largest]:
         raise UserError(
-            f"evaluate.checkpoints must lie in [1, {largest}], the number of tasks that are "
-            f"committed without a gap, got {wrong}: lower them, or {go_on}"
+            f"evaluate.checkpoints must lie in [1, {largest}], because only the first {largest} "
+            f"masks are committed without a gap, got {wrong}: lower them, or {go_on}"
         )
     return checkpoints
 
@@ -208,13 +215,13 @@ def _configuration(known: Place, wanted: Config) -> Config:
 
 
 def verify_run(directory: Place) -> list[Damage]:
-    """Check the whole store of a run, as each start does, without changing a file.
+    """Check the whole store of a run, without changing a file. Each start makes the same checks.
 
     Returns:
-        The damaged files; [] if everything is intact.
+        A list of the damaged files; [] if everything is intact.
 
     Raises:
-        UserError: the directory has no configuration or no store, the store does not fit the
+        UserError: the directory has no configuration or no store, the store does not match the
             configuration, or the data set is not on this machine.
     """
     config = from_yaml(directory / "config.yaml")
@@ -250,9 +257,10 @@ def _make_table_folders(run: Run) -> None:
 
 
 def _clear_unbegun(directory: Place) -> None:
-    """Remove the empty store of a start that ended before it wrote config.yaml.
+    """Remove the empty store that remains if the first start of a run was interrupted.
 
-    This start may have another configuration, which the old store would not fit.
+    Such a start ended before it wrote config.yaml. The present start may have another
+    configuration, which would not match the old store.
 
     Raises:
         UserError: the store holds masks.
@@ -268,7 +276,9 @@ def _clear_unbegun(directory: Place) -> None:
 
 
 def _content(spec: RunSpec, data: Dataset) -> _Content:
-    """Make what the store of a run must hold. The inputs of a task are made when they are read.
+    """Make the content of a run's store, except the masks.
+
+    The inputs of a task are not made here, but when they are read.
 
     Raises:
         UserError: the family cannot make the first task.
@@ -286,7 +296,7 @@ def _content(spec: RunSpec, data: Dataset) -> _Content:
 
 
 def _fixed_names(content: _Content) -> list[str]:
-    """List the names of the arrays that must exist besides `masks`, such as weights/layer1."""
+    """List the names, such as weights/layer1, of all arrays of the store except `masks`."""
     weights = [f"weights/{name}" for name in content["weights"]]
     return weights + [f"inputs/{name}" for name in content["inputs"]]
 
@@ -294,7 +304,14 @@ def _fixed_names(content: _Content) -> list[str]:
 def _attributes(
     spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
 ) -> dict[str, object]:
-    """Make the attributes of the store; `weights` and `inputs` are names of its fixed arrays."""
+    """Make the attributes of the store.
+
+    Args:
+        spec: the run's specification.
+        data: the run's data set.
+        weights: names of the arrays of weights.
+        inputs: names of the arrays with the inputs that define each task.
+    """
     config, change = spec.config, spec.task(0).change
     return {
         "network": config.network,
@@ -320,8 +337,9 @@ def _attributes(
 def _mend(store: MaskStore, content: _Content) -> None:
     """Find damaged files, log them, and repair the store.
 
-    Every start checks each committed mask against its checksum. The store forgets a damaged mask,
-    and the mask is trained again with its block, because only the block makes a mask reproducible.
+    Every start checks each committed mask against its checksum. If a mask is damaged, it is removed
+    from the store, and is trained again with its block. Training the whole block gives the same
+    mask again, bit for bit.
     """
     damage = store.verify(_fixed_names(content))
     for found in damage:

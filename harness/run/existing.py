@@ -1,4 +1,7 @@
-"""Configurations of jobs on an existing run: the run's values, and the keys that may be typed."""
+"""Make the configurations of commands on an existing run.
+
+Most values are those of the run. Only some keys may be typed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +15,11 @@ from supsup_core.names import SUPERFLUOUS_OBJECTIVES
 
 
 def evaluation_configuration(typed: Config, given: Sequence[str]) -> Config:
-    """Make the configuration of other evaluations on a run.
+    """Make the configuration for evaluating a run with other settings.
 
-    The evaluations, and the keys that change no result, are taken from the command line. All other
-    values are the run's own.
+    Two kinds of values come from the command line: the evaluation settings, and the keys that
+    change no result. All other values are those of the run. If none of the run's objectives uses
+    superfluous neurons, they replace the default objectives.
 
     Args:
         typed: the configuration of the command line, with defaults for keys that were not typed.
@@ -25,20 +29,21 @@ def evaluation_configuration(typed: Config, given: Sequence[str]) -> Config:
         The checked configuration. Its checkpoints, algorithms and num_images may still be auto.
 
     Raises:
-        UserError: a typed key may not differ from the run's value, or run_dir holds no run.
+        UserError: a typed key must keep the run's value, a value is not allowed, or run_dir holds
+            no run.
     """
     stored = _stored_configuration(typed, given, taken=("evaluate",))
     evaluated = typed.evaluate
     if not set(stored.evaluate.objectives) & set(SUPERFLUOUS_OBJECTIVES):
-        # The default objectives read superfluous neurons, and this run may have none.
+        # The default objectives use superfluous neurons, and this run may have none.
         evaluated = replace(evaluated, objectives=stored.evaluate.objectives)
     return with_given(replace(stored, evaluate=evaluated), typed, given)
 
 
 def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
-    """Make the configuration of other reservoirs on a run.
+    """Make the configuration for storing a run's masks in other reservoirs.
 
-    Arguments, result and errors are those of evaluation_configuration.
+    The arguments, the result and the errors are like those of evaluation_configuration.
     """
     stored = _stored_configuration(typed, given, taken=RECALL_KEYS)
     if typed.actors.shards > 1:
@@ -48,7 +53,7 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
             typed.actors.shards,
             "actors.shards=1",
         )
-    own = replace(stored.evaluate, checkpoints=AUTO, num_images=AUTO)  # a recall has no num_images
+    own = replace(stored.evaluate, checkpoints=AUTO, num_images=AUTO)  # recalls ignore num_images
     config = with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
     return replace(config, evaluate=replace(config.evaluate, reservoir=True))
 
@@ -56,15 +61,17 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
 def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
     """Read the run's configuration, and reset actors.train and actors.shards to their defaults.
 
-    The stored numbers suit the machine on which the run began, which may be another machine.
+    The stored numbers of actors suit the machine on which the run began. This start
+    may be on another machine.
 
     Args:
         typed: the configuration of the command line, with defaults for keys that were not typed.
         given: the keys that were typed.
-        taken: the keys, and the whole groups of keys, that this job takes from the command line.
+        taken: keys that this command takes from the command line. The name of a group stands for
+            all keys of the group.
 
     Raises:
-        UserError: a typed key may not differ from the run's value, or run_dir holds no run.
+        UserError: a typed key must keep the run's value, or run_dir holds no run.
     """
     for key in given:
         if not is_taken(key, (*taken, *FREE_KEYS)):
@@ -90,7 +97,7 @@ def with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:
     """Copy the typed values into a configuration, and check the configuration.
 
     Args:
-        config: the configuration; it is changed and returned.
+        config: the configuration. It is changed and returned.
         typed: the configuration of the command line.
         given: the keys that were typed.
 

@@ -1,10 +1,12 @@
 """Check that every task has as many images as the configuration uses at once.
 
-Tasks may have different numbers of images, because a family may give each task its own classes.
-All tasks of a run train with the same batch size, and all queries show the same number of images.
-So the task with the fewest images limits both. A larger number is refused, and not lowered: the
-run would store another number than the user typed, and a comparison of two recipes on two families
-would compare other batch sizes than the recipes say.
+Tasks may have different numbers of images, because a family may give each task its own classes. But
+all tasks of a run train with the same batch size, and all queries have the same number of images.
+So both numbers must not exceed the number of images of the smallest task.
+
+If a number is too large, the configuration is refused. The number is not lowered, for two reasons.
+The run would store another number than the user typed. And a comparison of two recipes would use
+other batch sizes than the recipes give.
 """
 
 import numpy as np
@@ -18,11 +20,11 @@ from supsup_core.data import ImageSet
 
 
 def check_images(spec: RunSpec, data: Dataset) -> None:
-    """Check the keys that the images of the smallest task limit.
+    """Check the keys that must not exceed the number of images of the smallest task.
 
     Args:
-        spec: the specification of the run; its values of `auto` may be unresolved.
-        data: the data set of the run.
+        spec: the run's specification. Its configuration may still contain `auto`.
+        data: the run's data set.
 
     Raises:
         UserError: train.batch_size is above the number of training images of a task, or a query
@@ -30,7 +32,7 @@ def check_images(spec: RunSpec, data: Dataset) -> None:
     """
     config = spec.config
     evaluate = config.evaluate
-    # A network that normalises infers from the whole batch if num_images is auto.
+    # If num_images is auto, a network that normalises over a batch infers from the whole batch.
     automatic = evaluate.batch_size if spec.network.normalises else 1
     is_automatic = evaluate.num_images == AUTO
     shown = automatic if is_automatic else int(evaluate.num_images)
@@ -56,14 +58,14 @@ def check_images(spec: RunSpec, data: Dataset) -> None:
 
 
 def fewest_images(spec: RunSpec, images: ImageSet) -> tuple[int, int]:
-    """Find the task with the fewest images.
+    """Find the task with the fewest images; the first such task if there are several.
 
     Returns:
-        The number of its images, and its task number.
+        The number of images of this task, and the task's number.
     """
     counts = np.bincount(images.labels, minlength=spec.num_classes)
     fewest, its_task = len(images.labels), 0
-    if spec.task(0).classes is None:  # then no task of the family has classes
+    if spec.task(0).classes is None:  # then every task has all images
         return fewest, its_task
     for task_id in range(spec.config.tasks):
         classes = spec.task(task_id).classes or ()

@@ -1,7 +1,7 @@
 """Refuse a configuration whose data cannot fit into this machine's memory.
 
-The sizes are lower bounds: a start that is refused here could not have ended. Without these checks
-the kernel would kill one process after another, for minutes.
+The checks use lower bounds of the needed memory, so a refused start would have failed in any case.
+Without the checks, the kernel would kill one process after another, for minutes.
 """
 
 import os
@@ -22,33 +22,37 @@ from supsup_core.names import NETWORKS
 from supsup_core.reservoirs.rules import reservoir_bytes
 from supsup_core.states.layout import StateLayout
 
-# Files with the limit of a container, for both versions of cgroups.
+# Files with the memory limit of a container, for both versions of cgroups.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def memory_bytes() -> int:
-    """Return this machine's memory, or the smaller limit of the container, in bytes."""
+    """Return the size of this machine's memory in bytes.
+
+    If a container has a smaller limit, return this limit.
+    """
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in map(Path, _LIMITS):
         try:
             found.append(int(path.read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no cgroups of this version, or "max"
+        except (OSError, ValueError):  # no file of this version, or "max" (no limit)
             continue
     return min(found)
 
 
 def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) -> None:
-    """Refuse a network whose weights do not fit into memory, once per process that works here.
+    """Refuse a network if its weights do not fit into this machine's memory.
 
-    Nothing of the size of the weights is made.
+    Each process on this machine has a copy of the weights. The check computes the size of the
+    weights, but does not make them.
 
     Args:
-        config: the configuration; its values of `auto` may be unresolved.
+        config: the configuration. It may still contain `auto`.
         input_shape: the shape of one image.
-        num_classes: the number of classes, which is the smallest number of outputs.
+        num_classes: the number of classes. A network has at least one output per class.
 
     Raises:
-        UserError: the weights do not fit. The error names the key that makes them smaller.
+        UserError: the weights do not fit. The error names the key to change.
     """
     there, num_processes = memory_bytes(), _num_processes(config)
     needed = _process_bytes(config, input_shape)
@@ -59,7 +63,8 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
         most = max(1, there // needed - 1)
         raise must_be(
             "actors.train",
-            f"so few that the network of each actor, which takes {size}, fits into {room}",
+            f"smaller: the network of an actor takes {size}, and the networks of all actors must "
+            f"fit into {room}",
             config.actors.train,
             f"actors.train={most} actors.evaluate=1",
         )
@@ -68,7 +73,7 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
         fitting = config.outputs * there // (4 * num_processes * needed)
         raise must_be(
             "outputs",
-            f"so few that weights and logits, which take {size}, fit into {room}",
+            f"smaller: weights and logits take {size}, and must fit into {room}",
             config.outputs,
             f"outputs={max(num_classes, fitting)}",
         )
@@ -78,20 +83,24 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
         fitting = config.train.batch_size * there // (4 * num_processes * needed)
         raise must_be(
             "train.batch_size",
-            f"so small that weights and logits, which take {size}, fit into {room}",
+            f"smaller: weights and logits take {size}, and must fit into {room}",
             config.train.batch_size,
             f"train.batch_size={max(1, fitting)}",
         )
-    raise _narrower(config, f"so small that the weights, which take {size}, fit into {room}")
+    raise _narrower(config, f"smaller: the weights take {size}, and must fit into {room}")
 
 
 def _process_bytes(config: Config, input_shape: Sequence[int]) -> int | None:
-    """Compute a lower bound of the memory of a worker, in bytes; None if it is unknown."""
+    """Compute how many bytes of memory a worker needs at least.
+
+    Returns:
+        The number of bytes. None if it cannot be computed without making the network.
+    """
     weights = _weight_bytes(config, input_shape)
     if weights is None:
         return None
-    # A worker holds the weights, as many scores or gradients, and the logits of a batch with their
-    # gradients.
+    # A worker holds the weights, one score or gradient per weight, and the logits of a batch with
+    # their gradients. All these values are float32.
     return 2 * weights + 8 * config.train.batch_size * config.outputs
 
 
@@ -99,7 +108,7 @@ def _weight_bytes(config: Config, input_shape: Sequence[int]) -> int | None:
     """Compute the bytes of a network's fixed weights, without making the weights.
 
     Returns:
-        The number of bytes; None if only the finished network tells.
+        The number of bytes. None if it cannot be computed without making the network.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -114,7 +123,9 @@ def _weight_bytes(config: Config, input_shape: Sequence[int]) -> int | None:
     except UserError:
         raise
     except Exception:
-        return None  # the module computes with its parameters; errors come up when it is made
+        # A module may compute with its parameters, which fails on the device "meta". Any other
+        # error of the module is raised again when the network is made.
+        return None
     if isinstance(made, nn.Module):
         return 4 * sum(parameter.numel() for parameter in made.parameters())
     number = 0
@@ -126,7 +137,7 @@ def _weight_bytes(config: Config, input_shape: Sequence[int]) -> int | None:
 def _num_processes(config: Config) -> int:
     """Return the number of processes that hold the weights on this machine.
 
-    The machines of a cluster are not known here, so only the driver counts.
+    The workers of a cluster may be on other machines, so only the driver is counted there.
     """
     if config.executor != "ray" or os.environ.get("RAY_ADDRESS"):
         return 1
@@ -134,11 +145,11 @@ def _num_processes(config: Config) -> int:
     try:
         return sum(size.actors for size in pool_sizes(config, cpus=cpus, gpus=0))
     except ValueError:
-        return 1  # more actors than CPUs: Ray refuses them
+        return 1  # actors.train is above the number of CPUs, which another check refuses
 
 
 def _narrower(config: Config, expected: str) -> UserError:
-    """Make the error for a network with too many weights between its hidden layers."""
+    """Make the error for a network whose hidden layers have too many weights."""
     for name, option in options_of_kind("network", config).items():
         if name in config.network_options:
             value = config.network_options[name]
@@ -152,24 +163,24 @@ def check_memory(config: Config, layout: StateLayout, *, trains: bool) -> None:
     Args:
         config: the resolved configuration.
         layout: the layout of a state.
-        trains: whether masks are trained.
+        trains: whether this start trains masks.
 
     Raises:
         UserError: a block, the masks of a checkpoint, the distractors or a reservoir do not fit.
-            The error names the key that makes them smaller.
+            The error names the key to lower.
     """
     there = memory_bytes()
     room = f"the {there / 1e9:.0f} GB of this machine's memory"
     if trains:
         _check_block(config, layout, there, room)
-    # Inference holds the rows, and the same bits again in the order of the weights.
+    # Inference holds the packed rows, and a second copy of their bits in the order of the weights.
     num_masks, each = max(config.evaluate.checkpoints, default=0), 2 * layout.row_bytes
     if each * (num_masks + config.evaluate.distractors) > there:
         most = there // each - num_masks
         if most < 0:
             raise must_be(
                 "evaluate.checkpoints",
-                f"so small that the masks of a checkpoint fit into {room}",
+                f"smaller: the masks of a checkpoint must fit into {room}",
                 config.evaluate.checkpoints,
                 f"evaluate.checkpoints=[{max(1, there // (2 * each))}]",
             )
@@ -189,8 +200,8 @@ def _check_block(config: Config, layout: StateLayout, there: int, room: str) -> 
     if block > 1 and block * each > there:
         raise must_be(
             "train.block",
-            f"so small that the training of a block fits into {room}; a task takes "
-            f"{each / 1e9:.1f} GB",
+            f"smaller: each task of a block takes {each / 1e9:.1f} GB in training, and the "
+            f"block must fit into {room}",
             block,
             f"train.block={max(1, there // (2 * each))}",
         )
@@ -204,8 +215,8 @@ def _check_reservoir(config: Config, num_bits: int, there: int, room: str) -> No
     if needed > there:
         raise must_be(
             "reservoir.block",
-            f"so small that a reservoir by {rule} fits into {room}; for masks of {num_bits} bits "
-            f"it takes {needed / 1e9:.0f} GB",
+            f"smaller: a reservoir with rule {rule} takes {needed / 1e9:.0f} GB for masks of "
+            f"{num_bits} bits, and must fit into {room}",
             block,
             f"reservoir.block={max(1, block * there // (2 * needed))}",
         )

@@ -16,7 +16,8 @@ from harness.places.places import Place
 from harness.plan.capabilities import Capabilities
 from supsup_core.names import ALGORITHMS, FAMILIES, SUPERFLUOUS_OBJECTIVES
 
-# Disk space for the log, the tables, and a new chunk that will replace an old one.
+# Disk space for the log, the tables, and a new chunk that is written before the old chunk is
+# deleted.
 _SPARE_BYTES = 16 * 1024 * 1024
 
 _PATH_ERRORS = {
@@ -38,6 +39,7 @@ def readable_path_errors(directory: Place) -> Iterator[None]:
 
     Raises:
         UserError: the directory cannot be made or written, or its disk is full.
+        OSError: another error; it is raised unchanged.
     """
     try:
         yield
@@ -54,11 +56,11 @@ def readable_path_errors(directory: Place) -> Iterator[None]:
 
 
 def check_against_data(config: Config, data: Dataset) -> None:
-    """Check the keys that depend on the data set.
+    """Check the keys whose allowed values depend on the data set.
 
     Raises:
-        UserError: there are more tasks than the family can make, too few outputs, or no
-            superfluous neurons for an objective that reads them.
+        UserError: there are more tasks than the family can make, there are fewer outputs than
+            classes, or an objective needs superfluous neurons and there are none.
     """
     family = make_named("family", FAMILIES, config.family, config.family_options)
     limit = family.max_tasks(data.num_classes)
@@ -77,7 +79,7 @@ def check_against_data(config: Config, data: Dataset) -> None:
         seeing = [name for name in config.evaluate.objectives if name not in blind] or ["H"]
         raise must_be(
             "evaluate.objectives",
-            f"without {', '.join(blind)}, because outputs={config.outputs} for "
+            f"a list without {', '.join(blind)}, because outputs={config.outputs} for "
             f"{data.num_classes} classes leaves no superfluous neurons",
             config.evaluate.objectives,
             f"evaluate.objectives={as_typed(seeing)}",
@@ -85,14 +87,15 @@ def check_against_data(config: Config, data: Dataset) -> None:
 
 
 def check_capabilities(config: Config, capabilities: Capabilities) -> None:
-    """Check the keys that depend on the network, the method and the engine that infers.
+    """Check the keys whose allowed values depend on the network, the finder and the engine.
 
     Args:
         config: the configuration, as typed or resolved.
-        capabilities: what the run's network, method and engine can do.
+        capabilities: the capabilities of the run's network, finder and engine.
 
     Raises:
-        UserError: a value does not fit. The error names the key, the value and the values that fit.
+        UserError: a value is not possible. The error names the key, the value and the possible
+            values.
     """
     if capabilities.order != "any":
         raise must_be(
@@ -116,9 +119,10 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
 
 
 def _check_algorithms(config: Config, supports: Collection[str]) -> None:
-    """Refuse algorithms that the engine does not have.
+    """Raise an error if the engine does not have an algorithm of the configuration.
 
-    `auto` leaves such algorithms out, and is refused only if no algorithm is left.
+    `auto` means all default algorithms that the engine has. It is refused only if the engine has
+    none of them.
     """
     algorithms = config.evaluate.algorithms
     asked = DEFAULT_ALGORITHMS if algorithms == AUTO else algorithms
@@ -136,30 +140,32 @@ def _check_algorithms(config: Config, supports: Collection[str]) -> None:
 
 
 def _check_keeps(config: Config) -> None:
-    """Refuse distractors and reservoirs for states other than one plane of keep bits per tensor.
+    """Raise an error if the configuration asks for distractors or reservoirs.
 
-    Nested and negative planes are correlated with other planes. The drawing of distractors does
-    not know these correlations, and a reservoir stores keep bits only.
+    This check is for networks and finders whose states are not one plane of keep bits per tensor.
+    (A keep bit of one keeps a weight.) In other states, the bits of one plane depend on the bits of
+    another plane. Distractors are drawn without such dependences, and a reservoir stores only keep
+    bits.
     """
     who = f"network={config.network} and method={config.method}"
     if config.evaluate.distractors:
         raise must_be(
             "evaluate.distractors",
-            f"0 with {who}, whose states are more than one plane of bits",
+            f"0 with {who}, because a state is more than one plane of bits",
             config.evaluate.distractors,
             "evaluate.distractors=0",
         )
     if config.evaluate.reservoir:
         raise must_be(
             "evaluate.reservoir",
-            f"false with {who}, whose states are more than one plane of bits",
+            f"false with {who}, because a state is more than one plane of bits",
             True,
             "evaluate.reservoir=false",
         )
 
 
 def _check_batches(config: Config) -> None:
-    """Refuse batches of one input, because a network cannot normalise over one input."""
+    """Raise an error if a batch has one image, because normalising needs several images."""
     evaluate = config.evaluate
     sizes: dict[str, int | str] = {
         "train.batch_size": config.train.batch_size,
@@ -178,14 +184,14 @@ def _check_batches(config: Config) -> None:
 
 
 def check_room(directory: Place, num_bytes: int) -> None:
-    """Refuse a disk without room for a run.
+    """Raise an error if the disk has too little free space for a run.
 
     Args:
         directory: the run directory.
         num_bytes: the size of the masks, inputs and weights, in bytes.
 
     Raises:
-        UserError: the disk has too little room. The error gives the needed and the free space.
+        UserError: there is too little free space. The error gives the needed and the free space.
     """
     if not isinstance(directory, Path):
         return  # object storage does not get full

@@ -1,8 +1,8 @@
-"""Check that a family makes every task of a run.
+"""Check that a family can make every task of a run.
 
 The first start makes every task of the run, and warns if some tasks are equal. A run stores only
-the name of its family, and the family's code may change later. So each start compares the first and
-the last task with the store; see harness/storage/compare.py.
+the name of its family, and the family's code may change later. So each start makes the first and
+the last task again, and compares them with the store; see harness/storage/compare.py.
 """
 
 import logging
@@ -25,7 +25,7 @@ def family_errors(family: str) -> Iterator[None]:
     """Turn a ValueError of a family into a one-line error for the user.
 
     Raises:
-        UserError: the family cannot make a task, and has raised a ValueError.
+        UserError: the family raised a ValueError because it cannot make a task.
     """
     try:
         yield

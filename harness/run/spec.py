@@ -29,8 +29,8 @@ from supsup_core.training.recipe import Recipe
 class RunSpec:
     """The specification of a run, which every worker gets.
 
-    Each process makes the network, the finder and the other derived objects when it first needs
-    them. They are not sent to workers.
+    Only the attributes below are sent to workers. Each process makes the network, the finder and
+    the other objects when it first needs them.
 
     Attributes:
         config: the configuration, with every `auto` resolved.
@@ -71,7 +71,7 @@ class RunSpec:
 
     @cached_property
     def method(self) -> Method:
-        """The mask finder."""
+        """The finder that makes masks from scores."""
         config = self.config
         made: Method = make_named("method", names.METHODS, config.method, config.method_options)
         return made
@@ -91,12 +91,16 @@ class RunSpec:
         return make_task(self.family, task_id, setting)
 
     def weights(self) -> dict[str, Tensor]:
-        """Draw the fixed weights of the network."""
+        """Draw the fixed weights of the network from the run's seed.
+
+        Returns:
+            A mapping from name to weights.
+        """
         return self.network.weights(self.config.seed)
 
     @cached_property
     def layout(self) -> StateLayout:
-        """The layout of the packed rows.
+        """The layout of a packed row.
 
         Raises:
             UserError: the finder cannot mask this network.
@@ -156,11 +160,13 @@ class RunSpec:
 
 
 class TaskInputs:
-    """One array of `task_inputs` for all tasks of a run. A slice makes only its own rows.
+    """An array with one row per task of a run, for example the permutations of all tasks.
+
+    Rows are made only when they are read: `inputs[first:end]` makes the rows of these tasks.
 
     Args:
         spec: the run's specification.
-        name: the array's name in `task_inputs`, such as "permutations".
+        name: the array's key in the result of `task_inputs`, such as "permutations".
     """
 
     def __init__(self, spec: RunSpec, name: str) -> None:
@@ -175,5 +181,8 @@ class TaskInputs:
 
 
 def lazy_inputs(spec: RunSpec) -> dict[str, TaskInputs]:
-    """Return the arrays of `task_inputs` by name. Their rows are made when they are read."""
+    """Return a mapping from name to an array with one row per task of a run.
+
+    The names are those that `task_inputs` gives. A row is made when it is read.
+    """
     return {name: TaskInputs(spec, name) for name in task_inputs([spec.task(0)])}

@@ -1,1 +1,1 @@
-"""Search the configuration with Ray Tune; harness/tune.py is the command."""
+"""Search for a good configuration with Ray Tune; harness/tune.py is the command."""

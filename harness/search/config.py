@@ -1,4 +1,4 @@
-"""The configuration of a search: the configuration of a run, and the settings of the search."""
+"""The configuration of a search: the keys of a run, and the settings of the search."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,8 +12,8 @@ METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")
 SCHEDULERS = ("asha", "none")
 FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status of a trial
-# The margin of a task is divided by the standard deviation of the other tasks' slopes. A standard
-# deviation needs at least two other tasks.
+# The expected task accuracy needs the standard deviation of the wrong tasks' slopes. So there must
+# be at least two wrong tasks.
 _FEWEST_TASKS = 3
 _MOST_TRIALS = 10**5  # Ray Tune writes the state of all trials every few seconds
 _LARGEST_SEED = 2**32 - 1  # Optuna's samplers take seeds of 32 bits
@@ -28,7 +28,9 @@ class TuneConfig:
         help="Searched keys and their values, in the form of Hydra's sweeps: interval(0.1, 0.9), "
         "tag(log, interval(1e-4, 1e-2)), range(64, 512, 64), choice(rmsprop, adam).",
     )
-    trials: int = knob(100, at_least=1, at_most=_MOST_TRIALS, help="Configurations to try.")
+    trials: int = knob(
+        100, at_least=1, at_most=_MOST_TRIALS, help="Number of configurations to try."
+    )
     metric: str = knob(
         METRICS[0],
         one_of=METRICS,
@@ -52,37 +54,46 @@ class TuneConfig:
         3,
         at_least=1,
         at_most=30,
-        help="Stages of a trial. The trial is measured at the end of each stage.",
+        help="Number of stages of a trial. The trial is measured at the end of each stage.",
     )
     reduction: int = knob(
         3,
         at_least=2,
         at_most=100,
-        help="Factor by which the number of steps grows from stage to stage. asha continues one "
-        "of this many trials.",
+        help="Factor by which the number of steps grows from stage to stage. If it is r, asha "
+        "continues the best 1/r of the trials after each stage.",
     )
 
     @property
     def last_rung(self) -> int:
-        """The rung of a trial after all its steps; the first rung is 1."""
+        """The rung of the last stage. A rung is the number that ASHA uses for a stage.
+
+        The first stage has rung 1. The rung of each later stage is `reduction` times the rung of
+        the stage before.
+        """
         return int(self.reduction ** (self.stages - 1))
 
 
 # The keys of a search are not part of Config, so that the hashes of stored runs stay the same.
 @dataclass
 class TuneJob(Config):
-    """The configuration of a search: the keys of a run, which each trial gets, and `tune`."""
+    """The configuration of a search: the keys of a run, and the settings of the search in `tune`.
+
+    Each trial gets the keys of a run.
+    """
 
     tune: TuneConfig = field(default_factory=TuneConfig)
 
 
 def base_config(job: TuneJob) -> Config:
-    """Return the configuration of a run that each trial starts from, without `tune`."""
+    """Return the configuration from which each trial starts: `job` without the key `tune`."""
     return Config(**{entry.name: getattr(job, entry.name) for entry in fields(Config)})
 
 
 def check_tune(job: TuneJob) -> None:
-    """Check the keys that a search limits further; harness/search/space.py checks the space.
+    """Check keys for which a search allows fewer values than a run does.
+
+    harness/search/space.py checks the searched keys.
 
     Raises:
         UserError: a key has a value that a search does not allow.

@@ -14,9 +14,10 @@ from harness.search.config import FAILED, FINISHED, STOPPED_EARLY
 
 _SHOWN = 10
 _CAPTION = (
-    "Accuracies are means over the tasks of a trial. label: accuracy with the task given; task: "
-    "task accuracy among the masks of the trial; of {among}: expected task accuracy among {among} "
-    "masks; both: product of label and of {among}; s: seconds of one actor."
+    'Accuracies are means over the tasks of a trial. "label" is the accuracy with the task given. '
+    '"task" is the task accuracy among the masks of the trial. "of {among}" is the expected task '
+    'accuracy among {among} masks. "both" is the product of the columns "label" and "of {among}". '
+    '"s" is the time of one actor in seconds.'
 )
 
 
@@ -28,20 +29,21 @@ def best_trial(table: pa.Table, metric: str) -> dict[str, Any] | None:
         metric: name of the column to maximise.
 
     Returns:
-        The row by column name; the first such row if several are equal; None if no trial finished.
+        The row of this trial, as a mapping from column name to value. If several trials are equally
+        good, the row of the first. None if no trial has finished.
     """
     finished = [row for row in table.to_pylist() if row["status"] == FINISHED]
     return max(finished, key=lambda row: row[metric], default=None)
 
 
 def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[str]) -> None:
-    """Print the best trials, and the number of trials by status.
+    """Print the best trials, and the number of trials of each status.
 
     Args:
         console: the console to print on.
         table: the table `trials`.
         metric: name of the column that the search maximised.
-        keys: the searched keys, with dots.
+        keys: the searched keys, such as "train.smoothing".
     """
     rows = [row for row in table.to_pylist() if row["status"] == FINISHED]
     rows.sort(key=lambda row: -row[metric])
@@ -58,7 +60,10 @@ def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[
 def _fitting(
     console: Console, rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]
 ) -> Table:
-    """Make the table with as many of the first keys as fit the screen, so that no value is cut."""
+    """Make a table of trials that is not wider than the screen, so that no value is cut.
+
+    If there is no space for the columns of all keys, the last keys have no column.
+    """
     for num_keys in range(len(keys), -1, -1):
         table = _best(rows, metric, keys[:num_keys])
         if fits(console, table):

@@ -1,8 +1,9 @@
-"""Files with a signature, so that this user's own files can be told from the files of strangers.
+"""Sign files, to distinguish this user's own files from the files of other users.
 
 Ray Tune keeps the state of a search in pickles, and a pickle can run any program when it is read.
-So each file of Ray Tune begins with a message authentication code. The code's key is in a file
-that only this user can read, and a file with a wrong code is never given to Ray Tune.
+So each file of Ray Tune begins with a signature, which is a message authentication code. The key of
+this code is in a file that only this user can read. A file with a wrong signature is never given to
+Ray Tune.
 """
 
 import hmac
@@ -26,21 +27,21 @@ _KEY = "supermasks/search_key"
 
 
 class UnsignedError(UserError):
-    """A file that this user did not write, or that was changed later."""
+    """The error for a file that this user did not write, or that was changed later."""
 
 
 def key_path() -> Path:
-    """Return the path of the key, in the user's folder for configuration."""
+    """Return the path of the file with this user's key, in the user's configuration folder."""
     # The XDG standard treats an empty variable like an unset variable.
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / _KEY
 
 
 def make_key() -> None:
-    """Make this user's key if it is missing, and check that it can be read.
+    """Make the file with this user's key if it is missing, and check that the key can be read.
 
     Raises:
-        UserError: the key cannot be made, or other users can read it.
+        UserError: the file cannot be made or read, or other users can read it.
     """
     try:
         path = key_path()
@@ -48,7 +49,7 @@ def make_key() -> None:
         read_secret(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
         raise UserError(
-            f"the key of this user's searches cannot be kept ({error}): "
+            f"the key of this user's searches cannot be stored ({error}): "
             "set XDG_CONFIG_HOME to a folder that only you can write"
         ) from error
 
@@ -57,7 +58,7 @@ def read_signed(path: Path) -> bytes:
     """Read a file, and check its signature.
 
     Args:
-        path: path of a file that write_signed wrote, possibly in another folder.
+        path: path of a file that write_signed wrote. The file may have moved to another folder.
 
     Returns:
         The content, without the signature.
@@ -91,7 +92,7 @@ def check_signed(folder: Path) -> None:
 
 
 def write_signed(path: Path, data: bytes) -> None:
-    """Write a file durably, with a first line that is the signature of its name and content."""
+    """Write a file durably. Its first line is a signature of the file's name and content."""
     write_durably(path, _signature(path.name, data) + b"\n" + data)
 
 
@@ -101,7 +102,11 @@ def _signature(name: str, data: bytes) -> bytes:
 
 
 class _Output:
-    """The file object of an output stream. Only a stream that is closed becomes a file."""
+    """A file object for writing a signed file.
+
+    It collects the written data in memory. `close` signs the data, and writes the file to disk. If
+    `close` is not called, no file is written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._buffer = path, io.BytesIO()
@@ -122,16 +127,18 @@ class _Output:
         try:
             write_signed(self._path, self._buffer.getvalue())
         except OSError as error:
-            # Arrow drops an error that this method raises when it copies files.
+            # Arrow ignores an error of this method when it copies files, so the error is also
+            # logged.
             logger.error("%s not saved: %s", self._path, error.strerror)
             raise
         self._buffer.close()
 
 
 class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annotations
-    """The local file system, with a signature in each file.
+    """The local file system, but each file has a signature.
 
-    Ray Tune pickles this object with the state of the search, so it does not hold the key.
+    Ray Tune pickles this object together with the state of the search. So the object does not
+    contain the key.
     """
 
     def __init__(self) -> None:
@@ -153,9 +160,9 @@ class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annot
         return pa.PythonFile(_Output(Path(path)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
-        raise io.UnsupportedOperation("a signed file is written whole")
+        raise io.UnsupportedOperation("a signed file cannot be appended to: write the whole file")
 
 
 def signed_files() -> PyFileSystem:
-    """Return the local file system with signed files, in the form that Ray Tune needs."""
+    """Return the file system that signs all files, in the form that Ray Tune needs."""
     return PyFileSystem(_SignedFiles())

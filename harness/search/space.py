@@ -1,4 +1,4 @@
-"""The space of a search: the searched keys, each with a range or a choice of values."""
+"""The space of a search: the searched keys, and a range or a choice of values for each key."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ from harness.search.config import TuneJob
 from harness.search.sweeps import FORMS, PREFIX, parse
 
 # Trials with different values of these keys solve different problems, so they cannot be compared.
-# FREE_KEYS change no result.
+# FREE_KEYS are not searched either, because they change no result.
 _NOT_SEARCHED = ("tasks", "data", "data_options", "evaluate", "reservoir", *FREE_KEYS)
 _MOST_CORNERS = 256
 _WHOLE, _REAL = (int, int | str), (float,)
@@ -43,13 +43,13 @@ _WHOLE, _REAL = (int, int | str), (float,)
 
 @dataclass(frozen=True)
 class Dimension:
-    """One key of the space.
+    """One searched key and its values.
 
     Attributes:
-        key: the key, with dots.
+        key: the key, such as "train.smoothing".
         kind: declared type of the key's values.
-        distribution: Optuna's distribution of the values, or of the names of the choices.
-        choices: name of a choice -> value. None: the distribution gives the values themselves.
+        distribution: the distribution from which Optuna draws a value, or the name of a choice.
+        choices: a mapping from the name of a choice to its value. None if Optuna draws values.
     """
 
     key: str
@@ -58,11 +58,18 @@ class Dimension:
     choices: Mapping[str, Any] | None
 
     def value(self, sampled: Any) -> Any:
-        """Return the key's value for a value that Optuna drew."""
+        """Return the value of the key.
+
+        Args:
+            sampled: the value, or the name of a choice, that Optuna drew.
+        """
         return sampled if self.choices is None else self.choices[sampled]
 
     def ends(self) -> list[Any]:
-        """Return all choices, or both ends of a range. If these are valid, all values are valid."""
+        """Return all choices, or the lowest and the highest value of a range.
+
+        If these values are valid, all values of the key are valid.
+        """
         if self.choices is not None:
             return list(self.choices.values())
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
@@ -73,11 +80,11 @@ def flat_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten a nested space.
 
     Args:
-        space: key -> values as text, or a nested mapping of this form.
-        prefix: the dotted key of the space itself, with a dot at its end.
+        space: a mapping from key to values as text. A group of keys is a nested mapping.
+        prefix: the group of keys to which `space` belongs, with a dot at its end; "" for all keys.
 
     Returns:
-        Dotted key -> values as text.
+        A mapping from dotted key to values as text.
     """
     found: dict[str, str] = {}
     for name, value in space.items():
@@ -89,11 +96,14 @@ def flat_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def read_space(space: Mapping[str, Any], base: Config) -> list[Dimension]:
-    """Read and check a space.
+    """Read and check the space of a search.
 
     Args:
-        space: key -> values as text; keys are nested or have dots.
-        base: the configuration of every trial, except for these keys.
+        space: a mapping from key to values as text. A key has dots, or is in nested mappings.
+        base: the configuration of every trial, except for the searched keys.
+
+    Returns:
+        The searched keys, in the order of `space`.
 
     Raises:
         UserError: a key cannot be searched, its values are not a sweep, or a value is not valid.
@@ -114,7 +124,11 @@ def read_space(space: Mapping[str, Any], base: Config) -> list[Dimension]:
 
 
 def one_by_one(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
-    """Yield values by key, once for each end of each key; the other keys have their first end."""
+    """Yield mappings from searched key to value, in which one key varies at a time.
+
+    For each key, each of its ends is used once: each choice, or both ends of the range. All other
+    keys then have the first of their ends.
+    """
     first = {d.key: d.ends()[0] for d in dimensions}
     for dimension in dimensions:
         for end in dimension.ends():
@@ -131,10 +145,10 @@ def with_values(base: Config, values: Mapping[str, Any]) -> Config:
 
     Args:
         base: the configuration to copy.
-        values: dotted key -> value.
+        values: a mapping from dotted key to value.
 
     Raises:
-        UserError: a value has another type than the key.
+        UserError: a value does not have the type of its key.
     """
     composed = OmegaConf.structured(base)
     for key, value in values.items():
@@ -174,7 +188,7 @@ def _dimension(key: str, text: str, base: Config) -> Dimension:
 
 
 def _is_option(key: str) -> bool:
-    """Return whether a key is an option of a finder, a family or a network, and can be searched."""
+    """Return whether a key is a searchable option of a finder, a family or a network."""
     group, _, option = key.partition(".")
     return bool(option) and group in OPTION_KEYS.values() and group not in _NOT_SEARCHED
 
@@ -183,7 +197,7 @@ def _check_tags(key: str, text: str, sweep: Sweep) -> None:
     allowed = {"log"} if isinstance(sweep, IntervalSweep) else set()
     if set(sweep.tags) - allowed:
         raise UserError(
-            f"{key} must have no tag except log, and log only on an interval, got {text}"
+            f"{key} must have no tag except log, which only an interval may have, got {text}"
         )
 
 
@@ -196,7 +210,7 @@ def _choice(key: str, kind: Any, text: str, override: Override) -> Dimension:
 
 
 def _plain(value: Any) -> Any:
-    """Remove Hydra's marks that tell how a text was quoted."""
+    """Convert the objects that Hydra makes from quoted texts to plain texts."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return getattr(value, "text", value)
@@ -213,8 +227,8 @@ def _numbers(key: str, kind: Any, text: str, sweep: IntervalSweep | RangeSweep) 
     assert low is not None
     assert high is not None
     if step is not None and high > low and step > 0:
-        # As in Python, the end of a range is not among its values.
-        # The quotient is rounded, because 0.1 to 0.8 in steps of 0.1 gives slightly more than 7.
+        # The end of a range is not among its values, as in Python. The quotient is rounded, because
+        # (0.8 - 0.1) / 0.1 is slightly more than 7 in floating point.
         high = round(low + step * (ceil(round((high - low) / step, 9)) - 1), 12)
     if not low < high or (step is not None and step <= 0):
         raise UserError(f"{key} must have a range with an end above its start, got {text}")
@@ -229,14 +243,14 @@ def _numbers(key: str, kind: Any, text: str, sweep: IntervalSweep | RangeSweep) 
 
 
 def search_differences(stored: TuneJob, wanted: TuneJob) -> list[str]:
-    """Name the differences of two searches that change results.
+    """List the keys that differ between two searches, and that change results.
 
     Args:
         stored: the configuration of the search in the folder.
         wanted: the configuration that the user typed.
 
     Returns:
-        One text per key, with both values. Each searched key has its own text.
+        One text for each of these keys, with both values. Each searched key has its own text.
     """
     found = [text for text in differences(stored, wanted) if not text.startswith("tune.space ")]
     there, here = flat_space(stored.tune.space), flat_space(wanted.tune.space)

@@ -39,7 +39,7 @@ logger = logging.getLogger("harness")
 
 _TABLE = "trials/trials.parquet"
 _BEST = "recipe/best.yaml"
-TUNED = "tuned"  # name of the best trial's recipe, which becomes part of the name of a run's folder
+TUNED = "tuned"  # the best trial's recipe name; names of run folders contain it
 
 
 def carry_out_search(job: TuneJob) -> int:
@@ -101,7 +101,11 @@ def search_directory(job: TuneJob) -> Path:
 
 
 def _begin(directory: Path, job: TuneJob) -> None:
-    """Write the configuration of a new search, or check that the folder has the same search."""
+    """Write the configuration of a new search, or check the stored configuration.
+
+    Raises:
+        UserError: the folder has another search.
+    """
     known = directory / "config.yaml"
     if known.exists():
         if found := search_differences(job_from_yaml(known, TuneJob), job):
@@ -118,7 +122,7 @@ def _done(directory: Path, search: Search) -> pa.Table | None:
     """Read the table of a complete search.
 
     Returns:
-        The table `trials`; None if the table is missing or damaged, or if trials are left to do.
+        The table `trials`. None if the table is missing or damaged, or if trials are left to do.
     """
     path = directory / _TABLE
     if not path.exists():
@@ -133,12 +137,12 @@ def _done(directory: Path, search: Search) -> pa.Table | None:
 
 
 def _search_id(directory: Path) -> str:
-    """Return the identity of the search in a folder, which its table carries."""
+    """Return the identity of the search in a folder. The search's table has this identity."""
     return config_hash(job_from_yaml(directory / "config.yaml", TuneJob))
 
 
 def _keep(directory: Path, table: pa.Table, search: Search) -> None:
-    """Write the table, and the configuration of the best trial as a file for Hydra."""
+    """Write the table `trials`, and a file for Hydra with the configuration of the best trial."""
     with readable_path_errors(directory):
         for name in (_TABLE, _BEST):
             (directory / name).parent.mkdir(exist_ok=True)
@@ -148,14 +152,16 @@ def _keep(directory: Path, table: pa.Table, search: Search) -> None:
 
 
 def recipe_file(trial: dict[str, Any], metric: str) -> str:
-    """Write the file that `+recipe=best` reads: all keys of a trial that change results.
+    """Make the content of the file that `+recipe=best` reads.
+
+    It has all keys of a trial's configuration that can change results.
 
     Args:
-        trial: row of the table `trials`, by column name.
+        trial: a row of the table `trials`, as a mapping from column name to value.
         metric: name of the column in which this trial is the best.
     """
     config = parse_yaml(trial["config"])
-    # The resolved checkpoints fit only the number of tasks of the trial.
+    # The trial's checkpoints suit only the number of tasks of the trial.
     config["evaluate"]["checkpoints"] = AUTO
     kept = {key: value for key, value in config.items() if key not in FREE_KEYS}
     head = (

@@ -1,4 +1,7 @@
-"""Find and parse the sweeps of a command line: keys with many values, in the syntax of Hydra."""
+"""Find and parse the sweeps of a command line.
+
+A sweep is a value of a key that stands for many values, in the syntax of Hydra.
+"""
 
 from collections.abc import Sequence
 
@@ -14,7 +17,7 @@ from harness.errors import UserError
 
 FORMS = "interval(0.1, 0.9), tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(64, 128)"
 PREFIX = "tune.space."
-# Any text is a value of these keys, so a comma in the text makes no sweep.
+# These keys accept any text, so a comma in their text does not make a sweep.
 _FREE_TEXTS = {
     key
     for key, option in options_of(Config).items()
@@ -23,10 +26,15 @@ _FREE_TEXTS = {
 
 
 def with_space(arguments: Sequence[str]) -> list[str]:
-    """Move the sweeps of a command line to `tune.space`, so that Hydra composes one job.
+    """Move the sweeps of a command line to `tune.space`.
+
+    Hydra does not allow a sweep in one job, but `tune.space` may contain the sweep as a text.
 
     Args:
         arguments: the arguments as typed.
+
+    Returns:
+        The arguments, with ++tune.space.KEY="SWEEP" in place of KEY=SWEEP.
 
     Raises:
         UserError: an argument cannot be parsed, or the same key has two sweeps.
@@ -41,7 +49,7 @@ def with_space(arguments: Sequence[str]) -> list[str]:
         ):
             key = key.removeprefix(PREFIX)
             if any(key == known for known, _ in rewritten.values()):
-                raise UserError(f"{key} must be searched once, got two searches: leave one out")
+                raise UserError(f"{key} must have one sweep, got two sweeps: leave one of them out")
             rewritten[text] = key, value
     return [
         f"++{PREFIX}{rewritten[text][0]}={quoted(rewritten[text][1])}"

@@ -31,12 +31,12 @@ from supsup_core.states.layout import TaskState
 
 @dataclass(frozen=True)
 class Report:
-    """The measured values of a trial after a stage. The accuracies are those of table `trials`.
+    """The measured values of a trial at the end of a stage.
 
     Attributes:
-        rung: number of the stage for ASHA: 1 for the first stage, and for each later stage the
-            previous rung times `tune.reduction`. A search compares trials of the same rung.
-        steps: number of steps so far, per task.
+        rung: number of the stage for ASHA. It is 1 for the first stage. For each later stage, it is
+            the previous rung times `tune.reduction`. ASHA compares trials at the same rung.
+        steps: number of training steps so far, per task.
         accuracy: mean accuracy of the tasks, with the task given.
         task_accuracy: task accuracy among the trial's own masks.
         expected_task_accuracy: expected task accuracy among `tune.among` masks.
@@ -51,17 +51,17 @@ class Report:
     expected_accuracy: float
 
     def as_dict(self) -> dict[str, float]:
-        """Return the values by name, in the form that Ray Tune needs."""
+        """Return a mapping from name to value, which Ray Tune needs."""
         return asdict(self)
 
 
 def resolve_trial(
     config: Config, input_shape: tuple[int, ...], num_classes: int, *, bfloat16_is_faster: bool
 ) -> Config:
-    """Replace every `auto` as in a run, except that one block may take all tasks.
+    """Replace every `auto` by a value, as in a run. But one block may have all tasks of the trial.
 
     Args:
-        config: configuration of the trial.
+        config: the trial's configuration.
         input_shape: shape of one image: channels, rows, columns.
         num_classes: number of classes of the data set.
         bfloat16_is_faster: whether a machine that trains multiplies faster in bfloat16.
@@ -82,25 +82,26 @@ def resolve_trial(
 
 
 def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:
-    """Compute the steps after which a trial reports.
+    """Compute the number of training steps at the end of each stage.
 
     Args:
-        steps: number of training steps per task.
-        tune: the number of stages and the reduction.
+        steps: number of training steps per task in the whole trial.
+        tune: the settings of the search, with the number of stages and the reduction.
 
     Returns:
-        Number of steps at the end of a stage -> rung of the stage. If there are few steps, several
-        stages may end at the same step; then the last of these stages counts.
+        A mapping from number of steps to the rung of the stage that ends there. If there are few
+        steps, several stages may end at the same step. The mapping then has the rung of the last
+        one.
     """
     rungs = [tune.reduction**i for i in range(tune.stages)]
     return {-(-steps * rung // tune.last_rung): rung for rung in rungs}
 
 
 class BlockTrial:
-    """Train the tasks of one configuration in stages, and measure them.
+    """A trial that trains all tasks of one configuration in stages, and measures them.
 
     Args:
-        spec: the trial's specification; every `auto` of the configuration is resolved.
+        spec: the trial's specification. Its configuration contains no `auto`.
         train: the training images.
         test: the test images.
         tune: the settings of the search.
@@ -113,10 +114,10 @@ class BlockTrial:
         self._trainer = trainer_of(spec, own(train), self._test, self._device)
 
     def reports(self) -> Iterator[Report]:
-        """Train and yield one report per stage.
+        """Train, and yield one report at the end of each stage.
 
-        Training stops after each report until the caller asks for the next one. ASHA can thus
-        compare trials after equal fractions of their steps, and stop the worse trials.
+        The next stage begins when the caller asks for the next report. So ASHA can compare trials
+        after the same stage, and stop the worse trials.
         """
         config = self._spec.config
         after = stage_steps(config.train.steps, self._tune)
@@ -148,7 +149,7 @@ class BlockTrial:
             rows: packed masks of all tasks.
 
         Returns:
-            The tasks whose batches were inferred, and the task accuracy.
+            Two values: the tasks whose batches were inferred, and the task accuracy.
         """
         first, *_ = units = evaluation_units(self._spec.config, len(rows))
         # One worker infers all units, because a worker keeps the masks that it got.
@@ -164,14 +165,15 @@ class BlockTrial:
         return asked, float(np.mean(found))
 
     def _slopes(self, rows: np.ndarray, asked: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the slopes of the test batches of some tasks, at equal coefficients.
+        """Compute the slopes of all tasks for some test batches, at equal coefficients.
 
         Args:
             rows: packed masks of all T tasks.
             asked: the tasks whose test batches are the Q queries.
 
         Returns:
-            d objective / d alpha, (Q, T), and the right task of each query, (Q,).
+            Two tensors: the slopes d objective / d alpha, (Q, T), and the right task of each query,
+            (Q,).
         """
         spec = self._spec
         queries = Queries(spec, self._test, self._device)

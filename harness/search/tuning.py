@@ -1,4 +1,4 @@
-"""Run a search with Ray Tune: its trials are actors, and a stopped search can be continued.
+"""Run a search with Ray Tune. Each trial runs in an actor, and a stopped search can be continued.
 
 The folder of a search has these files: config.yaml, provenance.json, lock, ray/ (the state of Ray
 Tune), trials/trials.parquet and recipe/best.yaml.
@@ -79,10 +79,10 @@ class Search:
     bfloat16_is_faster: bool = False
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
-        """Make the resolved configuration of a trial.
+        """Make the configuration of a trial, with every `auto` resolved.
 
         Args:
-            sampled: dotted key -> value that Optuna drew.
+            sampled: a mapping from dotted key to the value that Optuna drew.
         """
         values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
         return resolve_trial(
@@ -109,9 +109,9 @@ class _Trial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial in this actor, because a new actor needs seconds to start.
+        """Start another trial in this actor.
 
-        A trial may take no longer than that.
+        A new actor takes seconds to start, which may be longer than a trial.
         """
         self._begin(new_config)
         return True
@@ -129,10 +129,10 @@ class _Trial(tune.Trainable):
 
 
 class Shown(tune.Callback):
-    """A callback that shows the number of ended trials and the best metric of a finished trial.
+    """A callback of Ray Tune that shows how many trials have ended, and the best metric.
 
-    Ray Tune pickles its callbacks with the state of the search, but a screen cannot be pickled.
-    So a pickled callback is read back as the callback of the current start.
+    Ray Tune pickles its callbacks with the state of the search, but a screen cannot be pickled. So
+    when a pickled callback is read, the callback of the current start takes its place.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -143,20 +143,25 @@ class Shown(tune.Callback):
         self._done, self._best = 0, None
 
     def begin(self, total: int, ended: int) -> None:
-        """Show the number of trials, and the number of trials that ended before this start."""
+        """Show the progress bar.
+
+        Args:
+            total: number of trials.
+            ended: number of trials that ended before this start.
+        """
         self._done = ended
         self._display.add(BAR, total, ended, "trials", f"best {self._metric}")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the best metric of the finished trials."""
+        """Keep the best metric of the trials that have done all stages."""
         if result["rung"] == self._last_rung:
             found = result[self._metric]
             self._best = found if self._best is None else max(self._best, found)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count and show the trial."""
+        """Count an ended trial, and update the progress bar."""
         self._done += 1
         self._display.update(BAR, self._done, self._best)
 
@@ -247,7 +252,10 @@ def _is_over(result: Any) -> bool:
 
 
 def _check_own(directory: Path) -> None:
-    """Refuse the state of a search that this user did not write, because Ray Tune would run it."""
+    """Refuse the state of a search if this user did not write it.
+
+    Ray Tune reads the state from pickles, and a pickle can run any program.
+    """
     make_key()
     try:
         check_signed(directory / RAY_FOLDER)
@@ -306,7 +314,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
 
 
 def _folder_name(trial: Any) -> str:
-    """Name the empty folder of a trial by the trial's identifier.
+    """Return the trial's identifier as the name of its empty folder.
 
     Ray Tune's own name for the folder would contain the values of the searched keys, which may be
     any text.
@@ -324,7 +332,7 @@ def _sampler(search: Search) -> optuna.samplers.BaseSampler:
 
 def _scheduler(settings: TuneConfig) -> ASHAScheduler | None:
     if settings.scheduler == "none" or settings.stages == 1:
-        return None  # first in, first out
+        return None  # Ray Tune then lets every trial finish
     return ASHAScheduler(
         time_attr="rung",
         grace_period=1,
@@ -363,10 +371,16 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
 
 
 def _began_as(tried: tuple[Any, Any]) -> int:
-    """Return the number of a trial in the order of starts; Ray Tune reorders restored trials."""
+    """Return the number of a trial. Trials are numbered in the order in which they started.
+
+    The list of a restored search has another order.
+    """
     return int(tried[0].experiment_tag.partition("_")[0])
 
 
 def _cell(kind: Any, value: Any) -> Any:
-    """Convert a value to its column's type: text, unless the key's type is int, float or bool."""
+    """Convert a value to the type of its column.
+
+    The type is `kind` if this is int, float or bool. Otherwise it is text.
+    """
     return value if kind in (int, float, bool) else str(value)

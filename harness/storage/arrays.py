@@ -1,7 +1,6 @@
-"""The Zarr arrays of a mask store: create them, fill the fixed ones, and open them.
+"""Create and open the Zarr arrays of a mask store, and write its weights and inputs.
 
-Only harness/storage writes to a store. The rows of masks are not written here; see
-harness/storage/chunks.py.
+Only harness/storage writes to a store. The rows of masks are written by harness/storage/chunks.py.
 """
 
 import os
@@ -19,8 +18,8 @@ from harness.places.places import Place
 from harness.places.reading import LARGEST_JSON, check_regular, read_json
 from harness.storage.chunks import FILL, chunk_rows
 
-# These codecs follow the codec "bytes". There is no compression, because masks of density 1/2
-# cannot be compressed.
+# zarr applies these codecs after its codec "bytes". None of them compresses, because masks of
+# density 1/2 cannot be compressed.
 CODECS = (Crc32cCodec(),)
 
 GROUP = "zarr.json"  # metadata file of a group or an array
@@ -62,14 +61,14 @@ def open_group(path: Place, mode: Any) -> zarr.Group:
 
 
 def open_masks(path: Place) -> tuple[zarr.Group, zarr.Array[Any]]:
-    """Open the group of a store and its array `masks`, to read.
+    """Open the group of a store and its array `masks` for reading.
 
     Args:
         path: the folder masks.zarr.
 
     Raises:
-        UserError: the folder is missing, holds no group with an array `masks`, or has a link, a
-            FIFO or another thing that is no file.
+        UserError: the folder is missing, has no group with an array `masks`, or contains a link or
+            a FIFO in place of a regular file.
     """
     if not path.is_dir():
         raise UserError(
@@ -92,10 +91,10 @@ def open_masks(path: Place) -> tuple[zarr.Group, zarr.Array[Any]]:
 
 
 def _check_files(path: Path) -> None:
-    """Check all files that zarr reads: every file except the chunks of `masks`.
+    """Check all files that zarr reads: every file of the store except the chunks of `masks`.
 
     Raises:
-        UserError: a file is a link, a FIFO or another thing that is no file, or a metadata file is
+        UserError: a path is no regular file (for example, a link or a FIFO), or a metadata file is
             too large.
     """
     for folder, folders, names in os.walk(path):
@@ -116,7 +115,7 @@ def _check_files(path: Path) -> None:
 def create_group(
     store: Any, *, attributes: Mapping[str, Any], capacity: int, row_bytes: int
 ) -> zarr.Group:
-    """Create the group of a store with the array `masks`, without any chunk.
+    """Create the group of a store and its array `masks`. No chunk file is written.
 
     Args:
         store: a folder that does not exist, or a store of zarr.
@@ -130,7 +129,7 @@ def create_group(
 
 
 def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[Any]:
-    """Create the array `masks`, of shape (capacity, row_bytes), without any chunk file."""
+    """Create the array `masks` of shape (capacity, row_bytes). No chunk file is written."""
     return root.create_array(
         "masks",
         shape=(capacity, row_bytes),
@@ -142,10 +141,10 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
 
 
 def fixed_rows(weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]) -> dict[str, Rows]:
-    """Return the rows of the fixed arrays by name, such as weights/layer1.
+    """Return a mapping from the name of an array, such as weights/layer1, to its rows.
 
     Args:
-        weights: source of a tensor -> fixed weights, which are stored as float32.
+        weights: name, such as layer1 -> fixed weights. They are converted to float32.
         inputs: name -> rows, one row per task.
     """
     found: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
@@ -159,11 +158,11 @@ def fixed_rows(weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]) ->
 def write_fixed(
     root: zarr.Group, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]
 ) -> None:
-    """Write the arrays `weights/...` and `inputs/...`, and replace existing ones.
+    """Write the arrays `weights/...` and `inputs/...`. Existing arrays are replaced.
 
     Args:
         root: group of the store.
-        weights: source of a tensor -> fixed weights, written as float32.
+        weights: name, such as layer1 -> fixed weights. They are written as float32.
         inputs: name -> rows, one row per task.
     """
     for name, rows in fixed_rows(weights, inputs).items():
@@ -173,7 +172,7 @@ def write_fixed(
 
 
 def create_fixed(root: zarr.Group, name: str, rows: Rows) -> zarr.Array[Any]:
-    """Create the array of some rows without any chunk, and replace an existing array."""
+    """Create an array for some rows, but do not write them. An existing array is replaced."""
     num = min(rows.shape[0], chunk_rows(rows[:1].nbytes))
     return root.create_array(
         name,
@@ -188,5 +187,5 @@ def create_fixed(root: zarr.Group, name: str, rows: Rows) -> zarr.Array[Any]:
 
 
 def parts(num_rows: int, at_once: int) -> Iterator[slice]:
-    """Cut all rows into slices, so that only one slice need be in memory."""
+    """Divide rows into slices of at most `at_once` rows, so that one slice fits into memory."""
     return (slice(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))

@@ -1,7 +1,7 @@
 """Attributes of a mask store's Zarr group: make, check and compare them.
 
-The attributes describe the layout of a row and the training of the masks, so that plain zarr and
-numpy can evaluate a mask. The attributes are written once.
+The attributes describe the layout of a row and the training of the masks. So a mask can be
+evaluated with zarr and numpy, without this project. The attributes are written once.
 """
 
 import json
@@ -104,7 +104,7 @@ def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str,
 
 
 def decoding(layout: StateLayout) -> str:
-    """Return a text that explains how gains follow from the planes and floats of a row."""
+    """Return a text that explains how to compute gains from the planes and floats of a row."""
     parts = [_GAIN, *(text for over, text in _OVER.items() if _has(layout, over))]
     if any(place.spec.role == "statistic" for place in layout.floats):
         parts.append(_STATISTICS)
@@ -116,7 +116,11 @@ def _has(layout: StateLayout, over: str) -> bool:
 
 
 def fixed_arrays(attributes: Mapping[str, Any]) -> list[str]:
-    """List the arrays that a store holds besides the masks, such as weights/layer1."""
+    """List the names of all arrays of a store except `masks`, such as weights/layer1.
+
+    Args:
+        attributes: attributes of the store's group: name -> JSON value.
+    """
     masked = [tensor["source"] for tensor in attributes.get("tensors", [])]
     names = {"weights": [*masked, *attributes.get("weights", [])]}
     names["inputs"] = attributes.get("inputs", [])
@@ -132,8 +136,7 @@ def difference(
 
     Args:
         stored: attributes of a store: name -> JSON value.
-        expected: expected attributes: name -> JSON value. Their order decides which difference is
-            the first.
+        expected: expected attributes: name -> JSON value. They are compared in this order.
         but: names of attributes that are not compared.
 
     Returns:

@@ -1,8 +1,8 @@
 """Files of packed masks: one file per chunk of the array `masks`, in the format of zarr.
 
-This module reads the files itself, so that one bad row can be reported without its whole chunk.
-It also writes them itself: zarr replaces a chunk atomically but does not flush the new file
-first, so a power cut could lose masks that were already committed.
+This module reads the files without zarr, so that it can report one wrong row instead of a whole
+chunk. It also writes them without zarr: zarr replaces a chunk atomically, but does not flush the
+new file first, so a power cut could lose masks that were already committed.
 
 Shape letters: C rows per chunk, B rows per read, R bytes per row.
 """
@@ -19,16 +19,16 @@ from harness.places.places import Place
 from harness.places.reading import read_array, read_into
 
 CHUNK_BYTES = 2_500_000  # approximate, because the rows per chunk are a power of two
-FILL = 255  # every byte of an unwritten row; a mask differs, because its last byte is 0
+FILL = 255  # each byte of an unwritten row has this value. The last byte of every mask is 0
 CRC_BYTES = 4  # zarr's crc32c codec appends these bytes, little-endian, to the data
 
 
 class CorruptMask(Exception):  # noqa: N818 - a finding about data, not a fault of the caller
-    """Error about stored bytes that do not match their checksum; names the file and known tasks."""
+    """Stored bytes do not match their checksum. The message names the file, and tasks if known."""
 
 
 def chunk_rows(row_bytes: int) -> int:
-    """Return the rows per chunk: the power of two that brings a chunk nearest to CHUNK_BYTES."""
+    """Return the number of rows per chunk: a power of two, for chunks of about CHUNK_BYTES."""
     return int(2 ** max(0, round(log2(CHUNK_BYTES / row_bytes))))
 
 
@@ -70,10 +70,10 @@ class ChunkFiles:
         Returns:
             (reason, rows). The reason says what is wrong with the file; it is "" for an intact
             file. The rows are None if the file is missing. If the file is too short, the missing
-            bytes are FILL.
+            bytes are 255 (FILL).
 
         Raises:
-            UserError: the file's path is a link, a folder or another thing that is no file.
+            UserError: the file's path is no regular file (for example, a link or a folder).
             OSError: the file exists but cannot be read.
         """
         size = self._shape[0] * self._shape[1]
@@ -95,7 +95,7 @@ class ChunkFiles:
         """Read the rows of a chunk, so that the caller can change and rewrite the chunk.
 
         Returns:
-            The rows, all FILL if the chunk has no file.
+            The rows. If the chunk has no file, all their bytes are 255 (FILL).
 
         Raises:
             CorruptMask: the chunk is damaged, so it must not be rewritten with a new checksum.
@@ -138,6 +138,6 @@ class ChunkFiles:
         write_durably(path, rows.tobytes() + crc32c(rows).to_bytes(CRC_BYTES, "little"))
         if chunk in self._kept:
             return
-        for folder in (path.parents[1], path.parents[2]):  # the first write makes masks/c
+        for folder in (path.parents[1], path.parents[2]):  # the first write makes both folders
             fsync(folder)
         self._kept.add(chunk)

@@ -1,8 +1,9 @@
 """Compare a mask store with the store that its run would create now.
 
-The configuration and the code decide everything in a store except the rows of masks: the
-attributes, the metadata of all arrays, the weights and the inputs of each task. Checksums prove
-only that a file is whole. A file of another run is whole too, and so is an edited one.
+Except for the masks, the configuration and the code determine everything in a store: the
+attributes, the metadata of all arrays, the weights and the inputs of each task. So a run can
+compute these values again and compare them. Checksums are not enough: a file that was copied from
+another run has right checksums too.
 """
 
 from collections.abc import Mapping
@@ -37,11 +38,11 @@ def check_store(
     capacity: int,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Check that a store equals, except for its rows, what MaskStore.create would make now.
+    """Check that a store, except for its masks, has the values that MaskStore.create would write.
 
-    An array of weights or inputs that cannot be read is left to MaskStore.verify. Of the inputs,
-    the first and the last row are compared: a changed family changes both, and to make all tasks
-    takes as long as a large part of the training.
+    This function skips weights and inputs that cannot be read, because MaskStore.verify reports
+    them. It compares only the first and the last row of the inputs. If the family has changed, both
+    rows differ. To make the inputs of all tasks would take a large part of the training time.
 
     Args:
         run_dir: the run directory; its files are only read.
@@ -49,11 +50,11 @@ def check_store(
         weights: see MaskStore.create.
         inputs: see MaskStore.create.
         capacity: see MaskStore.create.
-        attributes: see MaskStore.create. `versions` and `config_hash` may differ, because they
-            record the first start of the run.
+        attributes: see MaskStore.create. `versions` and `config_hash` may differ, because their
+            stored values are those of the first start of the run.
 
     Raises:
-        UserError: the run has no store, the store has an unknown format, or something differs. The
+        UserError: the run has no store, the store has an unknown format, or a value differs. The
             message names the first difference.
     """
     path = run_dir / "masks.zarr"
@@ -93,12 +94,15 @@ def _refuse(found: str | None, file: Place, *, run_dir: Place) -> None:
 
 
 def _changed(stored: Any, expected: Any) -> str | None:
-    """Compare the metadata of two nodes as zarr understands them, whatever its version wrote."""
+    """Return the first difference between the metadata of two arrays; None if they agree.
+
+    zarr parses the metadata first, because its versions write the same metadata in different ways.
+    """
     return difference(stored.metadata.to_dict(), expected.metadata.to_dict())
 
 
 def _check_names(path: Place, fixed: Mapping[str, Rows]) -> None:
-    """Refuse arrays that the run would not create."""
+    """Refuse arrays of weights or inputs that this run would not create."""
     for group in ("weights", "inputs"):
         for folder in (path / group).glob("*"):
             if folder.is_dir() and f"{group}/{folder.name}" not in fixed:
@@ -109,7 +113,7 @@ def _check_names(path: Place, fixed: Mapping[str, Rows]) -> None:
 
 
 def _readable(root: zarr.Group, path: Place, name: str) -> zarr.Array[Any] | None:
-    """Open a fixed array; None if its metadata cannot be read."""
+    """Open an array of weights or inputs. Return None if its metadata cannot be read."""
     try:
         read_json(path / name / GROUP)  # zarr sets no limits to the metadata
         return cast(zarr.Array[Any], root[name])
@@ -120,8 +124,11 @@ def _readable(root: zarr.Group, path: Place, name: str) -> zarr.Array[Any] | Non
 
 
 def _same(array: zarr.Array[Any], rows: Rows, *, ends_only: bool) -> bool:
-    """Return whether an array has the bytes of the rows; true if its chunks cannot be read."""
-    if array.nchunks_initialized < array.nchunks:  # zarr reads lost chunks as 0
+    """Return whether an array has the bytes of `rows`. Parts that cannot be read count as equal.
+
+    If `ends_only` is true, only the first and the last row are compared.
+    """
+    if array.nchunks_initialized < array.nchunks:  # zarr reads missing chunks as 0
         return True
     num_rows = rows.shape[0]
     ends = (slice(0, 1), slice(num_rows - 1, num_rows))

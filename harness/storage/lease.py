@@ -1,15 +1,15 @@
-"""One driver per run directory in object storage: a lease, held through an object in the run.
+"""A lease on a run directory in object storage. Only one driver can have the lease at a time.
 
-In object storage, no kernel frees the lock of a process that died. So the holder of the lease
-replaces the object every 5 s, on the condition that the object is still the version that the
-holder wrote last. Another driver may take the lease if the object does not change for 97 s, and
-only by replacing that same version. Each driver measures with its own clock, and no two clocks
-are compared.
+The lease is an object in the run directory. In object storage, no kernel releases the lock of a
+process that died. So the driver that has the lease renews it every 5 s: it replaces the object, if
+the object is still the version that this driver wrote last. Another driver may take the lease if
+the object does not change for 97 s: it replaces the object, if the object still has not changed.
+Each driver measures time only with its own clock.
 
-The 97 s are 20 s in which a holder may begin a write without renewing the lease, 75 s after which
-such a write can no longer arrive, and a margin of 2 s. A holder that slept for longer than 20 s
-renews the lease before it writes. If another driver has taken the lease, the old holder writes
-nothing more.
+The 97 s are the sum of three times. Within 20 s after a renewal, a driver may begin a write without
+another renewal. After 75 more seconds, such a write can no longer reach the server. The last 2 s
+are a margin. A driver that slept for longer than 20 s renews the lease before it writes. If another
+driver has taken the lease, this renewal fails, and the first driver writes nothing more.
 """
 
 import json
@@ -32,14 +32,14 @@ logger = logging.getLogger("harness")
 
 RENEWED_EVERY = 5.0
 HELD_UNRENEWED = 20.0
-"""Seconds after a renewal in which the holder may begin a write without renewing again."""
+"""A driver may begin writes for this many seconds after a renewal."""
 LEASE = HELD_UNRENEWED + LONGEST_WRITE + 2.0
-"""Seconds without a change of the object after which another driver may take the lease."""
+"""Another driver may take the lease if the object has not changed for this many seconds."""
 _LOOK_EVERY = 1.0
 
 
 def _now() -> float:
-    """Read a clock in seconds, which counts the machine's sleep too if the system allows it."""
+    """Read a clock, in seconds. If possible, it also counts the time while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
@@ -94,7 +94,7 @@ class Lease:
                 )
 
     def check(self) -> None:
-        """Check that a write may begin, and renew the lease if HELD_UNRENEWED seconds have passed.
+        """Check that a write may begin. Renew the lease if the last renewal is too long ago.
 
         Raises:
             UserError: the lease cannot be renewed; see renew.
@@ -126,9 +126,9 @@ class Lease:
     def _replace(self, version: dict[str, str] | None) -> bool:
         """Replace a version of the object, and return whether the replacement succeeded.
 
-        A put whose answer was lost may have replaced the object. The next put then fails, although
-        this driver wrote the current version. So if the object has this lease's token, the put is
-        tried once more with the version that is found.
+        If the server's answer to an earlier request was lost, this driver does not know the version
+        that it wrote, and the next request fails. So if the object has the token of this lease, the
+        request is tried once more with the version of the object.
         """
         for _ in range(2):
             began = _now()
@@ -156,13 +156,13 @@ def _look(path: ObjectPath) -> tuple[dict[str, Any], dict[str, str] | None]:
         return {}, None
     try:
         holder = parse_json(data or b"{}")
-    except ValueError:  # not written by a lease: assume that an unknown process holds it
+    except ValueError:  # no driver wrote this: assume that an unknown process has the lock
         holder = None
     return holder if isinstance(holder, dict) else {"host": "?", "pid": "?"}, version
 
 
 def _taken(directory: ObjectPath, lease: Lease) -> None:
-    """Take the lease as soon as it is certain that no driver holds it.
+    """Take the lease as soon as it is certain that no driver has it.
 
     Raises:
         UserError: another driver renews the lease.
@@ -194,13 +194,14 @@ def _taken(directory: ObjectPath, lease: Lease) -> None:
 def run_lease(directory: ObjectPath) -> Iterator[None]:
     """Hold the lease on a run directory, and keep every other driver out.
 
-    If this driver loses the lease, its own writes are refused too.
+    If this driver loses the lease, its later writes raise an error.
 
     Args:
-        directory: the run directory. Every write below it first checks the lease.
+        directory: the run directory. Every write to a path in it first checks the lease.
 
     Raises:
-        UserError: another driver has the lease; the message names its process, host and start.
+        UserError: another driver has the lease. The message names its process, its host and the
+            time when it took the lease.
     """
     lease, stopped = Lease(directory / "lock"), threading.Event()
     renewing = threading.Thread(target=lease.keep, args=(stopped,), name="lease", daemon=True)

@@ -1,4 +1,4 @@
-"""One driver per run directory: a lock that names its holder."""
+"""The lock of a run directory. Only one driver can have it, and the lock file names this driver."""
 
 import fcntl
 import json
@@ -22,18 +22,19 @@ _LARGEST_PID = 2**31 - 1
 def run_lock(run_dir: Place) -> Iterator[None]:
     """Keep every other driver out of a run directory.
 
-    On a disk the kernel holds the lock, and frees it however the process ends. In object storage
-    the lock is a lease (harness/storage/lease.py).
+    On a disk, the kernel keeps the lock, and releases it when the process ends or crashes. In
+    object storage, the lock is a lease (harness/storage/lease.py).
 
-    If a UserError ends the work, the lock and the folders that this function made are removed
-    again, unless the folders have other files.
+    If the work ends with a UserError, this function removes the lock file and the folders that it
+    made. A folder with other files stays.
 
     Args:
         run_dir: the run directory; created if missing.
 
     Raises:
-        UserError: another process has the lock; the message names its process, host and start. Or
-            the file `lock` is a link, a folder or another thing that is no file.
+        UserError: another process has the lock, or the path `lock` is no regular file (for example,
+            a link). In the first case, the message names the process, its host and the time when it
+            took the lock.
     """
     if not isinstance(run_dir, Path):
         from harness.storage.lease import run_lease
@@ -55,7 +56,7 @@ def run_lock(run_dir: Place) -> Iterator[None]:
             _remove(missing)
             raise
         finally:
-            file.truncate(0)  # a free lock must not name a holder
+            file.truncate(0)  # a free lock must not name a process
 
 
 def _locked(path: Path) -> Any:
@@ -70,7 +71,7 @@ def _locked(path: Path) -> Any:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             signed = _signature(path)
-            who = "another process"  # if the holder has not signed the file yet
+            who = "another process"  # which may not have written its number into the file yet
             if signed is not None:
                 host, pid, since = signed
                 who = f"process {pid} on host {host} since {since}"
@@ -79,8 +80,8 @@ def _locked(path: Path) -> Any:
                 f"run directory {path.parent} is in use by {who}: "
                 "wait for it, stop it, or choose another run_dir"
             ) from error
-        # A refused start may have removed the file after this process opened it. The lock of a
-        # removed file keeps nobody out.
+        # Another process that failed to start may have removed the file after this process opened
+        # it. A lock on a removed file does not stop other processes.
         if _is_at(path, file):
             return file
         file.close()
@@ -95,10 +96,10 @@ def _is_at(path: Path, file: Any) -> bool:
 
 
 def _remove(made: Sequence[Path]) -> None:
-    """Remove the lock and the folders that a refused start made, if no other file is in them.
+    """Remove the lock file and the folders that this process made, if they have no other files.
 
     Args:
-        made: the lock, if this start made it, then the folders from the innermost outwards.
+        made: the lock file, if this process made it, and then the folders, the innermost first.
     """
     with suppress(OSError):  # a folder that is not empty stays, and so do the folders around it
         for path in made:
@@ -106,10 +107,11 @@ def _remove(made: Sequence[Path]) -> None:
 
 
 def _signature(path: Path) -> tuple[str, int, str] | None:
-    """Read the host, the process and the time that are written in a lock.
+    """Read which process has written its number into a lock file.
 
     Returns:
-        The values; None if the lock is free, or is taken but not signed yet.
+        (host, process number, time when the process took the lock); None if the file has no such
+        values, because the lock is free or was taken just now.
 
     Raises:
         FileNotFoundError, UserError: see read_json.
@@ -124,13 +126,14 @@ def _signature(path: Path) -> tuple[str, int, str] | None:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that signed a run's lock.
+    """The process that a run's lock file names.
 
     Attributes:
         host: name of the host that the process runs on.
         pid: number of the process on that host.
         since: time when the process took the lock, ISO 8601, UTC.
-        alive: whether the process still has the lock; None if this host cannot tell.
+        alive: whether the process still has the lock; None if this host cannot know this, for
+            example because the process runs on another host.
     """
 
     host: str
@@ -140,19 +143,20 @@ class Holder:
 
 
 def lock_holder(run_dir: Path) -> Holder | None:
-    """Read which process has the lock of a run, without touching the lock.
+    """Read which process has the lock of a run, without taking the lock.
 
     If this function took the lock for a moment, even as a shared lock, a driver that starts at that
-    moment could fail. So the function reads the signature and the kernel's list of locks.
+    moment could fail. So the function only reads the lock file and the kernel's list of locks.
 
     Args:
         run_dir: the run directory, which may have no lock.
 
     Returns:
-        The process that signed the lock, which may have died; None if the lock is not signed.
+        The process that the lock file names, which may have ended; None if the file names no
+        process.
 
     Raises:
-        UserError: the file `lock` is a link, a folder or another thing that is no file.
+        UserError: the path `lock` is no regular file (for example, a link or a folder).
         OSError: the file cannot be read.
     """
     path = run_dir / "lock"
@@ -167,7 +171,7 @@ def lock_holder(run_dir: Path) -> Holder | None:
 
 
 def _has_lock(pid: int, inode: int) -> bool | None:
-    """Look up in the kernel's list whether a process of this host has a file locked.
+    """Look up in the kernel's list of locks whether a process of this host has locked a file.
 
     Returns:
         Whether the process has the lock; None if the system has no /proc/locks.

@@ -1,10 +1,10 @@
 """Find damaged files in a mask store, and repair the store without losing the intact masks.
 
-Every start checks each committed row against its checksum. A damaged mask is reported alone, not
-with its whole chunk, and repair removes the mask from the log. The run then trains the block of
-the mask again, because a mask can only be reproduced together with its block, and commits only
-the missing rows. Weights and inputs can be computed again, so repair rewrites them. Only
-harness/storage/store.py calls this module.
+Every start of a run checks each committed row against its checksum. If a row is wrong, only its
+mask is lost, and the other masks of the chunk stay. Repair removes the lost mask from the log. The
+run then trains the block of the mask again, because a mask can only be reproduced together with its
+block, and commits only the missing rows. Weights and inputs can be computed again, so repair
+rewrites them. Only harness/storage/store.py calls this module.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -64,12 +64,12 @@ def check_range(task_ids: np.ndarray, capacity: int) -> None:
 
 @dataclass(frozen=True)
 class StoreFiles:
-    """The files of one store, with the checks and the repair of `MaskStore`.
+    """The files of one mask store, and the methods that check and repair them for `MaskStore`.
 
     Attributes:
         run_dir: the run directory. Paths in a Damage are relative to this directory.
-        run_id: the identity of the run, which the log files carry.
-        fixed: names of the arrays that must exist besides `masks`, such as weights/layer1.
+        run_id: the identity of the run, which is written in every log file.
+        fixed: names of the arrays that must exist in addition to `masks`, such as weights/layer1.
         capacity: largest possible number of tasks.
         chunks: chunk files of the array `masks`.
     """
@@ -117,9 +117,9 @@ class StoreFiles:
         return self.run_dir / "log"
 
     def _chunks_there(self, named: np.ndarray) -> list[int]:
-        """List the chunks that have a file or are named.
+        """List the numbers of the chunks that have a file, and of the chunks in `named`.
 
-        The time does not depend on the capacity, which may be any number in a damaged file.
+        A damaged file may give any capacity. So this method does not try every possible chunk.
         """
         folders = (path.name for path in (self._root / "masks" / "c").glob("*"))
         there = {int(name) for name in folders if name.isascii() and name.isdecimal()}
@@ -147,14 +147,15 @@ class StoreFiles:
             table = self._read_log_file(path)
         except ValueError:
             return None
-        # Copies, because views would keep all other columns of the file in memory.
+        # Return copies, because views would keep all other columns of the file in memory.
         return table["task_id"].to_numpy().copy(), table["row_crc32c"].to_numpy().copy()
 
     def _verify_log(self) -> tuple[np.ndarray, np.ndarray, list[Damage]]:
         """Check the log.
 
         Returns:
-            Task numbers and checksums from all readable log files, and the damage of the log.
+            (task numbers, checksums, damage). The numbers and checksums are from all log files that
+            can be read. The damage is that of the log.
         """
         ids, crcs = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         damage = []
@@ -173,7 +174,13 @@ class StoreFiles:
         return task_ids, np.concatenate(crcs), damage
 
     def _verify_chunk(self, chunk: int, task_ids: list[int], crcs: list[int]) -> list[Damage]:
-        """Check a chunk, and the masks in it that the log names."""
+        """Check the file of a chunk, and the masks in it that the log names.
+
+        Args:
+            chunk: number of the chunk.
+            task_ids: tasks of this chunk that the log names.
+            crcs: checksums of the rows of these tasks, from the log.
+        """
         reason, rows = self.chunks.examine(chunk)
         if rows is None and not task_ids:
             return []  # nothing was ever written to this chunk
@@ -184,7 +191,7 @@ class StoreFiles:
         }
         if not bad and not reason:
             return []
-        # A bad row in a chunk with a good checksum can come from an older copy of the file.
+        # If the checksum of the chunk is right but a row is wrong, the file may be an older copy.
         reason = reason or "does not match the log"
         return [Damage(self._name(self.chunks.path(chunk)), tuple(sorted(bad)), reason)]
 
@@ -198,7 +205,7 @@ class StoreFiles:
                 array = cast(zarr.Array[Any], root[name])
                 for part in parts(array.shape[0], array.chunks[0]):
                     array[part]
-                lost = array.nchunks - array.nchunks_initialized  # zarr reads lost chunks as 0
+                lost = array.nchunks - array.nchunks_initialized  # zarr reads missing chunks as 0
             except Exception:  # zarr raises many types of errors for unreadable bytes
                 lost = 1
             if lost:
@@ -242,7 +249,7 @@ class StoreFiles:
         fsync(self._log)
 
     def _repair_chunks(self, paths: set[Place], lost: set[int]) -> None:
-        """Rewrite each chunk that is damaged or held lost masks; keep only committed masks."""
+        """Rewrite each chunk that is damaged or has lost masks. Keep only its committed masks."""
         committed = read_tables(self._log, TASKS, ["task_id"], run_id=self.run_id)[
             "task_id"
         ].to_numpy()

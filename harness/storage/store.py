@@ -1,10 +1,10 @@
 """The mask store: packed masks in Zarr, and the log of the masks that exist.
 
-A mask exists once a file of `log/` names its task and the CRC-32C of its row in
-`masks.zarr/masks`. Before that, the bytes of the row mean nothing. Only one process writes, and
-it holds the lock of harness/storage/lock.py; any number of processes may read. Zarr creates the
-arrays, and plain zarr can read them. The chunks of the masks, however, are read and written as
-files by harness/storage/chunks.py. harness/storage/repair.py finds and repairs damage.
+A mask exists when a file of `log/` has its task number and the CRC-32C of its row in
+`masks.zarr/masks`. Before that, the bytes of the row mean nothing. Only the process that has the
+lock (harness/storage/lock.py) writes. Any number of processes may read. zarr creates the arrays,
+and any program can read them with zarr. This program reads and writes the chunks of masks without
+zarr (harness/storage/chunks.py). harness/storage/repair.py finds and repairs damage.
 
 Shape letters: B masks per commit or read, R bytes per row.
 """
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 __all__ = ["CorruptMask", "Damage", "MaskStore", "chunk_rows"]
 
 
-# Log files per commit, at most. With one file per unit, a driver that is behind would spend its
-# time on flushes, and every later start would spend time on opening many files.
+# Largest number of log files per commit. If each unit had its own log file, a driver with many
+# waiting units would spend its time on flushes, and every later start would open many files.
 _LOG_FILES_AT_ONCE = 8
 
 
 def store_exists(run_dir: Place) -> bool:
-    """Return whether a run has a store, intact or damaged; see MaskStore.create."""
+    """Return whether a run has a mask store. The store may be damaged."""
     root = run_dir / "masks.zarr"
     return (root if isinstance(root, Path) else root / GROUP).exists()
 
@@ -65,23 +65,23 @@ def _check_weights(layout: StateLayout, weights: Mapping[str, np.ndarray]) -> No
 
 
 def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Make rows of the log: `tasks` with the CRC-32C of every mask row."""
+    """Make rows of the log: add the CRC-32C of each mask row to the table `tasks`."""
     crcs = pa.array([crc32c(np.ascontiguousarray(row)) for row in rows], pa.uint32())
     columns = {name: tasks[name] for name in TASKS.names if name != "row_crc32c"}
     return pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
 
 
 def _create_on_disk(run_dir: Path, build: Callable[[Path], None]) -> None:
-    """Build a store in a partial folder, and rename the folder once the store is on disk."""
+    """Build a store in a temporary folder, and rename the folder when the store is on disk."""
     partial = run_dir / ".masks.zarr.partial"
     if partial.is_dir() and not partial.is_symlink():
-        remove_tree(partial)  # left by a create that crashed
+        remove_tree(partial)  # a process that crashed has left it
     else:
         partial.unlink(missing_ok=True)
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         build(partial)
-    except Exception:  # a family that cannot make a task: the run begins with nothing
+    except Exception:  # for example, the family cannot make a task: leave no partial store
         remove_tree(partial)
         raise
     fsync_tree(partial)
@@ -93,17 +93,17 @@ def _create_on_disk(run_dir: Path, build: Callable[[Path], None]) -> None:
 def _create_in_bucket(run_dir: "ObjectPath", build: Callable[[Path], None]) -> None:
     """Build a store in a temporary folder, and upload it.
 
-    Objects cannot be renamed. The store exists once the group's own zarr.json is uploaded, which
-    therefore comes last.
+    Objects cannot be renamed. Instead, a store exists when its file zarr.json exists, and this file
+    is uploaded last.
     """
-    remove_tree(run_dir / "masks.zarr")  # left by a create that crashed
+    remove_tree(run_dir / "masks.zarr")  # a process that crashed may have left it
     with TemporaryDirectory() as built:
         build(Path(built))
         (run_dir / "masks.zarr").upload(Path(built), last=GROUP)
 
 
 class MaskStore:
-    """The masks of one run directory. Use `create` or `open` to make an object."""
+    """The masks of one run directory. Use `create` or `open` to get a MaskStore."""
 
     def __init__(self, run_dir: Place) -> None:
         self._root = run_dir / "masks.zarr"
@@ -138,18 +138,19 @@ class MaskStore:
         Args:
             run_dir: folder for `masks.zarr` and `log`; created if missing.
             layout: layout of a packed row.
-            weights: source of a tensor -> fixed weights, stored as float32.
-            inputs: name -> array from which a task can be made again, one row per task.
+            weights: name, such as layer1 -> fixed weights. They are stored as float32.
+            inputs: name, such as permutations -> array with one row per task. The task can be made
+                again from its row.
             capacity: largest possible number of tasks, >= 1.
             attributes: attributes of the group: name -> JSON value. The names are network,
                 activation, normalisation, family, seed, method, config_hash, versions, ...
-                `run_id`, the identity of the run, is necessary; the log files carry it too.
+                `run_id`, the identity of the run, is necessary. Log files have it too.
 
         Raises:
             FileExistsError: the run already has a store.
             UserError: the run has a log, but no store.
-            ValueError: capacity is below 1, weights and their gains differ in shape, or
-                `attributes` has a name that the layout sets.
+            ValueError: capacity is below 1, an array of weights has another shape than its gains,
+                or `attributes` has a name that the layout sets.
         """
         _check_absent(run_dir)
         if capacity < 1:
@@ -175,8 +176,8 @@ class MaskStore:
 
         Args:
             run_dir: the run directory.
-            read_only: if true, change no file. If false, the caller must hold run_lock, and the
-                partial files of writers that crashed are removed.
+            read_only: if true, change no file. If false, the caller must have the lock (run_lock),
+                and this method removes the partial files of writers that crashed.
 
         Raises:
             UserError: the run has no store, the store has an unknown format, or the store has masks
@@ -190,10 +191,12 @@ class MaskStore:
         return store
 
     def _make_log(self) -> None:
-        """Make the log folder of a run without masks: some programs that copy drop empty folders.
+        """Make the log folder if it is missing and the run has no masks.
+
+        Some programs that copy files leave out empty folders.
 
         Raises:
-            UserError: the store has masks, so a log is lost.
+            UserError: the store has masks, so its log is lost.
         """
         if not isinstance(self._log, Path) or self._log.is_dir():
             return
@@ -216,7 +219,7 @@ class MaskStore:
 
     @property
     def run_id(self) -> str:
-        """The identity of the run, which all its table files carry."""
+        """The identity of the run, which is written in all its table files."""
         return self._run_id
 
     @property
@@ -229,18 +232,18 @@ class MaskStore:
 
         Args:
             unit: name of the work unit, also used for its log file.
-            tasks: one row per mask, with the columns of harness.tables.schemas.TASKS. This method
-                computes row_crc32c.
+            tasks: one row per mask, with the columns of harness.tables.schemas.TASKS. row_crc32c
+                may be missing, because this method computes it.
             rows: packed masks, in the order of `tasks`.
 
         Returns:
             `tasks` with checksums, as written to the log.
 
         Raises:
-            ValueError: a task number is out of range, repeated or already committed; `rows` has
-                another shape or holds no masks; `tasks` has other columns; or `unit` cannot be a
-                file name.
-            CorruptMask: a chunk that would receive the rows is damaged.
+            ValueError: a task number is out of range, repeated or already committed, `rows` has
+                the wrong shape or a row whose last byte is not 0, `tasks` has the wrong columns, or
+                `unit` cannot be a file name.
+            CorruptMask: a chunk to which the rows would be written is damaged.
             OSError: for example, the disk is full. Nothing is committed; a later call may commit
                 the same masks.
         """
@@ -251,7 +254,8 @@ class MaskStore:
     ) -> pa.Table:
         """Store the masks of several work units, and write each chunk only once for all of them.
 
-        Up to 8 units have a log file each. If there are more units, some share a log file.
+        For up to 8 units, each unit gets a log file. If there are more, some log files are for
+        several units.
 
         Args:
             units: (unit, tasks, rows) of each work unit, as for `commit`; at least one.
@@ -333,16 +337,16 @@ class MaskStore:
         return rows
 
     def verify(self, fixed: Collection[str] = ()) -> list[Damage]:
-        """Check every committed mask, every chunk, the fixed arrays and the log.
+        """Check every committed mask, every chunk, the weights, the inputs and the log.
 
         Args:
             fixed: names of arrays that must exist, such as "weights/layer1" or
-                "inputs/permutations". Arrays that exist are checked in any case.
+                "inputs/permutations". All other weights and inputs in the store are checked too.
 
         Returns:
-            The damage, for `repair`; [] if everything is intact. A damaged mask is named alone,
-            not with its whole chunk. If only a broken log file names a task, the mask of the task
-            no longer exists, and no `task_ids` names it.
+            The damage, for `repair`; [] if everything is intact. `task_ids` has only the tasks
+            whose masks are wrong, not all tasks of a damaged chunk. If a task is only in a log file
+            that cannot be read, its mask no longer exists, and `task_ids` does not have the task.
 
         Raises:
             OSError: a file exists but cannot be read.
@@ -360,11 +364,11 @@ class MaskStore:
 
         Args:
             damage: the result of `verify`.
-            weights: weights as given to `create`; needed if a fixed array is damaged.
-            inputs: inputs as given to `create`; needed if a fixed array is damaged.
+            weights: weights as given to `create`; needed if weights or inputs are damaged.
+            inputs: inputs as given to `create`; needed if weights or inputs are damaged.
 
         Raises:
-            UserError: a fixed array is damaged, and `weights` or `inputs` is None.
+            UserError: weights or inputs are damaged, and `weights` or `inputs` is None.
             OSError: for example, the disk is full; call verify and repair again later.
         """
         self._committed = None
@@ -383,7 +387,7 @@ class MaskStore:
             raise ValueError("rows must end with a zero guard byte, got another value")
 
     def _check_new(self, task_ids: np.ndarray) -> None:
-        """Check that every task is in range, named once, and not committed yet."""
+        """Check that every task number is in range, occurs once, and is not committed yet."""
         check_range(task_ids, self._capacity)
         if len(np.unique(task_ids)) < len(task_ids):
             raise ValueError(f"task_id must name each task once, got {task_ids.tolist()}")
@@ -392,7 +396,10 @@ class MaskStore:
             raise ValueError(f"tasks {known.tolist()} are committed already")
 
     def _known(self) -> np.ndarray:
-        """Return whether each task is committed: (capacity,) bool; read the log if needed."""
+        """Return a (capacity,) bool array that says which tasks are committed.
+
+        Read the log if this was not done yet.
+        """
         if self._committed is None:
             self.tasks(["task_id"])
         assert self._committed is not None
@@ -408,10 +415,10 @@ class MaskStore:
             self._chunks.write(chunk, content)
 
     def _write_log(self, unit: str, table: pa.Table) -> None:
-        """Write a new log file, which makes its masks exist.
+        """Write a new log file. The masks of its tasks exist as soon as this file exists.
 
-        Ctrl-C and SIGTERM may end the driver at any moment. Before this file exists, nothing is
-        committed; once it exists, everything that it names is on disk.
+        Ctrl-C and SIGTERM may end the driver at any moment. Before this file exists, none of its
+        tasks is committed. When it exists, all their masks are on disk.
         """
         for n in count(1):  # after a repair, a log file of this unit may exist with other tasks
             path = self._log / f"{unit}{'' if n == 1 else f'-{n}'}.parquet"

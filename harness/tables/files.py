@@ -10,12 +10,13 @@ from harness.places.durable import write_durably
 from harness.places.places import Place, each
 from harness.places.reading import read_bytes
 
-# Even a table of few rows takes kilobytes in memory, so read_tables merges files in groups.
+# Even a table of few rows takes kilobytes of memory. So read_tables reads this many files at a time
+# and merges their tables.
 _FILES_TOGETHER = 256
 
 
 def _parquet(table: pa.Table, path: Place, run_id: str) -> bytes:
-    """Return the content of a file that names its run and itself, so that a copy is recognised."""
+    """Return the bytes of a Parquet file, whose metadata have the file's name and its run."""
     metadata = table.schema.metadata or {}
     if b"schema_version" not in metadata:
         raise ValueError(
@@ -34,7 +35,7 @@ def _name(path: Place) -> str:
 
 
 def write_table(table: pa.Table, path: Place, run_id: str) -> None:
-    """Write a table as one Parquet file, and replace an existing file.
+    """Write a table as one Parquet file. An existing file is replaced.
 
     Args:
         table: a table with a schema of harness/tables/schemas.py.
@@ -65,7 +66,7 @@ def create_table_file(table: pa.Table, path: Place, run_id: str) -> None:
 
 
 def table_files(folder: Place) -> list[Place]:
-    """List the visible Parquet files of a table, by name; none if the folder is missing."""
+    """List the visible Parquet files of a table, sorted by name; [] if the folder is missing."""
     visible = [path for path in folder.glob("*.parquet") if not path.name.startswith(".")]
     return sorted(visible, key=lambda path: path.name)
 
@@ -79,11 +80,10 @@ def read_table_file(path: Place, schema: pa.Schema, *, run_id: str | None = None
         run_id: the identity of the run that the file must belong to; None: any run.
 
     Raises:
-        ValueError: the file is damaged, belongs to another table or another run, or was written
-            under another name.
-        UserError: another version of this program wrote the file. Its rows are whole, so it is not
-            a damaged file, which would be computed again. Or the path is a link, a folder or a
-            thing that is no file.
+        ValueError: the file is damaged, belongs to another table or another run, or is a copy with
+            another name. The caller may compute such a file again.
+        UserError: another version of this program wrote the file, so it is not damaged and must not
+            be computed again. Or the path is no regular file (for example, a link).
         OSError: the file cannot be read.
     """
     # Read before the try block: an error of the disk does not mean that the file is damaged.

@@ -1,8 +1,8 @@
 """Arrow schemas of the tables of a run.
 
-A table is a folder of Parquet files with one schema. A file appears whole or not at all. Once the
-writer has returned, the file survives a power cut. The metadata of every field gives the column's
-unit and meaning. The metadata of a file also has its name and the identity of its run.
+A table is a folder of Parquet files with one schema. A file appears whole or not at all. After the
+function that writes a file has returned, the file survives a power cut. The metadata of each column
+give its unit and its meaning. The metadata of a file give its name and the identity of its run.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import pyarrow as pa
 def _column(
     name: str, kind: pa.DataType, unit: str, description: str, *, nullable: bool = False
 ) -> pa.Field:
-    """Make a column; only a nullable column may have rows without a value."""
+    """Make a column. Only a nullable column may have rows without a value."""
     metadata = {"unit": unit, "description": description}
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
@@ -27,14 +27,14 @@ TASKS = _schema(
     2,
     [
         _column(
-            "task_id", pa.int64(), "1", "task number, from 0; also its row in the array `masks`"
+            "task_id", pa.int64(), "1", "task number, from 0; also the row number in array `masks`"
         ),
         _column("method", pa.string(), "", "mask finder that trained the mask"),
         _column(
             "accuracy",
             pa.float64(),
             "fraction",
-            "share of correct labels on the test images, task given",
+            "fraction of test images with the right label, if the task is given",
         ),
         _column("loss", pa.float64(), "nats", "mean cross-entropy of the test images"),
         _column("steps", pa.int64(), "steps", "training steps of the task"),
@@ -44,7 +44,7 @@ TASKS = _schema(
             "seconds",
             "training time of the block divided by its number of tasks",
         ),
-        _column("density", pa.float64(), "fraction", "share of gains that are not zero"),
+        _column("density", pa.float64(), "fraction", "fraction of gains that are not zero"),
         _column("mask_bytes", pa.int64(), "bytes", "size of the packed row"),
         _column("row_crc32c", pa.uint32(), "1", "CRC-32C of the packed row"),
         _column("worker", pa.string(), "", "actor that trained the mask"),
@@ -57,7 +57,7 @@ _BATCHES = _column(
     "batches",
     pa.int64(),
     "batches",
-    "test batches per task, at most; null means the whole test set",
+    "largest number of test batches per task; null means the whole test set",
     nullable=True,
 )
 
@@ -70,8 +70,8 @@ EVALUATIONS = _schema(
             "num_distractors",
             pa.int64(),
             "tasks",
-            "untrained masks in the superposition, included in num_tasks: drawn at random with the "
-            "densities of the run's own masks",
+            "number of untrained masks in the superposition, which num_tasks counts too; they are "
+            "random, with the densities of the trained masks",
         ),
         _column("task_id", pa.int64(), "1", "task that the test images belong to"),
         _column("algorithm", pa.string(), "", "algorithm that inferred the task"),
@@ -79,24 +79,24 @@ EVALUATIONS = _schema(
             "objective",
             pa.string(),
             "",
-            "objective that inference minimised; null if the algorithm has no objective",
+            "objective that the algorithm minimised; null if the algorithm needs no objective",
             nullable=True,
         ),
         _column("num_images", pa.int64(), "images", "images per inference"),
-        _column("batch_size", pa.int64(), "images", "images per test batch, at most"),
+        _column("batch_size", pa.int64(), "images", "largest number of images per test batch"),
         _column(
             "log_base",
             pa.int64(),
             "1",
-            "parts into which binary divides the candidates per gradient; null for the other "
-            "algorithms",
+            "the algorithm binary keeps 1 / log_base of the candidates after each gradient; null "
+            "for the other algorithms",
             nullable=True,
         ),
         _column(
             "steps",
             pa.int64(),
             "gradients",
-            "gradients that the algorithm may take; null if the algorithm does not read this "
+            "largest number of gradients per inference; null if the algorithm does not have this "
             "setting",
             nullable=True,
         ),
@@ -107,49 +107,51 @@ EVALUATIONS = _schema(
             "learning rate of gradient_descent; null for the other algorithms",
             nullable=True,
         ),
-        _column("tasks_asked", pa.int64(), "tasks", "tasks that the evaluation asked about"),
+        _column("tasks_asked", pa.int64(), "tasks", "number of tasks that are evaluated"),
         _BATCHES,
         _column("num_batches", pa.int64(), "batches", "inferences that this row summarises"),
         _column(
             "task_accuracy",
             pa.float64(),
             "fraction",
-            "share of batches whose task was inferred correctly",
+            "fraction of batches whose task was inferred right",
         ),
         _column(
-            "accuracy_gg", pa.float64(), "fraction", "share of correct labels with the given task"
+            "accuracy_gg", pa.float64(), "fraction", "fraction of right labels with the given task"
         ),
         _column(
             "accuracy_gns",
             pa.float64(),
             "fraction",
-            "share of correct labels with the inferred task",
+            "fraction of right labels with the inferred task",
         ),
         _column(
             "accuracy_gnu",
             pa.float64(),
             "fraction",
-            "same as accuracy_gns, but a batch counts as 0 if its inferred task is wrong",
+            "like accuracy_gns, but no label of a batch counts as right if its inferred task is "
+            "wrong",
         ),
         _column(
             "seconds_per_inference",
             pa.float64(),
             "seconds",
-            "time of one inference: mean over queries that are inferred together, on an actor that "
-            "may share its CPU with training",
+            "mean time of one inference; many queries are inferred together, and training may use "
+            "the same CPU",
         ),
         _column("num_gradients", pa.int64(), "gradients", "backward passes per inference"),
         _column(
             "bits_read_fraction",
             pa.float64(),
             "fraction",
-            "share of the stored mask bits that one gradient reads",
+            "fraction of the stored mask bits that one gradient reads",
         ),
         _column(
             "agreement",
             pa.float64(),
             "fraction",
-            "share of inferences with the same answer as exact one-shot; null if not compared",
+            "fraction of inferences with the same result as exact one-shot; null if the results "
+            "were not compared",
             nullable=True,
         ),
         _column("device", pa.string(), "", "device that inferred the task"),
@@ -162,59 +164,66 @@ RESERVOIR = _schema(
     [
         _column("rule", pa.string(), "", "rule that stored the masks"),
         _column(
-            "dim", pa.int64(), "bits", "mask bits in one reservoir, the smallest of the blocks"
+            "dim", pa.int64(), "bits", "number of mask bits in the smallest reservoir of a mask"
         ),
-        _column("num_blocks", pa.int64(), "1", "reservoirs that one mask is divided among"),
-        _column("block", pa.int64(), "bits", "mask bits in one reservoir, at most"),
+        _column("num_blocks", pa.int64(), "1", "number of reservoirs that together store one mask"),
+        _column("block", pa.int64(), "bits", "largest number of mask bits in one reservoir"),
         _column("num_tasks", pa.int64(), "tasks", "number of masks in the reservoir"),
         _column(
             "cue",
             pa.string(),
             "",
-            "start of a recall: flipped or erased (a mask in which bits were changed or removed), "
-            "or data (a batch of images without labels)",
+            "start of a recall: flipped (a mask with inverted bits), erased (a mask with unknown "
+            "bits) or data (a batch of images without labels)",
         ),
         _column(
             "share",
             pa.float64(),
             "fraction",
-            "share of the cue's bits that were flipped or erased; null for the cue data",
+            "fraction of the cue's bits that were inverted or unknown; null for the cue data",
             nullable=True,
         ),
-        _column("most_steps", pa.int64(), "sweeps", "sweeps that one recall may take"),
-        _column("batch_size", pa.int64(), "images", "images per test batch, at most"),
+        _column("most_steps", pa.int64(), "sweeps", "largest number of sweeps of one recall"),
+        _column("batch_size", pa.int64(), "images", "largest number of images per test batch"),
         _BATCHES,
         _column("num_cues", pa.int64(), "1", "recalls that this row summarises, one per task"),
         _column(
-            "bit_accuracy", pa.float64(), "fraction", "share of bits that are correct after recall"
+            "bit_accuracy", pa.float64(), "fraction", "fraction of bits that are right after recall"
         ),
-        _column("exact_recall", pa.float64(), "fraction", "share of masks recalled to the bit"),
-        _column("other", pa.float64(), "fraction", "share of cues that gave another stored mask"),
+        _column(
+            "exact_recall", pa.float64(), "fraction", "fraction of masks recalled without an error"
+        ),
+        _column(
+            "other", pa.float64(), "fraction", "fraction of cues that gave another stored mask"
+        ),
         _column(
             "spurious",
             pa.float64(),
             "fraction",
-            "share of cues that settled on a state that was never stored",
+            "fraction of cues whose recall ended in a state that was never stored",
         ),
         _column(
             "unsettled",
             pa.float64(),
             "fraction",
-            "share of cues that had not settled after the last sweep",
+            "fraction of cues whose recall had not ended after the last sweep",
         ),
         _column("steps", pa.float64(), "sweeps", "mean number of sweeps that changed a bit"),
         _column(
-            "accuracy", pa.float64(), "fraction", "share of correct labels with the recalled masks"
+            "accuracy", pa.float64(), "fraction", "fraction of right labels with the recalled masks"
         ),
         _column(
-            "accuracy_gg", pa.float64(), "fraction", "share of correct labels with the stored masks"
+            "accuracy_gg",
+            pa.float64(),
+            "fraction",
+            "fraction of right labels with the stored masks",
         ),
         _column(
             "capacity",
             pa.float64(),
             "tasks",
-            "number of random masks that the rule can hold to the bit, by theory, for cues without "
-            "an error; null if no theory exists",
+            "largest number of random masks that the rule can recall without an error from cues "
+            "without an error, by theory; null if no theory exists",
             nullable=True,
         ),
         _column(
@@ -231,7 +240,7 @@ RESERVOIR = _schema(
             "mean time per recall, with many cues recalled together",
         ),
         _column("store_seconds", pa.float64(), "seconds", "mean time to store one mask"),
-        _column("device", pa.string(), "", "device that stored and recalled"),
+        _column("device", pa.string(), "", "device that stored and recalled the masks"),
     ],
 )
 
@@ -239,12 +248,12 @@ FAILURES = _schema(
     "failures",
     2,
     [
-        _column("task_id", pa.int64(), "1", "task of a work unit that was set aside"),
+        _column("task_id", pa.int64(), "1", "task of a work unit that failed too often"),
         _column("unit", pa.string(), "", "name of the work unit"),
         _column("pool", pa.string(), "", "pool that ran the unit, such as train"),
-        _column("tries", pa.int64(), "1", "failed tries before the unit was set aside"),
+        _column("tries", pa.int64(), "1", "number of failed tries"),
         _column("error", pa.string(), "", "error of the last try, in one line"),
-        _column("failed_at", pa.timestamp("us", tz="UTC"), "UTC", "when the unit was set aside"),
+        _column("failed_at", pa.timestamp("us", tz="UTC"), "UTC", "time of the last failed try"),
     ],
 )
 
@@ -264,8 +273,8 @@ def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
                 "status",
                 pa.string(),
                 "",
-                "finished: took all its steps; stopped: other trials did better; failed: failed "
-                "three times",
+                "finished: all training steps are done; stopped: other trials were better; failed: "
+                "the trial failed three times",
             ),
             *(
                 _column(key, kind, "", "value of this configuration key in the trial")
@@ -274,26 +283,26 @@ def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
             *(
                 _column(name, pa.float64(), "fraction", description, nullable=True)
                 for name, description in {
-                    "accuracy": "share of correct labels on the test images, task given: mean over "
-                    "tasks",
-                    "task_accuracy": "share of batches whose task was inferred correctly among the "
+                    "accuracy": "fraction of test images with the right label, if the task is "
+                    "given: mean over tasks",
+                    "task_accuracy": "fraction of batches whose task was inferred right among the "
                     "trial's own masks",
-                    "expected_task_accuracy": "expected task accuracy among `among` masks, from "
-                    "the margins among the trial's own masks",
+                    "expected_task_accuracy": "task accuracy expected for the number of masks in "
+                    "the column `among`, computed from the margins among the trial's own masks",
                     "expected_accuracy": "accuracy times expected_task_accuracy",
                 }.items()
             ),
-            _column("among", pa.int64(), "tasks", "masks assumed by expected_task_accuracy"),
+            _column("among", pa.int64(), "tasks", "number of masks for expected_task_accuracy"),
             _column("num_tasks", pa.int64(), "tasks", "masks that the trial trained"),
             _column("steps", pa.int64(), "steps", "training steps per task so far"),
-            _column("seconds", pa.float64(), "seconds", "training and measuring time of one actor"),
+            _column("seconds", pa.float64(), "seconds", "time of one actor to train and measure"),
             _column(
                 "config_hash",
                 pa.string(),
                 "",
                 "hash of the configuration values that change results",
             ),
-            _column("config", pa.string(), "YAML", "the trial's configuration, resolved"),
+            _column("config", pa.string(), "YAML", "the trial's configuration, with every value"),
         ],
     )
 

@@ -1,7 +1,8 @@
 """The worker inside an evaluation actor: a plain class that does not use Ray.
 
-The worker infers the tasks of test batches among the masks of a checkpoint, and scores each batch
-with the mask of the inferred task. For reservoirs it uses harness/workers/recalling.py.
+The worker infers the tasks of test batches among the masks of a checkpoint. It then counts the
+right labels of each batch with the mask of the inferred task. For work with reservoirs it uses
+harness/workers/recalling.py.
 """
 
 import time
@@ -22,18 +23,19 @@ from supsup_core.inference.algorithms import Inference
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.names import RANKED
 
-# Memory for the float32 gradients of queries that are inferred together: 32 queries for LeNet
-# 300-100. Binary needs the same amount again for the superpositions of these queries.
+# Memory for the float32 gradients of queries that are inferred together. For LeNet 300-100, this is
+# the memory of 32 queries. The algorithm binary needs the same amount again, for the superpositions
+# of these queries.
 GRADIENT_BYTES = 41_000_000
 
 
 class EvaluateWorker:
-    """A worker that infers the tasks of test batches, and scores the batches.
+    """A worker that evaluates the masks of a run, and recalls masks from reservoirs.
 
     Args:
         spec: the run's specification.
         test: the test images.
-        name: the worker's name; unused, because the result rows do not contain it.
+        name: the worker's name. It is not used, because the result rows do not contain it.
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
@@ -42,25 +44,26 @@ class EvaluateWorker:
         self._queries = Queries(spec, own(test), pick_device())
         self._masks = CheckpointMasks(spec, self._queries.weights, self._queries.device)
         self._reservoirs = ReservoirWorker(spec, self._queries)
-        self._warm: set[tuple[str, str | None]] = set()  # algorithms and objectives
+        self._warm: set[tuple[str, str | None]] = set()  # algorithm and objective of earlier units
         self._steps_done = 0.0
 
     def progress(self) -> float:
-        """Return the share of the current unit that is done, from 0 to 1.
+        """Return the fraction of the current unit that is done, from 0 to 1.
 
-        Another thread calls this while `run` is busy.
+        Another thread calls this method while `run` is busy.
         """
         return self._steps_done
 
     def run(self, unit: EvaluationUnit | ReservoirUnit, rows: np.ndarray) -> pa.Table:
-        """Do an evaluation unit or the recalls from one reservoir.
+        """Do an evaluation unit, or the recalls from one reservoir.
 
         Args:
             unit: the unit.
-            rows: (k, R) packed masks of the checkpoint.
+            rows: (k, R) the k packed masks of the checkpoint, R bytes each.
 
         Returns:
-            The unit's rows of the table `evaluations` or `reservoir`.
+            The unit's rows of the table `evaluations`. For a ReservoirUnit, the rows of the table
+            `reservoir`.
         """
         if isinstance(unit, ReservoirUnit):
             table = self._reservoirs.run(unit, rows, self._on_share)
@@ -76,7 +79,13 @@ class EvaluateWorker:
         self._steps_done = done
 
     def _infer(self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor) -> Answers:
-        """Infer the tasks of queries with images (Q, K, *shape), some queries at a time."""
+        """Infer the tasks of Q queries, several queries at a time.
+
+        Args:
+            unit: the evaluation unit.
+            masks: the masks among which the tasks are inferred.
+            images: (Q, K, *shape) normalised images: Q queries of K images each.
+        """
         engine, options = masks.engine, self._spec.options
         objective = None if unit.objective is None else OBJECTIVES[unit.objective]
         found: list[Inference] = []
@@ -100,10 +109,10 @@ class EvaluateWorker:
         )
 
     def _warm_up(self, unit: EvaluationUnit, masks: PreparedMasks, query: torch.Tensor) -> None:
-        """Do before the clock starts what only a first inference does.
+        """Do the slow first inferences, so that they are not part of the measured time.
 
-        The first inference of a worker compiles or loads the kernels of its form, and the first
-        inference among new masks prepares the masks.
+        The first inference of a worker with an algorithm and an objective compiles or loads
+        kernels. The first inference among new masks prepares the masks.
         """
         form = unit.algorithm, unit.objective
         if form not in self._warm:
@@ -120,9 +129,9 @@ class EvaluateWorker:
     def _agreement(
         self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor, tasks: list[int]
     ) -> float | None:
-        """Return the share of one_shot_ranked's answers that are exact.
+        """Return the fraction of answers of one_shot_ranked that equal the answers of one_shot.
 
-        Other algorithms get None.
+        Only some answers are compared. For other algorithms, return None.
         """
         if unit.algorithm != RANKED:
             return None

@@ -1,4 +1,4 @@
-"""Prepare the masks of a checkpoint for inference once, for all units of the checkpoint."""
+"""Prepare the masks of a checkpoint for inference, once for all units of the checkpoint."""
 
 import numpy as np
 import torch
@@ -12,21 +12,23 @@ from supsup_core.engines.protocol import Engine
 from supsup_core.states.bits import BitStates
 from supsup_core.states.distractors import Distractors
 
-# Number of copies of one mask among which a worker infers first. Copies have equal products, so
-# every algorithm also runs the kernels that decide between near ties. There are more copies than
-# tasks that bits/ranked.py compares exactly at once.
+# A worker first infers among this number of copies of one mask, so that kernels are compiled or
+# loaded. All copies have the same product with the evidence. So the kernels that decide between
+# nearly equal products run too. The number is larger than _FEW in bits/ranked.py, so that the
+# ranked scan does not end after its first slice.
 COPIES = 12
 
 
 class PreparedMasks:
-    """The masks of a checkpoint, and the engine that infers among them.
+    """The masks of a checkpoint, and the engine that infers tasks among them.
 
     Args:
         rows: (T, R) packed masks.
         engine: the engine that was made with these masks.
 
     Attributes:
-        warm: algorithms and objectives whose first inference among these masks is done.
+        warm: pairs of algorithm and objective. With these, a first inference among the masks was
+            done.
     """
 
     def __init__(self, rows: np.ndarray, engine: Engine) -> None:
@@ -38,12 +40,12 @@ class PreparedMasks:
 
 
 class CheckpointMasks:
-    """The prepared masks of one checkpoint, kept for all units of the checkpoint.
+    """The prepared masks of the current checkpoint. They are kept for all units of the checkpoint.
 
     Args:
         spec: the run's specification.
-        weights: the network's fixed weights by name, on the device.
-        device: the device that computes inference.
+        weights: a mapping from name to the network's fixed weights, on the device.
+        device: the device on which tasks are inferred.
     """
 
     def __init__(self, spec: RunSpec, weights: dict[str, Tensor], device: torch.device) -> None:
@@ -52,16 +54,16 @@ class CheckpointMasks:
         self._now: PreparedMasks | None = None
 
     def of(self, rows: np.ndarray, num_distractors: int = 0) -> PreparedMasks:
-        """Prepare masks followed by distractors, or reuse the masks that are prepared already.
+        """Prepare masks and distractors for inference, or return them if they are prepared already.
 
         Args:
             rows: (k, R) packed masks of the checkpoint.
-            num_distractors: the number of distractors after the k masks.
+            num_distractors: the number of distractors to add after the k masks.
         """
         now, wanted = self._now, len(rows) + num_distractors
         same = now is not None and self._num_distractors == num_distractors
         if now is None or not same or len(now) > wanted or (num_distractors and len(now) < wanted):
-            self._now = None  # frees the old masks first: old and new may be large
+            self._now = None  # free the old masks first, because old and new masks may be large
             now = self._prepared(with_distractors(self._spec, rows, num_distractors))
         elif len(now) < wanted:
             now = PreparedMasks(rows, now.engine.grown(self._states(rows)))
@@ -69,7 +71,10 @@ class CheckpointMasks:
         return now
 
     def copies(self, row: np.ndarray) -> PreparedMasks:
-        """Prepare COPIES copies of one packed mask (1, R), and keep the masks of the checkpoint."""
+        """Prepare COPIES copies of one packed mask (1, R).
+
+        The prepared masks of the checkpoint are kept.
+        """
         return self._prepared(row.repeat(COPIES, axis=0))
 
     def _prepared(self, rows: np.ndarray) -> PreparedMasks:
@@ -82,7 +87,13 @@ class CheckpointMasks:
 
 
 def with_distractors(spec: RunSpec, rows: np.ndarray, num_distractors: int) -> np.ndarray:
-    """Append distractors to packed rows (k, R); the distractors have the densities of the rows."""
+    """Append distractors (untrained random masks) to packed masks (k, R).
+
+    A distractor keeps each weight with a probability: the fraction of the k masks that keep it.
+
+    Returns:
+        (k + num_distractors, R) the masks and then the distractors.
+    """
     if not num_distractors:
         return rows
     both = np.empty((len(rows) + num_distractors, rows.shape[1]), np.uint8)
@@ -92,6 +103,14 @@ def with_distractors(spec: RunSpec, rows: np.ndarray, num_distractors: int) -> n
 
 
 def distractors_like(spec: RunSpec, rows: np.ndarray) -> Distractors:
-    """Make a source of distractors that has the densities of packed rows (k, R)."""
+    """Make an object that draws distractors (untrained random masks).
+
+    A distractor keeps each weight with a probability: the fraction of the masks in `rows` that keep
+    it.
+
+    Args:
+        spec: the run's specification, which gives the seed.
+        rows: (k, R) packed masks.
+    """
     counts = ones_fused(rows, np.arange(len(rows)), Threads(1))
     return Distractors(counts, len(rows), spec.config.seed)

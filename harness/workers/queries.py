@@ -1,7 +1,8 @@
-"""The queries of an evaluation, and the scoring of their answers.
+"""Make the queries of an evaluation, and score their answers.
 
-A query consists of some images of one test batch. The whole batch is scored twice: with the mask
-of its own task, and with the mask of the inferred task.
+A query consists of some images of one test batch. After inference, the right labels of the whole
+batch are counted twice: with the mask of the batch's own task, and with the mask of the inferred
+task.
 """
 
 from collections import defaultdict
@@ -22,16 +23,17 @@ from supsup_core.states.bits import BitStates
 from supsup_core.streams import Role, stream
 from supsup_core.tasks.protocol import Task
 
-# Activations of the images that are labelled together: this many float32 numbers take 256 MB.
+# Images are labelled in groups. The images of a group have at most this number of activations,
+# which take 256 MB as float32.
 _ACTIVATIONS = 2**26
 
 
 @dataclass(frozen=True)
 class TaskQueries:
-    """The test batches of one task. Each batch has one query.
+    """The test batches of one task. One query is made from each batch.
 
     Attributes:
-        task: the task whose images are shown.
+        task: the task of the batches.
         batches: for each batch, the indices of its images in the test set.
     """
 
@@ -47,9 +49,10 @@ class Answers:
         tasks: the inferred task of each batch, in the order of the batches.
         seconds: the mean time of one inference, in seconds.
         num_gradients: the number of gradients of one inference.
-        bits_read_fraction: the mean share of the masks' bits that one gradient reads.
-        agreement: the share of the answers chosen by `compared` that equal the answers of
-            one_shot; None if the algorithm is not one_shot_ranked.
+        bits_read_fraction: the fraction of all mask bits that one gradient reads, as a mean over
+            the batches.
+        agreement: the fraction of compared answers of one_shot_ranked that equal the answers of
+            one_shot. `compared` chooses the answers. None for other algorithms.
     """
 
     tasks: list[int]
@@ -60,26 +63,29 @@ class Answers:
 
 
 def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
-    """Choose the queries of a unit on which one_shot_ranked is compared with one_shot.
+    """Choose the queries of a unit for which one_shot_ranked is compared with one_shot.
+
+    Args:
+        num_queries: the number of queries of the unit.
 
     Returns:
-        (C,) indices of queries, evenly spaced.
+        (C,) indices of the chosen queries, evenly spaced.
     """
     count = min(num_queries, COMPARED_PER_EVALUATION)
     return np.arange(count) * num_queries // count
 
 
 class Queries:
-    """The queries about each task, and the scoring of their answers.
+    """The queries for each task of a run. An object of this class also scores the answers.
 
     Args:
         spec: the run's specification.
         test: the test images.
-        device: the device that labels images.
+        device: the device on which images are classified.
 
     Attributes:
-        device: the device that labels images.
-        weights: the network's fixed weights by name, on the device.
+        device: the device on which images are classified.
+        weights: a mapping from name to the network's fixed weights, on the device.
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, device: torch.device) -> None:
@@ -108,7 +114,11 @@ class Queries:
         return TaskQueries(task, batches[: evaluate.batches])
 
     def images(self, asked: Sequence[TaskQueries]) -> torch.Tensor:
-        """Return the normalised images of each query: (Q, K, *shape)."""
+        """Return the normalised images of all queries, (Q, K, *shape): Q queries of K images each.
+
+        Args:
+            asked: the test batches of some tasks. Each batch gives one query.
+        """
         num_images = int(self._spec.config.evaluate.num_images)  # resolved: no longer auto
         # A task's last batch may have fewer images than a query needs. Then the query repeats the
         # first images of the batch.
@@ -120,7 +130,14 @@ class Queries:
         return shown
 
     def shown(self, task: Task, index: np.ndarray) -> torch.Tensor:
-        """Return test images as the task shows them, normalised; `index` has their indices."""
+        """Return some test images as the task changes them, for example with permuted pixels.
+
+        The images are normalised after this change.
+
+        Args:
+            task: the task.
+            index: indices of the images in the test set.
+        """
         pixels = torch.from_numpy(task.images(self._test.images[index])).to(self.device)
         return normalise(pixels, self._test.mean, self._test.std)
 
@@ -131,13 +148,16 @@ class Queries:
         answers: Answers,
         mask_of: Callable[[int], np.ndarray],
     ) -> pa.Table:
-        """Count the right labels with the masks of the true and of the inferred tasks.
+        """Count the right labels of each batch twice.
+
+        One count uses the mask of the true task. The other count uses the mask of the inferred
+        task.
 
         Args:
             unit: the evaluation unit.
-            asked: the batches of the unit's tasks.
+            asked: the test batches of the unit's tasks.
             answers: the inferred tasks of these batches.
-            mask_of: a function task number -> packed row of the task's mask.
+            mask_of: a function that takes a task number, and returns the packed mask of the task.
 
         Returns:
             Rows of the table `evaluations`, one row per task.
@@ -196,9 +216,15 @@ class Queries:
         return self._given[task_id]
 
     def num_right(self, task: Task, batches: Sequence[np.ndarray], row: np.ndarray) -> list[int]:
-        """Count the images of each batch that a packed state labels right.
+        """Count, for each batch, the images that get the right label with a packed state.
 
-        If the state stores statistics for normalisation, these statistics are used.
+        If the network normalises, it uses the statistics that are stored in the state. If the state
+        has none, it uses the statistics of the batch.
+
+        Args:
+            task: the task of the batches.
+            batches: for each batch, the indices of its images in the test set.
+            row: (R,) the packed state.
         """
         network = self._spec.network
         states = BitStates(self._spec.layout, row[None], self.device)

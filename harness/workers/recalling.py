@@ -1,8 +1,9 @@
-"""The work of an evaluation actor with reservoirs: store masks one by one, and recall some masks.
+"""Store masks in reservoirs one by one, and recall some masks. Evaluation actors do this work.
 
-An actor keeps its reservoir. At the next checkpoint of the same rule, the actor stores only the new
-masks. An actor with a reservoir of another rule, or without a reservoir, stores all masks again. So
-the rows of the table `reservoir` follow from the masks alone, not from the actor.
+An actor keeps the last reservoir that it filled. If the next checkpoint has the same rule, the
+actor stores only the new masks in this reservoir. Otherwise it fills an empty reservoir with all
+masks. Both ways give the same reservoir, so the rows of the table `reservoir` depend on the masks
+only.
 """
 
 import time
@@ -28,12 +29,13 @@ from supsup_core.reservoirs.seeking import seek
 from supsup_core.states.layout import density
 from supsup_core.streams import Role, stream
 
-OnShare = Callable[[float], None]  # gets the share of a unit that is done, from 0 to 1
+OnShare = Callable[[float], None]  # gets the fraction of a unit that is done, from 0 to 1
 
 _NOISES = {"flipped": flipped, "erased": erased}
-_REHEARSALS = 200  # largest number of sweeps over all stored patterns
+_REHEARSALS = 200  # largest number of passes over all stored patterns
 _TOGETHER = 8  # number of tasks whose batches go through the network together
-# Numbers in the cues that are recalled together: 128 MB. Recall itself needs a few times as much.
+# Largest number of values in the cues that are recalled together: 128 MB as float32. Recall itself
+# needs a few times as much.
 _NUMBERS = 2**25
 
 
@@ -44,7 +46,8 @@ class _Filled:
     Attributes:
         rule: the name of the rule that stores masks.
         blocks: the reservoirs, one per block of bits.
-        centred: the same reservoirs, with the mean taken off patterns before they are stored.
+        centred: an object around `blocks` that subtracts the mean from patterns before they are
+            stored.
         stored: all stored patterns, packed.
         seconds: the time spent on storing, in seconds.
     """
@@ -56,7 +59,7 @@ class _Filled:
     seconds: float = 0.0
 
     def recalled_from(self) -> Centred:
-        """Return the reservoir for recall; some rules round its weights."""
+        """Return the reservoir for recall. For some rules, its weights are rounded."""
         return self.centred.over(self.blocks.replaced(named_rule(self.rule).recalled_from))
 
 
@@ -65,7 +68,7 @@ class ReservoirWorker:
 
     Args:
         spec: the run's specification.
-        queries: scores the recalled masks.
+        queries: makes the test batches of each task, and counts right labels.
     """
 
     def __init__(self, spec: RunSpec, queries: Queries) -> None:
@@ -77,12 +80,12 @@ class ReservoirWorker:
         """Store the masks of a checkpoint, and recall the masks of the unit's tasks.
 
         Args:
-            unit: the recalls from one reservoir.
+            unit: the recall units, which all use the same reservoir.
             rows: (k, R) packed masks of the checkpoint.
-            on_share: is called with the share of the unit that is done.
+            on_share: a function that is called with the fraction of the unit that is done.
 
         Returns:
-            Rows of the table `reservoir`, one row per recall, in the order of the recalls.
+            Rows of the table `reservoir`: one row per recall unit, in the order of these units.
         """
         first, num_cues = unit.recalls[0], len(unit.recalls)
         filled = self._filled(first.rule, rows, lambda share: on_share(share / 2))
@@ -103,7 +106,7 @@ class ReservoirWorker:
             for name in told[0]:
                 values = [one[name] for one in told]
                 columns[name].append(float(np.average(values, weights=list(map(len, groups)))))
-        dim = min(part.dim for part in filled.blocks.parts)  # the smallest reservoir is full first
+        dim = min(part.dim for part in filled.blocks.parts)  # the smallest is full first
         same = {
             "rule": first.rule,
             "dim": dim,
@@ -128,7 +131,11 @@ class ReservoirWorker:
         rows: np.ndarray,
         stored: Collection[bytes],
     ) -> dict[str, float]:
-        """Recall masks from cues of one kind, and return means over the cues by column name."""
+        """Recall the masks of some tasks from cues of one kind.
+
+        Returns:
+            A mapping from column name to the mean over the cues.
+        """
         wanted = patterns(self._layout, rows[[one.task.task_id for one in asked]])
         wanted = wanted.to(self._device)
         started = time.perf_counter()
@@ -144,13 +151,13 @@ class ReservoirWorker:
         }
 
     def _filled(self, rule: str, rows: np.ndarray, on_share: OnShare) -> _Filled:
-        """Return a reservoir that holds all masks of packed rows (k, R)."""
+        """Return a reservoir in which all masks of packed rows (k, R) are stored."""
         now = self._now
-        # A reservoir of perceptrons is never kept: its weights would depend on the patterns that it
-        # rehearsed at earlier checkpoints.
+        # A reservoir of perceptrons is never used again. Its weights would depend on the patterns
+        # that it learned again at earlier checkpoints.
         kept = now is not None and not isinstance(now.blocks.parts[0], Perceptron)
         if now is None or not kept or now.rule != rule or len(now.stored) > len(rows):
-            self._now = None  # frees the old reservoir first: old and new may be large
+            self._now = None  # free the old one first: both may be large
             now = self._empty(rule, float(density(self._layout, rows[:1])[0]))
         started = time.perf_counter()
         for i in range(len(now.stored), len(rows)):
@@ -168,18 +175,19 @@ class ReservoirWorker:
         size = int(self._spec.config.reservoir.block)  # resolved: no longer auto
         kind = named_rule(rule)
         blocks = Blocks(num_bits, size, lambda dim: kind.make(dim, self._device))
-        # The first mask may have only ones or only zeros, but the expected density must lie between
-        # 0 and 1.
+        # The first mask may have only ones or only zeros. But the expected density must be above 0
+        # and below 1.
         expected = min(max(expected_density, 0.01), 0.99)
-        # Trained masks share more than chance would give, so most rules need the mean taken off.
+        # Trained masks have more bits in common than random masks. So for most rules, the mean must
+        # be subtracted.
         centred = Centred(blocks, expected, self._device, kind.needs_centring)
         return _Filled(rule, blocks, centred)
 
     def _rehearse(self, filled: _Filled) -> None:
-        """Show all stored patterns to perceptrons again.
+        """If the rule is the perceptron rule, learn all stored patterns again.
 
-        The theory of perceptrons assumes that patterns are shown repeatedly. Every other rule
-        stores a mask once, in O(D²).
+        The theory of perceptrons assumes that patterns are learned repeatedly. Every other rule
+        stores a mask once, in O(D²) operations for masks of D bits.
         """
         for part, (first, end) in zip(filled.blocks.parts, filled.blocks.spans, strict=True):
             if isinstance(part, Perceptron):
@@ -210,7 +218,7 @@ class ReservoirWorker:
     def _sought(
         self, reservoir: Centred, asked: Sequence[TaskQueries], most_steps: int
     ) -> Recalled:
-        """Seek each task's mask from the task's first test batch, without labels."""
+        """Seek each task's mask, from the images of its first test batch and without labels."""
         size = min(len(one.batches[0]) for one in asked)
         images = torch.stack(
             [self._queries.shown(one.task, one.batches[0][:size]) for one in asked]
@@ -221,7 +229,12 @@ class ReservoirWorker:
         )
 
     def _accuracy(self, asked: Sequence[TaskQueries], rows: np.ndarray) -> float:
-        """Return the mean share of right labels over tasks. `rows` has one packed mask per task."""
+        """Return the fraction of right labels, as a mean over tasks.
+
+        Args:
+            asked: the test batches of some tasks.
+            rows: one packed mask for each of these tasks.
+        """
         shares = []
         for one, row in zip(asked, rows, strict=True):
             right = self._queries.num_right(one.task, one.batches, row)

@@ -1,4 +1,4 @@
-"""The worker inside an actor that holds a part of a checkpoint's masks; it does not use Ray.
+"""The worker of an actor that holds a part of a checkpoint's masks. It does not use Ray.
 
 harness/driver/sharding.py submits the units of this file, and describes their order.
 """
@@ -27,7 +27,9 @@ QUERIES_TOGETHER = 128  # number of queries per group; `progress` grows after ea
 
 @dataclass(frozen=True)
 class CountUnit:
-    """A unit that counts the ones of one part of a checkpoint's masks at each bit.
+    """A unit that counts ones in one part of a checkpoint's masks.
+
+    For each bit of a packed mask, it counts the masks of the part that have a one.
 
     Attributes:
         num_tasks: k, the checkpoint.
@@ -45,7 +47,10 @@ class CountUnit:
 
 @dataclass(frozen=True)
 class LeadersUnit:
-    """A unit that answers an evaluation unit's queries with the leaders of one part.
+    """A unit that finds the leaders of one part for the queries of an evaluation unit.
+
+    The leader of a query is a task of this part. Among all masks of the part, its mask has the
+    smallest product with the query's evidence.
 
     Attributes:
         asked: the evaluation unit.
@@ -65,12 +70,12 @@ class LeadersUnit:
 
 @dataclass(frozen=True)
 class ScoreUnit:
-    """A unit that scores an evaluation unit's batches with the masks of the inferred tasks.
+    """A unit that counts the right labels of an evaluation unit's batches, after inference.
 
     Attributes:
         asked: the evaluation unit.
         answers: the merged answers of all parts.
-        rows: the packed masks that scoring needs, by task number.
+        rows: a mapping from task number to packed mask, for all true and inferred tasks.
     """
 
     asked: EvaluationUnit
@@ -85,12 +90,12 @@ class ScoreUnit:
 
 @dataclass(frozen=True)
 class PartAnswers:
-    """The answers of one part.
+    """The answers of one part of the masks to the queries of an evaluation unit.
 
     Attributes:
-        leaders: the part's leaders by the unit's algorithm.
-        exact: the part's exact leaders for the `compared` queries, if the unit's algorithm is
-            one_shot_ranked; else None.
+        leaders: the leader of each query, found with the unit's algorithm.
+        exact: exact leaders of the queries that `compared` chooses, if the unit's algorithm is
+            one_shot_ranked; otherwise None.
         seconds: the mean time of one inference, in seconds.
         num_masks: the number of masks in the part.
     """
@@ -107,7 +112,7 @@ class ShardWorker:
     Args:
         spec: the run's specification.
         test: the test images.
-        name: the worker's name; unused, because the result rows do not contain it.
+        name: the worker's name. It is not used, because the result rows do not contain it.
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
@@ -115,13 +120,13 @@ class ShardWorker:
         self._spec = spec
         self._queries = Queries(spec, own(test), torch.device("cpu"))
         self._part: tuple[int, BitInference] | None = None  # checkpoint k and masks
-        self._warm: set[tuple[str, str]] = set()  # algorithms and objectives
+        self._warm: set[tuple[str, str]] = set()  # algorithm and objective of earlier units
         self._done = 0.0
 
     def progress(self) -> float:
-        """Return the share of the current unit that is done, from 0 to 1.
+        """Return the fraction of the current unit that is done, from 0 to 1.
 
-        Another thread calls this while `run` is busy.
+        Another thread calls this method while `run` is busy.
         """
         return self._done
 
@@ -136,7 +141,8 @@ class ShardWorker:
         Args:
             unit: the step.
             rows: packed masks of the part; None for ScoreUnit.
-            counts: the number of ones at each bit over all parts; None except for LeadersUnit.
+            counts: for LeadersUnit, the sum of the counts of all parts: for each bit of a packed
+                mask, the number of masks that have a one. None for other units.
 
         Returns:
             The part's counts for CountUnit, the part's answers for LeadersUnit, or rows of the
@@ -155,12 +161,13 @@ class ShardWorker:
         return self._answers(unit, masks, rows[:1])
 
     def _masks(self, num_tasks: int, rows: np.ndarray) -> BitInference:
-        """Prepare the part's masks, and keep them for later units of the checkpoint.
+        """Prepare the part's masks, or return them if they are prepared already.
 
-        A new actor that replaces a lost actor prepares the masks again.
+        They are kept for later units of the checkpoint. A new actor that replaces a lost actor
+        prepares them again.
         """
         if self._part is None or self._part[0] != num_tasks:
-            self._part = None  # frees the old masks first: old and new may be large
+            self._part = None  # free the old masks first, because both may be large
             self._part = num_tasks, self._prepared(rows)
         return self._part[1]
 
@@ -169,9 +176,9 @@ class ShardWorker:
         return BitInference(weights, self._spec.layout, rows, self._spec.num_classes)
 
     def _warm_up(self, unit: EvaluationUnit, row: np.ndarray, query: torch.Tensor) -> None:
-        """Answer a query among copies of one mask (1, R), so that kernels compile or load.
+        """Answer a query among copies of one mask (1, R), so that kernels are compiled or loaded.
 
-        Only the first call for an algorithm and an objective does anything.
+        Later calls with the same algorithm and objective do nothing.
         """
         assert unit.objective is not None
         form = unit.algorithm, unit.objective
@@ -205,10 +212,10 @@ class ShardWorker:
 def agreed(parts: Sequence[PartAnswers]) -> Answers:
     """Merge the answers of all parts.
 
-    The parts work at the same time, so an inference takes as long as it takes in the slowest part.
+    The parts work at the same time. So the time of an inference is the time of the slowest part.
 
     Args:
-        parts: answers of the parts, in the order of the parts' tasks.
+        parts: the answers of each part, in the order of the parts' tasks.
     """
     tasks = merge([part.leaders for part in parts])
     exact = [part.exact for part in parts if part.exact is not None]

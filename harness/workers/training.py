@@ -1,7 +1,7 @@
 """The worker inside a training actor: a plain class that does not use Ray.
 
-The serial executor calls the worker in this process; the Ray executor makes actors of it. The
-worker holds the data set, computes with one thread, and does not touch the mask store.
+The serial executor calls the worker in this process. The Ray executor makes actors of it. The
+worker has a copy of the data set, computes with one thread, and does not write to the mask store.
 """
 
 import time
@@ -36,10 +36,12 @@ class TrainedUnit:
 
     Attributes:
         unit: the unit as it was submitted.
-        rows: (B, R) packed masks of the unit's missing tasks, without the failed tasks.
+        rows: (B, R) the B new masks, packed into R bytes each. They are the masks of
+            `unit.missing`, except the failed tasks.
         tasks: rows of the table `tasks` for these masks, in the same order.
-        failed: the error of each missing task that failed alone, by task number.
-        uniform: for each mask with a tensor that has only zeros or only ones: what is so.
+        failed: a mapping from task number to error, for each missing task that failed.
+        uniform: texts about masks without information: one text for each tensor in which a new mask
+            has only zeros or only ones.
     """
 
     unit: TrainUnit
@@ -56,7 +58,7 @@ def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.dev
         spec: the run's specification.
         train: the training images.
         test: the test images, on which the trainer measures states.
-        device: the device that computes everything.
+        device: the device on which the trainer computes.
     """
     config = spec.config
     return trainer_for(
@@ -91,18 +93,19 @@ class TrainWorker:
         self._steps_done = 0
 
     def progress(self) -> float:
-        """Return the share of the current unit that is done, from 0 to 1.
+        """Return the fraction of the current unit that is done, from 0 to 1.
 
-        Another thread calls this while `run` is busy.
+        Another thread calls this method while `run` is busy.
         """
         return self._steps_done / self._spec.config.train.steps
 
     def run(self, unit: TrainUnit) -> TrainedUnit:
         """Train a block, then measure and pack its missing masks.
 
-        The whole block is trained even if some of its masks exist already, because only the whole
-        block makes a mask reproducible bit for bit. An error in training fails the whole unit. An
-        error in making a task (see _tasks) or in measuring a state fails one task alone.
+        The whole block is trained even if some of its masks exist already, because training only
+        some of its tasks would give other masks. An error in training fails the whole unit. An
+        error in making a task or in measuring a state fails only one task. (For an exception, see
+        _tasks.)
         """
         self.warm_up(unit)
         started = time.perf_counter()
@@ -133,9 +136,9 @@ class TrainWorker:
         return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed, uniform)
 
     def warm_up(self, unit: TrainUnit) -> None:
-        """Train a block for one step and measure a state, so that kernels compile or load.
+        """Train a block for one step and measure a state, so that kernels are compiled or loaded.
 
-        Only the first call does anything: the times of all units are then comparable.
+        So this work is not part of the measured times. Later calls do nothing.
         """
         if self._is_warm:
             return
@@ -151,16 +154,16 @@ class TrainWorker:
         return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
 
     def _tasks(self, unit: TrainUnit) -> tuple[list[Task], dict[int, Failure]]:
-        """Make the tasks of a block, and find the missing tasks that cannot be made.
+        """Make the tasks of a block. A copy of another task replaces a task that cannot be made.
 
-        Another task takes the place of a task that cannot be made. So the block keeps its shape
-        and its batches, and the other masks keep their bits. This is not possible if tasks have
-        classes of their own, because a task's images then decide the batch size: the error of one
-        task fails the whole block.
+        So the block keeps its shape and its batches, and the masks of the other tasks keep their
+        bits. There is an exception: if each task has classes of its own, the images of each task
+        affect the batches of the block, and a copy would change them. The error of one task is then
+        raised, and the whole block fails.
 
         Returns:
-            The tasks of the block in order, and by task number the error of each missing task
-            that cannot be made.
+            Two values. The first is a list of the block's tasks, in order. The second is a mapping
+            from task number to error, for the missing tasks that cannot be made.
         """
         made: dict[int, Task] = {}
         errors: dict[int, Exception] = {}
@@ -183,7 +186,7 @@ class TrainWorker:
         """Make rows of the table `tasks`.
 
         Args:
-            measured: the accuracy and loss of each task's state, by task number.
+            measured: a mapping from task number to the accuracy and the loss of the task's state.
             rows: (B, R) packed states, in the same order.
             seconds: the training time per task, in seconds.
         """

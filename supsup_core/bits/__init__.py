@@ -1,1 +1,1 @@
-"""Fast task inference on packed bits, on the CPU. The answers are those of `inference/`."""
+"""Fast task inference on packed bits, on the CPU. It gives the same answers as `inference/`."""

@@ -14,7 +14,9 @@ from supsup_core.kernels.vectors import LANES
 def ones_plain(
     rows: UInt8[np.ndarray, "T R"], chosen: Int64[np.ndarray, " C"]
 ) -> Int32[np.ndarray, " F"]:
-    """Count, for each bit position, the chosen rows that have a one. Plain form, with NumPy.
+    """Count, for each bit position, the chosen rows that have a one.
+
+    This is the plain form, with NumPy.
 
     Args:
         rows: (T, R) packed masks, R bytes each.
@@ -31,7 +33,10 @@ def ones_plain(
 def ones_fused(
     rows: UInt8[np.ndarray, "T R"], chosen: Int64[np.ndarray, " C"], threads: Threads
 ) -> Int32[np.ndarray, " F"]:
-    """Compute the counts of `ones_plain` in less time, by carry-save adders on 64-bit words."""
+    """Compute the counts of `ones_plain` in less time, on several threads.
+
+    The ones are added by carry-save adders on 64-bit words.
+    """
     words = np.ascontiguousarray(rows).view(np.uint64)
     counts = np.zeros(8 * rows.shape[1], np.int32)
     threads.split(

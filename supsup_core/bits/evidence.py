@@ -63,7 +63,10 @@ class Size:
         )
 
     def __mul__(self, other: "Size") -> "Size":
-        """Return the statistics of the outer product of two arrays that have these statistics."""
+        """Return the statistics of the outer product of two arrays.
+
+        `self` and `other` are the statistics of the two arrays.
+        """
         return Size(
             self.count * other.count,
             self.absolute * other.absolute,
@@ -72,7 +75,10 @@ class Size:
         )
 
     def __add__(self, other: "Size") -> "Size":
-        """Return the statistics of the values of two arrays that have these statistics."""
+        """Return the statistics of all values of two arrays together.
+
+        `self` and `other` are the statistics of the two arrays.
+        """
         return Size(
             self.count + other.count,
             self.absolute + other.absolute,
@@ -150,7 +156,13 @@ class LayerEvidence:
         return constant * Size.of(self.deltas) * Size.of(self._above_ground())
 
     def energies(self) -> Float64[np.ndarray, " O"]:
-        """Sum the squares of each unit's evidence. The ground is not subtracted."""
+        """Sum, for each unit, the squares of the evidence of the unit's weights.
+
+        The ground is not subtracted from the inputs.
+
+        Returns:
+            (O,) the sum of each of the layer's O units.
+        """
         deltas = self.deltas.astype(np.float64)
         received = self.received.astype(np.float64)
         between = received @ received.T

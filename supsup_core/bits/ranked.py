@@ -42,11 +42,13 @@ _DECIDING = 5
 class RankedScan:
     """Approximate scans over masks on the CPU, which read the strongest evidence first.
 
+    A scan drops a task if the product of its mask and the evidence exceeds the smallest product by
+    more than `confidence` standard deviations. Unread evidence may still change the difference of
+    the two products, and the standard deviation is that of this change.
+
     Args:
         scan: the exact scan over the same masks, for the last decision.
-        confidence: a number of standard deviations. A task is dropped if its product exceeds the
-            smallest product by more than `confidence` times the standard deviation of the change
-            that unread evidence may still cause.
+        confidence: the number of standard deviations.
     """
 
     def __init__(self, scan: Scan, confidence: float = CONFIDENCE) -> None:

@@ -140,8 +140,8 @@ class Scan:
 
         Args:
             evidence: the query's evidence.
-            slack: the change that rounding may cause in the difference of two products
-                (approximate), in standard deviations of a product.
+            slack: about how much rounding may change the difference of two products, in standard
+                deviations of a product.
         """
         parts, size = [], Size(0, 0.0, 0.0, 0.0)
         for layer in evidence.layers:
@@ -217,8 +217,8 @@ def scale_for(size: Size, slack: float) -> float:
 
     Args:
         size: statistics of the values.
-        slack: the change that rounding may cause in the difference of two products, in standard
-            deviations of a product.
+        slack: how much rounding may change the difference of two products, in standard deviations
+            of a product.
     """
     if not size.count:  # without evidence, every scale gives the same products
         return 1.0

@@ -37,7 +37,7 @@ class _Planes:
     Attributes:
         lines: indices of the lines of a row whose bits have evidence. A line is LANES words.
         planes: for each of these lines, the bit planes of the rounded evidence.
-        scale: the planes hold whole numbers; a whole number times `scale` is the evidence.
+        scale: the factor that converts the whole numbers in the planes to evidence.
         unread: sum of the squares of the evidence that is not in the planes: rounding errors, and
             the evidence in later layers.
     """
@@ -66,13 +66,15 @@ def _cut(evidence: Evidence) -> _Planes:
 class StreamedScan:
     """Task inference for several queries, in one pass over all masks.
 
+    A task is dropped if the product of its mask and the evidence exceeds the smallest product by
+    more than `confidence` standard deviations. Unread evidence may still change the difference of
+    the two products, and the standard deviation is that of this change.
+
     Args:
         queries: the evidence of each query, from the superposition of all masks.
         num_masks: T, the number of masks in the pass.
         threads: the threads that divide the exact products.
-        confidence: a number of standard deviations. A task is dropped if its product exceeds the
-            smallest product by more than `confidence` times the standard deviation of the change
-            that unread evidence may still cause.
+        confidence: the number of standard deviations.
     """
 
     def __init__(
@@ -101,7 +103,10 @@ class StreamedScan:
             plane_products(words, num_words, planes.lines, planes.planes.reshape(-1), out)
 
     def open_tasks(self) -> list[Int64[np.ndarray, " C"]]:
-        """List, for each query, the tasks whose mask may have the smallest exact product."""
+        """List, for each query, the tasks that may still be the answer.
+
+        The exact product of such a task's mask and the query's evidence may be the smallest.
+        """
         found = []
         for planes, products in zip(self._planes, self._products, strict=True):
             behind = planes.scale * (products - products.min())

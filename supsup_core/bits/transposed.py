@@ -60,7 +60,7 @@ class Weighed:
         products: (T,) the sum of the rounded values of the weights that a mask keeps.
         slack: upper bound on the error that rounding causes in the difference of two products.
         variance: sum of the squared rounding errors. If the bits of masks are like fair coin
-            tosses, the error of the difference of two products has half of this as variance.
+            tosses, the variance of the error in the difference of two products is half of this sum.
         num_rows: number of weights whose bits were read.
     """
 

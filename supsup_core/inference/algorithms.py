@@ -93,7 +93,7 @@ def check_finite(evidence: Tensor, num_candidates: int) -> None:
     """Raise an error if a value that decides between candidate tasks is NaN or infinite.
 
     Args:
-        evidence: these values: slopes, entropies or logits.
+        evidence: the values that decide: slopes, entropies or logits.
         num_candidates: number of candidate tasks that are left, for the error text.
 
     Raises:

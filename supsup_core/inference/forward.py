@@ -1,6 +1,8 @@
-"""Infer the task by a forward pass with every state. algorithms.py has algorithms by gradients.
+"""Infer the task by a forward pass with every state, without gradients.
 
-If a state stores running statistics, the network normalises with these.
+If the network normalises, it uses the running statistics that are stored in a state. If the states
+have none, it normalises over the inputs of a query. The algorithms that use gradients are in
+algorithms.py.
 
 Shape letters: T states, C states of one part, Q queries, K inputs of a query, S outputs.
 """
@@ -24,7 +26,9 @@ def min_entropy(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Infer the task whose state gives outputs of the lowest entropy (the mean over the inputs).
+    """Infer the task whose state gives outputs of the lowest entropy.
+
+    The entropy of a query is the mean over the query's inputs.
 
     Args:
         network: the fixed network.
@@ -71,7 +75,11 @@ def max_logit(
 def _logits_by_state(
     network: Network, weights: Weights, states: States, inputs: Float[Tensor, "Q K ..."]
 ) -> Iterator[Float[Tensor, "C Q K S"]]:
-    """Compute the logits of all states in parts, and yield (C, Q, K, S) for each C states."""
+    """Compute the logits of all states, some states at a time.
+
+    Yields:
+        (C, Q, K, S) logits of the next C states.
+    """
     num_queries, num_inputs = inputs.shape[:2]
     with torch.no_grad():
         for gains, floats in states.unpacked():

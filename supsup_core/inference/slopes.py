@@ -136,7 +136,7 @@ class MLPSlopes(GainSlopes):
     def _weight_gradients(
         self, effective: Sequence[Float[Tensor, "A _ _"]]
     ) -> list[Float[Tensor, "Q _ _"]]:
-        """Compute, for each layer, d objective / d W_eff of each query. W_eff: effective weights.
+        """Compute the derivative of each query's objective with respect to the effective weights.
 
         Autograd computes only the derivatives with respect to the pre-activations, which are small.
         Their outer product with the layer's inputs is the derivative with respect to the weights.
@@ -145,7 +145,7 @@ class MLPSlopes(GainSlopes):
             effective: for each layer, the effective weights of A superpositions.
 
         Returns:
-            (Q, outputs, inputs) for each layer.
+            For each layer, the derivatives (Q, outputs, inputs) of Q queries.
         """
         received, sent = [self._inputs.flatten(2)], []
         for i, weight in enumerate(effective):

@@ -177,16 +177,17 @@ def cut_planes(values, inverse, planes):  # pragma: no cover
 @compiled(nogil=True)
 @no_type_check
 def plane_products(rows, num_words, lines, planes, products):  # pragma: no cover
-    """For each packed mask, sum the whole numbers of the bits that are one.
+    """Multiply packed masks with whole numbers, which are given as bit planes.
 
-    The whole numbers are given as bit planes. This form suits masks that are read only once.
+    Each bit position of a mask has a whole number. The product is the sum of the whole numbers of
+    all positions at which the mask has a one. This form suits masks that are read only once.
 
     Args:
         rows: uint64 (T V,), the packed masks of T tasks, one after another.
         num_words: V, the number of words of a packed row.
         lines: int64 (N,) indices of the lines of a row that have values. A line is LANES words.
         planes: uint64 (N P LANES,), P bit planes of each line, lowest plane first.
-        products: int64 (T,) output: the sum of each mask.
+        products: int64 (T,) output: the product of each mask.
     """
     num_planes = len(planes) // max(1, LANES * len(lines))
     for t in range(len(products)):

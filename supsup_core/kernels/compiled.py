@@ -20,8 +20,8 @@ def compiled(**options: Any) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         kernel = numba.njit(error_model="numpy", **options)(function)
-        # Numba raises this error if it can write neither beside the source nor in the user's cache
-        # folder. The kernel then works, but every process compiles it again.
+        # Numba raises this error if it can write neither to the folder of the source file nor to
+        # the user's cache folder. The kernel then works, but every process compiles it again.
         with suppress(RuntimeError):
             kernel.enable_caching()
         return kernel  # type: ignore[no-any-return]

@@ -1,11 +1,11 @@
 """Edge-popup's mask on the CPU: keep the weights whose scores have the largest magnitudes.
 
 Scores are stored as magnitudes. Edge-popup's gradient is sign(score) * d loss / d gain, so a step
-changes a magnitude as it changes a score of the threshold rule. If a step makes a magnitude
-negative, the score has crossed zero. The kernel then negates the magnitude, and also negates the
-odd values of the optimiser's state at the same index. (Odd values are those that change sign if the
-score and its gradients change sign.) IEEE arithmetic is symmetric in the sign. So each magnitude
-has, bit for bit, the value that it would have with signed scores.
+changes a magnitude in the same way as it changes a score of the threshold rule. If a step makes a
+magnitude negative, the score has crossed zero. The kernel then negates the magnitude, and also
+negates the odd values of the optimiser's state at the same index. (Odd values are those that change
+sign if the score and its gradients change sign.) IEEE arithmetic is symmetric in the sign. So each
+magnitude has, bit for bit, the value that it would have with signed scores.
 
 Magnitudes are not negative, so their bit patterns, read as integers, have the same order as the
 magnitudes. The kernels compare bit patterns.
@@ -35,7 +35,9 @@ LEAST_REACH = {4: 1 << 12, 8: 1 << 41}
 
 
 def reflect_plain(magnitudes: Tensor, odd: Sequence[Tensor]) -> None:
-    """Make negative magnitudes positive, in place. Plain form, with torch.
+    """Make negative magnitudes positive, in place.
+
+    This is the plain form, with torch.
 
     Args:
         magnitudes: tensor of any shape. A negative element means that the score has crossed zero.
@@ -198,12 +200,13 @@ class TopShare:
     """The work after each step of the optimiser: correct negative magnitudes, and write the mask.
 
     The threshold (the smallest magnitude that is kept) changes slowly from step to step. One pass
-    over memory collects the few magnitudes near the last threshold. If the new threshold is among
-    them, it is found exactly. If not, the new threshold is searched among all magnitudes, which
-    takes several times as long, and the pass is repeated. The result is the same in both cases.
+    over memory collects the few magnitudes near the last threshold. If the new threshold is one of
+    these magnitudes, it is found exactly. If not, it is searched among all magnitudes, which takes
+    several times as long, and the pass is repeated. The result is the same in both cases.
 
     Args:
-        magnitudes: magnitudes of the scores in float32 or float64, not negative. Changed in place.
+        magnitudes: magnitudes of the scores in float32 or float64, not negative. They are changed
+            in place.
         odd: tensors of the magnitudes' type. If a magnitude is negative after a step, the elements
             at its index change sign, in place.
         signs: tensor whose sign bits are the signs of the weights.

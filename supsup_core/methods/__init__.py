@@ -1,1 +1,1 @@
-"""Mask finders: rules from real scores to masks, one per file, listed in supsup_core/names.py."""
+"""Mask finders: rules that compute masks from scores. supsup_core/names.py lists the finders."""

@@ -45,7 +45,8 @@ class EdgePopup(KeepMethod):
         float,
         Knob(
             "Erdos-Renyi budget, which replaces density: a tensor of shape (out, in, ...) keeps "
-            "the fraction min(1/2, kappa (out + in) / number of weights). 0 turns it off.",
+            "the fraction min(1/2, kappa (out + in) / number of weights). 0 means that density is "
+            "used.",
             at_least=0,
         ),
     ] = 0.0

@@ -126,8 +126,9 @@ class KeepMethod(Method):
 
     Attributes:
         reorders: whether a trainer may permute the inputs of a tensor during training. This is
-            allowed if the rule does not depend on the positions of the scores. If the rule uses
-            positions only for ties, it is also allowed: the positions during training then decide.
+            allowed if the rule does not depend on the positions of the scores. It is also allowed
+            if the rule uses positions only to choose between equal scores. The positions during
+            training then determine the mask.
     """
 
     reorders: bool = True

@@ -56,8 +56,8 @@ class FloatSpec:
         name: name of the array.
         role: purpose of the array. "scale": the array multiplies the gains of the masked tensor
             `tensor`. "statistic": the array is a running mean or variance of a normalisation.
-            "head": the array has the weights of a layer of which each task has its own. "factor":
-            the array is a factor of gains that are a product of two vectors.
+            "head": the array has the weights of a layer, and each task has its own weights for this
+            layer. "factor": the gains are a product of two vectors, and the array is one of them.
         shape: shape of the array.
         initial: value of all elements before training.
         tensor: for the role "scale", the name of the masked tensor. None for other roles.

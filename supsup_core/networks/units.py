@@ -1,13 +1,13 @@
 """Networks in which a mask has one bit per hidden unit, not one bit per weight.
 
-The drive of a hidden unit is the sum of the unit's weighted inputs (its pre-activation). Drives are
-normalised over the batch, without parameters or running statistics, and multiplied by the gains of
-the units. Then the activation function Swish follows, which maps 0 to 0. A mask has so few bits
-that a reservoir can store it.
+The pre-activation of a hidden unit is the sum of the unit's weighted inputs. In names of this
+module, pre-activations are called drives. They are normalised over the batch, without parameters or
+running statistics, and multiplied by the gains of the units. Then the activation function Swish
+follows, which maps 0 to 0. A mask has so few bits that a reservoir can store it.
 
-No mask changes the drives of the first hidden layer. The normalisation removes any shift and any
-scale of the images. The drives of the first layer can therefore be computed from pixels that are
-whole numbers.
+No mask changes the pre-activations of the first hidden layer. The normalisation removes any shift
+and any scale of the images. So these pre-activations can be computed from pixels that are whole
+numbers.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
 Shape letters: B states (no such axis for one state), N images of a batch, P pixels, O units of a
@@ -38,7 +38,7 @@ from supsup_core.networks.protocol import (
 )
 from supsup_core.whole import whole_products
 
-# This number is added to the variance of the drives, before the square root.
+# This number is added to the variance of the pre-activations, before the square root.
 NORM_EPSILON = 1e-5
 _SHIFT = 128  # subtracting this number moves pixels from 0..255 to the range of int8
 
@@ -123,7 +123,7 @@ class UnitMLP:
 
 
 def normalised(drives: Float[Tensor, "*B O N"], epsilon: float) -> Float[Tensor, "*B O N"]:
-    """Shift and scale the drives of each unit to mean 0 and variance 1 over the batch.
+    """Shift and scale the pre-activations of each unit to mean 0 and variance 1 over the batch.
 
     Args:
         drives: (*B, O, N) the pre-activations of O units for N images.
@@ -174,8 +174,8 @@ class WholePixels:
         self._signs = torch.from_numpy(draw_signs(first[::-1], seed, 0)).to(device)
         self.later = [weight.to(device) for weight in list(network.weights(seed).values())[1:]]
         self.device = device
-        # Drives that are computed from whole pixels have a larger variance than drives that are
-        # computed from normalised images. The epsilon is multiplied by the ratio of the variances.
+        # Pre-activations that are computed from whole pixels have a larger variance than those from
+        # normalised images. The epsilon is multiplied by the ratio of these variances.
         self._epsilon = NORM_EPSILON * (255 * std / signed_constant(first[0])) ** 2
 
     def drives(

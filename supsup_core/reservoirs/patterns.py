@@ -1,4 +1,4 @@
-"""Convert packed rows to patterns, which reservoirs store, and states of reservoirs to rows.
+"""Convert between the packed rows of masks and the patterns that reservoirs store.
 
 A pattern has -1 or +1 for each bit of a mask, and no padding. The conversion needs masks whose
 planes are all keep planes (a one keeps the weight).

@@ -28,7 +28,7 @@ class Quadratic(ABC):
         device: the device of the weights.
 
     Attributes:
-        weights: (D, D) the matrix Psi of the weights.
+        weights: (D, D) the matrix of weights, Psi.
     """
 
     def __init__(self, dim: int, device: torch.device | None = None) -> None:
@@ -70,7 +70,10 @@ class Quadratic(ABC):
         return states @ self.weights[units].t() - own
 
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
-        """Compute the energy -1/2 s^T (Psi - diag Psi) s of each state s. Psi: the weights."""
+        """Compute the energy -1/2 s^T (Psi - diag Psi) s of each state s.
+
+        Psi is the matrix of weights.
+        """
         return -0.5 * (states * self.field(states)).sum(dim=1)
 
 

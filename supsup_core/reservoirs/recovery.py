@@ -64,7 +64,7 @@ def recover(
 
     Args:
         network: the fixed network, with masks over its hidden units.
-        weights: the network's weights, by name of the weight tensor.
+        weights: a mapping from name to the network's weights.
         reservoirs: one reservoir per hidden layer, which holds the stored masks of this layer.
         starts: for each hidden layer, the real values (one per unit) from which descent starts, for
             example the mean of the stored masks.

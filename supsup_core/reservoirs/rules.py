@@ -13,8 +13,8 @@ from supsup_core.reservoirs.random_features import RandomFeatures
 from supsup_core.reservoirs.theory import capacity
 from supsup_core.reservoirs.variants import Quantised
 
-# For random features, beta times D, the number of units. The values 1 to 3 and 5 to 12 were tried.
-# For 20 patterns of 1024 units, 5 was the best value.
+# For random features, the product of beta and the number of units D. The values 1 to 3 and 5 to 12
+# were tried. For 20 patterns of 1024 units, 5 was the best value.
 BETA_DIM = 5.0
 
 

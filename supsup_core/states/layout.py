@@ -40,8 +40,8 @@ class PlaneSpec:
 
     Attributes:
         role: "keep": a one means that the gain is not zero. "negative": a one means that the gain
-            is below zero. "coat": the tensor has several planes, each of which has ones only where
-            the plane before has ones; the gain is the sum of these planes.
+            is below zero. "coat": the tensor has several coat planes, and its gain is their sum.
+            Each coat plane has ones only where the previous coat plane has ones.
         coefficient: the number that a one adds to the gain.
     """
 
@@ -181,8 +181,8 @@ class StateLayout:
         """Pack T states into rows (T, R).
 
         Raises:
-            ValueError: a state has other planes or floats than the layout: another number, other
-                names or other shapes.
+            ValueError: the planes or the floats of a state do not have the number, the names or the
+                shapes of the layout.
         """
         for state in states:
             self._check(state)
@@ -245,7 +245,7 @@ class StateLayout:
 
         Args:
             values: for Q queries, a mapping from the name of each masked tensor to derivatives
-                (Q, *shape) with respect to its gains. The gains are those without scales.
+                (Q, *shape) with respect to its gains. These gains are not multiplied by scales.
 
         Returns:
             (Q, F) derivatives with respect to the F bits of a row. They are zero at the padding
@@ -295,12 +295,13 @@ def density(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> np.ndarray:
 def uniform_tensors(
     layout: StateLayout, rows: UInt8[np.ndarray, "T R"]
 ) -> list[tuple[int, str, bool]]:
-    """Find the tensors of which a state keeps no gain at all, or keeps every gain.
+    """Find states that keep no gain of a tensor, or every gain of it.
 
     Only the first plane of each tensor is counted, as in `density`.
 
     Returns:
-        (number of the row, name of the tensor, whether every gain is kept), in the order of rows.
+        One tuple for each such state and tensor: (index of the row, name of the tensor, whether
+        every gain is kept). They are in the order of the rows.
     """
     found = [
         (int(i), plane.tensor, bool(ones[i]))

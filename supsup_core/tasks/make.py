@@ -11,8 +11,8 @@ from jaxtyping import Int64, UInt8
 
 from supsup_core.tasks.protocol import Family, Setting, Task
 
-# Random images that tell two tasks apart. With 8 images, a pixel has 8 random bytes. So two choices
-# of pixels show the same images only if they are the same choice.
+# Number of random images by which two tasks are compared. With 8 images, each pixel has 8 random
+# bytes. So two tasks show the same images only if they choose the same pixels.
 _NUM_PROBES = 8
 
 
@@ -38,7 +38,7 @@ def make_task(family: Family, task_id: int, setting: Setting) -> Task:
 
 
 def _check(task: Task, setting: Setting) -> None:
-    """Raise ValueError if the parts of a task do not fit the data set."""
+    """Raise ValueError if a task uses pixels or classes that the data set does not have."""
     source, classes, who = task.source, task.classes, f"task {task.task_id}"
     num_pixels, num_classes = setting.num_pixels, setting.num_classes
     if source is not None:

@@ -2,10 +2,10 @@
 
 A task may choose pixels: x_task[j] = x[source[j]]. The value P, one above the last pixel, stands
 for the black background. Permutations, rotations by whole pixels and both together are such
-choices, so one gather makes the images of such a task, and the mask store can list its source. A
-task may also change the images by any other rule, such as interpolation. `Task.images` makes the
-images of every task, and pixels stay whole numbers from 0 to 255. So code that has no fast path for
-`source` calls `Task.images`, and works for every family.
+choices. One indexing operation makes the images of such a task, and the mask store can list its
+source. A task may also change the images by any other rule, such as interpolation. `Task.images`
+makes the images of every task, and pixels stay whole numbers from 0 to 255. So code that has no
+fast path for `source` calls `Task.images`, and works for every family.
 
 Shape letters: N images, P pixels, M images of a task.
 """
@@ -20,7 +20,7 @@ from jaxtyping import Integer, UInt8, UInt16
 
 @runtime_checkable  # lets tests check annotations at run time
 class Change(Protocol):
-    """A rule that makes other images from images, and is not a choice of pixels."""
+    """A rule that changes images in another way than by choosing pixels."""
 
     @property
     def num_pixels(self) -> int:
@@ -49,12 +49,13 @@ class Task:
         task_id: number of the task, from 0.
         change: rule that changes the images before their pixels are chosen; None if the task only
             chooses pixels or classes.
-        source: (P,) index of the pixel that gives each input its value; the index P is the
-            background. None if the task does not choose pixels.
+        source: (P,) for each pixel of the task's images, the index of the original pixel. The index
+            P means the black background. None if the task does not choose pixels.
         is_permutation: whether `source` has every pixel exactly once. All tasks of a family have
             the same value. Blocks of such tasks train faster.
-        parameters: numbers that define or describe the task, by the name of their array in the
-            store's `inputs`, such as "angles". All tasks of a family have the same names.
+        parameters: a mapping from name to a number that defines or describes the task. A name, such
+            as "angles", is also the name of an array in the store's `inputs`. All tasks of a family
+            have the same names.
         classes: labels of the images that belong to the task, with the numbers of the data set.
             None: all images belong to the task.
 
@@ -88,7 +89,7 @@ class Task:
             )
 
     def images(self, images: UInt8[np.ndarray, "N ..."]) -> UInt8[np.ndarray, "N ..."]:
-        """Make the task's images from images of the data set; all channels change alike.
+        """Make the task's images from images of the data set. All channels change in the same way.
 
         Raises:
             ValueError: the task's change makes images of another shape or type.

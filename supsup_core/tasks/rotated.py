@@ -139,8 +139,8 @@ def angle_between(num_tasks: int) -> float:
 Interpolation = Annotated[
     str,
     Knob(
-        "How the pixels of a rotated image are made: nearest takes the nearest original pixel, as "
-        "the authors do; bilinear takes a mean of the four nearest pixels, so that thousands of "
+        "How the pixels of a rotated image are made. nearest takes the nearest original pixel, as "
+        "the authors do. bilinear takes a mean of the four nearest pixels, so that thousands of "
         "rotations are different tasks.",
         one_of=("nearest", "bilinear"),
     ),

@@ -6,7 +6,7 @@ CLASSES_PER_TASK = 2
 
 
 class Split:
-    """The family of split data sets, as in SplitMNIST: each task has the next two classes."""
+    """The family of split data sets, as in SplitMNIST: each task has two classes of its own."""
 
     def make(self, task_id: int, setting: Setting) -> Task:
         """Make a task with two classes: 0 and 1 for task 0, 2 and 3 for task 1, and so on."""

@@ -78,7 +78,7 @@ def test_the_report_begins_with_the_result_in_one_sentence(run_dir):
 
 def test_few_checkpoints_have_no_exponent_in_the_report(run_dir):
     page = (run_dir / report.NAME).read_text()
-    assert "An exponent needs evaluations at 4 or more numbers of masks, the largest at" in page
+    assert "It needs evaluations at 4 or more numbers of masks, and the largest number" in page
     assert "Growth of time" not in page
 
 

@@ -206,14 +206,14 @@ REFUSED = {
     "method=threshold method_options.density=0.3": ["among no options for method=threshold"],
     "network=mlp": ["network_options.hidden must be given", "try network_options.hidden=[300]"],
     "network=mlp network_options.hidden=[0]": ["a list of whole numbers >= 1, got [0]"],
-    "network=units network_options.hidden=[]": ["must be a list that is not empty of whole"],
-    "network=small_conv network_options.channels=[]": ["must be a list that is not empty of"],
+    "network=units network_options.hidden=[]": ["must be a non-empty list of whole numbers"],
+    "network=small_conv network_options.channels=[]": ["must be a non-empty list of whole"],
     "-m seed=1,2": ["options must be KEY=VALUE", "unrecognized arguments: -m"],
     "seed=1,2": ["seed must have one value", "got 1,2"],
     "seed=range(1,3)": ["seed must have one value", "got range(1,3)"],
     "outputs=9": ["outputs must be at least 10", "classes of digits", "got 9"],
     "outputs=10 evaluate.objectives=[H,G_first_layer]": ["without G_first_layer", "=[H]"],
-    "outputs=10": ["evaluate.objectives must be without G", "outputs=10", "try"],
+    "outputs=10": ["objectives must be a list without G", "outputs=10", "try"],
 }
 EVERY_KEY = "--help lists every key"
 

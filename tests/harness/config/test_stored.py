@@ -40,7 +40,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(schema, whole, tmp_path):
 def test_a_file_without_its_mark_is_one_line_that_says_what_to_do(whole, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(whole.removesuffix("...\n"))
-    with pytest.raises(UserError, match=r"if it is complete, add this line\): restore") as refused:
+    with pytest.raises(UserError, match=r"file is complete, add this line\): restore") as refused:
         from_yaml(path)
     assert "\n" not in str(refused.value)
 
@@ -59,7 +59,7 @@ def test_every_key_must_be_there(whole, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("seed: 0", "seed: 0\nnote: 1", "must be those of --help, got note"),
+        ("seed: 0", "seed: 0\nnote: 1", "must be one that --help lists, got note"),
         ("tasks: 32", "tasks: .inf", "numbers must be finite"),
         ("tasks: 32", "tasks: many", "tasks must be a whole number"),
         ("tasks: 32", "tasks: -3", "tasks must be a whole number >= 1, got -3"),

@@ -249,7 +249,7 @@ def test_a_reservoir_larger_than_memory_is_refused(run, typed, monkeypatch):
     monkeypatch.setattr("os.sysconf", pages.__getitem__)
     code, out, err = typed(recall, "evaluate.tasks=5")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "reservoir.block must be so small that a reservoir by projection fits into" in err
+    assert "reservoir.block must be smaller: a reservoir with rule projection takes" in err
     assert "try reservoir.block=250" in err
 
 

@@ -602,8 +602,9 @@ def test_a_cluster_with_a_token_names_the_setting(no_ray, monkeypatch):
     address = answering(OF_RAY)
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert refused() == (
-        f"Ray (RAY_ADDRESS={address}) must get the token of its cluster, got another or none: set "
-        "RAY_AUTH_MODE=token, and put the token into ~/.ray/auth_token if it is not there"
+        f"Ray (RAY_ADDRESS={address}) must get the token of its cluster, got another token or "
+        "no token: set RAY_AUTH_MODE=token, and check that ~/.ray/auth_token has the token of the "
+        "cluster"
     )
 
 
@@ -635,7 +636,7 @@ def test_no_token_is_made_if_ray_would_read_none(variable, value, no_ray, monkey
 def test_a_home_that_cannot_keep_the_token_is_one_line(home, no_ray, monkeypatch):
     monkeypatch.setenv("HOME", home)
     said = refused()
-    assert said.startswith("Ray did not start, because its token cannot be kept (")
+    assert said.startswith("Ray did not start, because its token cannot be stored (")
     assert said.endswith("set HOME to a folder that you can write, or set executor=serial")
 
 

@@ -45,7 +45,7 @@ def test_only_regular_files_are_read(kind, tmp_path, monkeypatch):
     path = tmp_path / "it"
     KINDS[kind](path.relative_to(tmp_path) if kind == "a socket" else path)
     for read in READERS:
-        with pytest.raises(UserError, match=f"it must be a regular file, got {kind}: put the file"):
+        with pytest.raises(UserError, match=f"it must be a regular file, got {kind}: replace it"):
             read(path)
     assert (tmp_path / "file").read_text() == "1"
 
@@ -95,7 +95,7 @@ def test_a_file_has_a_largest_size(tmp_path, monkeypatch):
         ("a: &x 1\nb: *x", "anchors, aliases and tags are not allowed in line 1"),
         ("a: 1\nb: *x", "anchors, aliases and tags are not allowed in line 2"),
         ("a: !!python/name:os.system 1", "anchors, aliases and tags"),
-        ("a: 1\na: 2", "a key is there twice"),
+        ("a: 1\na: 2", "a key occurs twice"),
         ("a: .inf", "numbers must be finite, got inf"),
         ("a: .nan", "numbers must be finite, got nan"),
         ("a: 2020-01-01", "values must be texts or numbers"),

@@ -383,8 +383,13 @@ def test_pools_share_what_there_is(cpus, gpus, actors, train, evaluate):
     ("cpus", "gpus", "actors", "message"),
     [
         (2, 0, {"train": 3}, r"actors\.train must be at most 2, because Ray has 2 CPUs, got 3"),
-        (9, 1, {"train": 5}, r"at most 4, because Ray has 1 GPUs in shares of 0\.25, got 5"),
-        (9, 2, {"train": 5, "gpus": 0.4}, r"at most 4, because Ray has 2 GPUs in shares of 0\.4"),
+        (9, 1, {"train": 5}, r"at most 4, because Ray has 1 GPUs and an actor takes 0\.25, got 5"),
+        (
+            9,
+            2,
+            {"train": 5, "gpus": 0.4},
+            r"at most 4, because Ray has 2 GPUs and an actor takes 0\.4",
+        ),
     ],
 )
 def test_more_actors_than_ray_would_ever_start_are_refused(cpus, gpus, actors, message):

@@ -140,7 +140,7 @@ def printed(folder, width=110):
 
 def cells(text):
     """Return the cells of each line of a printed table, the header first."""
-    table = text.split("n inferences", 1)[0].split("\n\n", 1)[1].splitlines()[1:]
+    table = text.split("k: number", 1)[0].split("\n\n", 1)[1].splitlines()[1:]
     return [re.split(r" {2,}", line.strip()) for line in table if "─" not in line]
 
 
@@ -218,7 +218,7 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
     table = evaluations(many | {"algorithm": "min_entropy", "objective": None}, many)
     write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
     text = printed(tmp_path, width=80)
-    table, caption = text.split("\n\n", 1)[1].split("n inferences", 1)
+    table, caption = text.split("\n\n", 1)[1].split("k: number", 1)
     assert "…" not in table
     assert max(len(line) for line in table.splitlines()) <= 80
     assert cells(text) == [
@@ -305,11 +305,11 @@ def test_what_was_recalled_fits_a_terminal_of_80_columns(tmp_path):
     table = pa.Table.from_pylist(rows, schema=RESERVOIR)
     write_table(table, tmp_path / "reservoir" / "k.parquet", RUN)
     text = printed(tmp_path, width=80)
-    sentence, lines = text.split("n masks recalled", 1)[0].split("\n\n", 1)
+    sentence, lines = text.split("k: number", 1)[0].split("\n\n", 1)
     assert " ".join(sentence.split()) == (
-        "Among 2500 masks in a reservoir, projection recalls 49 of 50 masks to the bit from cues "
-        "with 10% of the bits flipped: accuracy 0.8610 with the recalled masks, 0.8620 with the "
-        "stored masks."
+        "Among 2500 masks in a reservoir, projection recalls 49 of 50 masks without a wrong bit "
+        "from cues with 10% of the bits flipped: accuracy 0.8610 with the recalled masks, 0.8620 "
+        "with the stored masks."
     )
     lines = lines.splitlines()
     assert "…" not in text

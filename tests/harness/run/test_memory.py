@@ -43,20 +43,16 @@ def rest(*overrides):
 
 
 REFUSED = [
-    (weights, ["executor=serial", "outputs=1000000"], "outputs must be so few that weights and"),
-    (weights, ["executor=ray", "outputs=1000000"], "outputs must be so few that weights and logit"),
-    (
-        weights,
-        ["executor=serial", "train.batch_size=100000000"],
-        "train.batch_size must be so small",
-    ),
-    (weights, ["network=units", "network_options.hidden=[9999999]"], "hidden must be so small"),
-    (weights, ["network_options.hidden=[90000,90000]"], "network_options.hidden must be so small"),
-    (weights, ["executor=ray", "network_options.hidden=[5000,900]"], "actors.train must be so few"),
-    (rest, ["network_options.hidden=[900,900]", "train.block=50"], "train.block must be so small"),
+    (weights, ["executor=serial", "outputs=1000000"], "outputs must be smaller: weights and"),
+    (weights, ["executor=ray", "outputs=1000000"], "outputs must be smaller: weights and logits"),
+    (weights, ["executor=serial", "train.batch_size=100000000"], "train.batch_size must be small"),
+    (weights, ["network=units", "network_options.hidden=[9999999]"], "hidden must be smaller: the"),
+    (weights, ["network_options.hidden=[90000,90000]"], "network_options.hidden must be smaller"),
+    (weights, ["executor=ray", "network_options.hidden=[5000,900]"], "actors.train must be small"),
+    (rest, ["network_options.hidden=[900,900]", "train.block=50"], "train.block must be smaller"),
     (rest, ["evaluate.distractors=1000000"], "evaluate.distractors must be at most "),
-    (rest, ["tasks=1000000", "evaluate.checkpoints=[1000000]"], "evaluate.checkpoints must be so "),
-    (rest, ["evaluate.reservoir=true", "reservoir.block=9000"], "reservoir.block must be so small"),
+    (rest, ["tasks=1000000", "evaluate.checkpoints=[1000000]"], "checkpoints must be smaller: the"),
+    (rest, ["evaluate.reservoir=true", "reservoir.block=9000"], "reservoir.block must be smaller"),
 ]
 
 
@@ -77,7 +73,7 @@ def test_what_fits_passes(check):
 
 def test_nothing_of_the_size_of_the_weights_is_made(monkeypatch):
     config = replace(typed(), network="small_conv", network_options={}, outputs=10**9)
-    with pytest.raises(UserError, match="outputs must be so few that weights and logits, which"):
+    with pytest.raises(UserError, match="outputs must be smaller: weights and logits take"):
         check_weights(config, SHAPE, 10)
 
 

@@ -196,7 +196,7 @@ def test_sweeps_of_a_command_line_go_to_the_space_and_nothing_else_does():
 
 
 def test_a_key_is_searched_once():
-    with pytest.raises(UserError, match=r"train\.steps must be searched once"):
+    with pytest.raises(UserError, match=r"train\.steps must have one sweep"):
         with_space(["train.steps=1,2", "tune.space.train.steps=interval(1,5)"])
 
 
