@@ -9,7 +9,7 @@ SPHINX := $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going 
 SOURCES := analysis cluster docs harness supsup_core tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check docs format clean
+.PHONY: help run test test-long fuzz check docs format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: $(VENV)/.test ## set up, then run the tests; ARGS="-k store" selects tests
 
 test-long: $(VENV)/.test ## run the tests that take minutes: chaos, a cluster over ssh, lost nodes
 	@$(BIN)/python -m pytest -m long $(ARGS)
+
+fuzz: $(VENV)/.test ## run 300 absurd configurations and damaged runs; ARGS="--seed 1" draws others
+	@$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 check: $(VENV)/.dev ## check lint, format, types and the pages' links; change nothing
 	@$(BIN)/ruff check $(SOURCES)

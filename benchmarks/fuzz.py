@@ -1,21 +1,26 @@
-"""Run the commands on absurd configurations and on damaged runs, and check how the commands end.
+"""Run the commands on absurd configurations, damaged runs and damaged data, and check their ends.
 
     python benchmarks/fuzz.py --cases 300 --seed 0
 
-A case is one command with an absurd configuration or on a damaged run. Each command runs in its own
-process, which is forked from a process that has loaded torch already. The program checks for each
-case:
+A case is one command with an absurd configuration, on a damaged run or on damaged data. The data is
+a small data set that takes the place of MNIST. Each command runs in its own process, which is
+forked from a process that has loaded torch already. The program
+checks for each case:
 
 - The exit code is 0, 1, 2 or 130.
-- If the exit code is 2, there is exactly one error line, and it says what to do.
+- If the exit code is 2, there is exactly one error line. It says what to do, and it is a mistake of
+  the user, not a fault of the program.
 - No traceback is printed.
 - The command ends within its limits of time and memory.
 - Nothing outside the run directory changes.
-- If a command continues a damaged run and ends with 0, the run has the masks and the evaluations of
-  the undamaged run.
+- If a command trains on damaged data, or continues a damaged run, and ends with 0, the run has the
+  masks and the evaluations of the undamaged run.
 
 The program prints each failed check, and how often each kind of check failed. The exit code is 1 if
 any check failed.
+
+With --root DIR, the commands of another checkout run, each in a new process. The cases are the
+same. Evaluations are not compared then, because another version may store them in another form.
 """
 
 import hashlib
@@ -31,12 +36,13 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
 import fuzz_damage
 from chaos import masks, rows_of
-from commandline import Parser, run_program, whole
+from commandline import Parser, folder, run_program, whole
 
 from harness.config.kinds import members
 from harness.config.option import options_of
@@ -54,6 +60,8 @@ SMALL = [
     *("train.steps=3", "train.batch_size=16", "executor=serial", "quiet=true"),
     *("evaluate.tasks=2", "evaluate.batches=1", "evaluate.algorithms=[one_shot]"),
 ]
+# A small data set takes the place of MNIST.
+WITH_DATA = [one for one in SMALL if one != "data=digits"] + ["data=mnist", "data_dir=outside/data"]
 EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column with durations
 SECONDS = 60.0  # time limit of a case; a case usually takes 1 to 3 s
 BYTES = 6 * 2**30  # memory that a case may map in addition to the memory of the forking process
@@ -74,15 +82,17 @@ class Case:
         script: the command's file, or a module for `python -m`.
         arguments: the command's arguments.
         folder: the working directory. It contains the run directory `run`.
-        continues: whether the command continues the run. If it does and its exit code is 0, the run
-            must have the masks of the undamaged run.
+        root: the checkout that contains the command.
+        same_as: if the exit code is 0, the run must have the masks and the evaluations of this run.
+            None: the command need not leave a complete run.
     """
 
     what: str
     script: str
     arguments: list[str]
     folder: Path
-    continues: bool = False
+    root: Path = ROOT
+    same_as: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -128,12 +138,17 @@ def _become(case: Case, outputs: list[Path]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
         # If a command replaces sys.stdout or sys.stderr, the file descriptors must stay open.
         sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False) for one in (1, 2))
-        sys.argv = [case.script, *case.arguments]
+        script = str(case.root / case.script) if case.script.endswith(".py") else case.script
+        if case.root != ROOT:
+            command = [sys.executable, *([] if script.endswith(".py") else ["-m"]), script]
+            environment = os.environ | {"PYTHONPATH": str(case.root)}
+            os.execve(sys.executable, [*command, *case.arguments], environment)
+        sys.argv = [script, *case.arguments]
         try:
-            if case.script.endswith(".py"):
-                runpy.run_path(case.script, run_name="__main__")
+            if script.endswith(".py"):
+                runpy.run_path(script, run_name="__main__")
             else:
-                runpy.run_module(case.script, run_name="__main__", alter_sys=True)
+                runpy.run_module(script, run_name="__main__", alter_sys=True)
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
@@ -158,23 +173,19 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
+def faults(case: Case, ended: Ended, outside: str) -> list[str]:
     """Describe each check that a case fails. The list is empty if the case passes all checks.
 
     Args:
         case: the case.
         ended: how the command ended.
         outside: digest of the folder `outside`, computed before the command ran.
-        base: the undamaged run.
     """
     found = []
     if ended.code is None:
         return ["does not end within its time"]
     if "Traceback (most recent call last)" in ended.out + ended.err:
-        last = [
-            line for line in ended.err.splitlines() if re.match(r"[\w.]+(Error|Exception)", line)
-        ]
-        found.append(f"traceback: {(last or ['?'])[-1].partition(':')[0]}")
+        found.append(f"traceback: {_raised(ended.out + ended.err)}")
     elif ended.code not in (0, 1, 2, 130):
         found.append(f"exit code {ended.code}")
     elif ended.code == 2:
@@ -182,19 +193,34 @@ def faults(case: Case, ended: Ended, outside: str, base: Path) -> list[str]:
         errors = [line for line in lines if line.startswith("error:")]
         if len(errors) != 1 or len(lines[lines.index(errors[0]) :]) != 1:
             found.append("exit code 2 without exactly one line of error at the end")
+        elif fault := re.match(r"error: (\w+): .*\((.*), line \d+\): the traceback", errors[0]):
+            found.append(f"a fault that is not the user's: {fault[1]} in {Path(fault[2]).name}")
         elif not re.search(r"[:;,] ", errors[0].partition("error: ")[2]):
             found.append("an error without advice")
     if digest(case.folder / "outside") != outside:
         found.append("changes a file outside the run directory")
-    run = case.folder / "run"
-    if case.continues and ended.code == 0:
-        try:
-            if masks(run) != masks(base):
-                found.append("ends with 0, but has other masks")
-            if rows_of(run, *EVALUATIONS) != rows_of(base, *EVALUATIONS):
-                found.append("ends with 0, but has other evaluations")
-        except Exception as error:
-            found.append(f"ends with 0, but the results cannot be read: {type(error).__name__}")
+    if case.same_as is not None and ended.code == 0:
+        found += _differences(case.folder / "run", case.same_as, case.root == ROOT)
+    return found
+
+
+def _raised(text: str) -> str:
+    """Describe the last traceback in a text: its error, and the innermost file of a package."""
+    errors = re.findall(r"^([\w.]+(?:Error|Exception|Interrupt|Exit)\w*)", text, re.MULTILINE)
+    files = re.findall(r'File ".*/((?:harness|supsup_core|analysis)/[\w/]+\.py)"', text)
+    return f"{(errors or ['?'])[-1]} in {(files or ['?'])[-1]}"
+
+
+def _differences(run: Path, undamaged: Path, with_evaluations: bool) -> list[str]:
+    """Describe each difference between the results of two runs."""
+    found = []
+    try:
+        if masks(run) != masks(undamaged):
+            found.append("ends with 0, but has other masks")
+        if with_evaluations and rows_of(run, *EVALUATIONS) != rows_of(undamaged, *EVALUATIONS):
+            found.append("ends with 0, but has other evaluations")
+    except Exception as error:
+        found.append(f"ends with 0, but the results cannot be read: {type(error).__name__}")
     return found
 
 
@@ -211,67 +237,103 @@ def drawn_configuration(draw: random.Random) -> list[str]:
     return found
 
 
-def make_case(folder: Path, base: Path, other: Path, half: Path, draw: random.Random) -> Case:
+class Runs:
+    """The undamaged runs and data, each made when it is first needed.
+
+    Args:
+        folder: a folder for them.
+        root: the checkout whose commands make them.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder, self.root = folder, root
+
+    @cached_property
+    def base(self) -> Path:
+        """A complete run."""
+        return self._made("base", BASE)
+
+    @cached_property
+    def other(self) -> Path:
+        """A complete run with another seed."""
+        return self._made("other", [*BASE, "seed=1"])
+
+    @cached_property
+    def half(self) -> Path:
+        """A run that was stopped before its end."""
+        half = self._folder / "half"
+        shutil.copytree(self.base, half)
+        logs = sorted((half / "log").glob("*.parquet"))
+        for path in [*logs[1:], *(half / "evaluations").glob("k000004-*")]:
+            path.unlink()
+        return half
+
+    @cached_property
+    def data(self) -> Path:
+        """The files of a data set."""
+        data = self._folder / "data"
+        data.mkdir()
+        fuzz_damage.write_data(data)
+        if self.root == ROOT:
+            fuzz_damage.publish(data)
+        return data
+
+    @cached_property
+    def with_data(self) -> Path | None:
+        """A complete run on the data; None if the commands know only the published MNIST."""
+        if self.root != ROOT:
+            return None
+        (self._folder / "outside").mkdir()
+        (self._folder / "outside" / "data").symlink_to(self.data)
+        return self._made("with_data", WITH_DATA)
+
+    def _made(self, name: str, options: list[str]) -> Path:
+        run = self._folder / name
+        case = Case("", "harness/scale.py", [*options, f"run_dir={run}"], self._folder, self.root)
+        ended = run_bounded(case, 10 * SECONDS)  # the first run also compiles kernels
+        if ended.code != 0:
+            raise SystemExit(f"error: a run without damage must end with 0, got:\n{ended.err}")
+        return run
+
+
+def make_case(folder: Path, runs: Runs, draw: random.Random) -> Case:
     """Draw a case, and make its folder.
 
     Args:
         folder: a new folder for the case.
-        base: a complete run.
-        other: a complete run with another seed.
-        half: a run that was stopped before its end.
+        runs: the undamaged runs and data.
         draw: generator of random numbers.
     """
     folder.mkdir()
     (folder / "outside").mkdir()
     (folder / "outside" / "file").write_text("precious")
     (folder / "outside" / "x.parquet.partial").write_text("precious")
-    scale = str(ROOT / "harness" / "scale.py")
-    if draw.random() < 0.35:
+    kind, root = draw.random(), runs.root
+    if kind < 0.35:
         given = drawn_configuration(draw)
-        return Case(" ".join(given), scale, [*SMALL, *given, "run_dir=run"], folder)
-    shutil.copytree(draw.choice([base, base, half]), folder / "run", symlinks=True)
-    damage = draw.choice(fuzz_damage.DAMAGES)
-    what = damage(folder / "run", other, draw)
-    commands: list[tuple[str, list[str], bool]] = [
-        (scale, [*BASE, "run_dir=run"], True),
-        (scale, [*BASE, "run_dir=run"], True),
-        (str(ROOT / "harness" / "status.py"), ["run_dir=run", "verify=true"], False),
-        (str(ROOT / "harness" / "status.py"), ["run_dir=run", "json=true"], False),
-        (
-            str(ROOT / "harness" / "evaluate.py"),
-            ["run_dir=run", "evaluate.log_base=3", "evaluate.tasks=2", "executor=serial"],
-            False,
-        ),
-        (
-            str(ROOT / "harness" / "recall.py"),
-            ["run_dir=run", "reservoir.rules=[hebb]", "evaluate.tasks=2", "executor=serial"],
-            False,
-        ),
-        ("analysis.report", ["run_dir=run"], False),
-    ]
-    script, arguments, continues = draw.choice(commands)
-    return Case(f"{what}; {Path(script).name}", script, arguments, folder, continues)
-
-
-def make_runs(folder: Path) -> tuple[Path, Path, Path]:
-    """Make a complete run, a complete run with another seed, and a run that was stopped."""
-    runs = folder / "base", folder / "other", folder / "half"
-    for run, more in zip(runs, ([], ["seed=1"], []), strict=True):
-        case_folder = folder / f"{run.name}.case"
-        case_folder.mkdir()
-        case = Case(
-            "make",
-            str(ROOT / "harness" / "scale.py"),
-            [*BASE, *more, f"run_dir={run}"],
-            case_folder,
-        )
-        ended = run_bounded(case, 10 * SECONDS)  # the first run also compiles kernels
-        if ended.code != 0:
-            raise SystemExit(f"error: a run without damage must end with 0, got:\n{ended.err}")
-    logs = sorted((runs[2] / "log").glob("*.parquet"))
-    for path in [*logs[1:], *(runs[2] / "evaluations").glob("k000004-*")]:
-        path.unlink()
-    return runs
+        arguments = [*SMALL, *given, "run_dir=run"]
+        return Case(" ".join(given), "harness/scale.py", arguments, folder, root)
+    if kind < 0.5:
+        shutil.copytree(runs.data, folder / "outside" / "data")
+        what = fuzz_damage.damage_data(folder / "outside" / "data", draw)
+        arguments = [*WITH_DATA, "run_dir=run"]
+        return Case(what, "harness/scale.py", arguments, folder, root, runs.with_data)
+    shutil.copytree(runs.half if draw.random() < 1 / 3 else runs.base, folder / "run")
+    what = draw.choice(fuzz_damage.DAMAGES)(folder / "run", runs.other, draw)
+    here, few = "run_dir=run", ["evaluate.tasks=2", "executor=serial"]
+    script, arguments = draw.choice(
+        [
+            ("harness/scale.py", [*BASE, here]),
+            ("harness/scale.py", [*BASE, here]),
+            ("harness/status.py", [here, "verify=true"]),
+            ("harness/status.py", [here, "json=true"]),
+            ("harness/evaluate.py", [here, "evaluate.log_base=3", *few]),
+            ("harness/recall.py", [here, "reservoir.rules=[hebb]", *few]),
+            ("analysis.report", [here]),
+        ]
+    )
+    same_as = runs.base if script == "harness/scale.py" else None
+    return Case(f"{what}; {Path(script).name}", script, arguments, folder, root, same_as)
 
 
 def warm_up() -> None:
@@ -281,6 +343,10 @@ def warm_up() -> None:
     for name in ("scale", "evaluate", "recall", "status", "run.directory", "workers.training"):
         import_module(f"harness.{name}")
     import_module("analysis.report")
+    # The report of a run is a process that takes longer than the run. The cases of
+    # `analysis.report` check it.
+    html = import_module("harness.reporting.html")
+    setattr(html, "write_report", lambda run_dir: None)  # noqa: B010  # mypy knows no such setter
 
 
 def main() -> int:
@@ -290,24 +356,25 @@ def main() -> int:
     parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--only", type=whole(0), help="run only the case with this number")
     parser.add_argument("--keep", action="store_true", help="keep the folders of failing cases")
+    parser.add_argument("--root", type=folder, default=ROOT, help="the checkout of the commands")
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.cases} cases")
-    folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+    made = Path(tempfile.mkdtemp(prefix="fuzz"))
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        os.environ[name] = str(folder)
+        os.environ[name] = str(made)
     warm_up()
-    base, other, half = make_runs(folder)
+    runs = Runs(made, options.root.resolve())
     count: Counter[str] = Counter()
     codes: Counter[int | None] = Counter()
     for number in range(options.cases):
         if options.only is not None and number != options.only:
             continue
         draw = random.Random(options.seed * 1_000_003 + number)
-        case = make_case(folder / str(number), base, other, half, draw)
+        case = make_case(made / str(number), runs, draw)
         outside = digest(case.folder / "outside")
         ended = run_bounded(case)
         codes[ended.code] += 1
-        found = faults(case, ended, outside, base)
+        found = faults(case, ended, outside)
         count.update(found)
         for kind in found:
             print(
@@ -321,7 +388,7 @@ def main() -> int:
         print(f"{number:5} {kind}")
     print(f"{sum(count.values())} failed checks of {len(count)} kinds")
     if not options.keep:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
     return 1 if count else 0
 
 

@@ -1,18 +1,26 @@
-"""Ways to damage a run directory, for benchmarks/fuzz.py.
+"""Ways to damage a run directory or the files of a data set, for benchmarks/fuzz.py.
 
 A damage is a function that changes one file, one folder or one value, and returns a line that
 describes the change.
 """
 
+import gzip
+import hashlib
 import json
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
+
+from harness.data.embedded import load_digits
+from harness.data.idx import IDX
 
 Damage = Callable[[Path, Path, random.Random], str]  # (run, another run, generator) -> description
 
@@ -208,3 +216,91 @@ DAMAGES: tuple[Damage, ...] = (
     *(truncate, flip, overwrite, delete, duplicate, swap, link, special),
     *(change_json, change_yaml, change_parquet),
 )
+
+
+def write_data(folder: Path) -> None:
+    """Write the digits of scikit-learn as the four idx files of MNIST: a data set of 90 kB."""
+    digits = load_digits()
+    for prefix, images in (("train", digits.train), ("t10k", digits.test)):
+        num, _, *sides = images.images.shape
+        _write_idx(folder / f"{prefix}-images-idx3-ubyte", (num, *sides), images.images)
+        _write_idx(folder / f"{prefix}-labels-idx1-ubyte", (num,), images.labels)
+
+
+def _write_idx(path: Path, shape: tuple[int, ...], values: np.ndarray) -> None:
+    header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def publish(folder: Path) -> None:
+    """Let the files in a folder be the published MNIST, for this process and its forks."""
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    IDX["mnist"] = replace(
+        IDX["mnist"],
+        sha256={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        num_bytes={name: len(content) for name, content in contents.items()},
+    )
+
+
+def damage_data(folder: Path, draw: random.Random) -> str:
+    """Damage a file of a data set, or the folder itself. The file may be packed, or in torchvision.
+
+    Args:
+        folder: the folder of the four files.
+        draw: generator of random numbers.
+    """
+    path = draw.choice(sorted(folder.iterdir()))
+    kind = draw.choice(_DATA_DAMAGES)
+    content, form = path.read_bytes(), draw.choice(["plain", "packed", "torchvision"])
+    path.unlink()
+    if form == "packed":
+        path, content = path.with_name(f"{path.name}.gz"), gzip.compress(content, mtime=0)
+    elif form == "torchvision":
+        path = folder / "MNIST" / "raw" / path.name
+        path.parent.mkdir(parents=True)
+    at = draw.randrange(len(content))
+    if kind == "cut":
+        path.write_bytes(content[:at])
+    elif kind == "flipped":
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+    elif kind == "longer":
+        path.write_bytes(content + draw.randbytes(draw.choice([1, 10**6])))
+    elif kind == "bomb" and form == "packed":  # 100 MB of zeros
+        path.write_bytes(gzip.compress(bytes(10**8), 1))
+    elif kind == "bomb":  # 1 TB of zeros, of which the disk stores none
+        path.touch()
+        os.truncate(path, 2**40)
+    elif kind == "other":  # another file of the data set, such as labels in the place of images
+        path.write_bytes(draw.choice(sorted(p for p in folder.glob("*-ubyte"))).read_bytes())
+    elif kind in _WORDS:
+        path.write_bytes(_WORDS[kind])
+    elif kind == "linked":
+        path.symlink_to(draw.choice([Path("/dev/zero"), path, folder, Path("/nowhere")]))
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no folder":
+        shutil.rmtree(folder)
+        draw.choice([os.mkfifo, Path.touch, lambda place: place.symlink_to(place)])(folder)
+    else:
+        assert kind in ("intact", "missing")
+        if kind == "intact":
+            path.write_bytes(content)
+    return f"data: {kind}, {form} {path.name}"
+
+
+# The contents of files that are no data set, and of the npz of Keras' MNIST, whose arrays numpy
+# would read.
+_WORDS = {
+    "empty": b"",
+    "words": b"just words\n",
+    "header": struct.pack(">4I", 0x0803, 2**31, 2**31, 2**31),
+    "npz": b"PK\x03\x04" + bytes(26) + b"x_train.npy",
+}
+_DATA_DAMAGES = [
+    *("cut", "flipped", "longer", "bomb", "other", *_WORDS, "linked", "FIFO", "folder"),
+    *("no folder", "intact", "missing"),
+]

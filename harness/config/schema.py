@@ -25,6 +25,13 @@ MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets
 
 DTYPES = ("float32", "bfloat16")
 
+# Limits of amounts that neither the data nor the memory nor the disk limits. Each limit is far
+# above what a run can use, so that a wrong number is refused, and does not run for years.
+MOST_STEPS = 10**7  # per task
+MOST_GRADIENTS = 10**4  # per inference
+MOST_SWEEPS = 10**4  # per recall
+MOST_ACTORS = 4096  # in a pool: more than any cluster has
+
 EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
@@ -59,7 +66,9 @@ class TrainConfig:
         help="The recipe's name, which is part of the run's folder.",
         example="paper",
     )
-    steps: int = knob(MISSING, help="Optimiser steps per task.", at_least=1, example=1000)
+    steps: int = knob(
+        MISSING, help="Optimiser steps per task.", at_least=1, at_most=MOST_STEPS, example=1000
+    )
     batch_size: int = knob(MISSING, help="Images per step.", at_least=1, example=128)
     learning_rate: float = knob(
         MISSING, help="Learning rate of the first step.", above=0, example=1e-4
@@ -179,6 +188,7 @@ class EvaluateConfig:
     steps: int = knob(
         10,
         at_least=1,
+        at_most=MOST_GRADIENTS,
         help="Number of gradients that gradient_descent and frank_wolfe compute per inference.",
     )
     rate: float = knob(0.3, above=0, help="Learning rate of gradient_descent.")
@@ -222,7 +232,10 @@ class ReservoirConfig:
         "bits, else 1024.",
     )
     most_steps: int = knob(
-        50, at_least=1, help="Largest number of sweeps over all bits in one recall."
+        50,
+        at_least=1,
+        at_most=MOST_SWEEPS,
+        help="Largest number of sweeps over all bits in one recall.",
     )
 
 
@@ -235,6 +248,7 @@ class ActorsConfig:
         kind=int,
         instead=AUTO,
         at_least=1,
+        at_most=MOST_ACTORS,
         help="Number of training actors. auto depends on the CPUs or GPUs that Ray has.",
     )
     evaluate: int | str = knob(
@@ -242,6 +256,7 @@ class ActorsConfig:
         kind=int,
         instead=AUTO,
         at_least=1,
+        at_most=MOST_ACTORS,
         help="Number of evaluation actors during training. auto means one per eight CPUs, but at "
         "least one.",
     )
@@ -260,6 +275,7 @@ class ActorsConfig:
     shards: int = knob(
         1,
         at_least=1,
+        at_most=MOST_ACTORS,
         help="If above 1, the masks are split over this many evaluation actors, for masks that do "
         "not fit into the memory of one actor. Overrides actors.evaluate. Works only with one_shot "
         "and one_shot_ranked.",

@@ -69,13 +69,23 @@ def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) 
             f"actors.train={most} actors.evaluate=1",
         )
     fewest = _process_bytes(replace(config, outputs=num_classes), input_shape) or 0
-    if needed > 2 * fewest:
+    if needed > 2 * fewest and fewest * num_processes <= there:
         fitting = config.outputs * there // (4 * num_processes * needed)
         raise must_be(
             "outputs",
             f"smaller: weights and logits take {size}, and must fit into {room}",
             config.outputs,
             f"outputs={max(num_classes, fitting)}",
+        )
+    alone = replace(config, train=replace(config.train, batch_size=1))
+    least = _process_bytes(alone, input_shape) or 0
+    if needed > 2 * least and least * num_processes <= there:
+        fitting = config.train.batch_size * there // (4 * num_processes * needed)
+        raise must_be(
+            "train.batch_size",
+            f"smaller: weights and logits take {size}, and must fit into {room}",
+            config.train.batch_size,
+            f"train.batch_size={max(1, fitting)}",
         )
     raise _narrower(config, f"smaller: the weights take {size}, and must fit into {room}")
 

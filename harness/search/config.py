@@ -15,6 +15,7 @@ FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status 
 # The expected task accuracy needs the standard deviation of the wrong tasks' slopes. So there must
 # be at least two wrong tasks.
 _FEWEST_TASKS = 3
+_MOST_TRIALS = 10**5  # Ray Tune writes the state of all trials every few seconds
 _LARGEST_SEED = 2**32 - 1  # Optuna's samplers take seeds of 32 bits
 
 
@@ -27,7 +28,9 @@ class TuneConfig:
         help="Searched keys and their values, in the form of Hydra's sweeps: interval(0.1, 0.9), "
         "tag(log, interval(1e-4, 1e-2)), range(64, 512, 64), choice(rmsprop, adam).",
     )
-    trials: int = knob(100, at_least=1, help="Number of configurations to try.")
+    trials: int = knob(
+        100, at_least=1, at_most=_MOST_TRIALS, help="Number of configurations to try."
+    )
     metric: str = knob(
         METRICS[0],
         one_of=METRICS,
@@ -56,6 +59,7 @@ class TuneConfig:
     reduction: int = knob(
         3,
         at_least=2,
+        at_most=100,
         help="Factor by which the number of steps grows from stage to stage. If it is r, asha "
         "continues the best 1/r of the trials after each stage.",
     )

@@ -33,12 +33,16 @@ def evaluation_rehearsals(
 ) -> Iterator[Callable[[], object]]:
     """Yield a computation for each algorithm with each objective, which infers and scores a task.
 
+    The algorithms whose number of gradients is free take only one.
+
     Args:
         spec: the run's specification.
         data: the run's data set.
         asked: the evaluation units of the run.
     """
     train, test = _few(spec, data)
+    evaluate = replace(spec.config.evaluate, steps=1)
+    spec = replace(spec, config=replace(spec.config, evaluate=evaluate))
     worker = EvaluateWorker(spec, test, "rehearsal")
 
     @cache

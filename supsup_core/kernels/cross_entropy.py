@@ -113,7 +113,9 @@ def logit_gradient_fused(
     values = as_stored(delta)
     _fused(
         as_stored(logits),
-        labels.numpy(),
+        # Numba compiles a kernel for each memory layout, and tasks that share images have labels of
+        # another layout. A copy keeps one form, which compiles before the run.
+        labels.contiguous().numpy(),
         values,
         values.dtype.type(0),
         np.float32(scale),

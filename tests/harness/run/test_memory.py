@@ -45,6 +45,7 @@ def rest(*overrides):
 REFUSED = [
     (weights, ["executor=serial", "outputs=1000000"], "outputs must be smaller: weights and"),
     (weights, ["executor=ray", "outputs=1000000"], "outputs must be smaller: weights and logits"),
+    (weights, ["executor=serial", "train.batch_size=100000000"], "train.batch_size must be small"),
     (weights, ["network=units", "network_options.hidden=[9999999]"], "hidden must be smaller: the"),
     (weights, ["network_options.hidden=[90000,90000]"], "network_options.hidden must be smaller"),
     (weights, ["executor=ray", "network_options.hidden=[5000,900]"], "actors.train must be small"),

@@ -199,7 +199,12 @@ def test_masks_over_units_are_searched_too(ray_session, typed, tmp_path):
         (["train.learning_rate=interval(1)"], ["train.learning_rate must be", "interval(0.1"]),
         (["train.learning_rate=interval(-1,1)"], ["train.learning_rate must be a number > 0"]),
         ([], ["tune.space must have at least one key"]),
-        (["train.steps=1,2", "tune.trials=0"], ["tune.trials must be a whole number >= 1, got 0"]),
+        (
+            ["train.steps=1,2", "tune.trials=0"],
+            ["tune.trials must be a whole number in [1, 100000], got 0"],
+        ),
+        (["train.steps=1,2", "tune.trials=100001"], ["a whole number in [1, 100000], got 100001"]),
+        (["train.steps=1,2", "tune.reduction=101"], ["a whole number in [2, 100], got 101"]),
         (["train.steps=1,2", "tune.trails=1"], ["got tune.trails", "try tune.trials=100"]),
         (["train.steps=1,2", "tune.search=grid"], ["tune.search must be one of optuna, random"]),
         (["train.steps=1,2", "executor=serial"], ["executor must be ray for a search"]),
