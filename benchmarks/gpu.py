@@ -76,7 +76,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device(options.device)
-        self.network = MLP("lenet_300_100", WIDTHS)
+        self.network = MLP("mlp", tuple(options.widths))
         self.train, self.test = images(options.data)
         self.rows: np.ndarray | None = None
 
@@ -166,10 +166,12 @@ def ceilings(bench: Bench) -> None:
     )
 
 
-def training_floor(recipe: Recipe, bytes_per_second: float = 3.0e12) -> dict[str, float]:
+def training_floor(
+    widths: Sequence[int], recipe: Recipe, bytes_per_second: float = 3.0e12
+) -> dict[str, float]:
     """Compute the least bytes of a task's step: scores and squares once, masks as bits."""
-    weights = sum(i * o for i, o in pairwise(WIDTHS))
-    activations = 2 * 5 * sum(WIDTHS[1:]) * recipe.batch_size
+    weights = sum(i * o for i, o in pairwise(widths))
+    activations = 2 * 5 * sum(widths[1:]) * recipe.batch_size
     floor = 16 * weights + weights / 4 + activations
     return {"floor_bytes": floor, "floor_seconds": floor / bytes_per_second}
 
@@ -207,11 +209,12 @@ def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
         seconds_measured = (time.perf_counter() - ended) / len(measured)
     step = (marks[2] - marks[1]) / (steps - warm)
     around = (marks[0] - start - step + ended - marks[2]) / num_tasks
-    floor = training_floor(recipe)
+    floor = training_floor(bench.network.widths, recipe)
     bench.print(
         "train",
         form=form,
         recipe=name,
+        widths=bench.network.widths,
         dtype=bench.options.dtype,
         tasks=num_tasks,
         step_seconds=step,
@@ -491,6 +494,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="units of each layer")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["paper"])
     parser.add_argument("--forms", nargs="+", default=["triton"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[8])
