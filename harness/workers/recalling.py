@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,9 @@ from harness.plan.units import ReservoirUnit, recall_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import RESERVOIR
 from harness.workers.queries import Queries, TaskQueries
-from supsup_core.reservoirs import Blocks, Centred, Perceptron
+from supsup_core.reservoirs import Blocks, Centred, Perceptron, StackedBlocks
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of
+from supsup_core.reservoirs.quadratic import PATTERNS_TOGETHER
 from supsup_core.reservoirs.recall import Recalled, erased, flipped, packed, recall, score, unpacked
 from supsup_core.reservoirs.rules import named_rule
 from supsup_core.reservoirs.seeking import seek
@@ -53,14 +55,21 @@ class _Filled:
     """
 
     rule: str
-    blocks: Blocks
+    blocks: Blocks | StackedBlocks
     centred: Centred
     stored: list[bytes] = field(default_factory=list)
     seconds: float = 0.0
 
     def recalled_from(self) -> Centred:
-        """Return the reservoir for recall. For some rules, its weights are rounded."""
-        return self.centred.over(self.blocks.replaced(named_rule(self.rule).recalled_from))
+        """Return the reservoir for recall; some rules round its weights."""
+        return self.centred.over(named_rule(self.rule).recalled_from(self.blocks))
+
+    def perceptrons(self) -> list[tuple[Perceptron, slice]]:
+        """Return the blocks that are perceptrons, and the units of each block."""
+        if not isinstance(self.blocks, Blocks):
+            return []
+        places = zip(self.blocks.parts, self.blocks.spans, strict=True)
+        return [(part, slice(*span)) for part, span in places if isinstance(part, Perceptron)]
 
 
 class ReservoirWorker:
@@ -106,11 +115,12 @@ class ReservoirWorker:
             for name in told[0]:
                 values = [one[name] for one in told]
                 columns[name].append(float(np.average(values, weights=list(map(len, groups)))))
-        dim = min(part.dim for part in filled.blocks.parts)  # the smallest is full first
+        # The smallest reservoir is full first.
+        dim = min(end - first for first, end in filled.blocks.spans)
         same = {
             "rule": first.rule,
             "dim": dim,
-            "num_blocks": len(filled.blocks.parts),
+            "num_blocks": len(filled.blocks.spans),
             "num_tasks": first.num_tasks,
             "accuracy_gg": given,
             "capacity": named_rule(first.rule).capacity(dim),
@@ -153,30 +163,42 @@ class ReservoirWorker:
     def _filled(self, rule: str, rows: np.ndarray, on_share: OnShare) -> _Filled:
         """Return a reservoir in which all masks of packed rows (k, R) are stored."""
         now = self._now
-        # A reservoir of perceptrons is never used again. Its weights would depend on the patterns
-        # that it learned again at earlier checkpoints.
-        kept = now is not None and not isinstance(now.blocks.parts[0], Perceptron)
+        # A reservoir of perceptrons is never kept: its weights would depend on the patterns that it
+        # rehearsed at earlier checkpoints.
+        kept = now is not None and not now.perceptrons()
         if now is None or not kept or now.rule != rule or len(now.stored) > len(rows):
             self._now = None  # free the old one first: both may be large
             now = self._empty(rule, float(density(self._layout, rows[:1])[0]))
         started = time.perf_counter()
-        for i in range(len(now.stored), len(rows)):
-            pattern = patterns(self._layout, rows[i : i + 1]).to(self._device)
-            now.centred.store(pattern[0])
-            now.stored += packed(pattern)
-            on_share((i + 1) / len(rows))
+        for first, end in self._groups(len(now.stored), len(rows)):
+            some = patterns(self._layout, rows[first:end])
+            now.centred.store_all(some.to(self._device))
+            now.stored += packed(some)
+            on_share(end / len(rows))
         self._rehearse(now)
         now.seconds += time.perf_counter() - started
         self._now = now
         return now
 
+    def _groups(self, first: int, end: int) -> list[tuple[int, int]]:
+        """Divide masks into groups that are stored together: (first, end) of each group.
+
+        The group of a mask does not depend on the checkpoints at which an actor stores masks. So
+        rounding errors do not depend on the actor either.
+        """
+        if first == end:
+            return []
+        bounds = {*range(0, end, PATTERNS_TOGETHER), *self._spec.config.evaluate.checkpoints}
+        inner = sorted(bound for bound in bounds if first < bound < end)
+        return list(pairwise([first, *inner, end]))
+
     def _empty(self, rule: str, expected_density: float) -> _Filled:
         num_bits = self._layout.num_bits
         size = int(self._spec.config.reservoir.block)  # resolved: no longer auto
         kind = named_rule(rule)
-        blocks = Blocks(num_bits, size, lambda dim: kind.make(dim, self._device))
-        # The first mask may have only ones or only zeros. But the expected density must be above 0
-        # and below 1.
+        blocks = kind.blocks(num_bits, size, self._device)
+        # The first mask may have only ones or only zeros, but the expected density must lie between
+        # 0 and 1.
         expected = min(max(expected_density, 0.01), 0.99)
         # Trained masks have more bits in common than random masks. So for most rules, the mean must
         # be subtracted.
@@ -189,10 +211,9 @@ class ReservoirWorker:
         The theory of perceptrons assumes that patterns are learned repeatedly. Every other rule
         stores a mask once, in O(D²) operations for masks of D bits.
         """
-        for part, (first, end) in zip(filled.blocks.parts, filled.blocks.spans, strict=True):
-            if isinstance(part, Perceptron):
-                own = unpacked(filled.stored, first, end).to(self._device)
-                part.rehearse(filled.centred.centred(own, slice(first, end)), _REHEARSALS)
+        for part, units in filled.perceptrons():
+            own = unpacked(filled.stored, units.start, units.stop).to(self._device)
+            part.rehearse(filled.centred.centred(own, units), _REHEARSALS)
 
     def _recalled(
         self, reservoir: Centred, cue: str, asked: Sequence[TaskQueries], wanted: torch.Tensor

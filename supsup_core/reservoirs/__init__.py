@@ -4,6 +4,7 @@ from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.protocol import Reservoir
 from supsup_core.reservoirs.quadratic import Hebb, Perceptron, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.random_features import RandomFeatures
+from supsup_core.reservoirs.stacked import StackedBlocks
 from supsup_core.reservoirs.variants import Centred, Quantised
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Quantised",
     "RandomFeatures",
     "Reservoir",
+    "StackedBlocks",
     "Storkey",
 ]

@@ -4,7 +4,7 @@ With blocks of b bits, a mask of D bits needs D b weights instead of D^2. The bl
 hold only as many patterns as one reservoir of b units, because a pattern is recalled right only if
 every block recalls its part right. So no block should be small.
 
-Shape letters: D units, B states, U chosen units.
+Shape letters: D units, B states, P patterns, U chosen units.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,27 @@ from torch import Tensor
 from supsup_core.reservoirs.protocol import Reservoir
 
 
+def spans_of(dim: int, block: int) -> list[tuple[int, int]]:
+    """Divide units into blocks.
+
+    Args:
+        dim: D, the number of units.
+        block: the largest number of units of a block.
+
+    Returns:
+        (first, end) for each block: the index of its first unit, and the index after its last unit.
+
+    Raises:
+        ValueError: block < 1.
+    """
+    if block < 1:
+        raise ValueError(f"block must be >= 1, got {block}: try block={dim}")
+    # The blocks have equal sizes. A short last block would be the first block to fail, and then no
+    # mask would be recalled right.
+    number = ceil(dim / block)
+    return list(pairwise(dim * i // number for i in range(number + 1)))
+
+
 class Blocks:
     """A reservoir that consists of independent, smaller reservoirs, each for a range of the units.
 
@@ -30,22 +51,14 @@ class Blocks:
 
     Attributes:
         parts: the smaller reservoirs, in the order of their units.
+        spans: (first, end) for each part: the index of its first unit, and the index after its
+            last unit.
     """
 
     def __init__(self, dim: int, block: int, make: Callable[[int], Reservoir]) -> None:
-        if block < 1:
-            raise ValueError(f"block must be >= 1, got {block}: try block={dim}")
         self.dim, self.num_stored = dim, 0
-        # The blocks have equal sizes. A short last block would be the first block to fail, and then
-        # no mask would be recalled right.
-        num_parts = ceil(dim / block)
-        self._bounds = [dim * part // num_parts for part in range(num_parts + 1)]
+        self.spans = spans_of(dim, block)
         self.parts = [make(end - first) for first, end in self.spans]
-
-    @property
-    def spans(self) -> list[tuple[int, int]]:
-        """(first, end) for each part: the index of its first unit, and the index after its last."""
-        return list(pairwise(self._bounds))
 
     @property
     def num_bytes(self) -> int:
@@ -69,6 +82,11 @@ class Blocks:
         for part, own in zip(self.parts, self.split(pattern), strict=True):
             part.store(own)
         self.num_stored += 1
+
+    def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
+        """Store patterns one by one, in their order."""
+        for pattern in patterns:
+            self.store(pattern)
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None

@@ -1,6 +1,6 @@
 """The protocol of a reservoir: a memory of constant size for patterns of -1 and +1.
 
-Shape letters: D units, B states, U chosen units.
+Shape letters: D units, B states, P patterns, U chosen units.
 """
 
 from typing import Protocol, runtime_checkable
@@ -30,6 +30,10 @@ class Reservoir(Protocol):
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
         """Store one pattern of -1 and +1."""
+        ...
+
+    def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
+        """Store P patterns of -1 and +1, in their order."""
         ...
 
     def field(

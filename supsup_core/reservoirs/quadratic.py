@@ -6,7 +6,7 @@ The weights are the matrix Psi. The energy of a state s is
 
 A rule says how storing a pattern z changes Psi. theory.py gives the capacity of each rule.
 
-Shape letters: D units, B states, P patterns, U chosen units.
+Shape letters: D units, B states, P patterns, U chosen units, N reservoirs.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +16,10 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from supsup_core.arrays import check_shape
+
+# Number of patterns that are stored in the same matrix products. The products read and write all
+# weights once for these patterns together.
+PATTERNS_TOGETHER = 32
 
 
 class Quadratic(ABC):
@@ -53,6 +57,11 @@ class Quadratic(ABC):
         self._change(pattern)
         self.num_stored += 1
 
+    def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
+        """Store patterns in their order."""
+        for pattern in patterns:
+            self.store(pattern)
+
     @abstractmethod
     def _change(self, pattern: Float32[Tensor, " D"]) -> None:
         """Change the weights so that they store the pattern."""
@@ -77,17 +86,62 @@ class Quadratic(ABC):
         return -0.5 * (states * self.field(states)).sum(dim=1)
 
 
-class Hebb(Quadratic):
+class Additive(Quadratic):
+    """The base class of rules that add products of patterns to the weights.
+
+    Such a rule can store patterns in several reservoirs at once, with the same matrix products.
+    """
+
+    @classmethod
+    @abstractmethod
+    def add(
+        cls,
+        weights: Float32[Tensor, "N D D"],
+        patterns: Float32[Tensor, "N D P"],
+        sizes: Float32[Tensor, "N 1 1"],
+    ) -> None:
+        """Store P patterns in each of N reservoirs, in the order of the patterns.
+
+        Args:
+            weights: (N, D, D) the weights, which are changed in place.
+            patterns: (N, D, P) the patterns of each reservoir.
+            sizes: (N, 1, 1) the number of units of each reservoir, at most D. The other units have
+                the value 0 in all patterns. Only their weights with themselves may change.
+        """
+
+    def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
+        """Store patterns in their order, several of them in the same matrix products."""
+        check_shape("patterns", patterns.shape, (len(patterns), self.dim), "P D")
+        for some in patterns.split(PATTERNS_TOGETHER):
+            self._add(some)
+        self.num_stored += len(patterns)
+
+    def _change(self, pattern: Float32[Tensor, " D"]) -> None:
+        self._add(pattern[None])
+
+    def _add(self, patterns: Float32[Tensor, "P D"]) -> None:
+        sizes = torch.full((1, 1, 1), float(self.dim), device=patterns.device)
+        self.add(self.weights[None], patterns.t()[None], sizes)
+
+
+class Hebb(Additive):
     """Hebb's rule: Psi += z z^T / D (Hopfield 1982).
 
     z is the new pattern, D the number of units and Psi the weights.
     """
 
-    def _change(self, pattern: Float32[Tensor, " D"]) -> None:
-        self.weights.addr_(pattern, pattern, alpha=1 / self.dim)
+    @classmethod
+    def add(
+        cls,
+        weights: Float32[Tensor, "N D D"],
+        patterns: Float32[Tensor, "N D P"],
+        sizes: Float32[Tensor, "N 1 1"],
+    ) -> None:
+        """Store patterns in N reservoirs; see Additive.add."""
+        weights.baddbmm_(patterns, (patterns / sizes).transpose(1, 2))
 
 
-class Storkey(Quadratic):
+class Storkey(Additive):
     """Storkey's rule: Psi += (z z^T - I - z h^T - h z^T) / D with h = Psi z.
 
     z is the new pattern, D the number of units and Psi the weights. The authors of supermasks in
@@ -95,14 +149,28 @@ class Storkey(Quadratic):
     the sums in h.
     """
 
-    def _change(self, pattern: Float32[Tensor, " D"]) -> None:
-        pulled, scale = self.weights @ pattern, 1 / self.dim
-        self.weights.addr_(pattern, pattern - pulled, alpha=scale)
-        self.weights.addr_(pulled, pattern, alpha=-scale)
-        self.weights.diagonal().sub_(scale)
+    @classmethod
+    def add(
+        cls,
+        weights: Float32[Tensor, "N D D"],
+        patterns: Float32[Tensor, "N D P"],
+        sizes: Float32[Tensor, "N 1 1"],
+    ) -> None:
+        """Store patterns in N reservoirs; see Additive.add."""
+        pulled, scale, number = weights @ patterns, 1 / sizes, patterns.shape[2]
+        # h of a pattern must contain the changes of Psi by the patterns before it.
+        for i in range(1, number):
+            new, earlier, h = patterns[:, :, i : i + 1], patterns[:, :, :i], pulled[:, :, :i]
+            alike = earlier.transpose(1, 2) @ new
+            change = (earlier - h) @ alike - earlier @ (h.transpose(1, 2) @ new) - i * new
+            pulled[:, :, i : i + 1] += scale * change
+        left = torch.cat([patterns, pulled], dim=2)
+        right = torch.cat([patterns - pulled, -patterns], dim=2) * scale
+        weights.baddbmm_(left, right.transpose(1, 2))
+        weights.diagonal(dim1=1, dim2=2).sub_(number * scale[:, :, 0])
 
 
-class Projection(Quadratic):
+class Projection(Additive):
     """Projection rule: Psi += r r^T / r^T r with r = z - Psi z.
 
     z is the new pattern and Psi the weights. After each pattern, Psi is the projection onto the
@@ -114,12 +182,29 @@ class Projection(Quadratic):
     # A pattern counts as new if r^T r / D is above this value. Smaller values are rounding errors.
     _LEAST_NEW = 1e-4
 
-    def _change(self, pattern: Float32[Tensor, " D"]) -> None:
-        new = pattern - self.weights @ pattern
-        new -= self.weights @ new  # a second time, because the first result has rounding errors
-        squares = float(new @ new)
-        if squares > self._LEAST_NEW * self.dim:
-            self.weights.addr_(new, new, alpha=1 / squares)
+    @classmethod
+    def add(
+        cls,
+        weights: Float32[Tensor, "N D D"],
+        patterns: Float32[Tensor, "N D P"],
+        sizes: Float32[Tensor, "N 1 1"],
+    ) -> None:
+        """Store patterns in N reservoirs; see Additive.add."""
+        new = patterns - weights @ patterns
+        new -= weights @ new  # a second time, because the first result has rounding errors
+        # r of a pattern must also be orthogonal to r of the patterns before it. So these vectors
+        # are computed one after the other, and divided by their norms.
+        units = torch.zeros_like(new)
+        for i in range(new.shape[2]):
+            r, earlier = new[:, :, i : i + 1], units[:, :, :i]
+            for _ in range(2 if i else 0):
+                r = r - earlier @ (earlier.transpose(1, 2) @ r)
+            squares = r.square().sum(dim=1, keepdim=True)
+            # Nothing is divided by a small number, and the host need not know whether r is new.
+            is_new = squares > cls._LEAST_NEW * sizes
+            norms = torch.where(is_new, squares, torch.ones_like(squares)).sqrt()
+            units[:, :, i : i + 1] = torch.where(is_new, r / norms, torch.zeros_like(r))
+        weights.baddbmm_(units, units.transpose(1, 2))
 
 
 class Perceptron(Quadratic):
@@ -179,3 +264,27 @@ class Perceptron(Quadratic):
         self.weights.addmm_((wrong * wanted).t(), patterns, alpha=1 / self.dim)
         self.weights.fill_diagonal_(0)
         return int(wrong.sum())
+
+
+def rounded(weights: Float32[Tensor, "*N D D"], num_bits: int) -> Float32[Tensor, "*N D D"]:
+    """Round weights to a few bits. The weights of a unit with itself become 0.
+
+    Args:
+        weights: the weights of one or more reservoirs.
+        num_bits: number of bits per weight, 2 to 8.
+
+    Returns:
+        The rounded weights as floats. All weights of a unit are whole multiples of the same number,
+        which is computed from the unit's largest weight.
+
+    Raises:
+        ValueError: num_bits is not in [2, 8].
+    """
+    if not 2 <= num_bits <= 8:
+        raise ValueError(f"num_bits must be in [2, 8], got {num_bits}: try num_bits=8")
+    weights = weights.clone()
+    weights.diagonal(dim1=-2, dim2=-1).zero_()
+    largest = 2 ** (num_bits - 1) - 1
+    worth = weights.abs().amax(dim=-1, keepdim=True).clamp_min(1e-30) / largest
+    found: Tensor = (weights / worth).round() * worth
+    return found

@@ -9,7 +9,7 @@ Omega have a normal distribution with variance beta (Rahimi & Recht 2007; Hoover
 arXiv:2410.24153). The memory keeps the sum of all phi(z_p), which is 2 F numbers for any number of
 patterns. A seed is enough to draw Omega again.
 
-Shape letters: D units, B states, F frequencies, U chosen units.
+Shape letters: D units, B states, F frequencies, P patterns, U chosen units.
 """
 
 import torch
@@ -60,6 +60,11 @@ class RandomFeatures:
         angles = self._omega @ pattern
         self._sums += torch.stack([angles.cos(), angles.sin()])
         self.num_stored += 1
+
+    def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
+        """Store patterns one by one, in their order."""
+        for pattern in patterns:
+            self.store(pattern)
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None

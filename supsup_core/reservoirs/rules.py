@@ -7,9 +7,18 @@ from math import ceil
 import torch
 
 from supsup_core.names import RESERVOIR_RULES, load
+from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.protocol import Reservoir
-from supsup_core.reservoirs.quadratic import Hebb, Perceptron, Projection, Quadratic, Storkey
+from supsup_core.reservoirs.quadratic import (
+    Additive,
+    Hebb,
+    Perceptron,
+    Projection,
+    Quadratic,
+    Storkey,
+)
 from supsup_core.reservoirs.random_features import RandomFeatures
+from supsup_core.reservoirs.stacked import StackedBlocks
 from supsup_core.reservoirs.theory import capacity
 from supsup_core.reservoirs.variants import Quantised
 
@@ -51,6 +60,18 @@ class Rule:
         """
         return None if self.theory is None or dim < 2 else capacity(self.theory, dim)
 
+    def blocks(self, dim: int, block: int, device: torch.device) -> Blocks | StackedBlocks:
+        """Make an empty reservoir for long masks, which is divided into blocks.
+
+        Args:
+            dim: number of units.
+            block: the largest number of units of a block.
+            device: the device of the reservoir.
+        """
+        if isinstance(self.make, type) and issubclass(self.make, Additive):
+            return StackedBlocks(dim, block, self.make, device)
+        return Blocks(dim, block, lambda size: self.make(size, device))
+
     def recalled_from(self, reservoir: Reservoir) -> Reservoir:
         """Return the reservoir to use in recall.
 
@@ -59,6 +80,10 @@ class Rule:
         """
         if self.num_bits is None:
             return reservoir
+        if isinstance(reservoir, StackedBlocks):
+            return reservoir.rounded(self.num_bits)
+        if isinstance(reservoir, Blocks):
+            return reservoir.replaced(self.recalled_from)
         assert isinstance(reservoir, Quadratic)
         return Quantised(reservoir, self.num_bits)
 

@@ -1,6 +1,6 @@
 """Reservoirs made from other reservoirs: one subtracts the mean, and one rounds the weights.
 
-Shape letters: D units, B states, U chosen units.
+Shape letters: D units, B states, P patterns, U chosen units.
 """
 
 from copy import copy
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from supsup_core.arrays import check_shape
 from supsup_core.reservoirs.protocol import Reservoir
-from supsup_core.reservoirs.quadratic import Quadratic
+from supsup_core.reservoirs.quadratic import Quadratic, rounded
 
 
 class Centred:
@@ -50,8 +50,9 @@ class Centred:
             raise ValueError(f"density must be in (0, 1), got {density}: try density=0.5")
         self.inner, self.dim, self.num_stored = inner, inner.dim, 0
         self._is_needed = is_needed
-        expected = self._PRIOR * (2 * density - 1)
-        self._sum = torch.full((inner.dim,), expected, device=device)
+        self._expected = self._PRIOR * (2 * density - 1)
+        # The sum is a whole number, so it does not depend on how many patterns are added at once.
+        self._sum = torch.zeros(inner.dim, device=device)
 
     @property
     def num_bytes(self) -> int:
@@ -61,7 +62,7 @@ class Centred:
     @property
     def mean(self) -> Float32[Tensor, " D"]:
         """(D,) the mean of each unit, from the expected density and the patterns so far."""
-        return self._sum / (self._PRIOR + self.num_stored)
+        return (self._sum + self._expected) / (self._PRIOR + self.num_stored)
 
     def store(self, pattern: Float32[Tensor, " D"]) -> None:
         """Store one pattern of -1 and +1.
@@ -73,6 +74,22 @@ class Centred:
         self._sum += pattern
         self.num_stored += 1
         self.inner.store(self.centred(pattern))
+
+    def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
+        """Store patterns of -1 and +1 in their order.
+
+        From each pattern, the mean of the patterns up to this pattern is subtracted.
+        """
+        check_shape("patterns", patterns.shape, (len(patterns), self.dim), "P D")
+        sums = self._sum + patterns.cumsum(dim=0)
+        counts = torch.arange(1, len(patterns) + 1, device=patterns.device) + self.num_stored
+        if len(patterns):
+            self._sum = sums[-1].clone()
+        self.num_stored += len(patterns)
+        if self._is_needed:
+            means = (sums + self._expected) / (self._PRIOR + counts)[:, None]
+            patterns = (patterns - means * (patterns != 0)) * _scale(means)
+        self.inner.store_all(patterns)
 
     def field(
         self, states: Float32[Tensor, "B D"], units: Int64[Tensor, " U"] | None = None
@@ -121,9 +138,9 @@ class Centred:
         return -mean * _scale(mean) if self._is_needed else torch.zeros_like(mean)
 
 
-def _scale(mean: Tensor) -> Tensor:
+def _scale(mean: Float32[Tensor, "*P D"]) -> Float32[Tensor, "*P 1"]:
     """Compute the factor that scales centred patterns to the norm of patterns of -1 and +1."""
-    return (1 - mean.square()).mean().rsqrt()
+    return (1 - mean.square()).mean(dim=-1, keepdim=True).rsqrt()
 
 
 class Quantised(Quadratic):
@@ -138,13 +155,8 @@ class Quantised(Quadratic):
     """
 
     def __init__(self, inner: Quadratic, num_bits: int) -> None:
-        if not 2 <= num_bits <= 8:
-            raise ValueError(f"num_bits must be in [2, 8], got {num_bits}: try num_bits=8")
         self.dim, self.num_stored, self._num_bits = inner.dim, inner.num_stored, num_bits
-        weights = inner.weights.clone().fill_diagonal_(0)
-        largest = 2 ** (num_bits - 1) - 1
-        worth = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30) / largest
-        self.weights = (weights / worth).round() * worth
+        self.weights = rounded(inner.weights, num_bits)
 
     @property
     def num_bytes(self) -> int:

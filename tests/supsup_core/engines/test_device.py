@@ -60,7 +60,7 @@ def shown(six_permutations, digits):
     masks = [rng.random((60, *t.shape)) < 0.5 for t in network.tensors]
     others = layout.pack([TaskState(planes) for planes in zip(*masks, strict=True)])
     test = digits[1]
-    pixels = np.concatenate([task.images(test.images) for task in tasks])
+    pixels = np.concatenate([task.images(test.images[::2]) for task in tasks])
     images = normalise(torch.from_numpy(pixels), test.mean, test.std)
     return network, layout, np.concatenate([rows, others]), images
 
@@ -79,7 +79,7 @@ def test_answers_are_those_of_inference_on_bits(shown, objective, num_images, un
     engine = DeviceEngine(network, weights, states, NUM_REAL)
     parts = queries.split(500)
     found = [engine.infer(part, "one_shot", objective, OPTIONS).tasks for part in parts]
-    assert len(queries) * num_images > 2000
+    assert len(queries) * num_images > 1000
     assert len(set(expected.tolist())) >= 5
     assert torch.equal(torch.cat(found), expected)
 

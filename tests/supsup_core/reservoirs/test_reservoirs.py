@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pretended_cuda import CUDA, PretendedCuda
 from supsup_core.names import RESERVOIR_RULES
 from supsup_core.reservoirs import (
     Blocks,
@@ -17,6 +18,7 @@ from supsup_core.reservoirs import (
     Quantised,
     RandomFeatures,
     Reservoir,
+    StackedBlocks,
     Storkey,
 )
 from supsup_core.reservoirs.recall import (
@@ -176,6 +178,7 @@ def test_random_features_recall_few_patterns_in_a_memory_of_constant_size(genera
         RandomFeatures(64, 500, 0.02, torch.Generator().manual_seed(0)),
         Centred(Hebb(64), 0.3),
         Blocks(64, 40, Hebb),
+        StackedBlocks(64, 40, Hebb),
     ],
     ids=lambda reservoir: type(reservoir).__name__,
 )
@@ -312,9 +315,116 @@ def test_blocks_are_reservoirs_side_by_side(generator):
     assert blocks.num_bytes == 4 * (16**2 + 2 * 17**2)
 
 
-def test_blocks_have_a_unit_at_least():
+@pytest.mark.parametrize("kind", [Blocks, StackedBlocks])
+def test_blocks_have_a_unit_at_least(kind):
     with pytest.raises(ValueError, match="block must be >= 1, got 0"):
-        Blocks(5, 0, Hebb)
+        kind(5, 0, Hebb)
+
+
+# Many patterns at once
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_patterns_are_stored_together_as_one_by_one(rule, is_centred, generator):
+    patterns = random_patterns(70, generator, density=0.4)
+    patterns[40] = patterns[3]  # a pattern in the span of earlier patterns
+    patterns[41] = -patterns[40]
+    alone, together = rule(DIM), rule(DIM)
+    outer = [Centred(one, 0.4) if is_centred else one for one in (alone, together)]
+    for pattern in patterns:
+        outer[0].store(pattern)
+    for some in patterns.split([3, 50, 17]):
+        outer[1].store_all(some)
+    assert outer[0].num_stored == outer[1].num_stored == 70
+    scale = alone.weights.abs().max()
+    assert torch.allclose(together.weights / scale, alone.weights / scale, atol=1e-4)
+    if is_centred:
+        assert torch.equal(outer[0].mean, outer[1].mean)
+
+
+def test_patterns_of_another_length_are_refused():
+    for reservoir in (Hebb(5), Centred(Hebb(5)), StackedBlocks(5, 2, Hebb)):
+        with pytest.raises(ValueError, match="patterns must have shape"):
+            type(reservoir).store_all.__wrapped__(reservoir, torch.ones(2, 4))
+
+
+# Blocks as one tensor
+
+
+@pytest.mark.parametrize("rule", SYMMETRIC)
+@pytest.mark.parametrize(("dim", "block"), [(50, 20), (60, 20), (7, 10), (45, 4)])
+def test_stacked_blocks_are_those_side_by_side(rule, dim, block, generator):
+    patterns = random_patterns(9, generator, dim=dim)
+    plain = filled(Blocks(dim, block, rule), patterns)
+    stacked = StackedBlocks(dim, block, rule)
+    assert isinstance(stacked, Reservoir)
+    stacked.store(patterns[0])
+    stacked.store_all(patterns[1:])
+    assert (stacked.dim, stacked.num_stored, stacked.spans) == (dim, 9, plain.spans)
+    assert stacked.num_bytes == plain.num_bytes
+    for weights, part in zip(stacked.weights, plain.parts, strict=True):
+        assert torch.allclose(weights[: part.dim, : part.dim], part.weights, atol=1e-5)
+    states = random_patterns(3, generator, dim=dim)
+    states[:, ::5] = 0
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(stacked.field(states), plain.field(states), **close)
+    torch.testing.assert_close(stacked.energy(states), plain.energy(states), **close)
+    units = torch.tensor([dim - 1, 0, 5])
+    torch.testing.assert_close(stacked.field(states, units), plain.field(states, units), **close)
+
+
+@pytest.mark.parametrize("num_bits", [3, 8])
+def test_stacked_blocks_are_rounded_as_those_side_by_side(num_bits, generator):
+    patterns = random_patterns(6, generator, dim=50)
+    plain = filled(Blocks(50, 20, Hebb), patterns)
+    stacked = StackedBlocks(50, 20, Hebb)
+    stacked.store_all(patterns)
+    before = stacked.weights.clone()
+    one, other = stacked.rounded(num_bits), plain.replaced(lambda p: Quantised(p, num_bits))
+    assert one.num_bytes == other.num_bytes < stacked.num_bytes
+    assert torch.equal(stacked.weights, before)
+    torch.testing.assert_close(one.field(patterns), other.field(patterns), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RESERVOIR_RULES)
+def test_every_rule_with_a_name_has_blocks(name, generator):
+    rule, patterns = named_rule(name), random_patterns(3, generator)
+    blocks = rule.blocks(DIM, 150, torch.device("cpu"))
+    kind = Blocks if name in ("perceptron", "random_features") else StackedBlocks
+    assert type(blocks) is kind
+    blocks.store_all(patterns)
+    kept = rule.recalled_from(blocks)
+    assert (kept is blocks) == (rule.num_bits is None)
+    if name != "random_features":
+        assert exact(kept, patterns, generator) == 1
+
+
+@pytest.mark.parametrize("name", RESERVOIR_RULES)
+def test_a_gpu_stores_and_recalls_as_the_cpu(name, generator):
+    rule, patterns = named_rule(name), random_patterns(40, generator, density=0.4)
+    found = {}
+    for device in (torch.device("cpu"), CUDA):
+        with PretendedCuda() as gpu:
+            blocks = rule.blocks(DIM, 90, device)
+            centred = Centred(blocks, 0.4, device, rule.needs_centring)
+            shown = patterns.to(device)
+            gpu.reset()
+            centred.store_all(shown)
+            if isinstance(blocks, StackedBlocks):
+                assert gpu.waits == gpu.uploads == 0
+            centred = centred.over(rule.recalled_from(blocks))
+            found[device] = recall(centred, shown, 5, generator).states.cpu()
+    assert torch.equal(*found.values())
+
+
+def test_stacked_blocks_start_few_kernels_per_pattern(generator):
+    with PretendedCuda() as gpu:
+        blocks = StackedBlocks(1000, 10, Projection, CUDA)
+        patterns = random_patterns(64, generator, dim=1000).to(CUDA)
+        gpu.reset()
+        blocks.store_all(patterns)
+        assert gpu.kernels < 20 * 64  # with 100 blocks
 
 
 @pytest.mark.parametrize("name", RESERVOIR_RULES)
