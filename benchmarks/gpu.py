@@ -55,7 +55,7 @@ from supsup_core.tasks.protocol import Setting, Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import OnStep
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident.steps import PlainSteps
+from supsup_core.training.resident_steps import PlainSteps
 
 WIDTHS = (784, 300, 100, 500)
 NUM_CLASSES = 10

@@ -13,8 +13,8 @@ from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.measure import IntegerMeasure, Measure, measure_for
 from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident.measure import ResidentMeasure
-from supsup_core.training.resident.trainer import ResidentTrainer
+from supsup_core.training.resident import ResidentTrainer
+from supsup_core.training.resident_measure import ResidentMeasure
 from supsup_core.training.units import UnitTrainer
 
 

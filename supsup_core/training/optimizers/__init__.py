@@ -1,7 +1,7 @@
 """Optimisers of scores, one per file.
 
 Each optimiser has a form of its step with torch for any device, and a Numba kernel for the CPU. The
-form for GPUs, in Triton, is in training/resident/moves.py.
+form for GPUs, in Triton, is in training/triton_moves.py.
 """
 
 from supsup_core.names import OPTIMIZERS

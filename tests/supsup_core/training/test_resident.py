@@ -16,8 +16,8 @@ from supsup_core.states.layout import PackedState, TaskState, density
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident.measure import ResidentMeasure, integer_product
-from supsup_core.training.resident.trainer import ResidentTrainer
+from supsup_core.training.resident import ResidentTrainer
+from supsup_core.training.resident_measure import ResidentMeasure, integer_product
 
 CPU = torch.device("cpu")
 NETWORK = MLP("small", (64, 24, 12, 20))
@@ -120,7 +120,7 @@ def test_stages_are_those_of_shorter_trainings(data, blocks):
 def test_tables_are_refilled_when_their_steps_are_used_up(data, blocks, monkeypatch):
     given = blocks("permuted")
     expected = packed(make(ResidentTrainer, data).side_by_side(given))
-    monkeypatch.setattr("supsup_core.training.resident.trainer._TABLE_STEPS", 3)
+    monkeypatch.setattr("supsup_core.training.resident._TABLE_STEPS", 3)
     assert np.array_equal(packed(make(ResidentTrainer, data).side_by_side(given)), expected)
 
 

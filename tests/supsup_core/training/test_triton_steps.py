@@ -20,8 +20,8 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.streams import Role, key, stream
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident.steps import PlainSteps
-from supsup_core.training.resident.trainer import ResidentTrainer
+from supsup_core.training.resident import ResidentTrainer
+from supsup_core.training.resident_steps import PlainSteps
 
 triton = pytest.importorskip("triton")
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -66,7 +66,7 @@ CASES = [
 @interpreted
 @pytest.mark.parametrize(("family", "method", "recipe"), CASES)
 def test_kernels_train_as_the_plain_form(family, method, recipe, data, make_tasks):
-    from supsup_core.training.resident.triton_steps import TritonSteps
+    from supsup_core.training.triton_steps import TritonSteps
 
     blocks = [
         make_tasks(family, ids, side=8, num_classes=10, num_tasks=4) for ids in ((0, 1), (2, 3))
@@ -92,7 +92,7 @@ def test_kernels_train_as_the_plain_form(family, method, recipe, data, make_task
 @interpreted
 @pytest.mark.parametrize("reorders", [False, True])
 def test_first_scores_are_the_draws_of_their_streams(reorders):
-    from supsup_core.training.resident.triton_steps import TritonSteps
+    from supsup_core.training.triton_steps import TritonSteps
 
     keys = np.stack([key(3, Role.SCORES, task, 1) for task in (4, 9)])
     columns = torch.stack([torch.randperm(7), torch.randperm(7)]).int() if reorders else None
@@ -107,7 +107,7 @@ def test_first_scores_are_the_draws_of_their_streams(reorders):
     assert torch.equal(found[1], expected)
 
 
-# For each kernel, the types of its arguments, and its constants. X: a pointer to the products' type.
+# For each kernel, the types of its arguments (X: a pointer to products), and its constants.
 SIZES = {"OUTPUTS": 300, "INPUTS": 784, "IMAGES": 128}
 STRIDES = {"x_input": 1, "x_image": 784}
 KERNELS = {
@@ -134,8 +134,8 @@ def test_kernels_compile_without_a_gpu(name, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from supsup_core.training.resident import triton_steps
-    from supsup_core.training.resident.moves import MOVES
+    from supsup_core.training import triton_steps
+    from supsup_core.training.triton_moves import MOVES
 
     kernel, (types, constants) = getattr(triton_steps, name), dict(KERNELS)[name]
     constants = dict(constants) | ({"MOVE": MOVES["adam"]} if name == "_learn" else {})

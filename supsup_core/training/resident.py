@@ -23,6 +23,7 @@ from jaxtyping import Int32, Integer, UInt8
 from torch import Tensor
 
 from supsup_core.data import ImageSet
+from supsup_core.kernels.gpu.choose import triton_works
 from supsup_core.methods.protocol import layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
@@ -33,9 +34,8 @@ from supsup_core.training.base import part_of
 from supsup_core.training.batches import task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
-from supsup_core.training.resident.choose import steps_for
-from supsup_core.training.resident.measure import ResidentMeasure
-from supsup_core.training.resident.steps import PART_BYTES, Feed, PlainSteps, ResidentLayer
+from supsup_core.training.resident_measure import ResidentMeasure
+from supsup_core.training.resident_steps import PART_BYTES, Feed, PlainSteps, ResidentLayer
 
 # Number of steps of the tables of image indices and constants. While the device works on the steps
 # of a table, the host draws the order of the images for the next steps.
@@ -186,6 +186,20 @@ class ResidentData:
         """Copy an image set with one channel to a device."""
         labels = torch.from_numpy(data.labels.astype(np.int32)).to(device)
         return cls(torch.from_numpy(data.flat).to(device), labels, data.mean[0], data.std[0])
+
+
+def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
+    """Return the parts of a training step: in Triton if it works on the device, else in torch.
+
+    Args:
+        device: the device of all computations.
+        dtype: the type of the matrix products.
+    """
+    if dtype not in (torch.float32, torch.bfloat16) or not triton_works(device):
+        return PlainSteps()
+    from supsup_core.training.triton_steps import TritonSteps
+
+    return TritonSteps()
 
 
 class ResidentTrainer(MLPTrainer):

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.threshold import Threshold
-from supsup_core.training.resident.moves import MOVES
-from supsup_core.training.resident.steps import Feed, PlainSteps, ResidentLayer
+from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
+from supsup_core.training.triton_moves import MOVES
 
 # The sizes of the tiles that one program computes: outputs, inputs, and images. For float32, the
 # dimension that is summed is halved, so that the tiles fit into the shared memory of small GPUs.
