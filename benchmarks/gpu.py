@@ -30,6 +30,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
+from supsup_core.reservoirs.stacked import StackedBlocks
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Setting, Task
@@ -438,27 +440,37 @@ def infer(bench: Bench) -> None:
 def reservoir(bench: Bench) -> None:
     """Measure a reservoir of blocks: storing patterns, and one update of all units."""
     dim, block, patterns = 315_200, 1024, bench.options.patterns
-    kept = Blocks(dim, block, lambda size: Projection(size, bench.device))
     generator = torch.Generator().manual_seed(0)
     states = (torch.rand(patterns, dim, generator=generator) < 0.5).float() * 2 - 1
     states = states.to(bench.device)
-    kept.store(states[0])
-    bench.wait()
-    start = time.perf_counter()
-    for state in states[1:]:
-        kept.store(state)
-    bench.wait()
-    stored = (time.perf_counter() - start) / max(1, patterns - 1)
-    field = bench.seconds(lambda: kept.field(states))
-    bench.print(
-        "reservoir",
-        dim=dim,
-        block=block,
-        patterns=patterns,
-        store_seconds=stored,
-        field_seconds_per_state=field / patterns,
-        bytes=kept.num_bytes,
-    )
+    for form, make in (
+        ("parts", lambda: Blocks(dim, block, lambda size: Projection(size, bench.device))),
+        ("stacked", lambda: StackedBlocks(dim, block, Projection, bench.device)),
+    ):
+        bench.reset_peak()
+        kept = make()
+        kept.store(states[0])
+        bench.wait()
+        start = time.perf_counter()
+        if isinstance(kept, StackedBlocks):
+            kept.store_all(states[1:])
+        else:
+            for state in states[1:]:
+                kept.store(state)
+        bench.wait()
+        stored = (time.perf_counter() - start) / max(1, patterns - 1)
+        field = bench.seconds(partial(kept.field, states))
+        bench.print(
+            "reservoir",
+            form=form,
+            dim=dim,
+            block=block,
+            patterns=patterns,
+            store_seconds=stored,
+            field_seconds_per_state=field / patterns,
+            bytes=kept.num_bytes,
+            peak_bytes=bench.peak(),
+        )
 
 
 class Reported:
