@@ -306,6 +306,70 @@ def test_an_actor_that_cannot_be_made_sets_its_unit_aside(ray_executor, tmp_path
     assert "\n" not in outcome.error
 
 
+def test_an_actor_whose_gpu_broke_is_replaced_and_costs_no_unit(ray_executor, tmp_path):
+    """After an error of CUDA, every later call of the same process fails."""
+
+    class Poisoned:
+        def __init__(self, name):
+            self.breaks, self.done = name.endswith("-1"), 0
+
+        def progress(self):
+            return 0.0
+
+        def run(self, unit):
+            self.done += 1
+            if self.breaks and self.done >= 3:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return unit.value
+
+    ray_executor.start({"train": Pool(Poisoned, ()), "evaluate": Pool(make_workers(), ())})
+    units = [Unit(f"unit-{i}", i) for i in range(20)]
+    for unit in units:
+        ray_executor.submit("train", unit)
+    found = by_name(collect(ray_executor))
+    assert {name: (one.result, one.error) for name, one in found.items()} == {
+        unit.name: (unit.value, None) for unit in units
+    }
+
+
+def test_an_actor_that_finds_a_mistake_of_the_user_stops_the_run(ray_executor, tmp_path):
+    class Refusing:
+        def __init__(self, name):
+            raise UserError("torch must be able to use a GPU, got none: install a driver")
+
+        def run(self, unit):
+            """Never reached."""
+
+    ray_executor.start({"train": Pool(Refusing, ()), "evaluate": Pool(make_workers(), ())})
+    ray_executor.submit("train", Unit("good"))
+    with pytest.raises(UserError, match=r"^torch must be able .*: install a driver$"):
+        collect(ray_executor)
+
+
+def test_a_machine_that_the_provider_took_back_costs_no_try(
+    ray_executor, ray_session, tmp_path, monkeypatch
+):
+    start(ray_executor, tmp_path)
+    get, asked = ray_session.get, []
+
+    def taken(reference, **options):
+        asked.append(reference)
+        if len(asked) in range(2, 12, 2):  # the calls between them ask whether an actor is up
+            raise lost()
+        return get(reference, **options)
+
+    def lost():
+        error = ray_session.exceptions.ActorDiedError()
+        error._preempted = True
+        return error
+
+    monkeypatch.setattr(ray_session, "get", taken)
+    ray_executor.submit("train", Unit("good", 3))
+    [outcome] = collect(ray_executor)
+    assert (outcome.result, outcome.error) == (3, None)
+    assert tries(tmp_path, outcome.unit) > MAX_TRIES
+
+
 def test_an_actor_that_there_is_no_room_for_holds_no_unit(make_executor, ray_session, tmp_path):
     executor = make_executor("ray", num_actors=3)  # Ray has two CPUs
     start(executor, tmp_path)

@@ -14,6 +14,7 @@ from harness.plan.resolve import (
     resolve,
     resolve_evaluation,
 )
+from harness.plan.side_by_side import blocks_side_by_side
 from harness.plan.units import (
     TASKS_PER_EVALUATION,
     Checkpoints,
@@ -431,3 +432,33 @@ def test_pools_do_not_change_the_configuration():
     before = replace(config, actors=replace(config.actors))
     pool_sizes(config, cpus=8, gpus=0.0)
     assert config == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_gpus", "num_tasks", "num_workers", "expected"),
+    [
+        ("auto", False, 2500, 2, 1),
+        ("auto", True, 2500, 1, 32),
+        ("auto", True, 160, 4, 5),  # every worker gets a unit
+        ("auto", True, 3, 4, 1),
+        (7, True, 2500, 1, 7),
+        (7, False, 2500, 1, 7),
+    ],
+)
+def test_a_gpu_trains_many_blocks_at_a_time(asked, on_gpus, num_tasks, num_workers, expected):
+    config = replace(Config(), actors=ActorsConfig(side_by_side=asked))
+    config = replace(config, train=replace(config.train, block=8))
+    assert blocks_side_by_side(config, num_workers, on_gpus, num_tasks) == expected
+
+
+def test_a_unit_of_several_blocks_keeps_their_borders():
+    units = list(train_units(10, 4, {4, 5, 6, 7}, side_by_side=2))
+    assert [unit.blocks for unit in units] == [[(0, 1, 2, 3), (8, 9)]]
+    (unit,) = units
+    assert (unit.name, unit.task_ids, unit.missing) == (
+        "unit-000000",
+        (0, 1, 2, 3, 8, 9),
+        (0, 1, 2, 3, 8, 9),
+    )
+    assert unit.only((9,)).blocks == [(8, 9)]
+    assert unit.only((9,)).missing == (9,)
