@@ -39,8 +39,9 @@ _QUERIES = 512
 # Inference of one query may take this many numbers of 4 bytes per gain: superposition, effective
 # weights, their gradients, the flat gradients and limbs.
 _NUMBERS_PER_GAIN = 12
-# Share of the free memory for the queries that are inferred together.
-_SHARE = 0.5
+# Share of the free memory for the queries that are inferred together. Other actors of the same GPU
+# need the rest.
+_SHARE = 0.25
 # bfloat16 has fewer digits for values near the ends of its range. If the sum of absolute values of
 # a query's evidence is outside these limits, all products of the query are computed in float64.
 _LEAST, _MOST = 2.0**-40, 2.0**60

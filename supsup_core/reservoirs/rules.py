@@ -25,6 +25,9 @@ from supsup_core.reservoirs.variants import Quantised
 # For random features, the product of beta and the number of units D. The values 1 to 3 and 5 to 12
 # were tried. For 20 patterns of 1024 units, 5 was the best value.
 BETA_DIM = 5.0
+# StackedBlocks calls only the method `add` of a rule. A rule that overrides one of these methods
+# needs a reservoir per block.
+_PLAIN = ("store", "store_all", "_change", "_add", "field", "energy")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ class Rule:
             device: the device of the reservoir.
         """
         if isinstance(self.make, type) and issubclass(self.make, Additive):
-            return StackedBlocks(dim, block, self.make, device)
+            own = (getattr(self.make, name) for name in _PLAIN)
+            if all(one is getattr(Additive, name) for one, name in zip(own, _PLAIN, strict=True)):
+                return StackedBlocks(dim, block, self.make, device)
         return Blocks(dim, block, lambda size: self.make(size, device))
 
     def recalled_from(self, reservoir: Reservoir) -> Reservoir:

@@ -30,11 +30,14 @@ from supsup_core.states.layout import Plane, StateLayout
 PART_BYTES = 80_000_000
 # If the unpacked bits of all states do not fit, products unpack parts of this size.
 _PRODUCT_BYTES = 2**28
-# Unpacked bits may take this share of the free memory. Inference needs the rest.
-_UNPACKED_SHARE = 0.5
+# Unpacked bits may take this share of the free memory. Inference and other actors of the same GPU
+# need the rest.
+_UNPACKED_SHARE = 0.25
 # A matrix product sums over this many bits of a row. The sums are then added. Long sums of float32
 # lose digits, and these short sums keep the errors of `products` small.
 SUMMED_BITS = 2048
+# The short sums of a product, before they are added, take at most this many bytes.
+_SUMS_BYTES = 2**31
 # Up to this many vectors are multiplied with packed rows by a kernel that reads every packed bit
 # once. Unpacked bits take 16 times as many bytes, but matrix products take all vectors at once.
 FEW_VECTORS = 4
@@ -377,7 +380,11 @@ def _type_of_bits(device: torch.device) -> torch.dtype:
 
 def free_bytes(device: torch.device) -> int:
     """Return the free memory of a device in bytes; 1 GiB if the device does not tell it."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**30
+    if device.type != "cuda":
+        return 2**30
+    # PyTorch keeps memory that it has freed, and uses this memory again.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def _columns(plane: Plane) -> slice:
@@ -398,6 +405,11 @@ def _product_in_short_sums(
 ) -> Float32[Tensor, "M C"]:
     """Multiply M limbs and the bits of C states. Each sum has at most SUMMED_BITS values."""
     num_sums, rest = divmod(limbs.shape[1], SUMMED_BITS)
+    row_bytes = 4 * max(1, num_sums) * len(limbs)
+    at_once = max(1, _SUMS_BYTES // (row_bytes * _ROWS_TOGETHER)) * _ROWS_TOGETHER
+    if len(bits) > at_once:
+        parts = bits.split(at_once)
+        return torch.cat([_product_in_short_sums(limbs, part) for part in parts], dim=1)
     end = num_sums * SUMMED_BITS
     found = []
     if num_sums:

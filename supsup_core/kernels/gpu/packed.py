@@ -86,7 +86,6 @@ def lay_out_kernel(
     limbs,
     sums,
     num_queries,
-    num_images,
     num_outputs,
     num_inputs,
     num_bits,
@@ -94,6 +93,7 @@ def lay_out_kernel(
     end,
     first_block,
     num_blocks,
+    NUM_IMAGES: tl.constexpr,
     NUM_LIMBS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # pragma: no cover
@@ -107,7 +107,6 @@ def lay_out_kernel(
         limbs: (L, Q, F) output of a shorter type of floats: the limbs of `flat`.
         sums: float32 (Q, num_blocks) output: the sum of absolute values of each block.
         num_queries: Q.
-        num_images: K.
         num_outputs: O.
         num_inputs: I.
         num_bits: F.
@@ -115,6 +114,7 @@ def lay_out_kernel(
         end: index after the last bit to write. Bits after the layer's bits get zeros.
         first_block: index of the layer's first block in `sums`.
         num_blocks: number of blocks of all layers.
+        NUM_IMAGES: K.
         NUM_LIMBS: L. If 0, `limbs` is not written.
         BLOCK: number of bits of a block.
     """
@@ -123,8 +123,8 @@ def lay_out_kernel(
     is_value = n < num_outputs * num_inputs
     output, column = n // num_inputs, n % num_inputs
     value = tl.zeros((BLOCK,), tl.float32)
-    for image in range(num_images):
-        row = query * num_images + image
+    for image in range(NUM_IMAGES):
+        row = query * NUM_IMAGES + image
         delta = tl.load(deltas + row * num_outputs + output, mask=is_value, other=0.0)
         value += delta * tl.load(received + row * num_inputs + column, mask=is_value, other=0.0)
     value *= tl.load(weights + n, mask=is_value, other=0.0)
@@ -273,8 +273,9 @@ def lay_out(layers: Sequence[Layer], num_bits: int, num_limbs: int, dtype: torch
         num_outputs, num_inputs = layer.weights.shape
         lay_out_kernel[(num_queries, counts[i])](
             *(layer.deltas.contiguous(), layer.received.contiguous(), layer.weights.contiguous()),
-            *(flat, limbs, sums, num_queries, num_images, num_outputs, num_inputs),
+            *(flat, limbs, sums, num_queries, num_outputs, num_inputs),
             *(num_bits, layer.first, end, sum(counts[:i]), sum(counts)),
+            NUM_IMAGES=num_images,
             NUM_LIMBS=num_limbs,
             BLOCK=_LAID_VALUES,
             enable_fp_fusion=_FUSED,

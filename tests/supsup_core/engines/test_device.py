@@ -199,7 +199,7 @@ def test_growth_uploads_only_new_rows(unpacked_bytes):
 def test_batches_fit_the_free_memory(monkeypatch):
     engine = made(random_rows(3))
     assert engine.queries_together(1) == 512
-    monkeypatch.setattr(device, "free_bytes", lambda where: 2_000_000)
+    monkeypatch.setattr(device, "free_bytes", lambda where: 4_000_000)
     assert 1 < engine.queries_together(1) < 30
     monkeypatch.setattr(device, "free_bytes", lambda where: 0)
     assert engine.queries_together(1) == 1

@@ -131,8 +131,8 @@ KERNELS = {
     "unpack_kernel": ("*u8 *bf16 i32", {"BLOCK": 512}),
     "limbs_kernel": ("*fp32 *bf16 i64", {"NUM_LIMBS": 2, "BLOCK": 1024}),
     "lay_out_kernel": (
-        "*fp32 *fp32 *fp32 *fp32 *bf16 *fp32 i32 i32 i32 i32 i32 i32 i32 i32 i32",
-        {"NUM_LIMBS": 2, "BLOCK": 1024},
+        "*fp32 *fp32 *fp32 *fp32 *bf16 *fp32 i32 i32 i32 i32 i32 i32 i32 i32",
+        {"NUM_IMAGES": 1, "NUM_LIMBS": 2, "BLOCK": 1024},
     ),
     "packed_dot_kernel": ("*i32 *fp32 *fp32 i32 i32 i32", {"TILES": 4, "ROWS": 16, "WORDS": 64}),
     "exact_kernel": (

@@ -31,7 +31,7 @@ from supsup_core.reservoirs.recall import (
     score,
     unpacked,
 )
-from supsup_core.reservoirs.rules import named_rule
+from supsup_core.reservoirs.rules import Rule, named_rule
 from supsup_core.reservoirs.theory import break_even, capacity
 
 DIM = 200
@@ -398,6 +398,17 @@ def test_every_rule_with_a_name_has_blocks(name, generator):
     assert (kept is blocks) == (rule.num_bits is None)
     if name != "random_features":
         assert exact(kept, patterns, generator) == 1
+
+
+class Fading(Hebb):
+    def _change(self, pattern):
+        self.weights.mul_(0.5)
+        super()._change(pattern)
+
+
+def test_a_rule_with_another_way_to_store_has_a_reservoir_per_block():
+    blocks = Rule(Fading).blocks(50, 20, torch.device("cpu"))
+    assert [type(part) for part in blocks.parts] == [Fading] * 3
 
 
 @pytest.mark.parametrize("name", RESERVOIR_RULES)

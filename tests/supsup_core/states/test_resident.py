@@ -17,6 +17,7 @@ class TestResidentStates(StatesTests):
         monkeypatch.setattr(resident, "PART_BYTES", 4 * layout.row_bits * 2)
         monkeypatch.setattr(resident, "SUMMED_BITS", 128)
         monkeypatch.setattr(resident, "_ROWS_TOGETHER", 2)
+        monkeypatch.setattr(resident, "_SUMS_BYTES", 4 * 3 * 9 * 4)
         monkeypatch.setattr(resident, "_PRODUCT_BYTES", 4 * layout.row_bits * 2)
         rows = layout.pack(stored)
         if request.param == "grown":
