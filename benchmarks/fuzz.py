@@ -21,6 +21,7 @@ any check failed.
 
 With --root DIR, the commands of another checkout run, each in a new process. The cases are the
 same. Evaluations are not compared then, because another version may store them in another form.
+--rename gives the name of a key in the other checkout: --rename network_options.hidden=hidden.
 """
 
 import hashlib
@@ -34,8 +35,10 @@ import signal
 import sys
 import tempfile
 import time
+from argparse import ArgumentTypeError
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +67,7 @@ SMALL = [
 WITH_DATA = [one for one in SMALL if one != "data=digits"] + ["data=mnist", "data_dir=outside/data"]
 EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column with durations
 SECONDS = 60.0  # time limit of a case; a case usually takes 1 to 3 s
+_HASHED = 10**6  # bytes at the start of a file
 BYTES = 6 * 2**30  # memory that a case may map in addition to the memory of the forking process
 VALUES: dict[type, list[str]] = {
     int: ["0", "1", "2", "-1", "7", str(10**9), str(10**22), "1.5", "1e3", "nan", "", "null", "x"],
@@ -71,6 +75,35 @@ VALUES: dict[type, list[str]] = {
     bool: ["true", "false", "1", "yes", "null", "x"],
     str: ["auto", "null", "''", "x", "2026_11_26", "1.10", "~", "../x", "a b", "'[1'", "é", "{}"],
 }
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The code of the commands.
+
+    Attributes:
+        root: folder of the code.
+        names: key -> its name in this code, if the name differs.
+    """
+
+    root: Path = ROOT
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the commands have the code of this program."""
+        return self.root == ROOT
+
+    @property
+    def seconds(self) -> float:
+        """The time limit of a case. A new process imports torch first."""
+        return SECONDS if self.is_own else 2 * SECONDS
+
+    def typed(self, case: "Case") -> tuple[str, list[str]]:
+        """Return the path of the case's script, or its module, and its arguments."""
+        script = str(self.root / case.script) if case.script.endswith(".py") else case.script
+        pairs = (one.partition("=") for one in case.arguments)
+        return script, [self.names.get(key, key) + is_ + value for key, is_, value in pairs]
 
 
 @dataclass(frozen=True)
@@ -82,7 +115,7 @@ class Case:
         script: the command's file, or a module for `python -m`.
         arguments: the command's arguments.
         folder: the working directory. It contains the run directory `run`.
-        root: the checkout that contains the command.
+        checkout: the code of the command.
         same_as: if the exit code is 0, the run must have the masks and the evaluations of this run.
             None: the command need not leave a complete run.
     """
@@ -91,7 +124,7 @@ class Case:
     script: str
     arguments: list[str]
     folder: Path
-    root: Path = ROOT
+    checkout: Checkout = Checkout()
     same_as: Path | None = None
 
 
@@ -105,7 +138,7 @@ class Ended:
     seconds: float
 
 
-def run_bounded(case: Case, seconds: float = SECONDS) -> Ended:
+def run_bounded(case: Case, seconds: float) -> Ended:
     """Run a case in a forked process, with limits on its time and memory."""
     began = time.monotonic()
     outputs = [case.folder / "stdout", case.folder / "stderr"]
@@ -138,12 +171,12 @@ def _become(case: Case, outputs: list[Path]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
         # If a command replaces sys.stdout or sys.stderr, the file descriptors must stay open.
         sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False) for one in (1, 2))
-        script = str(case.root / case.script) if case.script.endswith(".py") else case.script
-        if case.root != ROOT:
-            command = [sys.executable, *([] if script.endswith(".py") else ["-m"]), script]
-            environment = os.environ | {"PYTHONPATH": str(case.root)}
-            os.execve(sys.executable, [*command, *case.arguments], environment)
-        sys.argv = [script, *case.arguments]
+        script, arguments = case.checkout.typed(case)
+        if not case.checkout.is_own:
+            module = [] if script.endswith(".py") else ["-m"]
+            environment = os.environ | {"PYTHONPATH": str(case.checkout.root)}
+            os.execve(sys.executable, [sys.executable, *module, script, *arguments], environment)
+        sys.argv = [script, *arguments]
         try:
             if script.endswith(".py"):
                 runpy.run_path(script, run_name="__main__")
@@ -164,12 +197,14 @@ def _become(case: Case, outputs: list[Path]) -> None:
 
 
 def digest(folder: Path) -> str:
-    """Hash the names, kinds and contents of all files below a folder."""
+    """Hash the names, kinds, sizes and first bytes of all files below a folder."""
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         found.update(f"{path.relative_to(folder)} {path.is_symlink()} {path.is_dir()}".encode())
         if path.is_file() and not path.is_symlink():
-            found.update(path.read_bytes())
+            found.update(str(path.stat().st_size).encode())
+            with path.open("rb") as file:  # a damaged data file may have 1 TB
+                found.update(file.read(_HASHED))
     return found.hexdigest()
 
 
@@ -200,7 +235,7 @@ def faults(case: Case, ended: Ended, outside: str) -> list[str]:
     if digest(case.folder / "outside") != outside:
         found.append("changes a file outside the run directory")
     if case.same_as is not None and ended.code == 0:
-        found += _differences(case.folder / "run", case.same_as, case.root == ROOT)
+        found += _differences(case.folder / "run", case.same_as, case.checkout.is_own)
     return found
 
 
@@ -242,11 +277,11 @@ class Runs:
 
     Args:
         folder: a folder for them.
-        root: the checkout whose commands make them.
+        checkout: the code of the commands.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
-        self._folder, self.root = folder, root
+    def __init__(self, folder: Path, checkout: Checkout) -> None:
+        self._folder, self.checkout = folder, checkout
 
     @cached_property
     def base(self) -> Path:
@@ -274,14 +309,14 @@ class Runs:
         data = self._folder / "data"
         data.mkdir()
         fuzz_damage.write_data(data)
-        if self.root == ROOT:
+        if self.checkout.is_own:
             fuzz_damage.publish(data)
         return data
 
     @cached_property
     def with_data(self) -> Path | None:
         """A complete run on the data; None if the commands know only the published MNIST."""
-        if self.root != ROOT:
+        if not self.checkout.is_own:
             return None
         (self._folder / "outside").mkdir()
         (self._folder / "outside" / "data").symlink_to(self.data)
@@ -289,7 +324,8 @@ class Runs:
 
     def _made(self, name: str, options: list[str]) -> Path:
         run = self._folder / name
-        case = Case("", "harness/scale.py", [*options, f"run_dir={run}"], self._folder, self.root)
+        arguments = [*options, f"run_dir={run}"]
+        case = Case("", "harness/scale.py", arguments, self._folder, self.checkout)
         ended = run_bounded(case, 10 * SECONDS)  # the first run also compiles kernels
         if ended.code != 0:
             raise SystemExit(f"error: a run without damage must end with 0, got:\n{ended.err}")
@@ -308,16 +344,16 @@ def make_case(folder: Path, runs: Runs, draw: random.Random) -> Case:
     (folder / "outside").mkdir()
     (folder / "outside" / "file").write_text("precious")
     (folder / "outside" / "x.parquet.partial").write_text("precious")
-    kind, root = draw.random(), runs.root
+    kind, checkout = draw.random(), runs.checkout
     if kind < 0.35:
         given = drawn_configuration(draw)
         arguments = [*SMALL, *given, "run_dir=run"]
-        return Case(" ".join(given), "harness/scale.py", arguments, folder, root)
+        return Case(" ".join(given), "harness/scale.py", arguments, folder, checkout)
     if kind < 0.5:
         shutil.copytree(runs.data, folder / "outside" / "data")
         what = fuzz_damage.damage_data(folder / "outside" / "data", draw)
         arguments = [*WITH_DATA, "run_dir=run"]
-        return Case(what, "harness/scale.py", arguments, folder, root, runs.with_data)
+        return Case(what, "harness/scale.py", arguments, folder, checkout, runs.with_data)
     shutil.copytree(runs.half if draw.random() < 1 / 3 else runs.base, folder / "run")
     what = draw.choice(fuzz_damage.DAMAGES)(folder / "run", runs.other, draw)
     here, few = "run_dir=run", ["evaluate.tasks=2", "executor=serial"]
@@ -333,7 +369,7 @@ def make_case(folder: Path, runs: Runs, draw: random.Random) -> Case:
         ]
     )
     same_as = runs.base if script == "harness/scale.py" else None
-    return Case(f"{what}; {Path(script).name}", script, arguments, folder, root, same_as)
+    return Case(f"{what}; {Path(script).name}", script, arguments, folder, checkout, same_as)
 
 
 def warm_up() -> None:
@@ -345,8 +381,15 @@ def warm_up() -> None:
     import_module("analysis.report")
     # The report of a run is a process that takes longer than the run. The cases of
     # `analysis.report` check it.
-    html = import_module("harness.reporting.html")
-    setattr(html, "write_report", lambda run_dir: None)  # noqa: B010  # mypy knows no such setter
+    import_module("harness.scale").write_report = lambda run_dir: None
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Parse an option that names a key and its other name."""
+    key, _, name = text.partition("=")
+    if not (key and name):
+        raise ArgumentTypeError(f"must be KEY=NAME, got {text!r}: try outputs=units")
+    return key, name
 
 
 def main() -> int:
@@ -357,13 +400,15 @@ def main() -> int:
     parser.add_argument("--only", type=whole(0), help="run only the case with this number")
     parser.add_argument("--keep", action="store_true", help="keep the folders of failing cases")
     parser.add_argument("--root", type=folder, default=ROOT, help="the checkout of the commands")
+    parser.add_argument("--rename", type=pair, action="append", default=[], help="KEY=NAME")
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.cases} cases")
     made = Path(tempfile.mkdtemp(prefix="fuzz"))
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         os.environ[name] = str(made)
     warm_up()
-    runs = Runs(made, options.root.resolve())
+    checkout = Checkout(options.root.resolve(), dict(options.rename))
+    runs = Runs(made, checkout)
     count: Counter[str] = Counter()
     codes: Counter[int | None] = Counter()
     for number in range(options.cases):
@@ -372,7 +417,7 @@ def main() -> int:
         draw = random.Random(options.seed * 1_000_003 + number)
         case = make_case(made / str(number), runs, draw)
         outside = digest(case.folder / "outside")
-        ended = run_bounded(case)
+        ended = run_bounded(case, checkout.seconds)
         codes[ended.code] += 1
         found = faults(case, ended, outside)
         count.update(found)

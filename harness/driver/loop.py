@@ -34,8 +34,9 @@ class Driver:
         self._work, self._stages = work, stages
         self._under_way: dict[tuple[str, str], Stage] = {}  # names of pool and unit -> stage
         self._failed: list[Outcome] = []
-        asked = {unit.name for stage in stages for unit in stage.asked()}
-        work.failures.keep_units(asked | {unit.name for unit in work.own_units()})
+        asked = [unit for stage in stages for unit in stage.asked()]
+        work.files.put_others_aside(asked)
+        work.failures.keep_units({unit.name for unit in (*asked, *work.own_units())})
 
     def is_complete(self) -> bool:
         """Return whether the results of all units exist."""

@@ -9,12 +9,14 @@ import pyarrow as pa
 from harness.driver.protocol import TableUnit
 from harness.places.places import Place, each, put_aside
 from harness.run.refusals import readable_path_errors
-from harness.tables.files import read_table_file, write_table
+from harness.tables.files import read_table_file, table_files, write_table
 from harness.tables.schemas import SCHEMAS
 
 logger = logging.getLogger("harness")
 
 U = TypeVar("U", bound=TableUnit)
+
+_RESULTS = ("evaluations", "reservoir")  # tables in which each file belongs to one unit
 
 
 class UnitFiles:
@@ -36,6 +38,27 @@ class UnitFiles:
         """
         kept = each(self._is_kept, units, self._directory)
         return [unit for unit, there in zip(units, kept, strict=True) if not there]
+
+    def put_others_aside(self, units: Iterable[TableUnit]) -> None:
+        """Rename damaged result files of other units to NAME.broken.
+
+        Such files are of an earlier start with other settings, or are copies. `analysis.load` would
+        refuse the run because of them.
+
+        Args:
+            units: the units that `missing` checks.
+
+        Raises:
+            UserError: another version of this program wrote a file, or a path is no regular file.
+        """
+        checked = {(unit.table, unit.name) for unit in units}
+        others = [
+            (table, path)
+            for table in _RESULTS
+            for path in table_files(self._directory / table)
+            if (table, path.name.removesuffix(".parquet")) not in checked
+        ]
+        each(lambda other: self._is_intact(*other, "not used"), others, self._directory)
 
     def existing(self, units: Iterable[TableUnit]) -> list[Place]:
         """List the result files of these units that exist, in the order of the units."""
@@ -62,13 +85,16 @@ class UnitFiles:
         return self._directory / table / f"{name}.parquet"
 
     def _is_kept(self, unit: TableUnit) -> bool:
-        path = self._path(unit.table, unit.name)
+        return self._is_intact(unit.table, self._path(unit.table, unit.name), "evaluating again")
+
+    def _is_intact(self, table: str, path: Place, then: str) -> bool:
+        """Return whether a file is complete and belongs to this run; rename it if it is damaged."""
         try:
-            read_table_file(path, SCHEMAS[unit.table], run_id=self._run_id)
+            read_table_file(path, SCHEMAS[table], run_id=self._run_id)
         except FileNotFoundError:
             return False
         except ValueError as error:
-            logger.warning("damaged: %s; evaluating again", error)
+            logger.warning("damaged: %s; %s", error, then)
             put_aside(path)
             return False
         return True

@@ -7,6 +7,8 @@ import pytest
 from harness.driver.unit_files import UnitFiles
 from harness.errors import UserError
 from harness.plan.units import EvaluationUnit
+from harness.tables.files import write_table
+from harness.tables.schemas import EVALUATIONS
 
 UNIT = EvaluationUnit(2, "binary", "H", (0, 1))
 
@@ -17,6 +19,21 @@ def test_a_damaged_file_is_put_aside(tmp_path):
     path.write_bytes(b"PAR1")
     assert UnitFiles(tmp_path, "r").missing([UNIT]) == [UNIT]
     assert [one.name for one in path.parent.iterdir()] == [f"{UNIT.name}.parquet.broken"]
+
+
+def test_damaged_files_and_copies_of_other_units_are_put_aside(tmp_path):
+    folder, table = tmp_path / "evaluations", EVALUATIONS.empty_table()
+    folder.mkdir()
+    for name, run_id in ((UNIT.name, "s"), ("earlier", "r"), ("stranger", "s")):
+        write_table(table, folder / f"{name}.parquet", run_id)
+    (folder / "copy.parquet").write_bytes((folder / "earlier.parquet").read_bytes())
+    UnitFiles(tmp_path, "r").put_others_aside([UNIT])
+    assert sorted(one.name for one in folder.iterdir()) == sorted(
+        [
+            *("copy.parquet.broken", "earlier.parquet", "stranger.parquet.broken"),
+            f"{UNIT.name}.parquet",  # `missing` puts this file aside
+        ]
+    )
 
 
 @pytest.mark.parametrize("kind", ["link", "loop", "folder", "FIFO"])
