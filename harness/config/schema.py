@@ -260,6 +260,9 @@ class ActorsConfig:
         help="Number of evaluation actors during training. auto means one per eight CPUs, but at "
         "least one.",
     )
+    gpus: float = knob(
+        0.25, above=0, at_most=1, help="Fraction of a GPU per actor, if there are GPUs."
+    )
     side_by_side: int | str = knob(
         AUTO,
         kind=int,
@@ -268,9 +271,6 @@ class ActorsConfig:
         at_most=100_000,
         help="Blocks that a training actor trains at the same time. auto means 1 on a CPU, and as "
         "many as keep a GPU busy.",
-    )
-    gpus: float = knob(
-        0.25, above=0, at_most=1, help="Fraction of a GPU per actor, if there are GPUs."
     )
     shards: int = knob(
         1,

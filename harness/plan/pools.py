@@ -68,6 +68,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
         )
     reserves = kept and num_train + num_evaluate <= slots
     share_of_gpu = config.actors.gpus if gpus else 0.0
+    if gpus and not reserves:
+        num_evaluate = min(num_evaluate, max(1, cpus))  # on CPUs
     return (
         PoolSize(num_train, num_train, cpus=0.0 if gpus else 1.0, gpus=share_of_gpu),
         PoolSize(
@@ -75,7 +77,7 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
             max(num_evaluate, slots) if reserves or not gpus else num_evaluate,
             # An actor that reserves nothing may be put on the head of a cluster, which must not
             # compute. On one machine without GPUs, the actor uses the CPUs of the training actors.
-            cpus=1.0 if bool(reserves) != bool(gpus) else 0.0,
+            cpus=min(1.0, cpus) if bool(reserves) != bool(gpus) else 0.0,
             gpus=share_of_gpu if reserves else 0.0,
         ),
     )
