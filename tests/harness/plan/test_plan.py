@@ -386,7 +386,12 @@ def test_pools_share_what_there_is(cpus, gpus, actors, train, evaluate):
     ("cpus", "gpus", "actors", "message"),
     [
         (2, 0, {"train": 3}, r"actors\.train must be at most 2, because Ray has 2 CPUs, got 3"),
-        (9, 1, {"train": 5}, r"at most 4, because Ray has 1 GPUs and 9 CPUs, and an actor takes 0\.25 GPUs, got 5"),
+        (
+            9,
+            1,
+            {"train": 5},
+            r"at most 4, because Ray has 1 GPUs and 9 CPUs, and an actor takes 0\.25 GPUs",
+        ),
         (
             9,
             2,
