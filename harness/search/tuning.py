@@ -278,7 +278,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
             )
         except Exception as error:  # damaged files raise errors of many types in Ray Tune
             raise UserError(
-                f"search in {directory} must be one that Ray Tune can read, got "
+                f"the folder of the search must be readable by Ray Tune, got {directory} and "
                 f"{type(error).__name__}: choose another run_dir"
             ) from error
     settings = search.tune

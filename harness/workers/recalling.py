@@ -144,7 +144,7 @@ class ReservoirWorker:
         """Recall the masks of some tasks from cues of one kind.
 
         Returns:
-            A mapping from column name to the mean over the cues.
+            A mapping from the name of each result column to the mean of its values over the cues.
         """
         wanted = patterns(self._layout, rows[[one.task.task_id for one in asked]])
         wanted = wanted.to(self._device)

@@ -1,8 +1,8 @@
-"""Infer tasks among masks that do not fit in memory, by reading each packed row once.
+"""Infer tasks among masks that do not fit in memory, by reading the packed rows in their order.
 
-Rows are not transposed, because each row is read only once. The first layer's evidence is rounded
-to a few bits and cut into bit planes. Its product with a row then takes only AND and popcount. The
-evidence that is not in the planes (later layers, rounding errors) may change the difference of two
+Rows are not transposed, because nearly all rows are read only once. The first layer's evidence is
+rounded to a few bits and cut into bit planes. Its product with a row then takes only AND and
+popcount. The evidence that is not in the planes (later layers, rounding errors) may change the difference of two
 products. The change has about a normal distribution, as in ranked.py. Masks that may still have the
 smallest product are read a second time, and their exact products decide.
 

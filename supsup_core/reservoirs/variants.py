@@ -78,7 +78,7 @@ class Centred:
     def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
         """Store patterns of -1 and +1 in their order.
 
-        From each pattern, the mean of the patterns up to this pattern is subtracted.
+        From each pattern, the mean of all patterns so far, with this pattern, is subtracted.
         """
         check_shape("patterns", patterns.shape, (len(patterns), self.dim), "P D")
         sums = self._sum + patterns.cumsum(dim=0)

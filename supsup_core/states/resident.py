@@ -282,7 +282,10 @@ class ResidentStates:
 
     @property
     def _num_padded(self) -> int:
-        """T, rounded up to a multiple of _ROWS_TOGETHER. Rows after T are zero, or later states."""
+        """The number of states T, rounded up to a multiple of _ROWS_TOGETHER.
+
+        The rows from index T on are zero, or have states that were added later.
+        """
         return -(-len(self) // _ROWS_TOGETHER) * _ROWS_TOGETHER
 
     def _bits(self) -> Iterator[tuple[slice, Tensor]]:

@@ -226,9 +226,10 @@ class FusedBlockLayer(BlockLayer):
 
 
 class FusedTopShareLayer(FusedBlockLayer):
-    """A FusedBlockLayer for edge-popup, which stores the magnitudes of scores (top_share_step.py).
+    """A FusedBlockLayer for edge-popup. The layer stores magnitudes of scores (top_share_step.py).
 
-    Each task keeps the largest of its own scores, so a step always handles one task after another.
+    A step always handles one task after another, because the largest scores must be found for each
+    task separately.
     """
 
     def __init__(

@@ -178,9 +178,9 @@ def measure_for(
 ) -> Measure:
     """Make the function that measures the accuracy and the loss of states.
 
-    The function is an IntegerMeasure if the network is an MLP, the device is a CPU, and
-    IntegerMeasure.fits is true for the layout and the data: it rounds less. Otherwise the function
-    is a PlainMeasure. The arguments are those of PlainMeasure.
+    The function is an IntegerMeasure, which rounds less, if the network is an MLP, the device is a
+    CPU, and IntegerMeasure.fits is true for the layout and the data. Otherwise the function is a
+    PlainMeasure. The arguments are those of PlainMeasure.
     """
     if type(network) is MLP and device.type == "cpu" and IntegerMeasure.fits(layout, data):
         return IntegerMeasure(network, layout, data, seed)
