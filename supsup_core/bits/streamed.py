@@ -2,9 +2,9 @@
 
 Rows are not transposed, because nearly all rows are read only once. The first layer's evidence is
 rounded to a few bits and cut into bit planes. Its product with a row then takes only AND and
-popcount. The evidence that is not in the planes (later layers, rounding errors) may change the difference of two
-products. The change has about a normal distribution, as in ranked.py. Masks that may still have the
-smallest product are read a second time, and their exact products decide.
+popcount. The evidence that is not in the planes (later layers, rounding errors) may change the
+difference of two products. The change has about a normal distribution, as in ranked.py. Masks that
+may still have the smallest product are read a second time, and their exact products decide.
 
 Shape letters: Q queries, T masks, B rows of one call, R bytes of a row, N lines (LANES 64-bit words
 each) whose bits have evidence, P bit planes, C tasks that may still be the answer.
