@@ -4,8 +4,7 @@
 
 A case is one command with an absurd configuration, on a damaged run or on damaged data. The data is
 a small data set that takes the place of MNIST. Each command runs in its own process, which is
-forked from a process that has loaded torch already. The program
-checks for each case:
+forked from a process that has loaded torch already. The program checks for each case:
 
 - The exit code is 0, 1, 2 or 130.
 - If the exit code is 2, there is exactly one error line. It says what to do, and it is a mistake of
@@ -19,8 +18,8 @@ checks for each case:
 The program prints each failed check, and how often each kind of check failed. The exit code is 1 if
 any check failed.
 
-With --root DIR, the commands of another checkout run, each in a new process. The cases are the
-same. Evaluations are not compared then, because another version may store them in another form.
+With --root DIR, the commands of another checkout run. The cases are the same. Evaluations are not
+compared then, because another version may store them in another form.
 --rename gives the name of a key in the other checkout: --rename network_options.hidden=hidden.
 """
 
@@ -28,13 +27,8 @@ import hashlib
 import os
 import random
 import re
-import resource
-import runpy
 import shutil
-import signal
-import sys
 import tempfile
-import time
 from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Mapping
@@ -46,6 +40,7 @@ from pathlib import Path
 import fuzz_damage
 from chaos import masks, rows_of
 from commandline import Parser, folder, run_program, whole
+from fuzz_process import Ended, WarmProcess, run_bounded
 
 from harness.config.kinds import members
 from harness.config.option import options_of
@@ -68,7 +63,6 @@ WITH_DATA = [one for one in SMALL if one != "data=digits"] + ["data=mnist", "dat
 EVALUATIONS = ("evaluations", "seconds_per_inference")  # the table, and its column with durations
 SECONDS = 60.0  # time limit of a case; a case usually takes 1 to 3 s
 _HASHED = 10**6  # bytes at the start of a file
-BYTES = 6 * 2**30  # memory that a case may map in addition to the memory of the forking process
 VALUES: dict[type, list[str]] = {
     int: ["0", "1", "2", "-1", "7", str(10**9), str(10**22), "1.5", "1e3", "nan", "", "null", "x"],
     float: ["0", "1e-4", "0.5", "1", "-1", "inf", "nan", "1e300", "1e-320", "", "null", "x", "[]"],
@@ -77,7 +71,7 @@ VALUES: dict[type, list[str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkout:
     """The code of the commands.
 
@@ -94,10 +88,15 @@ class Checkout:
         """Whether the commands have the code of this program."""
         return self.root == ROOT
 
-    @property
-    def seconds(self) -> float:
-        """The time limit of a case. A new process imports torch first."""
-        return SECONDS if self.is_own else 2 * SECONDS
+    @cached_property
+    def _process(self) -> WarmProcess:
+        return WarmProcess(self.root)
+
+    def run(self, case: "Case", seconds: float = SECONDS) -> Ended:
+        """Run a case with limits on its time and memory."""
+        script, arguments = self.typed(case)
+        run = run_bounded if self.is_own else self._process.run
+        return run(script, arguments, case.folder, seconds)
 
     def typed(self, case: "Case") -> tuple[str, list[str]]:
         """Return the path of the case's script, or its module, and its arguments."""
@@ -124,76 +123,8 @@ class Case:
     script: str
     arguments: list[str]
     folder: Path
-    checkout: Checkout = Checkout()
+    checkout: Checkout
     same_as: Path | None = None
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of a command: exit code (None: it was killed), stdout, stderr, time in seconds."""
-
-    code: int | None
-    out: str
-    err: str
-    seconds: float
-
-
-def run_bounded(case: Case, seconds: float) -> Ended:
-    """Run a case in a forked process, with limits on its time and memory."""
-    began = time.monotonic()
-    outputs = [case.folder / "stdout", case.folder / "stderr"]
-    child = os.fork()
-    if not child:
-        _become(case, outputs)
-    code: int | None = None
-    while time.monotonic() - began < seconds:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            break
-        time.sleep(0.01)
-    else:
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    said = [path.read_text(errors="replace") if path.is_file() else "" for path in outputs]
-    return Ended(code, said[0], said[1], time.monotonic() - began)
-
-
-def _become(case: Case, outputs: list[Path]) -> None:
-    """Run the command in this process, which was forked for it, and then end the process."""
-    code = 70
-    try:
-        os.setsid()
-        for number, path in zip((1, 2), outputs, strict=True):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        os.chdir(case.folder)
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
-        # If a command replaces sys.stdout or sys.stderr, the file descriptors must stay open.
-        sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False) for one in (1, 2))
-        script, arguments = case.checkout.typed(case)
-        if not case.checkout.is_own:
-            module = [] if script.endswith(".py") else ["-m"]
-            environment = os.environ | {"PYTHONPATH": str(case.checkout.root)}
-            os.execve(sys.executable, [sys.executable, *module, script, *arguments], environment)
-        sys.argv = [script, *arguments]
-        try:
-            if script.endswith(".py"):
-                runpy.run_path(script, run_name="__main__")
-            else:
-                runpy.run_module(script, run_name="__main__", alter_sys=True)
-            code = 0
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            code = 71
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
 
 
 def digest(folder: Path) -> str:
@@ -326,7 +257,7 @@ class Runs:
         run = self._folder / name
         arguments = [*options, f"run_dir={run}"]
         case = Case("", "harness/scale.py", arguments, self._folder, self.checkout)
-        ended = run_bounded(case, 10 * SECONDS)  # the first run also compiles kernels
+        ended = self.checkout.run(case, 10 * SECONDS)  # the first run also compiles kernels
         if ended.code != 0:
             raise SystemExit(f"error: a run without damage must end with 0, got:\n{ended.err}")
         return run
@@ -417,7 +348,7 @@ def main() -> int:
         draw = random.Random(options.seed * 1_000_003 + number)
         case = make_case(made / str(number), runs, draw)
         outside = digest(case.folder / "outside")
-        ended = run_bounded(case, checkout.seconds)
+        ended = checkout.run(case)
         codes[ended.code] += 1
         found = faults(case, ended, outside)
         count.update(found)

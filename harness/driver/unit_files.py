@@ -58,7 +58,7 @@ class UnitFiles:
             for path in table_files(self._directory / table)
             if (table, path.name.removesuffix(".parquet")) not in checked
         ]
-        each(lambda other: self._is_intact(*other, "not used"), others, self._directory)
+        each(lambda other: self._is_intact(*other, None, "not used"), others, self._directory)
 
     def existing(self, units: Iterable[TableUnit]) -> list[Place]:
         """List the result files of these units that exist, in the order of the units."""
@@ -85,12 +85,22 @@ class UnitFiles:
         return self._directory / table / f"{name}.parquet"
 
     def _is_kept(self, unit: TableUnit) -> bool:
-        return self._is_intact(unit.table, self._path(unit.table, unit.name), "evaluating again")
+        path = self._path(unit.table, unit.name)
+        return self._is_intact(unit.table, path, unit.num_rows, "evaluating again")
 
-    def _is_intact(self, table: str, path: Place, then: str) -> bool:
-        """Return whether a file is complete and belongs to this run; rename it if it is damaged."""
+    def _is_intact(self, table: str, path: Place, num_rows: int | None, then: str) -> bool:
+        """Return whether a file is complete and belongs to this run; rename it if it is damaged.
+
+        Args:
+            table: the name of the table.
+            path: path of the file, which may be missing.
+            num_rows: the number of rows of a complete file; None if it is unknown.
+            then: what the program does about a damaged file, for the log.
+        """
         try:
-            read_table_file(path, SCHEMAS[table], run_id=self._run_id)
+            found = len(read_table_file(path, SCHEMAS[table], run_id=self._run_id))
+            if num_rows not in (None, found):
+                raise ValueError(f"{path} must have {num_rows} rows, got {found}")
         except FileNotFoundError:
             return False
         except ValueError as error:

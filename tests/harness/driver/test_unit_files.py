@@ -21,6 +21,14 @@ def test_a_damaged_file_is_put_aside(tmp_path):
     assert [one.name for one in path.parent.iterdir()] == [f"{UNIT.name}.parquet.broken"]
 
 
+def test_a_file_without_all_its_rows_is_put_aside(tmp_path):
+    path = tmp_path / "evaluations" / f"{UNIT.name}.parquet"
+    path.parent.mkdir()
+    write_table(EVALUATIONS.empty_table(), path, "r")
+    assert UnitFiles(tmp_path, "r").missing([UNIT]) == [UNIT]
+    assert not path.exists()
+
+
 def test_damaged_files_and_copies_of_other_units_are_put_aside(tmp_path):
     folder, table = tmp_path / "evaluations", EVALUATIONS.empty_table()
     folder.mkdir()
