@@ -173,7 +173,9 @@ def _read(files: FileSystem, path: str, table: str) -> pa.Table:
         with files.open_input_file(path) as file:
             rows = pq.ParquetFile(file).read(use_threads=False)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} must be a whole Parquet file: remove the file") from error
+        raise ValueError(
+            f"{path} must be a whole Parquet file, got a damaged file: remove it"
+        ) from error
     version = _metadata(rows.schema, "schema_version")
     if version != SCHEMA_VERSIONS[table]:
         raise ValueError(

@@ -29,7 +29,7 @@ def pick_device() -> torch.device:
         raise UserError(
             f"torch must be able to use the GPU that Ray has assigned, got torch "
             f"{torch.__version__} without a GPU: install a build of torch for CUDA and a driver "
-            "that fits it, or set actors.gpus for machines without GPUs by ray start --num-gpus=0"
+            "that fits it; to use the CPUs only, start Ray with ray start --num-gpus=0"
         )
     return torch.device("cuda")
 

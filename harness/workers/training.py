@@ -183,7 +183,7 @@ class TrainWorker:
             self._trainer.measure_each(tasks[:1], states[:1])
 
     def _nothing(self, unit: TrainUnit, failed: dict[int, Failure]) -> TrainedUnit:
-        """Make the result of a unit in which every missing task failed."""
+        """Make the result of a unit that gives no new mask, because all its tasks failed."""
         rows = np.zeros((0, self._layout.row_bytes), np.uint8)
         return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
 

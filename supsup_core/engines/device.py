@@ -174,9 +174,12 @@ class DeviceEngine(PlainEngine):
     def _decided(
         self, evidence: Float32[Tensor, "Q F"], candidates: Int64[Tensor, "Q C"] | None
     ) -> Int64[Tensor, " Q"]:
-        """Return the candidate with the smallest product in float64. None: all tasks.
+        """Return, for each query, the candidate with the smallest product in float64.
 
-        `candidates` has the lowest task numbers first, so that the lowest wins.
+        Args:
+            evidence: the evidence of each query.
+            candidates: task numbers in rising order, so that the lowest number wins if products are
+                equal. Negative numbers stand for no candidate. None means all tasks.
         """
         if candidates is None:
             every = torch.arange(len(self._resident), device=self.device)

@@ -452,12 +452,14 @@ class _Block:
 
 
 def _joined(blocks: Sequence[_Block], num_groups: int) -> Iterator[Int32[np.ndarray, "G N"]]:
-    """Yield the image indices of all groups for each step.
+    """Yield, for each step, one array with the image indices of every group.
+
+    A group is a set of tasks that have the same images.
 
     Args:
         blocks: blocks of one shape.
-        num_groups: G: the number of blocks if the tasks of a block have the same images, otherwise
-            the number of tasks.
+        num_groups: number of groups. It is the number of blocks if the tasks of a block have the
+            same images, and the number of tasks otherwise.
     """
     now = [block.first for block in blocks]
     while True:

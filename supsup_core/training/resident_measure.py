@@ -94,7 +94,7 @@ class ResidentMeasure:
         return torch.stack([right.double(), loss])
 
     def _gains(self, rows: UInt8[Tensor, "T R"]) -> list[Tensor]:
-        """Unpack the gains of each masked tensor (T, O, I), as int8."""
+        """Unpack rows into gains: for each masked tensor, int8 gains (T, O, I) of T tasks."""
         found: dict[str, Tensor] = {}
         places = torch.arange(8, dtype=torch.uint8, device=self._device)
         for plane in self._layout.planes:
