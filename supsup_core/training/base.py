@@ -59,7 +59,7 @@ class StagedTrainer(ABC):
 
     def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
         """Measure the state of each task on the test images of the task."""
-        return [self._measure(task, state) for task, state in zip(tasks, states, strict=True)]
+        return [self.measure(task, state) for task, state in zip(tasks, states, strict=True)]
 
 
 def part_of(on_step: OnStep | None, share: tuple[float, float], steps: int) -> OnStep | None:
