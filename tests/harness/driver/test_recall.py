@@ -202,7 +202,7 @@ def test_a_run_that_is_not_finished_recalls_what_is_committed(typed, tmp_path, m
         (scale, ["reservoir.cues=[]"], "reservoir.cues must be a list with one or more of flipped"),
         (scale, ["reservoir.share=1.5"], "reservoir.share must be a number in [0, 1], got 1.5"),
         (scale, ["reservoir.block=0"], "reservoir.block must be auto or a whole number >= 1"),
-        (scale, ["reservoir.most_steps=0"], "reservoir.most_steps must be a whole number >= 1"),
+        (scale, ["reservoir.most_steps=0"], "reservoir.most_steps must be a whole number in [1, "),
         (scale, ["method=unit_mask"], "method must be one of threshold, edge_popup, signed"),
         (scale, [*UNITS, "train.batch_size=1"], "train.batch_size must be >= 2 with"),
         (scale, [*UNITS, "evaluate.num_images=1"], "evaluate.num_images must be >= 2 with"),

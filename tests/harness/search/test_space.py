@@ -154,7 +154,11 @@ def test_options_that_cannot_be_searched_are_refused(key, text, line, popup):
         ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["no tag except log"]),
         ("train.steps", "interval(0.5, 2)", ["whole numbers as start", "got interval(0.5, 2)"]),
         ("train.steps", "range(1, 10, 0)", ["got range(1, 10, 0)"]),
-        ("train.steps", "choice(1, many)", ["train.steps must be a whole number >= 1, got many"]),
+        (
+            "train.steps",
+            "choice(1, many)",
+            ["train.steps must be a whole number in [1, ", "got many"],
+        ),
         ("train.steps", "choice(5)", ["at least two choices, got choice(5)"]),
         ("train.optimizer", "choice(adam, adm)", ["got adm: try train.optimizer=adam"]),
         ("train.optimizer", "interval(1, 2)", ["each value is a text, got interval"]),
