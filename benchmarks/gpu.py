@@ -40,6 +40,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+try:
+    from commandline import Parser, file, run_program
+    from commandline import whole as number
+except ModuleNotFoundError:  # without the packages of harness/, limits are not checked
+    Parser, file = argparse.ArgumentParser, Path  # type: ignore[misc,assignment]
+
+    def number(at_least: int = 1) -> Callable[[str], int]:  # type: ignore[misc]
+        """Return the function that parses a whole number."""
+        return int
+
+    def run_program(main: Callable[[], None]) -> None:  # type: ignore[misc]
+        """Run the program."""
+        main()
+
+
 from supsup_core.bits.infer import BitInference
 from supsup_core.data import ImageSet, normalise
 from supsup_core.engines.choose import engine_for, states_for
@@ -47,6 +62,7 @@ from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
+from supsup_core.names import ALGORITHMS
 from supsup_core.networks.mlp import MLP
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
@@ -502,24 +518,27 @@ PARTS = {
 
 def main() -> None:
     """Read the options and measure each part."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS, help="units of each layer")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=default)
+    parser.add_argument("--data", type=file)
+    parser.add_argument("--widths", nargs="+", type=number(), default=list(WIDTHS))
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["paper"])
-    parser.add_argument("--forms", nargs="+", default=["triton"])
-    parser.add_argument("--tasks", nargs="+", type=int, default=[8])
-    parser.add_argument("--block", type=int, default=8, help="tasks that share their batches")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--forms", nargs="+", choices=["triton", "torch"], default=["triton"])
+    parser.add_argument("--tasks", nargs="+", type=number(), default=[8], help="side by side")
+    parser.add_argument("--block", type=number(), default=8, help="tasks that share their batches")
+    parser.add_argument("--steps", type=number(3), default=60)
     parser.add_argument("--dtype", choices=TYPES, default="bfloat16")
-    parser.add_argument("--actors", nargs="+", type=int, default=[1])
-    parser.add_argument("--masks", type=int, default=2500)
-    parser.add_argument("--queries", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--together", type=int, default=512, help="queries of one batch")
-    parser.add_argument("--compared", type=int, default=8, help="answers compared with the CPU")
-    parser.add_argument("--algorithms", nargs="+", default=["one_shot"])
-    parser.add_argument("--patterns", type=int, default=20)
+    parser.add_argument("--actors", nargs="+", type=number(), default=[1], help="processes")
+    parser.add_argument("--masks", type=number(), default=2500)
+    parser.add_argument("--queries", nargs="+", type=number(), default=[1, 32])
+    parser.add_argument("--together", type=number(), default=512, help="queries of one batch")
+    parser.add_argument(
+        "--compared", type=number(0), default=8, help="answers compared with the CPU"
+    )
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=["one_shot"])
+    parser.add_argument("--patterns", type=number(2), default=20, help="of the reservoir")
     bench = Bench(parser.parse_args())
     name = bench.options.device
     if bench.device.type == "cuda":
@@ -530,4 +549,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -114,6 +114,8 @@ REFUSED = [
     ("driver_scale", ["--folder", "nope"], "--folder must be an existing folder, got 'nope'"),
     ("driver_scale", ["--one", "data=nope"], "data must be one of mnist5k, "),
     ("driver_scale", ["--one", "frobnicate=1"], "got frobnicate"),
+    ("gpu", ["train", "--tasks", "0"], "--tasks must be a whole number in [1, 1000000000], got 0"),
+    ("gpu", ["train", "--data", "nope"], "--data must be an existing file, got 'nope'"),
     ("growth", ["nope", "f.svg"], "rows must be an existing file, got 'nope'"),
     ("growth", ["empty", "f.svg"], "must hold rows of benchmarks/inference.py --growth, got none"),
     ("growth", ["other", "f.svg"], "must hold rows of benchmarks/inference.py --growth, got none"),
