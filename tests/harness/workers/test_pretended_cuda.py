@@ -36,7 +36,7 @@ def make_spec(*overrides):
     with initialize_config_module("harness.conf", version_base="1.3"):
         config = checked(compose("config", [*given.split(), *overrides]))
     probe = RunSpec(resolved_options(config), (1, 8, 8), 10)
-    config = resolve(probe.config, probe.capabilities, has_bfloat16=False)
+    config = resolve(probe.config, probe.capabilities, bfloat16_is_faster=False)
     return RunSpec(config, (1, 8, 8), 10)
 
 
