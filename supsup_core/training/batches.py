@@ -28,9 +28,32 @@ def task_batches(
     Raises:
         ValueError: a task has classes of which the data set has no image.
     """
-    if all(task.classes is None for task in tasks):
+    if _share_images(tasks):
         for batch in batches(seed, tasks[0].task_id, len(data.images), recipe.batch_size):
             yield np.broadcast_to(batch, (len(tasks), len(batch)))
+    members = _members(tasks, data)
+    size = batch_size(tasks, data, recipe)
+    sequences = [
+        batches(seed, task.task_id, len(m), size) for task, m in zip(tasks, members, strict=True)
+    ]
+    while True:
+        yield np.stack([m[next(s)] for m, s in zip(members, sequences, strict=True)])
+
+
+def batch_size(tasks: Sequence[Task], data: ImageSet, recipe: Recipe) -> int:
+    """Return N, the number of images of each task in a step; see task_batches."""
+    if _share_images(tasks):
+        return min(recipe.batch_size, len(data.images))
+    # All tasks of a block need the same batch size.
+    return min(recipe.batch_size, *(len(m) for m in _members(tasks, data)))
+
+
+def _share_images(tasks: Sequence[Task]) -> bool:
+    return all(task.classes is None for task in tasks)
+
+
+def _members(tasks: Sequence[Task], data: ImageSet) -> list[Integer[np.ndarray, " _"]]:
+    """Return the indices of the images of each task."""
     members = [task.members(data.labels) for task in tasks]
     for task, member in zip(tasks, members, strict=True):
         if not len(member):
@@ -38,10 +61,4 @@ def task_batches(
                 f"task {task.task_id} needs images of classes {task.classes}, got none: "
                 "use more training images"
             )
-    num_images = min(len(m) for m in members)  # all tasks of a block need the same batch size
-    size = min(recipe.batch_size, num_images)
-    sequences = [
-        batches(seed, task.task_id, len(m), size) for task, m in zip(tasks, members, strict=True)
-    ]
-    while True:
-        yield np.stack([m[next(s)] for m, s in zip(members, sequences, strict=True)])
+    return members

@@ -31,7 +31,7 @@ from supsup_core.states.resident import free_bytes
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import part_of
-from supsup_core.training.batches import task_batches
+from supsup_core.training.batches import batch_size, task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.resident_measure import ResidentMeasure
@@ -237,7 +237,7 @@ class ResidentTrainer(MLPTrainer):
         if any(task.change is not None for task in tasks):
             yield from super().stages(tasks, after, shared, on_step)
             return
-        for states in self._stages([_Block.of(tasks, self)], after, on_step):
+        for states in self._stages([tasks], after, on_step):
             yield states, shared
 
     def side_by_side(
@@ -249,7 +249,7 @@ class ResidentTrainer(MLPTrainer):
         """
         if any(task.change is not None for block in blocks for task in block):
             return super().side_by_side(blocks, on_step)
-        shapes = [_Block.of(block, self).shape for block in blocks]
+        shapes = [(len(block), self._batch_size(block)) for block in blocks]
         states: list[TaskState] = []
         for _, group in groupby(range(len(blocks)), key=shapes.__getitem__):
             waiting = [blocks[i] for i in group]
@@ -269,8 +269,7 @@ class ResidentTrainer(MLPTrainer):
         Then fewer blocks will be trained at the same time.
         """
         try:
-            made = [_Block.of(block, self) for block in blocks]
-            (found,) = self._stages(made, [self.recipe.steps], on_step)
+            (found,) = self._stages(blocks, [self._recipe.steps], on_step)
         except torch.OutOfMemoryError:
             if len(blocks) == 1:
                 raise
@@ -301,7 +300,7 @@ class ResidentTrainer(MLPTrainer):
 
         The images of the data set are not counted.
         """
-        form = self._form([_Block.of(block, self) for block in blocks])
+        form = self._form(blocks)
         nothing = torch.device("meta")  # tensors of this device have shapes and no memory
         empty = ResidentData(
             torch.empty((1, self.data.flat.shape[1]), dtype=torch.uint8, device=nothing),
@@ -312,15 +311,16 @@ class ResidentTrainer(MLPTrainer):
         return Resident(self, form, empty).num_bytes
 
     def _stages(
-        self, blocks: Sequence["_Block"], after: Collection[int], on_step: OnStep | None
+        self, blocks: Sequence[Sequence[Task]], after: Collection[int], on_step: OnStep | None
     ) -> Iterator[list[TaskState]]:
         """Train blocks of one shape, and yield the states of all tasks, in order."""
-        tasks = [task for block in blocks for task in block.tasks]
+        tasks = [task for block in blocks for task in block]
         columns = self._columns(tasks)
         form = self._form(blocks)
         resident = self._make(form)
         self._begin(resident, tasks, columns)
-        batches = _joined(blocks, form.groups)
+        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
+        batches = _joined(orders, form.groups)
         for step in range(self._recipe.steps + 1):
             if step in after:
                 yield self._states(resident, columns)
@@ -338,13 +338,16 @@ class ResidentTrainer(MLPTrainer):
             return self._measure.each(tasks, states)
         return super().measure_each(tasks, states)
 
-    def _form(self, blocks: Sequence["_Block"]) -> _Form:
+    def _batch_size(self, block: Sequence[Task]) -> int:
+        return batch_size(block, self._data, self._recipe)
+
+    def _form(self, blocks: Sequence[Sequence[Task]]) -> _Form:
         """Return the shapes of the tensors of blocks of one shape."""
-        tasks = [task for block in blocks for task in block.tasks]
+        tasks = [task for block in blocks for task in block]
         shares = all(task.classes is None for task in tasks)
         chooses = self._columns(tasks) is None and tasks[0].source is not None
         num_groups = len(blocks) if shares and not chooses else len(tasks)
-        return _Form(len(tasks), num_groups, blocks[0].first.shape[1], chooses)
+        return _Form(len(tasks), num_groups, self._batch_size(blocks[0]), chooses)
 
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
         """Return the sources of permutations whose columns are permuted; None for other tasks."""
@@ -426,46 +429,22 @@ def _send(values: np.ndarray, to: Tensor) -> None:
     to.copy_(on_host, non_blocking=True)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A block of tasks, and the images of its steps.
-
-    Attributes:
-        tasks: B tasks.
-        first: (B, N) indices of the images of the first step.
-        later: the indices of the images of the later steps.
-    """
-
-    tasks: Sequence[Task]
-    first: Integer[np.ndarray, "B N"]
-    later: Iterator[Integer[np.ndarray, "B N"]]
-
-    @classmethod
-    def of(cls, tasks: Sequence[Task], trainer: "ResidentTrainer") -> "_Block":
-        order = task_batches(tasks, trainer.data, trainer.recipe, trainer.seed)
-        return cls(tasks, next(order), order)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(B, N), the numbers of tasks and of images."""
-        return len(self.tasks), self.first.shape[1]
-
-
-def _joined(blocks: Sequence[_Block], num_groups: int) -> Iterator[Int32[np.ndarray, "G N"]]:
+def _joined(
+    orders: Sequence[Iterator[Integer[np.ndarray, "B N"]]], num_groups: int
+) -> Iterator[Int32[np.ndarray, "G N"]]:
     """Yield, for each step, one array with the image indices of every group.
 
     A group is a set of tasks that have the same images.
 
     Args:
-        blocks: blocks of one shape.
+        orders: for each block, the image indices of its tasks for each step.
         num_groups: number of groups. It is the number of blocks if the tasks of a block have the
             same images, and the number of tasks otherwise.
     """
-    now = [block.first for block in blocks]
+    shares = num_groups == len(orders)
     while True:
-        rows = [index[:1] for index in now] if num_groups == len(now) else now
-        yield np.concatenate(rows).astype(np.int32)
-        now = [next(block.later) for block in blocks]
+        now = [next(order) for order in orders]
+        yield np.concatenate([index[:1] for index in now] if shares else now).astype(np.int32)
 
 
 def _wide(columns: Tensor, like: Tensor) -> Tensor:
