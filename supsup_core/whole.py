@@ -4,8 +4,9 @@ Shape letters: O rows, P terms of a sum, N columns.
 """
 
 import torch
-from jaxtyping import Float32, Int8
+from jaxtyping import Float32, Int8, Int32
 from torch import Tensor
+from torch.nn import functional
 
 # float32 represents all whole numbers up to this magnitude.
 LARGEST_SUM = 2**24
@@ -28,7 +29,9 @@ def whole_products(left: Int8[Tensor, "O P"], right: Int8[Tensor, "P N"]) -> Flo
     Returns:
         (O, N) sums over the terms.
     """
-    if left.device.type == "cpu" and _multiplies_int8():
+    if left.device.type != "cpu":
+        return _integer_product(left, right).to(torch.float32)
+    if _multiplies_int8():
         return torch._int_mm(left, right).to(torch.float32)
     return left.to(torch.float32) @ right.to(torch.float32)
 
@@ -36,3 +39,16 @@ def whole_products(left: Int8[Tensor, "O P"], right: Int8[Tensor, "P N"]) -> Flo
 def _multiplies_int8() -> bool:
     """Return whether torch uses instructions for products of 8-bit integers on this CPU."""
     return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+
+
+def _integer_product(left: Int8[Tensor, "O P"], right: Int8[Tensor, "P N"]) -> Int32[Tensor, "O N"]:
+    """Multiply matrices of 8-bit integers, as a GPU can.
+
+    A GPU needs more than 16 rows, and numbers of columns that are multiples of 8. So both matrices
+    are filled with zeros, and the result is cut.
+    """
+    (rows, inner), columns = left.shape, right.shape[1]
+    left = functional.pad(left, (0, -inner % 8, 0, max(0, 17 - rows)))
+    right = functional.pad(right, (0, -columns % 8, 0, -inner % 8))
+    product: Tensor = torch._int_mm(left, right)
+    return product[:rows, :columns]

@@ -11,15 +11,17 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int8, Int32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int8, Int64, UInt8
 from torch import Tensor
 
 from supsup_core.data import ImageSet
+from supsup_core.kernels.gpu.choose import packed_kernels
 from supsup_core.networks.mlp import MLP
 from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.measure import SHIFT
 from supsup_core.training.protocol import Measured
+from supsup_core.whole import whole_products
 
 # Tasks are measured in parts, so that the float32 activations of a part have at most this size.
 _ACTIVATION_BYTES = 1_000_000_000
@@ -84,7 +86,7 @@ class ResidentMeasure:
         mean, std = self._data.mean[0], self._data.std[0]
         slope = self._constant / (255 * std)  # see IntegerMeasure
         offset = first.sum(dim=2, dtype=torch.float32)[..., None] * (slope * (SHIFT - 255 * mean))
-        x = self._first_sums(tasks, first).to(torch.float32).mul_(slope).add_(offset)
+        x = self._first_sums(tasks, first).mul_(slope).add_(offset)
         for weight, gain in zip(self._later, gains[1:], strict=True):
             x = torch.bmm(weight * gain, x.relu_())
         labels = torch.stack([self._labels_of(task) for task in tasks])
@@ -93,19 +95,14 @@ class ResidentMeasure:
         loss = (x.logsumexp(dim=1) - of_label).sum(dim=1, dtype=torch.float64)
         return torch.stack([right.double(), loss])
 
-    def _gains(self, rows: UInt8[Tensor, "T R"]) -> list[Tensor]:
-        """Unpack rows into gains: for each masked tensor, int8 gains (T, O, I) of T tasks."""
-        found: dict[str, Tensor] = {}
-        places = torch.arange(8, dtype=torch.uint8, device=self._device)
-        for plane in self._layout.planes:
-            end = plane.byte_offset + -(-plane.num_bits // 8)
-            bits = (rows[:, plane.byte_offset : end, None] >> places) & 1
-            gain = bits.flatten(1)[:, : plane.num_bits].unflatten(1, plane.shape).to(torch.int8)
-            gain = gain * int(plane.spec.coefficient)
-            found[plane.tensor] = found[plane.tensor] + gain if plane.tensor in found else gain
-        return list(found.values())
+    def _gains(self, rows: UInt8[Tensor, "T R"]) -> list[Int8[Tensor, "T ..."]]:
+        """Unpack rows into the gains of each masked tensor."""
+        shape = len(rows), self._layout.row_bits
+        bits = torch.empty(shape, dtype=torch.bfloat16, device=rows.device)
+        packed_kernels(self._device).unpack(rows, bits)
+        return [gain.to(torch.int8) for gain in self._layout.unflatten(bits).values()]
 
-    def _first_sums(self, tasks: Sequence[Task], first: Tensor) -> Int32[Tensor, "T O M"]:
+    def _first_sums(self, tasks: Sequence[Task], first: Tensor) -> Float32[Tensor, "T O M"]:
         """Compute the sums of the first layer: masked signs (T, O, I) times shifted pixels."""
         if all(task.is_permutation and task.change is None for task in tasks):
             # To permute the columns of the layer is cheaper than to permute all images, and the
@@ -113,10 +110,10 @@ class ResidentMeasure:
             sources = np.stack([task.source for task in tasks if task.source is not None])
             index = torch.from_numpy(np.argsort(sources, axis=1)).to(self._device)
             shown = first.gather(2, index[:, None, :].expand(first.shape))
-            sums = integer_product(shown.flatten(0, 1), self._pixels[:-1])
+            sums = whole_products(shown.flatten(0, 1), self._pixels[:-1])
             return sums.view(*first.shape[:2], -1)
         pairs = zip(tasks, first, strict=True)
-        return torch.stack([integer_product(own, self._shown(task)) for task, own in pairs])
+        return torch.stack([whole_products(own, self._shown(task)) for task, own in pairs])
 
     def _labels_of(self, task: Task) -> Int64[Tensor, " M"]:
         if task.classes is None:
@@ -137,16 +134,3 @@ class ResidentMeasure:
             return self._pixels[:-1]
         source = torch.from_numpy(task.source.astype(np.int64)).to(self._device)
         return self._pixels.index_select(0, source)
-
-
-def integer_product(a: Tensor, b: Tensor) -> Tensor:
-    """Compute a @ b of int8 matrices (O, I) and (I, M) in int32.
-
-    On a GPU, the product needs more than 16 rows, and numbers of columns that are multiples of 8.
-    So both matrices are filled with zeros, and the result is cut.
-    """
-    (rows, inner), columns = a.shape, b.shape[1]
-    a = torch.nn.functional.pad(a, (0, -inner % 8, 0, max(0, 17 - rows)))
-    b = torch.nn.functional.pad(b, (0, -columns % 8, 0, -inner % 8))
-    product: Tensor = torch._int_mm(a, b)
-    return product[:rows, :columns]

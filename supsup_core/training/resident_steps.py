@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Int32, UInt8, UInt64
 from torch import Tensor
 
 from supsup_core.data import normalise
+from supsup_core.kernels.cross_entropy import logit_gradient_plain
 from supsup_core.methods.protocol import KeepMethod
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.optimizers import Optimizer
@@ -136,14 +137,10 @@ class PlainSteps:
             feed: the data, which has the labels.
             scale: the factor of the logits.
         """
-        num_tasks, _, num_images = logits.shape
         index = feed.table.index_select(0, feed.step)[0]
         labels = feed.labels.index_select(0, index.flatten()).view(index.shape).long()
-        of_tasks = labels.repeat_interleave(num_tasks // len(labels), dim=0)[:, None, :]
-        accurate = torch.promote_types(logits.dtype, torch.float32)
-        delta = torch.softmax(logits.to(accurate) * scale, dim=1)
-        delta.scatter_add_(1, of_tasks, delta.new_full((), -1).expand(of_tasks.shape))
-        logits.copy_(delta.mul_(scale / num_images))
+        of_tasks = labels.repeat_interleave(len(logits) // len(labels), dim=0)
+        logits.copy_(logit_gradient_plain(logits, of_tasks, scale))
 
     def back(
         self,

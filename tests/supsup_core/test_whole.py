@@ -20,3 +20,12 @@ def test_products_are_exact_up_to_the_largest_sum(multiplies_int8, monkeypatch):
     assert found.dtype == torch.float32
     assert np.array_equal(found.numpy(), left @ right)
     assert found[0, 0] == LARGEST_SUM
+
+
+def test_products_of_any_shape_fit_a_gpu_and_are_exact():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.randint(-128, 128, s, generator=generator, dtype=torch.int8)
+        for s in ((3, 13), (13, 9))
+    )
+    assert torch.equal(whole._integer_product(a, b), (a.long() @ b.long()).int())

@@ -17,7 +17,7 @@ from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
-from supsup_core.training.resident_measure import ResidentMeasure, integer_product
+from supsup_core.training.resident_measure import ResidentMeasure
 
 CPU = torch.device("cpu")
 NETWORK = MLP("small", (64, 24, 12, 20))
@@ -175,15 +175,6 @@ def test_states_are_measured_as_by_the_plain_form(family, options, data, make_ta
         assert found.accuracy == expected.accuracy
         assert found.loss == pytest.approx(expected.loss, rel=1e-5)
         assert resident(task, state) == found
-
-
-def test_whole_products_of_any_shape_are_exact():
-    generator = torch.Generator().manual_seed(0)
-    a, b = (
-        torch.randint(-128, 128, s, generator=generator, dtype=torch.int8)
-        for s in ((3, 13), (13, 9))
-    )
-    assert torch.equal(integer_product(a, b), (a.long() @ b.long()).int())
 
 
 def test_memory_of_blocks_is_computed_before_it_is_taken(data, blocks):
