@@ -20,6 +20,12 @@ from supsup_core.training.batches import task_batches
 from supsup_core.training.inputs import BlockInputs
 from supsup_core.training.layers import BlockLayer, backpropagate, layer_form
 from supsup_core.training.protocol import OnStep
+from supsup_core.training.recipe import Recipe
+
+
+def logit_scale(network: MLP, recipe: Recipe) -> float:
+    """Return the factor of logits that were computed with masked signs; see layers.py."""
+    return prod(network.constants) / recipe.temperature
 
 
 class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
@@ -51,7 +57,7 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
             tasks, self._data, self._dtype, self._device, reorders=self._method.reorders
         )
         layers = self.begin(tasks, inputs)
-        scale = prod(self._network.constants) / recipe.temperature
+        scale = logit_scale(self._network, recipe)
         order = task_batches(tasks, self._data, recipe, self._seed)
         for step in range(recipe.steps + 1):
             if step in after:

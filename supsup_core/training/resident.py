@@ -11,18 +11,15 @@ batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a 
 
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby, islice
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Float, Int32, Integer, UInt8
 from torch import Tensor
 
-from supsup_core.data import ImageSet
 from supsup_core.kernels.gpu.choose import triton_works
 from supsup_core.methods.protocol import layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
@@ -35,157 +32,13 @@ from supsup_core.training.batches import batch_size, task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.resident_measure import ResidentMeasure
-from supsup_core.training.resident_steps import PART_BYTES, Feed, PlainSteps, ResidentLayer
+from supsup_core.training.resident_steps import PART_BYTES, PlainSteps
+from supsup_core.training.resident_tensors import BlocksForm, Resident, ResidentData
 
-# Number of steps of the tables of image indices and constants. While the device works on the steps
-# of a table, the host draws the order of the images for the next steps.
-_TABLE_STEPS = 128
-
-# Share of the free memory that the tensors of blocks may take, and the temporary tensors beside
-# them: so many parts of PART_BYTES.
+# The tensors of blocks take at most this share of the free memory, without room for the largest
+# temporary tensors: this number of parts of PART_BYTES.
 _SHARE = 0.8
 _PARTS = 6
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What fixes the shapes of all tensors of some blocks.
-
-    Attributes:
-        tasks: T, number of tasks of all blocks.
-        groups: G, number of groups of tasks that have the same images.
-        images: N, number of images of a batch.
-        chooses: whether the tasks choose pixels, so that every group has its own pixels.
-    """
-
-    tasks: int
-    groups: int
-    images: int
-    chooses: bool
-
-
-class Resident:
-    """The tensors of some blocks, and the launches of a step.
-
-    Args:
-        trainer: the trainer whose blocks these are.
-        form: the shapes.
-        images: (M, P) pixels of the training images, on the device.
-        labels: (M,) classes of the training images, on the device.
-
-    Attributes:
-        layers: the layers of all tasks.
-        feed: the data that the steps read.
-    """
-
-    def __init__(self, trainer: "ResidentTrainer", form: _Form, data: "ResidentData") -> None:
-        self.form, self._steps, self._scale = form, trainer.parts, trainer.scale
-        device, dtype = data.images.device, trainer.dtype
-        accurate = torch.promote_types(dtype, torch.float32)
-        recipe, network = trainer.recipe, trainer.network
-        optimizer = recipe.make_optimizer()
-        num_constants = len(optimizer.constants(recipe.learning_rate, 1))
-        self.num_steps = max(1, min(recipe.steps, _TABLE_STEPS))
-        num_pixels = data.images.shape[1]
-
-        def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        self.feed = Feed(
-            data.images,
-            data.labels,
-            data.mean,
-            data.std,
-            empty(self.num_steps, form.groups, form.images, dtype=torch.int32),
-            empty(self.num_steps, num_constants, dtype=accurate),
-            torch.zeros(1, dtype=torch.int32, device=device),
-            empty(form.groups, num_pixels, dtype=torch.int32) if form.chooses else None,
-        )
-        self._images = empty(form.groups, form.images, num_pixels)
-        self.layers, self._sent, self._deltas = [], [], []
-        for tensor in network.tensors:
-            shape = (form.tasks, *tensor.shape)
-            state = optimizer.begin(torch.ones((1, 1, 1), dtype=accurate))
-            self.layers.append(
-                ResidentLayer(
-                    tensor,
-                    trainer.method,
-                    optimizer,
-                    empty(*shape, dtype=accurate),
-                    tuple(empty(*shape, dtype=part.dtype) for part in state),
-                    empty(*shape, dtype=self._steps.masked_dtype(dtype)),
-                )
-            )
-            self._sent.append(empty(form.tasks, tensor.shape[0], form.images))
-            self._deltas.append(empty(form.tasks, tensor.shape[0], form.images))
-        self._advance: Callable[[], None] = self._first_advance
-        self.num_bytes = sum(tensor.nbytes for tensor in self._tensors())
-
-    def _tensors(self) -> Iterator[Tensor]:
-        """Yield all tensors of these blocks, without the images of the data set."""
-        yield from (self.feed.table, self.feed.constants, self.feed.step, self._images)
-        yield from (*self._sent, *self._deltas)
-        if self.feed.sources is not None:
-            yield self.feed.sources
-        for layer in self.layers:
-            yield from (layer.scores, *layer.state, layer.masked)
-
-    def advance(self) -> None:
-        """Take one training step of all tasks."""
-        self._advance()
-
-    def _first_advance(self) -> None:
-        """Take a step, then capture the launches of a step as a CUDA graph on a CUDA device.
-
-        The first step compiles or loads the kernels, which a capture may not do.
-        """
-        self._launch()
-        self._advance = self._launch
-        if self._images.device.type == "cuda":
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._launch()
-            self._advance = graph.replay
-
-    def _launch(self) -> None:
-        feed, steps, last = self.feed, self._steps, len(self.layers) - 1
-        steps.pick(feed, self._images)
-        received = [self._images.transpose(1, 2), *self._sent[:-1]]
-        for i, layer in enumerate(self.layers):
-            steps.forward(layer.masked, received[i], self._sent[i], relu=i < last)
-        delta = self._sent[-1]
-        steps.logit_gradient(delta, feed, self._scale)
-        for i in reversed(range(len(self.layers))):
-            layer, sent = self.layers[i], delta
-            if i:
-                delta = self._deltas[i - 1]
-                steps.back(layer.masked, sent, self._sent[i - 1], delta)
-            steps.learn(layer, sent, received[i], feed)
-        feed.step.add_(1)
-
-
-@dataclass(frozen=True, eq=False)  # == of tensors gives a tensor, not one bool
-class ResidentData:
-    """The training images on a device.
-
-    Attributes:
-        images: (M, P) pixels.
-        labels: (M,) classes.
-        mean: mean of pixel / 255.
-        std: standard deviation of pixel / 255.
-    """
-
-    images: UInt8[Tensor, "M P"]
-    labels: Int32[Tensor, " M"]
-    mean: float
-    std: float
-
-    @classmethod
-    def of(cls, data: ImageSet, device: torch.device) -> "ResidentData":
-        """Copy an image set with one channel to a device."""
-        labels = torch.from_numpy(data.labels.astype(np.int32)).to(device)
-        return cls(torch.from_numpy(data.flat).to(device), labels, data.mean[0], data.std[0])
 
 
 def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
@@ -219,9 +72,6 @@ class ResidentTrainer(MLPTrainer):
         self._limit = sys.maxsize  # most blocks at a time, after the memory was too small
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
-        self.network, self.method, self.recipe = self._network, self._method, self._recipe
-        self.data, self.seed, self.dtype = self._data, self._seed, self._dtype
-        self.scale = prod(self._network.constants) / self._recipe.temperature
 
     def stages(
         self,
@@ -256,7 +106,7 @@ class ResidentTrainer(MLPTrainer):
             while waiting:
                 size = min(len(waiting), self._most_blocks(waiting[0]))
                 share = len(states) / len(blocks[0]) / len(blocks), size / len(blocks)
-                found = self._trained(waiting[:size], part_of(on_step, share, self.recipe.steps))
+                found = self._trained(waiting[:size], part_of(on_step, share, self._recipe.steps))
                 if found is not None:
                     states, waiting = states + found, waiting[size:]
         return states
@@ -303,12 +153,12 @@ class ResidentTrainer(MLPTrainer):
         form = self._form(blocks)
         nothing = torch.device("meta")  # tensors of this device have shapes and no memory
         empty = ResidentData(
-            torch.empty((1, self.data.flat.shape[1]), dtype=torch.uint8, device=nothing),
+            torch.empty((1, self._data.flat.shape[1]), dtype=torch.uint8, device=nothing),
             torch.empty(1, dtype=torch.int32, device=nothing),
-            self.data.mean[0],
-            self.data.std[0],
+            self._data.mean[0],
+            self._data.std[0],
         )
-        return Resident(self, form, empty).num_bytes
+        return self._new(form, empty).num_bytes
 
     def _stages(
         self, blocks: Sequence[Sequence[Task]], after: Collection[int], on_step: OnStep | None
@@ -341,13 +191,13 @@ class ResidentTrainer(MLPTrainer):
     def _batch_size(self, block: Sequence[Task]) -> int:
         return batch_size(block, self._data, self._recipe)
 
-    def _form(self, blocks: Sequence[Sequence[Task]]) -> _Form:
+    def _form(self, blocks: Sequence[Sequence[Task]]) -> BlocksForm:
         """Return the shapes of the tensors of blocks of one shape."""
         tasks = [task for block in blocks for task in block]
         shares = all(task.classes is None for task in tasks)
         chooses = self._columns(tasks) is None and tasks[0].source is not None
         num_groups = len(blocks) if shares and not chooses else len(tasks)
-        return _Form(len(tasks), num_groups, self._batch_size(blocks[0]), chooses)
+        return BlocksForm(len(tasks), num_groups, self._batch_size(blocks[0]), chooses)
 
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
         """Return the sources of permutations whose columns are permuted; None for other tasks."""
@@ -355,14 +205,18 @@ class ResidentTrainer(MLPTrainer):
             return None
         return np.stack([task.source for task in tasks if task.source is not None]).astype(np.int32)
 
-    def _make(self, form: _Form) -> Resident:
+    def _make(self, form: BlocksForm) -> Resident:
         """Return the tensors for a form: those of the blocks before if their form is the same."""
         if self._copied is None:
             self._copied = ResidentData.of(self._data, self._device)
         if self._resident is None or self._resident.form != form:
             self._resident = None  # frees the old tensors first
-            self._resident = Resident(self, form, self._copied)
+            self._resident = self._new(form, self._copied)
         return self._resident
+
+    def _new(self, form: BlocksForm, data: ResidentData) -> Resident:
+        given = self._network, self._method, self._recipe, self._dtype, self.parts
+        return Resident(*given, form, data)
 
     def _begin(self, resident: Resident, tasks: Sequence[Task], columns: np.ndarray | None) -> None:
         """Write the first scores, the optimiser's first state and the first masked signs."""
@@ -378,7 +232,8 @@ class ResidentTrainer(MLPTrainer):
             if starts:
                 for score, start in zip(layer.scores, starts, strict=True):
                     score.copy_(torch.from_numpy(start[layer.tensor.name]))
-                _reorder(layer, layer.scores, own)
+                for part in layer.parts():
+                    layer.scores[part] = _in_training_order(layer.scores[part], own, part)
             else:
                 keys = [key(self._seed, Role.SCORES, task.task_id, i) for task in tasks]
                 bound = uniform_bound(layer.tensor)
@@ -386,9 +241,8 @@ class ResidentTrainer(MLPTrainer):
             signs = draw_signs(layer.tensor.shape, self._seed, i)
             on_device = torch.from_numpy(signs).to(self._device, layer.scores.dtype)
             for part in layer.parts():
-                shown = on_device.expand(layer.scores[part].shape).contiguous()
-                if own is not None:
-                    shown = torch.empty_like(shown).scatter_(2, _wide(own[part], shown), shown)
+                shown = on_device.expand(layer.scores[part].shape)
+                shown = _in_training_order(shown, own, part)
                 for to, value in zip(layer.state, layer.optimizer.begin(shown), strict=True):
                     to[part].copy_(value)
             layer.choose()
@@ -452,13 +306,21 @@ def _wide(columns: Tensor, like: Tensor) -> Tensor:
     return columns.long()[:, None, :].expand(like.shape)
 
 
-def _reorder(layer: ResidentLayer, values: Tensor, columns: Tensor | None) -> None:
-    """Move the columns of (T, O, I) from stored order to training order, in place."""
+def _in_training_order(
+    values: Float[Tensor, "B O I"], columns: Int32[Tensor, "T I"] | None, part: slice
+) -> Float[Tensor, "B O I"]:
+    """Move columns from stored order to training order.
+
+    Args:
+        values: values of the B tasks of a part.
+        columns: for each task, the new columns of its inputs; None if the order does not change.
+        part: the part's range of tasks.
+    """
     if columns is None:
-        return
-    for part in layer.parts():
-        stored = values[part].clone()
-        values[part].scatter_(2, _wide(columns[part], stored), stored)
+        return values
+    return torch.empty_like(values, memory_format=torch.contiguous_format).scatter_(
+        2, _wide(columns[part], values), values
+    )
 
 
 def _packed(bits: Tensor) -> UInt8[Tensor, "T _"]:

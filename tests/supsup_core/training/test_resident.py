@@ -120,7 +120,7 @@ def test_stages_are_those_of_shorter_trainings(data, blocks):
 def test_tables_are_refilled_when_their_steps_are_used_up(data, blocks, monkeypatch):
     given = blocks("permuted")
     expected = packed(make(ResidentTrainer, data).side_by_side(given))
-    monkeypatch.setattr("supsup_core.training.resident._TABLE_STEPS", 3)
+    monkeypatch.setattr("supsup_core.training.resident_tensors._TABLE_STEPS", 3)
     assert np.array_equal(packed(make(ResidentTrainer, data).side_by_side(given)), expected)
 
 
