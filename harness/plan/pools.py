@@ -66,8 +66,11 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
             f"actors.train must be at most {slots}, because Ray has {found}, got {num_train}: "
             "try actors.train=auto"
         )
-    reserves = kept and num_train + num_evaluate <= slots
+    reserves = bool(kept) and num_train + num_evaluate <= slots
     share_of_gpu = config.actors.gpus if gpus else 0.0
+    # An actor that reserves nothing may be put on the head of a cluster, which must not compute. On
+    # one machine without GPUs, evaluation actors may use the CPUs of the training actors.
+    on_own_cpu = not reserves if gpus else reserves
     if gpus and not reserves:
         num_evaluate = min(num_evaluate, max(1, cpus))  # on CPUs
     return (
@@ -75,9 +78,7 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
         PoolSize(
             num_evaluate,
             max(num_evaluate, slots) if reserves or not gpus else num_evaluate,
-            # An actor that reserves nothing may be put on the head of a cluster, which must not
-            # compute. On one machine without GPUs, the actor uses the CPUs of the training actors.
-            cpus=min(1.0, cpus) if bool(reserves) != bool(gpus) else 0.0,
+            cpus=min(1.0, cpus) if on_own_cpu else 0.0,
             gpus=share_of_gpu if reserves else 0.0,
         ),
     )
