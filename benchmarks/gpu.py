@@ -31,7 +31,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ except ModuleNotFoundError:  # without the packages of harness/, limits are not 
 from supsup_core.bits.infer import BitInference
 from supsup_core.data import ImageSet, normalise
 from supsup_core.engines.choose import engine_for, states_for
+from supsup_core.engines.protocol import Engine
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
@@ -67,7 +68,7 @@ from supsup_core.networks.mlp import MLP
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
 from supsup_core.reservoirs.stacked import StackedBlocks
-from supsup_core.states.layout import TaskState
+from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Setting, Task
 from supsup_core.training.choose import trainer_for
@@ -170,7 +171,7 @@ def ceilings(bench: Bench) -> None:
     seconds = bench.seconds(lambda: other.copy_(values))
     size = 8192 if on_gpu else 1024
     a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
-    product = bench.seconds(lambda: a @ b)
+    multiplied = bench.seconds(lambda: a @ b)
     few = torch.zeros(8, device=device)
     launch = bench.seconds(lambda: [few.add_(1) for _ in range(100)]) / 100
     host = torch.empty(2**26, dtype=torch.uint8, pin_memory=on_gpu)
@@ -178,7 +179,7 @@ def ceilings(bench: Bench) -> None:
     bench.print(
         "ceilings",
         memory_bytes_per_second=2 * len(values) / seconds,
-        bfloat16_flops=2 * size**3 / product,
+        bfloat16_flops=2 * size**3 / multiplied,
         launch_seconds=launch,
         host_bytes_per_second=len(host) / across,
     )
@@ -388,69 +389,82 @@ def actors(bench: Bench) -> None:
 def infer(bench: Bench) -> None:
     """Measure the inference of queries among many masks."""
     options, layout = bench.options, layout_of(bench.network, Threshold())
-    generator = np.random.default_rng(1)
-    rows = bench.rows
-    if rows is None:
-        rows = np.zeros((options.masks, layout.row_bytes), np.uint8)
-        for plane in layout.planes:
-            part = slice(plane.byte_offset, plane.byte_offset + plane.num_bits // 8)
-            rows[:, part] = generator.integers(0, 256, rows[:, part].shape, dtype=np.uint8)
+    rows = random_rows(layout, options.masks) if bench.rows is None else bench.rows
     weights = bench.network.weights(0)
     on_device = {n: w.to(bench.device) for n, w in weights.items()}
     states = states_for(bench.network, layout, rows, bench.device)
     engine = engine_for(bench.network, on_device, states, NUM_CLASSES)
-    num_queries = max(options.queries)
-    # Query q shows test image q as the task that owns it.
-    owners = np.arange(num_queries) * 7919 % options.masks
-    sources = {int(i): bench.tasks(int(i), 1)[0] for i in np.unique(owners)}
+    cpu = BitInference(list(weights.values()), layout, rows, NUM_CLASSES, os.cpu_count() or 1)
+    shown, owners = queries_of_tasks(bench, max(options.queries))
+    for algorithm, objective, num in product(options.algorithms, "HG", options.queries):
+        with Reported(bench, "infer", algorithm=algorithm, queries=num):
+            bench.reset_peak()
+            answers, seconds = _asked(bench, engine, shown[:num], algorithm, objective)
+            peak = bench.peak()
+            same = _same_as_cpu(cpu, shown[: options.compared], answers, algorithm, objective)
+            bench.print(
+                "infer",
+                engine=type(engine).__name__,
+                algorithm=algorithm,
+                objective=objective,
+                masks=options.masks,
+                queries=num,
+                seconds_per_query=seconds / num,
+                task_accuracy=float((answers == owners[:num]).mean()),
+                same_as_cpu=sum(same),
+                compared=len(same),
+                peak_bytes=peak,
+            )
+
+
+def random_rows(layout: StateLayout, num_masks: int) -> np.ndarray:
+    """Draw packed masks that keep half of the weights."""
+    generator = np.random.default_rng(1)
+    rows = np.zeros((num_masks, layout.row_bytes), np.uint8)
+    for plane in layout.planes:
+        part = slice(plane.byte_offset, plane.byte_offset + plane.num_bits // 8)
+        rows[:, part] = generator.integers(0, 256, rows[:, part].shape, dtype=np.uint8)
+    return rows
+
+
+def queries_of_tasks(bench: Bench, num: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Make queries of one image, each shown by the task that owns it, and list the owners."""
+    owners = np.arange(num) * 7919 % bench.options.masks
+    tasks = {int(i): bench.tasks(int(i), 1)[0] for i in np.unique(owners)}
     flat = bench.test.flat
     pixels = np.stack(
-        [sources[int(owner)].images(flat[q % len(flat), None])[0] for q, owner in enumerate(owners)]
+        [tasks[int(owner)].images(flat[q % len(flat), None])[0] for q, owner in enumerate(owners)]
     )
-    on_host = torch.from_numpy(pixels).to(bench.device)
-    shown = normalise(on_host, bench.test.mean, bench.test.std)[:, None]
-    cpu = BitInference(list(weights.values()), layout, rows, NUM_CLASSES, os.cpu_count() or 1)
-    for algorithm in options.algorithms:
-        for objective in ("H", "G"):
-            for num in options.queries:
-                with Reported(bench, "infer", algorithm=algorithm, queries=num):
-                    queries = shown[:num]
-                    bench.reset_peak()
-                    found: list[torch.Tensor] = []
+    on_device = torch.from_numpy(pixels).to(bench.device)
+    return normalise(on_device, bench.test.mean, bench.test.std)[:, None], owners
 
-                    def ask(queries=queries, found=found, algorithm=algorithm, objective=objective):
-                        found[:] = [
-                            engine.infer(part, algorithm, OBJECTIVES[objective], Options()).tasks
-                            for part in queries.split(options.together)
-                        ]
 
-                    seconds = bench.seconds(ask, rounds=3)
-                    answers = torch.cat(found).cpu()
-                    few = min(num, options.compared)
-                    answers_of_cpu = getattr(cpu, algorithm.removesuffix("_ranked"), None)
-                    few = few if answers_of_cpu else 0
-                    same = (
-                        [
-                            task
-                            for part in shown[:few].cpu().split(64)
-                            for task in answers_of_cpu(part, OBJECTIVES[objective]).tasks.tolist()
-                        ]
-                        if few
-                        else []
-                    )
-                    bench.print(
-                        "infer",
-                        engine=type(engine).__name__,
-                        algorithm=algorithm,
-                        objective=objective,
-                        masks=options.masks,
-                        queries=num,
-                        seconds_per_query=seconds / num,
-                        task_accuracy=float((answers.numpy() == owners[:num]).mean()),
-                        same_as_cpu=sum(np.equal(same, answers[:few].numpy()).tolist()),
-                        compared=few,
-                        peak_bytes=bench.peak(),
-                    )
+def _asked(
+    bench: Bench, engine: Engine, queries: torch.Tensor, algorithm: str, objective: str
+) -> tuple[np.ndarray, float]:
+    """Infer the tasks of queries in batches; return the tasks, and the seconds of all queries."""
+    found: list[torch.Tensor] = []
+
+    def ask() -> None:
+        found[:] = [
+            engine.infer(part, algorithm, OBJECTIVES[objective], Options()).tasks
+            for part in queries.split(bench.options.together)
+        ]
+
+    seconds = bench.seconds(ask, rounds=3)
+    return torch.cat(found).cpu().numpy(), seconds
+
+
+def _same_as_cpu(
+    cpu: BitInference, shown: torch.Tensor, answers: np.ndarray, algorithm: str, objective: str
+) -> list[bool]:
+    """Compare the first answers with those of the CPU, if the CPU has the algorithm on bits."""
+    on_bits = getattr(cpu, algorithm.removesuffix("_ranked"), None)
+    if on_bits is None:
+        return []
+    some = shown[: len(answers)].cpu().split(64) if len(shown) else ()
+    tasks = [task for part in some for task in on_bits(part, OBJECTIVES[objective]).tasks.tolist()]
+    return [bool(task == answer) for task, answer in zip(tasks, answers, strict=False)]
 
 
 def reservoir(bench: Bench) -> None:
