@@ -1,32 +1,20 @@
 """The Triton kernels on packed rows: equal to their plain forms, and compiled for two GPUs.
 
-Triton has an interpreter for machines without a GPU. It works only if an environment variable is
-set before Triton is imported. So one test runs the other tests of this file in a new process.
+One test runs the other tests of this file in a process with Triton's interpreter.
 """
-
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from supsup_core.kernels.gpu import packed_plain
+from triton_tests import compile_for, compiled, interpreted, pass_interpreted
 
-triton = pytest.importorskip("triton")
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not IS_INTERPRETED, reason="another test runs it interpreted")
-compiled = pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter does not compile")
+pytest.importorskip("triton")
 
 
 @compiled
 def test_interpreted_kernels_pass_their_tests():
-    names = ("HOME", "PATH", "PYTHONPATH")
-    env = {n: os.environ[n] for n in names if n in os.environ} | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-rs"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
+    pass_interpreted(__file__)
 
 
 # Numbers of rows, bytes of a row and queries: full tiles, parts of tiles, and a single row.
@@ -147,16 +135,6 @@ KERNELS = {
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_compile_without_a_gpu(name, capability):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from supsup_core.kernels.gpu import packed
 
-    kernel, (types, sizes) = getattr(packed, name), KERNELS[name]
-    names = [one for one in kernel.arg_names if one not in sizes]
-    signature = dict(zip(names, types.split(), strict=True)) | dict.fromkeys(sizes, "constexpr")
-    source = ASTSource(fn=kernel, signature=signature, constexprs=sizes)
-    options = {"enable_fp_fusion": False}
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    assert f"sm_{capability}" in made.asm["ptx"]
-    assert made.asm["cubin"]
+    compile_for(capability, getattr(packed, name), *KERNELS[name], enable_fp_fusion=False)

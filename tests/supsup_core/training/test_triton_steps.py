@@ -1,12 +1,8 @@
 """The Triton kernels of a training step: equal to the plain form, and compiled for two GPUs.
 
-Triton has an interpreter for machines without a GPU. It works only if an environment variable is
-set before Triton is imported. So one test runs the other tests of this file in a new process.
+One test runs the other tests of this file in a process with Triton's interpreter.
 """
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +18,9 @@ from supsup_core.streams import Role, key, stream
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
 from supsup_core.training.resident_steps import PlainSteps
+from triton_tests import compile_for, compiled, interpreted, pass_interpreted
 
-triton = pytest.importorskip("triton")
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not IS_INTERPRETED, reason="another test runs it interpreted")
-compiled = pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter does not compile")
+pytest.importorskip("triton")
 
 CPU = torch.device("cpu")
 NETWORK = MLP("small", (64, 24, 20))
@@ -40,12 +34,7 @@ RECIPES = [
 
 @compiled
 def test_interpreted_kernels_pass_their_tests():
-    names = ("HOME", "PATH", "PYTHONPATH")
-    env = {n: os.environ[n] for n in names if n in os.environ} | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-rs"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
+    pass_interpreted(__file__)
 
 
 @pytest.fixture
@@ -131,18 +120,9 @@ KERNELS = {
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_compile_without_a_gpu(name, capability):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from supsup_core.training import triton_steps
     from supsup_core.training.triton_moves import MOVES
 
-    kernel, (types, constants) = getattr(triton_steps, name), dict(KERNELS)[name]
-    constants = dict(constants) | ({"MOVE": MOVES["adam"]} if name == "_learn" else {})
-    names = [one for one in kernel.arg_names if one not in constants]
-    kinds = types.replace("X", "*bf16").split()
-    signature = dict(zip(names, kinds, strict=True)) | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-    assert f"sm_{capability}" in made.asm["ptx"]
-    assert made.asm["cubin"]
+    types, constants = KERNELS[name]
+    constants = constants | ({"MOVE": MOVES["adam"]} if name == "_learn" else {})
+    compile_for(capability, getattr(triton_steps, name), types.replace("X", "*bf16"), constants)
