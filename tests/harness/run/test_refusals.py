@@ -112,6 +112,6 @@ def test_a_method_that_needs_earlier_tasks_is_refused():
 def test_distractors_and_reservoirs_need_states_of_keep_bits_alone(more):
     config = evaluated(**more)
     check_capabilities(config, ANY)
-    line = r"with network=units and method=threshold, because a state is more than one plane of bits"
+    line = "with network=units and method=threshold, because a state is more than one plane"
     with pytest.raises(UserError, match=line):
         check_capabilities(config, replace(ANY, keeps_alone=False))
