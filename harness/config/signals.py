@@ -1,11 +1,13 @@
 """Let Ctrl-C and SIGTERM stop a command in the same way, and let the command end undisturbed."""
 
+import atexit
 import signal
 import threading
 import time
 from typing import Any
 
 SECONDS_TO_END = 10.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def stop_on_signals() -> list[int]:
@@ -19,7 +21,9 @@ def stop_on_signals() -> list[int]:
     out. This is safe: a commit has happened if and only if its log file exists, and its masks are
     on disk before that file exists.
 
-    The handlers stay until the process ends, because the interpreter's own end takes a moment too.
+    The handlers stay until the interpreter ends, because its own end takes a moment too. The
+    interpreter then removes its handlers, and a signal would kill the process with another exit
+    code. So both signals are ignored just before.
 
     Returns:
         The list to which each signal that raises KeyboardInterrupt adds its number. It stays empty
@@ -38,6 +42,13 @@ def stop_on_signals() -> list[int]:
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in SIGNALS:
             signal.signal(one, stop)
+        # Functions that are registered first run last: after those of Ray and of torch.
+        atexit.register(_ignore_signals)
     return stopped_by
+
+
+def _ignore_signals() -> None:
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)

@@ -53,6 +53,25 @@ def test_the_end_of_a_command_is_not_broken_off(first, tmp_path):
     assert (tmp_path / "lock").read_text() == ""
 
 
+def test_signals_while_the_interpreter_ends_change_no_exit_code():
+    source = """
+import time
+from harness.config.command import run_command
+
+run_command(lambda arguments: print("working", flush=True) or time.sleep(1000))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "working\n"
+    while process.poll() is None:  # so one of the signals comes after the last Python code
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.0005)
+    said, errors = process.communicate()
+    assert (process.returncode, said, errors) == (130, "", "stopped\n")
+
+
 def test_an_end_that_takes_too_long_can_be_stopped(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
