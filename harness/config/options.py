@@ -198,10 +198,11 @@ def _takes_any_name(target: Callable[..., Any]) -> bool:
 
 def _unknown(kind: str, name: str, given: str, declared: Mapping[str, Option]) -> str:
     group = OPTION_KEYS[kind]
-    known = ", ".join(declared) or "no options"
-    near = nearest_key(given, tuple(declared)) or next(iter(declared), None)
-    hint = f"try {group}.{near}={declared[near].example()}" if near else "leave it out"
-    return f"{group} must be among {known} for {kind}={name}, got {given}: {hint}"
+    if not declared:
+        return f"{group} must be empty for {kind}={name}, got {given}: leave it out"
+    near = nearest_key(given, tuple(declared)) or next(iter(declared))
+    hint = f"try {group}.{near}={declared[near].example()}"
+    return f"{group} must be among {', '.join(declared)} for {kind}={name}, got {given}: {hint}"
 
 
 def _refused(kind: str, name: str, options: Mapping[str, Any], reason: str) -> str:

@@ -203,7 +203,7 @@ REFUSED = {
     "method=edge_popup method_options.density=x": ["density must be a number in (0, 1], got x"],
     "method=edge_popup method_options.densty=0.3": ["must be among density, kappa", "got densty"],
     "method=edge_popup method_options.kappa=-1": ["kappa must be a number >= 0, got -1"],
-    "method=threshold method_options.density=0.3": ["among no options for method=threshold"],
+    "method=threshold method_options.density=0.3": ["must be empty for method=threshold"],
     "network=mlp": ["network_options.hidden must be given", "try network_options.hidden=[300]"],
     "network=mlp network_options.hidden=[0]": ["a list of whole numbers >= 1, got [0]"],
     "network=units network_options.hidden=[]": ["must be a non-empty list of whole numbers"],

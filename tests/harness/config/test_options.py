@@ -157,9 +157,9 @@ def test_what_must_be_given_is_missed():
 
 def test_a_thing_without_options_takes_none():
     assert refusal("method", "threshold", Plain, {"density": 0.3}) == (
-        "method_options must be among no options for method=threshold, got density: leave it out"
+        "method_options must be empty for method=threshold, got density: leave it out"
     )
-    with pytest.raises(UserError, match="data_options must be among no options for data=mnist5k"):
+    with pytest.raises(UserError, match="data_options must be empty for data=mnist5k"):
         resolved_options(Config(data_options={"x": 1}))
 
 
