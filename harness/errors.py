@@ -66,12 +66,13 @@ def origin(text: str) -> str:
         " (FILE, line NUMBER)"; "" if the traceback has no line of code.
     """
     frames = [(found["file"], found["line"]) for found in _FRAME.finditer(text)]
-    ours = [one for one in frames if not _is_library(one[0])]
+    ours = [one for one in frames if not is_library(one[0])]
     theirs = [one for one in ours if not one[0].startswith(_OWN)]
     return "".join(f" ({file}, line {line})" for file, line in (theirs or ours or frames)[-1:])
 
 
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Return whether a file belongs to Python or to an installed package."""
     return "-packages/" in file or file.startswith(_LIBRARIES)
 
 

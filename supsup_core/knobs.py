@@ -6,6 +6,7 @@ of the parameter. The command line reads the help text and the limits from the s
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -20,6 +21,10 @@ LARGEST_FLOAT = float(np.finfo(np.float32).max)
 # No count of tasks, steps or images comes near to this number: a billion training steps of the
 # smallest network take days.
 LARGEST_WHOLE = 10**9
+
+
+# The form of a name of the user's own code, as a regular expression: package.module:object.
+OWN_OBJECT = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Knob:
         at_most: the largest allowed number.
         below: all allowed numbers are smaller than this number.
         one_of: the allowed texts; empty if every text is allowed.
+        also: forms of texts that are allowed besides `one_of`. A form is a pair: a description,
+            such as "package.module:object", and a regular expression for the whole text.
         filled: if true, a list must have at least one element.
         distinct: if true, all elements of a list must be different.
         example: a value that error messages suggest. If it is None, they suggest the default, or a
@@ -49,6 +56,7 @@ class Knob:
     at_most: int | float | None = None
     below: int | float | None = None
     one_of: tuple[str, ...] = ()
+    also: tuple[tuple[str, str], ...] = ()
     filled: bool = False
     distinct: bool = False
     example: Any = None
@@ -60,7 +68,7 @@ class Knob:
             has_each_once = len(set(value)) == len(value) or not self.distinct
             return is_complete and has_each_once and all(map(self.allows, value))
         if self.one_of and isinstance(value, str):
-            return value in self.one_of
+            return value in self.one_of or any(re.fullmatch(form, value) for _, form in self.also)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         return self._is_usable(value) and (
@@ -90,7 +98,8 @@ class Knob:
     def limits(self) -> str:
         """The limits as text, such as "in (0, 1]", ">= 1" or "one of H, G"; "" without limits."""
         if self.one_of:
-            return f"one of {', '.join(self.one_of)}"
+            words = [words for words, _ in self.also]
+            return " or ".join([f"one of {', '.join(self.one_of)}", *words])
         low = _bound("[", self.at_least, "(", self.above)
         high = _bound("]", self.at_most, ")", self.below)
         if low and high:

@@ -24,21 +24,27 @@ def run_name(config: Config) -> str:
     defaults. An option is in the name only if it is given.
     """
     default = Config()
-    parts = [config.data, *_options_name(config.data_options)]
-    parts += [config.family, *_options_name(config.family_options), str(config.tasks)]
+    parts = [_short(config.data), *_options_name(config.data_options)]
+    parts += [_short(config.family), *_options_name(config.family_options), str(config.tasks)]
     hidden = config.network_options.get("hidden")
     if config.network != default.network or hidden:
         widths = hidden if isinstance(hidden, list) else []
-        parts.append("_".join(map(str, [config.network, *widths])))
+        parts.append("_".join(map(str, [_short(config.network), *widths])))
     parts += _options_name(config.network_options, without="hidden")
     if config.method != default.method:
-        parts.append(config.method)
+        parts.append(_short(config.method))
     parts += _options_name(config.method_options)
     if config.train.name != "paper":
         parts.append(config.train.name)
     if config.seed:
         parts.append(f"seed{config.seed}")
     return "-".join(parts)
+
+
+def _short(name: str) -> str:
+    """Shorten a name for the folder's name: birds for ../birds.npz, mynets.conv for mynets:conv."""
+    last = name.rstrip("/").rpartition("/")[2].removesuffix(".npz").replace(":", ".")
+    return re.sub(r"[^\w.+-]+", "_", last).strip("._") or "data"
 
 
 def _options_name(options: Mapping[str, Any], without: str | None = None) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from harness.config.kinds import as_argument, as_typed, bare, converted, is_plain, plain
 from harness.config.option import REQUIRED, Option, nearest_key
+from harness.config.own_code import import_own, is_own
 from harness.config.schema import OPTION_KEYS, AnyConfig, Config
 from harness.errors import UserError
 from supsup_core.knobs import Knob, knob_of
@@ -26,6 +27,14 @@ NAMED: Mapping[str, tuple[Mapping[str, str], int]] = {
     "family": (FAMILIES, 0),
     "network": (NETWORKS, 2),
     "method": (METHODS, 0),
+}
+
+
+# Kind of named thing -> import paths of the types that its function or class may make.
+_TYPES = {
+    "family": ("supsup_core.tasks.protocol:Family",),
+    "network": ("supsup_core.networks.protocol:Network", "torch.nn:Module"),
+    "method": ("supsup_core.methods.protocol:Method",),
 }
 
 
@@ -96,6 +105,26 @@ def check_options(
     return full | {given: value for given, value in options.items() if given not in full}
 
 
+def load_named(kind: str, known: Mapping[str, str], name: str) -> Callable[..., Any]:
+    """Import the function or the class that a name of the configuration stands for.
+
+    Args:
+        kind: what the name stands for: data, family, network or method.
+        known: the mapping in supsup_core.names of the known names, such as NETWORKS.
+        name: a known name, or package.module:object of the user's own code.
+
+    Raises:
+        UserError: the name is unknown, or the user's own code cannot be imported.
+    """
+    if is_own(name):
+        return import_own(kind, name)
+    try:
+        target: Callable[..., Any] = load(kind, known, name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return target
+
+
 def make_named(
     kind: str, known: Mapping[str, str], name: str, options: Mapping[str, Any], *arguments: Any
 ) -> Any:
@@ -114,10 +143,7 @@ def make_named(
     Raises:
         UserError: the name or an option is unknown, or a value is not allowed.
     """
-    try:
-        target = load(kind, known, name)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    target = load_named(kind, known, name)
     declared = declared_options(kind, target, len(arguments))
     full = check_options(kind, name, target, options, len(arguments))
     given = {
@@ -125,9 +151,23 @@ def make_named(
         for option, value in full.items()
     }
     try:
-        return target(*arguments, **given)
+        made = target(*arguments, **given)
     except ValueError as error:
         raise UserError(_refused(kind, name, full, str(error))) from error
+    if is_own(name):
+        _check_type(kind, name, made)
+    return made
+
+
+def _check_type(kind: str, name: str, made: object) -> None:
+    """Raise UserError if the user's own code made an object of a wrong type."""
+    types = [load(kind, {path: path}, path) for path in _TYPES[kind]]
+    if not isinstance(made, tuple(types)):
+        wanted = " or ".join(f"{one.__name__} of {one.__module__}" for one in types)
+        raise UserError(
+            f"{kind}={name} must make a {wanted}, got {type(made).__name__}: correct the code, or "
+            "name another object"
+        )
 
 
 def resolved_options(config: AnyConfig, kinds: Collection[str] = tuple(OPTION_KEYS)) -> AnyConfig:
@@ -183,7 +223,7 @@ def _target(kind: str, config: Config) -> tuple[Callable[..., Any], int]:
     if kind not in NAMED:
         return _no_options, 0
     known, num_arguments = NAMED[kind]
-    return load(kind, known, getattr(config, kind)), num_arguments
+    return load_named(kind, known, getattr(config, kind)), num_arguments
 
 
 def _no_options() -> None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from harness.config.option import knob
 from harness.data.names import DATASETS
+from supsup_core.knobs import OWN_OBJECT
 from supsup_core.names import (
     ALGORITHMS,
     DECAYS,
@@ -44,6 +45,12 @@ OPTION_KEYS = {
     "network": "network_options",
     "method": "method_options",
 }
+
+# An object of the user's own code may take the place of a known name; see own_code.py.
+_OWN = ("package.module:object", OWN_OBJECT)
+# A name of a file or a folder. It must have a slash or the ending .npz, so that a wrong name of a
+# data set is not taken for a folder.
+_PATHS = ("a path such as images.npz or ./images", r".+\.npz|.*/.*")
 
 # With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine has. The two
 # other algorithms, gradient_descent and frank_wolfe, compute many gradients per inference. The
@@ -291,16 +298,24 @@ class Config:
     seed: int = knob(0, at_least=0, at_most=2**64 - 1, help="Seed of every random draw.")
     data: str = knob(
         "mnist5k",
-        one_of=DATASETS,
-        help="Data set. mnist5k has 5,000 images of MNIST, and needs no download.",
+        one_of=tuple(DATASETS),
+        also=(_OWN, _PATHS),
+        help="Data set. mnist5k has 5,000 images of MNIST, and needs no download. A path is a file "
+        "of arrays, or a folder of images by class.",
     )
     data_options: dict[str, Any] = knob(dict, help="Options of the data set.")
     family: str = knob(
-        "permuted", one_of=tuple(FAMILIES), help="Family of tasks, which says how tasks differ."
+        "permuted",
+        one_of=tuple(FAMILIES),
+        also=(_OWN,),
+        help="Family of tasks, which says how tasks differ.",
     )
     family_options: dict[str, Any] = knob(dict, help="Options of the family.")
     network: str = knob(
-        "lenet_300_100", one_of=tuple(NETWORKS), help="Network with fixed random weights."
+        "lenet_300_100",
+        one_of=tuple(NETWORKS),
+        also=(_OWN,),
+        help="Network with fixed random weights.",
     )
     network_options: dict[str, Any] = knob(
         dict, help="Options of the network, such as network_options.hidden=[300,300] for mlp."
@@ -314,6 +329,7 @@ class Config:
     method: str = knob(
         "threshold",
         one_of=tuple(METHODS),
+        also=(_OWN,),
         help="Mask finder: the rule that computes masks from scores.",
     )
     method_options: dict[str, Any] = knob(

@@ -331,6 +331,7 @@ def _attributes(
         "inputs": list(inputs),
         "versions": versions(),
         **({"images": change.rule} if change else {}),
+        **({"code": digests} if (digests := spec.code.digests) else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from harness.config.options import make_named
 from harness.config.schema import Config
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
+from harness.run.carried_code import CarriedCode
 from supsup_core import names
 from supsup_core.engines.bits import BitsEngine, keeps_alone
 from supsup_core.engines.choose import engine_type
@@ -29,8 +31,8 @@ from supsup_core.training.recipe import Recipe
 class RunSpec:
     """The specification of a run, which every worker gets.
 
-    Only the attributes below are sent to workers. Each process makes the network, the finder and
-    the other objects when it first needs them.
+    The attributes below are sent to workers, and with them the source of the user's own code. Each
+    process makes the network, the finder and the other objects when it first needs them.
 
     Attributes:
         config: the configuration, with every `auto` resolved.
@@ -43,7 +45,17 @@ class RunSpec:
     num_classes: int
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: self.__dict__[name] for name in ("config", "input_shape", "num_classes")}
+        sent = ("config", "input_shape", "num_classes")
+        return {"code": self.code, **{name: self.__dict__[name] for name in sent}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state["code"].install()
+        self.__dict__.update(state)
+
+    @cached_property
+    def code(self) -> CarriedCode:
+        """The source of the user's own network, finder and family, if there are any."""
+        return CarriedCode.of(self.config)
 
     @cached_property
     def network(self) -> Network:

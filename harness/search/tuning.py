@@ -29,6 +29,7 @@ from harness.errors import Failure, UserError
 from harness.executors.on_ray import capacity
 from harness.executors.ray_start import call_on, start_ray
 from harness.reporting.display import Display
+from harness.run.carried_code import CarriedCode
 from harness.run.products import Call, measured_rates
 from harness.run.provenance import config_hash, read_rates, record_rates
 from harness.run.spec import RunSpec
@@ -77,6 +78,13 @@ class Search:
     input_shape: tuple[int, ...]
     num_classes: int
     bfloat16_is_faster: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "code": CarriedCode.of(self.base)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state.pop("code").install()
+        self.__dict__.update(state)
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
         """Make the configuration of a trial, with every `auto` resolved.

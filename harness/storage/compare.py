@@ -62,6 +62,7 @@ def check_store(
     stored = dict(root.attrs)
     check_format(path, stored)
     wanted = group_attributes(layout, attributes)
+    _check_code(stored, wanted)
     _refuse(
         difference(stored, wanted, but=("versions", "config_hash")), path / GROUP, run_dir=run_dir
     )
@@ -83,6 +84,18 @@ def check_store(
                 f"others: restore masks.zarr/{name}, or choose another run_dir if the code of the "
                 "network or of the family has changed"
             )
+
+
+def _check_code(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse own code that differs from the code with which the run began."""
+    there, here = stored.get("code"), wanted.get("code", {})
+    if isinstance(there, dict) and there.keys() == here.keys():
+        for kind, digest in here.items():
+            if there[kind] != digest:
+                raise UserError(
+                    f"{kind}={wanted.get(kind)} must be the code with which this run began, got "
+                    "changed files: restore the files, or choose another run_dir"
+                )
 
 
 def _refuse(found: str | None, file: Place, *, run_dir: Place) -> None:
