@@ -40,7 +40,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(schema, whole, tmp_path):
 def test_a_file_without_its_mark_is_one_line_that_says_what_to_do(whole, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(whole.removesuffix("...\n"))
-    with pytest.raises(UserError, match=r"file is complete, add this line\): restore") as refused:
+    with pytest.raises(UserError, match=r"complete, add the line \.\.\.\): restore") as refused:
         from_yaml(path)
     assert "\n" not in str(refused.value)
 
