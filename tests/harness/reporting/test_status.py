@@ -212,7 +212,7 @@ def test_another_hosts_lock_is_not_judged(run, capsys):
     signed = {"host": "elsewhere", "pid": os.getpid(), "since": "2026-01-01T00:00:00+00:00"}
     (run / "lock").write_text(json.dumps(signed))
     status.main([f"run_dir={run}"])
-    assert f"{run}: unknown, signed by process {os.getpid()} on host elsewhere" in (
+    assert f"{run}: unknown, locked by process {os.getpid()} on host elsewhere" in (
         capsys.readouterr().out
     )
 
