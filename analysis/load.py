@@ -139,7 +139,7 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
 
 
 def as_path(typed: str) -> Path | str:
-    """Convert a typed run directory in the same way as the harness: the same text, the same run.
+    """Convert a typed run directory to a path or a URL, by the same rules as the harness.
 
     Args:
         typed: a path or a URL. If it is in quotes, the quotes are removed. A backslash before a

@@ -35,8 +35,8 @@ def read_tables(run_dir: Path) -> Tables:
     """Read the tables of a run.
 
     Returns:
-        A mapping from the name of each table that the run has written to a data frame. If an
-        evaluation or a recall was done twice, only the row with the larger sample is kept.
+        A mapping from table name to data frame, for each table that the run has. If an evaluation
+        or a recall was done twice, only the row with the larger sample is kept.
     """
     found = {}
     for name in ("tasks", "evaluations", "reservoir"):

@@ -14,7 +14,7 @@ from supsup_core.names import FORWARD_ALGORITHMS, SHARDED_ALGORITHMS
 
 
 def check(config: Config) -> None:
-    """Check the type and the limits of every value, then check values that depend on each other.
+    """Check the type and the limits of every value, and whether the values fit together.
 
     Raises:
         UserError: a value is not allowed. The message names the key, the allowed values, the value,
@@ -37,7 +37,7 @@ def must_be(key: str, expected: str, value: Any, instead: str) -> UserError:
         key: the refused key.
         expected: the allowed values, and the name of the other key, which limits these values.
         value: the refused value.
-        instead: the text to type instead: KEY=VALUE, or several of these with spaces between.
+        instead: the text to type instead: one or more texts KEY=VALUE, separated by spaces.
     """
     return UserError(f"{key} must be {expected}, got {as_typed(value)}: try {instead}")
 
@@ -48,7 +48,7 @@ def _check_objectives(config: Config) -> None:
     if takes_gradients and not config.evaluate.objectives:
         raise must_be(
             "evaluate.objectives",
-            "a list with one or more objectives for algorithms that take gradients",
+            "a list with one or more objectives, because an algorithm computes gradients",
             [],
             "evaluate.objectives=[H]",
         )

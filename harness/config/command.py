@@ -33,8 +33,8 @@ def run_command(command: Command) -> NoReturn:
 
     Ctrl-C and SIGTERM stop the command; see harness/config/signals.py.
     An error is printed as one line on stderr. The traceback of an error that is not a UserError is
-    written to a file, and the line gives the path of this file. With --debug, the traceback of
-    every error is printed, and no such file is written.
+    written to a file, and the printed line has the path of this file. With --debug, the traceback
+    of every error is printed, and no such file is written.
 
     Args:
         command: function that gets the typed arguments, does the work, and returns the exit code.
@@ -79,7 +79,7 @@ def imported(named: str) -> Command:
 
 
 def show_traceback(text: str) -> None:
-    """With --debug, log the traceback of failed work. Otherwise, store it, and log the file's path.
+    """With --debug, log the traceback of failed work. Otherwise, write it to a file; log the path.
 
     Args:
         text: the traceback; "" if there is no traceback. Nothing is logged then.
@@ -128,9 +128,9 @@ def _send_nowhere(number: int) -> None:
 class _Pipe(io.TextIOWrapper):
     """A text stream to a pipe. If the program that reads the pipe has ended, text is dropped.
 
-    This class handles the BrokenPipeError. A raw file of its own below the buffer could handle it
-    too, but a signal may raise KeyboardInterrupt in any Python code. If a signal came in the raw
-    file's code just after a write, the buffer would write the same text again.
+    This class handles BrokenPipeError in the text stream, not in the raw file below the buffer. A
+    signal may raise KeyboardInterrupt in any Python code. If a raw file had Python code, and a
+    signal came there just after a write, the buffer would write the same text again.
     """
 
     def write(self, text: str, /) -> int:

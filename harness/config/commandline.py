@@ -39,7 +39,7 @@ class Job:
     rewrite: Callable[[Sequence[str]], list[str]] = list
 
     def __call__(self, arguments: Sequence[str]) -> int:
-        """Do the command's work. With --help, --version or --cfg, only print the option's text.
+        """Do the command's work. But with --help, --version or --cfg, print a text and do no work.
 
         Args:
             arguments: the arguments of the command line, as typed.

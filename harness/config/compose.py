@@ -1,6 +1,6 @@
 """Compose a checked configuration from overrides such as tasks=250.
 
-Only this module and harness/search/space.py import Hydra.
+Only this module and the package harness/search import Hydra.
 """
 
 import re
@@ -243,7 +243,11 @@ def unchecked(composed: DictConfig) -> Config:
 
 
 def _refuse_added_keys(config: Any, schema: type[Config], prefix: str = "") -> None:
-    """Refuse a key that +KEY=VALUE added. Hydra accepts any such key, but no code reads it."""
+    """Refuse unknown keys, which a user can add by +KEY=VALUE. Hydra itself accepts such keys.
+
+    Raises:
+        UserError: a key is unknown.
+    """
     known = {entry.name for entry in fields(config)}
     for name, value in vars(config).items():
         if name not in known:

@@ -74,7 +74,7 @@ def plain_help(name: str, about: str, schema: Any) -> str:
 
 
 def sections(schema: type[Config]) -> Iterator[tuple[str, list[Option]]]:
-    """Yield a pair for each group of keys: its heading, and its options as they are declared."""
+    """Yield a pair for each group of keys: the heading, and the options in declared order."""
     options = options_of(schema)
     yield "Keys", [one for key, one in options.items() if "." not in key]
     for entry in fields(schema):

@@ -1,4 +1,4 @@
-"""The identity of a run: the keys that change its results, its name, and its config.yaml."""
+"""The identity of a run: its name, its config.yaml, and the keys that change its results."""
 
 import re
 from collections.abc import Mapping

@@ -3,8 +3,7 @@
 A named thing is a function or a class that the configuration selects by its name, such as a network
 or a finder. The options of a named thing are its parameters. But the first parameters of a network
 are no options, because the harness sets them. To read the parameters, this module must import
-torch, which is slow. So these functions are called when a run begins. The check of a command line
-calls them only if it must.
+torch, which is slow. So these functions are called when a run begins, and rarely before.
 """
 
 import inspect
@@ -201,7 +200,7 @@ def _no_options() -> None:
 
 
 def _takes_any_name(target: Callable[..., Any]) -> bool:
-    """Return whether a function accepts keyword arguments with any name, such as **options."""
+    """Return whether a function has a parameter such as **options, which accepts any name."""
     parameters = inspect.signature(target).parameters.values()
     return any(one.kind is one.VAR_KEYWORD for one in parameters)
 

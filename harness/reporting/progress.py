@@ -68,9 +68,9 @@ class Progress:
         parts: the parts of the checkpoints in config.yaml.
         other_files: number of files in evaluations/ and reservoir/ that do not belong to these
             parts, such as files that harness/evaluate.py added later.
-        failed: a mapping from the name of each work unit that was set aside to its last error.
-        broken: table files that cannot be read or that belong to another run, and the store if it
-            is missing.
+        failed: the last error of each work unit that was set aside. The keys are the units' names.
+        broken: paths of table files that cannot be read or belong to another run. If the mask store
+            is missing, its path is also in this list.
         num_bytes: size of all files in the run directory.
         holder: the process that the lock file names; None if the lock file names no process.
     """
@@ -161,7 +161,7 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
 
 
 def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
-    """Read a run's configuration, and list the work units of all checkpoints in this order."""
+    """Read a run's configuration, and list the work units of its first to its last checkpoint."""
     if not directory.is_dir():
         raise UserError(
             f"run_dir must be the folder of a run, got {directory}, which is no folder: "
@@ -195,7 +195,7 @@ def _check_plan(config: Config) -> None:
     ways = len(evaluate.algorithms) * (1 + len(evaluate.objectives)) + len(config.reservoir.rules)
     asked = sum(min(k, evaluate.tasks or k) for k in evaluate.checkpoints)
     if asked * ways > _MOST_ROWS:
-        raise ValueError(f"evaluate.checkpoints ask for more than {_MOST_ROWS} rows")
+        raise ValueError(f"evaluate.checkpoints must need at most {_MOST_ROWS} rows, got more")
 
 
 def _store(directory: Path) -> Path:
@@ -310,14 +310,14 @@ def _parts(
 
 
 def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
-    """Return the Part that a unit belongs to: its table, num_tasks, num_distractors and name."""
+    """Return the table, num_tasks, num_distractors and name of the Part that a unit belongs to."""
     if isinstance(unit, EvaluationUnit):
         return unit.table, unit.num_tasks, unit.num_distractors, unit.inferred_by
     return unit.table, unit.num_tasks, 0, unit.rule
 
 
 def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
-    """Read the work units that were set aside: a mapping from a unit's name to its last error."""
+    """Read the last error of each work unit that was set aside. The keys are the units' names."""
     found: dict[str, str] = {}
     for path in table_files(directory / "failures"):
         try:

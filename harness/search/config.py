@@ -92,7 +92,7 @@ def base_config(job: TuneJob) -> Config:
 
 
 def check_tune(job: TuneJob) -> None:
-    """Check the keys that may have fewer values in a search than in a run.
+    """Check the keys for which a search allows fewer values than a run.
 
     The searched keys are checked in harness/search/space.py.
 

@@ -1,4 +1,4 @@
-"""The space of a search: the searched keys, and a range or a choice of values for each key."""
+"""The space of a search: the searched keys, each with a range of values or a list of choices."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,8 @@
 """One trial of a search: train a few tasks in stages, and measure them after each stage.
 
 The trial is a plain class that does not use Ray; harness/search/tuning.py runs it in an actor. The
-masks and the accuracies are the same as in a run of harness/scale.py with this configuration.
+masks and the accuracies are the same as in a run of harness/scale.py with the trial's
+configuration.
 """
 
 from collections.abc import Iterator, Sequence

@@ -79,7 +79,7 @@ class Search:
     bfloat16_is_faster: bool = False
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
-        """Make the configuration of a trial, with every `auto` resolved.
+        """Make the configuration of a trial, with a value in place of every `auto`.
 
         Args:
             sampled: a mapping from dotted key to the number or the name that Optuna drew.
@@ -231,7 +231,7 @@ def _with_type(search: Search, directory: Path, call: Call) -> Search:
     Args:
         search: the specification of the search, before this decision.
         directory: the search's folder.
-        call: calls a function on a machine that trains.
+        call: function that calls another function on a machine that trains.
 
     Returns:
         The specification with the decision.
