@@ -86,5 +86,5 @@ def test_a_configuration_of_another_version_keeps_its_names(whole):
     config = from_values_of_any_version(values)
     assert (config.method, config.evaluate.distractors) == ("unit_mask", 0)
     del values["seed"]
-    with pytest.raises(ValueError, match="every run has seed"):
+    with pytest.raises(ValueError, match="every run must have the key seed"):
         from_values_of_any_version(values)
