@@ -1,7 +1,7 @@
 """The columns of a run's tables, as the present version of this program writes them.
 
 The harness declares the same columns with their units and meanings. `analysis` does not import the
-harness, so a test compares the two.
+harness, so a test compares the two declarations.
 """
 
 from itertools import zip_longest
@@ -45,8 +45,8 @@ def wrong_column(table: str, found: pa.Schema) -> str | None:
         found: the schema of the file.
 
     Returns:
-        The expected and the found column, such as "steps:int64, got steps:double"; None if all
-        columns agree.
+        A text with the expected column and the column of the file, such as
+        "steps:int64, got steps:double". None if there is no difference.
     """
     expected = _COLUMNS[table].split()
     got = [f"{column.name}:{column.type}".replace(" ", "") for column in found]

@@ -1,4 +1,4 @@
-"""The command lines of `analysis`. They print a mistake of the user as one line, without traceback.
+"""The command lines of `analysis`. A mistake of the user is printed as one line, without traceback.
 
 Exit codes: 0 if all work is done, 2 for a mistake that the user can correct, 130 if the user
 stopped the program.
@@ -20,11 +20,11 @@ PACKAGE = "supermask-scaling"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that prints a mistake as one line, with advice, and exits with code 2.
+    """A parser of options. It prints a mistake as one line, with advice, and exits with code 2.
 
     Args:
         about: description of the program, which --help prints without changes.
-        example: options that an error message suggests if it has no other advice.
+        example: options that a message suggests if it has no other advice.
     """
 
     def __init__(self, about: str, example: str = "--help") -> None:
@@ -80,7 +80,11 @@ def print_error(message: str) -> None:
 
 
 def run_directory(text: str) -> str:
-    """Parse an option that names a run: a folder or a URL, also in the form run_dir=FOLDER."""
+    """Parse an option that names a run, such as FOLDER, s3://BUCKET/FOLDER or run_dir=FOLDER.
+
+    Returns:
+        The absolute path of the run's folder, or the URL.
+    """
     named = text.removeprefix("run_dir=")
     if not named:
         raise argparse.ArgumentTypeError(
@@ -93,7 +97,7 @@ def run_directory(text: str) -> str:
 
 
 def figure_file(text: str) -> Path:
-    """Parse an option that names a figure to write: a file name that ends in .svg or .png."""
+    """Parse an option that names a figure file to write, such as accuracy.svg. Return its path."""
     path, known = Path(text), Figure().canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
         raise argparse.ArgumentTypeError(

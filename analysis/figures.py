@@ -25,15 +25,15 @@ from analysis.summary import (
 
 
 def _lines(evaluations: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Divide evaluations into the lines of a figure.
+    """Divide rows of the table `evaluations` into the lines of a figure.
 
     A line has the rows of one algorithm with one objective and the same settings. If a task was
     evaluated twice with the same settings, only the row with more batches is kept. Evaluations with
-    distractors get separate lines, because distractors are untrained masks, so the results cannot
-    be compared with results without distractors.
+    distractors get separate lines. Distractors are untrained masks, so these results cannot be
+    compared with results without distractors.
 
     Returns:
-        (label, rows) of each line.
+        One pair per line of the figure: the label of the line, and its rows.
     """
     rows = largest_samples(evaluations)
     trained = rows["num_tasks"] - rows["num_distractors"]
@@ -56,9 +56,9 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        A figure. Left: accuracy with the task given (GG), and with the task inferred (GNu, which is
-        0 for a batch if its inferred task is wrong). Right: the fraction of batches whose task was
-        inferred right. Points are means over tasks. Bars are 95 % intervals from the normal
+        A figure. Left: accuracy with the task given (GG), and with the task inferred (GNu: if the
+        inferred task is wrong, the accuracy counts as 0). Right: the fraction of batches whose task
+        was inferred right. Points are means over tasks. Bars are 95 % intervals from the normal
         distribution.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -79,7 +79,7 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.set(xlabel="masks in the superposition", xscale="log")
         axes.grid(alpha=0.3)
-    # The axes start at 0.8 or lower. Otherwise the noise of a flat line near 1 fills the frame.
+    # The vertical axes start at 0.8 or lower. Otherwise the noise of a line near 1 fills the panel.
     for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
         means = [rows.groupby("num_tasks")[column].mean().min() for _, rows in lines]
         axes.set_ylim(min(0.8, min(means) - 0.02), 1.005)
@@ -88,7 +88,7 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
 
 
 def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
-    """Draw recall and bytes against the number of masks in a reservoir.
+    """Draw the fraction of recalled masks, and the bytes, against the number of stored masks.
 
     Args:
         reservoir: rows of the table `reservoir`.
@@ -97,9 +97,9 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         A figure. Left: the fraction of cues whose mask was recalled without an error. Each
         reservoir has a colour. Lines are solid for cues with flipped bits, dash-dotted for cues
         with erased bits, and dashed for cues from data. Bands are 95 % intervals by Wilson. A
-        dotted line is the rule's capacity in theory. If masks were recalled twice with the same
-        settings, the larger sample is drawn. Right: the bytes of each reservoir. The dashed line is
-        the bytes of the same masks as packed rows.
+        dotted vertical line is the number of masks that a reservoir can hold in theory. If masks
+        were recalled twice with the same settings, the larger sample is drawn. Right: the bytes of
+        each reservoir. The dashed line shows the bytes of the same masks as packed rows.
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -141,7 +141,11 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
 
 
 def _reservoirs(reservoirs: pd.DataFrame) -> list[str]:
-    """Make a name for each reservoir, for a legend. Each row has the columns RESERVOIRS."""
+    """Make the legend's text for each reservoir.
+
+    Args:
+        reservoirs: one row per reservoir, with the columns in RESERVOIRS.
+    """
     return [
         f"{one.rule}, {one.dim} bits"
         if one.num_blocks == 1
@@ -151,7 +155,7 @@ def _reservoirs(reservoirs: pd.DataFrame) -> list[str]:
 
 
 def objectives_compared(evaluations: pd.DataFrame) -> Figure:
-    """Compare objectives H and G, in one panel for each algorithm that was used with both.
+    """Compare the objectives H and G, in one panel for each algorithm that was used with both.
 
     Args:
         evaluations: rows of the table `evaluations`.
@@ -188,7 +192,8 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        A figure with the axes of objectives_compared, and one line per algorithm.
+        A figure. The vertical axis is the fraction of wrongly inferred tasks, 1 - task accuracy.
+        The horizontal axis is the number of masks. Each panel has one line per algorithm.
 
     Raises:
         ValueError: there are fewer than two algorithms.
@@ -210,7 +215,7 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
 
 
 def _errors(axes: Axes, evaluations: pd.DataFrame) -> None:
-    """Draw the fraction of wrongly inferred tasks; see _lines for the lines."""
+    """Draw the fraction of wrongly inferred tasks against the number of masks; see _lines."""
     for label, rows in _lines(evaluations):
         wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]
         sizes = [k for k, _ in wrong]
@@ -224,7 +229,7 @@ def _errors(axes: Axes, evaluations: pd.DataFrame) -> None:
 
 
 def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -> Figure:
-    """Draw the time of an inference, and the mask bytes it reads, against the number of masks.
+    """Draw the time and the bytes that an inference takes, against the number of masks.
 
     Args:
         evaluations: rows of the table `evaluations`.
@@ -232,10 +237,10 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
         bandwidth: bytes per second that can be read from memory.
 
     Returns:
-        A figure. Left: seconds per inference, as the median over tasks, with a band between the
-        quartiles. The dashed line is the lower bound of a full scan: the time to read all packed
-        masks once at `bandwidth`. Right: the mask bytes that one gradient reads. The dashed line
-        is the bytes of all packed masks.
+        A figure. Left: seconds per inference. A line is the median over tasks, and a band goes from
+        the lower to the upper quartile. The dashed line is the time to read all packed masks once
+        at the speed `bandwidth`. Right: the bytes of masks that one gradient reads. The dashed line
+        shows the bytes of all packed masks.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
@@ -262,10 +267,10 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
 def storage_bytes(
     num_masks: np.ndarray, masks: Layout, density: float, reservoir: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Compute how many bytes masks need if they are stored in several ways.
+    """Compute how many bytes masks need, for several ways to store the masks.
 
     Args:
-        num_masks: numbers of masks to compute the bytes for.
+        num_masks: the numbers of masks for which the bytes are computed.
         masks: the layout of the masks.
         density: mean fraction of gains that are not zero, in [0, 1].
         reservoir: rows of the table `reservoir`, or None if the run does not have this table.
@@ -273,8 +278,8 @@ def storage_bytes(
     Returns:
         One row per number of masks, and one column for each way to store the masks: as packed rows,
         as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
-        in the largest reservoir of each rule. Two more columns are the bytes of the fixed weights,
-        and of the seed from which the weights can be made (8 bytes).
+        in the largest reservoir of each rule. Two more columns have the bytes of the fixed weights,
+        and the 8 bytes of the seed from which the weights can be made.
     """
     kept = round(density * masks.num_gains)
     sizes = {
@@ -291,7 +296,7 @@ def storage_bytes(
 
 
 def bytes_by_masks(sizes: pd.DataFrame) -> Figure:
-    """Draw the bytes that masks need, stored in several ways, against the number of masks.
+    """Draw the bytes of stored masks against the number of masks, a line for each way of storage.
 
     Args:
         sizes: the result of storage_bytes.
@@ -315,8 +320,8 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
 
     Returns:
         A figure. Left: the fraction of ones in a mask. Right: the fraction of ones that two masks
-        have in common. The horizontal bar is this fraction if the masks were independent. Vertical
-        lines go from the smallest to the largest value.
+        have in common. The horizontal bar shows this fraction for independent random masks.
+        Vertical lines go from the smallest to the largest value.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -335,14 +340,14 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
 
 
 def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
-    """Draw each task's accuracy of inference against the angle to the nearest other stored task.
+    """Draw the task accuracy of rotations against the angle to the nearest other stored task.
 
-    The tasks are rotations. The table does not have the inferred task. But if inference confuses
-    tasks with similar angles, the figure shows a low task accuracy for them.
+    The table does not say which task was inferred. But if inference confuses tasks with similar
+    angles, the figure shows a low task accuracy for these tasks.
 
     Args:
         evaluations: rows of the table `evaluations`.
-        angles: every task's angle in degrees, by task number.
+        angles: the angle of each task in degrees. The index is the task number.
     """
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
@@ -366,7 +371,7 @@ def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
 
 
 def nearest_angles(angles: np.ndarray) -> np.ndarray:
-    """Compute the distance in degrees from each angle to the nearest other angle.
+    """Compute the distance in degrees from each angle to the nearest other angle, on a circle.
 
     Args:
         angles: two or more angles in degrees.

@@ -33,7 +33,8 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     """Read one table of a run.
 
     Args:
-        run_dir: the run directory, a path or a URL; see as_path. Its driver may still be working.
+        run_dir: the run directory, a path or a URL; see as_path. The driver of the run may still be
+            working.
         table: a key of FOLDERS.
 
     Returns:
@@ -42,7 +43,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
     Raises:
         KeyError: the table is unknown.
         FileNotFoundError: the run has written no file of this table yet.
-        ValueError: the URL names no folder, a path is no regular file, or a file is no whole
+        ValueError: the URL names no folder, or a file is refused: it is no regular file or no whole
             Parquet file, has another schema version or other columns, belongs to another run, or is
             a copy of another file.
         OSError: the server of a URL does not answer, or refuses the request.
@@ -82,12 +83,12 @@ def _run_id(files: FileSystem, root: str) -> str | None:
 
 
 def _check_origins(parts: Sequence[pa.Table], paths: Sequence[str], run_id: str | None) -> None:
-    """Check that the metadata of each file have the file's name, and that all have the same run.
+    """Check that the metadata of each file have the file's own name and the identity of the run.
 
     Args:
         parts: the content of the files.
         paths: the paths of the files.
-        run_id: the identity of the run; None: the identity in the first file.
+        run_id: the identity of the run; None: use the identity in the first file.
     """
     for part, path in zip(parts, paths, strict=True):
         name, of_run = (_metadata(part.schema, key) for key in ("name", "run_id"))
@@ -120,8 +121,8 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
     Raises:
         ValueError: the URL names no folder.
     """
-    # Arrow's file systems are enough for reading. The harness also writes, and uses obstore,
-    # because Arrow cannot write an object on the condition that it does not exist.
+    # To read, Arrow's file systems are enough. The harness also writes, and uses obstore for this,
+    # because Arrow cannot write an object on the condition that the object does not exist yet.
     where = run_dir if isinstance(run_dir, Path) else as_path(run_dir)
     if isinstance(where, Path):
         return LocalFileSystem(), str(where)
@@ -138,11 +139,11 @@ def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
 
 
 def as_path(typed: str) -> Path | str:
-    """Read a run directory as the harness reads it, so that the same text names the same run.
+    """Convert a typed run directory to a path or a URL, by the same rules as the harness.
 
     Args:
-        typed: a path or a URL. If it is in quotes, the quotes are removed, and so is a backslash
-            before a quote. ~ and ~USER at its start mean a home folder.
+        typed: a path or a URL. If it is in quotes, the quotes are removed. A backslash before a
+            quote inside them is removed too. ~ and ~USER at the start mean a home folder.
 
     Returns:
         An absolute path, or the URL.
@@ -180,7 +181,7 @@ def _read(files: FileSystem, path: str, table: str) -> pa.Table:
     if version != SCHEMA_VERSIONS[table]:
         raise ValueError(
             f"{path} must have schema_version {SCHEMA_VERSIONS[table]}, got {version}: read the "
-            "run at the commit that its provenance.json names"
+            "run with the code of the commit in its provenance.json"
         )
     if wrong := wrong_column(table, rows.schema):
         raise ValueError(f"{path} must have the column {wrong}: remove the file")
@@ -195,7 +196,8 @@ def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
         table: a key of FOLDERS.
 
     Returns:
-        The rows of all runs. The new first column `run` has the run directory as given.
+        The rows of all runs. The new first column `run` has the run directory of each row, as
+        given.
 
     Raises:
         KeyError, FileNotFoundError, ValueError, OSError: see load.
@@ -208,20 +210,25 @@ def load_runs(run_dirs: Sequence[str | Path], table: str) -> pa.Table:
 
 
 def configuration(run_dir: str | Path) -> dict[str, Any]:
-    """Read a run's configuration as a flat dict: dotted key -> value.
+    """Read a run's configuration as a mapping from dotted key, such as train.steps, to value.
 
     Raises:
-        OSError, ValueError: see read_configuration.
+        OSError: there is no config.yaml, or it cannot be read.
+        ValueError: the end of the file is missing, or the file is no configuration.
     """
     return read_configuration(run_dir)[1]
 
 
 def read_configuration(run_dir: str | Path) -> tuple[str, dict[str, Any]]:
-    """Read a run's configuration as text, and as a flat dict: dotted key -> value.
+    """Read a run's config.yaml.
+
+    Returns:
+        Two values: the text of the file, and a mapping from dotted key, such as train.steps, to
+        value.
 
     Raises:
-        OSError: there is no configuration, or it cannot be read.
-        ValueError: the file may be cut, or is no configuration.
+        OSError: there is no config.yaml, or it cannot be read.
+        ValueError: the end of the file is missing, or the file is no configuration.
     """
     files, root = _file_system(run_dir)
     path = f"{root}/config.yaml"
@@ -236,8 +243,9 @@ def differences(run_dirs: Sequence[str | Path]) -> dict[str, list[Any]]:
         run_dirs: the run directories, paths or URLs.
 
     Returns:
-        Key -> list of the runs' values, in the order of run_dirs. The value is None if a run does
-        not have the key. Keys are sorted by name. The key `run_dir` always differs and is left out.
+        A mapping from dotted key to a list with the value of each run, in the order of run_dirs.
+        The value is None if a run does not have the key. Keys are sorted by name. The key `run_dir`
+        always differs, and is left out.
     """
     found = [configuration(run_dir) for run_dir in run_dirs]
     keys = sorted(set().union(*found) - {"run_dir"})

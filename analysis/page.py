@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 # some figures use, by the text colour of the page. So the same SVG fits a light and a dark page.
 _INK = "#010203"
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text is no drawing: it is small, selectable and can be read aloud
+    # Text stays text and is not drawn as curves. So it is small, and can be selected or read aloud.
+    "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],
     "axes.facecolor": "none",
     "figure.facecolor": "none",
@@ -102,7 +103,7 @@ def drawn(figure: Figure, alt: str) -> str:
 
 
 def style(salt: str) -> AbstractContextManager[None]:
-    """Return a context manager with the style of figures. Make and draw one figure inside it.
+    """Return a context manager that sets the style of figures. Make and draw one figure within it.
 
     Args:
         salt: a text that differs for each figure of the page, so that SVG ids differ too.
@@ -111,13 +112,13 @@ def style(salt: str) -> AbstractContextManager[None]:
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Build a table. A click on the head of a column sorts its rows.
+    """Build a table. A click on the head of a column sorts the rows by this column.
 
     Args:
         caption: a description of the table.
         columns: the heads of the columns.
-        rows: the cells of each row. A cell is a text, a number, or a pair (text, number). The text
-            of a pair is shown, and its number determines the order.
+        rows: the cells of each row. A cell is a text, a number, or a pair (text, number). The page
+            shows the text of a pair, and sorts by its number.
 
     Returns:
         The table as HTML.
@@ -141,7 +142,7 @@ def _cell(value: object) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Build a section from parts of HTML. The contents of the page have a link to its heading."""
+    """Build a section of the page from a title and parts of HTML. `page` adds a link to it."""
     name = re.sub(r"\W+", "-", title.lower()).strip("-")
     return f'<section id="{name}"><h2>{escape(title)}</h2>\n{"".join(parts)}</section>\n'
 

@@ -153,7 +153,7 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
 
 
 def _check_plain(value: Any) -> None:
-    """Raise ValueError for values that JSON does not have, infinite numbers and deep nesting."""
+    """Raise ValueError if a value is infinite or no JSON value, or is nested too deeply."""
     level = [value]
     for _ in range(_DEEPEST):
         for one in level:

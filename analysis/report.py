@@ -32,9 +32,11 @@ Tables = dict[str, pd.DataFrame]
 
 
 def read_tables(run_dir: Path) -> Tables:
-    """Read the tables that a run has: table name -> data frame.
+    """Read the tables of a run.
 
-    If an evaluation or a recall was done twice, only the row with the larger sample is kept.
+    Returns:
+        A mapping from table name to data frame, for each table that the run has. If an evaluation
+        or a recall was done twice, only the row with the larger sample is kept.
     """
     found = {}
     for name in ("tasks", "evaluations", "reservoir"):
@@ -64,7 +66,7 @@ def render(run_dir: Path) -> str:
     """Build the report of a run as HTML.
 
     Args:
-        run_dir: the run directory. Its driver may still be working.
+        run_dir: the run directory. The driver of the run may still be working.
 
     Raises:
         OSError: run_dir is not the folder of a run, the run has committed no task yet, or a file of
@@ -108,7 +110,7 @@ def _check(config: dict[str, Any], run_dir: Path) -> None:
     wrong = [key for key, kind in _SHOWN.items() if type(config.get(key)) is not kind]
     if wrong:
         raise ValueError(
-            f"{run_dir / 'config.yaml'} must have the keys {', '.join(_SHOWN)}, got none or a "
+            f"{run_dir / 'config.yaml'} must have the keys {', '.join(_SHOWN)}, got no value or a "
             f"wrong value of {', '.join(wrong)}: restore the file from a copy of the run"
         )
 
@@ -231,11 +233,14 @@ _HEADS = {
 
 
 def _way_columns(rows: pd.DataFrame, ways: list[str]) -> tuple[list[str], list[list[object]]]:
-    """Make the heads and the cells of some columns. Columns without any value are left out.
+    """Make the heads and cells of the columns that say how tasks were inferred or masks recalled.
 
     Args:
         rows: rows of a table.
-        ways: names of the columns, which say how tasks were inferred or masks recalled.
+        ways: names of these columns. A column without any value is left out.
+
+    Returns:
+        The heads of the columns, and the cells of each row.
     """
     used = [name for name in ways if rows[name].notna().any()]
     cells = [[_plain(value) for value in row] for row in rows[used].itertuples(index=False)]
@@ -401,10 +406,10 @@ def _is_command(words: Any) -> bool:
 
 
 def write(run_dir: Path) -> Path:
-    """Write a run's report. If this fails, the old report is unchanged.
+    """Write a run's report. If this fails, the old report stays unchanged.
 
     The modification time of the file is set to the time at which this function began to read the
-    run. The report is stale if a table changes after this time.
+    run. If a table changes after this time, the report is out of date.
 
     Args:
         run_dir: the run directory.
@@ -413,8 +418,8 @@ def write(run_dir: Path) -> Path:
         The path of the report.
 
     Raises:
-        OSError: see render, or the report cannot be written.
-        ValueError: see render.
+        OSError: the run cannot be read (see render), or the report cannot be written.
+        ValueError: a file of the run is damaged (see render).
     """
     begin, file = time.time(), run_dir / NAME
     partial = file.with_name(f".{NAME}.{os.getpid()}.partial")

@@ -1,4 +1,6 @@
-"""Read the masks and the inputs of a run's store with zarr (3 or newer) and numpy alone.
+"""Read the masks, and the angles of rotated tasks, from a run's store with zarr (3 or newer).
+
+This module does not need the code of the harness.
 
 Shape letters: S masks in a sample, R bytes in a row.
 """
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from analysis.load import as_path
 from analysis.reading import check_store
 
-SAMPLE = 32  # masks: their 496 pairs are enough for a mean, and at most 32 chunks are read
+# Number of masks in a sample. Their 496 pairs are enough for a mean, and need at most 32 chunks.
+SAMPLE = 32
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,10 @@ class Layout:
     """The layout of a row, and the size of the network.
 
     Attributes:
-        row_bytes: bytes of a packed state.
-        layers: (name, byte offset in the row, number of bits) of each plane. The name is that of
-            the masked tensor. If the plane's role is not "keep", the name also has the role, as in
-            "layer1 negative".
+        row_bytes: number of bytes in a packed state.
+        layers: three values for each plane: its name, its byte offset in the row, and its number of
+            bits. The name is the name of the masked tensor. If the plane's role is not "keep", the
+            role follows, as in "layer1 negative".
         num_weights: number of weights of the fixed network.
         num_gains: number of gains of all masked tensors together.
     """
@@ -41,7 +44,7 @@ class Layout:
 
     @property
     def num_bits(self) -> int:
-        """Number of mask bits in a state, not counting padding bits and floats."""
+        """Number of mask bits in a state. Padding bits and floats are not counted."""
         return sum(bits for _, _, bits in self.layers)
 
 
@@ -53,12 +56,12 @@ def _group(run_dir: str | Path) -> Any:
 
 @contextmanager
 def _readable(run_dir: str | Path) -> Iterator[None]:
-    """Turn any error of reading a store into a ValueError that says what to do."""
+    """Turn an error in the `with` block, which reads a store, into a ValueError with advice."""
     try:
         yield
     except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got one that cannot be "
+            f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got files that cannot be "
             f"read ({type(error).__name__}: {error}): python harness/status.py run_dir={run_dir} "
             "verify=true lists the damaged files; restore them from a copy of the run"
         ) from error
@@ -68,7 +71,7 @@ def layout(run_dir: str | Path) -> Layout:
     """Read the layout of a run's masks from its store.
 
     Raises:
-        ValueError: the store cannot be read, or describes no layout.
+        ValueError: the store cannot be read, or its attributes give no valid layout.
     """
     with _readable(run_dir):
         group = _group(run_dir)
@@ -148,7 +151,10 @@ def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
 
 
 def angles(run_dir: str | Path) -> NDArray[np.float64] | None:
-    """Read every task's angle in degrees, by task number; None if tasks are not rotations.
+    """Read the angle of each task in degrees.
+
+    Returns:
+        The angles. The index is the task number. None if the tasks are not rotations.
 
     Raises:
         ValueError: the store cannot be read.

@@ -1,4 +1,4 @@
-"""Reduce tables to numbers: means, 95 % intervals and scaling exponents."""
+"""Compute means, 95 % intervals and scaling exponents from tables."""
 
 import numpy as np
 import pandas as pd
@@ -9,14 +9,14 @@ FEWEST_SIZES, LEAST_SPAN = 4, 10  # limits for the fit of an exponent; see scali
 
 
 def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Compute 95 % intervals by Wilson's score for fractions of independent trials.
+    """Compute the 95 % intervals of fractions of independent trials by Wilson's score.
 
     Args:
         fractions: fractions of trials that were successful, in [0, 1].
         counts: number of trials for each fraction, at least 1.
 
     Returns:
-        (lower ends, upper ends) of the intervals.
+        Two series: the lower ends and the upper ends of the intervals.
     """
     middle = (fractions + Z**2 / (2 * counts)) / (1 + Z**2 / counts)
     spread = fractions * (1 - fractions) / counts + Z**2 / (4 * counts**2)
@@ -35,7 +35,7 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
         draws: number of means to draw.
 
     Returns:
-        (lower end, upper end) of the interval.
+        The lower end and the upper end of the interval.
 
     Raises:
         ValueError: there are no values.
@@ -68,8 +68,8 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-# These settings of an evaluation change what is measured. The settings `tasks_asked` and `batches`
-# only change the number of tasks and batches in the sample.
+# These settings of an evaluation change what is measured. The other settings, `tasks_asked` and
+# `batches`, only change the number of tasks and batches in the sample.
 SETTINGS = ["num_images", "batch_size", "log_base", "steps", "rate"]
 
 # Two rows with equal values in these columns infer tasks in the same way. Only their tasks and
@@ -83,10 +83,10 @@ RECALL_WAYS = [*RESERVOIRS, "cue", *RECALL_SETTINGS]
 
 
 def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Keep only the row with the most batches if a task was evaluated several times.
+    """Keep only the row with the most batches for each task that was evaluated several times.
 
-    `evaluate.py` may have evaluated a task again, with the same settings and another number of
-    batches. The larger sample then contains all batches of the smaller sample.
+    `evaluate.py` may have evaluated a task again with the same settings, but with another number
+    of batches. The larger sample then contains all batches of the smaller sample.
 
     Args:
         evaluations: rows of the table `evaluations`.
@@ -101,9 +101,9 @@ def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
 def largest_recalls(reservoir: pd.DataFrame) -> pd.DataFrame:
     """Keep only the row with the largest sample if masks were recalled several times.
 
-    `recall.py` may have recalled masks again with the same settings. It then drew the same cues
-    again, so the samples must not be added. The largest sample has the most cues. If several
-    samples have the same number of cues, the largest has the most batches.
+    `recall.py` may have recalled masks again with the same settings. It then used the same cues
+    again, so the samples must not be added together. The largest sample is the one with the most
+    cues, or, if the numbers of cues are equal, with the most batches.
 
     Args:
         reservoir: rows of the table `reservoir`.
@@ -124,15 +124,15 @@ def _largest(rows: pd.DataFrame, keys: list[str], sizes: list[str]) -> pd.DataFr
 
 
 def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
-    """Describe the settings in which the rows differ, for the legend of a figure.
+    """Describe the settings in which the lines of a figure differ, for the legend of the figure.
 
     Args:
         ways: one row per line of the figure.
         settings: names of the columns that have settings. If a row has no value for a setting, the
-            text of this row does not have the setting.
+            text of this row leaves out the setting.
 
     Returns:
-        One text per row, such as ", batch size: 64". It is empty if no setting differs.
+        One text per row, such as ", batch size: 64". All texts are empty if no setting differs.
     """
     differing = [name for name in settings if ways[name].nunique() > 1]
     return [
@@ -148,12 +148,13 @@ def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
 def main_way(
     evaluations: pd.DataFrame, algorithm: str | None = None, objective: str | None = None
 ) -> pd.DataFrame:
-    """Choose the rows that give the result of a run, at the largest number of masks.
+    """Choose the rows for the main result of a run: one algorithm at the largest number of masks.
 
     Args:
         evaluations: rows of the table `evaluations`, at least one of them without distractors.
-        algorithm: name of the algorithm to choose. If it has no rows, another one is chosen.
-        objective: name of the objective to choose, if the algorithm has objectives.
+        algorithm: name of the algorithm to choose. If no row has it, another algorithm is chosen.
+        objective: name of the objective to choose. It is ignored if the algorithm needs no
+            objective.
 
     Returns:
         One row per task, all with the same algorithm, objective and settings. If there are rows
@@ -192,7 +193,7 @@ def result(rows: pd.DataFrame) -> str:
 
 
 def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Average the evaluations over tasks.
+    """Average the rows of the table `evaluations` over tasks.
 
     If a task was evaluated several times, only the row with the most batches is used.
 
@@ -226,9 +227,10 @@ def time_exponents(summary: pd.DataFrame) -> pd.DataFrame:
         summary: the result of evaluation_summary.
 
     Returns:
-        One row for each combination of algorithm, objective and settings, with the number of
-        `checkpoints` and the `exponent`. A row is left out if its checkpoints are too few or too
-        close for a fit; see scaling_exponent.
+        One row for each combination of algorithm, objective and settings. The column `checkpoints`
+        is the number of checkpoints, and `exponent` is the exponent b in seconds = a * masks ** b.
+        A row is left out if its checkpoints are too few or too close for a fit; see
+        scaling_exponent.
     """
     rows = []
     for key, group in summary.groupby(WAYS, dropna=False):

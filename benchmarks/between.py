@@ -1,4 +1,4 @@
-"""Run a benchmark in two checkouts in turns, and print how much faster the second checkout is.
+"""Run a benchmark alternately in two checkouts, and print how much faster the second checkout is.
 
     git worktree add /tmp/before COMMIT
     python benchmarks/between.py --before /tmp/before --rounds 5 \
@@ -7,11 +7,11 @@
         benchmarks/inference.py --run RUN_BEFORE:RUN_AFTER --tasks 2500
 
 The second checkout is the one that contains this program. The benchmark must have an option --json
-that prints one JSON object per line; this program adds the option. `form` or `algorithm` in an
-object names the form that was measured. Each round measures both checkouts one after the other,
-and gives one ratio per form. A ratio above 1 means that the second checkout is faster. If an
-argument has the form BEFORE:AFTER, the first checkout gets BEFORE and the second checkout gets
-AFTER. Use this form for a store, because each checkout must have written the store that it reads.
+that prints one JSON object per line; this program adds the option. The key `form` or `algorithm`
+of an object names the form that was measured. Each round measures both checkouts one after the
+other, and gives one ratio per form. A ratio above 1 means that the second checkout is faster. If an
+argument is BEFORE:AFTER, the first checkout gets BEFORE and the second checkout gets AFTER. Use
+this for run directories, because each checkout must read a run directory that it has written.
 """
 
 import json
@@ -32,10 +32,18 @@ RATES = ("tasks_per_hour",)  # higher is faster; for all other figures, lower is
 
 
 def figures(checkout: Path, arguments: list[str], figure: str) -> dict[str, float]:
-    """Run the benchmark of a checkout once, and return form -> figure.
+    """Run the benchmark of a checkout once.
+
+    Args:
+        checkout: folder of the checkout.
+        arguments: the benchmark's program and its arguments.
+        figure: key of the figure to read from the printed objects.
+
+    Returns:
+        A mapping from form to figure.
 
     Raises:
-        UserError: the benchmark prints no such figure.
+        UserError: the benchmark does not print this figure for every form.
         CalledProcessError: the benchmark failed.
     """
     environment = os.environ | {"PYTHONPATH": str(checkout)}
@@ -59,7 +67,7 @@ def is_figure(value: object) -> bool:
 
 
 def part(argument: str, place: int) -> str:
-    """Return the part of an argument BEFORE:AFTER for a checkout: place 0 or place 1."""
+    """Return BEFORE (place 0) or AFTER (place 1) of BEFORE:AFTER; return other arguments as is."""
     before, colon, after = argument.partition(":")
     return (before, after)[place] if colon else argument
 

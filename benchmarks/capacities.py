@@ -6,7 +6,7 @@ Patterns are stored one by one, and recall starts at the stored patterns. A rule
 load, in patterns per unit, up to which nine in ten patterns are kept. A pattern is kept if recall
 changes no bit. For hebb, a pattern is also kept if its overlap with the recalled state is at least
 0.9, because the capacity in the literature allows a few wrong bits. The capacities in the
-literature hold as the number of units grows.
+literature are limits for large numbers of units.
 """
 
 import statistics
@@ -19,14 +19,15 @@ from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recall import recall
 from supsup_core.reservoirs.theory import capacity
 
-# Name in theory.py -> the rule, and the least overlap with which a pattern counts as kept.
+# Each name in theory.py has the rule, and the smallest overlap with which a pattern counts as kept.
 RULES: dict[str, tuple[type[Quadratic], float]] = {
     "hebb": (Hebb, 0.9),
     "hebb_exact": (Hebb, 1.0),
     "storkey": (Storkey, 1.0),
     "projection": (Projection, 1.0),
 }
-SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)  # loads / the literature's capacity
+# The tested loads, as multiples of the literature's capacity.
+SHARES = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)
 LEAST_KEPT = 0.9
 FEWEST_UNITS = 64  # every rule then has at least a few patterns at its smallest load
 

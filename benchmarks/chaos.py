@@ -168,8 +168,8 @@ class Chaos:
     def _next_victim(self) -> str:
         """Return the next kind to kill.
 
-        The order is random. First, each kind comes once. Later, kinds that start again sooner come
-        more often.
+        The order is random. At first, each kind comes once. Later, the kinds that restart faster
+        come more often.
         """
         if len(self._next) < len(VICTIMS):
             more = list(VICTIMS)

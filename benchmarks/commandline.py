@@ -22,7 +22,7 @@ def whole(at_least: int = 1, at_most: int = MOST) -> Callable[[str], int]:
 
 
 def real(**limits: float) -> Callable[[str], float]:
-    """Make the function that parses an option as a number within limits, which Knob names."""
+    """Make the function that parses an option as a number within limits, such as above=0."""
     return _parser(float, Knob("", **limits))
 
 
@@ -62,7 +62,7 @@ def need_memory(num_bytes: float, options: str) -> None:
 
     Args:
         num_bytes: size of the arrays.
-        options: the options that make them smaller.
+        options: names of the options that determine this size.
 
     Raises:
         UserError: the arrays do not fit.
@@ -80,8 +80,8 @@ def need_memory(num_bytes: float, options: str) -> None:
 def run_program(main: Callable[[], int | None]) -> NoReturn:
     """Run a benchmark, and end the process with its exit code.
 
-    A mistake of the user is printed as one line, and the exit code is then 2. If a command that
-    the benchmark started fails, the exit code is the command's.
+    A mistake of the user is printed as one line, and the exit code is then 2. If the benchmark has
+    started a command that fails, the exit code is the exit code of this command.
     """
 
     def guarded() -> int | None:

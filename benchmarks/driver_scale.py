@@ -9,8 +9,8 @@ its commits with all their flushes to disk, and its log. Each number of tasks is
 separate process. A second start of the same run follows in another process, and reads and checks
 everything that the first start wrote.
 
-Memory is the peak memory of a process (ru_maxrss). Bytes per task are the growth of the peak from
-one number of tasks to the next.
+Memory is the peak memory of a process (ru_maxrss). The bytes per task compare two numbers of tasks:
+the difference of their peaks is divided by the difference of the numbers.
 """
 
 import json
@@ -63,7 +63,7 @@ class ReadyActors:
         return value
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Keep the job, and the time of the start."""
+        """Keep the specification of the run, and the time of the start."""
         self._spec: RunSpec = pools[TRAIN].arguments[0]
         self.began = time.perf_counter()
 
@@ -162,7 +162,11 @@ def in_a_process(arguments: list[str]) -> dict[str, float]:
 
 
 def measure(options: list[str], num_tasks: int, num_actors: int, folder: Path) -> dict[str, float]:
-    """Start a run twice, and print both starts; return the peak bytes of each start by name."""
+    """Start a run twice, and print the figures of both starts.
+
+    Returns:
+        A mapping from "first" and "second" to the peak bytes of this start.
+    """
     options = [*options, f"tasks={num_tasks}", f"run_dir={folder}/run"]
     arguments = ["--one", "--actors", str(num_actors), *options]
     first, again = in_a_process(arguments), in_a_process(arguments)

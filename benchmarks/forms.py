@@ -23,12 +23,13 @@ class Form:
     """One way to infer tasks, and how to measure it.
 
     Attributes:
-        infer: function from queries (Q, 1, P) to the inferred tasks and the share of bits read.
-        extra_bytes: memory that the form needs beyond the packed masks, in bytes.
+        infer: function that gets Q queries of one image with P pixels, (Q, 1, P). It returns the
+            inferred tasks, and the fraction of the masks' bits that it read.
+        extra_bytes: memory that the form needs in addition to the packed masks, in bytes.
         queries_a_round: number of queries in one round.
         together: number of queries in one call of `infer`.
-        torch_threads: number of torch's threads for matrix products. Inference on packed bits has
-            threads of its own.
+        torch_threads: number of torch's threads for matrix products. Inference on packed bits
+            starts its own threads.
         answers_all: whether the form is fast enough to infer the tasks of all queries, so that
             its task accuracy can be measured.
     """
@@ -85,7 +86,11 @@ def authors_gradient(
     objective: Objective,
     num_real: int,
 ) -> torch.Tensor:
-    """Compute the slopes d objective / d alpha, (T, 1, 1), in the way of the authors' code."""
+    """Compute the slopes of T tasks in the same way as the authors' code.
+
+    Returns:
+        The slopes d objective / d alpha, of shape (T, 1, 1).
+    """
     num_tasks = len(layers[0])
     alphas = torch.full((num_tasks, 1, 1), 1 / num_tasks, requires_grad=True)
     x = images
@@ -98,7 +103,7 @@ def authors_gradient(
 
 
 def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, Form]:
-    """Make the forms that hold all masks as floats and use autograd, by name."""
+    """Make the forms with all masks as floats and with autograd: a mapping from name to form."""
     spec = masks.spec
     stored = BitStates(spec.layout, masks.rows, torch.device("cpu"))
     parts = [gains for gains, _ in stored.unpacked()]

@@ -1,4 +1,4 @@
-"""Run the commands on absurd configurations, damaged runs and damaged data, and check their ends.
+"""Run the commands on absurd configurations, damaged runs and damaged data, and check how they end.
 
     python benchmarks/fuzz.py --cases 300 --seed 0
 
@@ -7,8 +7,8 @@ a small data set that takes the place of MNIST. Each command runs in its own pro
 forked from a process that has loaded torch already. The program checks for each case:
 
 - The exit code is 0, 1, 2 or 130.
-- If the exit code is 2, there is exactly one error line. It says what to do, and it is a mistake of
-  the user, not a fault of the program.
+- If the exit code is 2, there is exactly one error line. The line says what to do, and reports a
+  mistake of the user, not a fault of the program.
 - No traceback is printed.
 - The command ends within its limits of time and memory.
 - Nothing outside the run directory changes.
@@ -18,9 +18,9 @@ forked from a process that has loaded torch already. The program checks for each
 The program prints each failed check, and how often each kind of check failed. The exit code is 1 if
 any check failed.
 
-With --root DIR, the commands of another checkout run. The cases are the same. Evaluations are not
-compared then, because another version may store them in another form.
---rename gives the name of a key in the other checkout: --rename network_options.hidden=hidden.
+With --root DIR, the program runs the commands of another checkout. The cases are the same, but
+evaluations are not compared, because another version may store them in another form. If a key has
+another name in the other checkout, --rename gives the name: --rename network_options.hidden=hidden.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ class Checkout:
 
     Attributes:
         root: folder of the code.
-        names: key -> its name in this code, if the name differs.
+        names: a mapping from a key to its name in this code, for each key whose name differs.
     """
 
     root: Path = ROOT
@@ -99,7 +99,7 @@ class Checkout:
         return run(script, arguments, case.folder, seconds)
 
     def typed(self, case: "Case") -> tuple[str, list[str]]:
-        """Return the path of the case's script, or its module, and its arguments."""
+        """Return a case's script (a path or a module), and its arguments with this code's names."""
         script = str(self.root / case.script) if case.script.endswith(".py") else case.script
         pairs = (one.partition("=") for one in case.arguments)
         return script, [self.names.get(key, key) + is_ + value for key, is_, value in pairs]
@@ -310,8 +310,8 @@ def warm_up() -> None:
     for name in ("scale", "evaluate", "recall", "status", "run.directory", "workers.training"):
         import_module(f"harness.{name}")
     import_module("analysis.report")
-    # The report of a run is a process that takes longer than the run. The cases of
-    # `analysis.report` check it.
+    # The process that writes a report takes longer than the run itself, so runs write no report.
+    # The cases of `analysis.report` check the report.
     import_module("harness.scale").write_report = lambda run_dir: None
 
 

@@ -126,7 +126,7 @@ def swap(run: Path, other: Path, draw: random.Random) -> str:
 
 
 def link(run: Path, other: Path, draw: random.Random) -> str:
-    """Replace a file or a folder by a symbolic link: to itself, a device, or outside the run."""
+    """Replace a file or a folder by a link to itself, to a device, or to a path outside the run."""
     path = draw.choice([_pick(run, draw), run / "lock", run / "log", run / "evaluations"])
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -233,7 +233,7 @@ def _write_idx(path: Path, shape: tuple[int, ...], values: np.ndarray) -> None:
 
 
 def publish(folder: Path) -> None:
-    """Let the files in a folder be the published MNIST, for this process and its forks."""
+    """Make this process and its forks accept the files in a folder as the published MNIST."""
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     IDX["mnist"] = replace(
         IDX["mnist"],
@@ -243,7 +243,9 @@ def publish(folder: Path) -> None:
 
 
 def damage_data(folder: Path, draw: random.Random) -> str:
-    """Damage a file of a data set, or the folder itself. The file may be packed, or in torchvision.
+    """Damage a file of a data set, or the folder itself.
+
+    The file may also be compressed, or be moved to the folder that torchvision uses.
 
     Args:
         folder: the folder of the four files.

@@ -1,16 +1,16 @@
-"""Measure what one GPU reaches in training, inference and recall, beside what it could reach.
+"""Measure how fast one GPU trains, infers and recalls, and the speeds that limit it.
 
     python benchmarks/gpu.py ceilings train infer reservoir memory --device cuda
     python benchmarks/gpu.py actors --device cuda --actors 1 2 4
 
-Each part prints JSON objects, one per line. A figure that has a prediction stands beside it.
+Each part prints JSON objects, one per line. `share_of_floor` is a time's lower bound / the time.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
-    check      masks of blocks side by side against blocks alone, and Triton against torch
+    check      differences of masks: blocks that train together or alone, Triton or torch
     train      time per training step and tasks per second, for each form of the trainer
     whole      time to train, pack and measure --masks tasks by the whole recipe
     actors     tasks per second of several processes on one device
-    infer      time per query among many masks, for each engine, and agreement with the CPU's bits
+    infer      time per query among many masks, and how many answers equal the CPU's answers
     reservoir  time to store masks and to recall them
     memory     largest memory that training and inference took
 
@@ -86,7 +86,7 @@ TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class Bench:
-    """The options of a call, the device, and what all parts share.
+    """The options, the device, and the network and images that all parts use.
 
     Args:
         options: the parsed command line.
@@ -188,7 +188,11 @@ def ceilings(bench: Bench) -> None:
 def training_floor(
     widths: Sequence[int], recipe: Recipe, bytes_per_second: float = 3.0e12
 ) -> dict[str, float]:
-    """Compute the least bytes of a task's step: scores and squares once, masks as bits."""
+    """Compute the smallest number of bytes that a task's step must move, and the time for them.
+
+    Scores and means of squares are read and written once as float32, and masks once as bits. Each
+    activation is moved five times as bfloat16.
+    """
     weights = sum(i * o for i, o in pairwise(widths))
     activations = 2 * 5 * sum(widths[1:]) * recipe.batch_size
     floor = 16 * weights + weights / 4 + activations
@@ -428,7 +432,7 @@ def random_rows(layout: StateLayout, num_masks: int) -> np.ndarray:
 
 
 def queries_of_tasks(bench: Bench, num: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Make queries of one image, each shown by the task that owns it, and list the owners."""
+    """Make queries of one image each. Return the queries' images and the numbers of their tasks."""
     owners = np.arange(num) * 7919 % bench.options.masks
     tasks = {int(i): bench.tasks(int(i), 1)[0] for i in np.unique(owners)}
     flat = bench.test.flat
@@ -458,7 +462,10 @@ def _asked(
 def _same_as_cpu(
     cpu: BitInference, shown: torch.Tensor, answers: np.ndarray, algorithm: str, objective: str
 ) -> list[bool]:
-    """Compare the first answers with those of the CPU, if the CPU has the algorithm on bits."""
+    """Return, for the first answers, whether the CPU gives the same answer.
+
+    If the CPU has no form of the algorithm on bits, return an empty list.
+    """
     on_bits = getattr(cpu, algorithm.removesuffix("_ranked"), None)
     if on_bits is None:
         return []
@@ -504,7 +511,7 @@ def reservoir(bench: Bench) -> None:
 
 
 class Reported:
-    """A context that prints an error of a measurement as a line, and lets the others go on."""
+    """A context that prints an error in its `with` block as a line, so that the program goes on."""
 
     def __init__(self, bench: Bench, part: str, **case: Any) -> None:
         self._bench, self._part, self._case = bench, part, case

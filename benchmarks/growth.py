@@ -1,6 +1,8 @@
-"""Show how the figures of benchmarks/inference.py grow with the number of masks.
+"""Show how the time and memory of task inference grow with the number of masks.
 
-python benchmarks/growth.py growth.jsonl growth.svg     draw stored rows again
+benchmarks/inference.py --growth measures and draws. This command draws its stored rows again:
+
+    python benchmarks/growth.py growth.jsonl growth.svg
 """
 
 import json
@@ -17,8 +19,8 @@ from matplotlib.figure import Figure
 
 from harness.errors import UserError
 
-# Fits leave out small numbers of masks, because a constant cost of milliseconds hides the growth.
-# Fits start at the first value, or at the second value if fewer than _FEWEST points are left.
+# Fits leave out small numbers of masks, because a constant cost of milliseconds hides the growth. A
+# fit uses numbers of masks from 1000 on, or from 100 on if fewer than _FEWEST points are left.
 _FITTED_FROM = (1000, 100)
 _FEWEST = 3
 _ORDER = (
@@ -29,7 +31,7 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one form at one number of masks; None if a figure was not measured."""
+    """The measurements of one form at one number of masks; None if a value was not measured."""
 
     algorithm: str
     num_tasks: int
@@ -55,7 +57,7 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def fitted_rows(line: Sequence[Row]) -> list[Row]:
-    """Select the rows of a form that the exponent is fitted to."""
+    """Select the rows of a form to which the exponent is fitted."""
     above = [[row for row in line if row.num_tasks >= least] for least in _FITTED_FROM]
     return next((rows for rows in above if len(rows) >= _FEWEST), above[-1])
 
@@ -117,7 +119,7 @@ def read_rows(path: Path) -> list[Row]:
     """Read rows that benchmarks/inference.py --growth has stored.
 
     Raises:
-        UserError: the file holds no rows, or something else.
+        UserError: the file contains no rows, or other lines than such rows.
     """
     try:
         rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
@@ -126,7 +128,7 @@ def read_rows(path: Path) -> list[Row]:
     if not rows or any(row.algorithm not in _ORDER for row in rows):
         raise UserError(
             f"{path} must hold rows of benchmarks/inference.py --growth, got none or other lines: "
-            "try --growth FIGURE, which writes them beside the figure"
+            "run benchmarks/inference.py --growth FIGURE, which writes such a file"
         )
     return rows
 

@@ -88,7 +88,7 @@ def accuracy(
     masks: Sequence[torch.Tensor],
     shown: Sequence[tuple[torch.Tensor, torch.Tensor]],
 ) -> float:
-    """Compute the share of images that the network labels right under masks of -1 and +1."""
+    """Compute the fraction of images with the right label, for masks of -1 and +1."""
     pairs = zip(network.tensors, masks, strict=True)
     gains = {tensor.name: (mask + 1) / 2 for tensor, mask in pairs}
     right = [(network.logits(weights, gains, x).argmax(dim=1) == y).sum().item() for x, y in shown]

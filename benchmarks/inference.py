@@ -16,15 +16,15 @@ one_shot_ranked  one-shot that reads the strongest evidence first
 binary           halve the candidates with each of ceil(log2 k) gradients
 batched          exact one-shot for 128 queries in one call; seconds per query
 dense            float masks with autograd, as in the authors' code: index the stored masks,
-                 multiply them by their coefficients, and sum. Only for k <= --dense-tasks, because
-                 this form needs 12 bytes per weight and mask
+                 multiply them by their coefficients, and sum. This form needs 12 bytes per weight
+                 and mask, so it is measured only for k <= --dense-tasks
 dense_product    the same with one matrix product per layer, without the copies of dense
 
 ratio_dense is the time of dense divided by the time of the form. ratio_read is the time of read
-divided by the time of the form. extra_bytes is the memory of a form beyond the packed masks.
-agreement is the share of queries with the same answer as exact one-shot. --growth also writes its
-rows as JSON lines, to a file with the figure's name and the ending .jsonl. The 1,000,000 masks are
-read from a Zarr array (benchmarks/streaming.py).
+divided by the time of the form. extra_bytes is a form's memory in addition to the packed masks.
+agreement is the fraction of queries with the same answer as exact one-shot. --growth also writes
+its rows as JSON lines, to a file with the figure's name and the ending .jsonl. The 1,000,000 masks
+are read from a Zarr array (benchmarks/streaming.py).
 """
 
 import argparse
@@ -57,7 +57,7 @@ STREAMED = 1_000_000
 
 
 def make_forms(masks: Masks, options: argparse.Namespace) -> dict[str, Form]:
-    """Make the forms that take turns on these masks, by name."""
+    """Make the forms to measure on these masks: a mapping from name to form."""
     bits = bits_of(masks, options)
     objective = options.objective
     # Queries per round. With more masks a query takes longer, so a round has fewer queries.

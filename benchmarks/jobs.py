@@ -1,4 +1,4 @@
-"""Make the job of a run for the benchmarks."""
+"""Make the specification of a run for the benchmarks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ def compose(options: Sequence[str]) -> Config:
 
 
 def resolved_job(config: Config, data: Dataset) -> RunSpec:
-    """Make the job of a run, with every `auto` resolved for this machine.
+    """Make the specification of a run, with every `auto` replaced by a value for this machine.
 
     Raises:
         UserError: the data set, the network or the finder does not allow a value.

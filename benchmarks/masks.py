@@ -27,12 +27,12 @@ FALLBACK = ["tasks=64", "train=fast", "evaluate.checkpoints=[]", "run_dir=runs/b
 
 @dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
 class Masks:
-    """The masks that a benchmark infers tasks among.
+    """The masks among which a benchmark infers tasks.
 
     Attributes:
-        spec: the job of the run that trained the masks.
+        spec: the specification of the run that trained the masks.
         data: the run's data set.
-        rows: (T, R) packed masks: first the trained masks, then distractors.
+        rows: T packed masks of R bytes, (T, R): first the trained masks, then distractors.
         num_trained: number of trained masks. Queries come from the tasks of these masks.
     """
 
@@ -50,7 +50,11 @@ class Masks:
         return list(self.spec.weights().values())
 
     def queries(self, count: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
-        """Draw test images of random trained tasks: images (Q, 1, P) and task numbers (Q,)."""
+        """Draw test images of random trained tasks.
+
+        Returns:
+            The images of Q queries with P pixels, (Q, 1, P), and their task numbers, (Q,).
+        """
         generator = np.random.default_rng(seed)
         truth = generator.integers(0, self.num_trained, count)
         test = self.data.test
@@ -64,7 +68,7 @@ class Masks:
 
 
 def train_some() -> Path:
-    """Train the masks of FALLBACK unless they exist; return the run's folder."""
+    """Train the masks of FALLBACK if they do not exist yet, and return the run's folder."""
     config = compose(FALLBACK)
     folder = ROOT / str(config.run_dir)
     command = [sys.executable, str(ROOT / "harness" / "scale.py"), *FALLBACK, "quiet=true"]
@@ -74,7 +78,7 @@ def train_some() -> Path:
 
 
 def load_masks(run: Path | None, num_masks: int) -> Masks:
-    """Read the masks of a run's first tasks, and draw distractors up to `num_masks`.
+    """Read the masks of a run's first tasks, and add distractors until there are enough masks.
 
     Args:
         run: the run's folder, or None to train the masks of FALLBACK.

@@ -8,7 +8,7 @@
     loop_last  the same loop, with images and filters laid out channels last
     grouped    one grouped convolution per layer, written by hand for small_conv
 
-A step is a forward pass with the statistics of the batch, and the gradient in the gains. The ways
+A step is a forward pass with the statistics of the batch, and the gradient of the gains. The ways
 take turns, so that a ratio compares times that were measured close together. A time is the median
 over the rounds, in milliseconds of processor time per task. Processor time depends little on other
 programs. A ratio is the median of the rounds' ratios to the time of `loop`, with its range. The
@@ -113,7 +113,7 @@ def seconds_of_step(logits: Logits, gains: dict[str, Tensor], x: Tensor, labels:
 
 
 def measure(num_tasks: int, batch: int, own: bool, rounds: int) -> None:
-    """Let the ways take turns, and print their times; `own` gives each task images of its own."""
+    """Measure the ways in turn, and print their times. If `own`, each task has its own images."""
     network = as_network("small_conv", small_conv(SHAPE, NUM_OUTPUTS), SHAPE)
     weights = network.weights(0)
     ways: dict[str, Logits] = {

@@ -42,7 +42,7 @@ from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.states.bits import BitStates
 
 BLOCK = 8
-FEWEST_TASKS = 3  # fewer tasks have no spread of the wrong tasks' slopes
+FEWEST_TASKS = 3  # the standard deviation of the wrong tasks' slopes needs two wrong tasks
 QUERIES_A_TASK = 48
 ASKED = ("H", "G")  # objectives
 
@@ -55,8 +55,8 @@ class Found:
         accuracies: accuracy of each task, with the task given.
         seconds: training seconds per task.
         density: mean density of the masks.
-        task_accuracy: objective -> task accuracy among the trained masks, and the task accuracies
-            to expect among 250 and among 2500 masks.
+        task_accuracy: a mapping from objective to three task accuracies: measured among the trained
+            masks, expected among 250 masks, and expected among 2500 masks.
     """
 
     accuracies: list[float]

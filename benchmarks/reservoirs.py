@@ -5,10 +5,10 @@
 
 Patterns are stored one by one. At each load, some patterns are recalled from cues in which the
 share --flipped of the bits is inverted. Recall updates all units at once. A point is the share of
-cues whose pattern was recalled to the bit, with a 95 % interval by Wilson. Vertical lines are
-capacities from the literature (supsup_core/reservoirs/theory.py). These capacities are for patterns
-that are fixed points, as the number of units grows. From cues with wrong bits, fewer patterns are
-recalled.
+cues whose pattern was recalled without a wrong bit, with a 95 % interval by Wilson. Vertical lines
+are capacities from the literature (supsup_core/reservoirs/theory.py). These capacities count
+patterns that are fixed points, and are limits for large numbers of units. From cues with wrong
+bits, fewer patterns are recalled.
 """
 
 import json
@@ -35,7 +35,7 @@ from supsup_core.reservoirs.rules import BETA_DIM
 from supsup_core.reservoirs.theory import break_even, capacity
 
 LOADS = (0.02, 0.05, 0.08, 0.1, 0.14, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-FEWEST_UNITS = 32  # at the smallest load, there is then a pattern
+FEWEST_UNITS = 32  # with fewer units, no pattern would be stored at the smallest load
 MOST_CUES = 200
 MOST_STEPS = 50
 SWEEPS = 200  # sweeps over the stored patterns when perceptrons rehearse
@@ -97,7 +97,7 @@ def variants(name: str, reservoir: Reservoir) -> Iterator[tuple[str, Reservoir]]
 
 
 def measure(dim: int, share: float, seed: int) -> Iterator[Point]:
-    """Measure all reservoirs at all loads; `share` is the share of a cue's bits to invert."""
+    """Measure all reservoirs at all loads; `share` is the fraction of a cue's bits to invert."""
     generator = torch.Generator().manual_seed(seed)
     patterns = 2.0 * (torch.rand(round(max(LOADS) * dim), dim, generator=generator) < 0.5) - 1
     for name, make in reservoirs(dim).items():

@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 def shares(spec: RunSpec, data: Dataset) -> dict[str, float]:
-    """Train one block as MLPTrainer does; return kind -> mean share over the steps."""
+    """Train one block as MLPTrainer does. Map each kind to its mean share over the steps."""
     tasks, recipe, seed = [spec.task(i) for i in range(BLOCK)], spec.recipe, spec.config.seed
     inputs = BlockInputs(tasks, data.train, torch.bfloat16, CPU)
     # Always in bfloat16 and on the CPU, whatever type and device the run itself would use.

@@ -2,9 +2,9 @@
 
     python benchmarks/top_share.py --optimizer rmsprop --dtype float32 --rounds 200
 
-    threshold  the fused step of the threshold rule
-    fused      the fused step of edge-popup
-    plain      edge-popup in torch operations, on signed scores
+    threshold  the step of the threshold rule, in one fused kernel
+    fused      the step of edge-popup, in fused kernels
+    plain      the step of edge-popup, by separate PyTorch operations
 
 Each printed line is one tensor of one task. The forms take turns in each round, so that a ratio
 compares times that were measured close together. Times and ratios are medians over the rounds. Time

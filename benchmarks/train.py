@@ -55,9 +55,9 @@ class Measured:
     """The measurements of all rounds.
 
     Attributes:
-        seconds: form -> seconds per task in each round.
-        accuracies: form -> accuracy of each task that was trained to the end.
-        peaks: form -> peak bytes of the largest process.
+        seconds: for each form, the seconds per task in each round.
+        accuracies: for each form, the accuracy of each task that was trained to the end.
+        peaks: for each form, the peak bytes of its largest process.
         shares: share of the matrix rate that `ours` reached in each round.
         scalings: tasks per hour of one actor per core, divided by tasks per hour of one actor
             alone, in each round.
@@ -72,7 +72,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one form. A ratio is tasks per hour divided by the other form's figure."""
+    """The figures of one form. A ratio is its tasks per hour, divided by those of another form."""
 
     form: str
     recipe: str
@@ -240,12 +240,12 @@ def measure(spec: RunSpec, paper: RunSpec, rounds: int, steps: int, full: bool) 
     """Let all forms take turns.
 
     Args:
-        spec: the job of `ours`: recipe, network and type of the products.
-        paper: the job of the one-task forms: the same job with the paper's recipe.
+        spec: the specification of the run of `ours`: recipe, network and type of the products.
+        paper: the specification for `authors` and `plain`: the same, but with the paper's recipe.
         rounds: number of turns of each form.
-        steps: training steps in a turn of the one-task forms. A few steps are enough, because
+        steps: training steps in a round of `authors` and `plain`. A few steps are enough, because
             the time per step does not change.
-        full: whether the one-task forms train a task to the end in each round, so that their
+        full: whether `authors` and `plain` train a task to the end in each round, so that their
             accuracy is measured.
     """
     recipe, cores, block = spec.recipe, os.cpu_count() or 1, int(spec.config.train.block)
@@ -289,7 +289,7 @@ def measure(spec: RunSpec, paper: RunSpec, rounds: int, steps: int, full: bool) 
 
 
 def results(spec: RunSpec, got: Measured) -> list[Result]:
-    """Compute the medians of each form. A ratio is computed in each round before the median."""
+    """Compute the medians of each form. For a ratio, this is the median of the rounds' ratios."""
 
     def ratio(form: str, over: str) -> float:
         pairs = zip(got.seconds[over], got.seconds[form], strict=True)
@@ -342,7 +342,7 @@ def _print(found: list[Result], got: Measured) -> None:
 
 
 def _job(arguments: argparse.Namespace, recipe: str, data: Dataset) -> RunSpec:
-    """Make the job of a run from these options and a recipe."""
+    """Make the specification of a run from these options and a recipe."""
     options = [
         f"data={arguments.data}",
         f"train={recipe}",

@@ -2,8 +2,8 @@
 
 A UserError means that an input of the user is wrong: a key, a value, a folder or a missing file.
 The command line prints the UserError as one line, and ends with exit code 2. Any other error may
-come from the user's own network, finder, family or rule. So its error line also has a file name and
-a line number.
+come from the user's own network, finder, family or rule. So the line that is printed for such an
+error also has a file name and a line number.
 """
 
 import re
@@ -15,7 +15,10 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A wrong input of the user. The message is one line: expected, got, and what to do."""
+    """A wrong input of the user.
+
+    The message is one line. It says what was expected, what was given, and what to do.
+    """
 
 
 def one_line(error: BaseException) -> str:
@@ -43,7 +46,7 @@ class Failure:
 
     @classmethod
     def described(cls, error: BaseException, text: str) -> "Failure":
-        """Describe an error whose traceback is a text, because another process raised the error."""
+        """Describe an error that another process raised. `text` is the error's traceback."""
         return cls(one_line(error) + origin(text), text)
 
 
@@ -57,7 +60,7 @@ def origin(text: str) -> str:
 
     This is the last line of the traceback that is neither in a library nor in this project. If
     there is no such line, it is the last line in this project, because users may add files to the
-    project.
+    project. If there is no line in this project either, it is the last line of the traceback.
 
     Args:
         text: a traceback.

@@ -2,11 +2,11 @@
 
     python harness/evaluate.py run_dir=runs/mnist5k-permuted-32 evaluate.num_images=4
 
-The run may be finished or stopped. If a key of `evaluate` is not given, it has its default value,
-not the run's value. There is one exception: if no objective of the run uses superfluous neurons
-(outputs without a class), evaluate.objectives has the run's value. All other keys that change
-results have the run's values. All masks of a checkpoint must be committed. Type the same command
-again to continue an evaluation that was stopped.
+The run may be finished or stopped. If you do not give a key of `evaluate`, it has its default
+value, not the run's value. There is one exception: if no objective of the run uses superfluous
+neurons (outputs without a class), evaluate.objectives has the run's value. All other keys that
+change results have the run's values. All masks of a checkpoint must be committed. Type the same
+command again to continue an evaluation that was stopped.
 """
 
 from harness.config.command import imported, run_command

@@ -3,10 +3,10 @@
     python harness/recall.py run_dir=runs/mnist5k-permuted-32 reservoir.rules=[hebb,projection]
 
 At each checkpoint, some masks are recalled in two ways: from noisy copies of the masks, and from
-images without labels. The results are rows of the table `reservoir`. evaluate.tasks,
-evaluate.batches and evaluate.batch_size choose the tasks and the batches. If one of these keys is
-not given, it has the run's value. All masks of a checkpoint must be committed. Type the same
-command again to continue a recall that was stopped.
+images without labels. The results are rows of the table `reservoir`. The keys evaluate.tasks,
+evaluate.batches and evaluate.batch_size choose the tasks and the batches of images. If you do not
+give one of these keys, it has the run's value. All masks of a checkpoint must be committed. Type
+the same command again to continue a recall that was stopped.
 """
 
 from harness.config.command import imported, run_command

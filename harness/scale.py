@@ -43,8 +43,8 @@ def run(config: Config) -> int:
         config: the checked configuration.
 
     Returns:
-        The exit code: 0 if all is done, 1 if some units failed three times, 130 if the user stopped
-        the run.
+        The exit code: 0 if all work is done, 1 if a work unit failed three times, 130 if the user
+        stopped the run.
 
     Raises:
         UserError: a problem that the user can fix, described in one line.

@@ -2,11 +2,11 @@
 
     python harness/status.py run_dir=runs/mnist5k-permuted-2500
 
-json=true prints the same values as JSON, for scripts. verify=true also checks the mask store, which
-takes seconds: every mask must match its checksum, and the rest of the store must have the values
-that the configuration gives. The command writes no file and waits for no process. It does not take
-the run's lock, because a driver that starts at the same moment could then fail. It parses its three
-options without Hydra and does not import torch, so that it starts fast.
+json=true prints the same values as JSON, for scripts. verify=true also checks the mask store: every
+mask must match its checksum, and the rest of the store must have the values that the configuration
+gives. This check takes seconds. The command writes no file and waits for no process. It does not
+take the run's lock. If it took the lock, a driver that starts at the same moment could fail. It
+parses its three options without Hydra and does not import torch, so that it starts fast.
 """
 
 from harness.config.command import imported, run_command
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str]) -> StatusConfig:
     """Read the command line.
 
     Raises:
-        UserError: a key is unknown, or its value is not allowed.
+        UserError: a key is unknown, a value is not allowed, or run_dir is missing.
     """
     options = options_of(StatusConfig)
     given: dict[str, Any] = {}
@@ -87,14 +87,14 @@ def damage(directory: Path) -> list[str]:
     Raises:
         UserError: the run has no store, or its store does not match its configuration.
     """
-    # This module imports torch, which takes seconds, and only verify=true needs it.
+    # harness.run.directory imports torch, which takes seconds. Only verify=true needs this module.
     from harness.run.directory import verify_run
 
     return [f"{one.path} {one.reason}" for one in verify_run(directory)]
 
 
 def as_json(seen: Progress) -> dict[str, Any]:
-    """Return the content of `lines` as a mapping from name to JSON value."""
+    """Return the progress of a run as a mapping from name to JSON value."""
     holder = seen.holder
     return {
         "run_dir": str(seen.directory),
@@ -124,7 +124,7 @@ def as_json(seen: Progress) -> dict[str, Any]:
 
 
 def lines(seen: Progress) -> list[str]:
-    """Return the progress as lines of text."""
+    """Return the progress of a run as lines of text."""
     config = seen.config
     told = [config.data, config.family, config.network, config.method]
     found = [
@@ -150,7 +150,7 @@ def _who(seen: Progress) -> str:
         case True:
             return f", {who}"
         case None:
-            return f", signed by {who}; only that host can check whether the process is alive"
+            return f", locked by {who}; only that host can check whether the process is alive"
         case _:
             return f", its driver was killed: {who}"
 
@@ -166,7 +166,11 @@ def _how_well(seen: Progress) -> str:
 
 
 def _checkpoint(k: int, parts: list[Part]) -> list[str]:
-    """Make one line for a checkpoint, and one per incomplete part if some of its rows exist."""
+    """Make the lines for a checkpoint.
+
+    The first line has the number of table rows. If only some of the rows exist, the next lines
+    name the incomplete parts.
+    """
     rows, wanted = sum(part.rows for part in parts), sum(part.wanted for part in parts)
     if rows == wanted:
         return [f"  checkpoint {k}: complete, {rows} rows"]
@@ -195,7 +199,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the progress of a run.
 
     Returns:
-        The exit code: 0, or 1 if verify found damage.
+        The exit code: 1 if verify=true found damage, otherwise 0.
 
     Raises:
         UserError: run_dir is not the folder of a run, or a file cannot be read.

@@ -5,9 +5,9 @@
 
 A key with several values is searched. (In Hydra, such a list of values is called a sweep.) Every
 other key has the same value in all trials, and the same meaning as in harness/scale.py. In a YAML
-file, the searched keys may be listed under `tune.space`, each with its sweep as a text. Type the
-same command again to continue a search that was stopped. The best configuration is written to a
-file, which every command can read:
+file, list the searched keys under `tune.space`, and write each sweep as a text. Type the same
+command again to continue a search that was stopped. The search writes the best configuration to a
+file. Every other command can use this file:
 
     python harness/scale.py --config-dir runs/tune-mnist5k-permuted-8-fast +recipe=best tasks=2500
 """

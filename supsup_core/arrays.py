@@ -3,8 +3,8 @@
 T  tasks, or masks in a superposition     B  tasks of a block, trained together
 N  images of a batch or a data set        P  pixels of an image
 O  outputs of a layer                     I  inputs of a layer
-S  outputs of the network                 Q  queries, inferred together
-R  bytes of a packed mask row             F  bits of a packed mask row, 8 R
+S  outputs of the network                 Q  queries that are inferred together
+R  bytes of a packed row (one mask)       F  bits of a packed row: F = 8 R
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def check_shape(name: str, got: Sequence[int], expected: Sequence[int], letters:
         name: the array's name, for the error message.
         got: the array's shape.
         expected: the shape that the array must have.
-        letters: the expected shape in shape letters, such as "T P", for the error message.
+        letters: one letter per axis, such as "T P", for the error message.
 
     Raises:
         ValueError: the shapes differ.

@@ -42,7 +42,7 @@ class ImageSet:
         if not len(self.mean) == len(self.std) in (1, self.channels):
             raise ValueError(
                 f"mean and std must each have 1 value, or one per channel ({self.channels}), "
-                f"got {len(self.mean)} and {len(self.std)} values"
+                f"got {len(self.mean)} values of mean and {len(self.std)} values of std"
             )
 
     @property
@@ -69,8 +69,8 @@ def normalise(
     Args:
         pixels: pixel values from 0 to 255. If `mean` has one value per channel, the channels must
             be the third axis from the end.
-        mean: one value for all pixels, or one value per channel.
-        std: as many values as `mean`.
+        mean: mean of pixel / 255: one value for all channels, or one value per channel.
+        std: standard deviation of pixel / 255, with as many values as `mean`.
     """
     found = pixels.to(torch.float32)
     if len(mean) == 1:

@@ -31,12 +31,12 @@ OWN_OBJECT = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 class Knob:
     """The help text of an option, and the limits of the option's value.
 
-    The limits of a list apply to each element. A limit of None is no limit. But a number must
-    always be one that float32 can hold, and a whole number without `at_most` must be at most
+    The limits of a list apply to each element. None means that there is no limit. But float32 must
+    be able to hold every number, and a whole number without an upper limit must be at most
     LARGEST_WHOLE.
 
     Attributes:
-        help: one or two sentences for users, which say what the value does and give its unit.
+        help: one or two sentences for users. They say what the value does, and give its unit.
         at_least: the smallest allowed number.
         above: all allowed numbers are larger than this number.
         at_most: the largest allowed number.
@@ -84,7 +84,10 @@ class Knob:
         return value == 0 or SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT  # false for nan
 
     def common_limits(self, value: Any) -> str:
-        """Return in words the limits that every number has, if a value is outside them; else ""."""
+        """Return, in words, the limits that apply to all numbers.
+
+        If the value is within these limits, return "".
+        """
         if isinstance(value, list | tuple):
             return next(filter(None, map(self.common_limits, value)), "")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -154,6 +157,9 @@ def check_knobs(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 
 def _all_limits(knob: Knob, value: Any) -> str:
-    """Return the limits of a knob in words. If the value is outside float32, return these too."""
+    """Return the limits of a knob in words.
+
+    If the value is outside the limits that apply to all numbers, return these limits too.
+    """
     common = knob.common_limits(value)
     return f"{knob.limits} {common}".strip() if knob.limits else common.removeprefix("and ")

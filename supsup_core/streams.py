@@ -48,9 +48,9 @@ def stream(seed: int, role: Role, *index: int) -> np.random.Generator:
 
 
 def key(seed: int, role: Role, *index: int) -> UInt64[np.ndarray, "2"]:
-    """Return the key of Philox for the stream with the name (seed, role, *index).
+    """Return the key of the generator Philox for the stream (seed, role, *index).
 
-    A device can make the draws of the stream from this key, without the generator.
+    A GPU can make the draws of the stream from this key, without the generator.
 
     Raises:
         ValueError: the seed or an index is negative.

@@ -13,14 +13,14 @@ LARGEST_SUM = 2**24
 
 
 def whole_products(left: Int8[Tensor, "O P"], right: Int8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:
-    """Multiply matrices of whole numbers without rounding, whatever the device.
+    """Multiply matrices of whole numbers without rounding, on any device.
 
     Every sum and every partial sum must be at most LARGEST_SUM in magnitude. It suffices that P
     times the largest magnitudes of both matrices is at most LARGEST_SUM. Then float32 rounds
-    nothing, in any order of the terms, and products in integers and in float32 are the same
-    numbers. So the choice between them changes no result on any machine. Without 8-bit
-    instructions, torch's integer product is a plain loop, which took 30 to 130 times as long as
-    float32 (Zen 3, 784 and 64 terms).
+    nothing, in any order of the terms, so products in integers and in float32 are the same
+    numbers. Each device uses the faster kind of product. On a CPU without 8-bit instructions,
+    torch's integer product is a simple loop. It took 30 to 130 times as long as the float32
+    product (Zen 3, 784 and 64 terms).
 
     Args:
         left: (O, P) whole numbers.
@@ -42,10 +42,10 @@ def _multiplies_int8() -> bool:
 
 
 def _integer_product(left: Int8[Tensor, "O P"], right: Int8[Tensor, "P N"]) -> Int32[Tensor, "O N"]:
-    """Multiply matrices of 8-bit integers, as a GPU can.
+    """Multiply matrices of 8-bit integers on a GPU.
 
     A GPU needs more than 16 rows, and numbers of columns that are multiples of 8. So both matrices
-    are filled with zeros, and the result is cut.
+    are extended with zeros, and the result is cut to its size.
     """
     (rows, inner), columns = left.shape, right.shape[1]
     left = functional.pad(left, (0, -inner % 8, 0, max(0, 17 - rows)))

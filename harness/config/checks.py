@@ -1,4 +1,7 @@
-"""Check a configuration, without the data set and without the machine."""
+"""Check the values of a configuration.
+
+These checks read neither the data set nor the properties of the machine.
+"""
 
 from typing import Any
 
@@ -11,7 +14,7 @@ from supsup_core.names import FORWARD_ALGORITHMS, SHARDED_ALGORITHMS
 
 
 def check(config: Config) -> None:
-    """Check the type and the limits of every value, then check values that depend on each other.
+    """Check the type and the limits of every value, and whether the values fit together.
 
     Raises:
         UserError: a value is not allowed. The message names the key, the allowed values, the value,
@@ -28,13 +31,13 @@ def check(config: Config) -> None:
 
 
 def must_be(key: str, expected: str, value: Any, instead: str) -> UserError:
-    """Make the error for a value that another key does not allow.
+    """Make the error for a value that does not agree with the value of another key.
 
     Args:
         key: the refused key.
-        expected: the allowed values, and the other key that limits these values.
+        expected: the allowed values, and the name of the other key, which limits these values.
         value: the refused value.
-        instead: the text to type instead: KEY=VALUE, or several of these with spaces between.
+        instead: the text to type instead: one or more texts KEY=VALUE, separated by spaces.
     """
     return UserError(f"{key} must be {expected}, got {as_typed(value)}: try {instead}")
 
@@ -45,7 +48,7 @@ def _check_objectives(config: Config) -> None:
     if takes_gradients and not config.evaluate.objectives:
         raise must_be(
             "evaluate.objectives",
-            "a list with one or more objectives for algorithms that take gradients",
+            "a list with one or more objectives, because an algorithm computes gradients",
             [],
             "evaluate.objectives=[H]",
         )
@@ -63,7 +66,10 @@ def _check_momentum(config: Config) -> None:
 
 
 def _check_option_names(config: Config) -> None:
-    """Refuse option names that cannot be typed; harness/config/options.py checks the options."""
+    """Refuse an option name that is no Python identifier, because no parameter has such a name.
+
+    harness/config/options.py checks all other names, and the values.
+    """
     for key in OPTION_KEYS.values():
         for option in getattr(config, key):
             if not str(option).isidentifier():
@@ -103,7 +109,7 @@ def _check_num_images(config: Config) -> None:
 
 
 def _check_shards(config: Config) -> None:
-    """Check that the evaluations can be split over several actors, if the user asks for this."""
+    """Check that several actors can share the evaluations, if actors.shards is above 1."""
     if config.actors.shards == 1:
         return
     algorithms = config.evaluate.algorithms

@@ -33,10 +33,11 @@ def run_command(command: Command) -> NoReturn:
 
     Ctrl-C and SIGTERM stop the command; see harness/config/signals.py.
     An error is printed as one line on stderr. The traceback of an error that is not a UserError is
-    written to a file, whose path the line gives. With --debug, tracebacks are printed instead.
+    written to a file, and the printed line has the path of this file. With --debug, the traceback
+    of every error is printed, and no such file is written.
 
     Args:
-        command: function that does the work: typed arguments -> exit code.
+        command: function that gets the typed arguments, does the work, and returns the exit code.
     """
     arguments = [one for one in sys.argv[1:] if one != DEBUG]
     is_debugging = len(arguments) < len(sys.argv) - 1
@@ -45,7 +46,7 @@ def run_command(command: Command) -> NoReturn:
     signals = stop_on_signals()
     try:
         code = command(arguments)
-        print(end="", flush=True)  # here, so that a full disk is an error like all others
+        print(end="", flush=True)  # a full disk then raises its error here, not at Python's end
     except SystemExit:
         raise
     except BaseException as error:  # a panic of a library in Rust is not an Exception
@@ -78,10 +79,10 @@ def imported(named: str) -> Command:
 
 
 def show_traceback(text: str) -> None:
-    """Log the traceback of failed work with --debug, else the path of a file that has it.
+    """With --debug, log the traceback of failed work. Otherwise, write it to a file; log the path.
 
     Args:
-        text: the traceback; "" if there is none.
+        text: the traceback; "" if there is no traceback. Nothing is logged then.
     """
     if text and _tracebacks.isEnabledFor(logging.DEBUG):
         _tracebacks.debug("the last traceback:\n%s", text)
@@ -119,17 +120,17 @@ def _drop_output() -> None:
 
 
 def _send_nowhere(number: int) -> None:
-    """Let a file descriptor drop what is written to it from now on."""
+    """Make a file descriptor drop all text that is written to it from now on."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), number)
 
 
 class _Pipe(io.TextIOWrapper):
-    """A text stream that drops its text once nobody reads the other end of the pipe.
+    """A text stream to a pipe. If the program that reads the pipe has ended, text is dropped.
 
-    The error is handled here and not in the raw file below the buffer. A signal may raise
-    KeyboardInterrupt in any Python code. If that happened in the raw file after it has written,
-    the buffer would write the same text again.
+    This class handles BrokenPipeError in the text stream, not in the raw file below the buffer. A
+    signal may raise KeyboardInterrupt in any Python code. If a raw file had Python code, and a
+    signal came there just after a write, the buffer would write the same text again.
     """
 
     def write(self, text: str, /) -> int:
@@ -151,7 +152,7 @@ class _Pipe(io.TextIOWrapper):
 
 
 def _let_pipes_close() -> None:
-    """Let the command go on if the reader of its output ends, as `head` does."""
+    """Let the command continue if the program that reads its output (such as `head`) ends."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:

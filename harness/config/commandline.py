@@ -23,7 +23,8 @@ class Job:
         about: description of the command, which --help shows.
         main: function that does the work. It gets the composed configuration and the overrides as
             typed, and returns the exit code.
-        takes: the keys and the whole groups of keys that the command reads; None: all keys.
+        takes: the keys that the command reads. The name of a group, such as evaluate, means all
+            keys of this group. None: all keys.
         config_name: name of the job's file in harness/conf, without .yaml.
         schema: schema of the job's configuration.
         rewrite: function that changes the typed arguments before they are parsed.
@@ -38,7 +39,7 @@ class Job:
     rewrite: Callable[[Sequence[str]], list[str]] = list
 
     def __call__(self, arguments: Sequence[str]) -> int:
-        """Do the work, or print the text that --help, --version or --cfg asks for.
+        """Do the command's work. But with --help, --version or --cfg, print a text and do no work.
 
         Args:
             arguments: the arguments of the command line, as typed.

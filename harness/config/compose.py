@@ -1,6 +1,6 @@
 """Compose a checked configuration from overrides such as tasks=250.
 
-Only this module and harness/search/space.py import Hydra.
+Only this module and the package harness/search import Hydra.
 """
 
 import re
@@ -56,7 +56,7 @@ def compose_overrides(
     schema: type[Config] = Config,
     config_dir: str | None = None,
 ) -> DictConfig:
-    """Compose a configuration from overrides, and make a one-line message from an error of Hydra.
+    """Compose a configuration from overrides. An error of Hydra becomes a one-line UserError.
 
     Args:
         overrides: texts KEY=VALUE, as a user types them.
@@ -65,8 +65,9 @@ def compose_overrides(
         config_dir: a user's folder with more recipes and experiments; None: no such folder.
 
     Raises:
-        UserError: a key or a recipe is unknown, a value has the wrong type, a key has many values,
-            or an override removes a key that every run needs or sets a key of Hydra itself.
+        UserError: a key or a recipe is unknown, a value has the wrong type, a key that takes one
+            value has several values, an override removes a key that every run needs, or an override
+            sets a key of Hydra itself.
     """
     for override in overrides:
         _check_override(override)
@@ -86,7 +87,7 @@ def compose_overrides(
 
 
 def _search_path(config_dir: str | None) -> list[str]:
-    """Return the override that lets Hydra read files of a user's folder."""
+    """Return a list with the override that lets Hydra read a user's folder; [] for no folder."""
     if config_dir is None:
         return []
     folder = Path(config_dir).expanduser().absolute()
@@ -96,7 +97,7 @@ def _search_path(config_dir: str | None) -> list[str]:
 
 
 def typed_keys(overrides: Sequence[str]) -> list[str]:
-    """List the dotted keys that overrides set; the override train=fast sets the key `train`."""
+    """List the dotted keys of overrides, such as tasks for tasks=8, and train for train=fast."""
     return [_key(override) for override in overrides]
 
 
@@ -113,8 +114,9 @@ def _check_override(override: str) -> None:
             f"key must be one that --help lists, got {key}: the keys of Hydra itself have no "
             f"effect here; {EVERY_KEY}"
         )
-    # The override ~KEY removes a key. Only an option of a named thing may be removed: an experiment
-    # may have set the option, and without it the default applies.
+    # The override ~KEY removes a key. Only an option of a named thing, such as
+    # method_options.density, may be removed. An experiment may have set the option. After the
+    # removal, the option has its default.
     if override.startswith("~") and key.partition(".")[0] not in OPTION_KEYS.values():
         raise UserError(
             f"options must be KEY=VALUE, because a run needs every key, got {override}: leave it "
@@ -125,7 +127,8 @@ def _check_override(override: str) -> None:
 def _with_text(override: str, options: Mapping[str, Option]) -> str:
     """Quote the value of a text key, so that Hydra reads the typed characters.
 
-    Without quotes, Hydra reads 1.10 as the number 1.1, and refuses characters such as ~.
+    Without quotes, Hydra reads 1.10 as the number 1.1, and refuses characters such as ~. If the key
+    is not declared as a text, return the override unchanged.
     """
     key, is_pair, typed = override.partition("=")
     option = options.get(_key(override))
@@ -134,7 +137,7 @@ def _with_text(override: str, options: Mapping[str, Option]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a text so that Hydra reads its characters, which may be special."""
+    """Put a text in quotes, so that Hydra reads special characters in it as plain text."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
@@ -143,7 +146,7 @@ def _set_text_options(config: Config, overrides: Sequence[str]) -> None:
 
     Hydra does not know the declared types of options such as method_options.NAME, and reads 1.10 as
     the number 1.1. If Hydra read a number, true or false, this function imports torch to read the
-    declared type of the option. It sets the option to the text "1.10" if this type is text.
+    declared type of the option. If the declared type is text, the option is set to the text "1.10".
     """
     for override in overrides:
         group, _, option = _key(override).partition(".")
@@ -205,11 +208,12 @@ def unknown_key(key: str, schema: type[Config]) -> str:
 
 
 def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
-    """Convert a configuration that Hydra composed, and check every value.
+    """Convert a configuration that Hydra composed to a Config, and check every value.
 
     Args:
         composed: the configuration that compose_overrides returned.
-        overrides: the overrides as typed. Options that are texts get the typed characters.
+        overrides: the overrides as typed. An option that is declared as a text gets the characters
+            that the user typed.
 
     Raises:
         UserError: a value is not allowed.
@@ -221,10 +225,10 @@ def checked(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
 
 
 def unchecked(composed: DictConfig) -> Config:
-    """Convert a configuration that Hydra composed, without checking its values.
+    """Convert a configuration that Hydra composed to a Config, without checking its values.
 
-    A job that continues an existing run checks the values later, because it first replaces some of
-    them by the values of the run.
+    A job that continues an existing run first replaces some values by the values of the run. It
+    then checks all values.
 
     Raises:
         UserError: a key is unknown, or a key has no value.
@@ -239,7 +243,11 @@ def unchecked(composed: DictConfig) -> Config:
 
 
 def _refuse_added_keys(config: Any, schema: type[Config], prefix: str = "") -> None:
-    """Refuse a key that +KEY=VALUE added. Hydra accepts any such key, but no code reads it."""
+    """Refuse unknown keys, which a user can add by +KEY=VALUE. Hydra itself accepts such keys.
+
+    Raises:
+        UserError: a key is unknown.
+    """
     known = {entry.name for entry in fields(config)}
     for name, value in vars(config).items():
         if name not in known:

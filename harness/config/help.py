@@ -33,9 +33,10 @@ def help_text(
     Args:
         name: name of the command's file, without .py.
         about: description of the command.
-        values: nested mapping from key to value. The help shows these values as defaults.
+        values: nested mapping from key to value. The help shows these values as the defaults.
         schema: schema of the job's configuration.
-        takes: the keys and the whole groups of keys that the command reads; None: all keys.
+        takes: the keys that the command reads. The name of a group, such as evaluate, means all
+            keys of this group. None: all keys.
     """
     found = [
         *_opening(f"harness/{name}.py", about, " [--cfg job] [--config-dir FOLDER]"),
@@ -73,7 +74,7 @@ def plain_help(name: str, about: str, schema: Any) -> str:
 
 
 def sections(schema: type[Config]) -> Iterator[tuple[str, list[Option]]]:
-    """Yield (heading, options) for each group of keys, in the order of declaration."""
+    """Yield a pair for each group of keys: the heading, and the options in declared order."""
     options = options_of(schema)
     yield "Keys", [one for key, one in options.items() if "." not in key]
     for entry in fields(schema):
@@ -85,7 +86,11 @@ def sections(schema: type[Config]) -> Iterator[tuple[str, list[Option]]]:
 
 
 def configuration_files() -> Mapping[str, list[str]]:
-    """List the recipes and experiments in harness/conf: group -> sorted names."""
+    """List the recipes and experiments in harness/conf.
+
+    Returns:
+        A mapping from the group, train (recipes) or experiment, to the sorted names of its files.
+    """
     return {
         group: sorted(
             one.name.removesuffix(".yaml")
@@ -103,7 +108,7 @@ def named_options(kind: str, config: Config) -> str:
 
     Args:
         kind: data, family, network or method.
-        config: a configuration, which has the name of the data set, family, network or finder.
+        config: a configuration. It selects the data set, family, network or finder by name.
     """
     from harness.config.options import options_of_kind
 

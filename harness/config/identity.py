@@ -1,4 +1,4 @@
-"""The identity of a run: the keys that change its results, its name, and its config.yaml."""
+"""The identity of a run: its name, its config.yaml, and the keys that change its results."""
 
 import re
 from collections.abc import Mapping
@@ -20,8 +20,9 @@ _NOT_GIVEN = "not given"
 def run_name(config: Config) -> str:
     """Make the name of a run's folder from the keys that users change most often.
 
-    The network, the finder, the recipe and the seed are in the name only if they differ from their
-    defaults. An option is in the name only if it is given.
+    The data set, the family and the number of tasks are always in the name. The network, the
+    finder, the recipe and the seed are in the name only if they differ from their defaults. An
+    option, such as density, is in the name only if the user gave it.
     """
     default = Config()
     parts = [_short(config.data), *_options_name(config.data_options)]
@@ -48,7 +49,7 @@ def _short(name: str) -> str:
 
 
 def _options_name(options: Mapping[str, Any], without: str | None = None) -> list[str]:
-    """Write each option as a part of the folder's name, such as density0.3."""
+    """Write each option as a part of the folder's name: density0.3 for density=0.3."""
     texts = (f"{name}{as_typed(value)}" for name, value in options.items() if name != without)
     return [re.sub(r"[^\w.+-]+", "_", text).strip("_") for text in texts]
 
@@ -59,24 +60,24 @@ def run_directory(config: Config) -> Place:
 
 
 def differences(stored: Config, wanted: Config) -> list[str]:
-    """List the keys that change results and differ in two configurations.
+    """List the keys that change results, and whose values differ between two configurations.
 
     When a run begins, it replaces each `auto` by a value, and stores the value. So `auto` in the
-    typed configuration agrees with every stored value. An option that is not given has its default.
-    If options differ, this function imports torch to read their defaults.
+    typed configuration agrees with every stored value. An option that is not given is compared by
+    its default. To read the defaults, this function imports torch, but only if options differ.
 
     Args:
         stored: the configuration of an existing run.
         wanted: the configuration that a user typed.
 
     Returns:
-        One text per key, with the key and both values.
+        One text per key. It has the key, the stored value and the typed value.
 
     Raises:
         UserError: an option is unknown, or its value is not allowed.
     """
-    # Options are compared only if both configurations name the same thing, because two things, such
-    # as two networks, have different options.
+    # Options are compared only if both configurations have the same named thing, because two named
+    # things, such as two networks, have different options.
     compared = []
     ignored = set()
     for kind, key in OPTION_KEYS.items():
@@ -107,7 +108,7 @@ def result_values(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the text of `config.yaml`: every key with its value, and a mark at the end."""
+    """Return the text of `config.yaml`: every key with its value, and "..." as the last line."""
     return OmegaConf.to_yaml(OmegaConf.structured(config)) + END
 
 
@@ -124,8 +125,8 @@ def job_from_yaml(path: Place, schema: type[AnyConfig]) -> AnyConfig:
         schema: schema of the job's configuration.
 
     Raises:
-        UserError: the file is missing or was cut, a key is missing or unknown, or a value is not
-            allowed.
+        UserError: the file is missing, its end is missing, a key is missing or unknown, or a value
+            is not allowed.
     """
     values = stored_values(path)
     with value_errors(path):

@@ -1,8 +1,8 @@
 """Check and convert configuration values by their declared types, and name the types in errors.
 
 The known types are bool, int, float, str, None, Literal, dict, lists (list, tuple, Sequence,
-Iterable), and unions of these. If another type is declared, this module accepts every value. The
-function that gets the value must then check it.
+Iterable), and unions of these types. If a parameter is declared with another type, this module
+accepts every value. The function with this parameter must then check the value itself.
 """
 
 import inspect
@@ -44,7 +44,7 @@ def fits(value: Any, kind: Any) -> bool:
 def converted(value: Any, kind: Any) -> Any:
     """Convert a checked value to the form that config.yaml stores.
 
-    A whole number becomes a float if the declared type is float. Other values stay the same.
+    A whole number becomes a float if the declared type is float. All other values stay the same.
     """
     kind = _member(value, bare(kind))
     if kind is float:
@@ -57,7 +57,7 @@ def converted(value: Any, kind: Any) -> Any:
 def as_argument(value: Any, kind: Any) -> Any:
     """Convert a checked value to the argument of a function.
 
-    A list becomes a tuple if the declared type is tuple. Other values stay the same.
+    A list becomes a tuple if the declared type is tuple. All other values stay the same.
     """
     kind = _member(value, bare(kind))
     return tuple(value) if (get_origin(kind) or kind) is tuple else value
@@ -85,7 +85,7 @@ def is_plain(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a value that config.yaml can store, with lists in place of its tuples."""
+    """Replace each tuple in a value by a list, because config.yaml can store only lists."""
     return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
@@ -127,12 +127,12 @@ def read_text(typed: str) -> str | None:
 
 
 def bare(kind: Any) -> Any:
-    """Return a declared type without its Knob: int for Annotated[int, Knob(...)]."""
+    """Return a declared type without its Knob. For Annotated[int, Knob(...)], this is int."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """Return the types in a union. If the type is no union, return a tuple of this type alone."""
+    """Return the types in a union. If the type is no union, return a tuple with only this type."""
     kind = bare(kind)
     return get_args(kind) if _is_union(kind) else (kind,)
 
@@ -141,7 +141,8 @@ def element(kind: Any) -> Any:
     """Return the type of the elements of a list type.
 
     Returns:
-        The type; Any if the elements have several types; None if `kind` is no list type.
+        The type; Any if the list type names several types or no type for its elements; None if
+        `kind` is no list type.
     """
     own = get_origin(kind) or kind
     if not (inspect.isclass(own) and own in _LISTS):
@@ -155,6 +156,9 @@ def _is_union(kind: Any) -> bool:
 
 
 def _member(value: Any, kind: Any) -> Any:
-    """Return the type of a union that fits a value. If several fit, return the value's own type."""
+    """Return the type in a union that a value has; the union itself if no type fits.
+
+    A whole number fits both int and float. The class of the value, here int, is then returned.
+    """
     fitting = [one for one in members(kind) if fits(value, one)]
     return next((one for one in fitting if one is type(value)), fitting[0] if fitting else kind)

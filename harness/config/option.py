@@ -12,7 +12,7 @@ from harness.config.kinds import as_typed, element, fits, in_words, is_plain, me
 from harness.errors import UserError
 from supsup_core.knobs import Knob
 
-REQUIRED = inspect.Parameter.empty  # stands for the default of an option that has no default
+REQUIRED = inspect.Parameter.empty  # the field `default` of an option without a default has it
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Option:
         kind: the declared type of the value; Any if no type is declared.
         default: the default value; REQUIRED if there is no default.
         knob: the help text and the limits of the value.
-        instead: a word that is allowed in place of a value, such as auto; None if there is no such
-            word.
+        instead: a word that the user may type in place of a value, such as auto; None if there is
+            no such word.
     """
 
     key: str
@@ -59,8 +59,8 @@ class Option:
         """Return an allowed value, as a user types it.
 
         Args:
-            near: a refused value. If an allowed name is similar to this value, the result is that
-                name. None: there is no refused value.
+            near: a refused value. If an allowed name is similar to the refused value, this name is
+                returned. None: no value was refused.
         """
         if self.knob.one_of and near is not None:
             names = near if isinstance(near, list) else [near]
@@ -135,9 +135,10 @@ def knob(
     Args:
         default: the default, or a function without arguments that makes the default.
         kind: the type of the value; None: the type of the field.
-        instead: a word that is allowed in place of a value, such as auto; None: no such word.
+        instead: a word that the user may type in place of a value, such as auto; None: no such
+            word.
         help: the help text of the option.
-        limits: limits of the value, such as at_least=1; see the attributes of Knob.
+        limits: keyword arguments of Knob that limit the value, such as at_least=1.
     """
     metadata = {"knob": Knob(help, **limits), "kind": kind, "instead": instead}
     if callable(default):
@@ -153,7 +154,7 @@ def options_of(schema: Any, prefix: str = "") -> dict[str, Option]:
         prefix: the text before each key, such as "train.".
 
     Returns:
-        Dotted key, such as train.steps -> option.
+        A mapping from dotted key, such as train.steps, to the option.
     """
     found: dict[str, Option] = {}
     for entry in fields(schema):

@@ -3,8 +3,7 @@
 A named thing is a function or a class that the configuration selects by its name, such as a network
 or a finder. The options of a named thing are its parameters. But the first parameters of a network
 are no options, because the harness sets them. To read the parameters, this module must import
-torch, which is slow. So its functions are called when a run begins, and seldom when a command line
-is checked.
+torch, which is slow. So these functions are called when a run begins, and rarely before.
 """
 
 import inspect
@@ -20,9 +19,9 @@ from harness.errors import UserError
 from supsup_core.knobs import Knob, knob_of
 from supsup_core.names import FAMILIES, METHODS, NETWORKS, load
 
-# Kind of named thing -> (mapping from the names of this kind to import paths, number of arguments
-# that the harness passes before the options). A network gets two such arguments: the shape of an
-# input and the number of outputs.
+# Each kind of named thing has a pair of values. The first value is the mapping from name to import
+# path. The second value is the number of arguments that the harness passes before the options. A
+# network gets two such arguments: the shape of an input and the number of outputs.
 NAMED: Mapping[str, tuple[Mapping[str, str], int]] = {
     "family": (FAMILIES, 0),
     "network": (NETWORKS, 2),
@@ -41,13 +40,13 @@ _TYPES = {
 def declared_options(
     kind: str, target: Callable[..., Any], num_arguments: int = 0
 ) -> dict[str, Option]:
-    """Return a mapping from name to option, for the options that a function or a class declares.
+    """List the options that a function or a class declares, as a mapping from name to option.
 
     Args:
         kind: what the function or the class is: data, family, network or method.
         target: the function or the class.
-        num_arguments: number of the target's first parameters that the harness sets. They are no
-            options.
+        num_arguments: number of the target's first parameters that are no options, because the
+            harness sets them.
     """
     owner = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(owner, include_extras=True)
@@ -68,19 +67,20 @@ def check_options(
     options: Mapping[str, Any],
     num_arguments: int = 0,
 ) -> dict[str, Any]:
-    """Check the given options of a function or a class, and add the defaults of its other options.
+    """Check the given options of a function or a class, and add defaults for options not given.
 
     Args:
         kind: what the function or the class is: data, family, network or method.
         name: the name in the configuration, which selects the function or the class.
         target: the function or the class.
-        options: name of an option -> value, from the configuration.
-        num_arguments: number of the target's first parameters that the harness sets. They are no
-            options.
+        options: a mapping from the name of an option to its value in the configuration.
+        num_arguments: number of the target's first parameters that are no options, because the
+            harness sets them.
 
     Returns:
-        Name of an option -> value. These are the given values, and the defaults that config.yaml
-        can store. A whole number becomes a float if the option is declared as a float.
+        A mapping from the name of an option to its value. It has all given options. An option that
+        is not given has its default, or is left out if config.yaml cannot store the default. A
+        whole number becomes a float if the option is declared as a float.
 
     Raises:
         UserError: an option is unknown or missing, or its value is not allowed.
@@ -128,13 +128,14 @@ def load_named(kind: str, known: Mapping[str, str], name: str) -> Callable[..., 
 def make_named(
     kind: str, known: Mapping[str, str], name: str, options: Mapping[str, Any], *arguments: Any
 ) -> Any:
-    """Make the object that a name of the configuration stands for.
+    """Make the object that a name in the configuration selects.
 
     Args:
-        kind: what the name stands for: family, network or method.
+        kind: the kind of object: family, network or method.
         known: the mapping in supsup_core.names that contains the name, such as NETWORKS.
         name: the name in the configuration.
-        options: name of an option -> value. A missing option gets its default.
+        options: a mapping from the name of an option to its value. A missing option gets its
+            default.
         arguments: the arguments that the harness passes before the options.
 
     Returns:
@@ -171,11 +172,12 @@ def _check_type(kind: str, name: str, made: object) -> None:
 
 
 def resolved_options(config: AnyConfig, kinds: Collection[str] = tuple(OPTION_KEYS)) -> AnyConfig:
-    """Copy a configuration. In the copy, options that are not given have their defaults.
+    """Copy a configuration. In the copy, each option that was not given has its default.
 
     Args:
-        config: a configuration, typed or stored.
-        kinds: data, family, network or method. Only the options of these kinds get defaults.
+        config: a configuration that a user typed, or that config.yaml stored.
+        kinds: kinds of named things: data, family, network or method. Only the options of these
+            kinds get their defaults.
 
     Raises:
         UserError: an option is unknown, or its value is not allowed.
@@ -191,11 +193,14 @@ def resolved_options(config: AnyConfig, kinds: Collection[str] = tuple(OPTION_KE
 
 
 def options_of_kind(kind: str, config: Config) -> dict[str, Option]:
-    """Return a mapping from name to option, for the data set, family, network or finder of a run.
+    """List the options of the data set, family, network or finder that a configuration names.
 
     Args:
         kind: data, family, network or method.
-        config: the configuration of the run.
+        config: the configuration.
+
+    Returns:
+        A mapping from the name of an option to the option.
     """
     return declared_options(kind, *_target(kind, config))
 
@@ -219,7 +224,11 @@ def option_type(config: Config, key: str) -> Any:
 
 
 def _target(kind: str, config: Config) -> tuple[Callable[..., Any], int]:
-    """Return the named function or class, and the number of its parameters that are no options."""
+    """Find the function or the class that the configuration selects for a kind.
+
+    Returns:
+        The function or the class, and the number of its first parameters that are no options.
+    """
     if kind not in NAMED:
         return _no_options, 0
     known, num_arguments = NAMED[kind]
@@ -231,7 +240,7 @@ def _no_options() -> None:
 
 
 def _takes_any_name(target: Callable[..., Any]) -> bool:
-    """Return whether a function has a parameter **options."""
+    """Return whether a function has a parameter such as **options, which accepts any name."""
     parameters = inspect.signature(target).parameters.values()
     return any(one.kind is one.VAR_KEYWORD for one in parameters)
 
@@ -249,11 +258,11 @@ def _refused(kind: str, name: str, options: Mapping[str, Any], reason: str) -> s
     """Make the error message for the ValueError of a constructor.
 
     Args:
-        kind: what the constructor makes: family, network or method.
-        name: its name in the configuration.
-        options: name of an option -> value.
+        kind: the kind of object that the constructor makes: family, network or method.
+        name: the name of the object in the configuration.
+        options: a mapping from the name of an option to its value.
         reason: the text of the ValueError. If its first word is the name of an option, the message
-            shows the key and the value of this option.
+            shows the key and the value of this option. Otherwise it shows all options.
     """
     option = reason.partition(" ")[0]
     if option in options:

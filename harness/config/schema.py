@@ -1,4 +1,4 @@
-"""The schema of a run's configuration: dataclasses whose fields have a help text and limits."""
+"""The schema of a run's configuration: dataclasses. Each field has a help text and limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -26,8 +26,9 @@ MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets
 
 DTYPES = ("float32", "bfloat16")
 
-# Limits of amounts that neither the data nor the memory nor the disk limits. Each limit is far
-# above what a run can use, so that a wrong number is refused, and does not run for years.
+# Limits of numbers that neither the data nor the memory nor the disk limits. Each limit is far
+# above the numbers that a run can use. Without limits, a run with a mistyped number could take
+# years.
 MOST_STEPS = 10**7  # per task
 MOST_GRADIENTS = 10**4  # per inference
 MOST_SWEEPS = 10**4  # per recall
@@ -38,7 +39,7 @@ EXECUTORS = ("ray", "serial")
 CUES = ("flipped", "erased", "data")
 
 # A named thing is a function or a class that the configuration selects by its name, such as a
-# network. This maps each kind of named thing to the key that has its options.
+# network. This mapping gives, for each kind of named thing, the key of its options.
 OPTION_KEYS = {
     "data": "data_options",
     "family": "family_options",
@@ -52,10 +53,10 @@ _OWN = ("package.module:object", OWN_OBJECT)
 # data set is not taken for a folder.
 _PATHS = ("a path such as images.npz or ./images", r".+\.npz|.*/.*")
 
-# With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine has. The two
-# other algorithms, gradient_descent and frank_wolfe, compute many gradients per inference. The
-# objectives H_first_layer and G_first_layer would double the number of evaluations. So a run uses
-# these two algorithms and two objectives only if the user names them.
+# With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine supports. The
+# two other algorithms, gradient_descent and frank_wolfe, compute many gradients per inference, so a
+# run uses them only if the user names them. The same is true of the objectives H_first_layer and
+# G_first_layer, because they would double the number of evaluations.
 DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
 
 DEFAULT_OBJECTIVES = ("H", "G")
@@ -65,8 +66,9 @@ DEFAULT_OBJECTIVES = ("H", "G")
 class TrainConfig:
     """Settings of the training. `train=NAME` selects a recipe of harness/conf/train."""
 
-    # A field for any text has the type Any. With the type str, OmegaConf would convert the number
-    # 1.10 of a YAML file to the text "1.1". With Any, the number stays, and `check` refuses it.
+    # This field accepts any text, but its type is Any. With the type str, OmegaConf would convert
+    # the number 1.10 of a YAML file to the text "1.1". With Any, the value stays a number, and
+    # `check` refuses it.
     name: Any = knob(
         MISSING,
         kind=str,
@@ -98,16 +100,17 @@ class TrainConfig:
         AUTO,
         instead=AUTO,
         one_of=DTYPES,
-        help="Number format of the matrix products. auto measures both formats when a run begins, "
-        "and means bfloat16 if it is faster and the trainer supports it, else float32.",
+        help="Number format of the matrix products. With auto, the run measures both formats when "
+        "it begins. It uses bfloat16 if bfloat16 is faster and the trainer supports it, else "
+        "float32.",
     )
     block: int | str = knob(
         AUTO,
         kind=int,
         instead=AUTO,
         at_least=1,
-        help="Number of tasks that train together in one work unit. auto depends on the size of "
-        "the network.",
+        help="Number of tasks that train together in one work unit. With auto, the number depends "
+        "on the size of the network.",
     )
     temperature: float = knob(
         1.0, above=0, help="Divisor of the logits in the loss. Above 1, the softmax is softer."
@@ -184,8 +187,8 @@ class EvaluateConfig:
         0,
         at_least=0,
         help="Number of distractors: untrained random masks with the densities of the trained "
-        "masks. If above 0, one_shot and one_shot_ranked evaluate the last checkpoint a second "
-        "time, with the trained masks and the distractors as candidates.",
+        "masks. If this number is above 0, the last checkpoint is evaluated a second time by "
+        "one_shot and one_shot_ranked, with the trained masks and the distractors as candidates.",
     )
     log_base: int = knob(
         2,
@@ -213,8 +216,8 @@ class ReservoirConfig:
         one_of=tuple(RESERVOIR_RULES),
         filled=True,
         distinct=True,
-        help="Rules by which a reservoir stores masks. A rule whose name ends in 8bits or 4bits "
-        "stores each weight of the reservoir in 8 or 4 bits.",
+        help="Rules by which a reservoir stores masks. With projection_8bits and "
+        "projection_4bits, each weight of the reservoir has 8 or 4 bits.",
     )
     cues: list[str] = knob(
         lambda: [*CUES],
@@ -248,7 +251,7 @@ class ReservoirConfig:
 
 @dataclass
 class ActorsConfig:
-    """Division of the work among Ray actors. No result depends on these keys."""
+    """Settings that divide the work among Ray actors. No result depends on these keys."""
 
     train: int | str = knob(
         AUTO,
@@ -256,7 +259,8 @@ class ActorsConfig:
         instead=AUTO,
         at_least=1,
         at_most=MOST_ACTORS,
-        help="Number of training actors. auto depends on the CPUs or GPUs that Ray has.",
+        help="Number of training actors. With auto, the number depends on the CPUs or GPUs that "
+        "Ray has.",
     )
     evaluate: int | str = knob(
         AUTO,
@@ -264,8 +268,8 @@ class ActorsConfig:
         instead=AUTO,
         at_least=1,
         at_most=MOST_ACTORS,
-        help="Number of evaluation actors during training. auto means one per eight CPUs, but at "
-        "least one.",
+        help="Number of evaluation actors during training. auto means one actor per eight "
+        "CPUs, but at least one actor.",
     )
     gpus: float = knob(
         0.25, above=0, at_most=1, help="Fraction of a GPU per actor, if there are GPUs."
@@ -276,16 +280,16 @@ class ActorsConfig:
         instead=AUTO,
         at_least=1,
         at_most=100_000,
-        help="Blocks that a training actor trains at the same time. auto means 1 on a CPU, and as "
-        "many as keep a GPU busy.",
+        help="Number of blocks that a training actor trains at the same time. auto means 1 on a "
+        "CPU. On a GPU, it means as many blocks as are needed to keep the GPU busy.",
     )
     shards: int = knob(
         1,
         at_least=1,
         at_most=MOST_ACTORS,
-        help="If above 1, the masks are split over this many evaluation actors, for masks that do "
-        "not fit into the memory of one actor. Overrides actors.evaluate. Works only with one_shot "
-        "and one_shot_ranked.",
+        help="Number of evaluation actors that the masks are split over. Use a number above 1 if "
+        "the masks do not fit into the memory of one actor. It then replaces actors.evaluate, and "
+        "only one_shot and one_shot_ranked can be used. 1 means that the masks are not split.",
     )
 
 
@@ -308,7 +312,7 @@ class Config:
         "permuted",
         one_of=tuple(FAMILIES),
         also=(_OWN,),
-        help="Family of tasks, which says how tasks differ.",
+        help="Family of tasks: the way in which tasks differ.",
     )
     family_options: dict[str, Any] = knob(dict, help="Options of the family.")
     network: str = knob(
@@ -393,7 +397,13 @@ def keys(config: Any, prefix: str = "") -> list[str]:
 
 
 def is_taken(key: str, takes: Sequence[str]) -> bool:
-    """Return whether `takes` has a dotted key, such as train.steps, or the key's group, train."""
+    """Return whether a command takes a key.
+
+    Args:
+        key: a dotted key, such as train.steps.
+        takes: the keys that the command takes. The name of a group, such as train, means all keys
+            of this group.
+    """
     return any(key == one or key.startswith(f"{one}.") for one in takes)
 
 
@@ -401,7 +411,7 @@ def leaf(config: Any, key: str) -> Any:
     """Return the value of a dotted key.
 
     Raises:
-        KeyError: the key is an option, such as method_options.density, that is not given.
+        KeyError: the key is an option that is not given, such as method_options.density.
     """
     for part in key.split("."):
         config = config[part] if isinstance(config, Mapping) else getattr(config, part)

@@ -11,23 +11,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def stop_on_signals() -> list[int]:
-    """Let the first Ctrl-C or SIGTERM raise KeyboardInterrupt, and ignore more of them for a while.
+    """Let the first Ctrl-C or SIGTERM raise KeyboardInterrupt, and then ignore both for a time.
 
-    Users press Ctrl-C several times. A second KeyboardInterrupt would break off the end of the
-    command: actors would be left, and the lock would still name its holder. After SECONDS_TO_END
-    seconds, a signal raises KeyboardInterrupt again, in case the end takes too long.
+    Users press Ctrl-C several times. A second KeyboardInterrupt would interrupt the command while
+    it stops its actors and releases its lock. But if the command takes too long to end, the user
+    must be able to stop it: after SECONDS_TO_END seconds, a signal raises KeyboardInterrupt again.
 
-    A signal may end a driver at any point, even during a commit, and nothing is flushed on the way
-    out. This is safe: a commit has happened if and only if its log file exists, and its masks are
-    on disk before that file exists.
+    A signal may end a driver at any point, even during a commit, and the driver then flushes no
+    file. This is safe: a commit counts only if its log file exists, and the masks of the commit are
+    on disk before this file exists.
 
-    The handlers stay until the interpreter ends, because its own end takes a moment too. The
-    interpreter then removes its handlers, and a signal would kill the process with another exit
-    code. So both signals are ignored just before.
+    The handlers stay until the interpreter ends. At its end, the interpreter removes its handlers,
+    and a signal would then kill the process with another exit code. So both signals are ignored
+    just before this moment.
 
     Returns:
-        The list to which each signal that raises KeyboardInterrupt adds its number. It stays empty
-        outside the main thread, where Python allows no handlers.
+        A list. Each signal that raises KeyboardInterrupt adds its number to the list. Outside the
+        main thread, Python allows no handlers, so the list stays empty.
     """
     stopped_by: list[int] = []
     quiet_until = 0.0

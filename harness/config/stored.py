@@ -17,8 +17,8 @@ from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import read_configuration
 
-# Every version of this program writes these keys, so a file without them is no configuration of a
-# run.
+# Every version of this program writes these keys. So a file in which one of these keys is missing
+# is no configuration of a run.
 _ALWAYS = (
     *("data", "family", "network", "method", "seed", "tasks", "train.name"),
     *("evaluate.checkpoints", "evaluate.algorithms"),
@@ -29,7 +29,8 @@ def stored_values(path: Place) -> Any:
     """Read the nested values of a config.yaml.
 
     Raises:
-        UserError: the file is missing, was cut, or is not a YAML file of plain values.
+        UserError: the file is missing, its end is missing, or it is not a YAML file of plain
+            values.
     """
     try:
         return read_configuration(path)
@@ -39,7 +40,7 @@ def stored_values(path: Place) -> Any:
 
 @contextmanager
 def value_errors(path: Place) -> Iterator[None]:
-    """Turn an error about the values of a config.yaml into a one-line error for the user.
+    """Turn an error in the `with` block into a UserError that names the config.yaml.
 
     Raises:
         UserError: a value is missing or not allowed.
@@ -58,10 +59,11 @@ def _no_configuration(path: Place, error: Exception) -> UserError:
 
 
 def from_values(values: Any, schema: type[AnyConfig]) -> AnyConfig:
-    """Make a configuration from the content of a config.yaml that has exactly the schema's keys.
+    """Make a configuration from the content of a config.yaml.
 
     Args:
-        values: the content of config.yaml; see read_configuration.
+        values: the content of config.yaml: nested mappings. It must have every key of the schema
+            and no other key.
         schema: schema of the job's configuration.
 
     Raises:
@@ -82,15 +84,19 @@ def from_values_of_any_version(values: Any) -> Config:
     """Make a run's configuration from a config.yaml that any version of this program wrote.
 
     Names, such as the name of a network, are not checked, because another version knows other
-    names. Unknown keys are ignored. A missing key gets its default, but an error is raised if it is
-    a key that all versions write.
+    names. Unknown keys are ignored. A missing key gets its default.
+
+    Args:
+        values: the content of config.yaml: nested mappings.
 
     Raises:
-        ValueError, UserError: see from_values.
+        ValueError: a key that all versions write is missing, or the checkpoints or the algorithms
+            are `auto`.
+        UserError: a value has the wrong type or is outside its limits.
     """
     given = _leaves(Config, values)
     if missing := [key for key in _ALWAYS if key not in given]:
-        raise ValueError(f"every run has {missing[0]}, got no such key")
+        raise ValueError(f"every run must have the key {missing[0]}, got none")
     options = {
         key: replace(option, knob=replace(option.knob, one_of=()))
         for key, option in options_of(Config).items()
@@ -111,10 +117,11 @@ def _checked(option: Option, value: Any) -> Any:
 def _leaves(schema: Any, values: Any, prefix: str = "") -> dict[str, Any]:
     """Return a mapping from dotted key to value.
 
-    A mapping in `values` is divided only if it is a group of the schema.
+    If a value is itself a mapping, it is divided into its keys only if its key is a group of keys
+    in the schema, such as train.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{prefix.rstrip('.') or 'the file'} must be keys and values")
+        raise ValueError(f"{prefix.rstrip('.') or 'the file'} must have keys with values")
     groups = {entry.name: entry.type for entry in fields(schema) if is_dataclass(entry.type)}
     found: dict[str, Any] = {}
     for name, value in values.items():
@@ -126,7 +133,7 @@ def _leaves(schema: Any, values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _made(schema: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """Make a configuration from a mapping from dotted key to value."""
+    """Make a configuration. `values` maps each dotted key to its value."""
     given = {}
     for entry in fields(schema):
         key = f"{prefix}{entry.name}"

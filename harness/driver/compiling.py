@@ -2,7 +2,7 @@
 
 Numba compiles a kernel when the kernel is first called, and stores the result on disk. So the first
 run after installing compiles, which takes up to a minute on one core. Without this module, every
-actor would compile the same kernels, and nobody would see why nothing moves.
+actor would compile the same kernels, and the user would not see why the run makes no progress.
 """
 
 import logging
@@ -20,7 +20,7 @@ _BAR = "compiling"
 
 
 class _Compiles(Listener):  # type: ignore[misc]  # numba has no types
-    """A listener that notes whether Numba compiles. Kernels that are only loaded do not count."""
+    """A listener that notes whether Numba compiles a kernel. Loading from disk does not count."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self.any, self._begin = False, begin
@@ -35,10 +35,10 @@ class _Compiles(Listener):  # type: ignore[misc]  # numba has no types
 
 
 def compile_kernels(rehearsals: Sequence[Callable[[], object]], display: Display) -> None:
-    """Run each form of the work once, on a small problem. If Numba compiles, show the progress.
+    """Run small computations that call every kernel. If Numba compiles a kernel, show the progress.
 
     Args:
-        rehearsals: small computations that together call every kernel of the work.
+        rehearsals: the computations, which together call every kernel that the units need.
         display: shows the progress.
     """
     done = 0

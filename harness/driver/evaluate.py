@@ -19,7 +19,7 @@ from harness.workers.shard import ShardWorker
 
 
 class Evaluate:
-    """The stage that evaluates each checkpoint once the checkpoint's masks are committed.
+    """The stage that evaluates a checkpoint as soon as the checkpoint's masks are committed.
 
     The rows of a unit are written to disk as soon as the unit ends. If `actors.shards` is above 1,
     a unit is done in several steps; see ShardedEvaluation.

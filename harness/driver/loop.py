@@ -82,7 +82,7 @@ class Driver:
         work.metrics = make_metrics(work.run.directory, executor)
         try:
             with work.display:
-                # On a GPU, the Numba kernels have next to no work. On a cluster, the workers
+                # On a GPU, the Numba kernels have almost no work. On a cluster, the workers
                 # compile on their own machines.
                 if executor.runs_here() and pick_device().type == "cpu":
                     steps = [step for stage in self._stages for step in stage.rehearsals(data)]

@@ -1,7 +1,7 @@
 """The protocol of a stage. A stage does one kind of work on a run, such as training.
 
 Each command has a list of stages. A stage does not know the other stages. It lists the work units
-that can be submitted, and stores their results. harness/driver/loop.py does the rest. To add a
+that can be submitted, and stores their results. harness/driver/loop.py submits the units. To add a
 stage, write a class like the stages in `train.py`, `evaluate.py` and `recall.py`, and add the class
 to the stages of a command.
 """
@@ -23,9 +23,9 @@ class Submission:
         unit: the work unit. Its name differs from the names of all other units that are in progress
             in the same pool.
         arguments: further arguments of the worker's `run`, after the unit and the masks.
-        num_masks: k or None. If k is given, the worker's `run` gets the packed masks of tasks 0 to
-            k - 1 as the argument after the unit. Units that are submitted at the same time share
-            one copy of the masks. If None, `run` gets no masks.
+        num_masks: a number k, or None. With k, the worker's `run` gets the packed masks of tasks 0
+            to k - 1 as the argument after the unit. Units that are submitted at the same time get
+            the same copy of the masks. With None, `run` gets no masks.
     """
 
     pool: str
@@ -91,9 +91,9 @@ class TableUnit(Protocol):
 class Stage(Protocol):
     """One kind of work on a run: find the missing results, do the work, and store the results.
 
-    The driver calls `is_complete` first. If results are missing, the driver calls `rehearsals`
-    and `begin` once.
-    Then it calls `due` and `keep` alternately, until all submitted units have ended.
+    The driver calls `is_complete` first. If results are missing, the driver calls `rehearsals` and
+    then `begin`. After that, it calls `due` and `keep` alternately, until all submitted units have
+    ended.
     """
 
     @property
@@ -106,23 +106,24 @@ class Stage(Protocol):
         ...
 
     def asked(self) -> Sequence[TableUnit]:
-        """List the units of this start whose results are files of tables.
+        """List the units of this start that write their results to table files.
 
-        Units whose files already exist are listed too. The list is empty if the stage does not
-        write files of tables. The driver uses the list for two texts: the table of results at the
-        end, and the error that names the checkpoints with missing files.
+        Units whose files already exist are listed too. The list is empty if the stage writes no
+        table files. The driver uses the list for two texts: the table of results at the end, and
+        the error that names the checkpoints with missing files.
         """
         ...
 
     def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:
         """Yield small computations that together call every Numba kernel of the workers.
 
-        The driver runs them before the work begins, so that kernels compile once and in sight.
+        The driver runs them before the work begins. So each kernel is compiled only once, and the
+        user sees the progress.
         """
         ...
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
-        """Log and show the work that is left to do, and return the pools that it needs.
+        """Log and show the work that is left to do, and return the pools that this work needs.
 
         Returns:
             A mapping from name to pool. If two stages use the same name, their pools must have the
@@ -142,7 +143,7 @@ class Stage(Protocol):
         ...
 
     def keep(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Write the results of ended units to disk. They are on disk when this method returns.
+        """Write the results of ended units to disk. When this method returns, they are on disk.
 
         Args:
             outcomes: the outcomes of some units of this stage that have ended.
@@ -161,6 +162,6 @@ class Stage(Protocol):
 
         Args:
             running: a mapping from pool name to the total progress of the pool's running units. The
-                progress of one unit is the fraction of it that is done, from 0 to 1.
+                progress of one unit is the fraction of the unit that is done, from 0 to 1.
         """
         ...

@@ -1,14 +1,15 @@
-"""Evaluate masks that do not fit into one actor. Each of several actors (shards) holds a part.
+"""Evaluate masks that do not fit into one actor. Several actors (shards) each hold a part of them.
 
 Each shard has a pool with one actor. The evaluation of a checkpoint has three steps:
 
-1. Every shard counts, for each bit of a packed mask, the masks of its part that have a one.
-2. Every shard gets the sum of these counts. For each query, it finds the leader of its part: the
-   task whose mask has the smallest product with the query's evidence.
+1. For each bit position of a packed mask, every shard counts the ones in the masks of its part.
+2. Every shard gets the sum of these counts over all parts. For each query, it finds the leader of
+   its part: the task whose mask has the smallest product with the query's evidence. (The product
+   is the sum of the evidence of the weights that the mask keeps.)
 3. The answer to a query is the leader with the smallest product, among the leaders of all parts.
    One shard counts the right labels with these answers.
 
-The answers of an exact algorithm are the same as those of one actor that has all masks on the CPU
+An exact algorithm gives the same answers as one actor that has all masks and computes on the CPU
 (supsup_core/bits/shards.py).
 """
 
@@ -46,11 +47,12 @@ class _Checkpoint:
         waiting: the units that are not submitted yet.
         first: for each part, the task number of its first mask.
         rows: for each part, its packed masks, in the form that `share` returned.
-        counts: a mapping from part number to the part's counts, for the parts that have counted.
+        counts: a mapping from part number to the result of the part's CountUnit, for the parts that
+            have counted their ones.
         shared_counts: the sum of the counts of all parts, in the form that `share` returned. None
             until all parts have counted.
-        asked: a mapping from the name of a unit in progress to its answers so far. These are a
-            mapping from part number to the answers of the part.
+        asked: a mapping from the name of a unit in progress to its answers so far. The answers of a
+            unit are a mapping from part number to the answers of the part.
     """
 
     num_tasks: int
@@ -89,7 +91,7 @@ class ShardedEvaluation:
         self._num_scored = 0
 
     def submit(self, num_tasks: int, units: Sequence[EvaluationUnit]) -> None:
-        """Evaluate a checkpoint after all checkpoints that were submitted before it.
+        """Add a checkpoint to the queue: it is evaluated after the checkpoints submitted earlier.
 
         Args:
             num_tasks: k, the number of masks of the checkpoint.
@@ -143,7 +145,7 @@ class ShardedEvaluation:
         return []
 
     def _go_on(self) -> None:
-        """Submit more units of the checkpoint. If none are left, begin the next checkpoint."""
+        """Submit more units of the checkpoint. If no units are left, begin the next checkpoint."""
         now = self._now
         assert now is not None
         while now.waiting and len(now.asked) < _ASKED_AT_ONCE:

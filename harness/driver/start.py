@@ -47,11 +47,12 @@ def carry_out(
 
     Args:
         config: the checked configuration.
-        opened: a function (directory, configuration, data set, call) -> the open run; `call` is
-            Executor.call.
+        opened: a function that opens the run. Its arguments are the directory, the configuration,
+            the data set and Executor.call.
         stages: functions that make the stages. A stage that needs the results of another stage
             comes after that stage.
-        executors: a function configuration -> executor; None: make_executor.
+        executors: a function that takes the configuration and makes the executor; None means
+            make_executor.
 
     Returns:
         The exit code: 0 if all is done, 1 if units were set aside, 130 if the user stopped the run.

@@ -1,4 +1,4 @@
-"""The training stage: train a mask for every task without a mask."""
+"""The training stage: train a mask for every task that has no mask yet."""
 
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -72,7 +72,10 @@ class Train:
         return {TRAIN: Pool(TrainWorker, (shared.spec, shared.train, shared.test))}
 
     def due(self, committed: Container[int]) -> Sequence[Submission]:
-        """List units until UNITS_AHEAD units are submitted and have not ended; see Stage.due."""
+        """List the next units to submit; see Stage.due.
+
+        At any time, at most UNITS_AHEAD submitted units have not ended.
+        """
         again, self._again = self._again, []
         num_more = UNITS_AHEAD - self._under_way - len(again)
         units = [*again, *islice(self._planned, num_more)]
@@ -97,7 +100,7 @@ class Train:
     def _described(self) -> str:
         """Describe the training for the log.
 
-        Values that `auto` stood for are marked with "(auto)". They are stored with the run, so
+        If a value was chosen for `auto`, it is marked with "(auto)". The run stores such values, so
         later starts use the same values.
         """
         train, typed = self._config.train, self._work.typed.train

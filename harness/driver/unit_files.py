@@ -40,13 +40,13 @@ class UnitFiles:
         return [unit for unit, there in zip(units, kept, strict=True) if not there]
 
     def put_others_aside(self, units: Iterable[TableUnit]) -> None:
-        """Rename damaged result files of other units to NAME.broken.
+        """Rename damaged result files to NAME.broken, except the files of the given units.
 
-        Such files are of an earlier start with other settings, or are copies. `analysis.load` would
-        refuse the run because of them.
+        The renamed files come from an earlier start with other settings, or are copies. Under their
+        old names, they would make `analysis.load` refuse the run.
 
         Args:
-            units: the units that `missing` checks.
+            units: the units whose files are not checked here, because `missing` checks them.
 
         Raises:
             UserError: another version of this program wrote a file, or a path is no regular file.

@@ -29,8 +29,8 @@ def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
     """Return the numbers of CPUs and GPUs that a cluster has, or can have at its largest size.
 
     Ray's launcher starts a machine only when actors need it, and Ray does not report the largest
-    size of the cluster. So the files in cluster/ define the resources max_cpus and max_gpus on the
-    head machine.
+    size of the cluster. So the files in cluster/ give the head machine two more resources, max_cpus
+    and max_gpus: the numbers of CPUs and GPUs at the largest size.
 
     Args:
         resources: a mapping from resource name to amount, as `ray.cluster_resources` returns it.
@@ -44,7 +44,7 @@ def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
 
 @dataclass
 class _Entry:
-    """A queued or running unit, with its further arguments and its number of tries."""
+    """A queued or running unit, the further arguments of `run`, and the number of tries so far."""
 
     unit: Any
     arguments: tuple[Any, ...]
@@ -60,7 +60,7 @@ class _RayPool:
     queue: deque[_Entry] = field(default_factory=deque)
     starting: dict[Any, Any] = field(default_factory=dict)  # reference of a start -> actor
     idle: list[Any] = field(default_factory=list)
-    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # result -> entry
+    running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # result -> (actor, entry)
     num_started: int = 0
 
     @property
@@ -109,10 +109,11 @@ class RayExecutor:
         return is_alone(self._ray)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function where the first pool's actors will run; see Executor.call.
+        """Call a function on a machine on which the first pool's actors will run.
 
-        A driver on the only machine calls the function itself, unless actors use GPUs: a driver
-        that computes on a GPU would keep memory of the GPU.
+        See Executor.call. If this machine is the whole cluster and the actors use no GPUs, the
+        driver calls the function itself. Otherwise Ray calls it in another process: a driver that
+        computes on a GPU would keep memory of the GPU.
         """
         first, *_ = self._sizes.values()
         return call_on(self._ray, first.cpus, first.gpus, function, *arguments)
@@ -122,7 +123,7 @@ class RayExecutor:
         return self._ray.put(value)
 
     def start(self, pools: Mapping[str, Pool]) -> None:
-        """Set the pools, by name. Actors are made later, when there are units for them."""
+        """Set the pools: a mapping from name to pool. Actors are made when units need them."""
         *_, last = self._sizes.values()
         self._pools = {
             name: _RayPool(pool, self._sizes.get(name, last)) for name, pool in pools.items()
@@ -160,7 +161,7 @@ class RayExecutor:
                     outcomes += self._collect(name, pool, reference)
                 elif reference in pool.starting:
                     outcomes += self._receive(name, pool, reference)
-            # Actors get their next units before the driver keeps these results, so that no actor
+            # Actors get their next units before the driver stores these results, so that no actor
             # waits for a commit.
             self._start_units(name)
             if not pool.busy and name in self._awaited:
@@ -168,10 +169,10 @@ class RayExecutor:
         return outcomes
 
     def running(self) -> dict[str, float]:
-        """Return the progress of the running units by pool name; see Executor.running.
+        """Return a mapping from pool name to the progress of its units; see Executor.running.
 
-        The values are those of the last answers of the actors. The method asks the busy actors
-        again, but does not wait for their answers.
+        The progress is taken from the latest answers of the actors. This method asks the busy
+        actors again, but does not wait for the new answers.
         """
         if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
             return self._progress
@@ -196,7 +197,7 @@ class RayExecutor:
         return self._progress
 
     def queues(self) -> dict[str, tuple[int, int]]:
-        """Return, by pool name, the numbers of waiting units and of running units."""
+        """Return a mapping from pool name to two numbers: waiting units and running units."""
         return {name: (len(pool.queue), len(pool.running)) for name, pool in self._pools.items()}
 
     def describe(self) -> str:
@@ -335,7 +336,7 @@ class RayExecutor:
 def _was_preempted(error: Exception) -> bool:
     """Return whether the provider of the cluster took the actor's machine back.
 
-    Such a loss says nothing about the unit, so it is no try of the unit.
+    Such a loss says nothing about the unit, so it does not count as a try of the unit.
     """
     return bool(getattr(error, "preempted", False))
 
@@ -344,7 +345,7 @@ def _named(error: Exception) -> Failure:
     """Describe an error of Ray in one line.
 
     The first line of Ray's message says why an actor was lost. If the actor could not be made, the
-    last line has the error that the actor raised.
+    last line of the message has the error that the actor raised.
     """
     text = str(error)
     lines = text.strip().splitlines() or ["no reason given"]

@@ -26,8 +26,8 @@ class Outcome:
         pool: the name of the pool in which the unit ran.
         unit: the work unit.
         result: the value that the worker's `run` returned; None if the unit failed.
-        error: one line with the type, the message and the place in the code; None if the unit
-            succeeded.
+        error: one line with the error's type, its message, and the file and line number of its
+            origin; None if the unit succeeded.
         traceback: the traceback of the error; "" if there is none.
     """
 
@@ -61,7 +61,7 @@ class Trainers:
 
     Attributes:
         number: the largest number of workers at one time.
-        on_gpus: whether each of them has a GPU, or a share of a GPU.
+        on_gpus: whether each worker has a GPU, or a fraction of a GPU.
     """
 
     number: int
@@ -80,10 +80,10 @@ class Executor(Protocol):
         ...
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function on a machine that trains, with one thread's share of it.
+        """Call a function on a machine that trains, with the CPUs and GPUs of one training worker.
 
         On a cluster this is a worker machine, which may differ from the driver's machine. If the
-        machines of a cluster differ, any of them may be chosen.
+        worker machines differ from each other, any of them may be chosen.
         """
         ...
 
@@ -122,7 +122,7 @@ class Executor(Protocol):
     def running(self) -> dict[str, float]:
         """Return a mapping from pool name to the total progress of the pool's running units.
 
-        The progress of one unit is the fraction of it that is done, from 0 to 1.
+        The progress of one unit is the fraction of the unit that is done, from 0 to 1.
         """
         ...
 

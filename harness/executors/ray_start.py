@@ -1,6 +1,6 @@
 """Join a Ray cluster, or start Ray on this machine.
 
-Ray prints no messages of its own, and each error is one line.
+The messages that Ray itself prints are suppressed, and each error is one line.
 """
 
 import logging
@@ -35,17 +35,17 @@ def start_ray(otherwise: str = "") -> tuple[Any, bool]:
 
     Ray finds the cluster by RAY_ADDRESS, or because `ray start` ran on this machine. The files in
     cluster/ set RAY_ADDRESS=auto on the head machine. With this value, a command on the head
-    machine either joins the cluster or fails. Without it, a command might start a second Ray, and
-    train on the head machine only.
+    machine either joins the cluster or fails. Without this value, a command might start a second
+    Ray, and train on the head machine only.
 
     Args:
-        otherwise: text at the end of an error's advice: what the user can do instead of starting
-            Ray.
+        otherwise: text at the end of an error's advice, which says what the user can do instead of
+            starting Ray. Example: ", or set executor=serial".
 
     Returns:
         Two values: the package `ray`, and whether this call has connected to Ray. If true, the
-        caller must end the connection with `ray.shutdown`. If false, Ray was connected before the
-        call.
+        caller must end the connection with `ray.shutdown`. If false, this process was connected to
+        Ray before the call.
 
     Raises:
         UserError: no Ray answers at the cluster's address, or Ray did not start.
@@ -80,8 +80,8 @@ def start_ray(otherwise: str = "") -> tuple[Any, bool]:
 def _own_handler_of_sigterm() -> Iterator[None]:
     """Keep this process's handler of SIGTERM while Ray starts.
 
-    Ray installs two handlers in Python, which end the process with another exit code, and then one
-    in C++, which prints a stack and aborts.
+    Ray installs two handlers in Python, which end the process with another exit code. Then Ray
+    installs a handler in C++, which prints a stack and aborts.
     """
     from ray._private import utils
 
@@ -105,12 +105,13 @@ def is_alone(ray: Any) -> bool:
 def call_on(ray: Any, cpus: float, gpus: float, function: Callable[..., T], *arguments: Any) -> T:
     """Call a function on a machine of the cluster that has free CPUs and GPUs.
 
-    If this machine is the whole cluster and no GPU is asked for, this process calls the function.
+    If this machine is the whole cluster and `gpus` is 0, this process calls the function. Otherwise
+    Ray calls the function in another process.
 
     Args:
         ray: the package `ray`, started.
-        cpus: number of CPUs that the function takes.
-        gpus: number of GPUs that the function takes.
+        cpus: number of CPUs that Ray reserves for the function.
+        gpus: number of GPUs that Ray reserves for the function.
         function: the function.
         arguments: the function's arguments.
     """
@@ -179,7 +180,7 @@ def _check_address(address: str) -> None:
     except (OSError, OverflowError, UnicodeError) as error:
         if _given() in ("", "auto"):
             raise UserError(
-                f"Ray's cluster of this machine at {address} does not answer ({error}): type "
+                f"the Ray cluster of this machine does not answer at {address} ({error}): type "
                 "`ray stop`, or set RAY_ADDRESS=local to start another Ray"
             ) from error
         raise UserError(
@@ -189,10 +190,11 @@ def _check_address(address: str) -> None:
 
 
 def _make_token(otherwise: str) -> None:
-    """Make the file with the token of this user's local Ray. Only this user can read the file.
+    """Make the file with the token for this user's local Ray. Only this user can read the file.
 
-    If the file exists, only its permissions are changed. Ray itself would make a file that every
-    user of this machine can read.
+    If the file exists, only its permissions are changed. If environment variables give a token or
+    turn tokens off, nothing is done. Ray itself would make a file that every user of this machine
+    can read.
 
     Raises:
         UserError: the file cannot be made.

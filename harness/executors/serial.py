@@ -21,11 +21,11 @@ class SerialExecutor:
         self._queues: dict[str, deque[tuple[Any, tuple[Any, ...]]]] = {}
 
     def trainers(self) -> Trainers:
-        """Return one worker, which has a GPU if this machine has one."""
+        """Describe the only worker. It has a GPU if this machine has a GPU."""
         return Trainers(1, on_gpus=pick_device().type != "cpu")
 
     def runs_here(self) -> bool:
-        """Return True."""
+        """Return True, because all units run in this process."""
         return True
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -67,7 +67,7 @@ class SerialExecutor:
                 if last:
                     failure = Failure.of(error)
                     return [Outcome(name, unit, error=failure.line, traceback=failure.traceback)]
-        raise AssertionError("a try ends the loop")
+        raise AssertionError("the last try must return an outcome")
 
     def running(self) -> dict[str, float]:
         """Return an empty mapping, because no unit runs between two calls of `poll`."""

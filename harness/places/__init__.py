@@ -1,1 +1,1 @@
-"""Paths of run directories, on a disk or in object storage, and durable writes to them."""
+"""Paths of run directories (on a disk or in object storage), and durable writes of files."""

@@ -35,8 +35,8 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: in
     """Write a file durably: when this function returns, the whole file is on disk.
 
     If the write fails, an old file of this name is unchanged. A crash may leave a file
-    ".<name>.<process>.partial" in the same folder. If `exclusive` is true and the file system has
-    no hard links, a crash may also leave an incomplete file.
+    ".<name>.<process number>.partial" in the same folder. If `exclusive` is true and the file
+    system has no hard links, a crash may also leave an incomplete file of this name.
 
     Args:
         path: path of the file.
@@ -67,7 +67,7 @@ def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: in
         try:
             fsync(path.parent)
         except OSError:
-            path.unlink()  # the caller gets an error, and may then use the name in a second try
+            path.unlink()  # so that a second try can create a file of this name
             raise
     finally:
         partial.unlink(missing_ok=True)
@@ -84,7 +84,10 @@ def _fill(file: BinaryIO, data: bytes) -> None:
 
 
 def _link_or_create(path: Path, partial: Path, data: bytes, mode: int) -> None:
-    """Link the final name to the partial file, or write a second file if links are impossible."""
+    """Give the partial file its final name by a hard link.
+
+    If the file system has no hard links, write a second file with the final name.
+    """
     try:
         path.hardlink_to(partial)  # unlike a rename, this fails if the name is taken
         return
@@ -102,8 +105,8 @@ def _link_or_create(path: Path, partial: Path, data: bytes, mode: int) -> None:
 def remove_partial_files(folder: Place, *, below: bool = False) -> None:
     """Remove the partial files that crashed writers left in a folder.
 
-    Only the process that may write to the folder may call this function. Files with other names
-    stay. Symbolic links to folders are not followed.
+    Call this function only in the process that is allowed to write to the folder. Files with other
+    names stay. Symbolic links to folders are not followed.
 
     Args:
         folder: the folder, which may be missing.

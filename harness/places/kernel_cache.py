@@ -3,8 +3,8 @@
 Numba stores compiled code in the folder of the source, or else in the user's cache folder. If it
 can write to neither, this module sets NUMBA_CACHE_DIR to a private temporary folder. If the user
 has no home, Numba must not use its cache folder, because it would make a folder named `~`. Numba
-reads the variable when it is imported. So the package `harness` calls this module first, in drivers
-and in actors.
+reads the variable when Numba is imported. So the package `harness` calls this module first, in
+drivers and in actors.
 """
 
 import os
@@ -32,7 +32,7 @@ def set_kernel_cache() -> None:
 
 
 def _can_write(folder: Path) -> bool:
-    """Return whether files can be made in a folder, which need not exist yet."""
+    """Return whether this process can make files in a folder. The folder need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     # os.access is not enough: for root it always says yes, but root cannot write to /proc.
@@ -47,7 +47,8 @@ def _private_folder() -> Path:
     """Make a temporary folder that later processes of this user find again.
 
     Numba loads compiled code and pickles from its folder. So a folder that another user made, or
-    can write to, is not used.
+    can write to, is not used. A new folder with a random name is made instead. Later processes do
+    not find this new folder.
 
     Raises:
         OSError: no temporary folder can be made.

@@ -1,6 +1,6 @@
 """Paths in object storage, with the few file operations that a run needs.
 
-A put is the request that writes an object. When the put has returned, every reader sees the whole
+A put is the request that writes an object. When the put has returned, every read gives the whole
 new object. So nothing needs to be flushed, and a crash leaves no partial object. Object storage has
 no folders and no renames.
 
@@ -9,7 +9,8 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the variables that Google's librari
 these variables, a cloud machine uses the credentials of its role.
 
 This module is imported only if run_dir is a URL, so a run on a disk does not need the package
-obstore. The harness uses obstore because the file systems of Arrow have no conditional put.
+obstore. The harness uses obstore because the file systems of Arrow have no conditional put: a put
+that fails if the object has changed.
 """
 
 import os
@@ -175,7 +176,7 @@ def _reason(text: str) -> str:
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """A path in a bucket. Methods that pathlib.Path also has do the same as in pathlib.Path.
+    """A path in a bucket. Methods with the same names as in pathlib.Path do the same.
 
     Attributes:
         bucket: the bucket.
@@ -257,7 +258,7 @@ class ObjectPath:
         """Read the whole object and the identifier of its version.
 
         Returns:
-            (content, version). For the version see `_version`.
+            Two values: the content, and the version as `_version` returns it.
 
         Raises:
             FileNotFoundError: the object does not exist.
@@ -274,7 +275,8 @@ class ObjectPath:
             length: bytes per part.
 
         Returns:
-            uint8 arrays, one per part. A part beyond the end of the object is shorter or empty.
+            uint8 arrays, one per part. If the object ends before the end of a part, the array of
+            this part is shorter or empty.
 
         Raises:
             FileNotFoundError: the object does not exist.
@@ -297,8 +299,8 @@ class ObjectPath:
     def write(self, data: bytes, *, exclusive: bool = False) -> None:
         """Write the whole object.
 
-        After an error, the old object is unchanged. But if only the server's answer was lost, the
-        new object is written.
+        If this method raises an error, the old object is unchanged, with one exception: the server
+        may have written the new object, although its answer was lost.
 
         Args:
             data: the whole content of the object.
@@ -332,7 +334,8 @@ class ObjectPath:
         Returns:
             The new version; None if the object no longer has the version to replace. If the
             server's answer is lost, obstore repeats the request, and the second request fails
-            because the first has succeeded. Then the result is None, but the object is replaced.
+            because the first has succeeded. Then the result is None, although the object has been
+            replaced.
         """
         with self._explained():
             try:
@@ -375,8 +378,8 @@ class ObjectPath:
 
         Args:
             folder: the local folder.
-            last: relative path of the file to upload last. Readers take this file as the sign
-                that the upload is complete.
+            last: path of the file to upload last, relative to the folder. If this file exists in
+                the bucket, the upload is complete.
         """
         files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         for name in sorted(files, key=lambda name: str(name) == last):
@@ -393,10 +396,12 @@ class ObjectPath:
 
 
 def _version(of: Any) -> dict[str, str]:
-    """Extract the identifier of an object's version, for a put that replaces only this version.
+    """Extract the identifier of an object's version from an answer of the server.
+
+    A later put with this identifier replaces only this version of the object.
 
     Returns:
-        Name -> value for the names "e_tag" and "version", if the server gives them. S3 compares
-        e_tag, and Google compares version.
+        A mapping from name to value. The names are "e_tag" and "version", if the server gives them.
+        S3 compares e_tag, and Google compares version.
     """
     return {name: of[name] for name in ("e_tag", "version") if of.get(name)}

@@ -33,7 +33,7 @@ def is_url(text: str) -> bool:
 
 
 def check_url(text: str) -> None:
-    """Check that a URL may name a run directory.
+    """Check that a URL has the form s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.
 
     Raises:
         UserError: the scheme is not s3 or gs, the URL names no folder in a bucket, or the URL has
@@ -68,8 +68,8 @@ def place(text: str) -> Place:
     check_url(text)
     if find_spec("obstore") is None:
         raise UserError(
-            f"run_dir={text} needs the package obstore, which is not installed: install it "
-            "(constraints.txt has the tested version)"
+            f"run_dir={text} needs the package obstore, which is not installed: type "
+            "python -m pip install --constraint constraints.txt -e '.[cloud]'"
         )
     from harness.places.objects import open_url
 
@@ -81,7 +81,7 @@ def local(text: str, key: str = "run_dir") -> Path:
 
     Args:
         text: the path as typed. ~ and ~USER at its start mean a home folder.
-        key: the configuration key that has this value, for the error.
+        key: the name of the configuration key, for the error.
 
     Raises:
         UserError: the path begins with ~USER, and the user does not exist.
@@ -95,7 +95,7 @@ def local(text: str, key: str = "run_dir") -> Path:
 
 
 def relative(path: Place, folder: Place) -> str:
-    """Return a path relative to a folder that contains it."""
+    """Return a path relative to `folder`, as text. The folder must contain the path."""
     return str(path).removeprefix(f"{folder}/")
 
 

@@ -3,8 +3,8 @@
 Only regular files are read. A FIFO, a device or a link is refused before a byte is read: a FIFO
 would wait for a writer for ever, a device may have no end, and a link may lead to a file outside
 the run. JSON and YAML files may have only a limited size, a limited depth and plain values, so the
-time to read them is limited too. The package `analysis` may not import this module. It has its own
-module, analysis/reading.py.
+time to read them is limited too. The package `analysis` may not import this module, and has a
+module of its own, analysis/reading.py.
 """
 
 import json
@@ -46,7 +46,7 @@ def open_regular(
         path: path of the file.
         create: whether to create a missing file, and to open the file for writing too.
         follow: whether the path may be a link to a regular file.
-        buffering: size of the buffer in bytes, as for `open`; 0: no buffer.
+        buffering: size of the buffer in bytes, as for `open`; 0: no buffer; -1: the default size.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -132,14 +132,14 @@ def read_array(path: Place, at_most: int) -> np.ndarray:
 
 
 def read_into(path: Place, starts: Sequence[int], rows: np.ndarray) -> None:
-    """Fill each row with the bytes of a file, from the offset of this row on.
+    """Fill the rows of an array with bytes of a file. Each row has an offset in the file.
 
     If the file ends before a row is full, the rest of the row stays unchanged.
 
     Args:
         path: path of the file.
-        starts: (B,) offset of each row in the file, in bytes.
-        rows: (B, R) uint8 array to fill.
+        starts: for each of the B rows, the offset of its first byte in the file.
+        rows: (B, R) uint8 array to fill: B rows of R bytes.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -195,8 +195,8 @@ def read_configuration(path: Place) -> Any:
     text = read_bytes(path, LARGEST_YAML).decode()
     if not text.rstrip().endswith(f"\n{END.rstrip()}"):
         raise ValueError(
-            f"the last line must be {END.rstrip()}, got a file that may be cut (if the file is "
-            "complete, add this line)"
+            f"the last line must be {END.rstrip()}, got another line, so the file may be cut (if "
+            f"the file is complete, add the line {END.rstrip()})"
         )
     return parse_yaml(text)
 
@@ -257,7 +257,7 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
 
 
 def _check_plain(value: Any) -> None:
-    """Raise ValueError for values that JSON does not have, infinite numbers and deep nesting."""
+    """Raise ValueError if a value is no JSON value, is not finite, or is nested too deeply."""
     level = [value]
     for _ in range(_DEEPEST):
         for one in level:

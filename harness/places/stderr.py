@@ -12,10 +12,10 @@ _STDERR = 2  # the file descriptor of stderr, to which native libraries write di
 
 @contextmanager
 def stderr_held_back() -> Iterator[None]:
-    """Keep everything that this process prints on stderr until the end of the context.
+    """Hold back everything that this process prints on stderr, until the context ends.
 
-    The text is printed at the end. If the context ends with an error, the text is dropped, because
-    the message of the error gives the reason.
+    If the context ends without an error, the text is then printed. If the context ends with an
+    error, the text is dropped, because the message of the error gives the reason.
     """
     with tempfile.TemporaryFile() as held:
         try:

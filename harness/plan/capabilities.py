@@ -1,7 +1,7 @@
 """Capabilities of a run's network, finder and engine, as plain values.
 
-Checks and plans use these values, and not the names of the network, finder and engine. So they need
-no change if a new network, finder or engine is added.
+Checks and plans use these values, and not the names of the network, finder and engine. So the
+checks and plans stay the same if a new network, finder or engine is added.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,14 @@ class Capabilities:
         normalises: whether the network normalises over a batch, so that the logits for an input
             also depend on the other inputs of the batch.
         supports: names of the inference algorithms that the engine has.
-        keeps_alone: whether a state has no floats, and only one plane of bits per masked tensor, in
-            which a one keeps the weight. Distractors, reservoirs and shards need such states.
-        bits_serve: whether the engine infers tasks from packed bits. Shards need such an engine.
+        keeps_alone: whether a state has no floats, and exactly one plane per masked tensor, in
+            which a bit of 1 keeps the weight. Distractors, reservoirs and actors.shards > 1 need
+            such states.
+        bits_serve: whether the engine infers tasks from packed bits. actors.shards > 1 needs such
+            an engine.
         bfloat16_serves: whether the trainer of this network and finder can use bfloat16.
-        order: the tasks that the finder needs before it trains a task: none ("any"), the first task
-            ("after_first") or the previous task ("sequence").
+        order: which task must be trained before the finder trains another task: none ("any"), the
+            first task ("after_first") or the previous task ("sequence").
     """
 
     num_gains: int

@@ -1,4 +1,4 @@
-"""The device that computes, its name in tables, and whether it still works."""
+"""Choose the device that computes, name it for the tables, and check that it still works."""
 
 import sys
 
@@ -8,7 +8,7 @@ from harness.errors import UserError
 
 
 class DeviceError(RuntimeError):
-    """A GPU had an error. In CUDA, every later call of the process fails too."""
+    """The error for a GPU that has failed. With CUDA, every later call of the process fails too."""
 
 
 def pick_device() -> torch.device:
@@ -35,7 +35,10 @@ def pick_device() -> torch.device:
 
 
 def _assigned_gpus() -> list[str] | None:
-    """Return the GPUs that Ray has assigned to this process; None outside actors and tasks."""
+    """Return the GPUs that Ray has assigned; None if this process is no actor and no task of Ray.
+
+    The list is empty for an actor without a GPU.
+    """
     ray = sys.modules.get("ray")  # a process that runs for Ray has imported it
     if ray is None or not ray.is_initialized():
         return None
@@ -52,8 +55,8 @@ def device_name(device: torch.device) -> str:
 def check_works(device: torch.device) -> None:
     """Raise DeviceError if a GPU does not compute any more.
 
-    A worker calls this after an error, so that the error of a device is not taken for the error of
-    a task.
+    A worker calls this function after an error. If the GPU has failed, the error says nothing about
+    the task.
     """
     if device.type != "cuda":
         return

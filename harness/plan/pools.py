@@ -34,8 +34,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
       other slots.
     - With 1 to 7 CPUs, training gets all of them, because the loss of one CPU would slow training
       by more than an eighth. One evaluation actor uses the same CPUs and reserves none.
-    - With 2 to 7 slots on GPUs, evaluation gets one slot, and training the others.
-    - With one slot on a GPU, training gets it. One evaluation actor works on a CPU.
+    - With 2 to 7 slots on GPUs, evaluation gets one slot. Training gets the other slots.
+    - With one slot on a GPU, training gets this slot. One evaluation actor works on a CPU.
 
     With GPUs, there are at most as many slots as CPUs, because each actor needs one thread.
 

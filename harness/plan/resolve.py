@@ -1,7 +1,8 @@
 """Replace `auto` by a value, once per run; the run stores the value.
 
-The values follow from the work and not from the machine, except for the type of the products,
-which harness/run/products.py measures. A resumed run keeps the values of its first start.
+The values follow from the work and not from the machine. There is one exception: for the type of
+the matrix products (float32 or bfloat16), harness/run/products.py measures the machine. A resumed
+run keeps the values of its first start.
 """
 
 from dataclasses import replace
@@ -19,9 +20,10 @@ from harness.plan.capabilities import Capabilities
 # Automatic checkpoints are these numbers, then ten times these numbers, and so on.
 _CHECKPOINT_STEPS = (10, 25, 50)
 
-# The training state of a block should fit into the last cache. A gain needs 4 bytes for the score,
-# 4 for the running mean, 2 for the masked sign and 2 for the gradient. Measured with two actors on
-# LeNet 300-100: blocks of 8 tasks are fastest; with 16 tasks the actors slow each other down.
+# The training state of a block should fit into the last cache of the CPU. A gain needs 4 bytes for
+# the score, 4 for the running mean, 2 for the masked sign and 2 for the gradient. Measured with two
+# actors on LeNet 300-100: blocks of 8 tasks are fastest; with 16 tasks the actors slow each other
+# down.
 STATE_BYTES_PER_GAIN = 12
 
 _BLOCK_STATE_BYTES = 32 * 1024 * 1024
@@ -46,13 +48,14 @@ def automatic_block(
 ) -> int:
     """Choose the number of tasks per block, so that a block fits into the caches and the memory.
 
-    A block has at most a quarter of the tasks, rounded up. The size depends on the work alone and
-    not on the machine, because the tasks of a block train together: a mask depends on its block.
+    A block has at most a quarter of the tasks, rounded up. A mask depends on the size of its block,
+    because the tasks of a block train together. So that the same run gives the same masks on every
+    machine, the size does not depend on the machine.
 
     Args:
         num_tasks: number of tasks of the run.
         num_gains: number of gains of all masked tensors of the network.
-        num_activations: count of the values that a forward pass of one input keeps for the backward
+        num_activations: number of values that a forward pass of one input keeps for the backward
             pass.
         batch_size: inputs per training step.
 
@@ -83,12 +86,13 @@ def resolve_checkpoints(checkpoints: Any, num_tasks: int) -> list[int]:
 
 
 def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: bool) -> Config:
-    """Replace every `auto` that changes a result by its value for this run.
+    """Replace `auto` by a value, for all keys that change a result.
 
     Args:
         config: the configuration as typed.
         capabilities: capabilities of the run's network, finder and engine.
-        bfloat16_is_faster: whether a machine that trains multiplies faster in bfloat16.
+        bfloat16_is_faster: whether the machine that trains computes matrix products faster in
+            bfloat16 than in float32.
     """
     train = config.train
     block: int | str = train.block
@@ -128,7 +132,14 @@ def resolve_evaluation(evaluate: EvaluateConfig, capabilities: Capabilities) -> 
 
 
 def resolve_block(reservoir: ReservoirConfig, mask_bits: int) -> ReservoirConfig:
-    """Choose the bits per block of a reservoir, at most the number of bits of a mask."""
+    """Replace `auto` in reservoir.block, the number of bits per block.
+
+    A number above mask_bits is lowered to mask_bits.
+
+    Args:
+        reservoir: the reservoir part of the configuration, as typed.
+        mask_bits: number of bits of a mask.
+    """
     automatic = mask_bits if mask_bits <= _MAX_WHOLE_BITS else _BLOCK_BITS
     wanted = automatic if reservoir.block == AUTO else int(reservoir.block)
     return replace(reservoir, block=min(wanted, mask_bits))

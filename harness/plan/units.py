@@ -58,14 +58,17 @@ class TrainUnit:
         return [self.task_ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def only(self, missing: tuple[int, ...]) -> "TrainUnit":
-        """Return a unit with other missing tasks, and without blocks that miss none of them."""
+        """Return a copy of the unit with other missing tasks.
+
+        The copy has only those blocks of the unit that contain a task of `missing`.
+        """
         kept = [block for block in self.blocks if not set(block).isdisjoint(missing)]
         return TrainUnit(self.name, tuple(chain(*kept)), missing, tuple(map(len, kept)))
 
 
 @dataclass(frozen=True)
 class EvaluationUnit:
-    """The evaluation of some tasks among the first k masks of a run.
+    """The evaluation of some tasks. Each task is inferred among the first k masks of a run.
 
     Attributes:
         num_tasks: k. The masks of tasks 0 to k - 1 are in the superposition.
@@ -95,7 +98,7 @@ class EvaluationUnit:
     def way(self) -> str:
         """A text for the screen: the algorithm, the objective and the number of distractors.
 
-        A mean over several units makes sense only if they have the same text.
+        A mean over several units makes sense only if all these units have the same text.
         """
         beside = f" + {self.num_distractors} untrained" if self.num_distractors else ""
         return self.inferred_by + beside
@@ -122,14 +125,15 @@ class EvaluationUnit:
 
 @dataclass(frozen=True)
 class RecallUnit:
-    """The recall of some masks from a reservoir with the first k masks of a run.
+    """The recall of some masks from a reservoir that stores the first k masks of a run.
 
     Attributes:
         num_tasks: k. The masks of tasks 0 to k - 1 are in the reservoir.
         rule: name of the rule that stores the masks.
-        cue: kind of cue that recall starts from: "flipped", "erased" or "data".
+        cue: kind of cue that recall starts from: "flipped" (a mask with inverted bits), "erased"
+            (a mask with unknown bits) or "data" (a batch of images).
         task_ids: tasks whose masks are recalled.
-        variant: short hash of all other options that change the answers.
+        variant: short hash of the options that change the result and are not attributes above.
     """
 
     num_tasks: int
@@ -175,7 +179,7 @@ WorkUnit = EvaluationUnit | RecallUnit
 def train_units(
     num_tasks: int, block: int, committed: Container[int], side_by_side: int = 1
 ) -> Iterator[TrainUnit]:
-    """Yield, in order, units of the blocks in which a task has no committed mask.
+    """Group the blocks in which a task has no committed mask into units, and yield the units.
 
     During the iteration, the caller may add tasks to `committed` if their blocks were already
     yielded.
@@ -204,9 +208,9 @@ def evaluation_units(
     Args:
         config: the requested configuration, with resolved checkpoints and algorithms.
         num_tasks: k, the checkpoint.
-        own: evaluation options of the run itself; None if they equal the requested options. A unit
-            with other options gets another name, so that its file does not replace a file of the
-            run itself.
+        own: evaluation options of the run itself; None if they equal the requested options. If the
+            options of a unit differ from those of the run itself, the unit gets another name, so
+            that its file does not replace a file of the run itself.
 
     Raises:
         ValueError: the algorithms are `auto`.
@@ -273,8 +277,8 @@ def recall_settings(config: Config, cue: str, num_tasks: int) -> dict[str, Any]:
         num_tasks: k, the checkpoint.
 
     Returns:
-        A mapping from column name of the table `reservoir` to setting. `share` is None for cues of
-        the kind "data", which do not use it.
+        A mapping from column name of the table `reservoir` to setting. `share`, the fraction of the
+        cue's bits that are inverted or unknown, is None for cues of the kind "data".
     """
     reservoir, evaluate = config.reservoir, config.evaluate
     return {

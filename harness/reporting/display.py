@@ -26,9 +26,10 @@ BAR_WIDTH, NARROW_BAR_WIDTH = 24, 6  # in columns, on a wide and on a narrow ter
 
 
 class Display(Protocol):
-    """Progress bars with names. A bar shows the number of stored units, the total, and an accuracy.
+    """Progress bars with names.
 
-    A unit is stored when its results are on disk.
+    A bar counts units, for example tasks. It shows the number of stored units, the total number of
+    units, and an accuracy. A unit is stored when its results are on disk.
     """
 
     def __enter__(self) -> Self:
@@ -47,20 +48,20 @@ class Display(Protocol):
             total: number of units at which the bar is full.
             done: number of units that are stored already.
             unit: plural name of the counted units, such as "tasks".
-            measure: a few words that say what the accuracy is, such as "one_shot H".
+            measure: a short name of the accuracy, such as "one_shot H".
         """
         ...
 
     def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
         """Show the progress of a bar.
 
-        The bar shows no rate and no time left before the first unit after `add` is stored. In this
-        time, actors start and kernels are compiled, so the rate would be too low.
+        After `add`, the bar shows no rate and no time left until a unit is stored. Before that,
+        actors start and kernels are compiled, so the rate would be too low.
 
         Args:
             name: name of the bar.
             done: number of units whose results are on disk.
-            accuracy: mean accuracy of these units, in [0, 1]; None if there is none yet.
+            accuracy: mean accuracy of these units, in [0, 1]; None if no accuracy is known yet.
             under_way: work that is done but not on disk, as a number of units, such as 2.5.
         """
         ...
@@ -77,7 +78,7 @@ def _digits(rate: float) -> str:
 
 
 def _rate(task: Task) -> float:
-    """Return the units per second since the bar started; 0 if none has been stored since then."""
+    """Return the units per second since the bar started; 0 if no unit was stored since then."""
     if task.fields["done"] <= task.fields["before"]:
         return 0.0
     # task.elapsed still grows when the bar is full. finished_time is when the bar became full.
@@ -95,10 +96,10 @@ class _RateColumn(ProgressColumn):
 
 
 class _LeftColumn(ProgressColumn):
-    """Column with the time until the bar is full if the rate stays the same, as h:mm:ss."""
+    """Column with the time left until the bar is full, as h:mm:ss, if the rate does not change."""
 
     def render(self, task: Task) -> Text:
-        """Write the time. The text is empty before the first unit is stored, and after the last."""
+        """Write the time left. The text is empty before the first unit, and after the last unit."""
         rate = _rate(task)
         if rate <= 0 or task.finished or task.remaining is None:
             return Text("")
@@ -108,7 +109,7 @@ class _LeftColumn(ProgressColumn):
 
 
 class _AccuracyColumn(ProgressColumn):
-    """Column with an accuracy and its name, such as "0.9348 one_shot H". The name may be cut."""
+    """Column with an accuracy and its name, such as "0.9348 one_shot H". A long name is cut."""
 
     def render(self, task: Task) -> Text:
         """Write the accuracy and its name. The text is empty if the accuracy is unknown."""
@@ -132,7 +133,8 @@ class LiveDisplay:
             _text("{task.fields[count]}"),
             _RateColumn(table_column=Column(no_wrap=True)),
             _LeftColumn(table_column=Column(no_wrap=True)),
-            # Only this column may wrap. So rich makes it narrower first, and cuts no other column.
+            # Only this column may wrap. So if the line is too long, rich makes this column
+            # narrower, and cuts no other column.
             _AccuracyColumn(table_column=Column(no_wrap=False)),
             console=console,
             refresh_per_second=4,
@@ -174,18 +176,18 @@ class LiveDisplay:
 
 
 class LineDisplay:
-    """Log lines instead of bars: one line per bar every few seconds, and one when it is full."""
+    """Log lines instead of bars: a line for each bar every few seconds, and when it is full."""
 
     def __init__(self) -> None:
         self._bars: dict[str, tuple[int, int, str, str, float]] = {}
         self._said: dict[str, tuple[float, float]] = {}
 
     def __enter__(self) -> Self:
-        """Do nothing."""
+        """Return this display. Log lines need no start."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Do nothing."""
+        """Do nothing, because log lines need no end."""
 
     def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
         """Start a bar; see Display.add."""
@@ -194,9 +196,9 @@ class LineDisplay:
         self._said[name] = (now, done)
 
     def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
-        """Log the progress of a bar, but not more often than every SECONDS_BETWEEN_LINES seconds.
+        """Log the progress of a bar, but at most once in SECONDS_BETWEEN_LINES seconds.
 
-        When the bar becomes full, one more line is logged at once.
+        When the bar becomes full, a line is logged at once. For the arguments, see Display.update.
         """
         total, before, unit, measure, began = self._bars[name]
         now, (said_at, said) = time.monotonic(), self._said[name]
@@ -221,19 +223,20 @@ def make_console() -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a text. On a terminal, a long text is broken into lines, but only between words.
+    """Print a text.
 
-    So no number, word or path is divided, as the terminal would divide it at its edge. Without a
-    terminal, the text is one line, so that programs can search it.
+    On a terminal, a long text is broken into lines between words. (The terminal itself would break
+    it at the edge of the screen, in the middle of a number, a word or a path.) Without a terminal,
+    the text is printed as one line, so that programs can search it.
     """
     if console.is_terminal:
-        # rich either divides long words or does not wrap at all.
+        # rich cannot break lines only between words: it also divides long words.
         text = fill(text, console.width, break_long_words=False, break_on_hyphens=False)
     console.print(Text(text), soft_wrap=True)
 
 
 def fits(console: Console, table: Table) -> bool:
-    """Return whether the console is wide enough to show a table with no cell wrapped or cut."""
+    """Return whether the console is so wide that no cell of a table must be wrapped or cut."""
     unlimited = console.options.update(max_width=10 * console.width)
     return Measurement.get(console, unlimited, table).maximum <= console.width
 

@@ -30,7 +30,7 @@ _CAPTIONS = {
 
 _FAILURES_SHOWN = 5
 
-# Rows of evaluations that agree in these columns differ only in the task.
+# Two rows of the table `evaluations` with equal values in these columns differ only in the task.
 _KEYS = (
     *("num_tasks", "num_distractors", "algorithm", "objective", "num_images", "batch_size"),
     *("log_base", "steps", "rate", "tasks_asked", "batches"),
@@ -51,9 +51,9 @@ def summarise(evaluations: pa.Table) -> pa.Table:
         evaluations: rows of the table `evaluations`.
 
     Returns:
-        One row for each combination of checkpoint, algorithm, objective and settings. The means are
-        in columns such as accuracy_gg_mean. num_batches_sum is a sum. agreement_mean is null if no
-        row has an agreement.
+        One row for each combination of checkpoint, algorithm, objective and settings. Means over
+        tasks are in columns such as accuracy_gg_mean. num_batches_sum is the number of batches of
+        all tasks. agreement_mean is null if no row has an agreement.
     """
     means = (
         *("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu"),
@@ -107,7 +107,11 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
 
 
 def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """Make the table with those optional columns that have information and fit on the screen."""
+    """Make the table with the optional columns that have information.
+
+    "agree" has information if inferences were compared with exact one-shot, and "bits" if a
+    gradient read less than all bits. If the screen is too narrow, "bits" is left out first.
+    """
     extra = []
     if any(row["agreement_mean"] is not None for row in rows):
         extra.append("agree")
@@ -155,12 +159,18 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 
 def _inferred(evaluations: pa.Table) -> str:
-    """Say in one sentence how well the plan's first algorithm does at the largest checkpoint."""
+    """Say in one sentence how well the first algorithm in the configuration infers tasks.
+
+    The sentence is about the largest checkpoint.
+
+    Args:
+        evaluations: rows of the table `evaluations`, in the order of the configuration.
+    """
     everything = evaluations.to_pylist()
     own = [row for row in everything if not row["num_distractors"]] or everything
     k = max(row["num_tasks"] for row in own)
-    # The rows are in the order of the plan, so the first row is of the algorithm and objective that
-    # the user named first.
+    # The rows are in the order of the configuration, so the first row is of the algorithm and the
+    # objective that the user named first.
     ways = [[row[key] for key in _KEYS] for row in own]
     first = next(way for row, way in zip(own, ways, strict=True) if row["num_tasks"] == k)
     rows = [row for row, way in zip(own, ways, strict=True) if way == first]
@@ -174,7 +184,13 @@ def _inferred(evaluations: pa.Table) -> str:
 
 
 def _recalled(reservoir: pa.Table) -> str:
-    """Say in one sentence how well the plan's first rule and cue do at the largest checkpoint."""
+    """Say in one sentence how well masks are recalled by the first rule from the first kind of cue.
+
+    The sentence is about the largest checkpoint.
+
+    Args:
+        reservoir: rows of the table `reservoir`, in the order of the configuration.
+    """
     rows = reservoir.to_pylist()
     k = max(row["num_tasks"] for row in rows)
     row = next(row for row in rows if row["num_tasks"] == k)
@@ -196,14 +212,14 @@ def _inferred_by(row: Mapping[str, Any]) -> str:
 def print_summary(
     console: Console, directory: Place, run_id: str, files: Sequence[Place] | None = None
 ) -> None:
-    """Print a summary of a run: the result, tables, accuracy, failures and the directory.
+    """Print the result of a run: sentences, tables, mean accuracy, failures, and the run directory.
 
     Args:
         console: the console to print to.
         directory: the run directory.
         run_id: the identity of the run, which is written in its files.
         files: the files of the tables `evaluations` and `reservoir` to summarise, in the order of
-            the plan; None: all files.
+            the configuration's algorithms and rules; None: all files of the run.
     """
     tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
     evaluations = _rows(directory / "evaluations", EVALUATIONS, run_id, files)
@@ -233,7 +249,7 @@ def print_summary(
 
 
 def _trained(tasks: pa.Table) -> str:
-    """Say how accurate the masks are on their own tasks."""
+    """Say in one line how accurate the masks are on their own tasks, and how long training took."""
     if not len(tasks):
         return "0 masks"
     accuracies = tasks["accuracy"].to_numpy()
@@ -245,7 +261,15 @@ def _trained(tasks: pa.Table) -> str:
 
 
 def _rows(folder: Place, schema: pa.Schema, run_id: str, files: Sequence[Place] | None) -> pa.Table:
-    """Read a table from those of the given files that are in its folder; None: from all files."""
+    """Read the rows of one table.
+
+    Args:
+        folder: the table's folder.
+        schema: the table's schema.
+        run_id: the identity of the run.
+        files: files of several tables. Only the files in `folder` are read. None: all files in
+            `folder`.
+    """
     chosen = table_files(folder) if files is None else [f for f in files if f.parent == folder]
     tables = each(lambda path: read_table_file(path, schema, run_id=run_id), chosen, folder)
     return pa.concat_tables([schema.empty_table(), *tables])

@@ -1,8 +1,8 @@
 """Start the report at the end of a run.
 
 A separate process writes the report, because `harness` may not import `analysis`, and because an
-error in the report must not end a run. The process starts after the run has released its lock. Its
-errors are only logged.
+error in the report must not end a run. The process starts after the run has released its lock. If
+the process fails, its error is only logged.
 """
 
 import logging
@@ -21,9 +21,10 @@ TIMEOUT_SECONDS = 120
 
 
 def is_stale(run_dir: Path) -> bool:
-    """Return whether a run has no report, or its tables have changed since the report was begun.
+    """Return whether a run has no report, or a report that is older than the run's tables.
 
-    The modification time of the report's file is set to the time when its program started.
+    The modification time of report.html is the time when the report's program began to read the
+    run.
     """
     report = run_dir / REPORT
     if not report.exists():
@@ -34,10 +35,12 @@ def is_stale(run_dir: Path) -> bool:
 
 
 def write_report(run_dir: Place) -> None:
-    """Write the report of a run if it is missing or stale; do nothing in object storage.
+    """Write the report of a run if it is missing or older than the run's tables.
+
+    A run in object storage gets no report.
 
     Args:
-        run_dir: directory of a run whose driver has ended.
+        run_dir: the run directory. The driver of the run must have ended.
     """
     if not isinstance(run_dir, Path):
         return

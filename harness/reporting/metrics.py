@@ -1,10 +1,10 @@
 """Metrics of a run for Prometheus. The driver reports them to Ray, and Ray exports them.
 
-Only the driver reports metrics. The code of the workers does not use Ray. Only this module uses
-Ray's metric classes. An agent of Ray serves the metrics on each node, if `ray[default]` is
-installed. If not, the metrics are dropped, at almost no cost. Ray adds the prefix `ray_` to every
-name and the suffix `_total` to the names of counters. Prometheus can compute the tasks per second:
-rate(ray_supermask_tasks_committed_total[5m]).
+Only the driver reports metrics, because the code of the workers does not use Ray. Only this module
+uses Ray's metric classes. If `ray[default]` is installed, an agent of Ray on each node offers the
+metrics to Prometheus. Otherwise, the metrics are dropped, at almost no cost. Ray adds the prefix
+`ray_` to every name and the suffix `_total` to the names of counters. For example, Prometheus
+computes the tasks per second by rate(ray_supermask_tasks_committed_total[5m]).
 """
 
 import pyarrow as pa
@@ -34,18 +34,18 @@ class NoMetrics:
         """Report that the table rows of an evaluation unit are on disk."""
 
     def set_aside(self, pool: str) -> None:
-        """Report that a unit of a pool was set aside because it failed too often."""
+        """Report that a work unit of a pool was set aside, because it failed three times."""
 
     def watch(self) -> None:
-        """Report the current lengths of the queues. The driver calls this method at intervals."""
+        """Report how many work units wait and run now. The driver calls this method regularly."""
 
 
 class RayMetrics(NoMetrics):
     """Metrics of a run on Ray, reported by the driver.
 
     Args:
-        run_dir: the run directory, used as the tag `run` of every metric.
-        executor: the executor whose queues are reported.
+        run_dir: the run directory. Every metric has this path as its tag `run`.
+        executor: the executor. Its waiting and running work units are reported.
     """
 
     def __init__(self, run_dir: Place, executor: RayExecutor) -> None:
@@ -60,7 +60,7 @@ class RayMetrics(NoMetrics):
             "supermask_accuracy", "Mean accuracy of the committed tasks, task given.", ("run",)
         )
         self._set_aside = Counter(
-            "supermask_units_set_aside", "Work units that failed too often.", ("run", "pool")
+            "supermask_units_set_aside", "Work units that failed three times.", ("run", "pool")
         )
         self._waiting = Gauge(
             "supermask_units_waiting", "Work units in a pool's queue.", ("run", "pool")

@@ -1,7 +1,7 @@
 """Measure the progress of a run from its files, while another process may write them.
 
-A table file appears whole and stays, so the result is right for the moment of reading. This module
-imports neither Ray nor torch, so that harness/status.py starts fast.
+The other process writes each table file as a whole, and does not change it later. So this module
+never reads half of a file. It imports neither Ray nor torch, so that harness/status.py starts fast.
 """
 
 import os
@@ -25,8 +25,8 @@ from harness.tables.schemas import FAILURES, SCHEMAS, TASKS
 
 RATE_OVER = timedelta(minutes=5)
 
-# It takes seconds to list a plan of this many rows. A plan for 10^6 tasks that evaluates every task
-# has fewer rows.
+# It takes seconds to list the work units for this many table rows. A run with 10^6 tasks that
+# evaluates every task has fewer rows.
 _MOST_ROWS = 2 * 10**7
 
 
@@ -62,16 +62,17 @@ class Progress:
         config: the configuration in config.yaml. Names in it may be unknown to this version.
         committed: number of committed tasks.
         accuracy: mean accuracy of the committed tasks, in [0, 1]; None if no task is committed.
-        tasks_per_second: tasks trained per second in the last 5 minutes. If no driver trains, the
-            5 minutes end when the last task ended. None if no task is committed.
+        tasks_per_second: tasks trained per second in the last 5 minutes. If no driver is training,
+            these are the 5 minutes before the end of the last trained task. None if no task is
+            committed.
         parts: the parts of the checkpoints in config.yaml.
-        other_files: number of files in evaluations/ and reservoir/ that are not for these parts,
-            such as files of a later harness/evaluate.py.
-        failed: name of a work unit that failed too often -> its last error.
-        broken: table files that cannot be read or that belong to another run, and the store if it
-            is missing.
+        other_files: number of files in evaluations/ and reservoir/ that do not belong to these
+            parts, such as files that harness/evaluate.py added later.
+        failed: the last error of each work unit that was set aside. The keys are the units' names.
+        broken: paths of table files that cannot be read or belong to another run. If the mask store
+            is missing, its path is also in this list.
         num_bytes: size of all files in the run directory.
-        holder: the process that the lock file names; None if the file names no process.
+        holder: the process that the lock file names; None if the lock file names no process.
     """
 
     directory: Path
@@ -99,9 +100,10 @@ class Progress:
     def state(self) -> str:
         """The state of the run: "live", "complete", "stopped", "dead" or "unknown".
 
-        A run is dead if its driver was killed: the lock file still names the driver, but no process
-        has the lock. A run is unknown if the lock file names a process of another host, because
-        only that host can check the process.
+        A run is live if its driver works on it. It is complete if all its work is done. It is
+        stopped if the lock file names no process. It is dead if its driver was killed: the lock
+        file still names the driver, but no process has the lock. It is unknown if the lock file
+        names a process of another host, because only that host can check this process.
         """
         if self.holder is not None and self.holder.alive:
             return "live"
@@ -125,13 +127,15 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
 
     Args:
         directory: the run directory.
-        now: end of the period in which the tasks per second are measured; None: the present time.
+        now: end of the 5 minutes for which the tasks per second are measured; None: the present
+            time.
 
     Raises:
         UserError: the folder does not exist, or is not the folder of a run.
     """
     config, units = _configuration(directory)
-    # Read the lock before the log. If a driver ends in between, its last commits are counted.
+    # Read the lock before the log. If a driver ends between the two reads, its last commits are
+    # counted.
     holder = lock_holder(directory)
     run_id = _run_id(directory)
     accuracies, finished_at, broken = _tasks(directory, config.tasks, run_id)
@@ -157,7 +161,7 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
 
 
 def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
-    """Read a run's configuration, and list the work units of its checkpoints, in their order."""
+    """Read a run's configuration, and list the work units of its first to its last checkpoint."""
     if not directory.is_dir():
         raise UserError(
             f"run_dir must be the folder of a run, got {directory}, which is no folder: "
@@ -182,16 +186,16 @@ def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
 
 
 def _check_plan(config: Config) -> None:
-    """Refuse a plan that would take minutes to list.
+    """Refuse a configuration with so many work units that it would take minutes to list them.
 
     Raises:
-        ValueError: the checkpoints ask for too many rows.
+        ValueError: the checkpoints need too many table rows.
     """
     evaluate = config.evaluate
     ways = len(evaluate.algorithms) * (1 + len(evaluate.objectives)) + len(config.reservoir.rules)
     asked = sum(min(k, evaluate.tasks or k) for k in evaluate.checkpoints)
     if asked * ways > _MOST_ROWS:
-        raise ValueError(f"evaluate.checkpoints ask for more than {_MOST_ROWS} rows")
+        raise ValueError(f"evaluate.checkpoints must need at most {_MOST_ROWS} rows, got more")
 
 
 def _store(directory: Path) -> Path:
@@ -200,7 +204,7 @@ def _store(directory: Path) -> Path:
 
 
 def _run_id(directory: Path) -> str | None:
-    """Read the identity of the run from its store; None if the store has none."""
+    """Read the identity of the run from its mask store; None if it cannot be read."""
     try:
         found = read_json(_store(directory))["attributes"]["run_id"]
     except (OSError, UserError, ValueError, KeyError, TypeError):
@@ -211,14 +215,14 @@ def _run_id(directory: Path) -> str | None:
 def _read_files(
     folder: Path, schema: pa.Schema, run_id: str | None, broken: list[Place]
 ) -> Iterator[tuple[Place, pa.Table]]:
-    """Read the files of a table, and collect the files that cannot be read.
+    """Read the files of a table, and collect the paths of files that cannot be read.
 
     Args:
         folder: folder of the table, which may be missing.
         schema: the table's schema.
         run_id: the identity of the run; None if it is unknown.
-        broken: list of paths. This function adds the files that cannot be read or belong to another
-            run.
+        broken: a list to which this function adds paths: those of files that cannot be read, and of
+            files that belong to another run.
 
     Yields:
         The path of each readable file, and its rows.
@@ -243,10 +247,10 @@ def _read_files(
 def _tasks(
     directory: Path, num_tasks: int, run_id: str | None
 ) -> tuple[list[float], list[float], list[Place]]:
-    """Read the log.
+    """Read the accuracy and the end time of each committed task from the log.
 
-    The columns are converted to lists of numbers. If this function summed Arrow columns, or
-    converted them to times or NumPy arrays, Arrow would import pandas, which takes 0.4 s.
+    This function converts the columns to lists of numbers. Other operations of Arrow, such as sums
+    and conversions to times or NumPy arrays, would import pandas, which takes 0.4 s.
 
     Args:
         directory: the run directory.
@@ -254,11 +258,11 @@ def _tasks(
         run_id: the identity of the run; None if it is unknown.
 
     Returns:
-        (accuracies, times, files). The accuracies and the times are those of the committed tasks. A
-        time is when the training of the task ended, in seconds since 1970. The files are the log
-        files that cannot be read or belong to another run.
+        Three lists: the accuracies of the committed tasks; the times when their training ended, in
+        seconds since 1970; and the paths of log files that cannot be read or belong to another run.
     """
-    accuracies: dict[int, float] = {}  # by task, because a damaged log may name a task twice
+    # The keys are task numbers, because a damaged log may name a task twice.
+    accuracies: dict[int, float] = {}
     finished_at: dict[int, float] = {}
     broken: list[Place] = []
     for path, table in _read_files(directory / "log", TASKS, run_id, broken):
@@ -277,9 +281,14 @@ def _parts(
 ) -> tuple[list[Part], int, list[Place]]:
     """Count the table rows that exist for some work units.
 
+    Args:
+        directory: the run directory.
+        units: the work units of all checkpoints.
+        run_id: the identity of the run; None if it is unknown.
+
     Returns:
-        (parts, number, files). The parts are those of all checkpoints of the units. The number
-        counts the files of other units. The files are those that cannot be read.
+        Three values: the parts of all checkpoints; the number of table files that belong to none of
+        the units; and the paths of table files that cannot be read or belong to another run.
     """
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
@@ -301,14 +310,14 @@ def _parts(
 
 
 def _line(unit: WorkUnit) -> tuple[str, int, int, str]:
-    """Return the first four fields of a unit's Part: table, num_tasks, num_distractors, name."""
+    """Return the table, num_tasks, num_distractors and name of the Part that a unit belongs to."""
     if isinstance(unit, EvaluationUnit):
         return unit.table, unit.num_tasks, unit.num_distractors, unit.inferred_by
     return unit.table, unit.num_tasks, 0, unit.rule
 
 
 def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
-    """Return a mapping from the name of each unit that failed too often to its last error."""
+    """Read the last error of each work unit that was set aside. The keys are the units' names."""
     found: dict[str, str] = {}
     for path in table_files(directory / "failures"):
         try:
@@ -321,7 +330,7 @@ def _failed(directory: Path, run_id: str | None) -> dict[str, str]:
 
 
 def _last_start(directory: Path) -> datetime | None:
-    """Read when the last driver started; None if that is unknown."""
+    """Read the time when the last driver of the run started; None if this time is unknown."""
     try:
         record = read_json(directory / "provenance.json")
         return datetime.fromisoformat(record["starts"][-1]["at"])
@@ -332,17 +341,18 @@ def _last_start(directory: Path) -> datetime | None:
 def _rate(
     finished_at: Sequence[float], start: datetime | None, until: datetime | None
 ) -> float | None:
-    """Compute the number of tasks per second that ended in a period of RATE_OVER.
+    """Compute the tasks per second in a period: how many tasks ended in it, divided by its length.
 
-    The period ends at `until`. It is shorter if it would begin before `start`.
+    The period has the length RATE_OVER and ends at `until`. If it would begin before `start`, it
+    begins at `start` and is shorter.
 
     Args:
         finished_at: time when each task ended, in seconds since 1970.
-        start: time when the driver started; None if unknown.
-        until: end of the period; None means the time when the last task ended.
+        start: time when the driver started; None if this is unknown.
+        until: end of the period; None: the time when the last task ended.
 
     Returns:
-        The rate; None if no task has ended.
+        The tasks per second; None if no task has ended.
     """
     if not finished_at:
         return None
@@ -356,7 +366,7 @@ def _rate(
 
 
 def _num_bytes(directory: Path) -> int:
-    """Sum the sizes of all files. Skip files that another process removes meanwhile."""
+    """Sum the sizes of all files. Skip a file that another process removes during the sum."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

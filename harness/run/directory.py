@@ -98,7 +98,8 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         directory: the run directory. This process holds its lock.
         config: the configuration as typed.
         data: the data set that the configuration names.
-        call: calls a function on a machine that trains, to measure the matrix products.
+        call: a function that calls another function on a machine that trains. It is used to measure
+            the matrix products.
 
     Raises:
         UserError: the directory has another configuration, or a store that does not match the
@@ -152,7 +153,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
         config: the run's configuration, in which some values are those of this start: the
             evaluation settings, and the keys that change no result.
         data: the data set that the configuration names.
-        call: unused, because the run's configuration is resolved.
+        call: not used, because the stored configuration has no `auto` that needs a measurement.
 
     Raises:
         UserError: the store does not match the configuration, or a mask of a checkpoint is not
@@ -194,7 +195,8 @@ def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -
     if wrong := [k for k in checkpoints if k > largest]:
         raise UserError(
             f"evaluate.checkpoints must lie in [1, {largest}], because only the first {largest} "
-            f"masks are committed without a gap, got {wrong}: lower them, or {go_on}"
+            f"masks are committed without a gap, got {wrong}: try "
+            f"evaluate.checkpoints=[{largest}], or {go_on}"
         )
     return checkpoints
 
@@ -278,7 +280,8 @@ def _clear_unbegun(directory: Place) -> None:
 def _content(spec: RunSpec, data: Dataset) -> _Content:
     """Make the content of a run's store, except the masks.
 
-    The inputs of a task are not made here, but when they are read.
+    The store has one row of inputs per task, such as a permutation. These rows are not made here,
+    but when they are read.
 
     Raises:
         UserError: the family cannot make the first task.

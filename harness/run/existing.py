@@ -1,6 +1,6 @@
-"""Make the configurations of commands on an existing run.
+"""Make the configurations of the commands that work on an existing run.
 
-Most values are those of the run. Only some keys may be typed.
+Most values are those of the run. The user may type only some keys.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def evaluation_configuration(typed: Config, given: Sequence[str]) -> Config:
 
     Two kinds of values come from the command line: the evaluation settings, and the keys that
     change no result. All other values are those of the run. If none of the run's objectives uses
-    superfluous neurons, they replace the default objectives.
+    superfluous neurons, the run's objectives replace the default objectives.
 
     Args:
         typed: the configuration of the command line, with defaults for keys that were not typed.
@@ -41,7 +41,7 @@ def evaluation_configuration(typed: Config, given: Sequence[str]) -> Config:
 
 
 def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
-    """Make the configuration for storing a run's masks in other reservoirs.
+    """Make the configuration for storing a run's masks in reservoirs with other settings.
 
     The arguments, the result and the errors are like those of evaluation_configuration.
     """
@@ -61,8 +61,8 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
 def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
     """Read the run's configuration, and reset actors.train and actors.shards to their defaults.
 
-    The stored numbers of actors suit the machine on which the run began. This start
-    may be on another machine.
+    The stored numbers of actors suit the machine on which the run began. This start may be on
+    another machine.
 
     Args:
         typed: the configuration of the command line, with defaults for keys that were not typed.
@@ -97,7 +97,7 @@ def with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:
     """Copy the typed values into a configuration, and check the configuration.
 
     Args:
-        config: the configuration. It is changed and returned.
+        config: the configuration to change. This function changes this object, and returns it.
         typed: the configuration of the command line.
         given: the keys that were typed.
 

@@ -137,7 +137,8 @@ def _weight_bytes(config: Config, input_shape: Sequence[int]) -> int | None:
 def _num_processes(config: Config) -> int:
     """Return the number of processes that hold the weights on this machine.
 
-    The workers of a cluster may be on other machines, so only the driver is counted there.
+    The workers of a cluster may be on other machines. So if the run uses a cluster, only the driver
+    is counted.
     """
     if config.executor != "ray" or os.environ.get("RAY_ADDRESS"):
         return 1

@@ -1,9 +1,10 @@
 """Measure matrix products in float32 and in bfloat16, for `train.dtype=auto`.
 
 The flags of a CPU do not tell which type is faster. With the same flag, avx512_bf16, bfloat16 is
-2.9 times as fast as float32 on a Zen 5, and 0.6 times as fast on a Sapphire Rapids whose host hides
-AMX. So the products are measured once, when a run begins, at the run's own shapes and on a machine
-that trains. The run stores the choice, and keeps it on all machines.
+2.9 times as fast as float32 on a Zen 5, and 0.6 times as fast on a Sapphire Rapids (a virtual
+machine whose host hides AMX). So the products are measured once, when a run begins, in the shapes
+that the run needs and on a machine that trains. The run stores the choice, and keeps it on all
+machines.
 
 If the machines of a cluster differ, the machine that measures decides for all. Masks must not
 depend on the machine that trains them, so a run has one type.
@@ -31,7 +32,7 @@ logger = logging.getLogger("harness")
 T = TypeVar("T")
 
 SECONDS = 0.4
-# float32 rounds less, so bfloat16 must be faster by this factor.
+# float32 rounds less. So bfloat16 is chosen only if it is faster by this factor or more.
 _LEAST_GAIN = 1.1
 # Limits of the measured products on a CPU; see _bounded.
 _MOST_UNITS, _MOST_IMAGES, _MOST_OPERATIONS = 1024, 256, 300_000_000
@@ -52,11 +53,11 @@ def here(function: Callable[..., T], *arguments: Any) -> T:
 
 @dataclass(frozen=True)
 class ProductRates:
-    """The speed of the matrix products of a training step, with one thread or on one GPU.
+    """The speed of the matrix products of a training step, with one CPU thread or on one GPU.
 
     Attributes:
         float32: billions of multiplications and additions per second (GFLOP/s) in float32.
-        bfloat16: the same in bfloat16.
+        bfloat16: the same rate in bfloat16.
         device: "cpu", or the GPU's name.
     """
 
@@ -71,14 +72,15 @@ class ProductRates:
 
 
 def measured_rates(spec: RunSpec, call: Call) -> ProductRates | None:
-    """Measure the products of a run if `train.dtype=auto` needs it, and log both rates.
+    """If train.dtype is auto, measure a run's matrix products in both types, and log the rates.
 
     Args:
         spec: the run's specification, with `auto` not resolved yet.
-        call: calls a function on a machine that trains.
+        call: a function that calls another function on a machine that trains.
 
     Returns:
-        The rates; None if the type is given, or if the trainer supports float32 only.
+        The rates in float32 and bfloat16; None if train.dtype is not auto, or if the trainer
+        supports only float32.
     """
     if spec.config.train.dtype != AUTO or not spec.capabilities.bfloat16_serves:
         return None
@@ -97,16 +99,18 @@ def measured_rates(spec: RunSpec, call: Call) -> ProductRates | None:
 def measure_rates(
     widths: Sequence[int], block: int, num_images: int, seconds: float = SECONDS
 ) -> ProductRates:
-    """Measure the products of a training step in both types, in turns, as one actor computes them.
+    """Measure the speed of the matrix products of a training step in float32 and in bfloat16.
 
-    The rate of a type is that of each product's fastest call: other processes only slow calls down.
-    If the time is short, the products that both types have computed count.
+    As in an actor, the products are computed with one CPU thread or on one GPU. Each product is
+    computed in both types, as often as the time allows. Only the fastest computation counts,
+    because other processes can only slow a computation down. If the time is too short for all
+    products, the rates are those of the products that were computed in both types.
 
     Args:
         widths: number of units in each layer, from the inputs to the outputs.
         block: number of tasks in a block.
         num_images: number of images in a batch.
-        seconds: the measurement ends with the first product after this time.
+        seconds: time after which no other product is begun.
     """
     device, num_threads = pick_device(), torch.get_num_threads()
     torch.set_num_threads(1)
@@ -143,8 +147,8 @@ def _measure(
 def _bounded(widths: Sequence[int], block: int, num_images: int) -> tuple[list[int], int, int]:
     """Reduce the shapes of large products until a product takes a few hundredths of a second.
 
-    Without instructions for bfloat16, a CPU is so slow that a whole block would take seconds. The
-    rate of a matrix product hardly changes from these sizes on.
+    Without instructions for bfloat16, a CPU is so slow that a whole block would take seconds.
+    Larger products have almost the same rate.
 
     Returns:
         The widths, the number of tasks and the number of images.

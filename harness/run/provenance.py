@@ -1,4 +1,4 @@
-"""The origin of a run's numbers: code, configuration, versions and machine."""
+"""Record the origin of a run's results: code, configuration, versions and machine."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "
 
 
 def config_hash(config: Config) -> str:
-    """Hash all values of a configuration that change a result.
+    """Hash those values of a configuration that can change a result.
 
     Returns:
         16 hex digits.
@@ -35,10 +35,10 @@ def config_hash(config: Config) -> str:
 
 
 def run_id(config: Config) -> str:
-    """Hash all values of a configuration that decide the masks: the identity of a run.
+    """Compute the identity of a run: a hash of those configuration values that change the masks.
 
-    Every table file of a run has this identity in its metadata. `evaluate.py` and `recall.py` do
-    not change it.
+    Every table file of a run has this identity in its metadata. The settings of `evaluate.py` and
+    `recall.py` do not change the identity.
 
     Args:
         config: the configuration, with every `auto` resolved.
@@ -55,12 +55,12 @@ def _hash(values: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect a result, by name."""
+    """Return a mapping from name to version, for Python and the packages that affect a result."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def _commit() -> str | None:
-    """Return this code's commit, with "-dirty" if files have changed; None outside a checkout."""
+    """Return this code's commit, with "-dirty" if files have changed; None if git knows none."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     folder = Path(__file__).parent
     try:
@@ -116,7 +116,10 @@ def record_rates(run_dir: Place, rates: ProductRates) -> None:
 
 
 def read_rates(run_dir: Place) -> ProductRates | None:
-    """Read the rates that an earlier start measured; None if no start did, or if they are damaged.
+    """Read the rates of matrix products that an earlier start measured.
+
+    Returns:
+        The rates; None if no start has measured rates, or if the rates in the file are damaged.
 
     Raises:
         UserError: see record_start.
@@ -132,7 +135,7 @@ def read_rates(run_dir: Place) -> ProductRates | None:
 
 
 def _known(run_dir: Place) -> dict[str, Any]:
-    """Read what provenance.json records; no starts if the file is missing."""
+    """Read provenance.json. If the file is missing, return a record without starts."""
     path = run_dir / "provenance.json"
     try:
         known = read_json(path)
@@ -144,8 +147,8 @@ def _known(run_dir: Place) -> dict[str, Any]:
         case {"starts": list()}:
             return dict(known)
     raise UserError(
-        f"{path} must be JSON with a list of starts, got something else: restore the file, or "
-        "remove it to begin a new list"
+        f"{path} must be JSON with a list `starts`, got something else: restore the file, or "
+        "remove the file to begin a new list"
     )
 
 

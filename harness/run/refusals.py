@@ -24,7 +24,7 @@ _PATH_ERRORS = {
     errno.EACCES: "may not be written by this user",
     errno.EPERM: "may not be written by this user",
     errno.EROFS: "lies on a read-only file system",
-    errno.ENOTDIR: "lies below a file",
+    errno.ENOTDIR: "has a file in place of a parent folder",
     errno.EEXIST: "is a file, not a folder",
     errno.ENOENT: "cannot be created",
     errno.ENAMETOOLONG: "has a name that is too long",
@@ -56,7 +56,7 @@ def readable_path_errors(directory: Place) -> Iterator[None]:
 
 
 def check_against_data(config: Config, data: Dataset) -> None:
-    """Check the keys whose allowed values depend on the data set.
+    """Check the configuration keys that depend on the data set.
 
     Raises:
         UserError: there are more tasks than the family can make, there are fewer outputs than
@@ -66,7 +66,7 @@ def check_against_data(config: Config, data: Dataset) -> None:
     limit = family.max_tasks(data.num_classes)
     if limit is not None and config.tasks > limit:
         raise UserError(
-            f"tasks must be at most {limit} for family={config.family} of the "
+            f"tasks must be at most {limit} for family={config.family} with the "
             f"{data.num_classes} classes of {config.data}, got {config.tasks}: try tasks={limit}"
         )
     if config.outputs < data.num_classes:
@@ -87,15 +87,15 @@ def check_against_data(config: Config, data: Dataset) -> None:
 
 
 def check_capabilities(config: Config, capabilities: Capabilities) -> None:
-    """Check the keys whose allowed values depend on the network, the finder and the engine.
+    """Check the configuration keys that depend on the network, the finder and the engine.
 
     Args:
         config: the configuration, as typed or resolved.
         capabilities: the capabilities of the run's network, finder and engine.
 
     Raises:
-        UserError: a value is not possible. The error names the key, the value and the possible
-            values.
+        UserError: the network, the finder or the engine does not allow a value. The error names
+            the key, the value and the allowed values.
     """
     if capabilities.order != "any":
         raise must_be(

@@ -158,7 +158,7 @@ class RunSpec:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that trains the scores."""
+        """The settings with which the scores are trained."""
         train = self.config.train
         return Recipe(
             steps=train.steps,
@@ -176,7 +176,7 @@ class RunSpec:
 class TaskInputs:
     """An array with one row per task of a run, for example the permutations of all tasks.
 
-    Rows are made only when they are read: `inputs[first:end]` makes the rows of these tasks.
+    Rows are made only when they are read: `inputs[first:end]` makes the rows first to end - 1.
 
     Args:
         spec: the run's specification.

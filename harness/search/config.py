@@ -12,8 +12,8 @@ METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")
 SCHEDULERS = ("asha", "none")
 FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status of a trial
-# The expected task accuracy needs the standard deviation of the wrong tasks' slopes. So there must
-# be at least two wrong tasks.
+# The expected task accuracy needs the standard deviation of the slopes of the wrong tasks. So there
+# must be at least two wrong tasks.
 _FEWEST_TASKS = 3
 _MOST_TRIALS = 10**5  # Ray Tune writes the state of all trials every few seconds
 _LARGEST_SEED = 2**32 - 1  # Optuna's samplers take seeds of 32 bits
@@ -21,12 +21,12 @@ _LARGEST_SEED = 2**32 - 1  # Optuna's samplers take seeds of 32 bits
 
 @dataclass
 class TuneConfig:
-    """The searched keys, and the settings of the search."""
+    """Settings of a search: the searched keys, and how to search."""
 
     space: dict[str, Any] = knob(
         dict,
         help="Searched keys and their values, in the form of Hydra's sweeps: interval(0.1, 0.9), "
-        "tag(log, interval(1e-4, 1e-2)), range(64, 512, 64), choice(rmsprop, adam).",
+        "tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(rmsprop, adam).",
     )
     trials: int = knob(
         100, at_least=1, at_most=_MOST_TRIALS, help="Number of configurations to try."
@@ -35,14 +35,15 @@ class TuneConfig:
         METRICS[0],
         one_of=METRICS,
         help="Value that the search maximises. accuracy is the accuracy with the task given. "
-        "task_accuracy is the task accuracy among the masks of the trial. expected_accuracy is "
-        "accuracy times the task accuracy that is expected among tune.among masks.",
+        "task_accuracy is the task accuracy among the masks of the trial. expected_accuracy is the "
+        "product of accuracy and the task accuracy that is expected among tune.among masks.",
     )
     among: int = knob(2500, at_least=2, help="Number of masks that expected_accuracy assumes.")
     search: str = knob(
         "optuna",
         one_of=SEARCHES,
-        help="Method that proposes configurations. optuna is a tree-structured Parzen estimator.",
+        help="Method that proposes configurations. optuna uses a tree-structured Parzen estimator. "
+        "random draws configurations at random.",
     )
     scheduler: str = knob(
         "asha",
@@ -60,13 +61,13 @@ class TuneConfig:
         3,
         at_least=2,
         at_most=100,
-        help="Factor by which the number of steps grows from stage to stage. If it is r, asha "
-        "continues the best 1/r of the trials after each stage.",
+        help="Factor by which the number of steps grows from stage to stage. With the factor r, "
+        "asha continues the best 1/r of the trials after each stage.",
     )
 
     @property
     def last_rung(self) -> int:
-        """The rung of the last stage. A rung is the number that ASHA uses for a stage.
+        """The rung of the last stage. A rung is the number by which ASHA knows a stage.
 
         The first stage has rung 1. The rung of each later stage is `reduction` times the rung of
         the stage before.
@@ -79,7 +80,7 @@ class TuneConfig:
 class TuneJob(Config):
     """The configuration of a search: the keys of a run, and the settings of the search in `tune`.
 
-    Each trial gets the keys of a run.
+    The keys of a run are the configuration from which each trial starts.
     """
 
     tune: TuneConfig = field(default_factory=TuneConfig)
@@ -91,9 +92,9 @@ def base_config(job: TuneJob) -> Config:
 
 
 def check_tune(job: TuneJob) -> None:
-    """Check keys for which a search allows fewer values than a run does.
+    """Check the keys for which a search allows fewer values than a run.
 
-    harness/search/space.py checks the searched keys.
+    The searched keys are checked in harness/search/space.py.
 
     Raises:
         UserError: a key has a value that a search does not allow.

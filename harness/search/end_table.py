@@ -29,8 +29,8 @@ def best_trial(table: pa.Table, metric: str) -> dict[str, Any] | None:
         metric: name of the column to maximise.
 
     Returns:
-        The row of this trial, as a mapping from column name to value. If several trials are equally
-        good, the row of the first. None if no trial has finished.
+        The row of this trial, as a mapping from column name to value. If several trials have the
+        largest metric, this is the row of the first of them. None if no trial has finished.
     """
     finished = [row for row in table.to_pylist() if row["status"] == FINISHED]
     return max(finished, key=lambda row: row[metric], default=None)
@@ -62,7 +62,8 @@ def _fitting(
 ) -> Table:
     """Make a table of trials that is not wider than the screen, so that no value is cut.
 
-    If there is no space for the columns of all keys, the last keys have no column.
+    If the screen has no space for the columns of all keys, the last keys have no column. The
+    caption then names these keys.
     """
     for num_keys in range(len(keys), -1, -1):
         table = _best(rows, metric, keys[:num_keys])

@@ -1,9 +1,9 @@
 """Sign files, to distinguish this user's own files from the files of other users.
 
 Ray Tune keeps the state of a search in pickles, and a pickle can run any program when it is read.
-So each file of Ray Tune begins with a signature, which is a message authentication code. The key of
-this code is in a file that only this user can read. A file with a wrong signature is never given to
-Ray Tune.
+So each file of Ray Tune begins with a signature: a code that only a program with this user's key
+can compute. The key is in a file that only this user can read. Ray Tune never gets the content of a
+file with a wrong signature.
 """
 
 import hmac
@@ -27,7 +27,7 @@ _KEY = "supermasks/search_key"
 
 
 class UnsignedError(UserError):
-    """The error for a file that this user did not write, or that was changed later."""
+    """The error for a file without a valid signature: another user wrote or changed the file."""
 
 
 def key_path() -> Path:
@@ -38,10 +38,10 @@ def key_path() -> Path:
 
 
 def make_key() -> None:
-    """Make the file with this user's key if it is missing, and check that the key can be read.
+    """Make the file with this user's key if the file is missing, and check that it can be read.
 
     Raises:
-        UserError: the file cannot be made or read, or other users can read it.
+        UserError: the file cannot be made or read, or other users can read the file.
     """
     try:
         path = key_path()
@@ -58,7 +58,8 @@ def read_signed(path: Path) -> bytes:
     """Read a file, and check its signature.
 
     Args:
-        path: path of a file that write_signed wrote. The file may have moved to another folder.
+        path: path of a file that write_signed wrote. The file may now be in another folder, but
+            it must have the same name.
 
     Returns:
         The content, without the signature.
@@ -92,7 +93,10 @@ def check_signed(folder: Path) -> None:
 
 
 def write_signed(path: Path, data: bytes) -> None:
-    """Write a file durably. Its first line is a signature of the file's name and content."""
+    """Write a file. Its first line is a signature of the file's name and content.
+
+    When this function returns, the whole file is on disk.
+    """
     write_durably(path, _signature(path.name, data) + b"\n" + data)
 
 
@@ -102,9 +106,9 @@ def _signature(name: str, data: bytes) -> bytes:
 
 
 class _Output:
-    """A file object for writing a signed file.
+    """A file object that writes a signed file.
 
-    It collects the written data in memory. `close` signs the data, and writes the file to disk. If
+    It keeps the written data in memory. `close` signs the data, and writes the file to disk. If
     `close` is not called, no file is written.
     """
 
@@ -127,7 +131,7 @@ class _Output:
         try:
             write_signed(self._path, self._buffer.getvalue())
         except OSError as error:
-            # Arrow ignores an error of this method when it copies files, so the error is also
+            # When Arrow copies files, it ignores an error of this method. So the error is also
             # logged.
             logger.error("%s not saved: %s", self._path, error.strerror)
             raise
@@ -135,9 +139,9 @@ class _Output:
 
 
 class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annotations
-    """The local file system, but each file has a signature.
+    """The local file system. It signs each file that it writes, and checks each file that it reads.
 
-    Ray Tune pickles this object together with the state of the search. So the object does not
+    Ray Tune pickles this object together with the state of the search. So the object must not
     contain the key.
     """
 
@@ -164,5 +168,5 @@ class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annot
 
 
 def signed_files() -> PyFileSystem:
-    """Return the file system that signs all files, in the form that Ray Tune needs."""
+    """Return a file system for Ray Tune. It signs written files, and checks files that are read."""
     return PyFileSystem(_SignedFiles())

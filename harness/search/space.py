@@ -1,4 +1,4 @@
-"""The space of a search: the searched keys, and a range or a choice of values for each key."""
+"""The space of a search: the searched keys, each with a range of values or a list of choices."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ from harness.errors import UserError
 from harness.search.config import TuneJob
 from harness.search.sweeps import FORMS, PREFIX, parse
 
-# Trials with different values of these keys solve different problems, so they cannot be compared.
-# FREE_KEYS are not searched either, because they change no result.
+# Trials with different values of these keys solve different problems, so their results cannot be
+# compared. FREE_KEYS are not searched either, because they change no result.
 _NOT_SEARCHED = ("tasks", "data", "data_options", "evaluate", "reservoir", *FREE_KEYS)
 _MOST_CORNERS = 256
 _WHOLE, _REAL = (int, int | str), (float,)
@@ -48,8 +48,9 @@ class Dimension:
     Attributes:
         key: the key, such as "train.smoothing".
         kind: declared type of the key's values.
-        distribution: the distribution from which Optuna draws a value, or the name of a choice.
-        choices: a mapping from the name of a choice to its value. None if Optuna draws values.
+        distribution: the distribution from which Optuna draws. It draws numbers for a range, and
+            names for a list of choices.
+        choices: a mapping from the name of each choice to its value; None for a range.
     """
 
     key: str
@@ -61,14 +62,14 @@ class Dimension:
         """Return the value of the key.
 
         Args:
-            sampled: the value, or the name of a choice, that Optuna drew.
+            sampled: the number or the name that Optuna drew from the distribution.
         """
         return sampled if self.choices is None else self.choices[sampled]
 
     def ends(self) -> list[Any]:
         """Return all choices, or the lowest and the highest value of a range.
 
-        If these values are valid, all values of the key are valid.
+        If these values are valid, all values of the dimension are valid.
         """
         if self.choices is not None:
             return list(self.choices.values())
@@ -77,14 +78,15 @@ class Dimension:
 
 
 def flat_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten a nested space.
+    """Convert the nested keys of a space to dotted keys.
 
     Args:
-        space: a mapping from key to values as text. A group of keys is a nested mapping.
-        prefix: the group of keys to which `space` belongs, with a dot at its end; "" for all keys.
+        space: a mapping from key to sweep, such as "interval(0.1, 0.9)". A group of keys, such as
+            train, is a nested mapping.
+        prefix: the text before each key of `space`, such as "train."; "" for the whole space.
 
     Returns:
-        A mapping from dotted key to values as text.
+        A mapping from dotted key to sweep.
     """
     found: dict[str, str] = {}
     for name, value in space.items():
@@ -99,11 +101,12 @@ def read_space(space: Mapping[str, Any], base: Config) -> list[Dimension]:
     """Read and check the space of a search.
 
     Args:
-        space: a mapping from key to values as text. A key has dots, or is in nested mappings.
-        base: the configuration of every trial, except for the searched keys.
+        space: a mapping from key to sweep, such as "interval(0.1, 0.9)". A key is dotted, such as
+            train.smoothing, or it is in a nested mapping of its group.
+        base: the configuration from which each trial starts.
 
     Returns:
-        The searched keys, in the order of `space`.
+        One dimension per searched key, in the order of `space`.
 
     Raises:
         UserError: a key cannot be searched, its values are not a sweep, or a value is not valid.
@@ -124,10 +127,10 @@ def read_space(space: Mapping[str, Any], base: Config) -> list[Dimension]:
 
 
 def one_by_one(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
-    """Yield mappings from searched key to value, in which one key varies at a time.
+    """Yield mappings from searched key to value. Only one key varies at a time.
 
-    For each key, each of its ends is used once: each choice, or both ends of the range. All other
-    keys then have the first of their ends.
+    The key that varies has each of its choices once, or both ends of its range. All other keys
+    have their first choice, or the lower end of their range.
     """
     first = {d.key: d.ends()[0] for d in dimensions}
     for dimension in dimensions:
@@ -172,7 +175,7 @@ def _dimension(key: str, text: str, base: Config) -> Dimension:
         if key in keys(base) or key.partition(".")[0] in _NOT_SEARCHED:
             raise UserError(
                 f"{key} must have one value, because a search does not vary this key, got {text}: "
-                "give the key one value"
+                f"type {key}=VALUE"
             )
         near = nearest_key(key, known)
         hint = f"did you mean {near}? {EVERY_KEY}" if near else EVERY_KEY
@@ -197,7 +200,7 @@ def _check_tags(key: str, text: str, sweep: Sweep) -> None:
     allowed = {"log"} if isinstance(sweep, IntervalSweep) else set()
     if set(sweep.tags) - allowed:
         raise UserError(
-            f"{key} must have no tag except log, which only an interval may have, got {text}"
+            f"{key} must have no tag except log, and log only with an interval, got {text}"
         )
 
 
@@ -227,8 +230,8 @@ def _numbers(key: str, kind: Any, text: str, sweep: IntervalSweep | RangeSweep) 
     assert low is not None
     assert high is not None
     if step is not None and high > low and step > 0:
-        # The end of a range is not among its values, as in Python. The quotient is rounded, because
-        # (0.8 - 0.1) / 0.1 is slightly more than 7 in floating point.
+        # As in Python, the end of a range is not one of its values. The quotient is rounded,
+        # because (0.8 - 0.1) / 0.1 is slightly more than 7 in floating point.
         high = round(low + step * (ceil(round((high - low) / step, 9)) - 1), 12)
     if not low < high or (step is not None and step <= 0):
         raise UserError(f"{key} must have a range with an end above its start, got {text}")
@@ -243,14 +246,14 @@ def _numbers(key: str, kind: Any, text: str, sweep: IntervalSweep | RangeSweep) 
 
 
 def search_differences(stored: TuneJob, wanted: TuneJob) -> list[str]:
-    """List the keys that differ between two searches, and that change results.
+    """List the keys that change results, and whose values differ between two searches.
 
     Args:
         stored: the configuration of the search in the folder.
         wanted: the configuration that the user typed.
 
     Returns:
-        One text for each of these keys, with both values. Each searched key has its own text.
+        One text per key. It has the key, the stored value and the typed value.
     """
     found = [text for text in differences(stored, wanted) if not text.startswith("tune.space ")]
     there, here = flat_space(stored.tune.space), flat_space(wanted.tune.space)

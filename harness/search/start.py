@@ -39,11 +39,13 @@ logger = logging.getLogger("harness")
 
 _TABLE = "trials/trials.parquet"
 _BEST = "recipe/best.yaml"
-TUNED = "tuned"  # the best trial's recipe name; names of run folders contain it
+# The name of the recipe in the file of the best trial. The folder names of runs with this recipe
+# contain it.
+TUNED = "tuned"
 
 
 def carry_out_search(job: TuneJob) -> int:
-    """Run a search, or the remaining trials of a stopped search.
+    """Run a new search, or the remaining trials of a search that was stopped.
 
     Args:
         job: the configuration of the search.
@@ -83,7 +85,7 @@ def carry_out_search(job: TuneJob) -> int:
                 table = run_trials(search, data, directory, display)
                 _keep(directory, table, search)
             else:
-                logger.info("complete already: nothing left to try")
+                logger.info("complete already: no trial is left")
         except KeyboardInterrupt:
             say(
                 console,
@@ -104,7 +106,7 @@ def _begin(directory: Path, job: TuneJob) -> None:
     """Write the configuration of a new search, or check the stored configuration.
 
     Raises:
-        UserError: the folder has another search.
+        UserError: the folder contains another search.
     """
     known = directory / "config.yaml"
     if known.exists():
@@ -122,7 +124,8 @@ def _done(directory: Path, search: Search) -> pa.Table | None:
     """Read the table of a complete search.
 
     Returns:
-        The table `trials`. None if the table is missing or damaged, or if trials are left to do.
+        The table `trials`. None if the table is missing or damaged, if a trial failed, or if not
+        all trials have run.
     """
     path = directory / _TABLE
     if not path.exists():
@@ -137,7 +140,7 @@ def _done(directory: Path, search: Search) -> pa.Table | None:
 
 
 def _search_id(directory: Path) -> str:
-    """Return the identity of the search in a folder. The search's table has this identity."""
+    """Compute the identity of the search in a folder. The table `trials` stores it too."""
     return config_hash(job_from_yaml(directory / "config.yaml", TuneJob))
 
 
@@ -154,14 +157,14 @@ def _keep(directory: Path, table: pa.Table, search: Search) -> None:
 def recipe_file(trial: dict[str, Any], metric: str) -> str:
     """Make the content of the file that `+recipe=best` reads.
 
-    It has all keys of a trial's configuration that can change results.
+    The file has all keys of a trial's configuration that can change results.
 
     Args:
         trial: a row of the table `trials`, as a mapping from column name to value.
-        metric: name of the column in which this trial is the best.
+        metric: name of the column in which this trial has the largest value.
     """
     config = parse_yaml(trial["config"])
-    # The trial's checkpoints suit only the number of tasks of the trial.
+    # The trial's checkpoints are right only for the number of tasks of the trial.
     config["evaluate"]["checkpoints"] = AUTO
     kept = {key: value for key, value in config.items() if key not in FREE_KEYS}
     head = (

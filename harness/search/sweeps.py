@@ -1,6 +1,7 @@
 """Find and parse the sweeps of a command line.
 
-A sweep is a value of a key that stands for many values, in the syntax of Hydra.
+A sweep is a text in the syntax of Hydra that stands for several values of a key, such as
+interval(0.1, 0.9).
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from harness.errors import UserError
 
 FORMS = "interval(0.1, 0.9), tag(log, interval(1e-4, 1e-2)), range(64, 512, 64) or choice(64, 128)"
 PREFIX = "tune.space."
-# These keys accept any text, so a comma in their text does not make a sweep.
+# These keys accept any text, so a text with a comma is one value of such a key, and no sweep.
 _FREE_TEXTS = {
     key
     for key, option in options_of(Config).items()
@@ -28,13 +29,14 @@ _FREE_TEXTS = {
 def with_space(arguments: Sequence[str]) -> list[str]:
     """Move the sweeps of a command line to `tune.space`.
 
-    Hydra does not allow a sweep in one job, but `tune.space` may contain the sweep as a text.
+    Hydra refuses a sweep as the value of another key, but `tune.space` may contain the sweep as a
+    text.
 
     Args:
         arguments: the arguments as typed.
 
     Returns:
-        The arguments, with ++tune.space.KEY="SWEEP" in place of KEY=SWEEP.
+        The arguments. Each KEY=SWEEP is replaced by ++tune.space.KEY="SWEEP".
 
     Raises:
         UserError: an argument cannot be parsed, or the same key has two sweeps.

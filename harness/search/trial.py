@@ -1,7 +1,8 @@
 """One trial of a search: train a few tasks in stages, and measure them after each stage.
 
 The trial is a plain class that does not use Ray; harness/search/tuning.py runs it in an actor. The
-masks and the accuracies are the same as in a run of harness/scale.py with this configuration.
+masks and the accuracies are the same as in a run of harness/scale.py with the trial's
+configuration.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,8 +34,9 @@ class Report:
     """The measured values of a trial at the end of a stage.
 
     Attributes:
-        rung: number of the stage for ASHA. It is 1 for the first stage. For each later stage, it is
-            the previous rung times `tune.reduction`. ASHA compares trials at the same rung.
+        rung: the number by which ASHA knows the stage. It is 1 for the first stage. For each later
+            stage, it is the previous rung times `tune.reduction`. ASHA compares trials at the same
+            rung.
         steps: number of training steps so far, per task.
         accuracy: mean accuracy of the tasks, with the task given.
         task_accuracy: task accuracy among the trial's own masks.
@@ -50,20 +52,24 @@ class Report:
     expected_accuracy: float
 
     def as_dict(self) -> dict[str, float]:
-        """Return a mapping from name to value, which Ray Tune needs."""
+        """Return a mapping from attribute name to value, the form that Ray Tune needs."""
         return asdict(self)
 
 
 def resolve_trial(
     config: Config, input_shape: tuple[int, ...], num_classes: int, *, bfloat16_is_faster: bool
 ) -> Config:
-    """Replace every `auto` by a value, as in a run. But one block may have all tasks of the trial.
+    """Replace every `auto` by a value.
+
+    The values are those of a run, with one exception: a single block may have all tasks of the
+    trial.
 
     Args:
         config: the trial's configuration.
         input_shape: shape of one image: channels, rows, columns.
         num_classes: number of classes of the data set.
-        bfloat16_is_faster: whether a machine that trains multiplies faster in bfloat16.
+        bfloat16_is_faster: whether matrix products in bfloat16 are faster than in float32 on the
+            machine that trains.
     """
     config = resolved_options(config)
     capabilities = RunSpec(config, input_shape, num_classes).capabilities
@@ -88,9 +94,9 @@ def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:
         tune: the settings of the search, with the number of stages and the reduction.
 
     Returns:
-        A mapping from number of steps to the rung of the stage that ends there. If there are few
-        steps, several stages may end at the same step. The mapping then has the rung of the last
-        one.
+        A mapping from the number of steps at the end of a stage to the rung of this stage. If there
+        are few steps, several stages may end at the same step. The mapping then has only the rung
+        of the last of these stages.
     """
     rungs = [tune.reduction**i for i in range(tune.stages)]
     return {-(-steps * rung // tune.last_rung): rung for rung in rungs}
@@ -115,8 +121,8 @@ class BlockTrial:
     def reports(self) -> Iterator[Report]:
         """Train, and yield one report at the end of each stage.
 
-        The next stage begins when the caller asks for the next report. So ASHA can compare trials
-        after the same stage, and stop the worse trials.
+        The next stage begins when this iterator is asked for the next report. So ASHA can compare
+        the trials after each stage, and stop the worse trials before their next stage.
         """
         config = self._spec.config
         after = stage_steps(config.train.steps, self._tune)
@@ -141,14 +147,14 @@ class BlockTrial:
     def _inferred(self, rows: np.ndarray) -> tuple[list[int], float]:
         """Infer the tasks of test batches among all masks of the trial.
 
-        The batches, the algorithm and the objective are those of a run's last checkpoint. If the
-        configuration has several algorithms or objectives, only the first is used.
+        The batches are the same as at the last checkpoint of a run with this configuration. If the
+        configuration has several algorithms or objectives, only the first of them is used.
 
         Args:
             rows: packed masks of all tasks.
 
         Returns:
-            Two values: the tasks whose batches were inferred, and the task accuracy.
+            Two values: the numbers of the tasks that the batches belong to, and the task accuracy.
         """
         first, *_ = units = evaluation_units(self._spec.config, len(rows))
         # One worker infers all units, because a worker keeps the masks that it got.
@@ -164,15 +170,17 @@ class BlockTrial:
         return asked, float(np.mean(found))
 
     def _slopes(self, rows: np.ndarray, asked: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the slopes of all tasks for some test batches, at equal coefficients.
+        """Compute the slopes of all tasks for some test batches.
+
+        The coefficients of all masks are equal.
 
         Args:
             rows: packed masks of all T tasks.
-            asked: the tasks whose test batches are the Q queries.
+            asked: task numbers. The test batches of these tasks are the Q queries.
 
         Returns:
-            Two tensors: the slopes d objective / d alpha, (Q, T), and the right task of each query,
-            (Q,).
+            Two tensors: the slopes d objective / d alpha of shape (Q, T), and the number of each
+            query's right task, of shape (Q,).
         """
         spec = self._spec
         queries = Queries(spec, self._test, self._device)

@@ -46,9 +46,9 @@ RAY_FOLDER = "ray"
 BAR = "trials"
 _TRIES = 3
 
-# Settings of Ray Tune: it writes no log files per trial, does not catch Ctrl-C, and does not change
-# the working directory. It saves the state of the search every 2 seconds, so that at most the
-# results of 2 seconds are lost in a crash.
+# With these settings, Ray Tune writes no log files per trial, does not catch Ctrl-C, and does not
+# change the working directory. It saves the state of the search every 2 seconds, so that a crash
+# loses at most the results of 2 seconds.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -64,12 +64,12 @@ class Search:
     """The specification of a search, which the driver and every trial get.
 
     Attributes:
-        base: the configuration of every trial, except for the searched keys.
+        base: the configuration from which each trial starts.
         tune: the settings of the search.
         dimensions: the searched keys and their values.
         input_shape: shape of one image: channels, rows, columns.
         num_classes: number of classes of the data set.
-        bfloat16_is_faster: whether `train.dtype=auto` means bfloat16, for all trials.
+        bfloat16_is_faster: whether `train.dtype=auto` means bfloat16 in all trials, not float32.
     """
 
     base: Config
@@ -87,10 +87,10 @@ class Search:
         self.__dict__.update(state)
 
     def config(self, sampled: Mapping[str, Any]) -> Config:
-        """Make the configuration of a trial, with every `auto` resolved.
+        """Make the configuration of a trial, with a value in place of every `auto`.
 
         Args:
-            sampled: a mapping from dotted key to the value that Optuna drew.
+            sampled: a mapping from dotted key to the number or the name that Optuna drew.
         """
         values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
         return resolve_trial(
@@ -139,8 +139,9 @@ class _Trial(tune.Trainable):
 class Shown(tune.Callback):
     """A callback of Ray Tune that shows how many trials have ended, and the best metric.
 
-    Ray Tune pickles its callbacks with the state of the search, but a screen cannot be pickled. So
-    when a pickled callback is read, the callback of the current start takes its place.
+    Ray Tune pickles its callbacks with the state of the search, but the progress bar on the screen
+    cannot be pickled. So when Ray Tune reads a pickled callback, it gets the callback that this
+    process has made.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -163,7 +164,7 @@ class Shown(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the best metric of the trials that have done all stages."""
+        """Keep the best metric. Only trials that have completed all stages count."""
         if result["rung"] == self._last_rung:
             found = result[self._metric]
             self._best = found if self._best is None else max(self._best, found)
@@ -184,20 +185,20 @@ def _shown_now() -> Shown | None:
 
 
 def run_trials(search: Search, data: Dataset, directory: Path, display: Display) -> pa.Table:
-    """Run all trials, or the remaining trials of a stopped search.
+    """Run all trials, or the remaining trials of a search that was stopped.
 
     Args:
         search: the checked specification of the search.
         data: the data set of the trials.
-        directory: the search's folder; this process holds its lock.
+        directory: the search's folder. This process must hold the lock of this folder.
         display: shows the progress.
 
     Returns:
         The table `trials`, in the order in which the trials started.
 
     Raises:
-        UserError: Ray did not start, Ray Tune cannot read the state of the stopped search, or this
-            user did not write that state.
+        UserError: Ray did not start, Ray Tune cannot read the stored state of the search, or
+            another user may have written this state.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -230,10 +231,18 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
 
 
 def _with_type(search: Search, directory: Path, call: Call) -> Search:
-    """Measure once per search whether `train.dtype=auto` means bfloat16; keep it in the folder.
+    """Decide once per search whether `train.dtype=auto` means bfloat16 or float32.
 
-    The first configuration that needs the measurement decides for all trials, so that trials can
-    be compared.
+    The first configuration that needs this decision is measured in both types. The result is stored
+    in the search's folder, and is used for all trials, so that trials can be compared.
+
+    Args:
+        search: the specification of the search, before this decision.
+        directory: the search's folder.
+        call: function that calls another function on a machine that trains.
+
+    Returns:
+        The specification with the decision.
     """
     rates = read_rates(directory)
     if rates is None:
@@ -247,7 +256,7 @@ def _with_type(search: Search, directory: Path, call: Call) -> Search:
 
 
 def _num_ended(tuner: tune.Tuner) -> int:
-    """Count the trials that ended in earlier starts and are not tried again."""
+    """Count the trials that ended without an error before this start of the search."""
     try:
         results = tuner.get_results()
     except RuntimeError:  # a new search has no results
@@ -260,9 +269,9 @@ def _is_over(result: Any) -> bool:
 
 
 def _check_own(directory: Path) -> None:
-    """Refuse the state of a search if this user did not write it.
+    """Refuse the stored state of a search if another user may have written it.
 
-    Ray Tune reads the state from pickles, and a pickle can run any program.
+    Ray Tune reads the state from pickles, and a pickle can run any program when it is read.
     """
     make_key()
     try:
@@ -275,7 +284,7 @@ def _check_own(directory: Path) -> None:
 
 
 def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tune.Tuner:
-    """Make a new search, or restore the search whose state is in the folder."""
+    """Make a new search. If the folder has the state of a search, restore this search instead."""
     path, files = directory / RAY_FOLDER, signed_files()
     if tune.Tuner.can_restore(str(path), files):
         logger.info("continuing the search in %s", directory)
@@ -286,7 +295,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
             )
         except Exception as error:  # damaged files raise errors of many types in Ray Tune
             raise UserError(
-                f"the folder of the search must be readable by Ray Tune, got {directory} and "
+                f"Ray Tune must be able to read the search in {directory}, got "
                 f"{type(error).__name__}: choose another run_dir"
             ) from error
     settings = search.tune
@@ -322,10 +331,10 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
 
 
 def _folder_name(trial: Any) -> str:
-    """Return the trial's identifier as the name of its empty folder.
+    """Return the name of the empty folder that Ray Tune makes for a trial: the trial's identifier.
 
-    Ray Tune's own name for the folder would contain the values of the searched keys, which may be
-    any text.
+    Ray Tune's own name for the folder would contain the values of the searched keys. These values
+    may be any text.
     """
     return str(trial.trial_id)
 
@@ -381,14 +390,15 @@ def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
 def _began_as(tried: tuple[Any, Any]) -> int:
     """Return the number of a trial. Trials are numbered in the order in which they started.
 
-    The list of a restored search has another order.
+    The results are sorted by this number, because a restored search lists them in another order.
     """
     return int(tried[0].experiment_tag.partition("_")[0])
 
 
 def _cell(kind: Any, value: Any) -> Any:
-    """Convert a value to the type of its column.
+    """Convert the value of a searched key to the type of its column in the table `trials`.
 
-    The type is `kind` if this is int, float or bool. Otherwise it is text.
+    If `kind`, the key's declared type, is int, float or bool, the column has this type, and the
+    value stays the same. Every other value becomes a text.
     """
     return value if kind in (int, float, bool) else str(value)

@@ -119,7 +119,7 @@ def create_group(
 
     Args:
         store: a folder that does not exist, or a store of zarr.
-        attributes: all attributes of the group: name -> JSON value.
+        attributes: a mapping from name to JSON value, with all attributes of the group.
         capacity: largest possible number of tasks.
         row_bytes: bytes of a packed row.
     """
@@ -144,8 +144,9 @@ def fixed_rows(weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]) ->
     """Return a mapping from the name of an array, such as weights/layer1, to its rows.
 
     Args:
-        weights: name, such as layer1 -> fixed weights. They are converted to float32.
-        inputs: name -> rows, one row per task.
+        weights: a mapping from name, such as layer1, to fixed weights. They are converted to
+            float32.
+        inputs: a mapping from name, such as permutations, to rows: one row per task.
     """
     found: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
     # A 0-dimensional array gets one axis, because chunks are cut along the first axis.
@@ -162,8 +163,8 @@ def write_fixed(
 
     Args:
         root: group of the store.
-        weights: name, such as layer1 -> fixed weights. They are written as float32.
-        inputs: name -> rows, one row per task.
+        weights: a mapping from name, such as layer1, to fixed weights. They are written as float32.
+        inputs: a mapping from name, such as permutations, to rows: one row per task.
     """
     for name, rows in fixed_rows(weights, inputs).items():
         array = create_fixed(root, name, rows)
@@ -172,7 +173,7 @@ def write_fixed(
 
 
 def create_fixed(root: zarr.Group, name: str, rows: Rows) -> zarr.Array[Any]:
-    """Create an array for some rows, but do not write them. An existing array is replaced."""
+    """Create an array for some rows, but do not write the rows. Replace an existing array."""
     num = min(rows.shape[0], chunk_rows(rows[:1].nbytes))
     return root.create_array(
         name,

@@ -32,7 +32,7 @@ def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
 
     Args:
         path: path of the store, for the error.
-        attributes: attributes of the store's group: name -> JSON value.
+        attributes: a mapping from name to JSON value: the attributes of the store's group.
 
     Raises:
         UserError: format_version is not FORMAT_VERSION, row_bytes is not a whole number >= 1, or
@@ -58,12 +58,15 @@ def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
 
 
 def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Make all attributes of a store's group: name -> JSON value.
+    """Make all attributes of a store's group.
 
     Args:
-        layout: layout of a row. It sets format_version, tensors, planes, floats, decode,
-            bit_order and row_bytes.
+        layout: layout of a row. It gives the attributes format_version, tensors, planes, floats,
+            decode, bit_order and row_bytes.
         given: all other attributes.
+
+    Returns:
+        A mapping from name to JSON value.
 
     Raises:
         ValueError: `given` has an attribute that the layout sets.
@@ -119,7 +122,7 @@ def fixed_arrays(attributes: Mapping[str, Any]) -> list[str]:
     """List the names of all arrays of a store except `masks`, such as weights/layer1.
 
     Args:
-        attributes: attributes of the store's group: name -> JSON value.
+        attributes: a mapping from name to JSON value: the attributes of the store's group.
     """
     masked = [tensor["source"] for tensor in attributes.get("tensors", [])]
     names = {"weights": [*masked, *attributes.get("weights", [])]}
@@ -135,13 +138,14 @@ def difference(
     The attributes are compared as JSON, so a tuple equals a list with the same values.
 
     Args:
-        stored: attributes of a store: name -> JSON value.
-        expected: expected attributes: name -> JSON value. They are compared in this order.
+        stored: a mapping from name to JSON value: the attributes of a store.
+        expected: a mapping of the same form: the expected attributes. They are compared in this
+            order.
         but: names of attributes that are not compared.
 
     Returns:
-        The name, the expected value and the stored value, such as "a.b 1, got 2"; None if all
-        attributes agree.
+        A text with the name, the expected value and the stored value, such as "a.b 1, got 2"; None
+        if all attributes agree.
     """
     kept = [{k: v for k, v in side.items() if k not in but} for side in (stored, expected)]
     return _difference("", *json.loads(json.dumps(kept)))

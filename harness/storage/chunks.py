@@ -24,7 +24,10 @@ CRC_BYTES = 4  # zarr's crc32c codec appends these bytes, little-endian, to the 
 
 
 class CorruptMask(Exception):  # noqa: N818 - a finding about data, not a fault of the caller
-    """Stored bytes do not match their checksum. The message names the file, and tasks if known."""
+    """The error for stored bytes that do not match their checksum.
+
+    The message names the file, and the tasks if they are known.
+    """
 
 
 def chunk_rows(row_bytes: int) -> int:
@@ -68,9 +71,9 @@ class ChunkFiles:
         """Read a chunk even if its file is damaged or missing.
 
         Returns:
-            (reason, rows). The reason says what is wrong with the file; it is "" for an intact
-            file. The rows are None if the file is missing. If the file is too short, the missing
-            bytes are 255 (FILL).
+            Two values: a reason and the rows. The reason says what is wrong with the file; it is ""
+            for an intact file. The rows are None if the file is missing. If the file is too short,
+            the missing bytes are 255 (FILL).
 
         Raises:
             UserError: the file's path is no regular file (for example, a link or a folder).
@@ -92,7 +95,7 @@ class ChunkFiles:
         return "" if intact else "does not match its checksum", rows.reshape(self._shape)
 
     def read_for_change(self, chunk: int) -> UInt8[np.ndarray, "C R"]:
-        """Read the rows of a chunk, so that the caller can change and rewrite the chunk.
+        """Read the rows of a chunk that will be changed and written again.
 
         Returns:
             The rows. If the chunk has no file, all their bytes are 255 (FILL).
@@ -112,8 +115,8 @@ class ChunkFiles:
         """Read some rows of a chunk, without a check of their checksums.
 
         Args:
-            chunk: number of the chunk.
-            places: (B,) positions of the rows in the chunk, each in [0, C).
+            chunk: index of the chunk.
+            places: (B,) indices of the rows in the chunk, each in [0, C).
 
         Returns:
             The rows. Bytes beyond the end of a truncated file are 0.

@@ -41,8 +41,9 @@ def check_store(
     """Check that a store, except for its masks, has the values that MaskStore.create would write.
 
     This function skips weights and inputs that cannot be read, because MaskStore.verify reports
-    them. It compares only the first and the last row of the inputs. If the family has changed, both
-    rows differ. To make the inputs of all tasks would take a large part of the training time.
+    them. The inputs have one row per task. Only the first and the last row are compared. They are
+    enough, because both differ if the code of the family has changed. Making all rows would take as
+    long as a large part of the training.
 
     Args:
         run_dir: the run directory; its files are only read.
@@ -81,8 +82,8 @@ def check_store(
         if not _same(array, rows, ends_only=name.startswith("inputs/")):
             raise UserError(
                 f"{path / name} must have the values that the configuration of this run gives, got "
-                f"others: restore masks.zarr/{name}, or choose another run_dir if the code of the "
-                "network or of the family has changed"
+                f"other values: restore masks.zarr/{name}, or choose another run_dir if the code "
+                "of the network or of the family has changed"
             )
 
 
@@ -121,7 +122,7 @@ def _check_names(path: Place, fixed: Mapping[str, Rows]) -> None:
             if folder.is_dir() and f"{group}/{folder.name}" not in fixed:
                 raise UserError(
                     f"{path / group} must have the arrays of this run only, got {folder.name}: "
-                    "move it elsewhere, or choose another run_dir"
+                    f"move {folder.name} elsewhere, or choose another run_dir"
                 )
 
 

@@ -8,8 +8,9 @@ Each driver measures time only with its own clock.
 
 The 97 s are the sum of three times. Within 20 s after a renewal, a driver may begin a write without
 another renewal. After 75 more seconds, such a write can no longer reach the server. The last 2 s
-are a margin. A driver that slept for longer than 20 s renews the lease before it writes. If another
-driver has taken the lease, this renewal fails, and the first driver writes nothing more.
+are a margin. If a machine sleeps for longer than 20 s, its driver renews the lease before the next
+write. If another driver has taken the lease, this renewal fails, and the first driver writes
+nothing more.
 """
 
 import json
@@ -39,7 +40,7 @@ _LOOK_EVERY = 1.0
 
 
 def _now() -> float:
-    """Read a clock, in seconds. If possible, it also counts the time while the machine sleeps."""
+    """Read a clock, in seconds. If possible, the clock also runs while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
@@ -88,9 +89,9 @@ class Lease:
                 self._lost = not self._replace(self._version)
             if self._lost:
                 raise UserError(
-                    f"run directory {self._path.parent} is no longer this driver's: its lock "
-                    f"{self._path} was taken over or removed; committed results are kept: check "
-                    "that no other driver works on this run, then type the same command again"
+                    f"run directory {self._path.parent} is no longer locked by this driver: "
+                    f"another process took or removed {self._path}; committed results are kept: "
+                    "check that no other driver works on this run, then type the same command again"
                 )
 
     def check(self) -> None:
@@ -105,7 +106,7 @@ class Lease:
     def keep(self, stopped: threading.Event) -> None:
         """Renew the lease every RENEWED_EVERY seconds, until `stopped` is set or the lease is lost.
 
-        Errors are ignored, because the next write raises them.
+        Errors are ignored, because the next write renews the lease too, and raises the error again.
 
         Args:
             stopped: event that ends the renewals.
@@ -115,9 +116,9 @@ class Lease:
                 self.renew()
 
     def release(self) -> None:
-        """Free the lease at once, if it is taken.
+        """If this driver has the lease, free the lease, so that other drivers need not wait.
 
-        If the request fails, other drivers wait for LEASE seconds.
+        If the request to the server fails, other drivers wait for LEASE seconds.
         """
         with self._one_at_a_time, suppress(UserError):
             if self._version is not None and not self._lost:
@@ -147,8 +148,9 @@ def _look(path: ObjectPath) -> tuple[dict[str, Any], dict[str, str] | None]:
     """Read the lock object.
 
     Returns:
-        (holder, version). The holder has the fields that the driver with the lease wrote; {} if no
-        driver has the lease. The version is the version of the object; None if no object exists.
+        Two values: the holder and the version. The holder has the fields that the driver with the
+        lease wrote; {} if no driver has the lease. The version is the version of the object; None
+        if no object exists.
     """
     try:
         data, version = path.read_tagged()

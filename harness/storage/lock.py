@@ -1,4 +1,7 @@
-"""The lock of a run directory. Only one driver can have it, and the lock file names this driver."""
+"""The lock of a run directory. Only one driver at a time can have the lock.
+
+The lock file names the driver that has the lock.
+"""
 
 import fcntl
 import json
@@ -25,8 +28,8 @@ def run_lock(run_dir: Place) -> Iterator[None]:
     On a disk, the kernel keeps the lock, and releases it when the process ends or crashes. In
     object storage, the lock is a lease (harness/storage/lease.py).
 
-    If the work ends with a UserError, this function removes the lock file and the folders that it
-    made. A folder with other files stays.
+    If the context ends with a UserError, this function removes the lock file and the folders that
+    it has made. A folder with other files stays.
 
     Args:
         run_dir: the run directory; created if missing.

@@ -117,9 +117,10 @@ class StoreFiles:
         return self.run_dir / "log"
 
     def _chunks_there(self, named: np.ndarray) -> list[int]:
-        """List the numbers of the chunks that have a file, and of the chunks in `named`.
+        """List the indices of the chunks that have a file, and the indices in `named`.
 
-        A damaged file may give any capacity. So this method does not try every possible chunk.
+        The capacity is read from a file. If this file is damaged, the capacity may be huge. So this
+        method does not try every index.
         """
         folders = (path.name for path in (self._root / "masks" / "c").glob("*"))
         there = {int(name) for name in folders if name.isascii() and name.isdecimal()}
@@ -154,8 +155,8 @@ class StoreFiles:
         """Check the log.
 
         Returns:
-            (task numbers, checksums, damage). The numbers and checksums are from all log files that
-            can be read. The damage is that of the log.
+            Three values: task numbers, checksums and damage. The task numbers and checksums are
+            from all log files that can be read. The list of damage is about the log only.
         """
         ids, crcs = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
         damage = []
@@ -177,7 +178,7 @@ class StoreFiles:
         """Check the file of a chunk, and the masks in it that the log names.
 
         Args:
-            chunk: number of the chunk.
+            chunk: index of the chunk.
             task_ids: tasks of this chunk that the log names.
             crcs: checksums of the rows of these tasks, from the log.
         """
@@ -249,7 +250,7 @@ class StoreFiles:
         fsync(self._log)
 
     def _repair_chunks(self, paths: set[Place], lost: set[int]) -> None:
-        """Rewrite each chunk that is damaged or has lost masks. Keep only its committed masks."""
+        """Rewrite each chunk that is damaged or has lost masks, with its committed masks only."""
         committed = read_tables(self._log, TASKS, ["task_id"], run_id=self.run_id)[
             "task_id"
         ].to_numpy()

@@ -138,13 +138,14 @@ class MaskStore:
         Args:
             run_dir: folder for `masks.zarr` and `log`; created if missing.
             layout: layout of a packed row.
-            weights: name, such as layer1 -> fixed weights. They are stored as float32.
-            inputs: name, such as permutations -> array with one row per task. The task can be made
-                again from its row.
+            weights: a mapping from name, such as layer1, to fixed weights. They are stored as
+                float32.
+            inputs: a mapping from name, such as permutations, to an array with one row per task. A
+                task can be made again from its row.
             capacity: largest possible number of tasks, >= 1.
-            attributes: attributes of the group: name -> JSON value. The names are network,
-                activation, normalisation, family, seed, method, config_hash, versions, ...
-                `run_id`, the identity of the run, is necessary. Log files have it too.
+            attributes: a mapping from name to JSON value: attributes of the group, such as network,
+                family, seed, method and versions. `run_id`, the identity of the run, must be one of
+                them. It is written in the log files too.
 
         Raises:
             FileExistsError: the run already has a store.
@@ -176,8 +177,8 @@ class MaskStore:
 
         Args:
             run_dir: the run directory.
-            read_only: if true, change no file. If false, the caller must have the lock (run_lock),
-                and this method removes the partial files of writers that crashed.
+            read_only: if true, change no file. If false, this process must have the lock
+                (run_lock), and this method removes the partial files of writers that crashed.
 
         Raises:
             UserError: the run has no store, the store has an unknown format, or the store has masks
@@ -203,7 +204,7 @@ class MaskStore:
         if (self._root / "masks" / "c").exists():
             raise UserError(
                 f"{self._log} must be the log of the masks in masks.zarr, got no folder: restore "
-                "log, or make an empty folder log to train all tasks again"
+                "the folder, or make an empty folder of this name to train all tasks again"
             )
         self._log.mkdir()
 
@@ -224,7 +225,7 @@ class MaskStore:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """A copy of all attributes of the group: name -> JSON value."""
+        """A copy of all attributes of the group: a mapping from name to JSON value."""
         return dict(self._attributes)
 
     def commit(self, unit: str, tasks: pa.Table, rows: UInt8[np.ndarray, "B R"]) -> pa.Table:
@@ -252,10 +253,10 @@ class MaskStore:
     def commit_together(
         self, units: Sequence[tuple[str, pa.Table, UInt8[np.ndarray, "B R"]]]
     ) -> pa.Table:
-        """Store the masks of several work units, and write each chunk only once for all of them.
+        """Store the masks of several work units together, so that each chunk is written only once.
 
-        For up to 8 units, each unit gets a log file. If there are more, some log files are for
-        several units.
+        For up to 8 units, each unit gets a log file. If there are more units, some log files are
+        for several units.
 
         Args:
             units: (unit, tasks, rows) of each work unit, as for `commit`; at least one.
@@ -265,7 +266,7 @@ class MaskStore:
 
         Raises:
             ValueError, CorruptMask: see commit.
-            OSError: see commit, but the first units may already be committed.
+            OSError: for example, the disk is full. The first units may already be committed.
         """
         for unit in units:
             self._check_commit(*unit)
@@ -306,8 +307,8 @@ class MaskStore:
 
         Args:
             task_ids: (B,) task numbers, in any order.
-            crcs: (B,) row_crc32c of each task. Tasks and checksums must come from one call of
-                `tasks`.
+            crcs: (B,) checksum of each task, from the column row_crc32c. Task numbers and checksums
+                must come from one call of `tasks`.
 
         Returns:
             Packed rows, in the order of `task_ids`.
@@ -344,9 +345,10 @@ class MaskStore:
                 "inputs/permutations". All other weights and inputs in the store are checked too.
 
         Returns:
-            The damage, for `repair`; [] if everything is intact. `task_ids` has only the tasks
-            whose masks are wrong, not all tasks of a damaged chunk. If a task is only in a log file
-            that cannot be read, its mask no longer exists, and `task_ids` does not have the task.
+            The damage, for `repair`; [] if everything is intact. The `task_ids` of a Damage are
+            only the tasks whose masks are wrong, not all tasks of a damaged chunk. If a task is
+            only in a log file that cannot be read, its mask no longer exists, and the task is in no
+            `task_ids`.
 
         Raises:
             OSError: a file exists but cannot be read.

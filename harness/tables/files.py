@@ -16,7 +16,7 @@ _FILES_TOGETHER = 256
 
 
 def _parquet(table: pa.Table, path: Place, run_id: str) -> bytes:
-    """Return the bytes of a Parquet file, whose metadata have the file's name and its run."""
+    """Return the bytes of a Parquet file. Its metadata have the file's name and the run_id."""
     metadata = table.schema.metadata or {}
     if b"schema_version" not in metadata:
         raise ValueError(
@@ -81,7 +81,7 @@ def read_table_file(path: Place, schema: pa.Schema, *, run_id: str | None = None
 
     Raises:
         ValueError: the file is damaged, belongs to another table or another run, or is a copy with
-            another name. The caller may compute such a file again.
+            another name. Such a file may be computed again.
         UserError: another version of this program wrote the file, so it is not damaged and must not
             be computed again. Or the path is no regular file (for example, a link).
         OSError: the file cannot be read.

@@ -262,7 +262,8 @@ def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
     """Make the schema of a search's table `trials`: one row per trial.
 
     Args:
-        searched: dotted key that the search varies -> type of its values. Every key has a column.
+        searched: a mapping from a configuration key that the search varies, such as
+            train.learning_rate, to the type of its values. Every key has a column.
     """
     return _schema(
         "trials",

@@ -79,7 +79,8 @@ class EvaluateWorker:
         Args:
             unit: the evaluation unit.
             masks: the masks among which the tasks are inferred.
-            images: (Q, K, *shape) normalised images: Q queries of K images each.
+            images: (Q, K, *shape) normalised images: Q queries of K images each. An image has the
+                shape `shape`.
         """
         engine, options = masks.engine, self._spec.options
         objective = None if unit.objective is None else OBJECTIVES[unit.objective]
@@ -126,7 +127,7 @@ class EvaluateWorker:
     ) -> float | None:
         """Return the fraction of answers of one_shot_ranked that equal the answers of one_shot.
 
-        Only some answers are compared. For other algorithms, return None.
+        Only some answers are compared. If the unit has another algorithm, return None.
         """
         if unit.algorithm != RANKED:
             return None

@@ -23,12 +23,12 @@ class PreparedMasks:
     """The masks of a checkpoint, and the engine that infers tasks among them.
 
     Args:
-        rows: (T, R) packed masks.
+        rows: (T, R) T packed masks of R bytes each.
         engine: the engine that was made with these masks.
 
     Attributes:
-        warm: pairs of algorithm and objective. With these, a first inference among the masks was
-            done.
+        warm: pairs of an algorithm and an objective with which a first inference among the masks
+            was done.
     """
 
     def __init__(self, rows: np.ndarray, engine: Engine) -> None:
@@ -61,7 +61,7 @@ class CheckpointMasks:
         """Prepare masks and distractors for inference, or return them if they are prepared already.
 
         Args:
-            rows: (k, R) packed masks of the checkpoint.
+            rows: (k, R) the k packed masks of the checkpoint, R bytes each.
             num_distractors: the number of distractors to add after the k masks.
         """
         now, wanted = self._now, len(rows) + num_distractors
@@ -75,9 +75,10 @@ class CheckpointMasks:
         return now
 
     def copies(self, row: np.ndarray) -> PreparedMasks:
-        """Prepare COPIES copies of one packed mask (1, R).
+        """Prepare COPIES copies of one packed mask. The masks of the checkpoint stay prepared.
 
-        The prepared masks of the checkpoint are kept.
+        Args:
+            row: (1, R) the packed mask of R bytes.
         """
         return self._prepared(row.repeat(COPIES, axis=0))
 
@@ -89,9 +90,15 @@ class CheckpointMasks:
 
 
 def with_distractors(spec: RunSpec, rows: np.ndarray, num_distractors: int) -> np.ndarray:
-    """Append distractors (untrained random masks) to packed masks (k, R).
+    """Append distractors (untrained random masks) to packed masks.
 
-    A distractor keeps each weight with a probability: the fraction of the k masks that keep it.
+    A distractor keeps each weight with a probability: the fraction of the masks in `rows` that keep
+    this weight.
+
+    Args:
+        spec: the run's specification, which gives the seed.
+        rows: (k, R) k packed masks of R bytes each.
+        num_distractors: the number of distractors.
 
     Returns:
         (k + num_distractors, R) the masks and then the distractors.
@@ -108,11 +115,11 @@ def distractors_like(spec: RunSpec, rows: np.ndarray) -> Distractors:
     """Make an object that draws distractors (untrained random masks).
 
     A distractor keeps each weight with a probability: the fraction of the masks in `rows` that keep
-    it.
+    this weight.
 
     Args:
         spec: the run's specification, which gives the seed.
-        rows: (k, R) packed masks.
+        rows: (k, R) k packed masks of R bytes each.
     """
     counts = ones_fused(rows, np.arange(len(rows)), Threads(1))
     return Distractors(counts, len(rows), spec.config.seed)

@@ -72,8 +72,8 @@ class Answers:
         bits_read_fraction: the fraction of all mask bits that one gradient reads, as a mean over
             the batches.
         device: the device that inferred the tasks.
-        agreement: the fraction of compared answers of one_shot_ranked that equal the answers of
-            one_shot. `compared` chooses the answers. None for other algorithms.
+        agreement: for one_shot_ranked, the fraction of answers that equal the answers of one_shot.
+            Only the answers that `compared` chooses are compared. None for other algorithms.
     """
 
     tasks: list[int]
@@ -91,7 +91,7 @@ def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
         num_queries: the number of queries of the unit.
 
     Returns:
-        (C,) indices of the chosen queries, evenly spaced.
+        (C,) the indices of the C chosen queries, evenly spaced.
     """
     count = min(num_queries, COMPARED_PER_EVALUATION)
     return np.arange(count) * num_queries // count
@@ -136,10 +136,13 @@ class Queries:
         return TaskQueries(task, batches[: evaluate.batches])
 
     def images(self, asked: Sequence[TaskQueries]) -> torch.Tensor:
-        """Return the normalised images of all queries, (Q, K, *shape): Q queries of K images each.
+        """Return the normalised images of all queries.
 
         Args:
             asked: the test batches of some tasks. Each batch gives one query.
+
+        Returns:
+            (Q, K, *shape) the images: Q queries of K images each. An image has the shape `shape`.
         """
         num_images = int(self._spec.config.evaluate.num_images)  # resolved: no longer auto
         # A task's last batch may have fewer images than a query needs. Then the query repeats the
@@ -238,14 +241,14 @@ class Queries:
         return self._given[task_id]
 
     def state(self, row: np.ndarray) -> State:
-        """Unpack the state of a packed row (R,) to the device."""
+        """Unpack one packed row, an array of bytes, into a state on the device."""
         return State.of(BitStates(self._spec.layout, row[None], self.device), 0)
 
     def num_right(self, task: Task, batches: Sequence[np.ndarray], state: State) -> list[int]:
         """Count, for each batch, the images that get the right label with a state.
 
-        If the network normalises, it uses the statistics that are stored in the state. If the state
-        has none, it uses the statistics of the batch.
+        If the network normalises over a batch, it uses the mean and variance that are stored in the
+        state. If the state has no such values, the network uses those of the batch.
 
         Args:
             task: the task of the batches.

@@ -65,7 +65,7 @@ class _Filled:
         return self.centred.over(named_rule(self.rule).recalled_from(self.blocks))
 
     def perceptrons(self) -> list[tuple[Perceptron, slice]]:
-        """Return the blocks that are perceptrons, and the units of each block."""
+        """Return the perceptrons among the blocks. Each comes with the range of its units."""
         if not isinstance(self.blocks, Blocks):
             return []
         places = zip(self.blocks.parts, self.blocks.spans, strict=True)
@@ -90,7 +90,7 @@ class ReservoirWorker:
 
         Args:
             unit: the recall units, which all use the same reservoir.
-            rows: (k, R) packed masks of the checkpoint.
+            rows: (k, R) the k packed masks of the checkpoint, R bytes each.
             on_share: a function that is called with the fraction of the unit that is done.
 
         Returns:
@@ -161,13 +161,13 @@ class ReservoirWorker:
         }
 
     def _filled(self, rule: str, rows: np.ndarray, on_share: OnShare) -> _Filled:
-        """Return a reservoir in which all masks of packed rows (k, R) are stored."""
+        """Return a reservoir in which all masks of `rows` are stored: k packed rows of R bytes."""
         now = self._now
         # A reservoir of perceptrons is never kept: its weights would depend on the patterns that it
         # rehearsed at earlier checkpoints.
         kept = now is not None and not now.perceptrons()
         if now is None or not kept or now.rule != rule or len(now.stored) > len(rows):
-            self._now = None  # free the old one first: both may be large
+            self._now = None  # free the old reservoir first, because both may be large
             now = self._empty(rule, float(density(self._layout, rows[:1])[0]))
         started = time.perf_counter()
         for first, end in self._groups(len(now.stored), len(rows)):
@@ -239,7 +239,7 @@ class ReservoirWorker:
     def _sought(
         self, reservoir: Centred, asked: Sequence[TaskQueries], most_steps: int
     ) -> Recalled:
-        """Seek each task's mask, from the images of its first test batch and without labels."""
+        """Seek the mask of each task. The cue is the task's first test batch, without labels."""
         size = min(len(one.batches[0]) for one in asked)
         images = torch.stack(
             [self._queries.shown(one.task, one.batches[0][:size]) for one in asked]

@@ -18,7 +18,7 @@ _IMAGES = 512  # evenly spaced, so that every class has some
 
 
 def training_rehearsals(spec: RunSpec, data: Dataset) -> Iterator[Callable[[], object]]:
-    """Yield a computation that takes one step of training, and measures the state.
+    """Yield one computation, which trains a task for one step and measures the trained state.
 
     Args:
         spec: the run's specification.
@@ -31,9 +31,10 @@ def training_rehearsals(spec: RunSpec, data: Dataset) -> Iterator[Callable[[], o
 def evaluation_rehearsals(
     spec: RunSpec, data: Dataset, asked: Iterable[EvaluationUnit]
 ) -> Iterator[Callable[[], object]]:
-    """Yield a computation for each algorithm with each objective, which infers and scores a task.
+    """Yield one computation for each pair of an algorithm and an objective in `asked`.
 
-    The algorithms whose number of gradients is free take only one.
+    A computation infers a task and counts the right labels. If the number of gradients of an
+    algorithm is a setting, the algorithm computes only one gradient here.
 
     Args:
         spec: the run's specification.

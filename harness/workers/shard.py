@@ -30,7 +30,8 @@ QUERIES_TOGETHER = 128  # number of queries per group; `progress` grows after ea
 class CountUnit:
     """A unit that counts ones in one part of a checkpoint's masks.
 
-    For each bit of a packed mask, it counts the masks of the part that have a one.
+    For each bit position of a packed mask, it counts the masks of the part that have a one at this
+    position.
 
     Attributes:
         num_tasks: k, the checkpoint.
@@ -51,7 +52,8 @@ class LeadersUnit:
     """A unit that finds the leaders of one part for the queries of an evaluation unit.
 
     The leader of a query is a task of this part. Among all masks of the part, its mask has the
-    smallest product with the query's evidence.
+    smallest product with the query's evidence. (The product is the sum of the evidence of the
+    weights that the mask keeps.)
 
     Attributes:
         asked: the evaluation unit.
@@ -142,8 +144,8 @@ class ShardWorker:
         Args:
             unit: the step.
             rows: packed masks of the part; None for ScoreUnit.
-            counts: for LeadersUnit, the sum of the counts of all parts: for each bit of a packed
-                mask, the number of masks that have a one. None for other units.
+            counts: for LeadersUnit, the sum of the counts of all parts: for each bit position of a
+                packed mask, the number of masks with a one at this position. None for other units.
 
         Returns:
             The part's counts for CountUnit, the part's answers for LeadersUnit, or rows of the
@@ -166,8 +168,8 @@ class ShardWorker:
     def _masks(self, num_tasks: int, rows: np.ndarray) -> BitInference:
         """Prepare the part's masks, or return them if they are prepared already.
 
-        They are kept for later units of the checkpoint. A new actor that replaces a lost actor
-        prepares them again.
+        The prepared masks are kept for later units of the checkpoint. If a new actor replaces a
+        lost actor, the new actor prepares the masks again.
         """
         if self._part is None or self._part[0] != num_tasks:
             self._part = None  # free the old masks first, because both may be large
@@ -179,9 +181,14 @@ class ShardWorker:
         return BitInference(weights, self._spec.layout, rows, self._spec.num_classes)
 
     def _warm_up(self, unit: EvaluationUnit, row: np.ndarray, query: torch.Tensor) -> None:
-        """Answer a query among copies of one mask (1, R), so that kernels are compiled or loaded.
+        """Answer a query among copies of one mask, so that kernels are compiled or loaded.
 
         Later calls with the same algorithm and objective do nothing.
+
+        Args:
+            unit: the evaluation unit, which gives the algorithm and the objective.
+            row: (1, R) the packed mask of R bytes.
+            query: one query.
         """
         assert unit.objective is not None
         form = unit.algorithm, unit.objective

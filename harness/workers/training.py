@@ -1,7 +1,8 @@
 """The worker inside a training actor: a plain class that does not use Ray.
 
-The serial executor calls the worker in this process. The Ray executor makes actors of it. The
-worker has a copy of the data set, computes with one thread, and does not write to the mask store.
+The serial executor calls the worker in this process. The Ray executor makes actors of this class.
+The worker has a copy of the data set, computes with one thread, and does not write to the mask
+store.
 """
 
 import time
@@ -107,9 +108,9 @@ class TrainWorker:
         """Train the blocks of a unit, then measure and pack the missing masks.
 
         A whole block is trained even if some of its masks exist already, because training only
-        some of its tasks would give other masks. An error in training fails the whole unit. An
-        error in making a task or in measuring a state fails only one task. (For an exception, see
-        _tasks.)
+        some of its tasks would give other masks. If training raises an error, the whole unit fails.
+        If making a task or measuring a state raises an error, only this task fails. (For an
+        exception, see _tasks.)
         """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", RuntimeWarning)
@@ -200,7 +201,7 @@ class TrainWorker:
     def _tasks(
         self, task_ids: Sequence[int], missing: Sequence[int]
     ) -> tuple[list[Task], dict[int, Failure]]:
-        """Make the tasks of a block. A copy of another task replaces a task that cannot be made.
+        """Make the tasks of a block. If a task cannot be made, a copy of another task replaces it.
 
         So the block keeps its shape and its batches, and the masks of the other tasks keep their
         bits. There is an exception: if each task has classes of its own, the images of each task
@@ -233,7 +234,7 @@ class TrainWorker:
 
         Args:
             measured: a mapping from task number to the accuracy and the loss of the task's state.
-            rows: (B, R) packed states, in the same order.
+            rows: the packed states of these tasks, in the same order.
             seconds: the training time per task, in seconds.
         """
         config, num = self._spec.config, len(measured)

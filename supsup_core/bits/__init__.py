@@ -1,1 +1,1 @@
-"""Fast task inference on packed bits, on the CPU. It gives the same answers as `inference/`."""
+"""Fast task inference on packed bits, on the CPU. It gives the same answers as inference/."""

@@ -1,4 +1,4 @@
-"""Count, for each bit position, the masks that have a one. The counts define the superposition.
+"""Count, for each bit position, how many masks have a one. The counts define the superposition.
 
 Shape letters: T masks, C chosen masks, R bytes of a packed row, F = 8 R bits of a packed row.
 """
@@ -14,13 +14,13 @@ from supsup_core.kernels.vectors import LANES
 def ones_plain(
     rows: UInt8[np.ndarray, "T R"], chosen: Int64[np.ndarray, " C"]
 ) -> Int32[np.ndarray, " F"]:
-    """Count, for each bit position, the chosen rows that have a one.
+    """Count, for each bit position, how many of the chosen rows have a one.
 
-    This is the plain form, with NumPy.
+    This is the simple form, with NumPy only. Tests compare `ones_fused` with it.
 
     Args:
         rows: (T, R) packed masks, R bytes each.
-        chosen: (C,) indices of the rows to count.
+        chosen: (C,) indices of the chosen rows.
 
     Returns:
         (8 R,) counts, one per bit of a row.
@@ -33,9 +33,9 @@ def ones_plain(
 def ones_fused(
     rows: UInt8[np.ndarray, "T R"], chosen: Int64[np.ndarray, " C"], threads: Threads
 ) -> Int32[np.ndarray, " F"]:
-    """Compute the counts of `ones_plain` in less time, on several threads.
+    """Compute the same counts as `ones_plain` in less time, on several threads.
 
-    The ones are added by carry-save adders on 64-bit words.
+    Carry-save adders count the ones of 512 bit positions at a time.
     """
     words = np.ascontiguousarray(rows).view(np.uint64)
     counts = np.zeros(8 * rows.shape[1], np.int32)
@@ -46,7 +46,7 @@ def ones_fused(
 
 
 class OnesCounter:
-    """A counter of ones: for each bit position, how many of the added masks have a one.
+    """A counter. For each bit position, it counts how many of the added masks have a one.
 
     Args:
         row_bytes: R, the number of bytes of a packed row.
@@ -75,7 +75,7 @@ class OnesCounter:
         ones = int(np.bitwise_count(rows).sum(dtype=np.int64))
         if int(added.sum(dtype=np.int64)) != ones:
             raise ArithmeticError(
-                f"the ones counted must be {ones}, got {added.sum(dtype=np.int64)}: run the "
+                f"the counts of ones must sum to {ones}, got {added.sum(dtype=np.int64)}: run the "
                 "command again; if the error returns, test the machine's memory"
             )
         self.counts += added

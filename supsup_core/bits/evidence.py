@@ -4,15 +4,16 @@ Mask M_i has the coefficient alpha_i in the superposition. The slope of this coe
 
     d objective / d alpha_i = sum over layers <(d objective / d W_eff) * W, M_i>
 
-W are the fixed weights and W_eff the effective weights of the superposition. The first factor,
-(d objective / d W_eff) * W, is the evidence. It is the same for all masks. So one backward pass
-is enough for all slopes, and each mask then needs one product of the evidence and its bits.
+W are the fixed weights and W_eff the effective weights of the superposition. <A, B> is the sum of
+the products of the elements of A and B. The first factor, (d objective / d W_eff) * W, is the
+evidence. It is the same for all masks. So one backward pass is enough for all slopes. Each mask
+then needs one product of the evidence and the mask's bits.
 
 d objective / d W_eff is the outer product of a layer's deltas and the layer's inputs. (Deltas are
 the derivatives of the objective with respect to the pre-activations.) The evidence is stored as
-these two factors. A unit with a delta of zero has no evidence. For one image, this is about half of
-the first layer's units. A black pixel has no evidence either, after the ground b is subtracted from
-the inputs x:
+these two factors. A unit with a delta of zero has no evidence. For one image, about half of the
+first layer's units have a delta of zero. A black pixel has no evidence either, after the ground b
+is subtracted from the inputs x:
 
     x = b + (x - b),  so  <delta x W, M> = delta b <W, M> + <delta (x - b) W, M>
 
@@ -20,7 +21,7 @@ the inputs x:
 image, so the second term is zero wherever the image is black.
 
 Shape letters: Q queries, K images of a query, P pixels, O outputs and I inputs of a layer,
-U units.
+U chosen units.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ from supsup_core.inference.objectives import Objective
 
 @dataclass(frozen=True)
 class Size:
-    """Statistics of the magnitudes of an array of real values.
+    """Statistics of an array of real values: how many are not zero, and how large they are.
 
     Attributes:
         count: number of values that are not zero.
@@ -93,13 +94,13 @@ class LayerEvidence:
     """The evidence of one query in one layer, stored as two factors.
 
     The query has K images, and the layer has I inputs and O outputs. The evidence (O, I) is
-    (deltas^T received) * weights.
+    (deltas^T @ received) * weights.
 
     Attributes:
         deltas: (K, O) derivatives of the objective with respect to the layer's pre-activations.
         received: (K, I) inputs of the layer.
-        ground: the darkest value of the query's image, or 0. `values` subtracts this number from
-            `received`.
+        ground: a number that the method `values` subtracts from `received`. In the first layer, it
+            is the darkest value of the query's image, if the query has one image. Otherwise 0.
         weights: (O, I) fixed weights, each +c or -c.
         first: index of the layer's first bit in a packed row.
     """
@@ -141,7 +142,7 @@ class LayerEvidence:
             units: (U,) indices of the units.
 
         Returns:
-            (U, I) the rows of deltas^T received that belong to these units.
+            (U, I) the rows of the matrix deltas^T @ received that belong to these units.
         """
         return self._outer(units, self.received)
 
@@ -157,12 +158,12 @@ class LayerEvidence:
         return constant * Size.of(self.deltas) * Size.of(self._above_ground())
 
     def energies(self) -> Float64[np.ndarray, " O"]:
-        """Sum, for each unit, the squares of the evidence of the unit's weights.
+        """Square the evidence of each weight, and sum the squares over the weights of each unit.
 
         The ground is not subtracted from the inputs.
 
         Returns:
-            (O,) the sum of each of the layer's O units.
+            (O,) one sum for each of the layer's O units.
         """
         deltas = self.deltas.astype(np.float64)
         received = self.received.astype(np.float64)
@@ -172,9 +173,9 @@ class LayerEvidence:
     def ground_factors(self, units: Int64[np.ndarray, " U"]) -> Float64[np.ndarray, " U"]:
         """Compute one factor per unit, for the part of the evidence that comes from the ground.
 
-        A mask keeps some weights of a unit. Sum the signs of these weights (+1 or -1), and
-        multiply the sum by the unit's factor. The result is what the ground adds to the product
-        of the evidence and the mask.
+        A mask keeps some weights of a unit. The sum of the signs (+1 or -1) of these weights,
+        times the unit's factor, is the number that the ground adds to the product of the evidence
+        and the mask.
 
         Args:
             units: (U,) indices of the units.
@@ -198,7 +199,7 @@ class Evidence:
     """The evidence of one query.
 
     Attributes:
-        layers: the evidence in each layer that the objective uses. The first layer comes first.
+        layers: one entry for each layer that the objective uses, from input to output.
     """
 
     layers: tuple[LayerEvidence, ...]

@@ -3,7 +3,7 @@
 A gradient with respect to all coefficients needs two steps: one backward pass through the
 superposition (evidence.py), and one scan over the bits of the weights that have evidence (scan.py,
 ranked.py). Counts of ones give the superposition of any chosen masks (counts.py). Tests compare
-each algorithm with its plain form.
+the algorithms with those of inference/.
 
 Shape letters: Q queries, K images of a query, P pixels, T stored tasks, R bytes and F = 8 R bits
 of a packed row.
@@ -34,7 +34,7 @@ class BitInference:
     Args:
         weights: for each layer, the fixed weights (outputs, inputs). Each weight of a layer is +c
             or -c.
-        layout: layout of the rows: one plane of bits per layer, and no floats.
+        layout: layout of the rows. It must have one plane of bits per layer, and no floats.
         rows: (T, R) packed masks, at least one. The array is not copied, so it must not change.
         num_real: number of outputs that belong to a class.
         threads: number of threads that divide the work.
@@ -98,8 +98,8 @@ class BitInference:
         """Replace the superposition of this object's masks by a superposition of more masks.
 
         Args:
-            counts: for each bit of a packed row, the number of masks that have a one. All masks
-                of the larger superposition count, so this object's masks count too.
+            counts: for each bit of a packed row, the number of masks that have a one, among all
+                masks of the larger superposition. These include this object's masks.
             num_masks: number of masks of the larger superposition.
         """
         self._all_together = self._superposed(counts, num_masks)
@@ -109,8 +109,8 @@ class BitInference:
 
         Args:
             queries: the evidence of each query.
-            ranked: if false, the answers are exact. If true, the scan reads the strongest evidence
-                first and stops early. Its answer differs from the exact answer in rare cases.
+            ranked: if false, the answers are exact. If true, the scan reads the largest evidence
+                first and stops early. In rare cases, its answer differs from the exact answer.
 
         Returns:
             The task found for each query, in the order of `queries`.
@@ -127,7 +127,7 @@ class BitInference:
 
         Args:
             images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
-            objective: the objective whose derivatives are the evidence.
+            objective: the objective. Its derivatives give the evidence.
 
         Raises:
             FloatingPointError: the evidence is not finite.
@@ -141,7 +141,7 @@ class BitInference:
 
         Args:
             images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
-            objective: the objective whose slopes decide.
+            objective: the objective. The task with the smallest slope of the objective is inferred.
 
         Raises:
             FloatingPointError: the evidence is not finite.
@@ -149,14 +149,14 @@ class BitInference:
         return _gathered(self.leaders(self.evidence(images, objective)))
 
     def one_shot_ranked(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
-        """Infer the task of each query by one-shot, but read the strongest evidence first.
+        """Infer the task of each query by one-shot, but read the largest evidence first.
 
         The scan stops early, so it reads fewer bits than `one_shot`. In rare cases, its answer
         differs from the answer of `one_shot`.
 
         Args:
             images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
-            objective: the objective whose slopes decide.
+            objective: the objective. The task with the smallest slope of the objective is inferred.
 
         Raises:
             FloatingPointError: the evidence is not finite.
@@ -172,7 +172,7 @@ class BitInference:
 
         Args:
             images: (Q, K, P) normalised images: Q queries, and each query has K images of P pixels.
-            objective: the objective whose slopes decide in each round.
+            objective: the objective. Each round keeps the tasks with the smallest slopes.
             log_base: each round keeps about 1 / log_base of the candidate tasks, until one task is
                 left.
 

@@ -6,7 +6,7 @@ After each slice, the unread evidence v may still change the difference between 
 The bits of two masks are treated as independent fair coin tosses. The change then has about a
 normal distribution with variance sum(v^2) / 2. A task is dropped if its product exceeds the
 smallest product by more than `confidence` standard deviations of this change. For the few tasks
-that remain, exact products with all evidence are computed and decide.
+that remain, exact products with all evidence are computed. The smallest of them gives the answer.
 
 The answer differs from the exact answer if a dropped task has the smallest exact product.
 
@@ -40,14 +40,14 @@ _DECIDING = 5
 
 
 class RankedScan:
-    """Approximate scans over masks on the CPU, which read the strongest evidence first.
+    """Approximate scans over masks on the CPU. They read the largest evidence first.
 
     A scan drops a task if the product of its mask and the evidence exceeds the smallest product by
     more than `confidence` standard deviations. Unread evidence may still change the difference of
-    the two products, and the standard deviation is that of this change.
+    the two products. The standard deviation is that of this change.
 
     Args:
-        scan: the exact scan over the same masks, for the last decision.
+        scan: the exact scan over the same masks. It compares the tasks that are not dropped.
         confidence: the number of standard deviations.
     """
 
@@ -91,7 +91,7 @@ class RankedScan:
 def coarse_scale(layer: LayerEvidence, energies: np.ndarray) -> float:
     """Choose the factor that multiplies a layer's evidence before rounding to whole numbers.
 
-    With this factor, the squared rounding errors sum to about the fraction _ROUNDING of the sum of
+    With this factor, the sum of the squared rounding errors is about _ROUNDING times the sum of
     `energies`. The formula uses 1/12 as the mean square of a rounding error.
 
     Args:

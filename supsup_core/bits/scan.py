@@ -1,10 +1,10 @@
-"""Find the masks whose products with a query's evidence are smallest, exactly.
+"""Find the masks that have the smallest products with a query's evidence. The answer is exact.
 
 The scan rounds the evidence, and multiplies it with all masks by adding rows of bits
 (transposed.py). The effect of rounding is bounded, so after the scan only a few masks can have the
-smallest product. For these masks, products in float64 are computed from the packed rows, and
-decide. The answer is the same as with float64 products of all masks. If products are equal, the
-lowest task number wins.
+smallest product. For these masks, products in float64 are computed from the packed rows, and the
+smallest of them gives the answer. This is the same answer as with float64 products of all masks. If
+products are equal, the lowest task number wins.
 
 Shape letters: T masks, R bytes and V 64-bit words of a packed row, N 64-bit words whose bits have
 evidence, C candidates, H candidates that are kept.
@@ -90,8 +90,8 @@ class Scan:
         Args:
             evidence: the query's evidence, in all layers.
             leaders: (C,) task numbers to choose from, lowest first.
-            num_rows: number of weights whose bits were already read in the transposed masks. It
-                counts for `bits_read_fraction` of the result.
+            num_rows: number of weights whose bits were already read in the transposed masks. The
+                result's `bits_read_fraction` includes these bits.
         """
         read = num_rows / self.num_weights
         if len(leaders) == 1:
@@ -140,7 +140,7 @@ class Scan:
 
         Args:
             evidence: the query's evidence.
-            slack: about how much rounding may change the difference of two products, in standard
+            slack: rounding may change the difference of two products by about this many standard
                 deviations of a product.
         """
         parts, size = [], Size(0, 0.0, 0.0, 0.0)
@@ -190,7 +190,7 @@ def laid_out(
     """Arrange the evidence of all layers in the order of the bits of a packed row.
 
     Returns:
-        Two arrays for the N 64-bit words of a packed row whose bits have evidence. The first array,
+        Two arrays. N of the 64-bit words of a packed row have bits with evidence. The first array,
         (N,), has the indices of these words. The second array, (N, 64), has the evidence of each
         bit of these words.
     """
@@ -212,12 +212,11 @@ def scale_for(size: Size, slack: float) -> float:
     """Choose the factor that multiplies values before rounding to whole numbers.
 
     The formula uses 1/4 as the mean absolute rounding error. It treats the bits of the masks as
-    fair coin tosses. The standard deviation of a product is then half of the square root of the sum
-    of the values' squares.
+    fair coin tosses. The standard deviation of a product is then sqrt(sum of value^2) / 2.
 
     Args:
         size: statistics of the values.
-        slack: how much rounding may change the difference of two products, in standard deviations
+        slack: rounding may change the difference of two products by this many standard deviations
             of a product.
     """
     if not size.count:  # without evidence, every scale gives the same products

@@ -31,8 +31,8 @@ class Leaders:
     Attributes:
         tasks: (Q,) task number of each query's leader.
         products: (Q,) product of the leader's mask and the query's evidence.
-        bits_read_fraction: fraction of the part's mask bits that a query reads; the mean over the
-            queries.
+        bits_read_fraction: a query reads this fraction of the part's mask bits (the mean over the
+            queries).
     """
 
     tasks: Int64[np.ndarray, " Q"]
@@ -58,7 +58,7 @@ def part_bounds(num_masks: int, num_parts: int) -> list[tuple[int, int]]:
     """Split masks into parts whose sizes differ by at most 1.
 
     Returns:
-        For each part, the index of its first mask, and the index after its last mask.
+        For each part, the index of its first mask and the index after its last mask.
     """
     ends = [num_masks * i // num_parts for i in range(num_parts + 1)]
     return list(pairwise(ends))
@@ -67,13 +67,13 @@ def part_bounds(num_masks: int, num_parts: int) -> list[tuple[int, int]]:
 def leaders(
     part: BitInference, first: int, queries: Sequence[Evidence], *, ranked: bool = False
 ) -> Leaders:
-    """Find the leader of one part for each query.
+    """Find, for each query, the leader of one part: the task with the smallest product.
 
     Args:
-        part: the part's masks. BitInference.superpose has set the superposition of all parts.
+        part: the part's masks. Its method `superpose` must have set the superposition of all parts.
         first: task number of the part's first mask.
         queries: the evidence of each query, computed by this part.
-        ranked: if true, use the ranked scan, which reads the strongest evidence first and is
+        ranked: if true, use the ranked scan, which reads the largest evidence first and is
             approximate. If false, use the exact scan.
     """
     found = part.leaders(queries, ranked=ranked)
@@ -91,7 +91,7 @@ def merge(parts: Sequence[Leaders]) -> Int64[np.ndarray, " Q"]:
     If products are equal, the lowest task number wins.
 
     Args:
-        parts: the leaders of each part, in the order of the parts' tasks.
+        parts: the leaders of each part. The part with the lowest task numbers comes first.
 
     Returns:
         (Q,) the task number of each query's answer.

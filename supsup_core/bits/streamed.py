@@ -1,13 +1,14 @@
-"""Infer tasks among masks that do not fit in memory, by reading the packed rows in their order.
+"""Infer tasks among masks that do not fit in memory, by reading one packed row after another.
 
 Rows are not transposed, because nearly all rows are read only once. The first layer's evidence is
 rounded to a few bits and cut into bit planes. Its product with a row then takes only AND and
 popcount. The evidence that is not in the planes (later layers, rounding errors) may change the
 difference of two products. The change has about a normal distribution, as in ranked.py. Masks that
-may still have the smallest product are read a second time, and their exact products decide.
+may still have the smallest product are read a second time. The smallest of their exact products
+gives the answer.
 
-Shape letters: Q queries, T masks, B rows of one call, R bytes of a row, N lines (LANES 64-bit words
-each) whose bits have evidence, P bit planes, C tasks that may still be the answer.
+Shape letters: Q queries, T masks, B rows of one call, R bytes of a row, N lines with evidence (a
+line is LANES 64-bit words of a row), P bit planes, C tasks that may still be the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +36,8 @@ class _Planes:
     """A query's evidence in the first layer, as bit planes.
 
     Attributes:
-        lines: indices of the lines of a row whose bits have evidence. A line is LANES words.
+        lines: indices of the lines that have evidence. (A line is LANES 64-bit words of a packed
+            row.)
         planes: for each of these lines, the bit planes of the rounded evidence.
         scale: the factor that converts the whole numbers in the planes to evidence.
         unread: sum of the squares of the evidence that is not in the planes: rounding errors, and
@@ -67,8 +69,8 @@ class StreamedScan:
     """Task inference for several queries, in one pass over all masks.
 
     A task is dropped if the product of its mask and the evidence exceeds the smallest product by
-    more than `confidence` standard deviations. Unread evidence may still change the difference of
-    the two products, and the standard deviation is that of this change.
+    more than `confidence` standard deviations. The evidence that is not in the bit planes may still
+    change the difference of the two products. The standard deviation is that of this change.
 
     Args:
         queries: the evidence of each query, from the superposition of all masks.
@@ -103,10 +105,7 @@ class StreamedScan:
             plane_products(words, num_words, planes.lines, planes.planes.reshape(-1), out)
 
     def open_tasks(self) -> list[Int64[np.ndarray, " C"]]:
-        """List, for each query, the tasks that may still be the answer.
-
-        The exact product of such a task's mask and the query's evidence may be the smallest.
-        """
+        """List, for each query, the tasks whose exact product may still be the smallest."""
         found = []
         for planes, products in zip(self._planes, self._products, strict=True):
             behind = planes.scale * (products - products.min())
@@ -116,7 +115,7 @@ class StreamedScan:
     def decide(
         self, read: Callable[[Int64[np.ndarray, " C"]], UInt8[np.ndarray, "C R"]]
     ) -> Int64[np.ndarray, " Q"]:
-        """Choose the task of each query, by exact products of the tasks from `open_tasks`.
+        """For each query, choose the task of `open_tasks` that has the smallest exact product.
 
         Args:
             read: a function that reads packed rows. It takes (C,) task numbers, lowest first, and

@@ -16,7 +16,7 @@ class Threads:
     A part may itself call `split` or `map`. The work of that call then stays on the part's thread.
 
     Args:
-        count: number of threads, including the caller's thread.
+        count: number of threads, including the thread that calls `split` or `map`.
 
     Raises:
         ValueError: `count` is less than 1.
@@ -32,14 +32,14 @@ class Threads:
 
     @property
     def count(self) -> int:
-        """Number of threads that `split` can use now: 1 if the caller runs within a part."""
+        """Number of threads that `split` can use now. It is 1 in code that runs within a part."""
         return 1 if getattr(self._here, "is_part", False) else self._count
 
     def split(self, part: Callable[[int, int], object], length: int) -> None:
         """Divide [0, length) into one part per thread, and call part(start, end) for each part.
 
         A range shorter than the number of threads becomes one part. If a part raises an
-        exception, the other parts finish before the exception reaches the caller.
+        exception, the other parts finish before `split` raises this exception.
 
         Args:
             part: a function or lambda. It must do nothing if `start` equals `end`.
@@ -65,7 +65,8 @@ class Threads:
         """Call a function with each item.
 
         If there are at least as many items as threads, each thread takes a part of the items.
-        Otherwise the caller's thread takes all items, so that `function` can use the threads.
+        Otherwise the calling thread takes all items, and `function` can divide its own work between
+        the threads.
 
         Returns:
             The results, in the order of the items.

@@ -1,8 +1,8 @@
 """Transpose masks: one row of bits per weight, with one bit per task.
 
 The product of the evidence and a mask is a sum over weights. In this layout, the sums of hundreds
-of tasks are computed at the same time by adding rows (kernels/counting.py). Rows of weights without
-evidence are skipped, so a query of one image reads a quarter of the bits. Products on packed rows
+of tasks are computed at the same time by adding rows (kernels/counting.py). A row is skipped if its
+weight has no evidence, so a query of one image reads a quarter of the bits. Products on packed rows
 (AND and popcount) would read every bit of every mask once per bit plane of the evidence. The
 process that infers holds the transposed masks as a second copy, which is as large as the packed
 masks. The store keeps one packed row per task.
@@ -54,10 +54,10 @@ class UnitValues:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The product of rounded values and each of T masks.
+    """The products of rounded values and T masks.
 
     Attributes:
-        products: (T,) the sum of the rounded values of the weights that a mask keeps.
+        products: (T,) for each mask, the sum of the rounded values of all weights that it keeps.
         slack: upper bound on the error that rounding causes in the difference of two products.
         variance: sum of the squared rounding errors. If the bits of masks are like fair coin
             tosses, the variance of the error in the difference of two products is half of this sum.
@@ -76,8 +76,8 @@ class _Block:
 
     Attributes:
         num_tasks: number of tasks, at most BLOCK_TASKS.
-        bits: one row per bit of a packed row, with one bit per task. Bits after the last task are
-            zero.
+        bits: (F, W) one transposed row for each bit of a packed row. A transposed row has one bit
+            per task. The bits after the last task are zero.
         sign_sums: for each unit of the first layer and each task, the sum of the signs of the
             weights that the task's mask keeps.
     """
@@ -95,19 +95,20 @@ class _Block:
 class TransposedMasks:
     """The transposed masks of all tasks, for products of real values with every mask.
 
+    They take as many bytes of memory as the packed rows, plus 2 bytes for each unit of the first
+    layer and each task.
+
     Args:
         layout: layout of the packed rows.
         rows: (T, R) packed masks, at least one.
         signs: (O, I) signs of the first layer's fixed weights, +1 or -1.
         threads: the threads that divide the work.
         grown_from: the transposed masks of the first tasks of `rows`. Their full blocks are used
-            again. None: all rows are transposed.
+            again. If None, all rows are transposed.
 
     Raises:
         ValueError: `rows` is empty, the length of a row is not R, or the first layer has more than
             32767 inputs.
-
-    Memory: as many bytes as the packed rows, and 2 bytes per task and unit of the first layer.
     """
 
     def __init__(
@@ -157,9 +158,10 @@ class TransposedMasks:
             parts: the values, for example one part per layer.
             inverse: factor that multiplies the values before they are rounded to whole numbers.
                 The magnitudes of the whole numbers must be below 2**24.
-            first_layer_terms: indices of some units of the first layer, and one factor per unit;
-                or None. For each unit, the signs of the weights that a mask keeps are summed. The
-                sum times the factor is added to the mask's product, without rounding.
+            first_layer_terms: indices of some units of the first layer, and one factor per unit.
+                For each unit, the signs of the weights that a mask keeps are summed. The sum times
+                the factor is added to the mask's product, without rounding. If None, nothing is
+                added.
         """
         pieces = self._pieces(sum(part.outer.size for part in parts))
         found: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -188,9 +190,10 @@ class TransposedMasks:
         return Weighed(products, bound / inverse, squares / inverse**2, int(num_rows))
 
     def _pieces(self, num_values: int) -> list[tuple[int, int, int]]:
-        """Divide the work into pieces: one piece per block, or one per block and thread.
+        """Divide the work into pieces: one piece per block, or one piece per block and thread.
 
-        Several threads work on the same block only if blocks are few and the work is large.
+        Several threads work on the same block only if there are fewer blocks than threads and the
+        work is large.
 
         Returns:
             For each piece, three numbers: the index of the block, the index of the first share of
@@ -210,7 +213,10 @@ class TransposedMasks:
             add_scaled_rows(block.sign_sums, units, factors, some)
 
     def _sums_of(self, width: int) -> Sums:
-        """Return this thread's working memory. It is reused, because new memory pages are slow."""
+        """Return this thread's working memory.
+
+        It is reused by later calls, because the first use of a new memory page is slow.
+        """
         sums: dict[int, Sums] = getattr(self._own, "sums", {})
         if width not in sums:
             sums[width] = Sums(width)
@@ -267,9 +273,10 @@ def _add_shares(
     start: int,
     end: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the sums of all tasks of a block, over the values of some units only.
+    """For each task of a block, sum the rounded values of the weights that the task's mask keeps.
 
-    The units are divided into _SHARES shares. The call adds the shares from `start` to `end` - 1.
+    Only some units are summed: the units are divided into _SHARES shares, and the call sums the
+    shares from `start` to `end` - 1.
 
     Args:
         block: the transposed masks of the tasks.

@@ -1,4 +1,4 @@
-"""Task inference on packed bits on the CPU, for an MLP with one keep plane per layer."""
+"""Task inference on packed bits on the CPU, for an MLP with one plane of bits per layer."""
 
 from typing import ClassVar
 
@@ -21,11 +21,11 @@ from supsup_core.states.layout import StateLayout
 class BitsEngine(MLPEngine):
     """An engine that reads packed bits on the CPU. For the arguments, see Engine.
 
-    Some algorithms have no form on packed bits, and run as in MLPEngine.
+    An algorithm that has no form on packed bits runs as in MLPEngine.
     """
 
     # Only states with one keep plane per layer are supported, because the ranked scan assumes
-    # independent bits. Nested coats and negative planes are correlated with the planes before them.
+    # independent bits. Coat planes and negative planes are correlated with the planes before them.
 
     supports: ClassVar[frozenset[str]] = MLPEngine.supports | {RANKED}
 
@@ -37,7 +37,7 @@ class BitsEngine(MLPEngine):
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
-        """Return whether an MLP's states are one keep plane per layer, on the CPU."""
+        """Return whether the network is an MLP on the CPU, with one plane of bits per layer."""
         return type(network) is MLP and keeps_alone(layout) and device.type == "cpu"
 
     @property
@@ -78,7 +78,10 @@ class BitsEngine(MLPEngine):
 
 
 def keeps_alone(layout: StateLayout) -> bool:
-    """Return whether a state has exactly one keep plane per masked tensor, and no floats."""
+    """Return whether a state has one plane of bits per masked tensor, and no floats.
+
+    The coefficient of each plane must be 1, so that the bits are the gains.
+    """
     return (
         not layout.floats
         and len(layout.planes) == len(layout.tensors)

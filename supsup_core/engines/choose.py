@@ -50,7 +50,8 @@ def engine_for(network: Network, weights: Weights, states: PackedStates, num_rea
 
     Args:
         network: the fixed network.
-        weights: a mapping from name to the network's weights, on the device of the states.
+        weights: a mapping from tensor name to the network's fixed weights, on the device of the
+            states.
         states: the stored states, made by `states_for`.
         num_real: number of outputs that belong to a class.
 

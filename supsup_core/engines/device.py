@@ -3,8 +3,9 @@
 One-shot inference needs, for each query, the state with the smallest product with the query's
 evidence (see bits/evidence.py). All products are first computed with small errors (bfloat16 values,
 sums in float32). The errors are bounded, so only states whose product is close to the smallest
-product can be the answer. The exact products of the CANDIDATES smallest are then computed in
-float64, and decide. If more states are close to the smallest, all states are computed in float64.
+product can be the answer. The CANDIDATES states with the smallest products are compared again by
+exact products in float64. If more than CANDIDATES states are close to the smallest product, the
+exact products of all states are computed.
 
 The host waits for the GPU only once per batch, when it copies the answers.
 
@@ -37,16 +38,16 @@ CANDIDATES = 8
 # With this number of queries, matrix products use nearly all of a GPU's speed.
 _QUERIES = 512
 # Inference of one query may take this many numbers of 4 bytes per gain: superposition, effective
-# weights, their gradients, the flat gradients and limbs.
+# weights, their gradients, the flat gradients, and the limbs (parts of a number, in bfloat16).
 _NUMBERS_PER_GAIN = 12
-# Share of the free memory for the queries that are inferred together. Other actors of the same GPU
-# need the rest.
+# Fraction of the free memory for the queries that are inferred together. Other actors of the same
+# GPU need the rest.
 _SHARE = 0.25
 # bfloat16 has fewer digits for values near the ends of its range. If the sum of absolute values of
 # a query's evidence is outside these limits, all products of the query are computed in float64.
 _LEAST, _MOST = 2.0**-40, 2.0**60
 _OPEN_TOGETHER = 16  # number of such queries that are computed together
-_LIMBS = 2
+_LIMBS = 2  # each value of the evidence is the sum of this many bfloat16 numbers
 _MARGIN = 1.01  # covers the rounding of the sum of absolute values
 
 
@@ -54,7 +55,7 @@ class DeviceEngine(PlainEngine):
     """An engine for all networks and states on a GPU. For the arguments, see Engine.
 
     The algorithm one_shot_ranked gives the answers of one_shot, because reading fewer bits would
-    save no time here. On the CPU the engine computes the same, as a plain form for tests.
+    save no time here. Tests run the engine on the CPU, where it computes the same.
     """
 
     supports: ClassVar[frozenset[str]] = PlainEngine.supports | {RANKED}
@@ -76,7 +77,10 @@ class DeviceEngine(PlainEngine):
         return device.type != "cpu"
 
     def queries_together(self, num_inputs: int) -> int:
-        """Return how many queries fit a share of the free memory, at most _QUERIES; see Engine."""
+        """Return how many queries fit into the fraction _SHARE of the free memory; see Engine.
+
+        The result is at most _QUERIES.
+        """
         gains, activations = num_gains(self._network), self._network.num_activations
         # A forward pass keeps the activations of all inputs for each state of a part.
         fitting = max(1, PART_BYTES // (4 * self._resident.layout.row_bits))
@@ -106,9 +110,9 @@ class DeviceEngine(PlainEngine):
 
     @torch.no_grad()
     def _one_shot(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
-        """Infer the task with the smallest product of state and evidence, exactly.
+        """Infer, for each query, the task with the smallest product of state and evidence.
 
-        If products are equal, the lowest task number wins.
+        The answer is exact. If products are equal, the lowest task number wins.
 
         Raises:
             FloatingPointError: the evidence is not finite.
@@ -128,7 +132,7 @@ class DeviceEngine(PlainEngine):
         return Inference(tasks, num_gradients=1)
 
     def _scan(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> "_Found":
-        """Find the tasks of queries on the device, without waiting for it."""
+        """Start the search for the queries' tasks on the device. Do not wait for the device."""
         states, num_tasks = self._resident, len(self._resident)
         factors = backward_factors(self._superposition(), images, objective, self._num_real)
         layers = [
@@ -161,7 +165,7 @@ class DeviceEngine(PlainEngine):
         return _Found(torch.stack(told), evidence.flat)
 
     def _superposition(self) -> list[Float32[Tensor, "O I"]]:
-        """Return the effective weights of each layer if all states have equal coefficients."""
+        """Return each layer's effective weights in the superposition with equal coefficients."""
         if self._effective is None:
             shares = self._resident.ones / len(self._resident)
             gains = self._resident.layout.unflatten(shares[None])
@@ -192,8 +196,9 @@ class _Found(NamedTuple):
     """The answers of a batch, on the device.
 
     Attributes:
-        told: (3, Q) float64: the task of each query, the number of states whose product may be the
-            smallest, and the sum of absolute values of the query's evidence.
+        told: (3, Q) float64, three rows. Row 0 has the task of each query. Row 1 has the number of
+            states whose product may be the smallest. Row 2 has the sum of the absolute values of
+            the query's evidence.
         evidence: (Q, F) the evidence of each query, in the order of the bits of a packed row.
     """
 

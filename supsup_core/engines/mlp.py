@@ -1,4 +1,7 @@
-"""Task inference for an MLP with torch. Outer products give the gradients of the weights."""
+"""Task inference for an MLP with torch.
+
+Outer products give the derivatives with respect to the weights.
+"""
 
 from typing import ClassVar
 

@@ -56,13 +56,13 @@ class PlainEngine:
         return type(self)(self._network, self._weights, states, self._num_real)
 
     def queries_together(self, num_inputs: int) -> int:
-        """Return how many queries have gradients of GRADIENT_BYTES; see Engine."""
+        """Return how many queries have gradients that fit into GRADIENT_BYTES; see Engine."""
         return max(1, GRADIENT_BYTES // (4 * self._numbers_per_query(num_inputs)))
 
     def _numbers_per_query(self, num_inputs: int) -> int:
         """Return how many float32 numbers the gradient of one query takes.
 
-        This is the number of gains, or the number of activations if this number is larger.
+        This is the number of gains or the number of activations, whichever is larger.
         """
         return max(num_gains(self._network), num_inputs * self._network.num_activations)
 

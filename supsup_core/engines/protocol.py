@@ -23,13 +23,14 @@ class Engine(Protocol):
 
     Args:
         network: the fixed network.
-        weights: a mapping from name to the network's weights, on the device of the states.
+        weights: a mapping from tensor name to the network's fixed weights, on the device of the
+            states.
         states: the stored states of the T tasks, of the class `states`.
         num_real: number of outputs that belong to a class.
 
     Attributes:
         supports: names of the supported algorithms, a subset of names.ALGORITHMS.
-        states: the class of the states that the engine needs: a PackedStates.
+        states: the class of states that the engine needs. It implements PackedStates.
     """
 
     # type[Any]: at run time, Python cannot check a class against a protocol that has attributes.
@@ -73,11 +74,11 @@ class Engine(Protocol):
         ...
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
-        """Make a function that computes the slopes d objective / d alpha from coefficients.
+        """Make a function from coefficients alpha to slopes d objective / d alpha.
 
         Args:
             inputs: (Q, K, *shape) normalised inputs of Q queries, on the device of the states.
-            objective: the objective whose slopes are computed.
+            objective: the objective that the function differentiates.
         """
         ...
 
@@ -98,6 +99,6 @@ class Engine(Protocol):
             options: the options of the algorithms.
 
         Raises:
-            FloatingPointError: a value that decides between tasks is NaN or infinite.
+            FloatingPointError: a slope, an entropy or a logit is NaN or infinite.
         """
         ...

@@ -1,1 +1,1 @@
-"""Task inference: objectives, algorithms, and the slopes that the algorithms read."""
+"""Task inference: objectives, algorithms, and the slopes that the algorithms use."""

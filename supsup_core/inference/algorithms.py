@@ -1,8 +1,8 @@
 """Infer to which stored task some images belong.
 
 Four algorithms use the gradient of an objective with respect to the coefficients of the
-superposition. Its elements are called slopes. One-shot takes the task with the smallest
-slope. Binary drops half of the candidate tasks in each round, until one task is left.
+superposition. The elements of this gradient are called slopes. One-shot takes the task with
+the smallest slope. Binary drops half of the candidate tasks in each round, until one task is left.
 Gradient descent and Frank-Wolfe change the coefficients step by step. For comparison,
 forward.py has two algorithms that compute a forward pass with each mask.
 
@@ -74,9 +74,10 @@ class Options:
     """Options of the inference algorithms that use gradients. One-shot has no options.
 
     Attributes:
-        log_base: for binary, at least 2. Each round keeps about 1 / log_base of the candidates.
+        log_base: for binary: each round keeps about 1 / log_base of the candidate tasks. At least
+            2.
         steps: for gradient descent and Frank-Wolfe, the number of steps, at least 1.
-        rate: for gradient descent, the factor of the gradient in each step, positive.
+        rate: for gradient descent, the factor that multiplies the gradient in each step. Positive.
     """
 
     log_base: int = 2
@@ -90,10 +91,10 @@ class Options:
 
 
 class Evidence:
-    """The finiteness of all values that decide between candidate tasks.
+    """A record of whether all slopes, entropies or logits of an inference are finite.
 
-    On a GPU, reading a value waits until the GPU has computed the value. So the values are only
-    read once, together with the answers.
+    The answers depend on these values. On a GPU, reading a value waits until the GPU has computed
+    the value. So the record is read only once, together with the answers.
     """
 
     def __init__(self) -> None:
@@ -101,23 +102,23 @@ class Evidence:
         self._num_candidates: list[int] = []
 
     def see(self, values: Tensor, num_candidates: int) -> None:
-        """Note whether values are finite, without waiting for them.
+        """Record whether values are finite. Do not wait until the device has computed them.
 
         Args:
-            values: values that decide between tasks: slopes, entropies or logits.
+            values: slopes, entropies or logits, which the answers depend on.
             num_candidates: number of candidate tasks that are left, for the error text.
         """
         self._flags.append(torch.isfinite(values).all())
         self._num_candidates.append(num_candidates)
 
     def answer(self, tasks: Int64[Tensor, " Q"]) -> Int64[Tensor, " Q"]:
-        """Copy the answers to the CPU, and raise an error if the values were not finite.
+        """Copy the answers to the CPU, and raise an error if a recorded value is not finite.
 
         Args:
             tasks: (Q,) the inferred tasks, on any device.
 
         Raises:
-            FloatingPointError: a value was NaN or infinite.
+            FloatingPointError: a value that `see` has recorded is NaN or infinite.
         """
         told = torch.cat([tasks, *(flag[None].to(tasks.dtype) for flag in self._flags)]).cpu()
         flags = told[len(tasks) :].tolist()
@@ -128,7 +129,7 @@ class Evidence:
 
 
 def not_finite(num_candidates: int) -> FloatingPointError:
-    """Make the error for NaN or infinity in a value that decides between candidate tasks."""
+    """Make the error for a slope, an entropy or a logit that is NaN or infinite."""
     return FloatingPointError(
         f"evidence must be finite, got NaN or infinity with {num_candidates} candidates left: "
         "check the images and the weights"
@@ -162,7 +163,7 @@ def num_kept(num_left: int, log_base: int) -> int:
     This is num_left / log_base, rounded up.
 
     Raises:
-        ValueError: log_base < 2. No round would drop a candidate.
+        ValueError: log_base < 2, so that no round would drop a candidate.
     """
     _check_at_least("log_base", log_base, 2)
     return (num_left - 1) // log_base + 1
@@ -201,7 +202,7 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
 
 
 def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inference:
-    """Move the coefficients down the gradient; infer the task with the largest coefficient.
+    """Move the coefficients against the gradient. Infer the task with the largest coefficient.
 
     All coefficients start at 1 / T. Each step computes
 
@@ -218,10 +219,10 @@ def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inf
 
     Cost: `steps` gradients.
     Source: Wortsman et al. 2020, equation 3. In the paper, the coefficients "are
-        re-normalized to sum to one after each update". The paper does not say how, and the
-        authors' code has no working form. Without a normalisation, the sum of the coefficients
-        grows, because larger logits have less entropy for any task, and G may diverge. To
-        divide by the sum fails if the sum is not positive.
+        re-normalized to sum to one after each update". The paper does not say how, and this
+        algorithm does not work in the authors' code. Without a normalisation, the sum of the
+        coefficients grows, because larger logits have less entropy for any task, and G may
+        diverge. Division by the sum fails if the sum is not positive.
     """
     _check_at_least("steps", steps, 1)
     if not 0 < rate < inf:
@@ -254,14 +255,14 @@ def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
 
 
 def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
-    """Move the coefficients towards single tasks; infer the task with the largest coefficient.
+    """Move the coefficients towards single tasks. Infer the task with the largest coefficient.
 
     All coefficients start at 1 / T. Step t = 0, 1, ... computes
 
         alpha <- (1 - gamma_t) alpha + gamma_t e_i,  gamma_t = 2 / (t + 3),
 
     where i is the task with the smallest slope, and e_i is the vector with 1 for task i and 0
-    for all other tasks. No coefficient gets negative, and their sum stays 1. Because
+    for all other tasks. No coefficient becomes negative, and their sum stays 1. Because
     gamma_0 < 1, the other tasks keep a part of their coefficients in the first step. With one
     step, the answer is that of one-shot. If slopes or coefficients are equal, the lower task
     number wins.

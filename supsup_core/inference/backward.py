@@ -34,7 +34,9 @@ def backward_factors(
     objective: Objective,
     num_real: int,
 ) -> list[Factors]:
-    """Compute the factors of each layer, on the device of the weights, without waiting for it.
+    """Compute the two factors of d objective / d W_eff in each layer (W_eff: effective weights).
+
+    The device of the weights computes them. The function does not wait for the device.
 
     Args:
         effective: for each layer, the effective weights (O, I) of the superposition.

@@ -1,8 +1,8 @@
 """Infer the task by a forward pass with every state, without gradients.
 
 If the network normalises, it uses the running statistics that are stored in a state. If the states
-have none, it normalises over the inputs of a query. The algorithms that use gradients are in
-algorithms.py.
+store no statistics, the network normalises over the inputs of a query. The algorithms that use
+gradients are in algorithms.py.
 
 Shape letters: T states, C states of one part, Q queries, K inputs of a query, S outputs.
 """
@@ -26,13 +26,14 @@ def min_entropy(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Infer the task whose state gives outputs of the lowest entropy.
+    """Infer the task whose state gives the outputs with the lowest entropy.
 
     The entropy of a query is the mean over the query's inputs.
 
     Args:
         network: the fixed network.
-        weights: a mapping from name to the network's weights, on the device of the states.
+        weights: a mapping from tensor name to the network's fixed weights, on the device of the
+            states.
         states: the stored states of T tasks.
         inputs: (Q, K, *shape) normalised inputs of Q queries. The K inputs of a query belong to one
             task.
@@ -41,7 +42,7 @@ def min_entropy(
     Raises:
         FloatingPointError: a logit is not finite.
 
-    Cost: T forward passes, no gradient.
+    Cost: T forward passes and no gradient.
     """
     every = _logits_by_state(network, weights, states, inputs)
     entropies = torch.cat([entropy(z, num_real).mean(dim=2) for z in every])
@@ -60,12 +61,13 @@ def max_logit(
     """Infer the task whose state gives the largest logits.
 
     For each state and input, the largest logit is taken, among the outputs that belong to a class.
-    The mean over the inputs of a query decides. The arguments are those of min_entropy.
+    The state with the largest mean over the inputs of a query wins. The arguments are those of
+    min_entropy.
 
     Raises:
         FloatingPointError: a logit is not finite.
 
-    Cost: T forward passes, no gradient.
+    Cost: T forward passes and no gradient.
     """
     every = _logits_by_state(network, weights, states, inputs)
     largest = torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])

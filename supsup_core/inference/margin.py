@@ -1,8 +1,8 @@
 """Estimate the task accuracy among many masks from the slopes of a few masks.
 
-A trial of a search trains only a few masks. The accuracy of these masks is not enough to rank
-trials: if a setting makes the masks of different tasks similar, accuracy may be high, but the wrong
-task is often inferred.
+A trial of a search for good settings trains only a few masks. The accuracy of these masks is not
+enough to rank trials. If a setting makes the masks of different tasks similar, accuracy may be
+high, but the wrong task is often inferred.
 
 Shape letters: Q queries, T masks.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 def expected_task_accuracy(
     slopes: Float[Tensor, "Q T"], truth: Int64[Tensor, " Q"], among: int
 ) -> float:
-    """Estimate the task accuracy of one-shot inference among `among` masks, from T masks.
+    """Estimate the task accuracy of one-shot among `among` masks, from the slopes of T masks.
 
     For each query, z is the difference between the mean slope of the wrong tasks and the slope of
     the right task, divided by the standard deviation of the slopes of the wrong tasks. If these
@@ -37,7 +37,7 @@ def expected_task_accuracy(
         ValueError: T < 3, or among < 1.
     """
     if among < 1:
-        raise ValueError(f"among must be >= 1, got {among}")
+        raise ValueError(f"among must be >= 1, got {among}: try among=1")
     num_masks = slopes.shape[1]
     if num_masks < 3:
         raise ValueError(f"slopes must be for 3 masks or more, got {num_masks}: train more tasks")

@@ -22,9 +22,9 @@ class Objective:
     """An objective: a function of an image's logits, and its gradient.
 
     Attributes:
-        value: a function that takes logits (*N, S) and the number of real neurons, and returns one
-            value per image, (*N,).
-        gradient: a function with the same arguments, which returns the derivative of each image's
+        value: a function that takes logits (*N, S), and the number of outputs that belong to a
+            class. It returns one value per image, (*N,). *N is any number of axes.
+        gradient: a function with the same arguments. It returns the derivative of each image's
             value with respect to the image's logits, (*N, S).
         first_layer_only: if true, d objective / d alpha is computed from the masks of the first
             layer only. If false, it is computed from the masks of all layers. `value` and
@@ -36,7 +36,7 @@ class Objective:
     first_layer_only: bool = False
 
     def __call__(self, logits: Tensor, num_real: int) -> Tensor:
-        """Compute the value of each image, (*N,), from logits (*N, S); see `value`."""
+        """Compute one value per image, (*N,), from logits (*N, S); see `value`."""
         return self.value(logits, num_real)
 
 
@@ -74,7 +74,7 @@ def superfluous(logits: Float[Tensor, "*N S"], num_real: int) -> Float[Tensor, "
     """
     if num_real >= logits.shape[-1]:
         raise ValueError(
-            "objective G needs superfluous neurons (outputs without a label), got "
+            "objective G needs superfluous neurons (outputs without a class), got "
             f"{logits.shape[-1]} outputs, {num_real} of them real: use more outputs or objective H"
         )
     real = logits[..., :num_real].detach()

@@ -8,7 +8,7 @@ This identity saves work. All slopes need only one backward pass through the sup
 one product of d objective / d gain and each state. Without the identity, autograd must compute a
 backward pass through every state.
 
-`AutogradSlopes` does not use the identity. It is the plain form for tests. `GainSlopes` uses the
+`AutogradSlopes` does not use the identity. It is a simple form for tests. `GainSlopes` uses the
 identity for any network and any states. `MLPSlopes` uses it for an MLP, and needs autograd only for
 the pre-activations. If an objective uses only the first layer, the sum has only the term of the
 first tensor.
@@ -31,11 +31,12 @@ from supsup_core.states.protocol import States
 
 
 class Slopes:
-    """The base class of the three forms of slopes, each of which is an AlphaGradient.
+    """The base class of three ways to compute slopes. Each of them is an AlphaGradient.
 
     Args:
         network: the fixed network.
-        weights: a mapping from name to the network's weights, on the device of the states.
+        weights: a mapping from tensor name to the network's fixed weights, on the device of the
+            states.
         states: the stored states of T tasks.
         inputs: (Q, K, *shape) normalised inputs of Q queries. The K inputs of a query belong to one
             task.
@@ -64,7 +65,7 @@ class Slopes:
 
 
 class AutogradSlopes(Slopes):
-    """Slopes that autograd computes with respect to the coefficients: the plain and slow form.
+    """Slopes that autograd computes directly, as derivatives for the coefficients. This is slow.
 
     The states must be DenseStates, because no other class of states has a differentiable `combine`.
     """
@@ -87,7 +88,8 @@ class AutogradSlopes(Slopes):
 class GainSlopes(Slopes):
     """Slopes of any network and any states, from the derivative with respect to the gains.
 
-    The slope of coefficient i is the sum over tensors of <d objective / d gain, gain_i>.
+    The slope of coefficient i is the sum over tensors of <d objective / d gain, gain_i>. (<a, b> is
+    the sum of the products of the elements of a and b.)
     """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:
@@ -103,7 +105,7 @@ class GainSlopes(Slopes):
     def _counted(self, slopes: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """If the objective uses only the first layer, set the slopes of other tensors to zero.
 
-        The tensors are changed in place.
+        The tensors are changed in place. With another objective, nothing is changed.
         """
         if self._objective.first_layer_only:
             for name, slope in slopes.items():
@@ -115,8 +117,9 @@ class GainSlopes(Slopes):
 class MLPSlopes(GainSlopes):
     """Slopes of an MLP, from the derivative with respect to the gains, as in GainSlopes.
 
-    Autograd does not compute this derivative. It is the outer product of a layer's inputs and the
-    derivative with respect to the layer's pre-activations, times the weights.
+    Autograd does not compute this derivative. The derivative is the outer product of two factors,
+    times the weights. The factors are a layer's inputs, and the derivative with respect to the
+    layer's pre-activations.
     """
 
     def __call__(self, alphas: Float[Tensor, "A T"]) -> Float[Tensor, "Q T"]:

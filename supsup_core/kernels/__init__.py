@@ -1,1 +1,1 @@
-"""The loops that take the most time, in Numba for the CPU. Tests compare each with a plain form."""
+"""The slowest loops, in Numba for the CPU. Tests compare each loop with a simpler form."""

@@ -1,8 +1,8 @@
 """Read and write bfloat16 in Numba kernels, as bits in uint16, because NumPy lacks bfloat16.
 
-Each function generates a few LLVM instructions on bits. LLVM can vectorise loops with these
-instructions, but not loops that call other forms of the functions. Values of float32 and float64
-stay unchanged, so the same kernel works for every type.
+Each function generates a few LLVM instructions on bits. LLVM can vectorise a loop with these
+instructions. If the functions were written in another way, LLVM could not vectorise the loop.
+Values of float32 and float64 stay unchanged, so the same kernel works for every type.
 """
 
 from typing import Any, no_type_check
@@ -38,10 +38,10 @@ def real(typing_context: Any, value: Any) -> Any:
 @intrinsic
 @no_type_check
 def stored(typing_context: Any, value: Any, like: Any) -> Any:
-    """Convert a float to the type of `like`, which is uint16 or the type of `value`.
+    """Convert a float to the type of `like`, which must be uint16 or the type of `value`.
 
-    If `like` is uint16, the float32 value is rounded to the nearest bfloat16 (ties to even), and
-    the result is its bits. Otherwise the value stays unchanged.
+    If `like` is uint16, the float32 value is rounded to the nearest bfloat16 (ties to even). The
+    result holds the bits of this bfloat16. Otherwise the value stays unchanged.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -85,7 +85,7 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 
 def as_stored(tensor: Tensor) -> np.ndarray:
-    """Return an array for a kernel that shares the memory of a CPU tensor.
+    """Return an array that shares the memory of a CPU tensor, for use in a kernel.
 
     A bfloat16 tensor becomes an array of uint16, which holds the bits.
 

@@ -49,7 +49,7 @@ def _transpose_square(square):  # pragma: no cover
 @compiled(nogil=True)
 @no_type_check
 def transpose(rows, bits, start, end):  # pragma: no cover
-    """Transpose packed masks: each bit of a packed row becomes a row with one bit per task.
+    """Transpose packed masks: each bit position becomes a row with one bit per task.
 
     Args:
         rows: uint64 (T, V), the packed masks of T tasks. V is a multiple of LANES.
@@ -130,7 +130,7 @@ def exact_products(rows, tasks, places, values, products, start, end):  # pragma
         tasks: int64 row indices of the chosen masks.
         places: int64 (N,) indices of the words of a packed row that have values.
         values: float32 (64 N,) values of the bits of these words.
-        products: float64 (len(tasks),) output: the sum of each chosen mask.
+        products: float64 (len(tasks),) output: one sum per chosen mask.
         start: index in `tasks` of the first mask to compute.
         end: index in `tasks` after the last mask to compute.
     """
@@ -180,12 +180,13 @@ def plane_products(rows, num_words, lines, planes, products):  # pragma: no cove
     """Multiply packed masks with whole numbers, which are given as bit planes.
 
     Each bit position of a mask has a whole number. The product is the sum of the whole numbers of
-    all positions at which the mask has a one. This form suits masks that are read only once.
+    all positions at which the mask has a one.
 
     Args:
         rows: uint64 (T V,), the packed masks of T tasks, one after another.
         num_words: V, the number of words of a packed row.
-        lines: int64 (N,) indices of the lines of a row that have values. A line is LANES words.
+        lines: int64 (N,) indices of the lines that have values. (A line is LANES words of a packed
+            row.)
         planes: uint64 (N P LANES,), P bit planes of each line, lowest plane first.
         products: int64 (T,) output: the product of each mask.
     """

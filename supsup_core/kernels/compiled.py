@@ -1,4 +1,4 @@
-"""Compile a function in Numba. Compiled code is stored on disk if Numba finds a folder for it."""
+"""Compile a function with Numba. If possible, store the compiled code on disk for later runs."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(**options: Any) -> Callable[[F], F]:
     """Make a decorator that compiles a function at its first call.
 
-    Division follows NumPy: it gives infinity or NaN, and no error.
+    Division by zero gives infinity or NaN, as in NumPy, and raises no error.
 
     Args:
         options: further options of numba.njit.

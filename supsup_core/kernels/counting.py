@@ -1,4 +1,4 @@
-"""Add rows of bits by carry-save adders: 512 sums at a time, few logic operations per row.
+"""Add rows of bits by carry-save adders: 512 sums at a time, with few logic operations per row.
 
 Sums are stored by binary digit: column c holds digit c of every sum. A full adder of three words
 adds three bits at each of 64 positions. The sum bit stays in its column, and the carry bit goes to
@@ -7,10 +7,10 @@ and produces one row of carries for column c + 3. One adder adds two such rows t
 produces one row of carries for column c + 4, and so on. So a row costs about one adder (five
 operations), for sums of any size.
 
-Rows can also be multiplied by whole numbers. Each digit of the whole number that is not 0 adds the
-row to the column of this digit, and costs an adder. The whole numbers are in non-adjacent form
-(binary with digits 0, +1 and -1), because two thirds of the digits are then 0. For a digit of -1,
-the row's complement is added, and a constant is subtracted at the end.
+Rows can also be multiplied by whole numbers. Each digit other than 0 adds the row to the column of
+this digit, and costs an adder. The whole numbers are in non-adjacent form (binary with digits 0, +1
+and -1), because two thirds of the digits are then 0. For a digit of -1, the row's complement is
+added, and a constant is subtracted at the end.
 
 Shape letters: N rows of bits, W words of a row, U units, I inputs of a unit.
 Source: Muła, Kurz & Lemire 2018, arXiv:1611.07612, for the tree of adders.
@@ -82,9 +82,9 @@ def _add(a, b, c):  # pragma: no cover
 def _insert(columns, waiting, held, carry, column, width):  # pragma: no cover
     """Add a row of carries, `carry`, to a column.
 
-    A first row of carries waits in `waiting`. When the second row comes, one adder adds both rows
-    to the column and produces one row of carries, which is inserted into the next column. `carry`
-    is overwritten.
+    The first row of carries for a column is kept in `waiting`. When the second row comes, one adder
+    adds both rows to the column and produces one row of carries. This row is inserted into the next
+    column. `carry` is overwritten.
     """
     while held[column]:
         held[column] = False
@@ -104,7 +104,7 @@ def _insert(columns, waiting, held, carry, column, width):  # pragma: no cover
 def _add_group(rows, stride, start, group, flip, columns, carry, column, width):  # pragma: no cover
     """Add eight rows to the columns from `column` to `column` + 2.
 
-    The carries for the next column are written to `carry`. Only `width` words of each row, from
+    The carries for `column` + 3 are written to `carry`. Only `width` words of each row, from
     word `start` on, are added. If `flip` is ~0, the complements of the rows are added. If `flip` is
     0, the rows themselves are added.
     """
@@ -134,9 +134,9 @@ def _add_group(rows, stride, start, group, flip, columns, carry, column, width):
 @compiled(nogil=True)
 @no_type_check
 def _empty_lists(rows, width, state):  # pragma: no cover
-    """Add the rows in the list of each digit to the sums, and empty the lists.
+    """For each digit, add the rows in the digit's list to the sums. Then empty the lists.
 
-    For a digit of -1, the complement of the row is added, which makes every sum too large by a
+    For a digit of -1, the complement of the row is added. This makes every sum too large by a
     constant.
 
     Returns:
@@ -188,7 +188,7 @@ def weigh(
         Four numbers. (1) The sum of the absolute rounding errors. The errors of two sums differ by
         at most this number. (2) The sum of the squared rounding errors. The errors in (1) and (2)
         are those of the values times `inverse`. (3) The excess: every sum is too large by this
-        constant, and the caller must subtract it. (4) The number of rows read.
+        constant, which must be subtracted later. (4) The number of rows read.
     """
     _, _, _, _, lists, lengths = state
     bound, squares = 0.0, 0.0
@@ -292,13 +292,13 @@ def _count(rows, stride, chosen, counts, start, end):  # pragma: no cover
 def count_ones(
     rows: UInt64[np.ndarray, "N W"], chosen: np.ndarray, counts: np.ndarray, start: int, end: int
 ) -> None:
-    """Count, for each bit position, the chosen rows that have a one.
+    """Count, for each bit position, how many of the chosen rows have a one.
 
-    The words of a row are divided into groups of LANES words. Only some groups are counted.
+    The words of a row are divided into groups of LANES words. A call counts only some groups.
 
     Args:
         rows: (N, W), contiguous rows of W words. W is a multiple of LANES.
-        chosen: int64 indices of the rows to count.
+        chosen: int64 indices of the chosen rows.
         counts: int32 (64 W,) zeros, to which the counts are added.
         start: index of the first group to count.
         end: index after the last group to count.

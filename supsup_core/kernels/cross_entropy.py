@@ -1,4 +1,4 @@
-"""Compute the gradient of the mean cross-entropy with respect to the logits of a block of tasks.
+"""Compute, for each task of a block, the gradient of the mean cross-entropy for the logits.
 
     delta = (softmax(C z) - onehot(label)) C / N
 
@@ -31,7 +31,7 @@ def logit_gradient_plain(
     The loss of a task is the mean cross-entropy of softmax(scale * logits) over N images.
 
     Args:
-        logits: (B, S, N) logits of B tasks, S outputs and N images, before the factor `scale`.
+        logits: (B, S, N) logits of B tasks, S outputs and N images, not yet multiplied by `scale`.
         labels: (B, N) class index of each image.
         scale: the factor of the logits.
 
@@ -95,7 +95,7 @@ def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: 
 def logit_gradient_fused(
     logits: Float[Tensor, "B S N"], labels: Int64[Tensor, "B N"], scale: float
 ) -> Float[Tensor, "B S N"]:
-    """Compute the gradient of `logit_gradient_plain` on the CPU, in one pass over memory.
+    """Compute the same gradient as `logit_gradient_plain`, on the CPU, in one pass over memory.
 
     The logits must be contiguous, and float32 or bfloat16.
 
@@ -126,9 +126,10 @@ def logit_gradient_fused(
 
 
 def logit_gradient_for(dtype: torch.dtype, device: torch.device) -> LogitGradient:
-    """Return the function that computes the gradient for a dtype and a device.
+    """Return the function that computes d loss / d logits for a dtype and a device.
 
-    For float32 and bfloat16 on the CPU, this is the fused form. Otherwise it is the plain form.
+    For float32 and bfloat16 on the CPU, this is logit_gradient_fused. Otherwise it is
+    logit_gradient_plain.
     """
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
         return logit_gradient_fused

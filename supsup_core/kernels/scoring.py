@@ -1,4 +1,4 @@
-"""Score logits: count the images with the right label, and sum the images' cross-entropies."""
+"""Count the images whose largest logit has the right label, and sum their cross-entropies."""
 
 from typing import no_type_check
 
@@ -12,7 +12,9 @@ from supsup_core.kernels.cross_entropy import exp_not_positive
 
 
 def score_plain(logits: Float32[Tensor, "S N"], labels: Int64[Tensor, " N"]) -> tuple[int, float]:
-    """Count the images with the right label, and sum the cross-entropies, with torch on any device.
+    """Count the images that get the right label, and sum the cross-entropies of all images.
+
+    This form uses torch, on any device.
 
     Args:
         logits: (S, N) logits of S outputs for N images.

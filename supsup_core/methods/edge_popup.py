@@ -55,7 +55,7 @@ class EdgePopup(KeepMethod):
         check_knobs(EdgePopup, vars(self))
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Return one keep plane.
+        """Return one plane. Its bits are the gains.
 
         Raises:
             ValueError: the tensor has gains over units, and kappa is not 0.
@@ -64,7 +64,7 @@ class EdgePopup(KeepMethod):
         return super().planes(tensor)
 
     def num_kept(self, tensor: MaskedTensor) -> int:
-        """Return the number of gains of a tensor that are 1.
+        """Return how many gains of a tensor are 1.
 
         Raises:
             ValueError: the tensor has gains over units, and kappa is not 0. With kappa, the density

@@ -62,7 +62,8 @@ class Method(ABC):
             shared: data from earlier tasks; None if `order` is "any".
 
         Returns:
-            A mapping from the names of Scores to the float32 scores of this task.
+            A mapping from name to float32 scores of this task. Most finders have one entry per
+            masked tensor.
         """
         return {
             tensor.name: self.first_scores(tensor, stream(seed, Role.SCORES, task_id, i))
@@ -83,7 +84,7 @@ class Method(ABC):
     def draws_uniformly(self) -> bool:
         """Whether the first scores of gains over weights are always those of `uniform_scores`.
 
-        A device can then draw them itself.
+        If so, a GPU can draw these scores itself.
         """
         kind = type(self)
         return kind.begin is Method.begin and kind.first_scores is Method.first_scores
@@ -104,7 +105,7 @@ class Method(ABC):
         """
 
     def after_step(self, scores: Scores, shared: Any, step: int, steps: int) -> None:  # noqa: B027
-        """Change the scores in place after a step of the optimiser; most finders do nothing.
+        """Change the scores in place after a step of the optimiser. Most finders change nothing.
 
         Args:
             scores: a mapping from name to the scores of B tasks, (B, ...).
@@ -115,7 +116,7 @@ class Method(ABC):
 
     @abstractmethod
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Make the states of B tasks from their scores, without the floats of the network."""
+        """Make the states of B tasks from their scores. The trainer adds the network's floats."""
 
 
 def layout_of(network: Network, method: Method) -> StateLayout:
@@ -132,14 +133,14 @@ def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.n
 
 
 def uniform_bound(tensor: MaskedTensor) -> float:
-    """Return 1 / sqrt(fan_in), the largest magnitude of the scores of `uniform_scores`."""
+    """Return 1 / sqrt(fan_in), the bound of the magnitudes that `uniform_scores` draws."""
     return 1 / sqrt(tensor.fan_in)
 
 
 class KeepMethod(Method):
     """A finder with gains of 0 and 1, which are stored as one plane per tensor.
 
-    A subclass only has to define `mask`. MLPTrainer can then train it on an MLP.
+    A subclass only has to define `mask`. MLPTrainer can then train masks of this finder on an MLP.
 
     Attributes:
         reorders: whether a trainer may permute the inputs of a tensor during training. This is
@@ -170,7 +171,7 @@ class KeepMethod(Method):
         return 1.0
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Return one keep plane."""
+        """Return one plane. Its bits are the gains."""
         return (PlaneSpec("keep"),)
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
@@ -207,7 +208,8 @@ def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
     Returns:
         (B, *shape) True for each marked score.
     """
-    # A trainer may permute the scores, and the order in training then decides between equal scores.
+    # A trainer may permute the scores. Of equal scores, those that come first in the trainer's
+    # order are then marked.
     # This does no harm: the mask that was trained is the mask that is stored, and equal scores at
     # the cut are rare.
     flat = scores.flatten(1)

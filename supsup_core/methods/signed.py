@@ -37,8 +37,8 @@ class Signed(Method):
     threshold: Annotated[
         float,
         Knob(
-            "Weights whose |score| is at most this fraction of the largest initial |score| are "
-            "hidden.",
+            "A weight is hidden if its |score| is at most this fraction of the largest initial "
+            "|score|.",
             at_least=0,
             below=1,
         ),
@@ -48,7 +48,11 @@ class Signed(Method):
         check_knobs(Signed, vars(self))
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Return two planes: one marks the weights with a gain of +1 or -1, one those with -1."""
+        """Return two planes.
+
+        The first plane marks the weights with a gain of +1 or -1. The second plane marks the
+        weights with a gain of -1.
+        """
         return (PlaneSpec("keep"), PlaneSpec("negative", -2.0))
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:

@@ -32,7 +32,8 @@ def small_conv(
     average over the image before the linear layer, it was 0.874.
 
     Args:
-        input_shape: (C, H, W). H and W must be at least 2 ** (number of blocks).
+        input_shape: (C, H, W), the image's number of channels, height and width. H and W must be at
+            least 2 ** (number of blocks).
         num_outputs: number of real and superfluous neurons together.
         channels: number of channels of each block.
 

@@ -61,7 +61,7 @@ def draw_weights(tensors: Sequence[MaskedTensor], seed: int) -> dict[str, Tensor
         seed: the run's seed.
 
     Returns:
-        A mapping from the name of each tensor of weights to the weights, in float32.
+        A mapping from MaskedTensor.source, the name of the weights, to the weights in float32.
     """
     return {
         tensor.source: torch.from_numpy(draw_signs(tensor.shape, seed, i)).to(torch.float32)

@@ -28,17 +28,18 @@ from supsup_core.networks.protocol import (
 )
 from supsup_core.networks.skeleton import Masked, Skeleton, masked_parameters, try_out
 
-# B states can run together, by vmap, or one after another, in a loop. vmap turns the convolutions
-# of B states into one grouped convolution, for which the CPU has no fast kernel. A training step of
-# small_conv was measured with batches of 128 images on one thread of an AMD EPYC, with 4 and 8
-# tasks, and with images that the tasks shared or did not share (benchmarks/module_step.py). In
-# milliseconds per task, vmap takes 66 to 84, a grouped convolution without vmap takes 55 to 73, a
-# loop over the tasks takes 56 to 63, and a loop with the layout "channels last" takes 31 to 38. But
-# a loop costs 1 to 2 ms per state, which matters if a state has little to compute. vmap and the
-# loop take the same time if one state has about this many activations, for all inputs together. For
-# small_conv, this is between 2 and 4 inputs of 28x28 pixels, or 256 inputs of 8x8 pixels. For
-# LeNet-300-100, vmap and the loop take the same time at any number of inputs. Devices other than
-# the CPU always use vmap, because vmap starts fewer kernels; this was not measured.
+# B states can run together, by vmap, or one after another, in a loop. vmap replaces the
+# convolutions of B states by one grouped convolution. The CPU has no fast kernel for a grouped
+# convolution. A training step of small_conv was measured with batches of 128 images on one thread
+# of an AMD EPYC, with 4 and 8 tasks, and with images that the tasks shared or did not share
+# (benchmarks/module_step.py). In milliseconds per task, vmap takes 66 to 84, a grouped convolution
+# without vmap takes 55 to 73, a loop over the tasks takes 56 to 63, and a loop with the layout
+# "channels last" takes 31 to 38. But a loop costs 1 to 2 ms per state, which matters if a state has
+# little to compute. vmap and the loop take the same time if one state has about this many
+# activations, for all inputs together. For small_conv, this is between 2 and 4 inputs of 28x28
+# pixels, or 256 inputs of 8x8 pixels. For LeNet-300-100, vmap and the loop take the same time at
+# any number of inputs. Devices other than the CPU always use vmap, because vmap starts fewer
+# kernels; this was not measured.
 LEAST_VALUES_OF_LOOP = 2**17
 
 
@@ -56,7 +57,7 @@ class ModuleNetwork:
         input_shape: shape of one input.
         activation: name of the activation function of the hidden layers, as information for users.
         masked: the parameters to mask. This is a list of patterns of parameter names, as in
-            fnmatch, or a function (name, parameter) -> bool. None: the weights of all Linear and
+            fnmatch, or a function (name, parameter) -> bool. If None, the weights of all Linear and
             Conv layers are masked.
 
     Attributes:
@@ -162,7 +163,9 @@ class ModuleNetwork:
                     raise ValueError(f"{name} must have shape (B, *{shape}) or {shape}, got {got}")
                 leading.add(got[:split])
         if len(leading) > 1:
-            raise ValueError(f"gains and floats must have the same B, got {sorted(leading)}")
+            raise ValueError(
+                f"gains and floats must be for the same number of states, got {sorted(leading)}"
+            )
         return next(iter(leading.pop()), None)
 
     def _have_own(self, inputs: Tensor, num_states: int | None) -> bool:
@@ -189,7 +192,7 @@ def as_network(
         activation: name of the activation function of the module's hidden layers.
 
     Raises:
-        ValueError: `made` is not a network or a module, or ModuleNetwork refuses the module.
+        ValueError: `made` is neither a network nor a module, or ModuleNetwork refuses the module.
     """
     if isinstance(made, Network):
         return made

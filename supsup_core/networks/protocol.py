@@ -50,7 +50,7 @@ class MaskedTensor:
 
 @dataclass(frozen=True)
 class FloatSpec:
-    """The description of a small array of float32, of which each task stores its own values.
+    """The description of a small array of float32. Each task stores its own values of this array.
 
     Attributes:
         name: name of the array.
@@ -101,7 +101,10 @@ class Network(Protocol):
 
     @property
     def normalises(self) -> bool:
-        """Whether an input's logits depend on the other inputs of the batch, if floats are None."""
+        """Whether the logits of one input depend on the other inputs of the batch.
+
+        This is for calls of `logits` without the argument `floats`.
+        """
         ...
 
     @property
@@ -113,7 +116,7 @@ class Network(Protocol):
         """Draw the fixed weights from the seed.
 
         Returns:
-            A mapping from the name of each tensor of weights to the weights, in float32.
+            A mapping from tensor name to weights, in float32.
         """
         ...
 
@@ -139,11 +142,11 @@ class Network(Protocol):
             inputs: normalised inputs. If all states have the same N inputs, (N, *input_shape). If
                 each state has its own inputs, (B, N, *input_shape).
             floats: a mapping from name to running statistics, (*shape) for one state or
-                (B, *shape) for B states. None: the network normalises with the statistics of the
-                batch.
+                (B, *shape) for B states. If None, the network normalises with the statistics of
+                the batch.
             track: if true, the network normalises with the statistics of the batch, and moves
                 `floats` towards these statistics in place, as batch normalisation does in
-                training. If false, the network normalises with `floats`.
+                training. If false, the network normalises with `floats`, unless it is None.
 
         Returns:
             Logits (N, S), or (B, N, S) for B states.

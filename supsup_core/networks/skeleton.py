@@ -1,4 +1,4 @@
-"""Copy the structure of a torch.nn.Module without its tensors. Each call passes the tensors.
+"""Copy the structure of a torch.nn.Module without its tensors. Each call of a copy passes tensors.
 
 The structure is copied three times, because attributes of a batch normalisation layer determine
 which statistics the layer uses. The copies have no common state that a call could change.
@@ -31,7 +31,8 @@ def masked_parameters(module: nn.Module, masked: Masked | None) -> dict[str, nn.
     Args:
         module: the user's module.
         masked: a list of patterns of parameter names, as in fnmatch, or a function
-            (name, parameter) -> bool. None: the weights of all Linear and Conv layers are chosen.
+            (name, parameter) -> bool. If None, the weights of all Linear and Conv layers are
+            chosen.
 
     Returns:
         A mapping from name to parameter, in the module's order. A parameter that several layers
@@ -82,9 +83,9 @@ class Skeleton:
     """Three copies of a module's structure, and the tensors that all tasks share.
 
     Attributes:
-        given: the copy that normalises with running statistics. The call passes the statistics.
+        given: the copy that normalises with running statistics. Each call passes the statistics.
         tracking: the copy that normalises with the statistics of the batch. It also moves the
-            running statistics, which the call passes, towards the statistics of the batch.
+            running statistics, which each call passes, towards the statistics of the batch.
         by_batch: the copy that normalises with the statistics of the batch, and has no running
             statistics.
         fixed: a mapping from name to tensor, in float32: the parameters that are not masked, and
@@ -202,7 +203,7 @@ def _empty(tensor: Tensor) -> Tensor:
 def try_out(
     skeleton: Skeleton, masked: Mapping[str, Tensor], input_shape: Sequence[int]
 ) -> tuple[int, int]:
-    """Run a module on two inputs of zeros, to check the module and to learn its sizes.
+    """Run a module on two inputs of zeros, to check the module and to find its sizes.
 
     Args:
         skeleton: the copied module.
@@ -243,7 +244,7 @@ def try_out(
 
 @contextmanager
 def _counting(module: nn.Module, sizes: list[int]) -> Iterator[None]:
-    """In a with block, append the output size of each layer without sublayers to `sizes`."""
+    """Within a with block, append to `sizes` the output size of each layer without sublayers."""
 
     def count(layer: nn.Module, inputs: object, output: object) -> None:
         outputs = output if isinstance(output, tuple) else (output,)

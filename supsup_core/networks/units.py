@@ -185,8 +185,7 @@ class WholePixels:
 
         Args:
             pixels: (N, P) pixels of N images of a task, from 0 to 255.
-            units: (U,) indices of the units to compute. None: all units are computed. Fewer units
-                take less time.
+            units: (U,) indices of the units to compute. If None, all units are computed.
 
         Returns:
             (U, N) normalised pre-activations of these units, or (O, N) of all O units.
@@ -217,7 +216,7 @@ FilledHidden = Annotated[
 
 
 def units(input_shape: Sequence[int], num_outputs: int, *, hidden: FilledHidden) -> UnitMLP:
-    """Make an MLP with masks over its hidden units, which normalises these units over each batch.
+    """Make an MLP with masks over its hidden units. These units are normalised over each batch.
 
     Args:
         input_shape: shape of one image.

@@ -41,7 +41,7 @@ def spans_of(dim: int, block: int) -> list[tuple[int, int]]:
 
 
 class Blocks:
-    """A reservoir that consists of independent, smaller reservoirs, each for a range of the units.
+    """A reservoir that consists of independent, smaller reservoirs. Each has a range of the units.
 
     Args:
         dim: D, the number of units.

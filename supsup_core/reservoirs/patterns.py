@@ -1,7 +1,7 @@
 """Convert between the packed rows of masks and the patterns that reservoirs store.
 
-A pattern has -1 or +1 for each bit of a mask, and no padding. The conversion needs masks whose
-planes are all keep planes (a one keeps the weight).
+A pattern has -1 or +1 for each bit of a mask, and no padding. In every plane of a mask, a one must
+mean that the weight or unit is kept.
 
 Shape letters: T masks, B states, D bits of a mask, R bytes of a packed row.
 """
@@ -25,7 +25,7 @@ def patterns(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> Float32[Ten
 
 
 def rows_of(layout: StateLayout, states: Float32[Tensor, "B D"]) -> UInt8[np.ndarray, "B R"]:
-    """Pack states of -1 and +1 into rows: +1 becomes a bit of one, -1 a bit of zero."""
+    """Pack states into rows of bits: +1 becomes a bit of one, and -1 becomes a bit of zero."""
     bits = [gain.cpu().numpy() > 0.5 for gain in gains(layout, states).values()]
     return layout.pack([TaskState(planes) for planes in zip(*bits, strict=True)])
 

@@ -41,11 +41,12 @@ class Reservoir(Protocol):
     ) -> Float32[Tensor, "B _"]:
         """Compute the field of some or all units, for B states.
 
-        If one unit takes the sign of its field as its new value, the energy does not rise.
+        The sign of a unit's field is the unit's next value in recall. If only one unit takes its
+        next value, the energy does not rise.
 
         Args:
             states: (B, D) the value of each unit: -1 or +1, or 0 if the value is unknown.
-            units: (U,) indices of the units to compute. None: all units are computed.
+            units: (U,) indices of the units to compute. If None, all units are computed.
 
         Returns:
             (B, U) fields of the chosen units, or (B, D) fields of all units.

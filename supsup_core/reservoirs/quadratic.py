@@ -106,7 +106,7 @@ class Additive(Quadratic):
             weights: (N, D, D) the weights, which are changed in place.
             patterns: (N, D, P) the patterns of each reservoir.
             sizes: (N, 1, 1) the number of units of each reservoir, at most D. The other units have
-                the value 0 in all patterns. Only their weights with themselves may change.
+                the value 0 in all patterns. Only the weight of such a unit with itself may change.
         """
 
     def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
@@ -171,7 +171,7 @@ class Storkey(Additive):
 
 
 class Projection(Additive):
-    """Projection rule: Psi += r r^T / r^T r with r = z - Psi z.
+    """The projection rule: Psi += r r^T / r^T r with r = z - Psi z.
 
     z is the new pattern and Psi the weights. After each pattern, Psi is the projection onto the
     span of the stored patterns. A pattern in the span of earlier patterns changes nothing.
@@ -200,7 +200,8 @@ class Projection(Additive):
             for _ in range(2 if i else 0):
                 r = r - earlier @ (earlier.transpose(1, 2) @ r)
             squares = r.square().sum(dim=1, keepdim=True)
-            # Nothing is divided by a small number, and the host need not know whether r is new.
+            # With `where`, no vector is divided by a small number, and the host does not need to
+            # wait for the device to know whether r is new.
             is_new = squares > cls._LEAST_NEW * sizes
             norms = torch.where(is_new, squares, torch.ones_like(squares)).sqrt()
             units[:, :, i : i + 1] = torch.where(is_new, r / norms, torch.zeros_like(r))
@@ -208,13 +209,13 @@ class Projection(Additive):
 
 
 class Perceptron(Quadratic):
-    """Perceptron rule: every unit learns its own bit from the other units (Gardner 1988).
+    """The perceptron rule: every unit learns its own bit from the other units (Gardner 1988).
 
     Bit i of a pattern z is stable if z_i (Psi z)_i, divided by the norm of unit i's weights, is
     above a margin. `store` learns one pattern only, so older patterns may be lost. `rehearse`
     learns all given patterns again until all of their bits are stable, because Gardner's theory
-    assumes repeated learning. The weights Psi may be asymmetric. Then a unit that follows its field
-    may raise the energy.
+    assumes repeated learning. The weights Psi may be asymmetric. If they are, the energy may rise
+    when a unit takes the sign of its field.
 
     Args:
         dim: D, the number of units.

@@ -87,7 +87,7 @@ class RandomFeatures:
         """Compute the energy of each state s: -log of the sum of exp(-beta |s - z_p|^2 / 2).
 
         The sum is over the stored patterns z_p. It is computed from random features, so it can be
-        negative if there are too few features. The smallest positive normal float32 then replaces
+        negative if there are too few features. If so, the smallest positive normal float32 replaces
         the sum.
         """
         return -self._kernels(states).clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -20,7 +20,8 @@ class Recalled:
 
     Attributes:
         states: (B, D) the value of each unit, -1 or +1.
-        steps: (B,) for each cue, the number of sweeps over all units that changed the state.
+        steps: (B,) for each cue, the number of sweeps that changed the state. (One sweep updates
+            all units.)
         settled: (B,) True if one more sweep would not change the state.
     """
 
@@ -84,7 +85,7 @@ def recall(
         reservoir: the reservoir that holds the patterns.
         cues: (B, D) the value of each unit: -1 or +1, or 0 if the value is unknown.
         most_steps: the largest number of sweeps, >= 1.
-        generator: draws the order of the units in asynchronous sweeps.
+        generator: the generator that draws the order of the units in asynchronous sweeps.
         sweep: the kind of sweep, a function from SWEEPS.
     """
     states, steps = cues.clone(), cues.new_zeros(len(cues), dtype=torch.int64)
@@ -109,7 +110,7 @@ def flipped(
     Args:
         patterns: (B, D) patterns of -1 and +1.
         share: the fraction of bits to invert, in [0, 1].
-        generator: draws the bits of each pattern.
+        generator: the generator that chooses the bits.
     """
     return torch.where(_some(patterns, share, generator), -patterns, patterns)
 
@@ -122,7 +123,7 @@ def erased(
     Args:
         patterns: (B, D) patterns of -1 and +1.
         share: the fraction of bits to set to 0, in [0, 1].
-        generator: draws the bits of each pattern.
+        generator: the generator that chooses the bits.
     """
     return patterns.masked_fill(_some(patterns, share, generator), 0)
 
@@ -137,10 +138,10 @@ class Score:
         exact: fraction of cues that led to the wanted pattern.
         other: fraction of cues that led to another stored pattern, or to a stored pattern with
             all bits inverted.
-        spurious: fraction of cues that led to a state that is not stored (nor stored with all bits
-            inverted), and that no longer changes.
-        unsettled: fraction of cues that led to a state that is not stored (nor stored with all bits
-            inverted), and that still changed in the last sweep.
+        spurious: fraction of cues that led to an unknown state that no longer changes. Unknown
+            means: neither a stored pattern nor a stored pattern with all bits inverted.
+        unsettled: fraction of cues that led to an unknown state that still changed in the last
+            sweep.
     """
 
     bit_accuracy: float
@@ -151,7 +152,7 @@ class Score:
 
 
 def packed(states: Float32[Tensor, "B D"]) -> list[bytes]:
-    """Pack each state of -1 and +1 into bytes, which can be an element of a set."""
+    """Pack each state of -1 and +1 into a bytes object, so that a set can contain the state."""
     rows = np.packbits((states > 0).cpu().numpy(), axis=1)
     return [row.tobytes() for row in rows]
 

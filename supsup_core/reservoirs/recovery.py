@@ -1,10 +1,10 @@
-"""Recover the masks over units of a task, from reservoirs and from images without labels.
+"""Recover the masks of a task (masks over units) from reservoirs and from images without labels.
 
 Gradient descent changes the masks. The loss is a weighted sum: the entropy of the outputs plus the
 energy of the reservoirs. With every step, the factor of the entropy gets smaller and the factor of
 the energy gets larger.
 
-Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
+Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
 Shape letters: N images of a batch, P pixels, O units of a hidden layer.
 """
 
@@ -64,8 +64,8 @@ def recover(
 
     Args:
         network: the fixed network, with masks over its hidden units.
-        weights: a mapping from name to the network's weights.
-        reservoirs: one reservoir per hidden layer, which holds the stored masks of this layer.
+        weights: a mapping from tensor name to the network's fixed weights.
+        reservoirs: one reservoir per hidden layer. It holds the stored masks of this layer.
         starts: for each hidden layer, the real values (one per unit) from which descent starts, for
             example the mean of the stored masks.
         batches: batches of normalised images, all from the same task.

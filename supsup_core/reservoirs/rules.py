@@ -41,7 +41,8 @@ class Rule:
             this kind.
         num_bits: number of bits per weight in recall. None if the weights are not rounded.
         needs_centring: whether the mean of the stored patterns is subtracted before storing.
-        floats_per_pair: number of float32 values per pair of units while the reservoir is filled.
+        floats_per_pair: while patterns are stored, the reservoir takes this many float32 values per
+            pair of units.
     """
 
     # The mean is not subtracted for perceptrons, because they need the mean as a threshold: a test
@@ -124,7 +125,7 @@ def named_rule(name: str) -> Rule:
 
 
 def reservoir_bytes(rule: str, num_bits: int, block: int) -> int:
-    """Compute the memory of a reservoir in bytes, while patterns are stored.
+    """Compute how many bytes of memory a reservoir takes while patterns are stored.
 
     The bits of a pattern are divided into blocks, and each block has a reservoir of its own.
 

@@ -16,9 +16,10 @@ the state. So both are recalled, and the state whose outputs have the lower entr
 
 Some differences between images change the logits of every mask, for example the amount of ink.
 Among thousands of masks, these differences hide the effect of the labels. So the logits are
-multiplied by a matrix that scales these differences down: it gives the logits of random states
-about unit covariance over the images. Without this matrix, masks are found among 1000 stored masks,
-but seldom among 2500 (analysis/records/2026-11-25-reservoirs.md).
+multiplied by a matrix that scales these differences down. After the multiplication, the covariance
+of the logits of random states over the images is nearly the identity matrix. Without this
+multiplication, masks are found among 1000 stored masks, but seldom among 2500
+(analysis/records/2026-11-25-reservoirs.md).
 
 The last iterations also move every unit towards -1 or +1, each time more strongly, because the
 result should be one stored state and not a mixture of several.
@@ -51,7 +52,9 @@ StateLogits = Callable[[Float32[Tensor, "B D"]], Float32[Tensor, "B N S"]]
 
 
 def information(logits: Float[Tensor, "*B N S"]) -> Float[Tensor, "*B"]:
-    """Compute the mutual information of images and labels in nats, to second order.
+    """Compute the mutual information between images and predicted labels, in nats.
+
+    The formula is a second-order approximation, for outputs that are nearly equal.
 
     Args:
         logits: (B, N, S) logits of N images and S outputs, for each of B states.
@@ -114,7 +117,7 @@ def _near_zero(logits: StateLogits, states: Float32[Tensor, "B D"]) -> Float32[T
 
 
 def _even(logits: Float[Tensor, "*B N S"]) -> Float[Tensor, "*B N S"]:
-    """Subtract from the logits their mean over the outputs, and then their mean over the images."""
+    """Subtract the mean over the outputs from the logits, and then the mean over the images."""
     even = logits - logits.mean(dim=-1, keepdim=True)
     return even - even.mean(dim=-2, keepdim=True)
 
@@ -122,7 +125,8 @@ def _even(logits: Float[Tensor, "*B N S"]) -> Float[Tensor, "*B N S"]:
 def _evener(logits: StateLogits, like: Float32[Tensor, "B D"]) -> Float32[Tensor, "B N N"]:
     """Compute a matrix (N, N) per task that multiplies the logits (N, S) of the task's N images.
 
-    After the multiplication, logits of random states have nearly unit covariance over the images.
+    If the logits of random states are multiplied by this matrix, their covariance over the images
+    is nearly the identity matrix.
     """
     generator = torch.Generator().manual_seed(0)
     signs = [

@@ -1,11 +1,11 @@
 """Blocks of a reservoir as one tensor: all blocks store and recall in the same matrix products.
 
-blocks.py has the plain form, with one reservoir per block. A long mask has hundreds of blocks, and
-a GPU takes longer to start the kernels of each block than to run them. This form exists for the
-rules that have it (see Additive).
+blocks.py has a simpler form, with one reservoir per block. A long mask has hundreds of blocks, and
+a GPU takes longer to start the kernels of each block than to run them. Only the subclasses of
+Additive (see quadratic.py) can use this form.
 
-Blocks have D // N or D // N + 1 units. The smaller blocks get one more unit here, whose value is
-always 0, so that it changes no other unit.
+Blocks have D // N or D // N + 1 units. In the tensor, each smaller block has one additional unit.
+Its value is always 0, so it changes no other unit.
 
 Shape letters: D units, N blocks, W units of the widest block, B states, P patterns, U chosen units.
 """
@@ -56,8 +56,7 @@ class StackedBlocks:
     def num_bytes(self) -> int:
         """Memory of all blocks in bytes, without the units that are added to smaller blocks.
 
-        If the weights are rounded, this is the memory of packed weights, with one float32 scale per
-        unit.
+        If the weights are rounded, the number is for packed weights and one float32 scale per unit.
         """
         sizes = [end - first for first, end in self.spans]
         if self._num_bits is None:

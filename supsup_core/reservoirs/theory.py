@@ -1,4 +1,4 @@
-"""The number of random patterns that each rule can hold, and the size of a reservoir in masks.
+"""How many random patterns a rule can hold, and how many packed masks take as many bytes.
 
 The formulas are true for a large number of units D, and for patterns with as many ones as zeros.
 """

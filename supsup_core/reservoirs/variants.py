@@ -17,7 +17,7 @@ from supsup_core.reservoirs.quadratic import Quadratic, rounded
 class Centred:
     """A reservoir that subtracts the mean of the stored patterns from every pattern and state.
 
-    The mean has one value per unit, and is updated with each stored pattern. To subtract it is
+    The mean has one value per unit, and is updated with each stored pattern. This subtraction is
     called centring. Another reservoir, `inner`, stores the centred patterns.
 
     Without centring, recall gives the mean if the patterns have something in common: if the
@@ -78,7 +78,8 @@ class Centred:
     def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
         """Store patterns of -1 and +1 in their order.
 
-        From each pattern, the mean of all patterns so far, with this pattern, is subtracted.
+        Before a pattern is stored, the mean is subtracted from it. This is the mean of the earlier
+        patterns and the pattern itself.
         """
         check_shape("patterns", patterns.shape, (len(patterns), self.dim), "P D")
         sums = self._sum + patterns.cumsum(dim=0)
@@ -96,7 +97,7 @@ class Centred:
     ) -> Float32[Tensor, "B _"]:
         """Compute the field of some or all units; see Reservoir.field.
 
-        It is the inner reservoir's field at the centred states, minus a threshold per unit.
+        The field is the inner reservoir's field at the centred states, minus a threshold per unit.
         """
         field = self.inner.field(self.centred(states), units)
         return field - (self._threshold if units is None else self._threshold[units])
@@ -104,8 +105,8 @@ class Centred:
     def energy(self, states: Float32[Tensor, "B D"]) -> Float32[Tensor, " B"]:
         """Compute the energy of each state.
 
-        It is the inner reservoir's energy of the centred state, plus the product of the centred
-        state and the thresholds.
+        The energy is the inner reservoir's energy of the centred state, plus the product of the
+        centred state and the thresholds.
         """
         centred = self.centred(states)
         return self.inner.energy(centred) + centred @ self._threshold

@@ -52,7 +52,7 @@ class BitStates:
         return len(self.rows)
 
     def grown(self, rows: UInt8[np.ndarray, "T R"]) -> "BitStates":
-        """Make states with more rows. `rows` has all packed rows; it is not copied."""
+        """Make states with more rows. `rows` has all packed rows, and is not copied."""
         return BitStates(self.layout, rows, self.device)
 
     def gains(self, task: int) -> dict[str, Tensor]:
@@ -107,7 +107,7 @@ class BitStates:
         return found
 
     def _bits(self) -> Iterator[tuple[slice, Float[Tensor, "C F"]]]:
-        """Unpack the bits in parts of C states; yield each part's range of tasks and its bits."""
+        """Unpack the bits of C states at a time. Yield the range of task numbers, and the bits."""
         at_once = max(1, UNPACKED_BYTES // (4 * self.layout.row_bits))
         for start in range(0, len(self.rows), at_once):
             where = slice(start, start + at_once)
@@ -149,7 +149,7 @@ def superpose_counted(
 
 
 class DenseStates:
-    """States that are stored unpacked: the plain form. For the methods, see the protocol States.
+    """States that are stored unpacked, for tests. For the methods, see the protocol States.
 
     Args:
         gains: a mapping from the name of each masked tensor to the gains of T states, (T, *shape).
@@ -176,7 +176,7 @@ class DenseStates:
         yield dict(self._gains), dict(self._floats)
 
     def combine(self, alphas: Float[Tensor, "A T"]) -> dict[str, Tensor]:
-        """Compute a weighted sum of the gains, which is differentiable in the coefficients."""
+        """Compute a weighted sum of the gains, as States.combine. Autograd can differentiate it."""
         return {n: torch.einsum("at,t...->a...", alphas, gain) for n, gain in self._gains.items()}
 
     def dot(self, slopes: Gains) -> Float[Tensor, "Q T"]:

@@ -5,8 +5,9 @@ with a probability: the fraction of the trained masks that keep this weight. Eac
 independently. So distractors have the density of the trained masks at every weight, but no
 information about any task.
 
-Distractors exist only for states with one keep plane per tensor. Nested planes and negative planes
-are correlated with other planes, and independent draws would lose these correlations.
+Distractors exist only for states with one plane per tensor, whose bits are the gains. Coat planes
+and negative planes are correlated with other planes, and independent draws would lose these
+correlations.
 
 Shape letters: T masks, R bytes and F = 8 R bits of a packed row, D binary digits of a probability,
 V 64-bit words of a packed row.

@@ -5,10 +5,10 @@ plane or more, and its gain is a linear function of the bits:
 
     gain = scale * sum over planes of coefficient * bits.
 
-The scale is 1 if the task stores no scale. A row has three parts. First come the planes of all
-tensors: each plane starts at a 64-byte boundary, with values in C order and the first value in
-the lowest bit of a byte. Then come the task's floats, as little-endian float32. At the end is at
-least one zero byte, so that a kernel may read a little past the last bit.
+The scale is 1 if the task stores no scale. A row has three parts. The first part has the planes of
+all tensors: each plane starts at a 64-byte boundary, with values in C order and the first value in
+the lowest bit of a byte. The second part has the task's floats, as little-endian float32. The last
+part has at least one zero byte, so that a kernel may read a little past the last bit.
 
 Shape letters: T states, R bytes of a row, F = 8 R bits of a row, Q queries.
 """
@@ -173,7 +173,7 @@ class StateLayout:
                 end = places[-1].byte_offset + -(-tensor.num_gains // 8)
         if len({spec.name for spec in floats}) < len(floats):
             names = [spec.name for spec in floats]
-            raise ValueError(f"floats must have different names, got {names}: rename one")
+            raise ValueError(f"floats must have different names, got {names}: rename one of them")
         arrays = []
         for i, array in enumerate(floats):
             arrays.append(FloatPlace(array, end if i else _aligned(end)))
@@ -192,7 +192,7 @@ class StateLayout:
 
     @property
     def scales(self) -> dict[str, FloatPlace]:
-        """A mapping from the name of each tensor that is scaled to the position of its scale."""
+        """The tensors that have a scale: a mapping from tensor name to the scale's position."""
         return {
             place.spec.tensor: place
             for place in self.floats
@@ -225,13 +225,14 @@ class StateLayout:
         return rows
 
     def _check(self, state: TaskState) -> None:
-        """Raise ValueError if the number of planes or the names of floats are not the layout's."""
+        """Raise ValueError if a state has other planes or floats than this layout."""
         wanted = len(self.planes), sorted(place.spec.name for place in self.floats)
         got = len(state.planes), sorted(state.floats)
         if got != wanted:
             raise ValueError(
                 f"a state must have {wanted[0]} planes and the floats {wanted[1]}, "
-                f"got {got[0]} and {got[1]}: make the state with the layout of its finder"
+                f"got {got[0]} planes and the floats {got[1]}: make the state with the layout of "
+                "its finder"
             )
 
     def unpack(self, rows: UInt8[np.ndarray, "T R"]) -> list[TaskState]:
@@ -320,7 +321,7 @@ def density(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> np.ndarray:
 def uniform_tensors(
     layout: StateLayout, rows: UInt8[np.ndarray, "T R"]
 ) -> list[tuple[int, str, bool]]:
-    """Find states that keep no gain of a tensor, or every gain of it.
+    """Find states that keep no gain or every gain of a tensor.
 
     Only the first plane of each tensor is counted, as in `density`.
 
@@ -339,7 +340,7 @@ def uniform_tensors(
 def _ones(
     layout: StateLayout, rows: UInt8[np.ndarray, "T R"]
 ) -> Iterator[tuple[Plane, Int64[np.ndarray, " T"]]]:
-    """Yield the first plane of each tensor, and the number of its ones in each row."""
+    """Yield the first plane of each tensor, and for each row the number of ones in this plane."""
     first: dict[str, Plane] = {}
     for plane in layout.planes:
         first.setdefault(plane.tensor, plane)

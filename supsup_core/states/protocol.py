@@ -77,8 +77,8 @@ class States(Protocol):
         The product is summed over all masked tensors. This map is the transpose of `combine`.
 
         Args:
-            slopes: a mapping from the name of each masked tensor to slopes (Q, *shape), which are
-                the derivatives of Q queries' objectives with respect to the gains.
+            slopes: a mapping from the name of each masked tensor to slopes (Q, *shape): for each of
+                Q queries, the derivative of the query's objective with respect to each gain.
 
         Returns:
             (Q, T) products.

@@ -7,7 +7,7 @@ Products with bfloat16 bits are fast, but they need bfloat16 vectors, which have
 digits. So a float32 vector is split into limbs: bfloat16 vectors that sum to the vector. The
 products of limbs and bits are exact, and their sums are computed in float32.
 
-On the CPU the same code computes products of float32 values, as a plain form for tests.
+On the CPU, the same code computes products of float32 values. Tests use this form.
 
 Shape letters: T states, Q queries, A coefficient vectors, C states of one part, L limbs,
 M vectors of limbs, R bytes and F = 8 R bits of a packed row, D successive bits of a row.
@@ -30,8 +30,8 @@ from supsup_core.states.layout import Plane, StateLayout
 PART_BYTES = 80_000_000
 # If the unpacked bits of all states do not fit, products unpack parts of this size.
 _PRODUCT_BYTES = 2**28
-# Unpacked bits may take this share of the free memory. Inference and other actors of the same GPU
-# need the rest.
+# Unpacked bits may take this fraction of the free memory. Inference and other actors of the same
+# GPU need the rest.
 _UNPACKED_SHARE = 0.25
 # A matrix product sums over this many bits of a row. The sums are then added. Long sums of float32
 # lose digits, and these short sums keep the errors of `products` small.
@@ -57,7 +57,7 @@ class ResidentStates:
         rows: (T, R) the packed rows, at least one. They are copied to the device.
         device: the device of the rows, of the computations and of all returned tensors.
         unpacked_bytes: the unpacked bits of all states are stored if they take at most this many
-            bytes. None: a share of the device's free memory, or nothing on the CPU.
+            bytes. If None, the limit is a fraction of the device's free memory, or 0 on the CPU.
         num_limbs: L, the number of limbs of a vector in `combine` and `dot`. Three limbs keep all
             digits of a float32.
 
@@ -82,7 +82,7 @@ class ResidentStates:
         self._take(_Storage(layout.row_bytes, len(rows), device, unpacked_bytes), rows)
 
     def _take(self, storage: "_Storage", new: UInt8[np.ndarray, "T R"]) -> None:
-        """Use the states of a storage, followed by new states, which are stored first."""
+        """Append new states to a storage, and then use all states of the storage."""
         storage.append(new)
         self._storage, self._num_states = storage, storage.num_rows
         self._ones: Tensor | None = None
@@ -117,9 +117,9 @@ class ResidentStates:
         more._unpacked_bytes, more._num_limbs = self._unpacked_bytes, self._num_limbs
         storage = self._storage
         if storage.num_rows != len(self) or len(rows) > storage.capacity:
-            # Doubling the capacity keeps the copies of all checkpoints together below two per row.
-            # If another object has already grown from this one, the rows get a storage of their
-            # own.
+            # The capacity is doubled, so that all checkpoints together copy a row less than two
+            # times on average. If another object has already grown from this one, the rows get a
+            # storage of their own.
             capacity = max(len(rows), 2 * len(self))
             storage = _Storage(self.layout.row_bytes, capacity, self.device, self._unpacked_bytes)
             storage.append(self.packed)
@@ -181,7 +181,7 @@ class ResidentStates:
         return found
 
     def reads_packed(self, num_vectors: int) -> bool:
-        """Return whether `products` reads packed rows, and needs no limbs of the vectors."""
+        """Return whether `products` reads the packed rows. If so, it needs no limbs."""
         return num_vectors <= FEW_VECTORS and packed_kernels(self.device) is not packed_plain
 
     def products(
@@ -195,7 +195,8 @@ class ResidentStates:
         Args:
             vectors: (Q, F) one value per bit of a packed row.
             num_limbs: L, the number of limbs of a vector, 2 or 3.
-            limbs: (L, Q, F) the limbs of the vectors, if they are known, of the type `dtype`.
+            limbs: (L, Q, F) the limbs of the vectors, in the type `dtype`. If None, they are
+                computed.
 
         Returns:
             (Q, T) sums. `products_error` bounds their errors.
@@ -212,13 +213,13 @@ class ResidentStates:
 
     @property
     def products_error(self) -> float:
-        """The largest error of `products`, as a fraction of a vector's sum of absolute values.
+        """The largest error of `products`, divided by the sum of a vector's absolute values.
 
-        The bound is true for two limbs or more. Two limbs leave 2^-18 of a value, which is 32 times
-        _ADDITION. On a GPU, a step of a matrix product multiplies and adds 16 values. The largest
-        of 17 numbers then decides how many digits each of them keeps, so 16 values have the errors
-        of 17 additions. For very small values, of which bfloat16 keeps fewer digits, the bound is
-        not true.
+        The bound is true for two limbs or more. Two limbs leave an error of 2^-18 of a value, which
+        is 32 times _ADDITION. On a GPU, a step of a matrix product multiplies and adds 16 values.
+        The largest of 17 numbers then decides how many digits each of them keeps, so 16 values have
+        the errors of 17 additions. bfloat16 keeps fewer digits of very small values. For such
+        values, the bound is not true.
         """
         num_sums = -(-self.layout.row_bits // SUMMED_BITS)
         return _ADDITION * (SUMMED_BITS * 17 / 16 + num_sums + 64)
@@ -226,13 +227,14 @@ class ResidentStates:
     def exact_products(
         self, vectors: Float32[Tensor, "Q F"], tasks: Int64[Tensor, "Q C"]
     ) -> Float64[Tensor, "Q C"]:
-        """Compute, as `products`, the sums of some states of each query, but in float64.
+        """Compute the sums of `products` in float64, for C chosen states per vector.
 
         Equal rows have exactly equal sums.
 
         Args:
             vectors: (Q, F) one value per bit of a packed row.
-            tasks: (Q, C) for each vector, the numbers of C states.
+            tasks: (Q, C) for each vector, the task numbers of C states. A negative number stands
+                for no state; see packed_plain.exact_products.
         """
         kernels = packed_kernels(self.device)
         found: Tensor = kernels.exact_products(self.packed, vectors, tasks)
@@ -253,7 +255,7 @@ class ResidentStates:
         columns: slice = slice(None),
         num_limbs: int | None = None,
     ) -> Float32[Tensor, "A D"]:
-        """Compute the sum of the bits of all states, times the states' coefficients."""
+        """Multiply the bits of each state by the state's coefficient, and sum over the states."""
         padding = self._num_padded - len(self)
         limbs = self._limbs(
             torch.nn.functional.pad(alphas, (0, padding)), num_limbs or self._num_limbs
@@ -268,7 +270,7 @@ class ResidentStates:
     def _multiplied(
         self, limbs: Float[Tensor, "L Q D"], columns: slice = slice(None)
     ) -> Float32[Tensor, "Q T"]:
-        """Multiply vectors, given as limbs, and the same columns of the bits of all states."""
+        """Multiply vectors, given as limbs, with some columns of the bits of all states."""
         found = [
             _summed(_product_in_short_sums(limbs.flatten(0, 1), bits[:, columns]), len(limbs))
             for _, bits in self._bits()
@@ -320,7 +322,10 @@ class ResidentStates:
         }
 
     def _scaled(self, gains: dict[str, Tensor], where: slice) -> dict[str, Tensor]:
-        """Multiply the gains (C, *shape) of a range of states by the states' scales, if any."""
+        """Multiply the gains (C, *shape) of a range of states by the scales of these states.
+
+        A tensor without a scale stays unchanged.
+        """
         for name, scale in self._scales.items():
             gain = gains[name]
             gains[name] = gain * scale[where].reshape(-1, *(1 for _ in gain.shape[1:]))
@@ -334,7 +339,8 @@ class _Storage:
         row_bytes: R, the number of bytes of a row.
         capacity: the number of rows for which there must be memory.
         device: the device.
-        unpacked_bytes: the largest size of the unpacked bits. None: a share of the free memory.
+        unpacked_bytes: the largest size of the unpacked bits. If None, a fraction of the device's
+            free memory, or 0 on the CPU.
 
     Attributes:
         rows: (capacity, R) the packed rows. Rows that are not yet stored are zero.
@@ -376,13 +382,16 @@ class _Storage:
 
 
 def _type_of_bits(device: torch.device) -> torch.dtype:
-    """Return bfloat16 for GPUs that multiply it: compute capability 8 or higher. Else float32."""
+    """Return bfloat16 for a GPU that can multiply bfloat16, and float32 for other devices.
+
+    A CUDA GPU needs compute capability 8.0 or higher.
+    """
     old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
     return torch.float32 if device.type == "cpu" or old else torch.bfloat16
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device in bytes; 1 GiB if the device does not tell it."""
+    """Return the free memory of a CUDA GPU in bytes. For other devices, return 1 GiB."""
     if device.type != "cuda":
         return 2**30
     # PyTorch keeps memory that it has freed, and uses this memory again.
@@ -391,7 +400,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _columns(plane: Plane) -> slice:
-    """Return the bits of a plane in a row, with the padding up to a multiple of 64 bits."""
+    """Return the range of a plane's bits in a row. It ends at a multiple of 64 bits."""
     return slice(plane.bits.start, -(-plane.bits.stop // 64) * 64)
 
 
@@ -406,7 +415,10 @@ def _product(left: Tensor, right: Tensor) -> Float32[Tensor, "..."]:
 def _product_in_short_sums(
     limbs: Float[Tensor, "M D"], bits: Float[Tensor, "C D"]
 ) -> Float32[Tensor, "M C"]:
-    """Multiply M limbs and the bits of C states. Each sum has at most SUMMED_BITS values."""
+    """Multiply M limbs with the bits of C states.
+
+    Sums of at most SUMMED_BITS products are computed first, and then added.
+    """
     num_sums, rest = divmod(limbs.shape[1], SUMMED_BITS)
     row_bytes = 4 * max(1, num_sums) * len(limbs)
     at_once = max(1, _SUMS_BYTES // (row_bytes * _ROWS_TOGETHER)) * _ROWS_TOGETHER

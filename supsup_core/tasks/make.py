@@ -1,4 +1,4 @@
-"""Make and check the tasks of a family, and collect the arrays that describe them.
+"""Make and check the tasks of a family, and collect the arrays that describe the tasks.
 
 Shape letters: T tasks, P pixels, N images.
 """
@@ -45,10 +45,13 @@ def _check(task: Task, setting: Setting) -> None:
         found, expected = (source.dtype, source.shape), (np.dtype(np.uint16), (num_pixels,))
         if found != expected:
             raise ValueError(
-                f"{who} must have a source of uint16 {expected[1]}, got {found[0]} {found[1]}"
+                f"{who} must have a source of type uint16 and shape {expected[1]}, got "
+                f"{found[0]} and {found[1]}"
             )
         if source.max() > num_pixels:
-            raise ValueError(f"{who} must take pixels up to {num_pixels}, got {source.max()}")
+            raise ValueError(
+                f"{who} must have indices up to {num_pixels} in its source, got {source.max()}"
+            )
     if task.change is not None and task.change.num_pixels != num_pixels:
         raise ValueError(
             f"{who} must change images of {num_pixels} pixels, got {task.change.num_pixels} pixels"
@@ -64,10 +67,10 @@ def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         tasks: T tasks of one family.
 
     Returns:
-        Arrays by name. Permuted tasks have `permutations`, uint16 (T, P). Other tasks with a
-        source have `sources`, uint16 (T, P); the value P means black. Split tasks have `classes`,
-        uint16 (T, classes per task). Each parameter of the tasks has its array, float64 (T,), such
-        as the `angles` of rotated tasks in degrees.
+        A mapping from name to array. Permuted tasks have `permutations`, uint16 (T, P). Other tasks
+        with a source have `sources`, uint16 (T, P); the value P means black. Split tasks have
+        `classes`, uint16 (T, classes per task). Each parameter of the tasks has its own array,
+        float64 (T,), such as the `angles` of rotated tasks in degrees.
     """
     inputs = {}
     if tasks[0].classes is not None:
@@ -81,7 +84,7 @@ def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
 
 
 def first_equals(tasks: Iterable[Task], num_pixels: int) -> Int64[np.ndarray, " T"]:
-    """Find tasks that are equal: tasks with the same classes that show the same images.
+    """Find equal tasks. Two tasks are equal if they have the same classes and make the same images.
 
     Args:
         tasks: T tasks of one family.
@@ -101,6 +104,6 @@ def first_equals(tasks: Iterable[Task], num_pixels: int) -> Int64[np.ndarray, " 
 
 
 def _mark(task: Task, probe: UInt8[np.ndarray, "N P"]) -> int:
-    """Compute a hash of 64 bits of the images that a task shows, and of its classes."""
+    """Compute a 64-bit hash of a task's classes and of the images that it makes from `probe`."""
     content = task.images(probe).tobytes() + repr(task.classes).encode()
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")

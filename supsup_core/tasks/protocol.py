@@ -1,8 +1,8 @@
 """A task, and the protocol of a family of tasks.
 
 A task may choose pixels: x_task[j] = x[source[j]]. The value P, one above the last pixel, stands
-for the black background. Permutations, rotations by whole pixels and both together are such
-choices. One indexing operation makes the images of such a task, and the mask store can list its
+for the black background. Examples are permutations, rotations by whole pixels, and combinations of
+the two. One indexing operation makes the images of such a task, and the mask store can list its
 source. A task may also change the images by any other rule, such as interpolation. `Task.images`
 makes the images of every task, and pixels stay whole numbers from 0 to 255. So code that has no
 fast path for `source` calls `Task.images`, and works for every family.
@@ -29,7 +29,7 @@ class Change(Protocol):
 
     @property
     def rule(self) -> str:
-        """The rule in words, with its formula, for readers of the mask store.
+        """The rule in words, with its formula. The mask store contains this text for users.
 
         All tasks of a family have the same rule. The numbers in which the tasks differ are the
         tasks' `parameters`, which the store lists as arrays of `inputs`.
@@ -52,12 +52,12 @@ class Task:
         source: (P,) for each pixel of the task's images, the index of the original pixel. The index
             P means the black background. None if the task does not choose pixels.
         is_permutation: whether `source` has every pixel exactly once. All tasks of a family have
-            the same value. Blocks of such tasks train faster.
+            the same value. If it is true, blocks train faster.
         parameters: a mapping from name to a number that defines or describes the task. A name, such
             as "angles", is also the name of an array in the store's `inputs`. All tasks of a family
             have the same names.
         classes: labels of the images that belong to the task, with the numbers of the data set.
-            None: all images belong to the task.
+            If None, all images belong to the task.
 
     Raises:
         ValueError: `is_permutation` is true, but `source` is not a permutation; or the task has
@@ -124,7 +124,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Setting:
-    """Facts about the run and the data set, which a family needs to make tasks.
+    """Facts about the run and the data set. A family needs them to make tasks.
 
     Attributes:
         seed: the run's seed.
@@ -145,7 +145,7 @@ class Setting:
 
     @property
     def side(self) -> int:
-        """The number of rows of a square image, which is also the number of columns.
+        """The number of rows of a square image. The number of columns is the same.
 
         Raises:
             ValueError: the images are not square.

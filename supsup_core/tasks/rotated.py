@@ -3,7 +3,7 @@
 The authors rotate by nearest neighbour: each pixel of the rotated image is one pixel of the
 original image, or background. Such a rotation is a choice of pixels, as a permutation is. But
 neighbouring angles may choose the same pixels, so only some hundred rotations of 28 by 28 pixels
-are different. By bilinear interpolation, thousands of rotations are different.
+are different. With bilinear interpolation, thousands of rotations are different.
 
 Shape letters: N images, P pixels.
 """
@@ -20,20 +20,21 @@ from supsup_core.knobs import Knob, check_knobs
 from supsup_core.tasks.permuted import permutation
 from supsup_core.tasks.protocol import Setting, Task
 
-_PARTS = 256  # parts of a pixel: bilinear interpolation rounds positions to one part
+_PARTS = 256  # bilinear interpolation rounds positions to 1/256 of a pixel
 
 
 def original_positions(
     side: int, angle: float
 ) -> tuple[Float64[np.ndarray, "side side"], Float64[np.ndarray, "side side"]]:
-    """Compute the position in the original image of each pixel of the rotated image.
+    """Compute, for each pixel of a rotated image, its position in the original image.
 
     Args:
         side: number of rows, and of columns, of an image.
         angle: angle in degrees, counter-clockwise about the centre of the image.
 
     Returns:
-        Rows and columns in the original image, in pixels; they may lie outside the image.
+        Two arrays (side, side): the rows and the columns in the original image, in pixels. A
+        position may lie outside the image.
     """
     centre = (side - 1) / 2
     rows, columns = np.mgrid[0:side, 0:side] - centre
@@ -68,7 +69,10 @@ def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
 
 
 def _indices(rows: np.ndarray, columns: np.ndarray) -> Int64[np.ndarray, " P"]:
-    """Return the index of each pixel of a square image; P if the pixel lies outside the image."""
+    """Convert rows and columns in a square image to indices of pixels.
+
+    A position outside the image gets the index P, the number of pixels.
+    """
     side = len(rows)
     inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
     return np.where(inside, rows * side + columns, side * side).ravel()

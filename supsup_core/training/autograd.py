@@ -1,6 +1,6 @@
 """Train a block of tasks with autograd and torch.optim, for any network, finder and device.
 
-This trainer is the plain form: tests compare the faster trainers with it.
+This trainer is the simplest and the slowest. Tests compare the faster trainers with it.
 
 Shape letters: B tasks of the block, N images of a batch, S outputs.
 """
@@ -116,7 +116,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
     ) -> Tensor:
         """Compute the mean cross-entropy of each task, and sum it over the tasks.
 
-        Because of the sum, each task gets the same gradient as if it were trained alone.
+        Because the losses are summed, each task gets the same gradient as in a training of its own.
         """
         gains = {
             name: gain.to(self._dtype)

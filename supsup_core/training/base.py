@@ -63,12 +63,16 @@ class StagedTrainer(ABC):
 
 
 def part_of(on_step: OnStep | None, share: tuple[float, float], steps: int) -> OnStep | None:
-    """Make the function to which one part of a training reports its finished steps.
+    """Make the function that one part of a training calls after each of its steps.
+
+    The function converts the finished steps of the part to finished steps of the whole training,
+    and calls `on_step` with this number. If `on_step` is None, the result is None.
 
     Args:
-        on_step: the function that takes the finished share of the whole training, in steps.
-        share: the share of the training before the part, and the share of the part.
-        steps: number of steps of the part.
+        on_step: a function that takes the number of finished steps of the whole training.
+        share: two fractions of the whole training: the fraction before the part, and the fraction
+            that the part takes.
+        steps: number of steps of the part, and of the whole training.
     """
     if on_step is None:
         return None

@@ -1,4 +1,4 @@
-"""The images of each training step of a block.
+"""Choose the images of each training step, for the tasks of a block.
 
 Shape letters: B tasks of the block, N images of a batch.
 """
@@ -26,7 +26,7 @@ def task_batches(
         (B, N) indices: the images of each of the B tasks.
 
     Raises:
-        ValueError: a task has classes of which the data set has no image.
+        ValueError: the data set has no image of a task's classes.
     """
     if _share_images(tasks):
         for batch in batches(seed, tasks[0].task_id, len(data.images), recipe.batch_size):

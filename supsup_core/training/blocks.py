@@ -1,6 +1,6 @@
 """Train all tasks of a block on an MLP at the same time, with the classes of layers.py.
 
-Tests compare the result with the result of the plain form in autograd.py.
+Tests compare the result with the result of autograd.py, which is simpler and slower.
 
 Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
@@ -24,7 +24,10 @@ from supsup_core.training.recipe import Recipe
 
 
 def logit_scale(network: MLP, recipe: Recipe) -> float:
-    """Return the factor of logits that were computed with masked signs; see layers.py."""
+    """Return the factor for logits that are computed with signs instead of weights; see layers.py.
+
+    The factor is the product of the layers' constants, divided by the recipe's temperature.
+    """
     return prod(network.constants) / recipe.temperature
 
 

@@ -1,4 +1,4 @@
-"""The inputs of a block's first layer: the images of a step, as each task shows them.
+"""The inputs of a block's first layer: the images of a step, changed by each task's rule.
 
 Shape letters: B tasks of the block, N images of a batch, P pixels of an image, O outputs and
 I inputs of a layer.
@@ -20,7 +20,8 @@ class BlockInputs:
 
     If all tasks are permutations and `reorders` is true, the columns of the first layer are
     permuted instead of the images. All tasks then share the images of a step. If all tasks choose
-    pixels, one gather makes the images of the block. Other tasks make their images one by one.
+    pixels, one indexing operation makes the images of the block. Otherwise each task makes its own
+    images.
 
     Args:
         tasks: the B tasks of the block, all of one family.
@@ -31,8 +32,8 @@ class BlockInputs:
             KeepMethod.reorders.
 
     Attributes:
-        columns: None if the columns of the first layer are not permuted. Otherwise (B, P): element
-            p of a task's row is the column, in stored order, of the original image's pixel p.
+        columns: (B, P) for each task and each pixel of the original image, the index of the pixel's
+            column in stored order. None if the columns of the first layer are not permuted.
         device: device of the images and labels.
     """
 
@@ -87,7 +88,7 @@ class BlockInputs:
         return padded[self._sources], labels
 
     def _made(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
-        """Return normalised images (B, P, N) that the tasks make, and labels (B, N)."""
+        """Make each task's images, and return normalised images (B, P, N) and labels (B, N)."""
         flat = self._data.flat
         shown = [task.images(flat[own]) for task, own in zip(self._tasks, index, strict=True)]
         pixels = torch.from_numpy(np.stack(shown)).to(self.device)

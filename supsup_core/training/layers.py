@@ -65,7 +65,7 @@ def backpropagate(
     Yields:
         For each layer: the layer's index, the gradient (B, outputs, N) and the layer's inputs. The
         gradient is that of the mean cross-entropy with respect to the layer's outputs before ReLU.
-        Then the caller may change the masked signs of this layer, because this function does not
+        After a layer is yielded, its masked signs may be changed, because this function does not
         read them again.
     """
     activations = [x]
@@ -201,7 +201,7 @@ class FusedBlockLayer(BlockLayer):
         return gradients, [step]
 
     def _each(self, gradients: Tensor) -> list[Step]:
-        """Make the object that takes a step of the optimiser, for each task of the block."""
+        """Make one object per task of the block. It takes the steps of the optimiser."""
         tasks = zip(
             self._scores, zip(*self._state, strict=True), gradients, self.masked, strict=True
         )

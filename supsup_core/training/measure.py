@@ -52,7 +52,8 @@ def strided(members: Integer[np.ndarray, " M"], at_most: int) -> Iterator[np.nda
 class PlainMeasure:
     """A function that measures states of any network in float32, on any device.
 
-    If a state stores running statistics, the network normalises with these.
+    If the network normalises, it uses the running statistics that a state stores. If a state stores
+    none, the network uses the statistics of each batch.
 
     Args:
         network: the fixed network.
@@ -178,8 +179,8 @@ def measure_for(
 ) -> Measure:
     """Make the function that measures the accuracy and the loss of states.
 
-    The function is an IntegerMeasure, which rounds less, if the network is an MLP, the device is a
-    CPU, and IntegerMeasure.fits is true for the layout and the data. Otherwise the function is a
+    If the network is an MLP, the device is a CPU, and IntegerMeasure.fits is true for the layout
+    and the data, the function is an IntegerMeasure, because it rounds less. Otherwise it is a
     PlainMeasure. The arguments are those of PlainMeasure.
     """
     if type(network) is MLP and device.type == "cpu" and IntegerMeasure.fits(layout, data):

@@ -16,7 +16,7 @@ class Product:
     """A matrix product.
 
     Attributes:
-        compute: computes the product.
+        compute: a function without arguments that computes the product.
         operations: number of multiplications and additions.
     """
 

@@ -56,7 +56,7 @@ class Trainer(Protocol):
 
         Yields:
             The B states, in the order of the tasks, and the data for later tasks. The trainer
-            takes no step before the caller asks for the states that need this step.
+            takes a step only when states that need this step are requested.
         """
         ...
 
@@ -65,12 +65,14 @@ class Trainer(Protocol):
     ) -> list[TaskState]:
         """Train several blocks to the end, at the same time if the trainer can.
 
-        Each block gets the states that it gets alone. The finder must need no earlier tasks.
+        The states are the same as if each block were trained alone. The finder must need no data
+        from earlier tasks.
 
         Args:
             blocks: blocks of tasks, all of one family.
             on_step: a function that is called with a number from 1 to the number of steps of the
-                recipe: the finished share of the training, counted in steps.
+                recipe. The number divided by the number of steps is the finished fraction of the
+                training of all blocks.
 
         Returns:
             The states of the tasks of all blocks, in order.

@@ -44,12 +44,15 @@ class Recipe:
         if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
             raise ValueError(
                 "steps must be >= 0, batch_size >= 1 and learning_rate > 0, got "
-                f"{self.steps}, {self.batch_size} and {self.learning_rate}: change the wrong value"
+                f"steps={self.steps}, batch_size={self.batch_size} and "
+                f"learning_rate={self.learning_rate}: change the wrong value"
             )
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
         if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}: try 0")
+            raise ValueError(
+                f"weight_decay must be >= 0, got {self.weight_decay}: try weight_decay=0"
+            )
         self.make_optimizer()
 
     def learning_rate_at(self, step: int) -> float:

@@ -1,9 +1,9 @@
-"""Train many blocks of tasks side by side on one device, with all data in the device's memory.
+"""Train many blocks of tasks at the same time on one device, with all data in the device's memory.
 
-A GPU needs hundreds of tasks to be busy, but a block decides which tasks share their batches, and
-so it decides the bits of the masks. Therefore blocks keep their own batches, and stand side by side
-in the same tensors. During the steps, nothing is copied between host and device, and the host never
-waits. On a GPU, one CUDA graph holds the launches of a step.
+A GPU needs hundreds of tasks to be busy. But the tasks of a block share their batches, so a larger
+block would give other masks. Therefore each block keeps its own batches, and the same tensors hold
+the tasks of many blocks. During the steps, nothing is copied between host and device, and the host
+never waits. On a GPU, a CUDA graph starts all kernels of a step at once.
 
 Shape letters: T tasks of all blocks, G groups of tasks that have the same images, N images of a
 batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a table.
@@ -35,14 +35,16 @@ from supsup_core.training.resident_measure import ResidentMeasure
 from supsup_core.training.resident_steps import PART_BYTES, PlainSteps
 from supsup_core.training.resident_tensors import BlocksForm, Resident, ResidentData
 
-# The tensors of blocks take at most this share of the free memory, without room for the largest
-# temporary tensors: this number of parts of PART_BYTES.
+# The tensors of blocks may take the fraction _SHARE of the free memory, minus _PARTS * PART_BYTES
+# bytes for the largest temporary tensors.
 _SHARE = 0.8
 _PARTS = 6
 
 
 def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
-    """Return the parts of a training step: in Triton if it works on the device, else in torch.
+    """Return the parts of a training step, in Triton or in torch.
+
+    They are in Triton if Triton works on the device and supports the dtype.
 
     Args:
         device: the device of all computations.
@@ -56,10 +58,10 @@ def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
 
 
 class ResidentTrainer(MLPTrainer):
-    """A trainer of several blocks side by side. The arguments are those of MLPTrainer.
+    """A trainer of several blocks at the same time. The arguments are those of MLPTrainer.
 
-    Tasks that change images, as rotations with interpolation do, are trained by MLPTrainer, whose
-    host makes the images of each step.
+    Some tasks change images by a rule, such as rotation with interpolation. The base class
+    MLPTrainer trains these tasks, and the host makes their images for each step.
 
     Attributes:
         parts: the parts of a step, in Triton or in torch.
@@ -69,7 +71,8 @@ class ResidentTrainer(MLPTrainer):
         super().__init__(*args, **options)
         self.parts = parts or steps_for(self._device, self._dtype)
         self._resident: Resident | None = None
-        self._limit = sys.maxsize  # most blocks at a time, after the memory was too small
+        # Largest number of blocks at a time. It is set if the memory was too small.
+        self._limit = sys.maxsize
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
 
@@ -82,7 +85,8 @@ class ResidentTrainer(MLPTrainer):
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages.
 
-        `on_step` is called when the device has got a step, which may be before the step is done.
+        `on_step` is called after the host has given a step to the device. The device may finish
+        the step later.
         """
         if any(task.change is not None for task in tasks):
             yield from super().stages(tasks, after, shared, on_step)
@@ -95,7 +99,8 @@ class ResidentTrainer(MLPTrainer):
     ) -> list[TaskState]:
         """Train several blocks at the same time; see Trainer.side_by_side.
 
-        Blocks that differ in their number of tasks or images train one group after another.
+        Successive blocks with equal numbers of tasks and images form a group. The groups are
+        trained one after another.
         """
         if any(task.change is not None for block in blocks for task in block):
             return super().side_by_side(blocks, on_step)
@@ -114,9 +119,10 @@ class ResidentTrainer(MLPTrainer):
     def _trained(
         self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None
     ) -> list[TaskState] | None:
-        """Train blocks of one shape; None if they do not fit into the memory of the device.
+        """Train blocks that have the same shape.
 
-        Then fewer blocks will be trained at the same time.
+        Return None if they do not fit into the memory of the device. After that, `_most_blocks`
+        returns at most half as many blocks.
         """
         try:
             (found,) = self._stages(blocks, [self._recipe.steps], on_step)
@@ -129,7 +135,7 @@ class ResidentTrainer(MLPTrainer):
         torch.cuda.empty_cache()
         warnings.warn(
             f"the device must have memory for {len(blocks)} blocks of {len(blocks[0])} tasks, got "
-            f"too little: training goes on with {self._limit} blocks at a time; another program "
+            f"too little: training continues with {self._limit} blocks at a time; another program "
             "may use the same device",
             RuntimeWarning,
             stacklevel=2,
@@ -146,7 +152,7 @@ class ResidentTrainer(MLPTrainer):
         return max(1, min(self._limit, 1 + (free - one) // (two - one)))
 
     def resident_bytes(self, blocks: Sequence[Sequence[Task]]) -> int:
-        """Compute the memory of the tensors that stay on the device while blocks are trained.
+        """Compute how many bytes of device memory the tensors of blocks take during training.
 
         The images of the data set are not counted.
         """
@@ -163,7 +169,7 @@ class ResidentTrainer(MLPTrainer):
     def _stages(
         self, blocks: Sequence[Sequence[Task]], after: Collection[int], on_step: OnStep | None
     ) -> Iterator[list[TaskState]]:
-        """Train blocks of one shape, and yield the states of all tasks, in order."""
+        """Train blocks that have the same shape, and yield the states of all tasks, in order."""
         tasks = [task for block in blocks for task in block]
         columns = self._columns(tasks)
         form = self._form(blocks)
@@ -192,7 +198,7 @@ class ResidentTrainer(MLPTrainer):
         return batch_size(block, self._data, self._recipe)
 
     def _form(self, blocks: Sequence[Sequence[Task]]) -> BlocksForm:
-        """Return the shapes of the tensors of blocks of one shape."""
+        """Return the numbers that determine the tensors of blocks that have the same shape."""
         tasks = [task for block in blocks for task in block]
         shares = all(task.classes is None for task in tasks)
         chooses = self._columns(tasks) is None and tasks[0].source is not None
@@ -200,13 +206,16 @@ class ResidentTrainer(MLPTrainer):
         return BlocksForm(len(tasks), num_groups, self._batch_size(blocks[0]), chooses)
 
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
-        """Return the sources of permutations whose columns are permuted; None for other tasks."""
+        """Return the tasks' sources if the columns of the first layer are permuted.
+
+        Otherwise return None.
+        """
         if not self._method.reorders or not all(task.is_permutation for task in tasks):
             return None
         return np.stack([task.source for task in tasks if task.source is not None]).astype(np.int32)
 
     def _make(self, form: BlocksForm) -> Resident:
-        """Return the tensors for a form: those of the blocks before if their form is the same."""
+        """Return tensors for a form. If the form has not changed, use the earlier tensors again."""
         if self._copied is None:
             self._copied = ResidentData.of(self._data, self._device)
         if self._resident is None or self._resident.form != form:
@@ -302,7 +311,7 @@ def _joined(
 
 
 def _wide(columns: Tensor, like: Tensor) -> Tensor:
-    """View column numbers (T, I) as an index (T, O, I) for gather and scatter."""
+    """View column indices (T, I) as an index tensor (T, O, I) for gather and scatter."""
     return columns.long()[:, None, :].expand(like.shape)
 
 
@@ -313,7 +322,8 @@ def _in_training_order(
 
     Args:
         values: values of the B tasks of a part.
-        columns: for each task, the new columns of its inputs; None if the order does not change.
+        columns: for each task and each input of the layer, the index of the input's column in
+            training order. None if the order does not change.
         part: the part's range of tasks.
     """
     if columns is None:

@@ -1,4 +1,4 @@
-"""Measure many states on one device: the images stay there, and the host waits once for all tasks.
+"""Measure many states on one device. The images stay on it, and the host waits once for all tasks.
 
 Pixels and masked signs are small whole numbers, so products of 8-bit integers give the sums of the
 first layer exactly, as in measure.IntegerMeasure.
@@ -80,7 +80,10 @@ class ResidentMeasure:
         ]
 
     def _some(self, tasks: Sequence[Task], rows: UInt8[Tensor, "T R"]) -> Float64[Tensor, "2 T"]:
-        """Compute the numbers of right images and the sums of the losses, on the device."""
+        """Compute, on the device, two rows with one number per task.
+
+        Row 0 has the number of images that get the right label. Row 1 has the sum of the losses.
+        """
         gains = self._gains(rows)
         first = self._signs * gains[0]
         mean, std = self._data.mean[0], self._data.std[0]
@@ -105,8 +108,8 @@ class ResidentMeasure:
     def _first_sums(self, tasks: Sequence[Task], first: Tensor) -> Float32[Tensor, "T O M"]:
         """Compute the sums of the first layer: masked signs (T, O, I) times shifted pixels."""
         if all(task.is_permutation and task.change is None for task in tasks):
-            # To permute the columns of the layer is cheaper than to permute all images, and the
-            # product is one product for all tasks.
+            # Permuting the columns of the layer takes less time than permuting all images. All
+            # tasks then need only one matrix product.
             sources = np.stack([task.source for task in tasks if task.source is not None])
             index = torch.from_numpy(np.argsort(sources, axis=1)).to(self._device)
             shown = first.gather(2, index[:, None, :].expand(first.shape))

@@ -1,10 +1,10 @@
-"""The parts of a training step of many tasks, in torch: the plain form of triton_steps.py.
+"""The parts of a training step for many tasks, in torch. triton_steps.py has faster kernels.
 
 No part copies data from or to the host, and no part waits for the device. All tensors keep their
 addresses. So a CUDA graph can repeat a step.
 
 Shape letters: T tasks, G groups of tasks that have the same images, N images of a batch, P values
-of a shown image, O outputs and I inputs of a layer, S outputs of the network, C constants of a
+of a task's image, O outputs and I inputs of a layer, S outputs of the network, C constants of a
 step, M images of the data set, Q pixels of an image of the data set, Z steps of a table.
 """
 
@@ -37,9 +37,9 @@ class Feed:
         std: standard deviation of pixel / 255.
         table: (Z, G, N) for each step, the indices of the images of each group.
         constants: (Z, C) for each step, the constants of the optimiser.
-        step: (1,) the row of the tables that the current step reads.
-        sources: (G, P) for each value that a group's tasks show, the index of a pixel; Q stands
-            for black. None if the tasks show the images of the data set.
+        step: (1,) the index of the row of `table` and `constants` that the current step reads.
+        sources: (G, P) for each value of a task's image, the index of a pixel in the image of the
+            data set. The index Q stands for black. None if the tasks do not choose pixels.
     """
 
     images: UInt8[Tensor, "M Q"]
@@ -54,7 +54,7 @@ class Feed:
 
 @dataclass(frozen=True, eq=False)  # == of tensors gives a tensor, not one bool
 class ResidentLayer:
-    """One layer of all tasks.
+    """One layer, for all tasks.
 
     Attributes:
         tensor: the masked tensor.
@@ -100,7 +100,7 @@ class PlainSteps:
         return dtype
 
     def pick(self, feed: Feed, out: Float[Tensor, "G N P"]) -> None:
-        """Write the normalised images of the current step."""
+        """Write the normalised images of the current step into `out`."""
         index = feed.table.index_select(0, feed.step)[0]
         pixels = feed.images.index_select(0, index.flatten()).unflatten(0, index.shape)
         if feed.sources is not None:
@@ -120,9 +120,9 @@ class PlainSteps:
         """Write the outputs of a layer: masked @ x for each task, with the images of its group.
 
         Args:
-            masked: masked signs.
-            x: the inputs of the layer. The tasks of a group follow each other.
-            out: receives the outputs.
+            masked: masked signs. The tasks of a group follow each other.
+            x: the inputs of the layer, for each group.
+            out: the tensor for the outputs.
             relu: whether negative outputs become 0.
         """
         torch.bmm(_grouped(masked, len(x)), x, out=_grouped(out, len(x)))
@@ -133,8 +133,8 @@ class PlainSteps:
         """Replace the logits by the gradient of the mean cross-entropy of softmax(scale * logits).
 
         Args:
-            logits: the logits before the factor `scale`.
-            feed: the data, which has the labels.
+            logits: the logits, not yet multiplied by `scale`.
+            feed: the data of the step. The labels are read from it.
             scale: the factor of the logits.
         """
         index = feed.table.index_select(0, feed.step)[0]
@@ -149,13 +149,14 @@ class PlainSteps:
         active: Float[Tensor, "T I N"],
         out: Float[Tensor, "T I N"],
     ) -> None:
-        """Write the gradient with respect to a layer's inputs, before the ReLU that made them.
+        """Write the gradient with respect to the pre-activations of the layer before.
 
         Args:
             masked: masked signs of the layer.
             delta: gradient with respect to the layer's outputs.
-            active: the inputs of the layer. The gradient is 0 where an input is 0.
-            out: receives the gradient.
+            active: the inputs of the layer: the ReLU of these pre-activations. If an input is 0,
+                its gradient is 0.
+            out: the tensor for the gradient.
         """
         torch.bmm(masked.transpose(1, 2), delta, out=out)
         out.mul_(active > 0)
@@ -171,9 +172,10 @@ class PlainSteps:
 
         Args:
             layer: the layer.
-            delta: gradient with respect to the layer's outputs.
-            x: the inputs of the layer. The tasks of a group follow each other.
-            feed: the data, which has the optimiser's constants.
+            delta: gradient with respect to the layer's outputs. The tasks of a group follow each
+                other.
+            x: the inputs of the layer, for each group.
+            feed: the data of the step. The optimiser's constants are read from it.
         """
         constants = feed.constants.index_select(0, feed.step)[0].unbind()
         product = torch.bmm(_grouped(delta, len(x)), x.transpose(1, 2))
@@ -198,9 +200,9 @@ class PlainSteps:
         Args:
             keys: the key of each task's stream; see streams.key.
             bound: half the width of the interval.
-            sources: (T, I) the column of `out` in which each input of a layer stands; None if the
-                inputs keep their order.
-            out: receives the scores.
+            sources: (T, I) for each task and each input of the layer, the index of the input's
+                column in `out`. None if the inputs keep their order.
+            out: the tensor for the scores.
         """
         for i, key in enumerate(keys):
             generator = np.random.Generator(np.random.Philox(key=key))
@@ -213,5 +215,5 @@ class PlainSteps:
 
 
 def _grouped(values: Tensor, num_groups: int) -> Tensor:
-    """View (T, A, B) as (G, T / G * A, B)."""
+    """View a tensor (T, rows, columns) as (G, T / G * rows, columns), one matrix per group."""
     return values.view(num_groups, -1, values.shape[2])

@@ -1,4 +1,4 @@
-"""The tensors of blocks that train side by side on one device, and the launches of a step.
+"""The tensors of blocks that train at the same time on one device, and the order of a step's parts.
 
 Shape letters: T tasks of all blocks, G groups of tasks that have the same images, N images of a
 batch, M images of the data set, P pixels of an image.
@@ -65,15 +65,15 @@ class ResidentData:
 
 
 class Resident:
-    """The tensors of some blocks, and the launches of a step.
+    """The tensors of some blocks. The method `advance` takes a training step with them.
 
     Args:
         network: the fixed network.
         method: the mask finder.
         recipe: the settings of the training.
         dtype: type of the matrix products.
-        parts: the parts of a step.
-        form: the shapes.
+        parts: the object that computes the parts of a step.
+        form: the numbers that determine the shapes of the tensors.
         data: the training images, on the device of all tensors.
 
     Attributes:
@@ -145,9 +145,10 @@ class Resident:
         self._advance()
 
     def _first_advance(self) -> None:
-        """Take a step, then capture the launches of a step as a CUDA graph on a CUDA device.
+        """Take the first step. On a CUDA device, then record a step as a CUDA graph.
 
-        The first step compiles or loads the kernels, which a capture may not do.
+        The first step compiles or loads the kernels, because this is not allowed in a recording.
+        Later steps replay the graph.
         """
         self._launch()
         self._advance = self._launch

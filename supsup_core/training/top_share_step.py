@@ -4,11 +4,11 @@ Edge-popup keeps the weights whose scores have the largest magnitudes, and its g
 
     d loss / d score = sign(score) * d loss / d gain.
 
-So a step changes the magnitude of a score down the gradient d loss / d gain, as it changes a score
-of the threshold rule. Therefore only the magnitudes are stored, and the step of the threshold rule
-changes them. If a magnitude becomes negative, the score has crossed zero. kernels/top_share.py then
-makes the magnitude positive. At the same index, it negates the values of the optimiser's state that
-change sign with the score (the odd state). Finally, it writes the mask. The search for the smallest
+So the gradient of the magnitude |score| is d loss / d gain, as for a score of the threshold rule.
+Therefore only the magnitudes are stored, and the step of the threshold rule changes them. If a
+magnitude becomes negative, the score has crossed zero. kernels/top_share.py then makes the
+magnitude positive. At the same index, it negates the values of the optimiser's state that change
+sign with the score (the odd state). Finally, it writes the mask. The search for the smallest
 magnitude that is kept starts near the value of the last step.
 
 sign(0) is +1. With sign(0) = 0, a score of zero would never change. In one case, the result differs

@@ -1,4 +1,4 @@
-"""The steps of the optimisers in Triton, for the kernel `learn`. The formulas stand in optimizers/.
+"""The steps of the optimisers in Triton, for the kernel `_learn`. optimizers/ has the formulas.
 
 Each function takes the scores, the two tensors of the optimiser's state, the signs of the weights,
 the gradients of the scores, and a pointer to the constants of the step. It returns the new scores
@@ -14,7 +14,7 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def rmsprop(score, one, two, sign, g, constants):  # pragma: no cover
-    """Take a step of RMSprop: `one` has the signed squares."""
+    """Take a step of RMSprop: `one` has the signed squares, and `two` is not used."""
     rate, smoothing = tl.load(constants), tl.load(constants + 1)
     rest, epsilon = tl.load(constants + 2), tl.load(constants + 3)
     v = smoothing * tl.abs(one) + rest * g * g

@@ -1,13 +1,13 @@
 """The kernels of a training step of many tasks on one GPU.
 
 A step of the layers reads and writes each score once. The gradient of a weight is computed,
-used and dropped inside one kernel (`learn`), so it never reaches the GPU's memory. Every kernel
-computes the values of one task in the same way for any number of tasks. So a task's mask has the
-same bits, whatever else trains on the GPU.
+used and dropped inside one kernel (`_learn`), so it is never written to the GPU's memory. Every
+kernel computes the values of one task in the same way for any number of tasks. So the bits of a
+task's mask do not depend on the other tasks that train on the GPU.
 
-In the kernels, OUTPUTS, INPUTS and IMAGES are the sizes of a layer and of a batch, VALUES is the
-number of values of a shown image, and PIXELS the number of pixels of an image of the data set. They
-are compile-time constants, so that the compiler knows which addresses are aligned.
+In the kernels, OUTPUTS, INPUTS and IMAGES are the sizes of a layer and of a batch. VALUES is the
+number of values of a task's image, and PIXELS is the number of pixels of an image of the data set.
+They are compile-time constants, so that the compiler knows which addresses are aligned.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _FORWARD_TILE = (64, 64, 128)
 _FORWARD_TILE_FLOAT32 = (64, 32, 128)
 _LEARN_TILE = (64, 64, 64)
 _LEARN_TILE_FLOAT32 = (64, 64, 32)
-_OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 64  # of the logit gradient
+_OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 64  # tile of the kernel _logit_gradient
 _PIXELS_AT_ONCE = 1024
 
 
@@ -144,7 +144,7 @@ def _logit_gradient(
         at = s[:, None] * IMAGES + n[None, :]
         both = (s < OUTPUTS)[:, None] & inside[None, :]
         z = tl.load(own + at, both, float("-inf")).to(tl.float32) * scale
-        # A column of -inf stands for an image that is not there. Its values are never stored.
+        # A column of -inf stands for an index after the last image. Its values are never stored.
         more = tl.maximum(largest, tl.max(z, axis=0))
         more = tl.where(inside, more, 0.0)
         total = total * tl.exp(largest - more) + tl.sum(tl.exp(z - more[None, :]), axis=0)
@@ -316,7 +316,7 @@ def _full(like, value: tl.constexpr):  # pragma: no cover
 
 @dataclass(frozen=True)
 class _Rule:
-    """What the kernel `learn` does for a finder.
+    """The work of the kernel `_learn` for a finder.
 
     Attributes:
         by_magnitude: whether the gradient of a score is multiplied by the score's sign.

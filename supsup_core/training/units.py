@@ -2,9 +2,9 @@
 
 No mask changes the drives (pre-activations) of the first hidden layer, and the weights are fixed.
 So the first layer needs no backward pass, and its drives can be computed from pixels that are whole
-numbers. Tests compare this trainer with the plain form in autograd.py.
+numbers. Tests compare this trainer with the simpler and slower trainer in autograd.py.
 
-Source: Wortsman et al. 2020, appendix on HopSupSup, and its code.
+Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
 Shape letters: B tasks of a block, N images of a batch, O units of a hidden layer, I inputs of a
 layer.
 """
@@ -48,7 +48,7 @@ def unit_masks_in_stages(
         batches: one pair per step: the normalised pre-activations (B, O, N) of the first hidden
             layer for N images per task, and the labels (B, N). recipe.steps pairs are read.
         num_tasks: B, the number of tasks.
-        recipe: the settings of the training. Its batch_size is not used, because the caller makes
+        recipe: the settings of the training. Its batch_size is not used, because `batches` gives
             the batches.
         after: numbers of steps after which the masks are yielded, each in [0, recipe.steps].
         on_step: a function that is called after each step, with the number of finished steps.
@@ -73,7 +73,8 @@ def unit_masks_in_stages(
         optimizer.zero_grad()
         gains = [_straight_through(score) for score in scores]
         logits = logits_of_drives(later, gains, drives) / recipe.temperature
-        # Because of the sum over tasks, each task gets the same gradient as if it trained alone.
+        # The losses of the tasks are summed, so each task gets the same gradient as if it trained
+        # alone.
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         (loss / labels.shape[1]).backward()
         optimizer.step()

@@ -165,7 +165,7 @@ REFUSED = [
     ("top_share", ["--momentum", "nan"], "--momentum must be a number in [0, 1), got nan"),
     ("top_share", ["--learning-rate", "0"], "--learning-rate must be a number > 0, got 0"),
     ("top_share", ["--plain-every", "0"], "--plain-every must be"),
-    ("top_share", ["--momentum", "0.5"], "--momentum must be 0 with rmsprop, got 0.5: try 0"),
+    ("top_share", ["--momentum", "0.5"], "--momentum must be 0 with rmsprop, got 0.5: try"),
     ("top_share", ["--rounds", "3"], "--rounds must be >= --plain-every, got 3"),
     ("train", ["--data", "nope"], "--data: invalid choice: 'nope'"),
     ("train", ["--data", "digits", "--recipe", "nope"], "train must be one of"),

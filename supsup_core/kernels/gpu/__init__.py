@@ -1,1 +1,1 @@
-"""Loops in Triton for GPUs, each with a plain form in torch. Triton is optional."""
+"""Loops in Triton for GPUs. Triton is optional, so each loop also has a simpler form in torch."""

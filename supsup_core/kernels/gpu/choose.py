@@ -15,8 +15,8 @@ def triton_works(device: torch.device) -> bool:
     """Return whether kernels in Triton can be built and run on a device.
 
     Triton builds a small C program when a kernel runs for the first time. This needs a C compiler
-    and the headers of Python, which a machine may lack. So one kernel is tried first. If it fails,
-    a warning says so once.
+    and the headers of Python, which a machine may lack. So one kernel is tried first. If this
+    kernel fails, one warning gives the reason.
     """
     if device.type != "cuda":
         return False

@@ -1,7 +1,7 @@
 """Triton kernels on packed rows: unpack bits, and multiply bits with real vectors.
 
-packed_plain.py has the plain forms, and choose.py chooses between the two. This module imports
-Triton, so only choose.py and tests import it.
+packed_plain.py has the same functions in torch, and choose.py chooses one of the two modules. This
+module imports Triton, so only choose.py and tests import it.
 
 Shape letters: T states, Q queries, C candidate states of a query, R bytes, W 32-bit words and
 F = 8 R bits of a packed row, L limbs, N chunks of a row, K images of a query, O outputs and I
@@ -24,8 +24,8 @@ _UNPACK_BYTES = 512
 _DOT_ROWS, _DOT_WORDS = 16, 64
 _EXACT_CANDIDATES, _EXACT_BYTES = 8, 64
 _LIMB_VALUES = _LAID_VALUES = 1024
-# Numbers of tiles of a row that one program adds up. The sums of different programs are stored
-# separately and added at the end, always in the same order. So equal rows have equal products.
+# How many tiles of a row one program adds up. The sums of different programs are stored separately
+# and added at the end, always in the same order. So equal rows have equal products.
 _DOT_TILES, _EXACT_TILES = 4, 32
 # Whether a product and a sum may be rounded together. Evidence must be rounded as on the CPU.
 _FUSED = False
@@ -37,8 +37,8 @@ def unpack_kernel(rows, out, num_bytes, BLOCK: tl.constexpr):  # pragma: no cove
     """Write the bits of a part of a packed row as zeros and ones.
 
     Args:
-        rows: uint8 (T, R), the packed rows.
-        out: (T, F) output of any type of floats.
+        rows: uint8 (T, R), T packed rows of R bytes.
+        out: (T, 8 R) output of any type of floats.
         num_bytes: R.
         BLOCK: number of bytes that a program unpacks.
     """
@@ -57,13 +57,13 @@ def unpack_kernel(rows, out, num_bytes, BLOCK: tl.constexpr):  # pragma: no cove
 def limbs_kernel(
     vectors, out, num_values, NUM_LIMBS: tl.constexpr, BLOCK: tl.constexpr
 ):  # pragma: no cover
-    """Split float32 values into sums of values of a shorter type.
+    """Split each float32 value into limbs: numbers of a shorter type whose sum is about the value.
 
     Args:
-        vectors: float32 (num_values,).
+        vectors: float32 (num_values,) values.
         out: (L, num_values) output of a shorter type of floats.
         num_values: number of values.
-        NUM_LIMBS: L.
+        NUM_LIMBS: L, the number of limbs of a value.
         BLOCK: number of values that a program splits.
     """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -100,16 +100,17 @@ def lay_out_kernel(
     """Compute the evidence of one layer in the order of the bits of a packed row.
 
     Args:
-        deltas: float32 (Q, K, O), first factor.
-        received: float32 (Q, K, I), second factor.
-        weights: float32 (O, I).
+        deltas: float32 (Q, K, O), for Q queries of K images: derivatives of the objective with
+            respect to the pre-activations of the layer's O outputs.
+        received: float32 (Q, K, I), the layer's I inputs.
+        weights: float32 (O, I), the layer's fixed weights.
         flat: float32 (Q, F) output. The bits from `first` to `end` - 1 are written.
-        limbs: (L, Q, F) output of a shorter type of floats: the limbs of `flat`.
+        limbs: (L, Q, F) output of a shorter type of floats. The sum of the L limbs is about `flat`.
         sums: float32 (Q, num_blocks) output: the sum of absolute values of each block.
         num_queries: Q.
         num_outputs: O.
         num_inputs: I.
-        num_bits: F.
+        num_bits: F, the number of bits of a packed row.
         first: index of the layer's first bit.
         end: index after the last bit to write. Bits after the layer's bits get zeros.
         first_block: index of the layer's first block in `sums`.
@@ -158,7 +159,8 @@ def packed_dot_kernel(
     Args:
         words: int32 (T, W), the packed rows.
         values: float32 (Q, 32, W): the value of bit b of word w is values[query, b, w].
-        sums: float32 (N, Q, T) output: the sum of the values of the bits that are one.
+        sums: float32 (N, Q, T) output, for N parts of a row: the sum of the values of the bits that
+            are one.
         num_rows: T.
         num_words: W.
         num_queries: Q.
@@ -203,9 +205,10 @@ def exact_kernel(
     Args:
         rows: uint8 (T, R), the packed rows.
         vectors: float32 (Q, F), one value per bit of a row.
-        tasks: int64 (Q, C), row indices of the candidates. Negative numbers stand for nothing.
+        tasks: int64 (Q, C), row indices of the candidates. Negative numbers stand for no candidate.
         counts: int64 (Q,), number of candidates of each query.
-        sums: float64 (N, Q, C) output: the sum of the values of the bits that are one.
+        sums: float64 (N, Q, C) output, for N parts of a row: the sum of the values of the bits that
+            are one.
         num_bytes: R.
         num_queries: Q.
         num_candidates: C.
@@ -218,7 +221,7 @@ def exact_kernel(
     is_candidate = candidate < num_candidates
     task = tl.load(tasks + query * num_candidates + candidate, mask=is_candidate, other=0)
     row = rows + tl.maximum(task, 0) * num_bytes
-    # One candidate alone needs no product: nearly all queries have a clear answer.
+    # A query with only one candidate needs no product. Nearly all queries have only one candidate.
     num_tiles = tl.where(tl.load(counts + query) > 1, TILES, 0)
     bit = tl.arange(0, 8)
     total = tl.zeros((CANDIDATES, BYTES, 8), tl.float64)

@@ -1,4 +1,4 @@
-"""Plain forms, in torch, of the kernels on packed rows in packed.py. They run on any device.
+"""The functions of packed.py in torch. They work on packed rows, on any device.
 
 Shape letters: T states, Q queries, C candidate states of a query, R bytes and F = 8 R bits of a
 packed row, L limbs, K images of a query, O outputs and I inputs of a layer.
@@ -28,10 +28,11 @@ def unpack(rows: UInt8[Tensor, "T R"], out: Tensor) -> None:
 
 
 def limbs(vectors: Float32[Tensor, "Q F"], num_limbs: int, dtype: torch.dtype) -> Tensor:
-    """Split float32 values into limbs: values of bfloat16 that sum to the value.
+    """Split each float32 value into limbs: bfloat16 numbers whose sum is about the value.
 
-    Each limb is the rest after the limbs before it, rounded to bfloat16. Three limbs have the 24
-    binary digits of a float32. Two limbs leave a rest of at most 2^-18 of the value.
+    The first limb is the value, rounded to bfloat16. Each later limb is the rest that the limbs
+    before it leave, rounded to bfloat16. Three limbs have all 24 binary digits of a float32. Two
+    limbs leave a rest of at most 2^-18 of the value.
 
     Args:
         vectors: (Q, F) the values.
@@ -50,11 +51,12 @@ def limbs(vectors: Float32[Tensor, "Q F"], num_limbs: int, dtype: torch.dtype) -
 
 
 class Layer(NamedTuple):
-    """One layer of the evidence of Q queries, as factors.
+    """The evidence of Q queries in one layer, as factors.
 
     Attributes:
-        deltas: (Q, K, O) first factor.
-        received: (Q, K, I) second factor.
+        deltas: (Q, K, O) derivatives of the objective with respect to the pre-activations of the
+            layer's O outputs, for K images per query.
+        received: (Q, K, I) the layer's I inputs.
         weights: (O, I) the layer's weights.
         first: index of the layer's first bit in a packed row.
     """
@@ -66,12 +68,12 @@ class Layer(NamedTuple):
 
 
 class LaidOut(NamedTuple):
-    """Vectors in the order of the bits of a packed row.
+    """One vector per query, with one value per bit of a packed row.
 
     Attributes:
-        flat: (Q, F) the vectors.
-        limbs: (L, Q, F) limbs of the vectors; see `limbs`.
-        absolute: (Q,) the sum of each vector's absolute values.
+        flat: (Q, F) the vectors of Q queries, for packed rows of F bits.
+        limbs: (L, Q, F) the L limbs of each value; see the function `limbs`.
+        absolute: (Q,) for each vector, the sum of the absolute values.
     """
 
     flat: Float32[Tensor, "Q F"]
@@ -82,7 +84,7 @@ class LaidOut(NamedTuple):
 def lay_out(layers: Sequence[Layer], num_bits: int, num_limbs: int, dtype: torch.dtype) -> LaidOut:
     """Compute the evidence of queries in the order of the bits of a packed row.
 
-    The evidence of a layer is (deltas^T received) * weights; see bits/evidence.py.
+    The evidence of a layer is (deltas^T @ received) * weights; see bits/evidence.py.
 
     Args:
         layers: the layers in the order of their bits.
@@ -135,8 +137,9 @@ def exact_products(
         tasks: (Q, C) row indices of the candidates. A negative number stands for no candidate.
 
     Returns:
-        (Q, C) the sum of the values of the bits that are one; infinity where there is no candidate.
-        The product of a query's only candidate is 0, because nothing has to be decided.
+        (Q, C) for each candidate, the sum of the values of the bits that are one. An entry without
+        a candidate is infinity. If a query has only one candidate, its product is not needed, and
+        the entry is 0.
     """
     num_queries, num_candidates = tasks.shape
     num_bits, flat = vectors.shape[1], tasks.clamp_min(0).flatten()
@@ -154,7 +157,10 @@ def exact_products(
 def decidable(
     products: Float64[Tensor, "Q C"], tasks: Int64[Tensor, "Q C"]
 ) -> Float64[Tensor, "Q C"]:
-    """Set the product of an only candidate to 0, and products without a candidate to infinity."""
+    """Set the entries without a candidate (a negative task) to infinity.
+
+    If a query has only one candidate, set the candidate's product to 0.
+    """
     is_candidate = tasks >= 0
     needed = is_candidate.sum(dim=1, keepdim=True) > 1
     return torch.where(is_candidate, products * needed, torch.inf)

@@ -15,11 +15,11 @@ class Replays:
 
     The first call with a shape runs the function, which compiles kernels and fills caches. The
     second call records a graph. Later calls copy the input into the graph's memory and replay the
-    graph. On other devices, and for larger inputs, every call runs the function. So does every
-    call if the function cannot be recorded.
+    graph. On other devices, for longer inputs, and if the function cannot be recorded, every call
+    runs the function.
 
     Args:
-        most_inputs: the largest length of an input that is replayed.
+        most_inputs: the largest length of an input for which a graph is recorded.
     """
 
     def __init__(self, most_inputs: int) -> None:
@@ -32,8 +32,8 @@ class Replays:
         """Return function(inputs, other).
 
         Args:
-            function: the function, the same one in every call. It must not wait for the GPU, and it
-                returns a tuple of tensors. The next call may overwrite these tensors.
+            function: the function. It must be the same in every call, must not wait for the GPU,
+                and must return a tuple of tensors. The next call may overwrite these tensors.
             inputs: the first argument.
             other: the second argument. It must be hashable.
         """
@@ -61,7 +61,7 @@ class Replays:
 
 
 def _recorded(function: Function, inputs: Tensor, other: Any) -> tuple[Any, Tensor, Any]:
-    """Record a graph; return it with the memory of its input and its results."""
+    """Record a graph. Return the graph, the tensor that it reads, and the results it writes."""
     own, graph = inputs.clone(), torch.cuda.CUDAGraph()
     torch.cuda.synchronize(inputs.device)
     with torch.cuda.graph(graph):

@@ -1,7 +1,7 @@
 """Optimisers of scores, one per file.
 
-Each optimiser has a form of its step with torch for any device, and a Numba kernel for the CPU. The
-form for GPUs, in Triton, is in training/triton_moves.py.
+The step of each optimiser is written three times: with torch for any device, as a Numba kernel for
+the CPU, and in Triton for GPUs (training/triton_moves.py).
 """
 
 from supsup_core.names import OPTIMIZERS
@@ -28,7 +28,8 @@ def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer
         case "rmsprop":
             if momentum:
                 raise ValueError(
-                    f"momentum must be 0 with rmsprop, got {momentum}: try 0, or adam or sgd"
+                    f"momentum must be 0 with rmsprop, got {momentum}: try momentum 0, or the "
+                    "optimizer adam or sgd"
                 )
             return RMSprop(smoothing)
         case "adam":

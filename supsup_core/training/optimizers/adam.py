@@ -74,9 +74,8 @@ class Adam(Optimizer):
         """Return the constants of a step, in the order in which the step reads them.
 
         At the start, both running means are too small, because they begin at 0. The constants
-        correct this. They are: the learning rate times the correction of the mean of gradients,
-        momentum, 1 - momentum, smoothing, 1 - smoothing, the correction of the root of the mean of
-        squares, and epsilon.
+        correct this. They are, for step t = `count`: learning_rate / (1 - momentum^t), momentum,
+        1 - momentum, smoothing, 1 - smoothing, 1 / sqrt(1 - smoothing^t), and epsilon.
         """
         return (
             learning_rate / (1 - self.momentum**count),

@@ -271,7 +271,7 @@ def test_missing_data_names_the_embedded_sets(refused, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("run_dir", "reason"),
     [
-        ("file/run", "lies below a file"),
+        ("file/run", "has a file in place of a parent folder"),
         ("file", "is a file, not a folder"),
         ("n" * 300, "has a name that is too long"),
         ("/proc/nope", "cannot be created"),

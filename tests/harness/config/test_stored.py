@@ -40,7 +40,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(schema, whole, tmp_path):
 def test_a_file_without_its_mark_is_one_line_that_says_what_to_do(whole, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(whole.removesuffix("...\n"))
-    with pytest.raises(UserError, match=r"file is complete, add this line\): restore") as refused:
+    with pytest.raises(UserError, match=r"complete, add the line \.\.\.\): restore") as refused:
         from_yaml(path)
     assert "\n" not in str(refused.value)
 
@@ -86,5 +86,5 @@ def test_a_configuration_of_another_version_keeps_its_names(whole):
     config = from_values_of_any_version(values)
     assert (config.method, config.evaluate.distractors) == ("unit_mask", 0)
     del values["seed"]
-    with pytest.raises(ValueError, match="every run has seed"):
+    with pytest.raises(ValueError, match="every run must have the key seed"):
         from_values_of_any_version(values)

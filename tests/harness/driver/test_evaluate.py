@@ -102,7 +102,7 @@ def test_a_family_that_cannot_make_its_tasks_is_one_line(typed, tmp_path, monkey
     monkeypatch.setattr("supsup_core.tasks.permuted.Permuted", Short)
     code, _, err = typed(scale, *RUN, "run_dir=run")
     assert (code, err.count("\n")) == (2, 1)
-    assert "task 0 must have a source of uint16 (64,), got uint16 (9,)" in err
+    assert "task 0 must have a source of type uint16 and shape (64,), got uint16 and (9,)" in err
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 

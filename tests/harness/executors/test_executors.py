@@ -579,7 +579,7 @@ def test_a_cluster_of_this_machine_that_crashed_is_refused(no_ray, monkeypatch):
         address = f"127.0.0.1:{held.getsockname()[1]}"
         monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda _: address)
         said = refused()
-    assert said.startswith(f"Ray's cluster of this machine at {address} does not answer (")
+    assert said.startswith(f"the Ray cluster of this machine does not answer at {address} (")
     assert said.endswith("type `ray stop`, or set RAY_ADDRESS=local to start another Ray")
 
 

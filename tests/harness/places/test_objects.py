@@ -364,7 +364,7 @@ def test_a_missing_package_is_named(typed, monkeypatch, url):
     monkeypatch.setattr("harness.places.places.find_spec", lambda name: None)
     code, _, err = typed(scale, *RUN, f"run_dir={url}")
     assert code == 2
-    assert "needs the package obstore, which is not installed: install it" in err
+    assert "needs the package obstore, which is not installed: type python -m pip" in err
 
 
 # --- objects
@@ -455,7 +455,8 @@ def test_a_driver_whose_lock_was_taken_ends_with_one_line(typed, url, monkeypatc
         patched.setattr(Train, "_commit", lose_and_commit)
         code, _, err = typed(scale, *RUN, f"run_dir={url}")
     assert code == 2
-    assert f"error: run directory {url} is no longer this driver's: its lock {url}/lock" in err
+    assert f"error: run directory {url} is no longer locked by this driver: another process" in err
+    assert f" took or removed {url}/lock; committed results are kept" in err
     assert below(place(url) / "log") == {}
     assert b"elsewhere" in (place(url) / "lock").read_bytes()
 
@@ -470,9 +471,9 @@ def test_who_is_dead_is_followed_after_the_lease_and_writes_no_more(url, short):
     with run_lease(second):
         assert time.monotonic() - began >= lease.LEASE
         (second / "mine").write(b"")
-        with pytest.raises(UserError, match="no longer this driver's"):
+        with pytest.raises(UserError, match="no longer locked by this driver"):
             (first / "late").write(b"")
-        with pytest.raises(UserError, match="no longer this driver's"):
+        with pytest.raises(UserError, match="no longer locked by this driver"):
             first.remove_tree()
         old.release()  # does not release the other driver's lock
         time.sleep(2 * lease.LEASE)
@@ -518,7 +519,7 @@ def test_a_removed_lock_is_a_lost_one(url):
     held = Lease(run / "lock")
     assert held.take(None)
     (run / "lock").unlink()
-    with pytest.raises(UserError, match="was taken over or removed"):
+    with pytest.raises(UserError, match="another process took or removed"):
         held.renew()
 
 

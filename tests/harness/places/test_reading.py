@@ -136,5 +136,5 @@ def test_a_configuration_ends_with_a_mark(tmp_path):
     assert read_configuration(path) == {"a": [1], "b": "x"}
     for text in ("a: [1]\n", "a: [1]\nb: x...", "a: 1\n... \nb: 2"):
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"the last line must be \.\.\., got a file that may"):
+        with pytest.raises(ValueError, match=r"the last line must be \.\.\., got another line, so"):
             read_configuration(path)

@@ -212,7 +212,7 @@ def test_another_hosts_lock_is_not_judged(run, capsys):
     signed = {"host": "elsewhere", "pid": os.getpid(), "since": "2026-01-01T00:00:00+00:00"}
     (run / "lock").write_text(json.dumps(signed))
     status.main([f"run_dir={run}"])
-    assert f"{run}: unknown, signed by process {os.getpid()} on host elsewhere" in (
+    assert f"{run}: unknown, locked by process {os.getpid()} on host elsewhere" in (
         capsys.readouterr().out
     )
 
@@ -340,7 +340,7 @@ def test_a_plan_without_end_is_refused(tmp_path):
     huge = 10**9
     for tasks in ("null", huge):
         overrides = (f"tasks={huge}", f"evaluate.checkpoints=[{huge}]", f"evaluate.tasks={tasks}")
-        with pytest.raises(UserError, match="ask for more than 20000000 rows"):
+        with pytest.raises(UserError, match="must need at most 20000000 rows"):
             begun(tmp_path, *overrides)
     config, seen = begun(tmp_path, f"tasks={huge}", f"evaluate.checkpoints=[{huge}]")
     assert (config.tasks, seen.committed, seen.state) == (huge, 0, "stopped")

@@ -110,7 +110,7 @@ def test_the_identity_of_a_run_changes_with_what_decides_its_masks(change, is_ot
 def test_a_file_that_is_no_record_is_one_line_and_stays(text, tmp_path):
     path = tmp_path / "provenance.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"must be JSON with a list of starts, got .*: rest") as one:
+    with pytest.raises(UserError, match=r"must be JSON with a list `starts`, got .*: re") as one:
         record_start(tmp_path, CONFIG)
     assert "\n" not in str(one.value)
     assert path.read_text() == text

@@ -147,7 +147,7 @@ def test_shapes_that_do_not_fit_are_refused(gains, inputs, message):
 def test_statistics_have_as_many_states_as_gains():
     network = ModuleNetwork("norm", nn.Sequential(linear(), nn.BatchNorm1d(3)), (4,))
     floats = {spec.name: torch.ones(spec.shape) for spec in network.float_specs()}
-    with pytest.raises(ValueError, match="same B"):
+    with pytest.raises(ValueError, match="same number of states"):
         network.logits(
             network.weights(0), {"0.weight": torch.ones(2, 3, 4)}, torch.ones(5, 4), floats
         )

@@ -286,7 +286,8 @@ def test_mask_of_another_shape_is_refused(tiny):
 
 def test_a_state_of_another_number_of_planes_is_refused(tiny):
     (state,) = random_states(keep_layout(tiny), 1)
-    with pytest.raises(ValueError, match=r"must have 3 planes and the floats \[\], got 2 and \[\]"):
+    message = r"must have 3 planes and the floats \[\], got 2 planes and the floats \[\]"
+    with pytest.raises(ValueError, match=message):
         keep_layout(tiny).pack([TaskState(state.planes[:2])])
 
 

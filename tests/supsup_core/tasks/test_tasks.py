@@ -240,9 +240,9 @@ def test_pixels_of_a_changed_image_stay_whole_numbers(images, wrong, message):
         ),
         (
             {"source": np.arange(24, dtype=np.uint16)},
-            r"source of uint16 \(25,\), got uint16 \(24,\)",
+            r"source of type uint16 and shape \(25,\), got uint16 and \(24,\)",
         ),
-        ({"source": np.full(25, 26, np.uint16)}, "pixels up to 25, got 26"),
+        ({"source": np.full(25, 26, np.uint16)}, "indices up to 25 in its source, got 26"),
         ({"classes": (9, 10)}, r"classes in \[0, 10\), got \(9, 10\)"),
         ({"classes": ()}, r"classes in \[0, 10\), got \(\)"),
     ],
