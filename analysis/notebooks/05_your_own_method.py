@@ -92,8 +92,7 @@ for column in change:
     print(f"({low:+.4f} to {high:+.4f})")
 
 # %% [markdown]
-# To use the finder in the main job, put the class into `supsup_core/methods/top_share.py`, give
-# `share` a default, and add `"top_share": "supsup_core.methods.top_share:TopShare"` to `METHODS` in
-# `supsup_core/names.py`. Blocks, store, inference and tables need no change. Then
-# `make run ARGS="method=top_share method_options.share=0.3"` trains masks with the finder, and
+# To use the finder in the main job, put the class into a file `finders.py` in the folder in which
+# you type commands, and give `share` a default. Then
+# `make run ARGS="method=finders:TopShare method_options.share=0.3"` trains masks with the finder.
 # `04_compare_runs.py` compares that run with another run.
