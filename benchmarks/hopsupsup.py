@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from commandline import Parser, need_memory, run_program, whole
 
-from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.data.names import DATASETS
 from supsup_core.data import ImageSet, batches, normalise
 from supsup_core.networks.protocol import Weights
 from supsup_core.networks.units import NORM_EPSILON, UnitMLP, normalised, units

@@ -291,7 +291,7 @@ class Config:
     seed: int = knob(0, at_least=0, at_most=2**64 - 1, help="Seed of every random draw.")
     data: str = knob(
         "mnist5k",
-        one_of=DATASETS,
+        one_of=tuple(DATASETS),
         help="Data set. mnist5k has 5,000 images of MNIST, and needs no download.",
     )
     data_options: dict[str, Any] = knob(dict, help="Options of the data set.")

@@ -63,7 +63,9 @@ def carry_out(
     display = make_display(console, quiet=config.quiet)
     directory = run_directory(config)
     data_dir = local(config.data_dir, "data_dir") if config.data_dir else None
-    data = load_dataset(config.data, data_dir=data_dir, download=config.download)
+    data = load_dataset(
+        config.data, config.data_options, data_dir=data_dir, download=config.download
+    )
     config = resolved_options(config)
     check_against_data(config, data)
     check_weights(config, data.input_shape, data.num_classes)

@@ -226,7 +226,7 @@ def verify_run(directory: Place) -> list[Damage]:
     """
     config = from_yaml(directory / "config.yaml")
     data_dir = Path(config.data_dir) if config.data_dir else None
-    data = load_dataset(config.data, data_dir=data_dir)
+    data = load_dataset(config.data, config.data_options, data_dir=data_dir)
     content = _content(RunSpec(config, data.input_shape, data.num_classes), data)
     with family_errors(config.family):
         check_store(directory, **content)

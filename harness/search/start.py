@@ -61,7 +61,7 @@ def carry_out_search(job: TuneJob) -> int:
     console = make_console()
     display = make_display(console, quiet=job.quiet)
     data_dir = local(job.data_dir, "data_dir") if job.data_dir else None
-    data = load_dataset(job.data, data_dir=data_dir, download=job.download)
+    data = load_dataset(job.data, job.data_options, data_dir=data_dir, download=job.download)
     for values in one_by_one(dimensions):
         config = resolved_options(with_values(base, values))
         check_against_data(config, data)

@@ -47,7 +47,7 @@ class BlockInputs:
     ) -> None:
         self._tasks, self._data, self._dtype, self.device = tasks, data, dtype, device
         self._images = torch.from_numpy(data.flat).to(device)
-        self._labels = torch.from_numpy(data.labels).to(device).long()
+        self._labels = torch.from_numpy(data.labels.astype(np.int64)).to(device)
         self._shared = all(task.classes is None for task in tasks)
         self.columns: np.ndarray | None = None
         self._sources: Tensor | None = None

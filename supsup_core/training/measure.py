@@ -102,7 +102,7 @@ class IntegerMeasure:
         background = np.zeros((1, len(data.images)), dtype=np.uint8)
         pixels = np.concatenate([data.flat.T, background])
         shifted = torch.from_numpy((pixels ^ SHIFT).view(np.int8))  # p - 128, (P + 1, N)
-        labels = torch.from_numpy(data.labels).long()
+        labels = torch.from_numpy(data.labels.astype(np.int64))
         self._parts = [
             (some.contiguous(), theirs)
             for some, theirs in zip(
