@@ -26,7 +26,7 @@ from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
 from supsup_core.tasks.make import make_task
 from supsup_core.tasks.protocol import Setting
-from supsup_core.tasks.split import CLASSES_PER_TASK, Split
+from supsup_core.tasks.split import Split
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.units import unit_masks_in_stages
 
@@ -79,7 +79,7 @@ class SplitTasks:
     def _shown(self, images: ImageSet, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.from_numpy(images.labels[index].astype(np.int64))
         if not self._by_class:
-            labels %= CLASSES_PER_TASK
+            labels %= Split().classes
         return normalise(torch.from_numpy(images.images[index]), images.mean, images.std), labels
 
 

@@ -15,7 +15,7 @@ from supsup_core.data import ImageSet
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-_MOST_CLASSES = 2**16
+_MOST_CLASSES = 2**16 - 1  # the store has labels of 16 bits, and one number for no class
 # Largest difference between a float and a whole number that still counts as this whole number.
 # float32 stores k / 255 with an error that is far smaller.
 _TOLERANCE = 0.01

@@ -43,6 +43,9 @@ from supsup_core.states.layout import StateLayout
 
 logger = logging.getLogger("harness")
 
+# An attribute of the store, for readers without this code.
+_RENUMBERED = "the label of a class is its position in the task's row of inputs/classes"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,10 +124,10 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         with family_errors(resolved.family):
             check_store(directory, **content)
     else:
-        input_bytes = 2 * prod(data.input_shape[-2:])  # one uint16 per pixel
-        of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
+        inputs = content["inputs"].values()
+        of_inputs = sum(one.dtype.itemsize * prod(one.shape) for one in inputs)
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
-        check_room(directory, of_tasks + of_weights)
+        check_room(directory, spec.layout.row_bytes * resolved.tasks + of_inputs + of_weights)
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
         # `auto` is resolved once and stored with the run. The type of the products depends on a
@@ -312,7 +315,7 @@ def _attributes(
         weights: names of the arrays of weights.
         inputs: names of the arrays with the inputs that define each task.
     """
-    config, change = spec.config, spec.task(0).change
+    config, first = spec.config, spec.task(0)
     return {
         "network": config.network,
         "network_options": config.network_options,
@@ -330,7 +333,8 @@ def _attributes(
         "weights": list(weights),
         "inputs": list(inputs),
         "versions": versions(),
-        **({"images": change.rule} if change else {}),
+        **({"images": first.change.rule} if first.change else {}),
+        **({"labels": _RENUMBERED} if first.renumbers else {}),
     }
 
 
