@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from commandline import Parser, need_memory, run_program, whole
 
-from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.data.names import DATASETS
 from supsup_core.data import ImageSet, batches, normalise
 from supsup_core.networks.protocol import Weights
 from supsup_core.networks.units import NORM_EPSILON, UnitMLP, normalised, units
@@ -25,7 +26,7 @@ from supsup_core.reservoirs import Hebb, Projection, Quadratic, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
 from supsup_core.tasks.make import make_task
 from supsup_core.tasks.protocol import Setting
-from supsup_core.tasks.split import CLASSES_PER_TASK, Split
+from supsup_core.tasks.split import Split
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.units import unit_masks_in_stages
 
@@ -78,7 +79,7 @@ class SplitTasks:
     def _shown(self, images: ImageSet, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.from_numpy(images.labels[index].astype(np.int64))
         if not self._by_class:
-            labels %= CLASSES_PER_TASK
+            labels %= Split().classes
         return normalise(torch.from_numpy(images.images[index]), images.mean, images.std), labels
 
 

@@ -31,7 +31,8 @@ from intervals import interval
 from jobs import compose, resolved_job
 
 from harness.config.schema import Config
-from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.catalogue import load_dataset
+from harness.data.names import DATASETS
 from harness.plan.units import train_units
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker

@@ -22,8 +22,9 @@ import torch
 from commandline import Parser, run_program, whole
 from jobs import compose, resolved_job
 
-from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.data.names import DATASETS
 from harness.run.spec import RunSpec
 from harness.workers.training import trainer_of
 from supsup_core.networks.mlp import MLP

@@ -35,8 +35,9 @@ from intervals import interval
 from jobs import compose, resolved_job
 from torch import nn
 
-from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.data.names import DATASETS
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker

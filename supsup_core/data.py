@@ -6,13 +6,37 @@ N images, P values of an image, C channels.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Integer, UInt, UInt8
 from torch import Tensor
 
 from supsup_core.streams import Role, stream
+
+
+@runtime_checkable  # lets tests check annotations at run time
+class Images(Protocol):
+    """Images (N, *shape) of uint8: an array, or an object that reads images when it is indexed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, *shape): the number of images, and the shape of one image."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a pixel, which must be uint8."""
+        ...
+
+    def __len__(self) -> int:
+        """N, the number of images."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return the images of an index array of any shape, or of a slice, as an array of uint8."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
@@ -21,19 +45,28 @@ class ImageSet:
 
     Attributes:
         images: (N, *shape) pixel values, from 0 (black) to 255.
-        labels: (N,) the class of each image, a number from 0.
+        labels: (N,) the class of each image, a number from 0, in any unsigned type.
         mean: mean of pixel / 255: one value for all channels, or one value per channel.
             `normalise` subtracts the mean.
         std: standard deviation of pixel / 255, with as many values as `mean`. `normalise` divides
             by the standard deviation.
+
+    Raises:
+        ValueError: pixels have another type than uint8, or the numbers of images and labels, or of
+            channels and moments, do not fit each other.
     """
 
-    images: UInt8[np.ndarray, "N ..."]
-    labels: UInt8[np.ndarray, " N"]
+    images: Images
+    labels: UInt[np.ndarray, " N"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8:
+            raise ValueError(
+                f"images must have pixels of uint8, got {self.images.dtype}: convert the pixels to "
+                "whole numbers from 0 to 255"
+            )
         if len(self.images) != len(self.labels):
             raise ValueError(
                 f"labels must have one entry per image, got {len(self.labels)} labels "
@@ -56,8 +89,22 @@ class ImageSet:
         return self.shape[0] if len(self.shape) > 2 else 1
 
     @property
+    def in_memory(self) -> bool:
+        """Whether `images` is an array. Otherwise, images are read when they are indexed."""
+        return isinstance(self.images, np.ndarray)
+
+    @property
     def flat(self) -> UInt8[np.ndarray, "N P"]:
-        """(N, P) the images as vectors of P values, in C order."""
+        """(N, P) the images as vectors of P values, in C order.
+
+        Raises:
+            ValueError: the images are not in memory.
+        """
+        if not isinstance(self.images, np.ndarray):
+            raise ValueError(
+                f"images must be in memory, got {len(self.images)} images that are read from files "
+                "when they are used: use fewer or smaller images"
+            )
         return self.images.reshape(len(self.images), -1)
 
 

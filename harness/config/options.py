@@ -15,19 +15,21 @@ from harness.config.kinds import as_argument, as_typed, bare, converted, is_plai
 from harness.config.option import REQUIRED, Option, nearest_key
 from harness.config.own_code import import_own, is_own
 from harness.config.schema import OPTION_KEYS, AnyConfig, Config
+from harness.data.names import DATASETS, FOLDER, NPZ, is_path
 from harness.errors import UserError
 from supsup_core.knobs import Knob, knob_of
 from supsup_core.names import FAMILIES, METHODS, NETWORKS, load
 
 # Each kind of named thing has a pair of values. The first value is the mapping from name to import
 # path. The second value is the number of arguments that the harness passes before the options. A
-# network gets two such arguments: the shape of an input and the number of outputs.
+# data set gets one such argument, the places of its files (harness/data/files.py). A network gets
+# two: the shape of an input and the number of outputs.
 NAMED: Mapping[str, tuple[Mapping[str, str], int]] = {
+    "data": (DATASETS, 1),
     "family": (FAMILIES, 0),
     "network": (NETWORKS, 2),
     "method": (METHODS, 0),
 }
-
 
 # Kind of named thing -> import paths of the types that its function or class may make.
 _TYPES = {
@@ -118,6 +120,8 @@ def load_named(kind: str, known: Mapping[str, str], name: str) -> Callable[..., 
     """
     if is_own(name):
         return import_own(kind, name)
+    if kind == "data" and is_path(name):
+        known = {name: NPZ if name.endswith(".npz") else FOLDER}
     try:
         target: Callable[..., Any] = load(kind, known, name)
     except ValueError as error:
@@ -229,14 +233,8 @@ def _target(kind: str, config: Config) -> tuple[Callable[..., Any], int]:
     Returns:
         The function or the class, and the number of its first parameters that are no options.
     """
-    if kind not in NAMED:
-        return _no_options, 0
     known, num_arguments = NAMED[kind]
     return load_named(kind, known, getattr(config, kind)), num_arguments
-
-
-def _no_options() -> None:
-    """Stand in for a data set, because the known data sets have no options."""
 
 
 def _takes_any_name(target: Callable[..., Any]) -> bool:

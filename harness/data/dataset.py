@@ -1,9 +1,10 @@
 """Data sets: training images and test images with labels.
 
-Shape letters: N images, P pixels per image.
+Shape letters: N images, P pixels per image, C channels.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,16 +25,18 @@ class Dataset:
         test: the test images. They are normalised with the mean and the standard deviation of the
             training images.
         num_classes: number of classes; labels count from 0.
+        licence: the licence of the images, in a few words; "" if the loader does not know it.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
     num_classes: int
+    licence: str = ""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image: channels, rows, columns."""
+        """Shape of one image: (channels, rows, columns), or (P,) if the data are vectors."""
         return self.train.shape
 
 
@@ -54,3 +57,39 @@ def grey_dataset(
         return ImageSet(images.reshape(-1, 1, side, side), labels, moments[:1], moments[1:])
 
     return Dataset(name, split(*train), split(*test), num_classes=10)
+
+
+def moments(parts: Iterable[UInt8[np.ndarray, "N ..."]]) -> tuple[tuple[float, ...], ...]:
+    """Compute mean and standard deviation of pixel / 255, for each channel.
+
+    The sums are computed from whole numbers, so every machine finds the same values.
+
+    Args:
+        parts: the images in one or more parts: (N, C, rows, columns), or (N, P) vectors. All values
+            of vectors count as one channel.
+
+    Returns:
+        The means and the standard deviations of the C channels. If all pixels of a channel are
+        equal, the standard deviation of this channel is given as 1, because images are divided by
+        it.
+    """
+    counts: list[np.ndarray] = []
+    for part in parts:
+        pixels = part if part.ndim == 4 else part[:, None]
+        found = [
+            np.bincount(pixels[:, channel].ravel(), minlength=256)
+            for channel in range(pixels.shape[1])
+        ]
+        counts = [a + b for a, b in zip(counts, found, strict=True)] if counts else found
+    values = np.arange(256)
+    means, stds = [], []
+    for count in counts:
+        num, total, squares = (int((count * power).sum()) for power in (1, values, values**2))
+        means.append(total / (255 * num))
+        stds.append(math.sqrt(num * squares - total**2) / (255 * num) or 1.0)
+    return tuple(means), tuple(stds)
+
+
+def in_parts(images: np.ndarray) -> Iterable[np.ndarray]:
+    """Split images into parts of at most 1,000 images, so that temporary arrays stay small."""
+    return (images[start : start + 1000] for start in range(0, len(images), 1000))

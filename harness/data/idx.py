@@ -1,14 +1,11 @@
 """Load data sets from idx files: find or download the files, check their sha256, and parse them."""
 
-import contextlib
 import gzip
 import hashlib
 import logging
 import math
-import os
 import stat
 import struct
-import uuid
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 
 from harness.data.dataset import Dataset, grey_dataset
 from harness.data.download import FETCH_FAILURES, fetch
+from harness.data.files import DataFiles, cache_folder, own_folders, store, verify
 from harness.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
@@ -97,6 +95,16 @@ IDX = {
 }
 
 
+def mnist(files: DataFiles) -> Dataset:
+    """Load MNIST: 60,000 training images and 10,000 test images of 28x28 pixels."""
+    return load_idx("mnist", files.data_dir, files.download)
+
+
+def fashion_mnist(files: DataFiles) -> Dataset:
+    """Load Fashion-MNIST: 60,000 training images and 10,000 test images of 28x28 pixels."""
+    return load_idx("fashion_mnist", files.data_dir, files.download)
+
+
 def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
     """Load a data set from its four files.
 
@@ -124,7 +132,7 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
         if files.package:
             package, folder = files.package
             remedies.append(f"install Debian's package {package}, which puts the files in {folder}")
-        remedies.append(f"put the files (or their .gz) in {_cache_folder(name)}")
+        remedies.append(f"put the files (or their .gz) in {cache_folder(name)}")
         raise UserError(
             f"data={name} needs {', '.join(missing)}, found none in"
             f" {', '.join(map(str, folders))}{tried}: {', '.join(remedies)}, or use the embedded"
@@ -137,18 +145,11 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
 
 def _folders(name: str, data_dir: Path | None) -> list[Path]:
     """List the folders to search, in order: the user's own folders come first."""
-    own = [] if data_dir is None else [data_dir]
-    folders = [below for folder in own for below in (folder, folder / IDX[name].torchvision)]
-    if os.environ.get("SUPERMASKS_DATA"):
-        folders.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)
+    own = own_folders(name, data_dir)
+    if data_dir is not None:
+        own.insert(1, data_dir / IDX[name].torchvision)
     package = IDX[name].package
-    return [*folders, _cache_folder(name), *([package[1]] if package else [])]
-
-
-def _cache_folder(name: str) -> Path:
-    # The XDG standard treats an empty variable like an unset variable.
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "supermasks" / name
+    return [*own, cache_folder(name), *([package[1]] if package else [])]
 
 
 def _find(file: str, folders: list[Path], sha256: str, num_bytes: int) -> bytes | None:
@@ -210,27 +211,12 @@ def _download(name: str, contents: dict[str, bytes]) -> list[str]:
         logger.info("downloading %s from %s%s", name, source, after)
         try:
             for file, content in fetch(source, wanted):
-                got, sha256 = hashlib.sha256(content).hexdigest(), IDX[name].sha256[file]
-                if got != sha256:
-                    raise ValueError(f"{file} must have sha256 {sha256}, got {got}")
-                _store(_cache_folder(name) / file, content)
+                verify(file, content, IDX[name].sha256[file])
+                store(cache_folder(name) / file, content)
                 contents[file] = content
         except FETCH_FAILURES as error:
             failures.append(f"{source} ({one_line(error)})")
     return failures
-
-
-def _store(path: Path, content: bytes) -> None:
-    """Write a verified file to the cache. If this fails, log a warning, and leave no file."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        logger.warning("cannot cache %s (%s); continuing without it", path, one_line(error))
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _parse_idx(content: bytes, file: str) -> np.ndarray:

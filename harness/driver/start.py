@@ -11,7 +11,6 @@ from harness.config.command import STOPPED
 from harness.config.identity import run_directory
 from harness.config.options import resolved_options
 from harness.config.schema import Config
-from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.driver.loop import Driver
 from harness.driver.protocol import Stage
@@ -21,10 +20,11 @@ from harness.errors import UserError
 from harness.executors.on_ray import RayExecutor
 from harness.executors.protocol import Executor, T
 from harness.executors.serial import SerialExecutor
-from harness.places.places import Place, local
+from harness.places.places import Place
 from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
 from harness.reporting.display import make_console, make_display, say
 from harness.reporting.end_table import print_summary
+from harness.run.dataset import dataset_of
 from harness.run.directory import Run
 from harness.run.images import check_images
 from harness.run.memory import check_weights
@@ -63,8 +63,7 @@ def carry_out(
     console = make_console()
     display = make_display(console, quiet=config.quiet)
     directory = run_directory(config)
-    data_dir = local(config.data_dir, "data_dir") if config.data_dir else None
-    data = load_dataset(config.data, data_dir=data_dir, download=config.download)
+    data = dataset_of(config, download=config.download)
     config = resolved_options(config)
     check_against_data(config, data)
     check_weights(config, data.input_shape, data.num_classes)

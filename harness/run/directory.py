@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +16,6 @@ import numpy as np
 from harness.config.identity import differences, from_yaml, to_yaml
 from harness.config.options import resolved_options
 from harness.config.schema import Config, EvaluateConfig
-from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
@@ -29,6 +27,7 @@ from harness.plan.resolve import (
     resolve_evaluation,
 )
 from harness.plan.units import num_leading
+from harness.run.dataset import content_digest, dataset_of
 from harness.run.memory import check_memory
 from harness.run.products import Call, ProductRates, here, measured_rates
 from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
@@ -42,6 +41,9 @@ from harness.tables.files import table_files
 from supsup_core.states.layout import StateLayout
 
 logger = logging.getLogger("harness")
+
+# An attribute of the store, for readers without this code.
+_RENUMBERED = "the label of a class is its position in the task's row of inputs/classes"
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         with family_errors(resolved.family):
             check_store(directory, **content)
     else:
-        input_bytes = 2 * prod(data.input_shape[-2:])  # one uint16 per pixel
-        of_tasks = (spec.layout.row_bytes + input_bytes) * resolved.tasks
+        inputs = content["inputs"].values()
+        of_inputs = sum(one.dtype.itemsize * prod(one.shape) for one in inputs)
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
-        check_room(directory, of_tasks + of_weights)
+        check_room(directory, spec.layout.row_bytes * resolved.tasks + of_inputs + of_weights)
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
         # `auto` is resolved once and stored with the run. The type of the products depends on a
@@ -227,8 +229,7 @@ def verify_run(directory: Place) -> list[Damage]:
             configuration, or the data set is not on this machine.
     """
     config = from_yaml(directory / "config.yaml")
-    data_dir = Path(config.data_dir) if config.data_dir else None
-    data = load_dataset(config.data, data_dir=data_dir)
+    data = dataset_of(config)
     content = _content(RunSpec(config, data.input_shape, data.num_classes), data)
     with family_errors(config.family):
         check_store(directory, **content)
@@ -315,7 +316,7 @@ def _attributes(
         weights: names of the arrays of weights.
         inputs: names of the arrays with the inputs that define each task.
     """
-    config, change = spec.config, spec.task(0).change
+    config, first = spec.config, spec.task(0)
     return {
         "network": config.network,
         "network_options": config.network_options,
@@ -333,8 +334,10 @@ def _attributes(
         "weights": list(weights),
         "inputs": list(inputs),
         "versions": versions(),
-        **({"images": change.rule} if change else {}),
         **({"code": digests} if (digests := spec.code.digests) else {}),
+        **({"data_sha256": digest} if (digest := content_digest(data)) else {}),
+        **({"images": first.change.rule} if first.change else {}),
+        **({"labels": _RENUMBERED} if first.renumbers else {}),
     }
 
 

@@ -7,7 +7,6 @@ Without the checks, the kernel would kill one process after another, for minutes
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,28 +15,12 @@ from harness.config.checks import must_be
 from harness.config.options import make_named, options_of_kind
 from harness.config.schema import Config
 from harness.errors import UserError
+from harness.places.machine import memory_bytes
 from harness.plan.pools import pool_sizes
 from harness.plan.resolve import STATE_BYTES_PER_GAIN
 from supsup_core.names import NETWORKS
 from supsup_core.reservoirs.rules import reservoir_bytes
 from supsup_core.states.layout import StateLayout
-
-# Files with the memory limit of a container, for both versions of cgroups.
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def memory_bytes() -> int:
-    """Return the size of this machine's memory in bytes.
-
-    If a container has a smaller limit, return this limit.
-    """
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in map(Path, _LIMITS):
-        try:
-            found.append(int(path.read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no file of this version, or "max" (no limit)
-            continue
-    return min(found)
 
 
 def check_weights(config: Config, input_shape: Sequence[int], num_classes: int) -> None:

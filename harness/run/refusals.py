@@ -14,6 +14,8 @@ from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.places import Place
 from harness.plan.capabilities import Capabilities
+from harness.run.same_tasks import family_errors
+from harness.run.spec import RunSpec
 from supsup_core.names import ALGORITHMS, FAMILIES, SUPERFLUOUS_OBJECTIVES
 
 # Disk space for the log, the tables, and a new chunk that is written before the old chunk is
@@ -69,18 +71,22 @@ def check_against_data(config: Config, data: Dataset) -> None:
             f"tasks must be at most {limit} for family={config.family} with the "
             f"{data.num_classes} classes of {config.data}, got {config.tasks}: try tasks={limit}"
         )
-    if config.outputs < data.num_classes:
+    spec = RunSpec(config, data.input_shape, data.num_classes)
+    with family_errors(config.family):
+        num_real = spec.num_real
+    if config.outputs < num_real:
+        whose = config.data if num_real == data.num_classes else f"a task of {config.data}"
         raise UserError(
-            f"outputs must be at least {data.num_classes}, the number of classes of {config.data}, "
-            f"got {config.outputs}: try outputs=500"
+            f"outputs must be at least {num_real}, the number of classes of {whose}, got "
+            f"{config.outputs}: try outputs={max(500, 2 * num_real)}"
         )
     blind = [name for name in config.evaluate.objectives if name in SUPERFLUOUS_OBJECTIVES]
-    if config.outputs == data.num_classes and blind:
+    if config.outputs == num_real and blind:
         seeing = [name for name in config.evaluate.objectives if name not in blind] or ["H"]
         raise must_be(
             "evaluate.objectives",
             f"a list without {', '.join(blind)}, because outputs={config.outputs} for "
-            f"{data.num_classes} classes leaves no superfluous neurons",
+            f"{num_real} classes leaves no superfluous neurons",
             config.evaluate.objectives,
             f"evaluate.objectives={as_typed(seeing)}",
         )

@@ -43,8 +43,8 @@ def warn_of_equal_tasks(spec: RunSpec) -> None:
     Raises:
         ValueError: the family cannot make a task.
     """
-    config, num_pixels = spec.config, prod(spec.input_shape[-2:])
-    firsts = first_equals((spec.task(i) for i in range(config.tasks)), num_pixels)
+    config, num_values = spec.config, prod(spec.input_shape)
+    firsts = first_equals((spec.task(i) for i in range(config.tasks)), num_values)
     repeats = np.flatnonzero(firsts != np.arange(len(firsts)))
     if len(repeats):
         logger.warning(

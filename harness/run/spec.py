@@ -37,7 +37,7 @@ class RunSpec:
     Attributes:
         config: the configuration, with every `auto` resolved.
         input_shape: the shape of one image: channels, rows, columns.
-        num_classes: the number of classes of the data set. Each class has one real neuron.
+        num_classes: the number of classes of the data set.
     """
 
     config: Config
@@ -97,10 +97,26 @@ class RunSpec:
 
     def task(self, task_id: int) -> Task:
         """Make one task of the run."""
-        rows, columns = self.input_shape[-2:]
+        # A vector is an image with one row.
+        channels, rows, columns = (1, 1, *self.input_shape)[-3:]
         config = self.config
-        setting = Setting(config.seed, config.tasks, (rows, columns), self.num_classes)
+        setting = Setting(config.seed, config.tasks, (rows, columns), self.num_classes, channels)
         return make_task(self.family, task_id, setting)
+
+    @cached_property
+    def most_classes(self) -> int:
+        """The largest number of classes of a task; 0 if tasks do not choose classes."""
+        if self.task(0).classes is None:
+            return 0
+        return max(len(self.task(i).classes or ()) for i in range(self.config.tasks))
+
+    @property
+    def num_real(self) -> int:
+        """The number of real neurons, which are the outputs that stand for a class.
+
+        If tasks renumber their labels, the classes of all tasks share these outputs.
+        """
+        return self.most_classes if self.task(0).renumbers else self.num_classes
 
     def weights(self) -> dict[str, Tensor]:
         """Draw the fixed weights of the network from the run's seed.
@@ -191,7 +207,8 @@ class TaskInputs:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         tasks = range(self._spec.config.tasks)[rows]
-        return task_inputs([self._spec.task(i) for i in tasks])[self._name]
+        spec = self._spec
+        return task_inputs([spec.task(i) for i in tasks], spec.most_classes)[self._name]
 
 
 def lazy_inputs(spec: RunSpec) -> dict[str, TaskInputs]:
@@ -199,4 +216,5 @@ def lazy_inputs(spec: RunSpec) -> dict[str, TaskInputs]:
 
     The names are those that `task_inputs` gives. A row is made when it is read.
     """
-    return {name: TaskInputs(spec, name) for name in task_inputs([spec.task(0)])}
+    names = task_inputs([spec.task(0)], spec.most_classes)
+    return {name: TaskInputs(spec, name) for name in names}

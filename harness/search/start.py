@@ -16,12 +16,12 @@ from harness.config.command import STOPPED
 from harness.config.identity import job_from_yaml, run_name, to_yaml
 from harness.config.options import resolved_options
 from harness.config.schema import AUTO, FREE_KEYS
-from harness.data.catalogue import load_dataset
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local
 from harness.places.reading import parse_yaml
 from harness.reporting.display import make_console, make_display, say
+from harness.run.dataset import dataset_of
 from harness.run.images import check_images
 from harness.run.memory import check_weights
 from harness.run.provenance import config_hash, record_start
@@ -62,8 +62,7 @@ def carry_out_search(job: TuneJob) -> int:
     dimensions = read_space(job.tune.space, base)
     console = make_console()
     display = make_display(console, quiet=job.quiet)
-    data_dir = local(job.data_dir, "data_dir") if job.data_dir else None
-    data = load_dataset(job.data, data_dir=data_dir, download=job.download)
+    data = dataset_of(job, download=job.download)
     for values in one_by_one(dimensions):
         config = resolved_options(with_values(base, values))
         check_against_data(config, data)

@@ -187,7 +187,7 @@ class BlockTrial:
         batches = [queries.of(i) for i in asked]
         objective = OBJECTIVES[next(iter(spec.config.evaluate.objectives), "H")]
         states = states_for(spec.network, spec.layout, rows, self._device)
-        engine = engine_for(spec.network, queries.weights, states, spec.num_classes)
+        engine = engine_for(spec.network, queries.weights, states, spec.num_real)
         alphas = torch.full((1, len(rows)), 1 / len(rows), device=self._device)
         images = queries.images(batches)
         found = [

@@ -64,6 +64,7 @@ def check_store(
     check_format(path, stored)
     wanted = group_attributes(layout, attributes)
     _check_code(stored, wanted)
+    _check_data(stored, wanted)
     _refuse(
         difference(stored, wanted, but=("versions", "config_hash")), path / GROUP, run_dir=run_dir
     )
@@ -97,6 +98,16 @@ def _check_code(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
                     f"{kind}={wanted.get(kind)} must be the code with which this run began, got "
                     "changed files: restore the files, or choose another run_dir"
                 )
+
+
+def _check_data(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse data of the user that differ from the data with which the run began."""
+    there, here = (one.get("data_sha256") for one in (stored, wanted))
+    if there and here and there != here:
+        raise UserError(
+            f"data={wanted.get('data')} must be the data with which this run began, got changed "
+            "images or labels: restore the files, or choose another run_dir"
+        )
 
 
 def _refuse(found: str | None, file: Place, *, run_dir: Place) -> None:

@@ -2,9 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from supsup_core.data import ImageSet
 
 
 def own(data: ImageSet) -> ImageSet:
-    """Copy images and labels: arrays from Ray are read-only, and torch needs writable arrays."""
-    return replace(data, images=data.images.copy(), labels=data.labels.copy())
+    """Copy images and labels: arrays from Ray are read-only, and torch needs writable arrays.
+
+    Images that are not in memory are not copied: a new array is made whenever some are read.
+    """
+    images = np.array(data.images) if isinstance(data.images, np.ndarray) else data.images
+    return replace(data, images=images, labels=data.labels.copy())

@@ -85,7 +85,7 @@ class CheckpointMasks:
     def _prepared(self, rows: np.ndarray) -> PreparedMasks:
         spec = self._spec
         states = states_for(spec.network, spec.layout, rows, self._device)
-        engine = engine_for(spec.network, self._weights, states, spec.num_classes)
+        engine = engine_for(spec.network, self._weights, states, spec.num_real)
         return PreparedMasks(rows, engine)
 
 

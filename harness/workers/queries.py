@@ -271,6 +271,6 @@ class Queries:
                 .numpy()
                 for index in together
             ]
-        right = np.concatenate(chosen) == self._test.labels[np.concatenate(batches)]
+        right = np.concatenate(chosen) == task.labels(self._test.labels[np.concatenate(batches)])
         ends = np.cumsum([len(batch) for batch in batches])[:-1]
         return [int(part.sum()) for part in np.split(right, ends)]

@@ -178,7 +178,7 @@ class ShardWorker:
 
     def _prepared(self, rows: np.ndarray) -> BitInference:
         weights = list(self._queries.weights.values())
-        return BitInference(weights, self._spec.layout, rows, self._spec.num_classes)
+        return BitInference(weights, self._spec.layout, rows, self._spec.num_real)
 
     def _warm_up(self, unit: EvaluationUnit, row: np.ndarray, query: torch.Tensor) -> None:
         """Answer a query among copies of one mask, so that kernels are compiled or loaded.

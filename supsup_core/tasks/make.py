@@ -9,11 +9,14 @@ from hashlib import blake2b
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from supsup_core.tasks.protocol import Family, Setting, Task
+from supsup_core.tasks.protocol import Family, Setting, Task, source_type
 
 # Number of random images by which two tasks are compared. With 8 images, each pixel has 8 random
 # bytes. So two tasks show the same images only if they choose the same pixels.
 _NUM_PROBES = 8
+
+# If a task has fewer classes than other tasks of its run, this number fills its row of `classes`.
+NO_CLASS = 2**16 - 1
 
 
 def make_task(family: Family, task_id: int, setting: Setting) -> Task:
@@ -42,15 +45,16 @@ def _check(task: Task, setting: Setting) -> None:
     source, classes, who = task.source, task.classes, f"task {task.task_id}"
     num_pixels, num_classes = setting.num_pixels, setting.num_classes
     if source is not None:
-        found, expected = (source.dtype, source.shape), (np.dtype(np.uint16), (num_pixels,))
-        if found != expected:
+        length = setting.num_values if len(source) == setting.num_values else num_pixels
+        expected = np.dtype(source_type(length)), (length,)
+        if (source.dtype, source.shape) != expected:
             raise ValueError(
-                f"{who} must have a source of type uint16 and shape {expected[1]}, got "
-                f"{found[0]} and {found[1]}"
+                f"{who} must have a source of type {expected[0]} and shape {expected[1]}, got "
+                f"{source.dtype} and {source.shape}"
             )
-        if source.max() > num_pixels:
+        if source.max() > length:
             raise ValueError(
-                f"{who} must have indices up to {num_pixels} in its source, got {source.max()}"
+                f"{who} must have indices up to {length} in its source, got {source.max()}"
             )
     if task.change is not None and task.change.num_pixels != num_pixels:
         raise ValueError(
@@ -60,21 +64,29 @@ def _check(task: Task, setting: Setting) -> None:
         raise ValueError(f"{who} must have classes in [0, {num_classes}), got {classes}")
 
 
-def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+def task_inputs(tasks: Sequence[Task], most_classes: int | None = None) -> dict[str, np.ndarray]:
     """Collect the arrays that define the tasks, in the form that the mask store keeps.
 
     Args:
         tasks: T tasks of one family.
+        most_classes: the largest number of classes of a task of the run; None: that of `tasks`.
 
     Returns:
-        A mapping from name to array. Permuted tasks have `permutations`, uint16 (T, P). Other tasks
-        with a source have `sources`, uint16 (T, P); the value P means black. Split tasks have
-        `classes`, uint16 (T, classes per task). Each parameter of the tasks has its own array,
-        float64 (T,), such as the `angles` of rotated tasks in degrees.
+        A mapping from name to array. Permuted tasks have `permutations`, uint16 (T, P), or uint32
+        if P is above 65,535. Other tasks with a source have `sources`, with the same type and
+        shape; the value P means black. P is the number of pixels, or of the values of all channels.
+        Split tasks have `classes`, uint16 (T, most_classes), filled up with NO_CLASS. Each
+        parameter of the tasks has its own array, float64 (T,), such as the `angles` of rotated
+        tasks in degrees.
     """
     inputs = {}
     if tasks[0].classes is not None:
-        inputs["classes"] = np.array([task.classes for task in tasks], dtype=np.uint16)
+        classes = [task.classes or () for task in tasks]
+        width = max(map(len, classes)) if most_classes is None else most_classes
+        rows = np.full((len(tasks), width), NO_CLASS, dtype=np.uint16)
+        for row, own in zip(rows, classes, strict=True):
+            row[: len(own)] = own
+        inputs["classes"] = rows
     for name in tasks[0].parameters:
         inputs[name] = np.array([task.parameters[name] for task in tasks], dtype=np.float64)
     if tasks[0].source is not None:
@@ -83,12 +95,12 @@ def task_inputs(tasks: Sequence[Task]) -> dict[str, np.ndarray]:
     return inputs
 
 
-def first_equals(tasks: Iterable[Task], num_pixels: int) -> Int64[np.ndarray, " T"]:
+def first_equals(tasks: Iterable[Task], num_values: int) -> Int64[np.ndarray, " T"]:
     """Find equal tasks. Two tasks are equal if they have the same classes and make the same images.
 
     Args:
         tasks: T tasks of one family.
-        num_pixels: P, the number of pixels of an image.
+        num_values: P, the number of values of an image, in all its channels.
 
     Returns:
         For each task, the position of the first task that equals it. A task without an equal task
@@ -97,7 +109,7 @@ def first_equals(tasks: Iterable[Task], num_pixels: int) -> Int64[np.ndarray, " 
     Raises:
         ValueError: the change of a task makes images of another shape or type.
     """
-    probe = np.random.default_rng(0).integers(0, 256, (_NUM_PROBES, num_pixels), dtype=np.uint8)
+    probe = np.random.default_rng(0).integers(0, 256, (_NUM_PROBES, num_values), dtype=np.uint8)
     marks = np.fromiter((_mark(task, probe) for task in tasks), np.uint64)
     _, firsts, groups = np.unique(marks, return_index=True, return_inverse=True)
     return firsts[groups]

@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8, UInt16
+from jaxtyping import Float64, Int64, UInt, UInt8
 from scipy.sparse import csr_array
 
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.tasks.permuted import permutation
-from supsup_core.tasks.protocol import Setting, Task
+from supsup_core.tasks.protocol import Setting, Task, source_type
 
 _PARTS = 256  # bilinear interpolation rounds positions to 1/256 of a pixel
 
@@ -44,7 +44,7 @@ def original_positions(
     return sine * columns + cosine * rows + centre, cosine * columns - sine * rows + centre
 
 
-def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
+def rotation_source(side: int, angle: float) -> UInt[np.ndarray, " P"]:
     """Compute, for each pixel of a rotated image, from which original pixel its value comes.
 
     Args:
@@ -54,18 +54,13 @@ def rotation_source(side: int, angle: float) -> UInt16[np.ndarray, " P"]:
     Returns:
         (P,) indices of pixels of the original image. The index P means that the pixel lies outside
         the original image.
-
-    Raises:
-        ValueError: the image has too many pixels for indices of 16 bits.
     """
-    if side * side > np.iinfo(np.uint16).max:
-        raise ValueError(f"images must have at most 65535 pixels, got {side} by {side}")
     # Positions are first rounded to 9 decimals, so that the last bit of a sine does not change a
     # rotation by a multiple of 90 degrees.
     rows, columns = (
         np.rint(np.round(one, 9)).astype(int) for one in original_positions(side, angle)
     )
-    return _indices(rows, columns).astype(np.uint16)
+    return _indices(rows, columns).astype(source_type(side * side))
 
 
 def _indices(rows: np.ndarray, columns: np.ndarray) -> Int64[np.ndarray, " P"]:
@@ -167,10 +162,10 @@ class Rotated:
         """Make a task that rotates the images, and permutes the pixels if `is_permuted` is true.
 
         Raises:
-            ValueError: the images are not square, or have too many pixels.
+            ValueError: the images are not square.
         """
         side, angle = setting.side, task_id * angle_between(setting.num_tasks)
-        order = permutation(task_id, setting) if self.is_permuted else None
+        order = permutation(task_id, setting, side * side) if self.is_permuted else None
         parameters = {"angles": angle}
         if self.interpolation == "bilinear":
             return Task(

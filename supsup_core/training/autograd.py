@@ -20,7 +20,7 @@ from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
-from supsup_core.training.batches import task_batches
+from supsup_core.training.batches import batch_labels, task_batches
 from supsup_core.training.protocol import OnStep
 
 
@@ -104,7 +104,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             task.images(self._data.images[own]) for task, own in zip(tasks, index, strict=True)
         ]
         pixels = torch.from_numpy(np.stack(shown)).to(self._device)
-        labels = torch.from_numpy(self._data.labels[index].astype(np.int64)).to(self._device)
+        labels = torch.from_numpy(batch_labels(tasks, self._data, index)).to(self._device)
         return normalise(pixels, self._data.mean, self._data.std).to(self._dtype), labels
 
     def _loss(

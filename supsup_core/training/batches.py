@@ -6,7 +6,7 @@ Shape letters: B tasks of the block, N images of a batch.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int64, Integer
 
 from supsup_core.data import ImageSet, batches
 from supsup_core.tasks.protocol import Task
@@ -38,6 +38,20 @@ def task_batches(
     ]
     while True:
         yield np.stack([m[next(s)] for m, s in zip(members, sequences, strict=True)])
+
+
+def batch_labels(
+    tasks: Sequence[Task], data: ImageSet, index: Integer[np.ndarray, "B N"]
+) -> Int64[np.ndarray, "B N"]:
+    """Return the labels that each of the B tasks has to learn; see Task.labels.
+
+    Args:
+        tasks: the B tasks.
+        data: the images of the data set.
+        index: for each task, the indices of N images that belong to the task.
+    """
+    pairs = zip(tasks, data.labels[index], strict=True)
+    return np.stack([task.labels(own) for task, own in pairs])
 
 
 def batch_size(tasks: Sequence[Task], data: ImageSet, recipe: Recipe) -> int:

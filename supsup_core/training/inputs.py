@@ -13,6 +13,7 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import batch_labels
 
 
 class BlockInputs:
@@ -48,7 +49,7 @@ class BlockInputs:
     ) -> None:
         self._tasks, self._data, self._dtype, self.device = tasks, data, dtype, device
         self._images = torch.from_numpy(data.flat).to(device)
-        self._labels = torch.from_numpy(data.labels).to(device).long()
+        self._labels = torch.from_numpy(data.labels.astype(np.int64)).to(device)
         self._shared = all(task.classes is None for task in tasks)
         self.columns: np.ndarray | None = None
         self._sources: Tensor | None = None
@@ -79,9 +80,11 @@ class BlockInputs:
         picked = torch.tensor(index[:1] if self._shared else index, device=self._images.device)
         pixels = self._images.index_select(0, picked.flatten())
         images = normalise(pixels, self._data.mean, self._data.std).to(self._dtype)
-        labels = self._labels[picked].expand(num_tasks, -1)
         if not self._shared:
-            return images.view(num_tasks, num_images, -1).transpose(1, 2), labels
+            own = batch_labels(self._tasks, self._data, index)
+            shown = images.view(num_tasks, num_images, -1).transpose(1, 2)
+            return shown, torch.from_numpy(own).to(self.device)
+        labels = self._labels[picked].expand(num_tasks, -1)
         if self._sources is None:
             return images.t(), labels
         padded = torch.cat([images.t(), self._background.expand(1, num_images)])

@@ -80,7 +80,7 @@ class PlainMeasure:
         for some in strided(task.members(self._data.labels), at_most):
             pixels = torch.from_numpy(task.images(self._data.images[some])).to(self._device)
             images = normalise(pixels, self._data.mean, self._data.std)
-            labels = torch.from_numpy(self._data.labels[some].astype(np.int64)).to(self._device)
+            labels = torch.from_numpy(task.labels(self._data.labels[some])).to(self._device)
             with torch.no_grad():
                 logits = self._network.logits(self._weights, gains, images, floats)
             num_right, its_loss = score_plain(logits.t(), labels)
@@ -103,7 +103,7 @@ class IntegerMeasure:
         background = np.zeros((1, len(data.images)), dtype=np.uint8)
         pixels = np.concatenate([data.flat.T, background])
         shifted = torch.from_numpy((pixels ^ SHIFT).view(np.int8))  # p - 128, (P + 1, N)
-        labels = torch.from_numpy(data.labels).long()
+        labels = torch.from_numpy(data.labels.astype(np.int64))
         self._parts = [
             (some.contiguous(), theirs)
             for some, theirs in zip(
@@ -160,11 +160,12 @@ def _as_task(task: Task, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     Args:
         task: the task.
         pixels: (P + 1, N) pixels of N images of the data set. The last row is background.
-        labels: (N,) labels of these images.
+        labels: (N,) labels of these images, with the numbers of the data set.
     """
     if task.classes is not None:
         members = torch.from_numpy(task.members(labels.numpy()))
-        pixels, labels = pixels.index_select(1, members), labels[members]
+        own = task.labels(labels[members].numpy())
+        pixels, labels = pixels.index_select(1, members), torch.from_numpy(own)
     if task.change is not None:
         flat = np.ascontiguousarray(pixels[:-1].numpy().T).view(np.uint8) ^ SHIFT
         changed = np.ascontiguousarray(task.images(flat).T) ^ SHIFT

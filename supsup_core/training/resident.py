@@ -60,8 +60,8 @@ def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
 class ResidentTrainer(MLPTrainer):
     """A trainer of several blocks at the same time. The arguments are those of MLPTrainer.
 
-    Some tasks change images by a rule, such as rotation with interpolation. The base class
-    MLPTrainer trains these tasks, and the host makes their images for each step.
+    Tasks that change images, as rotations with interpolation do, and tasks that renumber their
+    labels are trained by MLPTrainer, whose host makes the images and labels of each step.
 
     Attributes:
         parts: the parts of a step, in Triton or in torch.
@@ -88,7 +88,7 @@ class ResidentTrainer(MLPTrainer):
         `on_step` is called after the host has given a step to the device. The device may finish
         the step later.
         """
-        if any(task.change is not None for task in tasks):
+        if any(map(_needs_host, tasks)):
             yield from super().stages(tasks, after, shared, on_step)
             return
         for states in self._stages([tasks], after, on_step):
@@ -102,7 +102,7 @@ class ResidentTrainer(MLPTrainer):
         Successive blocks with equal numbers of tasks and images form a group. The groups are
         trained one after another.
         """
-        if any(task.change is not None for block in blocks for task in block):
+        if any(_needs_host(task) for block in blocks for task in block):
             return super().side_by_side(blocks, on_step)
         shapes = [(len(block), self._batch_size(block)) for block in blocks]
         states: list[TaskState] = []
@@ -282,6 +282,11 @@ class ResidentTrainer(MLPTrainer):
                 packed = _packed(kept.flatten(1))
                 rows[part, plane.byte_offset : plane.byte_offset + packed.shape[1]] = packed
         return [PackedState(layout, row) for row in rows.cpu().numpy()]
+
+
+def _needs_host(task: Task) -> bool:
+    """Return whether a task has images or labels that the host must make for each step."""
+    return task.change is not None or task.renumbers
 
 
 def _send(values: np.ndarray, to: Tensor) -> None:

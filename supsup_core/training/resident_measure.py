@@ -121,7 +121,8 @@ class ResidentMeasure:
     def _labels_of(self, task: Task) -> Int64[Tensor, " M"]:
         if task.classes is None:
             return self._labels
-        return self._labels[self._members(task)]
+        own = task.labels(self._data.labels[task.members(self._data.labels)])
+        return torch.from_numpy(own).to(self._device)
 
     def _members(self, task: Task) -> Tensor:
         return torch.from_numpy(task.members(self._data.labels)).to(self._device)

@@ -12,7 +12,6 @@ layer.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
@@ -24,7 +23,7 @@ from supsup_core.networks.units import WholePixels, logits_of_drives
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import StagedTrainer
-from supsup_core.training.batches import task_batches
+from supsup_core.training.batches import batch_labels, task_batches
 from supsup_core.training.measure import MEASURED_TOGETHER, strided
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
@@ -118,7 +117,7 @@ class UnitTrainer(StagedTrainer):
             for index in task_batches(tasks, self._data, recipe, self._seed):
                 pairs = zip(tasks, index, strict=True)
                 shown = [task.images(self._data.flat[own]) for task, own in pairs]
-                labels = torch.from_numpy(self._data.labels[index].astype(np.int64))
+                labels = torch.from_numpy(batch_labels(tasks, self._data, index))
                 yield torch.stack([*map(network.drives, shown)]), labels.to(network.device)
 
         shown = unit_masks_in_stages(network.later, batches(), len(tasks), recipe, after, on_step)
@@ -151,7 +150,7 @@ class UnitMeasure:
         right, loss, num_images = 0, 0.0, 0
         for some in strided(task.members(self._data.labels), MEASURED_TOGETHER):
             drives = self._network.drives(task.images(self._data.flat[some]), speaking)
-            labels = torch.from_numpy(self._data.labels[some].astype(np.int64))
+            labels = torch.from_numpy(task.labels(self._data.labels[some]))
             logits = logits_of_drives(later, gains, drives)
             num_right, its_loss = score_plain(logits.t(), labels.to(device))
             right, loss, num_images = right + num_right, loss + its_loss, num_images + len(some)

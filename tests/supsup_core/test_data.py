@@ -90,3 +90,30 @@ def test_means_that_are_neither_one_nor_one_a_channel_are_refused(shape, num_mea
 def test_labels_and_images_of_different_numbers_are_refused(no_shape_checks):
     with pytest.raises(ValueError, match="got 3 labels for 4 images"):
         ImageSet(np.zeros((4, 16), np.uint8), np.zeros(3, np.uint8), mean=(0.5,), std=(0.3,))
+
+
+class Read:
+    """Images that are read when they are indexed."""
+
+    shape, dtype = (4, 16), np.dtype(np.uint8)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return np.arange(64, dtype=np.uint8).reshape(4, 16)[index]
+
+
+def test_images_that_are_not_in_memory_can_only_be_indexed():
+    images = ImageSet(Read(), np.zeros(4, np.uint16), mean=(0.5,), std=(0.3,))
+    assert not images.in_memory
+    assert images.shape == (16,)
+    assert images.images[np.array([2])].tolist() == [list(range(32, 48))]
+    with pytest.raises(ValueError, match="images must be in memory, got 4 images that are read"):
+        _ = images.flat
+    assert ImageSet(np.zeros((4, 16), np.uint8), np.zeros(4, np.uint8), (0.5,), (0.3,)).in_memory
+
+
+def test_pixels_of_another_type_are_refused():
+    with pytest.raises(ValueError, match="images must have pixels of uint8, got float32"):
+        ImageSet(np.zeros((4, 16), np.float32), np.zeros(4, np.uint8), mean=(0.5,), std=(0.3,))

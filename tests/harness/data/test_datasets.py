@@ -8,13 +8,16 @@ import struct
 import subprocess
 import tarfile
 import tracemalloc
+from inspect import signature
 
 import numpy as np
 import pytest
 
 from harness.data import download, embedded
 from harness.data import idx as datasets
-from harness.data.catalogue import DATASETS, load_dataset
+from harness.data.catalogue import load_dataset, loader_of
+from harness.data.files import DataFiles
+from harness.data.names import DATASETS
 from harness.errors import UserError
 
 IMAGES = "train-images-idx3-ubyte"
@@ -157,15 +160,40 @@ def test_digits_moments_are_those_of_the_training_pixels():
 
 def test_an_unknown_name_lists_the_known_ones():
     message = refusal("x")
-    assert message == "data must be one of mnist5k, digits, mnist, fashion_mnist, got 'x'"
+    assert message == (
+        f"data must be one of {', '.join(DATASETS)}, or a path with a slash or the ending .npz, "
+        "got 'x'"
+    )
 
 
 def test_a_near_miss_gets_a_suggestion():
     assert refusal("fashion-mnist").endswith("did you mean fashion_mnist?")
 
 
-def test_every_name_is_embedded_or_has_its_files_listed():
-    assert set(DATASETS) == {"mnist5k", "digits", *datasets.IDX}
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_name_has_a_loader_of_files(name):
+    assert next(iter(signature(loader_of(name)).parameters)) == "files"
+
+
+def test_an_own_function_may_return_a_data_set_or_the_arrays():
+    def own(files, *, side=2):
+        assert files == DataFiles(data_dir=None, download=True)
+        x, y = np.arange(4 * side**2, dtype=np.uint8).reshape(4, side, side), [0, 1, 0, 1]
+        return {"x_train": x, "y_train": y, "x_test": x[:2], "y_test": y[:2]}
+
+    data = load_dataset("mine:own", {"side": 3}, download=True, own=own)
+    assert (data.name, data.input_shape, data.num_classes) == ("mine:own", (1, 3, 3), 2)
+    assert load_dataset("mine:same", own=lambda files: data) is data
+    with pytest.raises(UserError, match="data=mine:list must return a Dataset or a mapping"):
+        load_dataset("mine:list", own=lambda files: [1])
+
+
+def test_an_error_of_a_loader_names_its_options():
+    def own(files, size):
+        raise ValueError("size must be >= 2, got 1")
+
+    with pytest.raises(UserError, match=r"data=mine:own must load with data_options=\{'size': 1\}"):
+        load_dataset("mine:own", {"size": 1}, own=own)
 
 
 # --- idx files on disk

@@ -10,7 +10,7 @@ from harness.config.options import resolved_options
 from harness.errors import UserError
 from harness.plan.resolve import resolve
 from harness.run import memory
-from harness.run.memory import check_memory, check_weights, memory_bytes
+from harness.run.memory import check_memory, check_weights
 from harness.run.spec import RunSpec
 
 SHAPE = (1, 8, 8)
@@ -80,12 +80,3 @@ def test_nothing_of_the_size_of_the_weights_is_made(monkeypatch):
 def test_on_a_cluster_the_actors_are_on_other_machines(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     weights("executor=ray", "network_options.hidden=[5000,900]")
-
-
-def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "_LIMITS", ())
-    whole = memory_bytes()
-    for text, expected in (("1000000\n", 1000000), ("max\n", whole), (str(2**63), whole)):
-        (tmp_path / "limit").write_text(text)
-        monkeypatch.setattr(memory, "_LIMITS", (str(tmp_path / "limit"), "/nowhere"))
-        assert memory_bytes() == expected

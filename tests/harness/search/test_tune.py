@@ -155,7 +155,7 @@ def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkey
     given = SimpleNamespace(
         train=train, test=data.test, input_shape=data.input_shape, num_classes=10
     )
-    monkeypatch.setattr(job, "load_dataset", lambda *args, **options: given)
+    monkeypatch.setattr(job, "dataset_of", lambda *args, **options: given)
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
     options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=3", "tune.scheduler=none")
     code, _, err = typed(tune, *options)

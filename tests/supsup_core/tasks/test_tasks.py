@@ -272,6 +272,7 @@ def test_tasks_of_the_whole_data_set_have_every_image():
 
 def test_only_the_split_family_is_limited_by_the_classes():
     assert [family_of("split").max_tasks(n) for n in (2, 7, 10)] == [1, 3, 5]
+    assert [family_of("split", classes=3).max_tasks(n) for n in (2, 9, 10, 11)] == [1, 3, 3, 4]
     for name in ("permuted", "rotated", "permuted_rotated"):
         assert family_of(name).max_tasks(10) is None
 
@@ -318,10 +319,31 @@ def test_channels_change_alike(family, options, rng):
         assert np.array_equal(alone.reshape(4, 25), one.images(images[:, c].reshape(4, 25)))
 
 
-def test_images_whose_pixels_16_bits_do_not_number_are_not_rotated():
-    assert rotation_source(255, 0.0)[-1] == 255 * 255 - 1
-    with pytest.raises(ValueError, match="at most 65535 pixels, got 256 by 256"):
-        rotation_source(256, 0.0)
+@pytest.mark.parametrize("family", ["permuted", "rotated", "permuted_rotated"])
+@pytest.mark.parametrize(("side", "dtype"), [(255, np.uint16), (256, np.uint32)])
+def test_sources_of_large_images_have_32_bits(family, side, dtype):
+    one = task(family, 1, side=side)
+    assert one.source.dtype == dtype
+    assert task_inputs([one]).popitem()[1].dtype == dtype
+    pixels = np.arange(side**2, dtype=np.uint32).astype(np.uint8)[None]
+    shown = np.append(pixels[0], 0)[one.source.astype(np.int64)]
+    assert np.array_equal(one.images(pixels)[0], shown)
+
+
+def test_a_permutation_over_values_mixes_channels(rng):
+    images = rng.integers(1, 256, (2, 3, 4, 5), dtype=np.uint8)
+    setting = Setting(0, 5, (4, 5), 10, channels=3)
+    one = make_task(family_of("permuted", over="values"), 1, setting)
+    assert sorted(one.source) == list(range(60))
+    expected = images.reshape(2, 60)[:, one.source].reshape(images.shape)
+    assert np.array_equal(one.images(images), expected)
+    assert len(make_task(family_of("permuted"), 1, setting).source) == 20
+    tasks = [make_task(family_of("permuted", over="values"), i, setting) for i in range(3)]
+    assert first_equals(tasks, 60).tolist() == [0, 1, 2]
+
+
+def test_over_values_of_one_channel_is_over_pixels():
+    assert np.array_equal(task("permuted", over="values").source, task("permuted").source)
 
 
 def made(family, **options):
@@ -361,3 +383,54 @@ def test_inputs_of_splits():
     assert list(inputs) == ["classes"]
     assert inputs["classes"].dtype == np.uint16
     assert inputs["classes"].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def splits(num_tasks, num_classes=10, seed=0, **options):
+    return [
+        task("split", i, seed, num_tasks, num_classes=num_classes, **options)
+        for i in range(num_tasks)
+    ]
+
+
+def test_the_last_split_task_may_have_fewer_classes():
+    tasks = splits(4, num_classes=11, classes=3)
+    assert [one.classes for one in tasks] == [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10)]
+    expected = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 65535]]
+    assert task_inputs(tasks)["classes"].tolist() == expected
+    assert task_inputs(tasks[3:], most_classes=3)["classes"].tolist() == expected[3:]
+
+
+def test_a_task_of_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"task_id must be in \[0, 3\), got 3"):
+        splits(4, num_classes=10, classes=3)
+    with pytest.raises(ValueError, match="classes must be >= 2, got 1"):
+        family_of("split", classes=1)
+
+
+def test_a_task_of_more_classes_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="classes must be at most 10, the number of classes"):
+        splits(1, classes=11)
+
+
+def test_classes_can_be_shuffled_by_the_seed_alone():
+    shuffled = [one.classes for one in splits(5, order="seed")]
+    assert sorted(sum(shuffled, ())) == list(range(10))
+    assert shuffled == [one.classes for one in splits(5, order="seed")]
+    assert shuffled[:2] == [one.classes for one in splits(2, order="seed")]
+    assert shuffled != [one.classes for one in splits(5, order="seed", seed=1)]
+    assert shuffled != [one.classes for one in splits(5)]
+
+
+def test_labels_are_renumbered_in_the_order_of_the_classes():
+    one = Task(0, classes=(7, 2, 9), renumbers=True)
+    labels = np.array([[9, 7], [2, 7]], dtype=np.uint8)
+    assert one.labels(labels).tolist() == [[2, 0], [1, 0]]
+    assert Task(0, classes=(7, 2, 9)).labels(labels).tolist() == labels.tolist()
+    assert one.labels(labels).dtype == np.int64
+    assert [t.renumbers for t in splits(2, renumber=True)] == [True, True]
+
+
+@pytest.mark.parametrize("classes", [None, (), (1, 1)])
+def test_a_task_that_renumbers_needs_different_classes(classes):
+    with pytest.raises(ValueError, match="task 3 must have different classes if it renumbers"):
+        Task(3, classes=classes, renumbers=True)

@@ -1,0 +1,72 @@
+"""The files of a data set: the folders to search, the cache of downloads, and checked bytes."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import one_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The places of a data set's files, which every loader gets.
+
+    Attributes:
+        path: the file or folder of `data=PATH`; None if `data` is a name.
+        data_dir: the user's folder, which is searched first; None: there is no such folder.
+        download: whether to download missing files into the cache folder.
+    """
+
+    path: Path | None = None
+    data_dir: Path | None = None
+    download: bool = False
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder for the downloaded files of a data set."""
+    # The XDG standard treats an empty variable like an unset variable.
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "supermasks" / name
+
+
+def own_folders(name: str, data_dir: Path | None) -> list[Path]:
+    """List the folders of the user in which a data set is searched: data_dir and SUPERMASKS_DATA.
+
+    Args:
+        name: name of the data set. It is also the name of a folder inside SUPERMASKS_DATA.
+        data_dir: see DataFiles.
+    """
+    found = [] if data_dir is None else [data_dir]
+    if os.environ.get("SUPERMASKS_DATA"):
+        found.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)
+    return found
+
+
+def verify(file: str, content: bytes, sha256: str) -> None:
+    """Check the checksum of a downloaded file.
+
+    Raises:
+        ValueError: the content has another checksum.
+    """
+    got = hashlib.sha256(content).hexdigest()
+    if got != sha256:
+        raise ValueError(f"{file} must have sha256 {sha256}, got {got}")
+
+
+def store(path: Path, content: bytes) -> None:
+    """Write a verified file to the cache. If this fails, log a warning, and leave no file."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("cannot cache %s (%s); continuing without it", path, one_line(error))
+        with contextlib.suppress(OSError):
+            temporary.unlink()

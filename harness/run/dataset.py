@@ -1,0 +1,56 @@
+"""Load the data set of a configuration, and identify its content."""
+
+import hashlib
+
+import numpy as np
+
+from harness.config.options import load_named, resolved_options
+from harness.config.own_code import is_own
+from harness.config.schema import Config
+from harness.data.catalogue import load_dataset
+from harness.data.dataset import Dataset
+from harness.data.names import DATASETS, is_path
+from harness.places.places import local
+
+_NUM_PROBES = 100  # images that are read from files to identify a data set
+
+
+def dataset_of(config: Config, *, download: bool = False) -> Dataset:
+    """Load the data set that a configuration names.
+
+    Args:
+        config: the configuration.
+        download: whether to download missing files into the cache folder.
+
+    Raises:
+        UserError: an option of the data set is not allowed, or the data set cannot be loaded.
+    """
+    return load_dataset(
+        config.data,
+        resolved_options(config, ["data"]).data_options,
+        data_dir=local(config.data_dir, "data_dir") if config.data_dir else None,
+        download=download,
+        own=load_named("data", DATASETS, config.data) if is_own(config.data) else None,
+    )
+
+
+def content_digest(data: Dataset) -> str | None:
+    """Compute the SHA-256 of the images and labels of a data set from the user.
+
+    A run stores this value, so that it notices if the user has changed the data. To read all images
+    that stay in files would take too long at each start. Of these, some represent all.
+
+    Returns:
+        64 hex digits. None for a known data set, whose content cannot change.
+    """
+    if not (is_path(data.name) or is_own(data.name)):
+        return None
+    digest = hashlib.sha256()
+    for split in (data.train, data.test):
+        images, labels = split.images, split.labels
+        if not isinstance(images, np.ndarray):
+            images = images[np.linspace(0, len(images) - 1, _NUM_PROBES).astype(int)]
+        for array in (images, labels):
+            digest.update(f"{array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
