@@ -37,7 +37,7 @@ def finished(composed, tmp_path, monkeypatch):
     """A function that makes a run, and returns its store and its tables."""
 
     def make(data, *overrides, tasks=3):
-        monkeypatch.setattr(start, "load_dataset", lambda *args, **options: data)
+        monkeypatch.setattr(start, "dataset_of", lambda *args, **options: data)
         assert run(composed(*CHEAP, f"tasks={tasks}", *overrides, f"run_dir={tmp_path}")) == 0
         tables = (
             read_tables(tmp_path / folder, schema).to_pandas()

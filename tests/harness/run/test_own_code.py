@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from harness import scale
@@ -169,3 +170,44 @@ def test_a_run_refuses_changed_code_and_goes_on_with_the_old(here, typed):
     assert "network=nets:small must be the code with which this run began, got changed" in said
     (here / "nets.py").write_text(NETWORK)
     assert typed(scale, *command)[0] == 0
+
+
+ARRAYS = """
+import numpy as np
+
+def stripes(files, classes: int = 4):
+    labels = np.arange(400) % classes
+    images = np.random.default_rng(0).integers(0, 60, (400, 8, 8, 3))
+    images[..., 0] += 40 * labels[:, None, None]
+    images = images.astype(np.uint8)
+    return {"x_train": images[:320], "y_train": labels[:320],
+            "x_test": images[320:], "y_test": labels[320:]}
+"""
+
+
+def test_a_data_set_of_the_users_own_is_trained_and_noticed_when_it_changes(here, typed):
+    (here / "mine.py").write_text(ARRAYS)
+    command = [*TINY, "data=mine:stripes", "data_options.classes=6"]
+    assert typed(scale, *command)[0] == 0
+    assert (here / "runs" / "mine.stripes-classes6-permuted-2").is_dir()
+    code, _, said = typed(scale, *command, "data_options.clases=6")
+    assert code == 2
+    assert "data_options must be among classes for data=mine:stripes, got clases" in said
+    (here / "mine.py").write_text(ARRAYS.replace("default_rng(0)", "default_rng(1)"))
+    del sys.modules["mine"]
+    code, _, said = typed(scale, *command)
+    assert code == 2
+    assert "data=mine:stripes must be the code with which this run began" in said
+
+
+def test_a_file_of_arrays_is_noticed_when_it_changes(here, typed):
+    space = {}
+    exec(ARRAYS, space)
+    arrays = space["stripes"](None)
+    np.savez("stripes.npz", **arrays)
+    assert typed(scale, *TINY, "data=stripes.npz")[0] == 0
+    arrays["x_test"][0, 0, 0, 0] ^= 1
+    np.savez("stripes.npz", **arrays)
+    code, _, said = typed(scale, *TINY, "data=stripes.npz")
+    assert code == 2
+    assert "data=stripes.npz must be the data with which this run began, got changed" in said
