@@ -164,7 +164,7 @@ def as_path(typed: str) -> Path | str:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(
-            f"run_dir must have an existing user after ~, got {typed}: write the folder's full path"
+            f"run_dir must name an existing user after ~, got {typed}: write the folder's full path"
         ) from error
 
 

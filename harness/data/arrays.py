@@ -51,8 +51,8 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
     shapes = [found[key].shape[1:] for key in ("x_train", "x_test")]
     if shapes[0] != shapes[1]:
         raise UserError(
-            f"{who} must have images of one shape, got {shapes[0]} in x_train and {shapes[1]} in "
-            "x_test: make the shapes equal"
+            f"{who} must have images of the same shape, got {shapes[0]} in x_train and {shapes[1]} "
+            "in x_test: make the shapes equal"
         )
     train, test = _pixels(who, {key: found[key] for key in ("x_train", "x_test")})
     labels = _labels(who, {key: found[key] for key in ("y_train", "y_test")})

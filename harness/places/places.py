@@ -90,7 +90,7 @@ def local(text: str, key: str = "run_dir") -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise UserError(
-            f"{key} must have an existing user after ~, got {text}: write the folder's full path"
+            f"{key} must name an existing user after ~, got {text}: write the folder's full path"
         ) from error
 
 

@@ -46,7 +46,7 @@ _BLOCK_BITS = 1024
 def automatic_block(
     num_tasks: int, num_gains: int, *, num_activations: int, batch_size: int
 ) -> int:
-    """Choose the number of tasks per block, so that a block fits into the caches and the memory.
+    """Choose the number of tasks per block, so that a block suits the caches of most machines.
 
     A block has at most a quarter of the tasks, rounded up. A mask depends on the size of its block,
     because the tasks of a block train together. So that the same run gives the same masks on every

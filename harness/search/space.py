@@ -237,7 +237,7 @@ def _numbers(key: str, kind: Any, text: str, sweep: IntervalSweep | RangeSweep) 
         raise UserError(f"{key} must have a range with an end above its start, got {text}")
     log = "log" in sweep.tags
     if log and low <= 0:
-        raise UserError(f"{key} must be above 0 on a logarithmic scale, got {text}")
+        raise UserError(f"{key} must be above 0, because its scale is logarithmic, got {text}")
     if kind in _REAL:
         return FloatDistribution(float(low), float(high), log=log, step=step)
     if any(number != int(number) for number in (low, high, step or 1)):

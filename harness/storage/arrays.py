@@ -84,8 +84,8 @@ def open_masks(path: Place) -> tuple[zarr.Group, zarr.Array[Any]]:
         masks.shape, masks.chunks  # noqa: B018 - a group has neither
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise UserError(
-            f"{path} must be a Zarr group with an array masks, got none that can be read: "
-            "restore masks.zarr, or choose another run_dir"
+            f"{path} must be a Zarr group with an array masks, got no readable group with this "
+            "array: restore masks.zarr, or choose another run_dir"
         ) from error
     return root, masks
 

@@ -241,9 +241,9 @@ class MaskStore:
             `tasks` with checksums, as written to the log.
 
         Raises:
-            ValueError: a task number is out of range, repeated or already committed, `rows` has
-                the wrong shape or a row whose last byte is not 0, `tasks` has the wrong columns, or
-                `unit` cannot be a file name.
+            ValueError: a task number is out of range, repeated or already committed. Or `rows` has
+                the wrong shape, or a row does not end with a zero byte. Or `tasks` has the wrong
+                columns, or `unit` cannot be a file name.
             CorruptMask: a chunk to which the rows would be written is damaged.
             OSError: for example, the disk is full. Nothing is committed; a later call may commit
                 the same masks.

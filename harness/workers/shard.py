@@ -96,9 +96,9 @@ class PartAnswers:
     """The answers of one part of the masks to the queries of an evaluation unit.
 
     Attributes:
-        leaders: the leader of each query, found with the unit's algorithm.
-        exact: exact leaders of the queries that `compared` chooses, if the unit's algorithm is
-            one_shot_ranked; otherwise None.
+        leaders: for each query, the best task of this part, found with the unit's algorithm.
+        exact: the best tasks by exact one-shot, for some of the queries: the function `compared`
+            chooses these queries. None if the unit's algorithm is not one_shot_ranked.
         seconds: the mean time of one inference, in seconds.
         num_masks: the number of masks in the part.
     """

@@ -68,9 +68,10 @@ def _cut(evidence: Evidence) -> _Planes:
 class StreamedScan:
     """Task inference for several queries, in one pass over all masks.
 
-    A task is dropped if the product of its mask and the evidence exceeds the smallest product by
-    more than `confidence` standard deviations. The evidence that is not in the bit planes may still
-    change the difference of the two products. The standard deviation is that of this change.
+    The pass uses a part of the evidence: that of the first layer, rounded coarsely. It multiplies
+    each mask by this part. The rest of the evidence would change the difference between two
+    products, by an amount whose standard deviation is known. A task is dropped if its product
+    exceeds the smallest product by more than `confidence` of these standard deviations.
 
     Args:
         queries: the evidence of each query, from the superposition of all masks.

@@ -231,7 +231,7 @@ class TopShare:
         shapes = {tuple(t.shape) for t in (magnitudes, *odd, signs, masked)}
         if len(shapes) > 1:
             raise ValueError(
-                f"magnitudes, odd, signs and masked must have one shape, got {shapes}: "
+                f"magnitudes, odd, signs and masked must have the same shape, got {shapes}: "
                 "reshape the tensors"
             )
         if not 1 <= num_kept <= magnitudes.numel():

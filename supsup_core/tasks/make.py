@@ -58,7 +58,8 @@ def _check(task: Task, setting: Setting) -> None:
             )
     if task.change is not None and task.change.num_pixels != num_pixels:
         raise ValueError(
-            f"{who} must change images of {num_pixels} pixels, got {task.change.num_pixels} pixels"
+            f"{who} must have a change for images of {num_pixels} pixels, got a change for "
+            f"{task.change.num_pixels} pixels"
         )
     if classes is not None and not (classes and 0 <= min(classes) <= max(classes) < num_classes):
         raise ValueError(f"{who} must have classes in [0, {num_classes}), got {classes}")

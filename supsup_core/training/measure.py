@@ -93,7 +93,7 @@ class IntegerMeasure:
 
     Args:
         network: the fixed network.
-        layout: the layout of the states. `fits` must be true for it.
+        layout: the layout of the states. `fits` must return True for this layout.
         data: the images of the data set, with one channel.
         seed: the run's seed.
     """

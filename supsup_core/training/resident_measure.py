@@ -32,7 +32,7 @@ class ResidentMeasure:
 
     Args:
         network: the fixed network.
-        layout: the layout of the states. IntegerMeasure.fits must be true for it.
+        layout: the layout of the states. IntegerMeasure.fits must return True for this layout.
         data: the images of the data set, with one channel.
         seed: the run's seed.
         device: device of all computations.

@@ -149,13 +149,13 @@ class PlainSteps:
         active: Float[Tensor, "T I N"],
         out: Float[Tensor, "T I N"],
     ) -> None:
-        """Write the gradient with respect to the pre-activations of the layer before.
+        """Write the gradient with respect to the sums of the previous layer, before its ReLU.
 
         Args:
-            masked: masked signs of the layer.
+            masked: masked signs of the layer: the sign of a weight, or 0 if the mask drops it.
             delta: gradient with respect to the layer's outputs.
-            active: the inputs of the layer: the ReLU of these pre-activations. If an input is 0,
-                its gradient is 0.
+            active: the inputs of the layer, which are the outputs of the previous layer's ReLU. If
+                an input is 0, its gradient is 0.
             out: the tensor for the gradient.
         """
         torch.bmm(masked.transpose(1, 2), delta, out=out)

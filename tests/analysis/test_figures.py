@@ -162,7 +162,7 @@ def test_every_figure_draws_a_table_of_the_run(figure, tmp_path, monkeypatch):
         (["RUN", "figure"], "got 'figure': try figure.svg"),
         (["RUN", "nowhere/f.svg"], "must be in an existing folder, got 'nowhere/f.svg': try f.svg"),
         (["nowhere", "f.svg"], "nowhere/evaluations must hold Parquet files, got none: check"),
-        (["~nosuchuser/x", "f.svg"], "run_dir must have an existing user after ~"),
+        (["~nosuchuser/x", "f.svg"], "run_dir must name an existing user after ~"),
         (["", "f.svg"], "run_dir must be a run's folder or URL, got '': try run_dir="),
         (["ftp://host/run", "f.svg"], "ftp://host/run must be a folder, s3://BUCKET/"),
         (["s3://", "f.svg"], "s3:// must be a folder, s3://BUCKET/FOLDER or gs://"),

@@ -110,7 +110,7 @@ def failed(capsys):
         (["--frobnicate"], "try run_dir="),
         (["run_dir=s3://bucket/run"], "run_dir must be a folder on this machine, got s3://bucket"),
         (["run_dir=nowhere"], "nowhere/config.yaml must exist, got no file"),
-        (["run_dir=~nosuchuser/x"], "must have an existing user after ~, got ~nosuchuser/x: "),
+        (["run_dir=~nosuchuser/x"], "must name an existing user after ~, got ~nosuchuser/x: "),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(typed, said, monkeypatch, capsys):

@@ -88,7 +88,10 @@ class Adam(Optimizer):
         )
 
     def signs(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Read the signs of the weights from the sign bits of the squares."""
+        """Read the signs of the weights.
+
+        They are the sign bits of the running means of squared gradients, which are never negative.
+        """
         return signs_of(state[0])
 
     def move(

@@ -145,7 +145,7 @@ class FusedStep:
         shapes = {tuple(t.shape) for t in tensors}
         if len(shapes) > 1:
             raise ValueError(
-                f"scores, state, gradients and masked must have one shape, got {shapes}"
+                f"scores, state, gradients and masked must have the same shape, got {shapes}"
             )
         self._optimizer = optimizer
         self._arrays = [as_stored(t).reshape(-1) for t in tensors]

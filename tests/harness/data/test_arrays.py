@@ -94,7 +94,7 @@ Y = arrays()["y_train"]
     [
         ({"x_train": X[:, 0, 0]}, "x_train of shape (N, H, W), (N, H, W, C) or (N, P)"),
         ({"x_train": X[:0]}, "with at least one image, got (0, 6, 5): reshape the array"),
-        ({"x_test": X[:6, :5]}, "one shape, got (6, 5) in x_train and (5, 5) in x_test: make"),
+        ({"x_test": X[:6, :5]}, "the same shape, got (6, 5) in x_train and (5, 5) in x_test: make"),
         ({"shape": (3, 32, 32)}, "as the last axis, got (12, 3, 32, 32): try np.moveaxis(x_train"),
         ({"y_train": Y[:11]}, "y_train of shape (12,), one label for each image, got (11,)"),
         ({"y_train": np.eye(3)[Y]}, "y_train of shape (12,), one label for each image, got (12, 3"),

@@ -149,7 +149,11 @@ def test_options_that_cannot_be_searched_are_refused(key, text, line, popup):
             ["train.smoothing must be a number in [0, 1), got 2.0"],
         ),
         ("train.smoothing", "interval(0.1, 0.9", ["train.smoothing must be", "got interval(0.1"]),
-        ("train.smoothing", "tag(log, interval(0, 0.9))", ["above 0 on a logarithmic scale"]),
+        (
+            "train.smoothing",
+            "tag(log, interval(0, 0.9))",
+            ["above 0, because its scale is log"],
+        ),
         ("train.smoothing", "tag(lag, interval(0.1, 0.9))", ["no tag except log"]),
         ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["no tag except log"]),
         ("train.steps", "interval(0.5, 2)", ["whole numbers as start", "got interval(0.5, 2)"]),

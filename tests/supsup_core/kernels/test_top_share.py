@@ -147,5 +147,5 @@ def test_shapes_that_differ_are_refused_where_no_bounds_are_checked():
     whole = [torch.ones(2, 3) for _ in range(4)]
     for i in range(4):
         magnitudes, odd, signs, masked = (t[0] if i == j else t for j, t in enumerate(whole))
-        with pytest.raises(ValueError, match="must have one shape"):
+        with pytest.raises(ValueError, match="must have the same shape"):
             TopShare(magnitudes, [odd], signs, masked, 2)

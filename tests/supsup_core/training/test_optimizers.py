@@ -138,7 +138,7 @@ def test_fused_step_changes_no_copy_where_memory_is_not_contiguous(optimizer):
 def test_shapes_that_differ_are_refused_where_no_bounds_are_checked(optimizer):
     whole = scores_and_all_beside_them(optimizer, torch.ones(2, 3))
     for i in range(len(whole)):
-        with pytest.raises(ValueError, match="must have one shape"):
+        with pytest.raises(ValueError, match="must have the same shape"):
             fused_step(optimizer, *whole[:i], whole[i][0], *whole[i + 1 :])
 
 
