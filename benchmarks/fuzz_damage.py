@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.data.embedded import load_digits
+from harness.data.catalogue import load_dataset
 from harness.data.idx import IDX
 
 Damage = Callable[[Path, Path, random.Random], str]  # (run, another run, generator) -> description
@@ -220,7 +220,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 def write_data(folder: Path) -> None:
     """Write the digits of scikit-learn as the four idx files of MNIST: a data set of 90 kB."""
-    digits = load_digits()
+    digits = load_dataset("digits")
     for prefix, images in (("train", digits.train), ("t10k", digits.test)):
         num, _, *sides = images.images.shape
         _write_idx(folder / f"{prefix}-images-idx3-ubyte", (num, *sides), images.images)

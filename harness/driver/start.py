@@ -21,6 +21,7 @@ from harness.executors.on_ray import RayExecutor
 from harness.executors.protocol import Executor, T
 from harness.executors.serial import SerialExecutor
 from harness.places.places import Place
+from harness.places.temporary import temporary_files_in
 from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
 from harness.reporting.display import make_console, make_display, say
 from harness.reporting.end_table import print_summary
@@ -84,6 +85,7 @@ def carry_out(
 
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
+            held.enter_context(temporary_files_in(directory))
             ready = opened(directory, config, data, call)
         work = Work(config, ready, display)
         driver = Driver(work, [stage(work) for stage in stages])

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from harness.places.places import Place
+from harness.places.temporary import temporary_files_in
 
 logger = logging.getLogger("harness")
 
@@ -48,7 +49,8 @@ def write_report(run_dir: Place) -> None:
         if not is_stale(run_dir):
             return
         command = [sys.executable, "-P", "-m", "analysis.report", f"run_dir={run_dir}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        with temporary_files_in(run_dir):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     except KeyboardInterrupt:
         logger.warning(
             "report not written: stopped; to write it, type python -m analysis.report %s",
