@@ -18,7 +18,7 @@ SUFFIXES = frozenset(
 
 # An image with more pixels would take more than 200 MB. A file of a few kB can contain such an
 # image.
-_MOST_PIXELS = 2**26
+MOST_PIXELS = 2**26
 
 # How an image becomes a square. crop: the largest square in the middle. pad: the whole image, with
 # white borders.
@@ -42,7 +42,7 @@ def decode(
     """
     try:
         with open_regular(path, follow=True) as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width} by {image.height} pixels")
             # JPEG files can be decoded at a half, a quarter or an eighth of their size.
             image.draft(None, (size, size))
@@ -51,7 +51,7 @@ def decode(
         raise
     except Exception as error:  # for damaged files, Pillow raises errors of many types
         raise UserError(
-            f"{path} must be an image ({', '.join(FORMATS)}) of at most {_MOST_PIXELS} pixels, "
+            f"{path} must be an image ({', '.join(FORMATS)}) of at most {MOST_PIXELS} pixels, "
             f"got {one_line(error)}: replace or remove the file"
         ) from error
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 
-from harness.data.dataset import Dataset, in_parts, moments
+from harness.data.dataset import EVERY, Dataset, in_parts, moments
 from harness.data.decoding import SUFFIXES
 from harness.data.file_images import FileImages
 from harness.data.files import DataFiles
@@ -21,8 +21,6 @@ from supsup_core.knobs import Knob, check_knobs
 logger = logging.getLogger(__name__)
 
 TEST_FOLDERS = ("test", "val")
-EVERY = 5  # one image of so many is a test image, if there is no folder of test images
-
 # Largest number of training images from which mean and standard deviation are computed. The number
 # is the same on all machines, so that a run can continue on another machine.
 _MOST_MEASURED = 5000

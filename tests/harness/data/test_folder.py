@@ -133,7 +133,7 @@ def test_postscript_is_not_opened(tmp_path):
 
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     save(tmp_path / "a.png", 0, (300, 200), "L")
-    monkeypatch.setattr(decoding, "_MOST_PIXELS", 59_999)
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 59_999)
     with pytest.raises(UserError, match="of at most 59999 pixels, got ValueError: it has 300 by"):
         decode(tmp_path / "a.png", 4, 3)
 
