@@ -12,6 +12,8 @@ from jaxtyping import UInt8
 
 from supsup_core.data import ImageSet
 
+EVERY = 5  # one of so many images is a test image, if the source has no test images
+
 Labelled = tuple[UInt8[np.ndarray, "N P"], UInt8[np.ndarray, " N"]]
 
 
@@ -57,6 +59,29 @@ def grey_dataset(
         return ImageSet(images.reshape(-1, 1, side, side), labels, moments[:1], moments[1:])
 
     return Dataset(name, split(*train), split(*test), num_classes=10)
+
+
+def every_fifth(
+    name: str, images: UInt8[np.ndarray, "N C H W"], labels: UInt8[np.ndarray, " N"], licence: str
+) -> Dataset:
+    """Make a data set in which every fifth image of each class is a test image.
+
+    Of equal images, only the first is kept, so that no test image is also a training image.
+
+    Args:
+        name: name of the data set, for messages and tables.
+        images: all images, in the order of the source files.
+        labels: their classes. Each class has at least five different images.
+        licence: the licence of the images.
+    """
+    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
+    images, labels = images[np.sort(first)], labels[np.sort(first)]
+    is_test = np.zeros(len(labels), dtype=bool)
+    for number in range(labels.max() + 1):
+        is_test[np.flatnonzero(labels == number)[EVERY - 1 :: EVERY]] = True
+    mean, std = moments(in_parts(images[~is_test]))
+    train, test = (ImageSet(images[s], labels[s], mean, std) for s in (~is_test, is_test))
+    return Dataset(name, train, test, int(labels.max()) + 1, licence)
 
 
 def moments(parts: Iterable[UInt8[np.ndarray, "N ..."]]) -> tuple[tuple[float, ...], ...]:

@@ -1,14 +1,18 @@
 """The files of a data set: the folders to search, the cache of downloads, and checked bytes."""
 
 import contextlib
+import gzip
 import hashlib
 import logging
 import os
+import stat
 import uuid
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import one_line
+from harness.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,44 @@ def own_folders(name: str, data_dir: Path | None) -> list[Path]:
     if os.environ.get("SUPERMASKS_DATA"):
         found.append(Path(os.environ["SUPERMASKS_DATA"]).expanduser() / name)
     return found
+
+
+def find(file: str, folders: Sequence[Path], sha256: str, num_bytes: int) -> bytes | None:
+    """Read the first copy of a file, plain or .gz, and check it. Return None if no copy exists."""
+    for path in (folder / f"{file}{suffix}" for folder in folders for suffix in ("", ".gz")):
+        try:
+            content = _read(path, num_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(
+                f"cannot read {path} ({one_line(error)}): make it readable, or delete it and"
+                " set download=true"
+            ) from error
+        got = hashlib.sha256(content).hexdigest()
+        if got == sha256:
+            return content
+        if len(content) > num_bytes:
+            got = f"more than {num_bytes} bytes"
+        raise UserError(
+            f"{path} must unpack to sha256 {sha256}, got {got}: the file is damaged or belongs to"
+            " another data set; delete it and set download=true, or replace it by the published"
+            " file"
+        )
+    return None
+
+
+def _read(path: Path, num_bytes: int) -> bytes:
+    """Read and unpack a file that should have `num_bytes` bytes. Read at most one byte more.
+
+    Raises:
+        OSError, EOFError, zlib.error: the file cannot be read or unpacked.
+    """
+    # Opening a FIFO would wait for a writer, and a device such as /dev/zero never ends.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        return stream.read(num_bytes + 1)
 
 
 def verify(file: str, content: bytes, sha256: str) -> None:

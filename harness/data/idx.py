@@ -1,12 +1,8 @@
 """Load data sets from idx files: find or download the files, check their sha256, and parse them."""
 
-import gzip
-import hashlib
 import logging
 import math
-import stat
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +10,7 @@ import numpy as np
 
 from harness.data.dataset import Dataset, grey_dataset
 from harness.data.download import FETCH_FAILURES, fetch
-from harness.data.files import DataFiles, cache_folder, own_folders, store, verify
+from harness.data.files import DataFiles, cache_folder, find, own_folders, store, verify
 from harness.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
@@ -121,7 +117,7 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
     folders = _folders(name, data_dir)
     contents: dict[str, bytes] = {}
     for file, sha256 in files.sha256.items():
-        found = _find(file, folders, sha256, files.num_bytes[file])
+        found = find(file, folders, sha256, files.num_bytes[file])
         if found is not None:
             contents[file] = found
     failures = _download(name, contents) if download else []
@@ -150,44 +146,6 @@ def _folders(name: str, data_dir: Path | None) -> list[Path]:
         own.insert(1, data_dir / IDX[name].torchvision)
     package = IDX[name].package
     return [*own, cache_folder(name), *([package[1]] if package else [])]
-
-
-def _find(file: str, folders: list[Path], sha256: str, num_bytes: int) -> bytes | None:
-    """Read the first copy of a file, plain or .gz, and check it. Return None if no copy exists."""
-    for path in (folder / f"{file}{suffix}" for folder in folders for suffix in ("", ".gz")):
-        try:
-            content = _read(path, num_bytes)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(
-                f"cannot read {path} ({one_line(error)}): make it readable, or delete it and"
-                " set download=true"
-            ) from error
-        got = hashlib.sha256(content).hexdigest()
-        if got == sha256:
-            return content
-        if len(content) > num_bytes:
-            got = f"more than {num_bytes} bytes"
-        raise UserError(
-            f"{path} must unpack to sha256 {sha256}, got {got}: the file is damaged or belongs to"
-            " another data set; delete it and set download=true, or replace it by the published"
-            " file"
-        )
-    return None
-
-
-def _read(path: Path, num_bytes: int) -> bytes:
-    """Read and unpack a file that should have `num_bytes` bytes. Read at most one byte more.
-
-    Raises:
-        OSError, EOFError, zlib.error: the file cannot be read or unpacked.
-    """
-    # Opening a FIFO would wait for a writer, and a device such as /dev/zero never ends.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("not a regular file")
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        return stream.read(num_bytes + 1)
 
 
 def _download(name: str, contents: dict[str, bytes]) -> list[str]:

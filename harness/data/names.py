@@ -12,6 +12,10 @@ DATASETS: Mapping[str, str] = {
     "digits": "harness.data.embedded:digits",
     "mnist": "harness.data.idx:mnist",
     "fashion_mnist": "harness.data.idx:fashion_mnist",
+    "cifar10": "harness.data.cifar:cifar10",
+    "cifar100": "harness.data.cifar:cifar100",
+    "emoji": "harness.data.emoji:emoji",
+    "openclipart": "harness.data.openclipart:openclipart",
 }
 
 # Loaders of paths. `data=PATH` names a file if the path ends in .npz, otherwise a folder.

@@ -17,6 +17,7 @@ from harness.data.dataset import Dataset
 from harness.run.same_tasks import family_errors
 from harness.run.spec import RunSpec
 from supsup_core.data import ImageSet
+from supsup_core.training.choose import reads_whole_arrays
 
 
 def check_images(spec: RunSpec, data: Dataset) -> None:
@@ -28,10 +29,20 @@ def check_images(spec: RunSpec, data: Dataset) -> None:
 
     Raises:
         UserError: train.batch_size is above the number of training images of a task, or a query
-            needs more test images than a task has.
+            needs more test images than a task has. Or the images are not in memory, and the network
+            needs them there.
     """
     config = spec.config
     evaluate = config.evaluate
+    in_memory = data.train.in_memory and data.test.in_memory
+    if not in_memory and reads_whole_arrays(spec.network, data.train.channels):
+        raise must_be(
+            "data",
+            f"small enough for a quarter of this machine's memory with network={config.network}, "
+            "which needs all grey images at once",
+            f"{len(data.train.images)} training images of {data.input_shape}",
+            "a smaller data_options.size, or network=small_conv",
+        )
     # If num_images is auto, a network that normalises over a batch infers from the whole batch.
     automatic = evaluate.batch_size if spec.network.normalises else 1
     is_automatic = evaluate.num_images == AUTO

@@ -37,6 +37,15 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     )
 
 
+def reads_whole_arrays(network: Network, num_channels: int) -> bool:
+    """Return whether trainers of a network need all images in memory.
+
+    If they do, images that are read from files are refused, and not trained in a slower way:
+    otherwise the masks would depend on the memory of the machine.
+    """
+    return type(network) in (MLP, UnitMLP) and num_channels == 1
+
+
 def trainer_for(
     network: Network,
     method: Method,
@@ -59,7 +68,13 @@ def trainer_for(
         seed: the run's seed.
         dtype: dtype of the matrix products: float32, bfloat16 or float64.
         device: device of all computations; None means the CPU.
+
+    Raises:
+        ValueError: the images are not in memory, and the network needs them there.
     """
+    if reads_whole_arrays(network, train.channels):
+        for images in (train, test):
+            _ = images.flat  # raises the error
     device = device or torch.device("cpu")
     one_channel = train.channels == 1
     if type(network) is UnitMLP and type(method) is Threshold and one_channel:

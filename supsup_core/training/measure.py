@@ -8,6 +8,7 @@ Shape letters: N images, P pixels, O outputs and I inputs of a layer, M images o
 """
 
 from collections.abc import Callable, Iterator
+from math import prod
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class IntegerMeasure:
         coefficients = [plane.spec.coefficient for plane in layout.planes]
         largest = sum(map(abs, coefficients))
         whole = all(c == int(c) for c in coefficients) and largest < 128
-        exact = data.flat.shape[1] * largest * SHIFT <= LARGEST_SUM
+        exact = prod(data.shape) * largest * SHIFT <= LARGEST_SUM
         return whole and exact and not layout.floats and data.channels == 1
 
     def __call__(self, task: Task, state: TaskState) -> Measured:

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
+from harness import scale
+from harness.data import folder
 from harness.data.arrays import dataset_from_arrays
+from harness.data.catalogue import load_dataset
 from harness.driver import start
 from harness.errors import UserError
-from harness.scale import run
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
 
@@ -36,14 +39,16 @@ def data_of(shape, num_classes=10):
 def finished(composed, tmp_path, monkeypatch):
     """A function that makes a run, and returns its store and its tables."""
 
-    def make(data, *overrides, tasks=3):
+    def make(data, *overrides, tasks=3, run="run"):
+        run_dir = tmp_path / run
         monkeypatch.setattr(start, "dataset_of", lambda *args, **options: data)
-        assert run(composed(*CHEAP, f"tasks={tasks}", *overrides, f"run_dir={tmp_path}")) == 0
+        config = composed(*CHEAP, f"tasks={tasks}", *overrides, f"run_dir={run_dir}")
+        assert scale.run(config) == 0
         tables = (
-            read_tables(tmp_path / folder, schema).to_pandas()
-            for folder, schema in (("log", TASKS), ("evaluations", EVALUATIONS))
+            read_tables(run_dir / table, schema).to_pandas()
+            for table, schema in (("log", TASKS), ("evaluations", EVALUATIONS))
         )
-        return zarr.open_group(tmp_path / "masks.zarr", mode="r"), *tables
+        return zarr.open_group(run_dir / "masks.zarr", mode="r"), *tables
 
     return make
 
@@ -129,3 +134,21 @@ def test_outputs_and_tasks_of_a_split_are_checked(overrides, line, finished):
         finished(data_of((8, 8)), *MLP, "family=split", *overrides)
     assert line in str(info.value)
     assert "\n" not in str(info.value)
+
+
+def test_images_that_stay_in_their_files_give_the_same_run(finished, tmp_path, monkeypatch):
+    data = data_of((8, 8, 3), num_classes=4)
+    for i, pixels in enumerate(np.moveaxis(data.train.images, 1, -1)):
+        path = tmp_path / "images" / str(i % 4) / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    images = f"{tmp_path}/images/"
+    whole = load_dataset(images, {"size": 8})
+    monkeypatch.setattr(folder, "memory_bytes", lambda: 1000)
+    streamed = load_dataset(images, {"size": 8})
+    assert not streamed.test.in_memory
+    network = ["network=small_conv", "network_options.channels=[6]"]
+    runs = [finished(d, *network, run=str(n)) for n, d in enumerate((whole, streamed))]
+    assert np.array_equal(runs[0][0]["masks"][:3], runs[1][0]["masks"][:3])
+    assert runs[0][1]["accuracy"].tolist() == runs[1][1]["accuracy"].tolist()
+    assert runs[0][1]["accuracy"].mean() > 0.5

@@ -1,12 +1,16 @@
 """A batch may not have more images than the smallest task has."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from harness.data.dataset import grey_dataset
+from harness.data.file_images import FileImages
 from harness.errors import UserError
 from harness.run.images import check_images, fewest_images
 from harness.run.spec import RunSpec
+from supsup_core.data import ImageSet
 from supsup_core.tasks.split import Split
 
 
@@ -94,3 +98,18 @@ def test_a_family_that_fails_is_refused_with_its_line(check, monkeypatch):
     with pytest.raises(UserError) as refused:
         check(*SPLIT)
     assert f"got: no classes left ({where}): choose another family" in str(refused.value)
+
+
+def test_grey_images_that_do_not_fit_into_memory_need_another_network(composed):
+    files = FileImages(["a.png"] * 440, 8, 1)
+    train = ImageSet(files, DATA.train.labels, (0.5,), (0.3,))
+    data = replace(DATA, train=train)
+    with pytest.raises(UserError) as refused:
+        check_images(RunSpec(composed("outputs=20"), (1, 8, 8), 10), data)
+    assert str(refused.value) == (
+        "data must be small enough for a quarter of this machine's memory with "
+        "network=lenet_300_100, which needs all grey images at once, got 440 training images of "
+        "(1, 8, 8): try a smaller data_options.size, or network=small_conv"
+    )
+    conv = composed("outputs=20", "network=small_conv", "evaluate.num_images=2")
+    check_images(RunSpec(conv, (1, 8, 8), 10), data)

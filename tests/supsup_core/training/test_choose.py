@@ -7,9 +7,12 @@ import pytest
 
 from supsup_core.data import ImageSet
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
+from supsup_core.networks.conv import small_conv
 from supsup_core.networks.mlp import MLP, lenet_300_100
+from supsup_core.networks.module import as_network
 from supsup_core.networks.units import UnitMLP
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
@@ -124,3 +127,46 @@ def test_channels_train_and_are_measured_as_each_task_shows_them(family, means, 
     ((states, _),) = trainer.stages(tasks, [3])
     for task, state in zip(tasks, states, strict=True):
         assert 0 <= trainer.measure(task, state).accuracy <= 1
+
+
+class Read:
+    """Images that are read when they are indexed."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, pixels):
+        self.pixels, self.shape = pixels, pixels.shape
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, index):
+        return self.pixels[index]
+
+
+@pytest.mark.parametrize("name", ["dense", "conv"])
+def test_colour_images_that_are_not_in_memory_train_the_same_masks(name, rng, make_tasks):
+    pixels = rng.integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
+    labels = np.arange(40, dtype=np.uint8) % 6
+    made = (
+        MLP("dense", (48, 12, 6), (3, 4, 4)) if name == "dense" else small_conv((3, 4, 4), 6, [4])
+    )
+    network, tasks = as_network(name, made, (3, 4, 4)), make_tasks("permuted")
+    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.01)
+    rows, measured = [], []
+    for images in (pixels, Read(pixels)):
+        data = ImageSet(images, labels, (0.5,), (0.3,))
+        trainer = trainer_for(network, Threshold(), data, data, recipe, seed=0)
+        states = trainer.side_by_side([tasks])
+        rows.append(layout_of(network, Threshold()).pack(states))
+        measured.append(trainer.measure_each(tasks, states))
+    assert np.array_equal(*rows)
+    assert measured[0] == measured[1]
+
+
+@pytest.mark.parametrize("network", [LENET, UNITS], ids=lambda network: network.name)
+def test_grey_images_of_an_mlp_must_be_in_memory(network):
+    data = images((1, 4, 6), 1)
+    read = replace(data, images=Read(data.images))
+    with pytest.raises(ValueError, match="images must be in memory, got 8 images that are read"):
+        chosen(network, Threshold(), data=read)
