@@ -1,7 +1,7 @@
 """Make a network from any torch.nn.Module. Tasks mask some of the module's parameters.
 
-Masked weights are signed Kaiming constants, +c or -c with c = sqrt(2 / fan_in). All other
-parameters keep the values that they have in the module.
+By default, masked weights are signed Kaiming constants, +c or -c with c = sqrt(2 / fan_in). All
+other parameters keep the values that they have in the module.
 
 Shape letters: B states, N inputs, S outputs.
 """
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from supsup_core.names import SIGNED_CONSTANT
+from supsup_core.networks.initial import DrawnModule
 from supsup_core.networks.mlp import draw_weights
 from supsup_core.networks.protocol import (
     Floats,
@@ -58,6 +60,7 @@ class ModuleNetwork:
         masked: the parameters to mask. This is a list of patterns of parameter names, as in
             fnmatch, or a function (name, parameter) -> bool. None: the weights of all Linear and
             Conv layers are masked.
+        init: distribution of the masked weights, one of INITS.
 
     Attributes:
         name: the argument `name`.
@@ -81,6 +84,7 @@ class ModuleNetwork:
         input_shape: Sequence[int],
         activation: str = "relu",
         masked: Masked | None = None,
+        init: str = SIGNED_CONSTANT,
     ) -> None:
         self.name = name
         self.activation = activation
@@ -90,6 +94,7 @@ class ModuleNetwork:
             MaskedTensor(key, tuple(weight.shape), fan_in=prod(weight.shape[1:]), source=key)
             for key, weight in found.items()
         )
+        self._init = init
         self._skeleton = Skeleton.of(module, found)
         self.normalises = self._skeleton.normalises
         self.num_outputs, self.num_activations = try_out(self._skeleton, found, self.input_shape)
@@ -97,14 +102,15 @@ class ModuleNetwork:
     def weights(self, seed: int) -> dict[str, Tensor]:
         """Draw the masked weights, and copy the other parameters and the float buffers.
 
-        Each masked weight is +sqrt(2 / fan_in) or -sqrt(2 / fan_in). The weights of a masked
-        tensor depend only on the seed, on the index of the tensor and on its shape.
+        By default, each masked weight is +sqrt(2 / fan_in) or -sqrt(2 / fan_in). The weights of a
+        masked tensor depend only on the seed, on the index of the tensor, on its shape and on the
+        argument `init`.
 
         Returns:
             A mapping from the name of each parameter and float buffer to its values.
         """
         fixed = {name: value.clone() for name, value in self._skeleton.fixed.items()}
-        return draw_weights(self.tensors, seed) | fixed
+        return draw_weights(self.tensors, seed, self._init) | fixed
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
         """Describe the running means and variances of the batch normalisation layers."""
@@ -194,7 +200,8 @@ def as_network(
     if isinstance(made, Network):
         return made
     if isinstance(made, nn.Module):
-        return ModuleNetwork(name, made, input_shape, activation)
+        init = made.init if isinstance(made, DrawnModule) else SIGNED_CONSTANT
+        return ModuleNetwork(name, made, input_shape, activation, init=init)
     raise ValueError(f"network {name} must be a Network or an nn.Module, got {type(made).__name__}")
 
 

@@ -21,13 +21,15 @@ from supsup_core.training.units import UnitTrainer
 def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether MLPTrainer supports a network, a finder and a recipe.
 
-    The network must be an MLP, and the recipe must have no weight decay. The finder must be a
-    KeepMethod that needs no data from earlier tasks, and that does not override `gains`, `end` or
-    `after_step`, because MLPTrainer does not call these methods.
+    The network must be an MLP whose weights are signed constants, and the recipe must have no
+    weight decay. The finder must be a KeepMethod that needs no data from earlier tasks, and that
+    does not override `gains`, `end` or `after_step`, because MLPTrainer does not call these
+    methods.
     """
     kind = type(method)
     return (
         type(network) is MLP
+        and network.has_constants
         and isinstance(method, KeepMethod)
         and kind.gains is KeepMethod.gains
         and kind.end is KeepMethod.end
@@ -69,7 +71,7 @@ def trainer_for(
     layout = layout_of(network, method)
     on_gpu = device.type != "cpu"
     measure: Measure
-    if on_gpu and type(network) is MLP and IntegerMeasure.fits(layout, test):
+    if on_gpu and type(network) is MLP and IntegerMeasure.fits(network, layout, test):
         measure = ResidentMeasure(network, layout, test, seed, device)
     else:
         measure = measure_for(network, layout, test, seed, device)

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from supsup_core.data import ImageSet
+from supsup_core.engines.choose import engine_type
+from supsup_core.engines.mlp import MLPEngine
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP, lenet_300_100
@@ -15,6 +19,7 @@ from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.layers import BlockLayer, FusedBlockLayer, FusedTopShareLayer
+from supsup_core.training.measure import PlainMeasure, measure_for
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.units import UnitTrainer
 
@@ -97,6 +102,14 @@ def test_weight_decay_and_other_networks_get_autograd():
     decayed = replace(RECIPE, weight_decay=1e-4)
     assert type(chosen(LENET, Threshold(), decayed)) is AutogradTrainer
     assert type(chosen(OtherMLP("other", (24, 10)), Threshold())) is AutogradTrainer
+
+
+def test_weights_that_are_not_constants_get_forms_that_do_not_need_constants():
+    network = lenet_300_100((24,), 10, init="kaiming_normal")
+    layout, cpu = layout_of(network, Threshold()), torch.device("cpu")
+    assert type(chosen(network, Threshold())) is AutogradTrainer
+    assert type(measure_for(network, layout, images(), 0, cpu)) is PlainMeasure
+    assert engine_type(network, layout, cpu) is MLPEngine
 
 
 def test_units_and_the_threshold_get_the_trainer_of_whole_pixels():
