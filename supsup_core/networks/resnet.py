@@ -66,7 +66,7 @@ class Block(nn.Module):
             layers += [
                 _conv(before, after, size, stride if i == strided else 1),
                 norm_layer(norm, after),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             ]
         self.branch = nn.Sequential(*layers[:-1])
         self.shortcut: nn.Module = nn.Identity()
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N _ _ _"]:
         """Compute the outputs of the block."""
-        return torch.relu(self.branch(images) + self.shortcut(images))
+        return torch.relu_(self.branch(images) + self.shortcut(images))
 
 
 class Subsample(nn.Module):
@@ -162,7 +162,7 @@ def _conv(num_in: int, num_out: int, size: int, stride: int) -> nn.Conv2d:
 
 def _stem(num_in: int, width: int, norm: str, *, large: bool) -> nn.Sequential:
     conv = _conv(num_in, width, 7, 2) if large else _conv(num_in, width, 3, 1)
-    layers = [conv, norm_layer(norm, width), nn.ReLU()]
+    layers = [conv, norm_layer(norm, width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, *([nn.MaxPool2d(3, 2, padding=1)] if large else []))
 
 
