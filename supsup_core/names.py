@@ -17,7 +17,16 @@ NETWORKS: Mapping[str, str] = {
     "mlp": "supsup_core.networks.mlp:mlp",
     "units": "supsup_core.networks.units:units",
     "small_conv": "supsup_core.networks.conv:small_conv",
+    "conv4": "supsup_core.networks.conv:conv4",
+    "conv6": "supsup_core.networks.conv:conv6",
+    "resnet18_slim": "supsup_core.networks.resnet:resnet18_slim",
+    "resnet18": "supsup_core.networks.resnet:resnet18",
+    "resnet50": "supsup_core.networks.resnet:resnet50",
 }
+
+# Distributions of the fixed weights of a layer; see draw_weights in networks/mlp.py.
+SIGNED_CONSTANT = "signed_constant"
+INITS = (SIGNED_CONSTANT, "kaiming_normal", "kaiming_uniform")
 
 # Classes in methods/. Their arguments are the options of the run.
 METHODS: Mapping[str, str] = {

@@ -37,8 +37,13 @@ class BitsEngine(MLPEngine):
 
     @classmethod
     def fits(cls, network: Network, layout: StateLayout, device: torch.device) -> bool:
-        """Return whether the network is an MLP on the CPU, with one plane of bits per layer."""
-        return type(network) is MLP and keeps_alone(layout) and device.type == "cpu"
+        """Return whether this engine supports a network, a layout and a device.
+
+        The network must be an MLP whose weights are signed constants, a state must have one keep
+        plane per layer, and the device must be the CPU.
+        """
+        fits_network = type(network) is MLP and network.has_constants
+        return fits_network and keeps_alone(layout) and device.type == "cpu"
 
     @property
     def bits(self) -> BitInference:

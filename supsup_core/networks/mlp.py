@@ -1,7 +1,7 @@
 """Multilayer perceptrons with fixed random weights, which are drawn from a seed.
 
-Weights are signed Kaiming constants: +c or -c with c = sqrt(2 / fan_in). To store a network, it
-is enough to store its seed. There are no biases.
+By default, weights are signed Kaiming constants: +c or -c with c = sqrt(2 / fan_in). To store a
+network, it is enough to store its seed. There are no biases.
 
 Shape letters: N images, I inputs and O outputs of a layer, S outputs of the network, B states.
 """
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
+from supsup_core.names import INITS, SIGNED_CONSTANT
 from supsup_core.networks.protocol import (
     Floats,
     FloatSpec,
@@ -27,6 +28,16 @@ from supsup_core.networks.protocol import (
     Weights,
 )
 from supsup_core.streams import Role, stream
+
+Init = Annotated[
+    str,
+    Knob(
+        "Distribution of the fixed weights of a layer with n inputs per unit. signed_constant: "
+        "+sqrt(2/n) or -sqrt(2/n). kaiming_normal: normal with the standard deviation sqrt(2/n). "
+        "kaiming_uniform: uniform between -sqrt(6/n) and +sqrt(6/n).",
+        one_of=INITS,
+    ),
+]
 
 
 def signed_constant(fan_in: int) -> float:
@@ -50,24 +61,40 @@ def draw_signs(shape: Sequence[int], seed: int, index: int) -> np.ndarray:
     return signs
 
 
-def draw_weights(tensors: Sequence[MaskedTensor], seed: int) -> dict[str, Tensor]:
+def draw_weights(
+    tensors: Sequence[MaskedTensor], seed: int, init: str = SIGNED_CONSTANT
+) -> dict[str, Tensor]:
     """Draw the fixed weights of masked tensors.
 
-    The weights of a layer depend only on the seed, on the index of the layer and on the shape. They
-    do not depend on tasks or on other layers.
+    The weights of a layer depend only on the seed, on the index of the layer, on the shape and on
+    the distribution. They do not depend on tasks or on other layers. All distributions have the
+    mean 0 and the variance 2 / fan_in, as in He et al. 2015 for layers before a ReLU.
 
     Args:
         tensors: masked tensors, in the order of the layers.
         seed: the run's seed.
+        init: the distribution, one of INITS.
 
     Returns:
         A mapping from MaskedTensor.source, the name of the weights, to the weights in float32.
     """
     return {
-        tensor.source: torch.from_numpy(draw_signs(tensor.shape, seed, i)).to(torch.float32)
-        * signed_constant(tensor.fan_in)
+        tensor.source: _draw_unscaled(tensor.shape, seed, i, init) * signed_constant(tensor.fan_in)
         for i, tensor in enumerate(tensors)
     }
+
+
+def _draw_unscaled(shape: Sequence[int], seed: int, index: int, init: str) -> Tensor:
+    """Draw float32 weights with the mean 0 and the variance 1."""
+    if init == SIGNED_CONSTANT:
+        return torch.from_numpy(draw_signs(shape, seed, index)).to(torch.float32)
+    generator = stream(seed, Role.WEIGHTS, index)
+    if init == "kaiming_normal":
+        return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+    if init == "kaiming_uniform":
+        draws = torch.from_numpy(generator.random(tuple(shape), dtype=np.float32))
+        return (2 * draws - 1) * sqrt(3.0)
+    raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +107,7 @@ class MLP:
             has more units than there are classes, the additional units are superfluous neurons.
         input_shape: shape of one image. The network reads the values of an image in C order. If the
             shape is empty, an image is a vector.
+        init: distribution of the weights, one of INITS.
 
     Raises:
         ValueError: `widths` has fewer than two numbers or a number below 1, or the first width is
@@ -89,6 +117,7 @@ class MLP:
     name: str
     widths: tuple[int, ...]
     input_shape: tuple[int, ...] = ()
+    init: str = SIGNED_CONSTANT
 
     activation = "relu"
     normalises = False
@@ -126,18 +155,24 @@ class MLP:
         return sum(self.widths[1:])
 
     @property
+    def has_constants(self) -> bool:
+        """Whether all weights of a layer have the same magnitude, which fast forms need."""
+        return self.init == SIGNED_CONSTANT
+
+    @property
     def constants(self) -> tuple[float, ...]:
-        """The magnitude of the weights of each layer, from input to output."""
+        """The magnitude of the weights of each layer, if the weights are signed constants."""
         return tuple(signed_constant(tensor.fan_in) for tensor in self.tensors)
 
     def weights(self, seed: int) -> dict[str, Tensor]:
         """Draw the fixed weights of all layers.
 
         Returns:
-            A mapping from the name of each layer to its weights (O, I). Each weight is
-            +sqrt(2 / I) or -sqrt(2 / I). O and I are the layer's numbers of outputs and inputs.
+            A mapping from the name of each layer to its weights (O, I). If `init` is
+            signed_constant, each weight is +sqrt(2 / I) or -sqrt(2 / I). O and I are the layer's
+            numbers of outputs and inputs.
         """
-        return draw_weights(self.tensors, seed)
+        return draw_weights(self.tensors, seed, self.init)
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
         """Return an empty tuple, because a task stores no floats of this network."""
@@ -184,31 +219,42 @@ def forward(weights: Sequence[Float[Tensor, "*B _ _"]], images: Tensor) -> Tenso
 Hidden = Annotated[list[int], Knob("Number of units of each hidden layer, in order.", at_least=1)]
 
 
-def mlp(input_shape: Sequence[int], num_outputs: int, *, hidden: Hidden) -> MLP:
+def mlp(
+    input_shape: Sequence[int], num_outputs: int, *, hidden: Hidden, init: Init = SIGNED_CONSTANT
+) -> MLP:
     """Make an MLP with hidden layers of any widths.
 
     Args:
         input_shape: shape of one image.
         num_outputs: number of real and superfluous neurons together.
         hidden: number of units of each hidden layer; an empty list gives a linear network.
+        init: distribution of the weights.
 
     Raises:
-        ValueError: a width is below 1.
+        ValueError: a width is below 1, or `init` is unknown.
     """
-    check_knobs(mlp, {"hidden": hidden})
-    return _named("mlp", input_shape, num_outputs, hidden)
+    check_knobs(mlp, {"hidden": hidden, "init": init})
+    return _named("mlp", input_shape, num_outputs, hidden, init)
 
 
-def lenet_300_100(input_shape: Sequence[int], num_outputs: int) -> MLP:
+def lenet_300_100(
+    input_shape: Sequence[int], num_outputs: int, *, init: Init = SIGNED_CONSTANT
+) -> MLP:
     """Make LeNet 300-100: an MLP with hidden layers of 300 and 100 units."""
-    return _named("lenet_300_100", input_shape, num_outputs, (300, 100))
+    check_knobs(lenet_300_100, {"init": init})
+    return _named("lenet_300_100", input_shape, num_outputs, (300, 100), init)
 
 
-def fc_1024_1024(input_shape: Sequence[int], num_outputs: int) -> MLP:
+def fc_1024_1024(
+    input_shape: Sequence[int], num_outputs: int, *, init: Init = SIGNED_CONSTANT
+) -> MLP:
     """Make FC 1024-1024: an MLP with two hidden layers of 1024 units."""
-    return _named("fc_1024_1024", input_shape, num_outputs, (1024, 1024))
+    check_knobs(fc_1024_1024, {"init": init})
+    return _named("fc_1024_1024", input_shape, num_outputs, (1024, 1024), init)
 
 
-def _named(name: str, input_shape: Sequence[int], num_outputs: int, hidden: Sequence[int]) -> MLP:
+def _named(
+    name: str, input_shape: Sequence[int], num_outputs: int, hidden: Sequence[int], init: str
+) -> MLP:
     shape = tuple(input_shape)
-    return MLP(name, (prod(shape), *hidden, num_outputs), shape)
+    return MLP(name, (prod(shape), *hidden, num_outputs), shape, init)

@@ -1,7 +1,7 @@
 """Make a network from any torch.nn.Module. Tasks mask some of the module's parameters.
 
-Masked weights are signed Kaiming constants, +c or -c with c = sqrt(2 / fan_in). All other
-parameters keep the values that they have in the module.
+By default, masked weights are signed Kaiming constants, +c or -c with c = sqrt(2 / fan_in). All
+other parameters keep the values that they have in the module.
 
 Shape letters: B states, N inputs, S outputs.
 """
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from supsup_core.names import SIGNED_CONSTANT
+from supsup_core.networks.initial import DrawnModule
 from supsup_core.networks.mlp import draw_weights
 from supsup_core.networks.protocol import (
     Floats,
@@ -59,6 +61,7 @@ class ModuleNetwork:
         masked: the parameters to mask. This is a list of patterns of parameter names, as in
             fnmatch, or a function (name, parameter) -> bool. If None, the weights of all Linear and
             Conv layers are masked.
+        init: distribution of the masked weights, one of INITS.
 
     Attributes:
         name: the argument `name`.
@@ -67,6 +70,7 @@ class ModuleNetwork:
         tensors: the masked parameters, in the module's order.
         num_outputs: S, the number of outputs: real and superfluous neurons together.
         normalises: whether the module has batch normalisation.
+        has_constants: whether all weights of a masked tensor have the same magnitude.
         num_activations: number of values that all layers together output for one input.
 
     Raises:
@@ -82,6 +86,7 @@ class ModuleNetwork:
         input_shape: Sequence[int],
         activation: str = "relu",
         masked: Masked | None = None,
+        init: str = SIGNED_CONSTANT,
     ) -> None:
         self.name = name
         self.activation = activation
@@ -91,6 +96,8 @@ class ModuleNetwork:
             MaskedTensor(key, tuple(weight.shape), fan_in=prod(weight.shape[1:]), source=key)
             for key, weight in found.items()
         )
+        self._init = init
+        self.has_constants = init == SIGNED_CONSTANT
         self._skeleton = Skeleton.of(module, found)
         self.normalises = self._skeleton.normalises
         self.num_outputs, self.num_activations = try_out(self._skeleton, found, self.input_shape)
@@ -98,14 +105,15 @@ class ModuleNetwork:
     def weights(self, seed: int) -> dict[str, Tensor]:
         """Draw the masked weights, and copy the other parameters and the float buffers.
 
-        Each masked weight is +sqrt(2 / fan_in) or -sqrt(2 / fan_in). The weights of a masked
-        tensor depend only on the seed, on the index of the tensor and on its shape.
+        By default, each masked weight is +sqrt(2 / fan_in) or -sqrt(2 / fan_in). The weights of a
+        masked tensor depend only on the seed, on the index of the tensor, on its shape and on the
+        argument `init`.
 
         Returns:
             A mapping from the name of each parameter and float buffer to its values.
         """
         fixed = {name: value.clone() for name, value in self._skeleton.fixed.items()}
-        return draw_weights(self.tensors, seed) | fixed
+        return draw_weights(self.tensors, seed, self._init) | fixed
 
     def float_specs(self) -> tuple[FloatSpec, ...]:
         """Describe the running means and variances of the batch normalisation layers."""
@@ -131,20 +139,47 @@ class ModuleNetwork:
         state = {t.source: weights[t.source] * gains[t.name] for t in self.tensors}
         if floats is not None:
             state |= {spec.name: floats[spec.name] for spec in self.float_specs()}
-        shared = {name: weights[name] for name in self._skeleton.fixed}
-        shared |= {name: b.to(inputs.device) for name, b in self._skeleton.others.items()}
-        module = self._skeleton.module(given=floats is not None, track=track)
-
-        def run(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-            found: Tensor = functional_call(module, {**shared, **state}, (inputs,))
-            return found
-
+        run = self._runner(weights, inputs.device, given=floats is not None, track=track)
         if num_states is None:
             return _run_one(run, state, inputs)
         num_values = inputs.shape[1 if own else 0] * self.num_activations
         if inputs.device.type == "cpu" and num_values >= LEAST_VALUES_OF_LOOP:
             return _run_each(run, state, inputs, own=own)
         return _run_together(run, state, inputs, own=own)
+
+    def tracked_logits(
+        self,
+        weights: Weights,
+        effective: Mapping[str, Tensor],
+        images: Float[Tensor, "N ..."],
+        floats: Floats,
+    ) -> Float[Tensor, "N S"]:
+        """Compute the logits of one state in training, from its effective weights.
+
+        The network normalises with the statistics of the batch, and moves `floats` towards these
+        statistics in place.
+
+        Args:
+            weights: the fixed weights, from the method `weights`.
+            effective: a mapping from the name of each masked parameter to its effective weights.
+                Filters and images should have the layout "channels last".
+            images: normalised inputs.
+            floats: a mapping from name to running statistics.
+        """
+        run = self._runner(weights, images.device, given=bool(floats), track=True)
+        return run({**effective, **floats}, images)
+
+    def _runner(self, weights: Weights, device: torch.device, *, given: bool, track: bool) -> "Run":
+        """Return a function that runs the module, from the tensors of a state and the inputs."""
+        shared = {name: weights[name] for name in self._skeleton.fixed}
+        shared |= {name: b.to(device) for name, b in self._skeleton.others.items()}
+        module = self._skeleton.module(given=given, track=track)
+
+        def run(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+            found: Tensor = functional_call(module, {**shared, **state}, (inputs,))
+            return found
+
+        return run
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
         """Return a function from gains to logits; see Network.on_inputs."""
@@ -197,7 +232,8 @@ def as_network(
     if isinstance(made, Network):
         return made
     if isinstance(made, nn.Module):
-        return ModuleNetwork(name, made, input_shape, activation)
+        init = made.init if isinstance(made, DrawnModule) else SIGNED_CONSTANT
+        return ModuleNetwork(name, made, input_shape, activation, init=init)
     raise ValueError(f"network {name} must be a Network or an nn.Module, got {type(made).__name__}")
 
 
@@ -205,8 +241,8 @@ Run = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 def _run_one(run: Run, state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    ordered = {name: _channels_last(value) for name, value in state.items()}
-    return run(ordered, _channels_last(inputs))
+    ordered = {name: channels_last(value) for name, value in state.items()}
+    return run(ordered, channels_last(inputs))
 
 
 def _run_each(
@@ -219,7 +255,7 @@ def _run_each(
     """
     parts = {name: value.unbind() for name, value in state.items()}
     num_states = len(next(iter(parts.values())))
-    each = inputs.unbind() if own else [_channels_last(inputs)] * num_states
+    each = inputs.unbind() if own else [channels_last(inputs)] * num_states
     return torch.stack(
         [
             _run_one(run, {name: part[i] for name, part in parts.items()}, x)
@@ -239,7 +275,7 @@ def _run_together(
     return found
 
 
-def _channels_last(values: Tensor) -> Tensor:
+def channels_last(values: Tensor) -> Tensor:
     """Copy images or filters (4 axes) to the memory layout "channels last".
 
     Tensors with another number of axes stay as they are. Convolutions on the CPU are twice as fast

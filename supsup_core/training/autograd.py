@@ -48,7 +48,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         order = task_batches(tasks, self._data, recipe, self._seed)
         for step in range(recipe.steps + 1):
             if step in after:
-                yield _with_floats(method.end(network, scores), floats), shared
+                yield with_floats(method.end(network, scores), floats), shared
             if step == recipe.steps:
                 return
             images, labels = self._batch(tasks, next(order))
@@ -131,7 +131,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         return loss / labels.shape[1]
 
 
-def _with_floats(states: Sequence[TaskState], floats: Mapping[str, Tensor]) -> list[TaskState]:
+def with_floats(states: Sequence[TaskState], floats: Mapping[str, Tensor]) -> list[TaskState]:
     """Add the network's floats to the B states of a block.
 
     Args:

@@ -6,11 +6,13 @@ from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import KeepMethod, Method, layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
+from supsup_core.networks.module import ModuleNetwork
 from supsup_core.networks.protocol import Network
 from supsup_core.networks.units import UnitMLP, WholePixels
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.measure import IntegerMeasure, Measure, measure_for
+from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
@@ -21,14 +23,29 @@ from supsup_core.training.units import UnitTrainer
 def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether MLPTrainer supports a network, a finder and a recipe.
 
-    The network must be an MLP, and the recipe must have no weight decay. The finder must be a
-    KeepMethod that needs no data from earlier tasks, and that does not override `gains`, `end` or
-    `after_step`, because MLPTrainer does not call these methods.
+    The network must be an MLP whose weights are signed constants, and the recipe must have no
+    weight decay. The finder must be a KeepMethod that needs no data from earlier tasks, and that
+    does not override `gains`, `end` or `after_step`, because MLPTrainer does not call these
+    methods.
     """
+    return type(network) is MLP and network.has_constants and _only_keeps(method, recipe)
+
+
+def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
+    """Return whether ModuleTrainer supports a network, a finder and a recipe.
+
+    The network must be a ModuleNetwork whose masked weights are signed constants. The conditions
+    for the finder and the recipe are those of trains_on_blocks.
+    """
+    return (
+        isinstance(network, ModuleNetwork) and network.has_constants and _only_keeps(method, recipe)
+    )
+
+
+def _only_keeps(method: Method, recipe: Recipe) -> bool:
     kind = type(method)
     return (
-        type(network) is MLP
-        and isinstance(method, KeepMethod)
+        isinstance(method, KeepMethod)
         and kind.gains is KeepMethod.gains
         and kind.end is KeepMethod.end
         and kind.after_step is Method.after_step
@@ -84,7 +101,7 @@ def trainer_for(
     layout = layout_of(network, method)
     on_gpu = device.type != "cpu"
     measure: Measure
-    if on_gpu and type(network) is MLP and IntegerMeasure.fits(layout, test):
+    if on_gpu and type(network) is MLP and IntegerMeasure.fits(network, layout, test):
         measure = ResidentMeasure(network, layout, test, seed, device)
     else:
         measure = measure_for(network, layout, test, seed, device)
@@ -93,6 +110,7 @@ def trainer_for(
         assert isinstance(method, KeepMethod)
         kind = ResidentTrainer if on_gpu else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
-    return AutogradTrainer(
-        network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device
-    )
+    plain = AutogradTrainer
+    if trains_on_modules(network, method, recipe) and not on_gpu:
+        plain = ModuleTrainer
+    return plain(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)

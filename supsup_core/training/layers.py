@@ -105,7 +105,8 @@ class BlockLayer:
     Args:
         tensor: the masked tensor.
         scores: (B, O, I) the first scores; O and I are the layer's numbers of outputs and inputs.
-        signs: (B, O, I) signs of the weights, +1 and -1.
+            If the caller uses only `learn_from`, the layer may also have other axes after O.
+        signs: signs of the weights, +1 and -1, in the shape of the scores.
         method: the finder, which computes a mask from scores.
         optimizer: the optimiser of the scores.
         dtype: dtype of the masked signs and of the matrix products. The dtype of the scores is
@@ -113,13 +114,13 @@ class BlockLayer:
         device: device of all tensors.
 
     Attributes:
-        masked: (B, O, I) masked signs, sign * mask.
+        masked: masked signs, sign * mask, in the shape of the scores.
     """
 
     def __init__(
         self,
         tensor: MaskedTensor,
-        scores: Float[np.ndarray, "B O I"],
+        scores: Float[np.ndarray, "B O ..."],
         signs: np.ndarray,
         method: KeepMethod,
         optimizer: Optimizer,
@@ -145,9 +146,21 @@ class BlockLayer:
         self._count += 1
         self._move(delta, x, learning_rate)
 
+    def learn_from(self, gradients: Float[Tensor, "B O ..."], learning_rate: float) -> None:
+        """Take one step of the optimiser: change the scores and the masked signs.
+
+        Args:
+            gradients: d loss / d masked sign.
+            learning_rate: the learning rate of the step.
+        """
+        self._count += 1
+        self._move_by(gradients, learning_rate)
+
     def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
-        constants = self._optimizer.constants(learning_rate, self._count)
-        self._step(_weight_gradient(delta, x), constants)
+        self._move_by(_weight_gradient(delta, x), learning_rate)
+
+    def _move_by(self, gradients: Tensor, learning_rate: float) -> None:
+        self._step(gradients, self._optimizer.constants(learning_rate, self._count))
 
     def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:
         self._advance(self._scores, self._state, gradients, self.masked, constants)
@@ -174,7 +187,7 @@ class BlockLayer:
         self._optimizer.move(scores, state, gradients.to(scores.dtype) * signs * slope, constants)
         masked.copy_(signs * self._method.mask(self._tensor, scores))
 
-    def masks(self) -> Bool[np.ndarray, "B O I"]:
+    def masks(self) -> Bool[np.ndarray, "B O ..."]:
         """Compute the masks of all tasks from the current scores."""
         return self._method.mask(self._tensor, self._scores).cpu().numpy()
 
@@ -224,6 +237,12 @@ class FusedBlockLayer(BlockLayer):
             for step in steps:
                 step.step(learning_rate, self._count)
 
+    def _move_by(self, gradients: Tensor, learning_rate: float) -> None:
+        own, steps = self._at_once
+        own.copy_(gradients)
+        for step in steps:
+            step.step(learning_rate, self._count)
+
 
 class FusedTopShareLayer(FusedBlockLayer):
     """A FusedBlockLayer for edge-popup. The layer stores magnitudes of scores (top_share_step.py).
@@ -235,7 +254,7 @@ class FusedTopShareLayer(FusedBlockLayer):
     def __init__(
         self,
         tensor: MaskedTensor,
-        scores: Float[np.ndarray, "B O I"],
+        scores: Float[np.ndarray, "B O ..."],
         signs: np.ndarray,
         method: EdgePopup,
         optimizer: Optimizer,

@@ -116,17 +116,19 @@ class IntegerMeasure:
         self._signs = first.sign().to(torch.int8)
 
     @staticmethod
-    def fits(layout: StateLayout, data: ImageSet) -> bool:
-        """Return whether this class can measure states of a layout on a data set.
+    def fits(network: MLP, layout: StateLayout, data: ImageSet) -> bool:
+        """Return whether this class can measure states of a network and a layout on a data set.
 
-        All gains must be whole numbers that fit into 8 bits, the sums of the first layer must be
-        exact in float32, a state must have no floats, and the images must have one channel.
+        The network's weights must be signed constants. All gains must be whole numbers that fit
+        into 8 bits, the sums of the first layer must be exact in float32, a state must have no
+        floats, and the images must have one channel.
         """
         coefficients = [plane.spec.coefficient for plane in layout.planes]
         largest = sum(map(abs, coefficients))
         whole = all(c == int(c) for c in coefficients) and largest < 128
         exact = prod(data.shape) * largest * SHIFT <= LARGEST_SUM
-        return whole and exact and not layout.floats and data.channels == 1
+        fits_data = exact and data.channels == 1
+        return network.has_constants and whole and fits_data and not layout.floats
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the images of its task."""
@@ -185,6 +187,6 @@ def measure_for(
     and the data, the function is an IntegerMeasure, because it rounds less. Otherwise it is a
     PlainMeasure. The arguments are those of PlainMeasure.
     """
-    if type(network) is MLP and device.type == "cpu" and IntegerMeasure.fits(layout, data):
+    if type(network) is MLP and device.type == "cpu" and IntegerMeasure.fits(network, layout, data):
         return IntegerMeasure(network, layout, data, seed)
     return PlainMeasure(network, layout, data, seed, device)

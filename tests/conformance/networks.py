@@ -34,10 +34,10 @@ def gains_of(network, *leading, dtype=torch.float32, seed=1):
 
 
 def floats_of(network, *leading, dtype=torch.float32, seed=2):
-    """Draw positive floats, because a variance must be positive."""
+    """Draw floats around their initial values. So variances are positive."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        s.name: torch.rand(*leading, *s.shape, generator=generator, dtype=dtype) + 0.5
+        s.name: torch.rand(*leading, *s.shape, generator=generator, dtype=dtype) - 0.5 + s.initial
         for s in network.float_specs()
     }
 

@@ -18,6 +18,7 @@ from supsup_core.engines.plain import PlainEngine
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.layers import FusedBlockLayer, FusedTopShareLayer
+from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.units import UnitTrainer
 
 CPU = torch.device("cpu")
@@ -58,7 +59,7 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
     [
         (["method=edge_popup"], MLPTrainer, BitsEngine),
         (["method=signed"], AutogradTrainer, MLPEngine),
-        (["network=small_conv"], AutogradTrainer, PlainEngine),
+        (["network=small_conv"], ModuleTrainer, PlainEngine),
         (["experiment=reservoir"], UnitTrainer, PlainEngine),
         (["train.weight_decay=1e-4"], AutogradTrainer, BitsEngine),
     ],

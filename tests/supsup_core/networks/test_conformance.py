@@ -4,14 +4,20 @@ import torch
 from torch import nn
 
 from conformance.networks import ModuleNetworkTests, NetworkTests
-from supsup_core.networks.conv import small_conv
+from supsup_core.networks.conv import conv4, small_conv
 from supsup_core.networks.mlp import mlp
+from supsup_core.networks.resnet import ResNet
 from supsup_core.networks.units import units
 
 
 class TestMLP(NetworkTests):
     def make(self):
         return mlp((2, 4, 4), 5, hidden=[7, 6])
+
+
+class TestDeepMLPWithNormalWeights(NetworkTests):
+    def make(self):
+        return mlp((2, 4, 4), 5, hidden=[7] * 8, init="kaiming_normal")
 
 
 class TestUnits(NetworkTests):
@@ -22,6 +28,29 @@ class TestUnits(NetworkTests):
 class TestSmallConv(ModuleNetworkTests):
     def make_module(self):
         return small_conv(self.input_shape, 5, channels=(3, 4))
+
+
+class TestConv4(ModuleNetworkTests):
+    input_shape = (1, 4, 4)
+
+    def make_module(self):
+        return conv4(self.input_shape, 5)
+
+
+class TestResNetOfBasicBlocks(ModuleNetworkTests):
+    input_shape = (2, 6, 6)
+
+    def make_module(self):
+        options = {"width": 3, "stem": "small", "norm": "batch", "init": "signed_constant"}
+        return ResNet(self.input_shape, 5, "basic", (1, 2), **options)
+
+
+class TestResNetOfBottleneckBlocks(ModuleNetworkTests):
+    input_shape = (2, 16, 16)
+
+    def make_module(self):
+        options = {"width": 3, "stem": "large", "norm": "batch", "init": "signed_constant"}
+        return ResNet(self.input_shape, 5, "bottleneck", (2, 1), **options)
 
 
 class TestPlainModule(ModuleNetworkTests):

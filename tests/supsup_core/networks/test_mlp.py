@@ -1,8 +1,11 @@
+from math import sqrt
+
 import numpy as np
 import pytest
 import torch
 
 from supsup_core import names
+from supsup_core.names import INITS
 from supsup_core.networks.mlp import MLP, draw_signs, forward, lenet_300_100, mlp
 from supsup_core.networks.protocol import num_gains
 
@@ -148,3 +151,18 @@ def test_logits_of_gains_are_those_of_the_weights_they_multiply(tiny, rng):
         torch.testing.assert_close(own[b], forward(effective, images[b]))
         alone = tiny.logits(weights, {n: g[b] for n, g in gains.items()}, images[b])
         torch.testing.assert_close(alone, own[b])
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_all_distributions_of_weights_have_the_variance_of_he(init):
+    (weight, *_) = mlp((50,), 400, hidden=[500], init=init).weights(0).values()
+    assert weight.dtype == torch.float32
+    assert float(weight.mean()) == pytest.approx(0, abs=0.01)
+    assert float(weight.var()) == pytest.approx(2 / 50, rel=0.05)
+    most = {"signed_constant": sqrt(2 / 50), "kaiming_uniform": sqrt(6 / 50)}
+    assert float(weight.abs().max()) <= most.get(init, 1.5) * 1.000001
+
+
+def test_an_unknown_distribution_is_refused():
+    with pytest.raises(ValueError, match="init must be one of signed_constant, kaiming_normal"):
+        mlp((4,), 2, hidden=[3], init="zeros")

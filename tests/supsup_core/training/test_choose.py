@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from supsup_core.data import ImageSet
+from supsup_core.engines.choose import engine_type
+from supsup_core.engines.mlp import MLPEngine
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.signed import Signed
@@ -18,6 +21,8 @@ from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.layers import BlockLayer, FusedBlockLayer, FusedTopShareLayer
+from supsup_core.training.measure import PlainMeasure, measure_for
+from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.units import UnitTrainer
 
@@ -100,6 +105,27 @@ def test_weight_decay_and_other_networks_get_autograd():
     decayed = replace(RECIPE, weight_decay=1e-4)
     assert type(chosen(LENET, Threshold(), decayed)) is AutogradTrainer
     assert type(chosen(OtherMLP("other", (24, 10)), Threshold())) is AutogradTrainer
+
+
+def test_weights_that_are_not_constants_get_forms_that_do_not_need_constants():
+    network = lenet_300_100((24,), 10, init="kaiming_normal")
+    layout, cpu = layout_of(network, Threshold()), torch.device("cpu")
+    assert type(chosen(network, Threshold())) is AutogradTrainer
+    assert type(measure_for(network, layout, images(), 0, cpu)) is PlainMeasure
+    assert engine_type(network, layout, cpu) is MLPEngine
+
+
+def test_modules_get_their_fast_trainer_if_the_finder_and_the_weights_allow_it():
+    def made(init="signed_constant"):
+        return as_network("conv", small_conv((6, 2, 2), 10, channels=(3,), init=init), (6, 2, 2))
+
+    data = images((6, 2, 2))
+    for method in (Threshold(), EdgePopup(0.3), OtherMask()):
+        assert type(chosen(made(), method, data=data)) is ModuleTrainer
+    assert type(chosen(made(), Signed(), data=data)) is AutogradTrainer
+    assert type(chosen(made("kaiming_normal"), Threshold(), data=data)) is AutogradTrainer
+    decayed = replace(RECIPE, weight_decay=1e-4)
+    assert type(chosen(made(), Threshold(), decayed, data=data)) is AutogradTrainer
 
 
 def test_units_and_the_threshold_get_the_trainer_of_whole_pixels():
