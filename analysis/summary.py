@@ -141,7 +141,8 @@ def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
             for name, value in zip(differing, row, strict=True)
             if not pd.isna(value)
         )
-        for row in ways[differing].itertuples(index=False)
+        # Some versions of pandas yield no tuple if no column is left.
+        for row in ways[differing].to_numpy(dtype=object)
     ]
 
 
