@@ -25,6 +25,7 @@ class Role(IntEnum):
     EVALUATION_ORDER = 5  # index: task
     DISTRACTORS = 6  # index: distractor
     CUES = 7  # index: task, kind of cue
+    AUGMENTATION = 8  # index: task, step
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:
