@@ -68,7 +68,10 @@ OBJECTIVES = ("H", "G", "H_first_layer", "G_first_layer")
 SUPERFLUOUS_OBJECTIVES = ("G", "G_first_layer")
 
 OPTIMIZERS = ("rmsprop", "adam", "sgd")
-DECAYS = ("none", "linear")
+DECAYS = ("none", "linear", "cosine")
+# Random changes of training images; see training/augment.py.
+NO_CHANGE = "none"
+AUGMENTS = (NO_CHANGE, "crop", "crop_flip")
 
 # Kinds of reservoirs: objects in reservoirs/rules.py or in another file of reservoirs/.
 RESERVOIR_RULES: Mapping[str, str] = {

@@ -26,6 +26,7 @@ class Role(IntEnum):
     DISTRACTORS = 6  # index: distractor
     CUES = 7  # index: task, kind of cue
     CLASSES = 8  # no index
+    AUGMENTATION = 9  # index: task, step
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

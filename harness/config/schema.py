@@ -9,10 +9,12 @@ from harness.data.names import DATASETS
 from supsup_core.knobs import OWN_OBJECT
 from supsup_core.names import (
     ALGORITHMS,
+    AUGMENTS,
     DECAYS,
     FAMILIES,
     METHODS,
     NETWORKS,
+    NO_CHANGE,
     OBJECTIVES,
     OPTIMIZERS,
     RESERVOIR_RULES,
@@ -92,8 +94,8 @@ class TrainConfig:
     )
     decay: str = knob(
         MISSING,
-        help="linear lowers the learning rate to 0, by the same amount in each step. none keeps "
-        "the learning rate constant.",
+        help="linear lowers the learning rate to 0, by the same amount in each step. cosine lowers "
+        "it to 0 like half a period of a cosine. none keeps the learning rate constant.",
         one_of=DECAYS,
     )
     dtype: str = knob(
@@ -125,6 +127,19 @@ class TrainConfig:
     )
     weight_decay: float = knob(
         0.0, at_least=0, help="L2 decay: adds weight_decay * score to the gradient of each score."
+    )
+    warmup: int = knob(
+        0,
+        at_least=0,
+        at_most=MOST_STEPS,
+        help="Number of first steps in which the learning rate grows linearly to "
+        "train.learning_rate.",
+    )
+    augment: str = knob(
+        NO_CHANGE,
+        one_of=AUGMENTS,
+        help="Random changes of training images. crop adds 4 black pixels on each side and cuts "
+        "out an image of the old size. crop_flip also mirrors half of the images.",
     )
 
 

@@ -186,6 +186,8 @@ class RunSpec:
             optimizer=train.optimizer,
             momentum=train.momentum,
             weight_decay=train.weight_decay,
+            warmup=train.warmup,
+            augment=train.augment,
         )
 
 

@@ -19,6 +19,7 @@ from supsup_core.methods.protocol import Method
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.augment import augmented
 from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import batch_labels, task_batches
 from supsup_core.training.protocol import OnStep
@@ -51,7 +52,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
                 yield with_floats(method.end(network, scores), floats), shared
             if step == recipe.steps:
                 return
-            images, labels = self._batch(tasks, next(order))
+            images, labels = self._batch(tasks, next(order), step)
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
             optimizer.zero_grad()
             self._loss(scores, floats, images, labels).backward()
@@ -93,15 +94,19 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         }
 
     def _batch(
-        self, tasks: Sequence[Task], index: Integer[np.ndarray, "B N"]
+        self, tasks: Sequence[Task], index: Integer[np.ndarray, "B N"], step: int
     ) -> tuple[Tensor, Tensor]:
         """Make a batch of N images for each of B tasks.
+
+        The images are changed at random before the task changes them, if the recipe says so.
 
         Returns:
             The normalised images (B, N, *shape), and their labels (B, N).
         """
+        kind, seed = self._recipe.augment, self._seed
         shown = [
-            task.images(self._data.images[own]) for task, own in zip(tasks, index, strict=True)
+            task.images(augmented(self._data.images[own], kind, seed, task.task_id, step))
+            for task, own in zip(tasks, index, strict=True)
         ]
         pixels = torch.from_numpy(np.stack(shown)).to(self._device)
         labels = torch.from_numpy(batch_labels(tasks, self._data, index)).to(self._device)

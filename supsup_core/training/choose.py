@@ -5,6 +5,7 @@ import torch
 from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import KeepMethod, Method, layout_of
 from supsup_core.methods.threshold import Threshold
+from supsup_core.names import NO_CHANGE
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.module import ModuleNetwork
 from supsup_core.networks.protocol import Network
@@ -24,18 +25,19 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether MLPTrainer supports a network, a finder and a recipe.
 
     The network must be an MLP whose weights are signed constants, and the recipe must have no
-    weight decay. The finder must be a KeepMethod that needs no data from earlier tasks, and that
-    does not override `gains`, `end` or `after_step`, because MLPTrainer does not call these
-    methods.
+    weight decay and must not change images at random. The finder must be a KeepMethod that needs no
+    data from earlier tasks, and that does not override `gains`, `end` or `after_step`, because
+    MLPTrainer does not call these methods.
     """
-    return type(network) is MLP and network.has_constants and _only_keeps(method, recipe)
+    fits_network = type(network) is MLP and network.has_constants
+    return fits_network and _only_keeps(method, recipe) and recipe.augment == NO_CHANGE
 
 
 def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether ModuleTrainer supports a network, a finder and a recipe.
 
     The network must be a ModuleNetwork whose masked weights are signed constants. The conditions
-    for the finder and the recipe are those of trains_on_blocks.
+    for the finder and the weight decay are those of trains_on_blocks.
     """
     return (
         isinstance(network, ModuleNetwork) and network.has_constants and _only_keeps(method, recipe)
@@ -94,7 +96,8 @@ def trainer_for(
             _ = images.flat  # raises the error
     device = device or torch.device("cpu")
     one_channel = train.channels == 1
-    if type(network) is UnitMLP and type(method) is Threshold and one_channel:
+    unchanged = one_channel and recipe.augment == NO_CHANGE
+    if type(network) is UnitMLP and type(method) is Threshold and unchanged:
         return UnitTrainer(
             WholePixels(network, seed, train.std[0], device), train, test, recipe, seed=seed
         )

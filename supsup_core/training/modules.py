@@ -76,7 +76,7 @@ class ModuleTrainer(AutogradTrainer):
                 yield [task.state() for task in trained], shared
             if step == recipe.steps:
                 return
-            images, labels = self._batch(tasks, next(order))
+            images, labels = self._batch(tasks, next(order), step)
             rate = recipe.learning_rate_at(step)
             for task, shown, classes in zip(trained, images, labels, strict=True):
                 self._learn(task, channels_last(shown), classes, rate)

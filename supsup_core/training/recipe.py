@@ -1,11 +1,12 @@
 """The recipe of a training: the optimiser of the scores, its options, and the learning rates."""
 
 from dataclasses import dataclass
+from math import cos, pi
 
 import torch
 from torch import Tensor
 
-from supsup_core.names import DECAYS
+from supsup_core.names import AUGMENTS, DECAYS, NO_CHANGE
 from supsup_core.training.optimizers import Optimizer, make_optimizer
 
 
@@ -16,16 +17,21 @@ class Recipe:
     Attributes:
         steps: number of optimiser steps per task.
         batch_size: number of images per step.
-        learning_rate: learning rate of the first step.
+        learning_rate: largest learning rate: that of the first step, or that of the last step of
+            the warm-up.
         smoothing: for rmsprop and adam, the decay per step of the running mean of squares.
-        decay: "none": the learning rate is constant. "linear": the learning rate falls linearly
-            towards 0.
+        decay: "none": the learning rate is constant after the warm-up. "linear": it falls linearly
+            towards 0. "cosine": it falls towards 0 like half a period of a cosine (Loshchilov &
+            Hutter 2017), once per step.
         temperature: the logits are divided by this number in the loss. Above 1, the probabilities
             of the classes are closer to each other.
         optimizer: name of the optimiser, one of OPTIMIZERS.
         momentum: for adam, the decay per step of the running mean of gradients. For sgd, the decay
             per step of the running sum of gradients. For rmsprop, it must be 0.
         weight_decay: weight_decay * score is added to the gradient of each score (L2 decay).
+        warmup: number of first steps in which the learning rate grows linearly to `learning_rate`.
+            If it is above `steps`, the rate grows in all steps.
+        augment: random changes of the training images, one of AUGMENTS.
     """
 
     steps: int
@@ -39,6 +45,8 @@ class Recipe:
     optimizer: str = "rmsprop"
     momentum: float = 0.0
     weight_decay: float = 0.0
+    warmup: int = 0
+    augment: str = NO_CHANGE
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
@@ -50,14 +58,23 @@ class Recipe:
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
         if not self.weight_decay >= 0:
-            raise ValueError(
-                f"weight_decay must be >= 0, got {self.weight_decay}: try weight_decay=0"
-            )
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}: try 0")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be >= 0, got {self.warmup}: try 0")
+        if self.augment not in AUGMENTS:
+            raise ValueError(f"augment must be one of {', '.join(AUGMENTS)}, got {self.augment!r}")
         self.make_optimizer()
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step. The first step is step 0."""
-        return self.learning_rate * (1 - step / self.steps if self.decay == "linear" else 1)
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.decay == "none":
+            return self.learning_rate
+        share = (step - self.warmup) / (self.steps - self.warmup)  # of the steps after the warm-up
+        if self.decay == "cosine":
+            return self.learning_rate * (1 + cos(pi * share)) / 2
+        return self.learning_rate * (1 - share)
 
     def torch_optimizer(self, scores: list[Tensor]) -> torch.optim.Optimizer:
         """Make an optimiser from torch.optim with the settings of this recipe.

@@ -107,6 +107,11 @@ def test_weight_decay_and_other_networks_get_autograd():
     assert type(chosen(OtherMLP("other", (24, 10)), Threshold())) is AutogradTrainer
 
 
+@pytest.mark.parametrize("network", [LENET, UNITS], ids=lambda network: network.name)
+def test_images_that_change_at_random_get_autograd(network):
+    assert type(chosen(network, Threshold(), replace(RECIPE, augment="crop"))) is AutogradTrainer
+
+
 def test_weights_that_are_not_constants_get_forms_that_do_not_need_constants():
     network = lenet_300_100((24,), 10, init="kaiming_normal")
     layout, cpu = layout_of(network, Threshold()), torch.device("cpu")

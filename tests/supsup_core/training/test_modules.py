@@ -26,6 +26,7 @@ NETWORKS = {
     "conv": as_network("conv", small_conv(SHAPE, 4, channels=(3, 4)), SHAPE),
 }
 ADAM = Recipe(4, 8, 1e-2, optimizer="adam", momentum=0.9, smoothing=0.999, temperature=1.5)
+CHANGING = replace(ADAM, decay="cosine", warmup=2, augment="crop_flip")
 SPLIT = [Task(0, classes=(0, 1)), Task(1, classes=(2, 3)), Task(2, classes=(1, 2))]
 
 
@@ -51,7 +52,7 @@ def assert_same(states, others, **limits):
 
 
 @pytest.mark.parametrize(
-    "recipe", [ADAM, replace(ADAM, optimizer="sgd", learning_rate=0.5), Recipe(4, 8, 1e-2)]
+    "recipe", [CHANGING, replace(ADAM, optimizer="sgd", learning_rate=0.5), Recipe(4, 8, 1e-2)]
 )
 @pytest.mark.parametrize("method", [Threshold(), EdgePopup(0.3)], ids=["threshold", "edge_popup"])
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -68,7 +69,7 @@ def test_states_are_those_of_the_plain_trainer(network, method, recipe, data):
 @pytest.mark.parametrize("method", [Threshold(), EdgePopup(0.3)], ids=["threshold", "edge_popup"])
 def test_a_state_does_not_depend_on_the_other_tasks_of_its_block(method, data):
     def states(tasks):
-        given = NETWORKS["resnet"], method, data, ADAM, tasks, torch.float32
+        given = NETWORKS["resnet"], method, data, CHANGING, tasks, torch.float32
         return trained(ModuleTrainer, *given)[-1]
 
     together = states(SPLIT)

@@ -193,7 +193,9 @@ def test_recipe_that_cannot_train_is_refused(wrong):
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"decay": "cosine"}, "decay must be one of none, linear, got 'cosine'"),
+        ({"decay": "step"}, "decay must be one of none, linear, cosine, got 'step'"),
+        ({"warmup": -1}, "warmup must be >= 0, got -1"),
+        ({"augment": "turn"}, "augment must be one of none, crop, crop_flip, got 'turn'"),
         ({"optimizer": "adagrad"}, "optimizer must be one of rmsprop, adam, sgd, got 'adagrad'"),
         ({"momentum": 0.9}, "momentum must be 0 with rmsprop, got 0.9"),
     ],
@@ -306,6 +308,24 @@ def test_linear_decay_falls_evenly_towards_zero():
     recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8, decay="linear")
     rates = [recipe.learning_rate_at(step) for step in range(4)]
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+def test_cosine_decay_falls_slowly_at_both_ends():
+    recipe = Recipe(steps=4, batch_size=8, learning_rate=0.8, decay="cosine")
+    rates = [recipe.learning_rate_at(step) for step in range(4)]
+    assert rates == pytest.approx([0.8, 0.4 + 0.4 / 2**0.5, 0.4, 0.4 - 0.4 / 2**0.5])
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [("none", [0.8] * 3), ("linear", [0.8, 0.6, 0.4, 0.2]), ("cosine", [0.8])],
+)
+def test_the_rate_grows_before_it_decays(decay, expected):
+    recipe = Recipe(steps=6, batch_size=8, learning_rate=0.8, decay=decay, warmup=2)
+    rates = [recipe.learning_rate_at(step) for step in range(6)]
+    assert rates[:2] == pytest.approx([0.4, 0.8])
+    assert rates[2 : 2 + len(expected)] == pytest.approx(expected)
+    assert decay == "none" or rates[-1] < rates[2]
 
 
 def test_no_decay_keeps_the_rate():
