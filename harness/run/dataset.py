@@ -1,6 +1,7 @@
 """Load the data set of a configuration, and identify its content."""
 
 import hashlib
+import logging
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from harness.data.dataset import Dataset
 from harness.data.names import DATASETS, is_path
 from harness.places.places import local
 
+logger = logging.getLogger("harness")
+
 _NUM_PROBES = 100  # images that are read from files to identify a data set
 
 
 def dataset_of(config: Config, *, download: bool = False) -> Dataset:
-    """Load the data set that a configuration names.
+    """Load the data set that a configuration names, and log its licence.
 
     Args:
         config: the configuration.
@@ -25,13 +28,16 @@ def dataset_of(config: Config, *, download: bool = False) -> Dataset:
     Raises:
         UserError: an option of the data set is not allowed, or the data set cannot be loaded.
     """
-    return load_dataset(
+    found = load_dataset(
         config.data,
         resolved_options(config, ["data"]).data_options,
         data_dir=local(config.data_dir, "data_dir") if config.data_dir else None,
         download=download,
         own=load_named("data", DATASETS, config.data) if is_own(config.data) else None,
     )
+    if found.licence:
+        logger.info("data %s: %s", found.name, found.licence)
+    return found
 
 
 def content_digest(data: Dataset) -> str | None:

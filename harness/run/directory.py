@@ -144,7 +144,7 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
     if begins:
         write_durably(known, to_yaml(resolved).encode())
-    return _ready(directory, spec, content, rates)
+    return _ready(directory, spec, content, rates, data.licence)
 
 
 def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
@@ -167,7 +167,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
         check_store(directory, **_content(spec, data))
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
-    record_start(directory, stored)
+    record_start(directory, stored, data.licence)
     evaluate = resolve_evaluation(config.evaluate, spec.capabilities)
     asked = replace(
         config,
@@ -236,10 +236,12 @@ def verify_run(directory: Place) -> list[Damage]:
     return MaskStore.open(directory, read_only=True).verify(_fixed_names(content))
 
 
-def _ready(directory: Place, spec: RunSpec, content: _Content, rates: ProductRates | None) -> Run:
+def _ready(
+    directory: Place, spec: RunSpec, content: _Content, rates: ProductRates | None, licence: str
+) -> Run:
     """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
-    record_start(directory, spec.config)
+    record_start(directory, spec.config, licence)
     if rates is not None:
         record_rates(directory, rates)
     store = MaskStore.open(directory)

@@ -92,8 +92,13 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def record_start(run_dir: Place, config: Config) -> None:
+def record_start(run_dir: Place, config: Config, licence: str = "") -> None:
     """Add this start to the run's provenance.json. The first entry is the start that began the run.
+
+    Args:
+        run_dir: the run directory.
+        config: the run's configuration.
+        licence: the licence of the data set; "" if it is not known.
 
     Raises:
         UserError: provenance.json exists and is not the record of earlier starts.
@@ -105,6 +110,7 @@ def record_start(run_dir: Place, config: Config) -> None:
         "commit": _commit(),
         "versions": versions(),
         "machine": _machine(),
+        **({"licence_of_data": licence} if licence else {}),
     }
     starts = [*known["starts"], start]
     _write(run_dir, known | {"config_hash": config_hash(config), "starts": starts})

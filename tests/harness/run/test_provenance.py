@@ -33,9 +33,16 @@ def test_every_start_is_added_and_the_first_one_stays(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["provenance.json"]
 
 
+def test_a_start_names_the_licence_of_the_data(tmp_path):
+    record_start(tmp_path, CONFIG, "CC-BY 4.0")
+    [start] = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert start["licence_of_data"] == "CC-BY 4.0"
+
+
 def test_a_start_names_code_versions_and_machine(tmp_path):
     record_start(tmp_path, CONFIG)
     [start] = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert "licence_of_data" not in start
     assert start["commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", start["commit"])
     assert set(start["versions"]) == {"python", *PACKAGES}
     assert all(start["versions"].values())
