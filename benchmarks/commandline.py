@@ -67,7 +67,7 @@ def need_memory(num_bytes: float, options: str) -> None:
     Raises:
         UserError: the arrays do not fit.
     """
-    from harness.run.memory import memory_bytes  # imports torch, which few refusals need
+    from harness.places.machine import memory_bytes
 
     there = memory_bytes()
     if num_bytes > there:
