@@ -111,7 +111,7 @@ class CarriedCode:
 
 
 class _Loader(SourceLoader):
-    """A loader of one carried module."""
+    """An import loader (importlib) for one of these modules."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -124,7 +124,7 @@ class _Loader(SourceLoader):
 
 
 class _Finder(MetaPathFinder):
-    """A finder of the carried modules."""
+    """An import finder (importlib) for the modules whose sources a specification carries."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._sources = sources

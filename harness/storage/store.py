@@ -386,7 +386,7 @@ class MaskStore:
             raise ValueError(f"rows must have dtype uint8, got {rows.dtype}")
         check_shape("rows", rows.shape, (len(tasks), self._row_bytes), "B R")
         if rows[:, -1].any():
-            raise ValueError("rows must end with a zero guard byte, got another value")
+            raise ValueError("rows must end with a guard byte of value 0, got another value")
 
     def _check_new(self, task_ids: np.ndarray) -> None:
         """Check that every task number is in range, occurs once, and is not committed yet."""

@@ -53,7 +53,7 @@ class Recipe:
             raise ValueError(
                 "steps must be >= 0, batch_size >= 1 and learning_rate > 0, got "
                 f"steps={self.steps}, batch_size={self.batch_size} and "
-                f"learning_rate={self.learning_rate}: change the wrong value"
+                f"learning_rate={self.learning_rate}: correct the value that is outside its range"
             )
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")

@@ -5,7 +5,8 @@ addresses. So a CUDA graph can repeat a step.
 
 Shape letters: T tasks, G groups of tasks that have the same images, N images of a batch, P values
 of a task's image, O outputs and I inputs of a layer, S outputs of the network, C constants of a
-step, M images of the data set, Q pixels of an image of the data set, Z steps of a table.
+step, M images of the data set, Q pixels of an image of the data set, Z steps whose constants are
+in one table.
 """
 
 from collections.abc import Iterator

@@ -37,7 +37,7 @@ def unit_masks_in_stages(
     after: Collection[int],
     on_step: OnStep | None = None,
 ) -> Iterator[list[Bool[Tensor, "B _"]]]:
-    """Train the masks over units of B tasks, from the pre-activations of the first hidden layer.
+    """Train masks over units, for B tasks, from the pre-activations of the first hidden layer.
 
     All scores start at 0. The gain of a unit is 1 if the unit's score is not negative, and 0
     otherwise. In the backward pass, d gain / d score is 1.

@@ -85,7 +85,8 @@ class Optimizer(ABC):
 
         Args:
             scores: the scores, of any shape.
-            state: the optimiser's state. The signs of the weights in the state do not change.
+            state: the optimiser's state. Its first tensor also stores the signs of the fixed
+                weights, in its sign bits. The step keeps these sign bits.
             g: d loss / d score, with the shape and dtype of the scores.
             constants: what the method `constants` returns, as numbers or 0-dimensional tensors.
         """
@@ -103,8 +104,8 @@ class Optimizer(ABC):
 def signed_squares(signs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return +0.0 for each sign +1 and -0.0 for each sign -1.
 
-    These are the signed squares before the first step: squares of zero, with the signs of the
-    weights in their sign bits.
+    An optimiser starts with these numbers as its running means of squares: the means are zero, and
+    their sign bits store the signs of the weights.
     """
     return torch.zeros_like(signs) * signs
 
