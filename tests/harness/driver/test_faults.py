@@ -59,6 +59,12 @@ LONG = [
     "evaluate.checkpoints=[4,16,40]",
 ]  # fmt: skip
 MEDIUM = [*LONG, "tasks=16", "evaluate.checkpoints=[4,16]"]
+RESIDUAL = [
+    *("data=digits", "family=split", "tasks=4", "outputs=20", "train.block=1"),
+    *("network=resnet18_slim", "network_options.width=2", "method=edge_popup", "train=residual"),
+    *("train.steps=20", "train.batch_size=16", "train.augment=crop"),
+    *("evaluate.batches=1", "evaluate.batch_size=32", "evaluate.checkpoints=[4]"),
+]
 
 
 def configure(run_dir: Path, options: list[str], *more: str) -> Config:
@@ -251,6 +257,22 @@ def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
     leftovers = [p.name for p in run_dir.rglob("*.partial")]
     assert leftovers == []
     drivers.wait_until_idle()
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_a_residual_network_ends_with_the_same_bits(
+    tmp_path: Path, drivers: Drivers
+) -> None:
+    undisturbed, run_dir, output = (tmp_path / name for name in ("undisturbed", "run", "output"))
+    assert run(configure(undisturbed, RESIDUAL)) == 0
+    process = drivers.start(run_dir, [*RESIDUAL, "executor=ray"], output)  # several actors
+    wait_until(lambda: files(run_dir / "log"), "a commit", process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the driver ended before it was killed"
+    before = files(run_dir / "log")
+    assert run(configure(run_dir, RESIDUAL)) == 0  # one process
+    assert {name: files(run_dir / "log")[name] for name in before} == before
+    assert_same_end(run_dir, undisturbed)
 
 
 @pytest.mark.slow
