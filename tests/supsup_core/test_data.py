@@ -83,7 +83,7 @@ def test_images_of_three_axes_have_channels(shape, channels):
     [((12,), 3, 3), ((3, 4), 3, 3), ((3, 2, 2), 2, 2), ((3, 2, 2), 3, 1), ((3, 2, 2), 0, 0)],
 )
 def test_means_that_are_neither_one_nor_one_a_channel_are_refused(shape, num_means, num_stds):
-    with pytest.raises(ValueError, match=f"got {num_means} and {num_stds}"):
+    with pytest.raises(ValueError, match=f"got {num_means} values of mean and {num_stds}"):
         images_of(shape, (0.5,) * num_means, (0.3,) * num_stds)
 
 

@@ -294,7 +294,7 @@ def test_a_state_of_another_number_of_planes_is_refused(tiny):
 def test_floats_that_are_missing_or_of_another_shape_are_refused():
     layout = any_layout((4, 3), [KEEP, NEGATIVE], [(2,)])
     (state,) = random_states(layout, 1)
-    with pytest.raises(ValueError, match=r"and the floats \['float0'\], got 2 and \[\]"):
+    with pytest.raises(ValueError, match=r"floats \['float0'\], got 2 planes and the floats \[\]"):
         layout.pack([TaskState(state.planes)])
     with pytest.raises(ValueError, match=r"float0 must have shape .* \(2,\), got \(3,\)"):
         layout.pack([TaskState(state.planes, {"float0": np.zeros(3, np.float32)})])

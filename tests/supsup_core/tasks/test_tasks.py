@@ -236,7 +236,7 @@ def test_pixels_of_a_changed_image_stay_whole_numbers(images, wrong, message):
     [
         (
             {"change": BilinearRotation(6, 5.0), "parameters": {"angles": 5.0}},
-            "images of 25 pixels, got 36 pixels",
+            "images of 25 pixels, got a change for 36 pixels",
         ),
         (
             {"source": np.arange(24, dtype=np.uint16)},
