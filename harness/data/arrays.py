@@ -163,8 +163,8 @@ def _labels(who: str, arrays: Mapping[str, np.ndarray]) -> list[UInt[np.ndarray,
         )
     if test.max() >= len(counts):
         raise UserError(
-            f"{who} must have labels below {len(counts)} in y_test, the number of classes of "
-            f"y_train, got {test.max()}: add training images of this class"
+            f"{who} must have labels in y_test below {len(counts)}, because y_train has "
+            f"{len(counts)} classes, got {test.max()}: add training images of this class"
         )
     kind = np.uint8 if len(counts) <= 256 else np.uint16
     return [y.astype(kind) for y in (train, test)]

@@ -95,11 +95,12 @@ class Failures:
             self._write()
 
     def keep_units(self, names: Collection[str]) -> None:
-        """Delete the rows of evaluation and recall units that are no longer needed.
+        """Delete rows of the table `failures`: those of evaluation units that nobody needs.
 
         For example, an earlier command asked for more distractors than fit into memory, so its
         units failed. If no later command asks for these units, nothing else would delete their
-        rows. Rows of training units are never deleted here, because a run needs all its masks.
+        rows. The same is true of recall units. Rows of training units stay in the table, because
+        a run needs every mask.
 
         Args:
             names: names of the units whose rows stay: the units of the run itself, and the units of

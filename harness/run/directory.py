@@ -283,8 +283,8 @@ def _clear_unbegun(directory: Place) -> None:
 def _content(spec: RunSpec, data: Dataset) -> _Content:
     """Make the content of a run's store, except the masks.
 
-    The store has one row of inputs per task, such as a permutation. These rows are not made here,
-    but when they are read.
+    The store has one row of inputs per task, such as a permutation. They are made later, when
+    they are read.
 
     Raises:
         UserError: the family cannot make the first task.

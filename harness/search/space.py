@@ -200,7 +200,7 @@ def _check_tags(key: str, text: str, sweep: Sweep) -> None:
     allowed = {"log"} if isinstance(sweep, IntervalSweep) else set()
     if set(sweep.tags) - allowed:
         raise UserError(
-            f"{key} must have no tag except log, and log only with an interval, got {text}"
+            f"{key} may have only the tag log, and only if its range is an interval, got {text}"
         )
 
 

@@ -94,9 +94,9 @@ def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:
         tune: the settings of the search, with the number of stages and the reduction.
 
     Returns:
-        A mapping from the number of steps at the end of a stage to the rung of this stage. If there
-        are few steps, several stages may end at the same step. The mapping then has only the rung
-        of the last of these stages.
+        A mapping from the number of steps at the end of a stage to the number (rung) of this stage.
+        If there are few steps, several stages may end at the same step. The mapping then has only
+        the rung of the last of these stages.
     """
     rungs = [tune.reduction**i for i in range(tune.stages)]
     return {-(-steps * rung // tune.last_rung): rung for rung in rungs}

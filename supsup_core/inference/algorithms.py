@@ -102,7 +102,9 @@ class Evidence:
         self._num_candidates: list[int] = []
 
     def see(self, values: Tensor, num_candidates: int) -> None:
-        """Record whether values are finite. Do not wait until the device has computed them.
+        """Record whether values are finite.
+
+        This method does not wait until the device has computed the values.
 
         Args:
             values: slopes, entropies or logits, which the answers depend on.

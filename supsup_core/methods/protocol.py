@@ -59,7 +59,7 @@ class Method(ABC):
             network: the fixed network.
             task_id: number of the task.
             seed: the run's seed.
-            shared: data from earlier tasks; None if `order` is "any".
+            shared: data from earlier tasks; None if the finder's `order` is "any".
 
         Returns:
             A mapping from name to float32 scores of this task. Most finders have one entry per
@@ -109,7 +109,7 @@ class Method(ABC):
 
         Args:
             scores: a mapping from name to the scores of B tasks, (B, ...).
-            shared: data from earlier tasks; None if `order` is "any".
+            shared: data from earlier tasks; None if the finder's `order` is "any".
             step: number of finished steps, from 1 to `steps`.
             steps: number of steps of the whole training.
         """

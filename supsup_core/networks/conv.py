@@ -132,7 +132,7 @@ def _pairs(
     norm: str,
     init: str,
 ) -> nn.Module:
-    """Make pairs of convolutions with a maximum after each pair, and three linear layers."""
+    """Make pairs of convolutions with max pooling after each pair, and three linear layers."""
     _check_side(name, input_shape, len(channels))
     layers: dict[str, nn.Module] = {}
     num_in = input_shape[0]

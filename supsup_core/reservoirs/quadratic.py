@@ -110,7 +110,7 @@ class Additive(Quadratic):
         """
 
     def store_all(self, patterns: Float32[Tensor, "P D"]) -> None:
-        """Store patterns in their order, several of them in the same matrix products."""
+        """Store patterns in their order. Each matrix product handles several patterns."""
         check_shape("patterns", patterns.shape, (len(patterns), self.dim), "P D")
         for some in patterns.split(PATTERNS_TOGETHER):
             self._add(some)

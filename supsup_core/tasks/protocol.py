@@ -1,13 +1,13 @@
 """A task, and the protocol of a family of tasks.
 
-A task may choose pixels: x_task[j] = x[source[j]]. The value P, one above the last pixel, stands
-for the black background. If images have several channels, all channels change in the same way.
-But if `source` has one entry for each value of an image, it also chooses channels. Permutations,
-rotations by whole pixels and both together are such choices. One indexing operation makes the
-images of such a task, and the mask store can list its source. A task may also change the images by
-any other rule, such as interpolation. `Task.images` makes the images of every task, and pixels stay
-whole numbers from 0 to 255. So code that has no fast path for `source` calls `Task.images`, and
-works for every family.
+A task may choose pixels: x_task[j] = x[source[j]]. The index P, one above the index of the last
+pixel, stands for the black background. If images have several channels, all channels change in the
+same way. But if `source` has one entry for each pixel of each channel, it can also move numbers
+from one channel to another. Permutations, rotations by whole pixels and both together are such
+choices. One indexing operation makes the images of such a task, and the mask store can list its
+source. A task may also change the images by any other rule, such as interpolation. `Task.images`
+makes the images of every task, and pixels stay whole numbers from 0 to 255. So code that has no
+fast path for `source` calls `Task.images`, and works for every family.
 
 Shape letters: N images, P pixels (or values), M images of a task.
 """

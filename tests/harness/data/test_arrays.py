@@ -114,7 +114,7 @@ Y = arrays()["y_train"]
         ({"y_train": Y + 2**16}, "labels from 0 to 65534 in y_train, got 65538"),
         ({"y_train": Y * 0}, "must have at least 2 classes, got 1: add images of another class"),
         ({"y_train": Y + 1}, "got none with label 0 and labels up to 3: number the classes"),
-        ({"y_test": Y[:6] + 3}, "labels below 3 in y_test, the number of classes of y_train, got"),
+        ({"y_test": Y[:6] + 3}, "labels in y_test below 3, because y_train has 3 classes, got"),
     ],
 )
 def test_bad_arrays_are_refused_in_one_line(changed, line):

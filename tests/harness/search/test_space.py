@@ -154,8 +154,8 @@ def test_options_that_cannot_be_searched_are_refused(key, text, line, popup):
             "tag(log, interval(0, 0.9))",
             ["above 0, because its scale is log"],
         ),
-        ("train.smoothing", "tag(lag, interval(0.1, 0.9))", ["no tag except log"]),
-        ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["no tag except log"]),
+        ("train.smoothing", "tag(lag, interval(0.1, 0.9))", ["may have only the tag log"]),
+        ("train.smoothing", "tag(log, choice(0.1, 0.9))", ["may have only the tag log"]),
         ("train.steps", "interval(0.5, 2)", ["whole numbers as start", "got interval(0.5, 2)"]),
         ("train.steps", "range(1, 10, 0)", ["got range(1, 10, 0)"]),
         (
