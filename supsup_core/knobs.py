@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 # The smallest and the largest positive number that float32 can store with full precision. Scores,
-# gradients and logits are float32.
-SMALLEST_FLOAT = float(np.finfo(np.float32).smallest_normal)
-LARGEST_FLOAT = float(np.finfo(np.float32).max)
+# gradients and logits are float32. (To import numpy for numpy.finfo would take longer than --help.)
+SMALLEST_FLOAT = 2.0**-126
+LARGEST_FLOAT = (2 - 2.0**-23) * 2.0**127
 
 # No count of tasks, steps or images comes near to this number: a billion training steps of the
 # smallest network take days.

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from harness.places.durable import fsync, write_durably
 from harness.places.places import Place
-from harness.places.reading import read_array, read_into
+from harness.places.reading_arrays import read_array, read_into
 
 CHUNK_BYTES = 2_500_000  # approximate, because the rows per chunk are a power of two
 FILL = 255  # each byte of an unwritten row has this value. The last byte of every mask is 0

@@ -13,12 +13,11 @@ from harness.places.reading import (
     END,
     open_regular,
     parse_yaml,
-    read_array,
     read_bytes,
     read_configuration,
-    read_into,
     read_json,
 )
+from harness.places.reading_arrays import read_array, read_into
 
 KINDS = {
     "a symbolic link": lambda path: path.symlink_to(path.with_name("file")),
