@@ -27,8 +27,7 @@ from harness.run.spec import RunSpec
 from harness.workers.training import trainer_of
 from supsup_core.data import ImageSet, normalise
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.augment import augmented
-from supsup_core.training.batches import batch_labels, task_batches
+from supsup_core.training.batches import batch_images, batch_labels, task_batches
 
 CPU = torch.device("cpu")
 
@@ -67,10 +66,8 @@ def accuracy_of_network(spec: RunSpec, data: Dataset, task: Task, rate: float) -
     order = task_batches([task], data.train, spec.recipe, config.seed)
     for step in range(config.train.steps):
         index = next(order)
-        shown = augmented(
-            data.train.images[index[0]], config.train.augment, config.seed, task.task_id, step
-        )
-        images = _inputs(task, data.train, shown)
+        shown = batch_images([task], data.train, spec.recipe, config.seed, index, step)[0]
+        images = normalise(torch.from_numpy(shown), data.train.mean, data.train.std)
         labels = torch.from_numpy(batch_labels([task], data.train, index)[0])
         optimizer.param_groups[0]["lr"] = schedule.learning_rate_at(step)
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ from harness.config.kinds import as_argument, as_typed, bare, converted, is_plai
 from harness.config.option import REQUIRED, Option, nearest_key
 from harness.config.own_code import import_own, is_own
 from harness.config.schema import OPTION_KEYS, AnyConfig, Config
-from harness.data.names import DATASETS, FOLDER, NPZ, is_path
+from harness.data.names import DATASETS, loaders
 from harness.errors import UserError
 from supsup_core.knobs import Knob, knob_of
 from supsup_core.names import FAMILIES, METHODS, NETWORKS, load
@@ -120,8 +120,8 @@ def load_named(kind: str, known: Mapping[str, str], name: str) -> Callable[..., 
     """
     if is_own(name):
         return import_own(kind, name)
-    if kind == "data" and is_path(name):
-        known = {name: NPZ if name.endswith(".npz") else FOLDER}
+    if kind == "data":
+        known = loaders(name)
     try:
         target: Callable[..., Any] = load(kind, known, name)
     except ValueError as error:

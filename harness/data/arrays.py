@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt, UInt8
 
-from harness.data.dataset import Dataset, in_parts, moments
+from harness.data.dataset import MOST_CLASSES, Dataset, in_parts, label_type, moments
 from harness.errors import UserError, one_line
 from supsup_core.data import ImageSet
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-_MOST_CLASSES = 2**16 - 1  # the store has labels of 16 bits, and one number for no class
 # Largest difference between a float and a whole number that still counts as this whole number.
 # float32 stores k / 255 with an error that is far smaller.
 _TOLERANCE = 0.01
@@ -144,9 +143,9 @@ def _labels(who: str, arrays: Mapping[str, np.ndarray]) -> list[UInt[np.ndarray,
             raise UserError(
                 f"{who} must have whole numbers in {key}, got {y.dtype}: try {key}.astype(int)"
             )
-        if y.min() < 0 or y.max() >= _MOST_CLASSES:
+        if y.min() < 0 or y.max() >= MOST_CLASSES:
             raise UserError(
-                f"{who} must have labels from 0 to {_MOST_CLASSES - 1} in {key}, got "
+                f"{who} must have labels from 0 to {MOST_CLASSES - 1} in {key}, got "
                 f"{y.min() if y.min() < 0 else y.max()}: number the classes from 0"
             )
     train, test = arrays.values()
@@ -166,5 +165,4 @@ def _labels(who: str, arrays: Mapping[str, np.ndarray]) -> list[UInt[np.ndarray,
             f"{who} must have labels in y_test below {len(counts)}, because y_train has "
             f"{len(counts)} classes, got {test.max()}: add training images of this class"
         )
-    kind = np.uint8 if len(counts) <= 256 else np.uint16
-    return [y.astype(kind) for y in (train, test)]
+    return [y.astype(label_type(len(counts))) for y in (train, test)]

@@ -8,7 +8,7 @@ from typing import Any
 from harness.data.arrays import dataset_from_arrays
 from harness.data.dataset import Dataset
 from harness.data.files import DataFiles
-from harness.data.names import DATASETS, FOLDER, NPZ, is_path
+from harness.data.names import DATASETS, is_path, loaders
 from harness.errors import UserError
 from supsup_core.names import load
 
@@ -19,11 +19,8 @@ def loader_of(data: str) -> Callable[..., Dataset]:
     Raises:
         UserError: the name is unknown.
     """
-    if is_path(data):
-        known = {data: NPZ if data.endswith(".npz") else FOLDER}
-    elif data in DATASETS:
-        known = dict(DATASETS)
-    else:
+    known = loaders(data)
+    if data not in known:
         close = difflib.get_close_matches(data, DATASETS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(

@@ -6,13 +6,16 @@ Shape letters: N images, P pixels per image, C channels.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from supsup_core.data import ImageSet
+from supsup_core.tasks.make import NO_CLASS
 
-EVERY = 5  # one of so many images is a test image, if the source has no test images
+EVERY = 5  # every fifth image is a test image, if the source has no test images
+MOST_CLASSES = NO_CLASS  # the store has labels of 16 bits, and one of these numbers for no class
 
 Labelled = tuple[UInt8[np.ndarray, "N P"], UInt8[np.ndarray, " N"]]
 
@@ -113,6 +116,11 @@ def moments(parts: Iterable[UInt8[np.ndarray, "N ..."]]) -> tuple[tuple[float, .
         means.append(total / (255 * num))
         stds.append(math.sqrt(num * squares - total**2) / (255 * num) or 1.0)
     return tuple(means), tuple(stds)
+
+
+def label_type(num_classes: int) -> type[np.unsignedinteger[Any]]:
+    """Return the smallest type that can hold the labels of a number of classes."""
+    return np.uint8 if num_classes <= 256 else np.uint16
 
 
 def in_parts(images: np.ndarray) -> Iterable[np.ndarray]:

@@ -4,7 +4,6 @@ import json
 import logging
 from collections import Counter
 from io import BytesIO
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from harness.data.dataset import Dataset, every_fifth
 from harness.data.decoding import squared
 from harness.data.download import FETCH_FAILURES, fetch
-from harness.data.files import DataFiles, cache_folder, find, own_folders, store, verify
+from harness.data.files import DataFiles, cache_folder, find_all, keep_downloads, own_folders
 from harness.errors import UserError, one_line
 from supsup_core.knobs import Knob, check_knobs
 
@@ -79,11 +78,7 @@ def _contents(files: DataFiles) -> dict[str, bytes]:
     own = own_folders("emoji", files.data_dir)
     unpacked = [one / f"node_modules/{PACKAGE.partition('@')[0]}" for one in own]
     folders = [*own, *unpacked, cache_folder("emoji")]
-    contents = {}
-    for file, (sha256, num_bytes) in FILES.items():
-        found = find(file, folders, sha256, num_bytes)
-        if found is not None:
-            contents[file] = found
+    contents = find_all(FILES, folders)
     failure = _download(contents) if files.download else None
     if missing := [file for file in FILES if file not in contents]:
         tried = f"; tried npm ({failure})" if failure else ""
@@ -107,10 +102,7 @@ def _download(contents: dict[str, bytes]) -> str | None:
         return None
     logger.info("downloading emoji from npm:%s (62 MB)", PACKAGE)
     try:
-        for file, content in fetch(f"npm:{PACKAGE}", wanted, folder=""):
-            verify(file, content, FILES[file][0])
-            store(cache_folder("emoji") / Path(file), content)
-            contents[file] = content
+        keep_downloads("emoji", fetch(f"npm:{PACKAGE}", wanted, folder=""), FILES, contents)
     except FETCH_FAILURES as error:
         return one_line(error)
     return None

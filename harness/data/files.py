@@ -8,13 +8,15 @@ import os
 import stat
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
+
+Known = Mapping[str, tuple[str, int]]  # name of a published file -> (sha256, size in bytes)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,41 @@ def _read(path: Path, num_bytes: int) -> bytes:
         return stream.read(num_bytes + 1)
 
 
-def verify(file: str, content: bytes, sha256: str) -> None:
+def find_all(known: Known, folders: Sequence[Path]) -> dict[str, bytes]:
+    """Read and check those files of a data set that exist in some folder; see `find`.
+
+    Args:
+        known: the files of the data set.
+        folders: the folders to search, in order.
+
+    Returns:
+        Name of each file that exists -> its content.
+    """
+    found = {file: find(file, folders, *checks) for file, checks in known.items()}
+    return {file: content for file, content in found.items() if content is not None}
+
+
+def keep_downloads(
+    name: str, downloaded: Iterable[tuple[str, bytes]], known: Known, contents: dict[str, bytes]
+) -> None:
+    """Check downloaded files, store them in the cache, and add them to `contents`.
+
+    Args:
+        name: name of the data set.
+        downloaded: pairs of file name and content.
+        known: the files of the data set.
+        contents: name of each file that was found or downloaded -> its content.
+
+    Raises:
+        ValueError: a file has another checksum. Earlier files are kept.
+    """
+    for file, content in downloaded:
+        _verify(file, content, known[file][0])
+        store(cache_folder(name) / file, content)
+        contents[file] = content
+
+
+def _verify(file: str, content: bytes, sha256: str) -> None:
     """Check the checksum of a downloaded file.
 
     Raises:

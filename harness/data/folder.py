@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 
-from harness.data.dataset import EVERY, Dataset, in_parts, moments
+from harness.data.dataset import EVERY, MOST_CLASSES, Dataset, in_parts, label_type, moments
 from harness.data.decoding import SUFFIXES
 from harness.data.file_images import FileImages
 from harness.data.files import DataFiles
@@ -26,8 +26,6 @@ TEST_FOLDERS = ("test", "val")
 _MOST_MEASURED = 5000
 
 _LARGEST_SHARE = 4  # decoded images stay in memory if they take at most this part of it: 1/4
-
-_MOST_CLASSES = 2**16 - 1  # see harness/data/arrays.py
 
 Size = Annotated[
     int,
@@ -95,7 +93,7 @@ def image_folder(files: DataFiles, *, size: Size = 32, grey: Grey = False) -> Da
     images: list[Images] = [one if streamed else one.all() for one in found]
     measured = np.arange(0, len(images[0]), -(-len(images[0]) // _MOST_MEASURED))
     mean, std = moments(images[0][part] for part in in_parts(measured))
-    kind = np.uint8 if len(names) <= 256 else np.uint16
+    kind = label_type(len(names))
     sets = [
         ImageSet(pixels, np.array(one.labels, kind), mean, std)
         for pixels, one in zip(images, (train, test), strict=True)
@@ -154,9 +152,9 @@ def _every_fifth(folder: Path) -> tuple[list[str], _Split, _Split]:
 def _classes(folder: Path) -> list[str]:
     """List the names of a folder's classes, sorted."""
     names = sorted(one.name for one in os.scandir(folder) if one.is_dir() and one.name[0] != ".")
-    if not 2 <= len(names) <= _MOST_CLASSES:
+    if not 2 <= len(names) <= MOST_CLASSES:
         raise UserError(
-            f"data={folder} must have a folder for each of 2 to {_MOST_CLASSES} classes, got "
+            f"data={folder} must have a folder for each of 2 to {MOST_CLASSES} classes, got "
             f"{len(names)}: put the images of each class into a folder of their own"
         )
     return names

@@ -10,7 +10,14 @@ import numpy as np
 
 from harness.data.dataset import Dataset, grey_dataset
 from harness.data.download import FETCH_FAILURES, fetch
-from harness.data.files import DataFiles, cache_folder, find, own_folders, store, verify
+from harness.data.files import (
+    DataFiles,
+    Known,
+    cache_folder,
+    find_all,
+    keep_downloads,
+    own_folders,
+)
 from harness.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
@@ -41,6 +48,11 @@ class _IdxFiles:
     moments: tuple[float, float]
     torchvision: Path
     package: tuple[str, Path] | None = None
+
+    @property
+    def known(self) -> Known:
+        """Name of each file -> (sha256, size in bytes)."""
+        return {file: (self.sha256[file], self.num_bytes[file]) for file in self.sha256}
 
 
 _TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -115,11 +127,7 @@ def load_idx(name: str, data_dir: Path | None, download: bool) -> Dataset:
     """
     files = IDX[name]
     folders = _folders(name, data_dir)
-    contents: dict[str, bytes] = {}
-    for file, sha256 in files.sha256.items():
-        found = find(file, folders, sha256, files.num_bytes[file])
-        if found is not None:
-            contents[file] = found
+    contents = find_all(files.known, folders)
     failures = _download(name, contents) if download else []
     missing = [file for file in files.sha256 if file not in contents]
     if missing:
@@ -168,10 +176,7 @@ def _download(name: str, contents: dict[str, bytes]) -> list[str]:
         after = f" after {failures[-1]}" if failures else ""
         logger.info("downloading %s from %s%s", name, source, after)
         try:
-            for file, content in fetch(source, wanted):
-                verify(file, content, IDX[name].sha256[file])
-                store(cache_folder(name) / file, content)
-                contents[file] = content
+            keep_downloads(name, fetch(source, wanted), IDX[name].known, contents)
         except FETCH_FAILURES as error:
             failures.append(f"{source} ({one_line(error)})")
     return failures

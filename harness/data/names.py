@@ -23,6 +23,17 @@ NPZ = "harness.data.npz:npz"
 FOLDER = "harness.data.folder:image_folder"
 
 
+def loaders(data: str) -> Mapping[str, str]:
+    """Return the known names with their loaders. If `data` is a path, add its loader.
+
+    Args:
+        data: a value of the key `data`.
+    """
+    if not is_path(data):
+        return DATASETS
+    return {**DATASETS, data: NPZ if data.endswith(".npz") else FOLDER}
+
+
 def is_path(data: str) -> bool:
     """Return whether a value of the key `data` is a path, and not a name.
 

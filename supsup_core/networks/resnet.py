@@ -6,9 +6,9 @@ layers have no parameters.
 Shape letters: N images, C channels of an image, H rows, W columns, S outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -166,6 +166,23 @@ def _stem(num_in: int, width: int, norm: str, *, large: bool) -> nn.Sequential:
     return nn.Sequential(*layers, *([nn.MaxPool2d(3, 2, padding=1)] if large else []))
 
 
+# Kind of the blocks, and number of blocks of each stage.
+_RESNET18: tuple[Kind, Sequence[int]] = ("basic", (2, 2, 2, 2))
+_RESNET50: tuple[Kind, Sequence[int]] = ("bottleneck", (3, 4, 6, 3))
+
+
+def _checked(
+    named: Callable[..., nn.Module],
+    plan: tuple[Kind, Sequence[int]],
+    input_shape: Sequence[int],
+    num_outputs: int,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """Check the options of a named network, and make the network."""
+    check_knobs(named, options)
+    return ResNet(input_shape, num_outputs, *plan, **options)
+
+
 def resnet18_slim(
     input_shape: Sequence[int],
     num_outputs: int,
@@ -190,11 +207,8 @@ def resnet18_slim(
     Raises:
         ValueError: `input_shape` is not (C, H, W), or an option has a wrong value.
     """
-    check_knobs(resnet18_slim, {"width": width, "stem": stem, "norm": norm, "init": init})
-    depths = (2, 2, 2, 2)
-    return ResNet(
-        input_shape, num_outputs, "basic", depths, width=width, stem=stem, norm=norm, init=init
-    )
+    options = {"width": width, "stem": stem, "norm": norm, "init": init}
+    return _checked(resnet18_slim, _RESNET18, input_shape, num_outputs, options)
 
 
 def resnet18(
@@ -219,11 +233,8 @@ def resnet18(
     Raises:
         ValueError: `input_shape` is not (C, H, W), or an option has a wrong value.
     """
-    check_knobs(resnet18, {"width": width, "stem": stem, "norm": norm, "init": init})
-    depths = (2, 2, 2, 2)
-    return ResNet(
-        input_shape, num_outputs, "basic", depths, width=width, stem=stem, norm=norm, init=init
-    )
+    options = {"width": width, "stem": stem, "norm": norm, "init": init}
+    return _checked(resnet18, _RESNET18, input_shape, num_outputs, options)
 
 
 def resnet50(
@@ -248,8 +259,5 @@ def resnet50(
     Raises:
         ValueError: `input_shape` is not (C, H, W), or an option has a wrong value.
     """
-    check_knobs(resnet50, {"width": width, "stem": stem, "norm": norm, "init": init})
-    depths = (3, 4, 6, 3)
-    return ResNet(
-        input_shape, num_outputs, "bottleneck", depths, width=width, stem=stem, norm=norm, init=init
-    )
+    options = {"width": width, "stem": stem, "norm": norm, "init": init}
+    return _checked(resnet50, _RESNET50, input_shape, num_outputs, options)

@@ -19,9 +19,8 @@ from supsup_core.methods.protocol import Method
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.augment import augmented
 from supsup_core.training.base import BlockTrainer
-from supsup_core.training.batches import batch_labels, task_batches
+from supsup_core.training.batches import batch_images, batch_labels, task_batches
 from supsup_core.training.protocol import OnStep
 
 
@@ -98,17 +97,11 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
     ) -> tuple[Tensor, Tensor]:
         """Make a batch of N images for each of B tasks.
 
-        The images are changed at random before the task changes them, if the recipe says so.
-
         Returns:
             The normalised images (B, N, *shape), and their labels (B, N).
         """
-        kind, seed = self._recipe.augment, self._seed
-        shown = [
-            task.images(augmented(self._data.images[own], kind, seed, task.task_id, step))
-            for task, own in zip(tasks, index, strict=True)
-        ]
-        pixels = torch.from_numpy(np.stack(shown)).to(self._device)
+        shown = batch_images(tasks, self._data, self._recipe, self._seed, index, step)
+        pixels = torch.from_numpy(shown).to(self._device)
         labels = torch.from_numpy(batch_labels(tasks, self._data, index)).to(self._device)
         return normalise(pixels, self._data.mean, self._data.std).to(self._dtype), labels
 

@@ -6,10 +6,11 @@ Shape letters: B tasks of the block, N images of a batch.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Int64, Integer, UInt8
 
 from supsup_core.data import ImageSet, batches
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.augment import augmented
 from supsup_core.training.recipe import Recipe
 
 
@@ -38,6 +39,34 @@ def task_batches(
     ]
     while True:
         yield np.stack([m[next(s)] for m, s in zip(members, sequences, strict=True)])
+
+
+def batch_images(
+    tasks: Sequence[Task],
+    data: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    index: Integer[np.ndarray, "B N"],
+    step: int,
+) -> UInt8[np.ndarray, "B N ..."]:
+    """Make the pixels of N images for each of the B tasks, for one step of training.
+
+    The images are changed at random before the task changes them, if the recipe says so.
+
+    Args:
+        tasks: the B tasks.
+        data: the images of the data set.
+        recipe: the settings of the training.
+        seed: the run's seed.
+        index: for each task, the indices of its images in the data set.
+        step: number of the step, from 0.
+    """
+    return np.stack(
+        [
+            task.images(augmented(data.images[own], recipe.augment, seed, task.task_id, step))
+            for task, own in zip(tasks, index, strict=True)
+        ]
+    )
 
 
 def batch_labels(

@@ -113,7 +113,6 @@ def trainer_for(
         assert isinstance(method, KeepMethod)
         kind = ResidentTrainer if on_gpu else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
-    plain = AutogradTrainer
-    if trains_on_modules(network, method, recipe) and not on_gpu:
-        plain = ModuleTrainer
-    return plain(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
+    by_module = trains_on_modules(network, method, recipe) and not on_gpu
+    slower = ModuleTrainer if by_module else AutogradTrainer
+    return slower(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
