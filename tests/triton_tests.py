@@ -1,4 +1,4 @@
-"""What the tests of kernels in Triton share.
+"""Functions for the tests of kernels in Triton.
 
 Triton has an interpreter for machines without a GPU. It works only if an environment variable is
 set before Triton is imported. So one test of a file runs the file's other tests in a new process.

@@ -186,7 +186,7 @@ def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
 
 
 def _check_plan(config: Config) -> None:
-    """Refuse a configuration with so many work units that it would take minutes to list them.
+    """Refuse a configuration if listing its work units would take minutes.
 
     Raises:
         ValueError: the checkpoints need too many table rows.

@@ -152,7 +152,9 @@ def _read(file: str | None) -> Source | None:
 
 
 def _sources(root: ModuleType) -> dict[str, Source]:
-    """Collect the sources of a top-level module or package, and of what it imports beside it.
+    """Collect the sources of a top-level module or package, and of modules that it imports.
+
+    Imported modules are collected if they lie in the same folder as the module or the package.
 
     Imports are found in the text of the files. No file is executed for this.
     """
