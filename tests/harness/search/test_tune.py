@@ -3,9 +3,9 @@
 import gc
 import pickle
 from collections import Counter
-from dataclasses import make_dataclass
-from types import SimpleNamespace
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -132,29 +132,17 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
 
 @pytest.mark.long
 def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkeypatch):
-    # These classes are local, because Ray pickles local classes by value.
-    class Images:
-        def __init__(self, images, marker):
-            self.images, self.marker = images, marker
-
-        def copy(self):
-            if self.marker.exists():
-                raise OSError("images cannot be read")
-            return self.images.copy()
-
-    read = {
-        "shape": property(lambda data: data.images.shape[1:]),
-        "channels": property(lambda data: 1),
-        "flat": property(lambda data: data.images.reshape(len(data.images), -1)),
-    }
-    Data = make_dataclass("Data", ["images", "labels", "mean", "std"], namespace=read)
     broken, data = tmp_path / "broken", load_dataset("digits")
     broken.touch()
-    images = Images(data.train.images, broken)
-    train = Data(images, data.train.labels, data.train.mean, data.train.std)
-    given = SimpleNamespace(
-        train=train, test=data.test, input_shape=data.input_shape, num_classes=10
-    )
+
+    class Labels(np.ndarray):  # local, because Ray pickles local classes by value
+        def copy(self, order="C"):
+            if broken.exists():
+                raise OSError("labels cannot be read")
+            return super().copy(order)
+
+    train = replace(data.train, labels=data.train.labels.view(Labels))
+    given = replace(data, train=train)
     monkeypatch.setattr(job, "dataset_of", lambda *args, **options: given)
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
     options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=3", "tune.scheduler=none")
