@@ -27,7 +27,7 @@ from harness.run.spec import RunSpec
 from harness.workers.training import trainer_of
 from supsup_core.data import ImageSet, normalise
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import batch_images, batch_labels, task_batches
+from supsup_core.training.batches import batch_images, batch_labels, block_batches
 
 CPU = torch.device("cpu")
 
@@ -63,12 +63,12 @@ def accuracy_of_network(spec: RunSpec, data: Dataset, task: Task, rate: float) -
     floats = {s.name: torch.full(s.shape, s.initial) for s in network.float_specs()}
     optimizer = torch.optim.Adam(weights.values(), lr=rate)
     schedule = replace(spec.recipe, learning_rate=rate)
-    order = task_batches([task], data.train, spec.recipe, config.seed)
+    order = block_batches([task], data.train, spec.recipe, config.seed)
     for step in range(config.train.steps):
-        index = next(order)
-        shown = batch_images([task], data.train, spec.recipe, config.seed, index, step)[0]
+        batch = next(order)
+        shown = batch_images(batch, data.train, spec.recipe, config.seed)[0]
         images = normalise(torch.from_numpy(shown), data.train.mean, data.train.std)
-        labels = torch.from_numpy(batch_labels([task], data.train, index)[0])
+        labels = torch.from_numpy(batch_labels([task], data.train, batch.index)[0])
         optimizer.param_groups[0]["lr"] = schedule.learning_rate_at(step)
         optimizer.zero_grad()
         logits = network.logits(weights, ones, images, floats or None, track=bool(floats))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Integer
 from torch import Tensor
 
 from supsup_core.data import normalise
@@ -20,7 +19,7 @@ from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
-from supsup_core.training.batches import batch_images, batch_labels, task_batches
+from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches
 from supsup_core.training.protocol import OnStep
 
 
@@ -39,19 +38,21 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages."""
         recipe, method, network = self._recipe, self._method, self._network
         scores = self._begin(tasks, shared)
         floats = self._statistics(len(tasks))
         optimizer = recipe.torch_optimizer(list(scores.values()))
-        order = task_batches(tasks, self._data, recipe, self._seed)
-        for step in range(recipe.steps + 1):
+        order = batches or block_batches(tasks, self._data, recipe, self._seed)
+        last = max(after)
+        for step in range(last + 1):
             if step in after:
                 yield with_floats(method.end(network, scores), floats), shared
-            if step == recipe.steps:
+            if step == last:
                 return
-            images, labels = self._batch(tasks, next(order), step)
+            images, labels = self._batch(next(order))
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
             optimizer.zero_grad()
             self._loss(scores, floats, images, labels).backward()
@@ -92,17 +93,16 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             for spec in self._network.float_specs()
         }
 
-    def _batch(
-        self, tasks: Sequence[Task], index: Integer[np.ndarray, "B N"], step: int
-    ) -> tuple[Tensor, Tensor]:
-        """Make a batch of N images for each of B tasks.
+    def _batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Make the images and labels of a batch, which has N images for each of B tasks.
 
         Returns:
             The normalised images (B, N, *shape), and their labels (B, N).
         """
-        shown = batch_images(tasks, self._data, self._recipe, self._seed, index, step)
+        shown = batch_images(batch, self._data, self._recipe, self._seed)
         pixels = torch.from_numpy(shown).to(self._device)
-        labels = torch.from_numpy(batch_labels(tasks, self._data, index)).to(self._device)
+        labels = torch.from_numpy(batch_labels(batch.tasks, self._data, batch.index))
+        labels = labels.to(self._device)
         return normalise(pixels, self._data.mean, self._data.std).to(self._dtype), labels
 
     def _loss(

@@ -12,6 +12,7 @@ from supsup_core.methods.protocol import Method
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import Batch
 from supsup_core.training.measure import Measure
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
@@ -38,6 +39,7 @@ class StagedTrainer(ABC):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages."""
 

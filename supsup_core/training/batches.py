@@ -4,6 +4,7 @@ Shape letters: B tasks of the block, N images of a batch.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
@@ -12,6 +13,30 @@ from supsup_core.data import ImageSet, batches
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.augment import augmented
 from supsup_core.training.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays has no single truth value
+class Batch:
+    """The images of one training step.
+
+    Attributes:
+        tasks: the B tasks that the images belong to.
+        index: (B, N) for each of the B tasks, the indices of its N images in the data set.
+        step: number of the batch among the batches of these tasks, from 0. Random changes of the
+            images depend on this number.
+    """
+
+    tasks: Sequence[Task]
+    index: Integer[np.ndarray, "B N"]
+    step: int
+
+
+def block_batches(
+    tasks: Sequence[Task], data: ImageSet, recipe: Recipe, seed: int
+) -> Iterator[Batch]:
+    """Yield the batch of each step of a block, without end; see task_batches."""
+    for step, index in enumerate(task_batches(tasks, data, recipe, seed)):
+        yield Batch(tasks, index, step)
 
 
 def task_batches(
@@ -42,29 +67,23 @@ def task_batches(
 
 
 def batch_images(
-    tasks: Sequence[Task],
-    data: ImageSet,
-    recipe: Recipe,
-    seed: int,
-    index: Integer[np.ndarray, "B N"],
-    step: int,
+    batch: Batch, data: ImageSet, recipe: Recipe, seed: int
 ) -> UInt8[np.ndarray, "B N ..."]:
-    """Make the pixels of N images for each of the B tasks, for one step of training.
+    """Make the pixels of a batch: N images for each of the B tasks.
 
     The images are changed at random before the task changes them, if the recipe says so.
 
     Args:
-        tasks: the B tasks.
+        batch: the batch.
         data: the images of the data set.
         recipe: the settings of the training.
         seed: the run's seed.
-        index: for each task, the indices of its images in the data set.
-        step: number of the step, from 0.
     """
+    augment, step = recipe.augment, batch.step
     return np.stack(
         [
-            task.images(augmented(data.images[own], recipe.augment, seed, task.task_id, step))
-            for task, own in zip(tasks, index, strict=True)
+            task.images(augmented(data.images[own], augment, seed, task.task_id, step))
+            for task, own in zip(batch.tasks, batch.index, strict=True)
         ]
     )
 

@@ -16,7 +16,7 @@ from supsup_core.networks.mlp import MLP, draw_signs
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
-from supsup_core.training.batches import task_batches
+from supsup_core.training.batches import Batch, block_batches
 from supsup_core.training.inputs import BlockInputs
 from supsup_core.training.layers import BlockLayer, backpropagate, layer_form
 from supsup_core.training.protocol import OnStep
@@ -49,6 +49,7 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages.
 
@@ -61,15 +62,16 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
         )
         layers = self.begin(tasks, inputs)
         scale = logit_scale(self._network, recipe)
-        order = task_batches(tasks, self._data, recipe, self._seed)
-        for step in range(recipe.steps + 1):
+        order = batches or block_batches(tasks, self._data, recipe, self._seed)
+        last = max(after)
+        for step in range(last + 1):
             if step in after:
                 masks = [layer.masks() for layer in layers]
                 masks[0] = inputs.from_columns(masks[0])
                 yield [TaskState(planes) for planes in zip(*masks, strict=True)], shared
-            if step == recipe.steps:
+            if step == last:
                 return
-            x, labels = inputs.at(next(order))
+            x, labels = inputs.of(next(order))
             rate = recipe.learning_rate_at(step)
             for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
                 layers[i].learn(delta, received, rate)

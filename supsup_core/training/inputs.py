@@ -13,7 +13,7 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import batch_labels
+from supsup_core.training.batches import Batch, batch_labels
 
 
 class BlockInputs:
@@ -63,6 +63,27 @@ class BlockInputs:
                 self._sources = torch.from_numpy(np.stack(sources).astype(np.int64)).to(device)
         black = normalise(torch.zeros(1, dtype=torch.uint8), data.mean, data.std)
         self._background = black.to(device, dtype)
+        self._others: BlockInputs | None = None  # the inputs of other tasks, for `of`
+
+    def of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the labels of a batch, as `at` does.
+
+        The images of the batch may belong to other tasks than those of the block, because a mask
+        can follow a stream into the next task. Such images are made by their own tasks, and their
+        pixels are put into the order of the block's columns.
+        """
+        if all(map(_shows_alike, batch.tasks, self._tasks)):
+            return self.at(batch.index)
+        if self._others is None or self._others._tasks is not batch.tasks:
+            self._others = BlockInputs(
+                batch.tasks, self._data, self._dtype, self.device, reorders=False
+            )
+        images, labels = self._others.at(batch.index)
+        if self.columns is None:
+            return images, labels
+        each = images.expand(len(batch.tasks), *images.shape[-2:])
+        columns = torch.from_numpy(self.columns).to(images.device)
+        return torch.stack([own[order] for own, order in zip(each, columns, strict=True)]), labels
 
     def at(self, index: Integer[np.ndarray, "B N"]) -> tuple[Tensor, Tensor]:
         """Return the inputs and the labels of one step.
@@ -112,3 +133,16 @@ class BlockInputs:
         if order is None:
             return values
         return np.take_along_axis(values, order[:, None, :], axis=2)
+
+
+def _shows_alike(one: Task, other: Task) -> bool:
+    """Return whether two tasks have the same images and labels.
+
+    Tasks with equal but separate arrays count as different. `BlockInputs.of` is then slower, but
+    right.
+    """
+    return (
+        one.source is other.source
+        and one.change is other.change
+        and (one.classes, one.renumbers) == (other.classes, other.renumbers)
+    )

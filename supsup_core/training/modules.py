@@ -27,7 +27,7 @@ from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.allocation import keep_freed_memory
 from supsup_core.training.autograd import AutogradTrainer, with_floats
-from supsup_core.training.batches import task_batches
+from supsup_core.training.batches import Batch, block_batches
 from supsup_core.training.layers import BlockLayer, layer_form
 from supsup_core.training.protocol import OnStep
 
@@ -65,18 +65,20 @@ class ModuleTrainer(AutogradTrainer):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages."""
         keep_freed_memory()
         recipe = self._recipe
         trained = [self._task(task) for task in tasks]
-        order = task_batches(tasks, self._data, recipe, self._seed)
-        for step in range(recipe.steps + 1):
+        order = batches or block_batches(tasks, self._data, recipe, self._seed)
+        last = max(after)
+        for step in range(last + 1):
             if step in after:
                 yield [task.state() for task in trained], shared
-            if step == recipe.steps:
+            if step == last:
                 return
-            images, labels = self._batch(tasks, next(order), step)
+            images, labels = self._batch(next(order))
             rate = recipe.learning_rate_at(step)
             for task, shown, classes in zip(trained, images, labels, strict=True):
                 self._learn(task, channels_last(shown), classes, rate)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import Batch
 
 OnStep = Callable[[int], None]  # a function that takes the number of finished steps
 
@@ -39,6 +40,7 @@ class Trainer(Protocol):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks together, and yield their states after given numbers of steps.
 
@@ -49,10 +51,14 @@ class Trainer(Protocol):
 
         Args:
             tasks: B tasks of one family.
-            after: numbers of steps after which the states are yielded, each from 0 to the number
-                of steps of the recipe.
+            after: numbers of steps after which the states are yielded, each at least 0, and at
+                most the number of steps of the recipe if `batches` is None. There must be one or
+                more. Training ends after the largest.
             shared: data from earlier tasks; None if the finder's order is "any".
             on_step: a function that is called after each step, with the number of finished steps.
+            batches: the batches to train on, one per step. Their tasks may change from step to
+                step, but must be of the family of `tasks`; see stream.py. None: the batches
+                of the block itself, as block_batches gives them.
 
         Yields:
             The B states, in the order of the tasks, and the data for later tasks. The trainer

@@ -66,11 +66,17 @@ class Recipe:
         self.make_optimizer()
 
     def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate of a step. The first step is step 0."""
+        """Return the learning rate of a step. The first step is step 0.
+
+        If a mask trains for more steps than the recipe has, because it follows a stream, a rate
+        that decays stays 0 after the last step of the recipe.
+        """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         if self.decay == "none":
             return self.learning_rate
+        if step >= self.steps:
+            return 0.0
         share = (step - self.warmup) / (self.steps - self.warmup)  # of the steps after the warm-up
         if self.decay == "cosine":
             return self.learning_rate * (1 + cos(pi * share)) / 2

@@ -28,7 +28,7 @@ from supsup_core.states.resident import free_bytes
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import part_of
-from supsup_core.training.batches import batch_size, task_batches
+from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.resident_measure import ResidentMeasure
@@ -82,14 +82,15 @@ class ResidentTrainer(MLPTrainer):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages.
 
         `on_step` is called after the host has given a step to the device. The device may finish
         the step later.
         """
-        if any(map(_needs_host, tasks)):
-            yield from super().stages(tasks, after, shared, on_step)
+        if batches is not None or any(map(_needs_host, tasks)):
+            yield from super().stages(tasks, after, shared, on_step, batches)
             return
         for states in self._stages([tasks], after, on_step):
             yield states, shared

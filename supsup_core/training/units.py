@@ -23,7 +23,7 @@ from supsup_core.networks.units import WholePixels, logits_of_drives
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import StagedTrainer
-from supsup_core.training.batches import batch_labels, task_batches
+from supsup_core.training.batches import Batch, batch_labels, block_batches
 from supsup_core.training.measure import MEASURED_TOGETHER, strided
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
@@ -45,11 +45,11 @@ def unit_masks_in_stages(
     Args:
         later: for each layer after the first, the weights (outputs, inputs).
         batches: one pair per step: the normalised pre-activations (B, O, N) of the first hidden
-            layer for N images per task, and the labels (B, N). recipe.steps pairs are read.
+            layer for N images per task, and the labels (B, N). max(after) pairs are read.
         num_tasks: B, the number of tasks.
         recipe: the settings of the training. Its batch_size is not used, because `batches` gives
             the batches.
-        after: numbers of steps after which the masks are yielded, each in [0, recipe.steps].
+        after: numbers of steps after which the masks are yielded. Training ends after the largest.
         on_step: a function that is called after each step, with the number of finished steps.
 
     Yields:
@@ -62,10 +62,11 @@ def unit_masks_in_stages(
     ]
     optimizer = recipe.torch_optimizer(scores)
     order = iter(batches)
-    for step in range(recipe.steps + 1):
+    last = max(after)
+    for step in range(last + 1):
         if step in after:
             yield [score.detach() >= 0 for score in scores]
-        if step == recipe.steps:
+        if step == last:
             return
         drives, labels = next(order)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
@@ -109,18 +110,21 @@ class UnitTrainer(StagedTrainer):
         after: Collection[int],
         shared: Any = None,
         on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Any]]:
         """Train a block of tasks; see Trainer.stages."""
         network, recipe = self._network, self._recipe
+        order = batches or block_batches(tasks, self._data, recipe, self._seed)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for index in task_batches(tasks, self._data, recipe, self._seed):
-                pairs = zip(tasks, index, strict=True)
+        def shown_batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in order:
+                pairs = zip(batch.tasks, batch.index, strict=True)
                 shown = [task.images(self._data.flat[own]) for task, own in pairs]
-                labels = torch.from_numpy(batch_labels(tasks, self._data, index))
+                labels = torch.from_numpy(batch_labels(batch.tasks, self._data, batch.index))
                 yield torch.stack([*map(network.drives, shown)]), labels.to(network.device)
 
-        shown = unit_masks_in_stages(network.later, batches(), len(tasks), recipe, after, on_step)
+        drives = shown_batches()
+        shown = unit_masks_in_stages(network.later, drives, len(tasks), recipe, after, on_step)
         for masks in shown:
             planes = [mask.cpu().numpy() for mask in masks]
             yield [TaskState(own) for own in zip(*planes, strict=True)], shared
