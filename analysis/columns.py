@@ -8,7 +8,13 @@ from itertools import zip_longest
 
 import pyarrow as pa
 
-SCHEMA_VERSIONS = {"tasks": "2", "evaluations": "3", "reservoir": "2", "failures": "2"}
+SCHEMA_VERSIONS = {
+    "tasks": "2",
+    "evaluations": "3",
+    "reservoir": "2",
+    "allocation": "1",
+    "failures": "2",
+}
 
 _COLUMNS = {
     "tasks": """
@@ -29,6 +35,10 @@ _COLUMNS = {
         exact_recall:double other:double spurious:double unsettled:double steps:double
         accuracy:double accuracy_gg:double capacity:double reservoir_bytes:int64 store_bytes:int64
         seconds:double store_seconds:double device:string
+    """,
+    "allocation": """
+        batch:int64 task_id:int64 mask:int64 score:double threshold:double allocated:bool
+        num_masks:int64
     """,
     "failures": """
         task_id:int64 unit:string pool:string tries:int64 error:string

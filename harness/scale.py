@@ -19,7 +19,7 @@ from harness.config.command import STOPPED
 from harness.config.commandline import Job
 from harness.config.compose import checked
 from harness.config.identity import run_directory
-from harness.config.schema import Config
+from harness.config.schema import Config, is_streamed
 from harness.reporting.html import write_report
 
 if TYPE_CHECKING:
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 def stages(config: Config) -> "list[Callable[[Work], Stage]]":
     """Return the functions that make the stages of this command."""
+    from harness.driver.allocate import Allocate
     from harness.driver.evaluate import Evaluate
     from harness.driver.recall import Recall
     from harness.driver.train import Train
 
+    if is_streamed(config):
+        return [Allocate, Evaluate]
     return [Train, Evaluate, *([Recall] if config.evaluate.reservoir else [])]
 
 

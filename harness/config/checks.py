@@ -7,7 +7,14 @@ from typing import Any
 
 from harness.config.kinds import as_typed
 from harness.config.option import options_of
-from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, OPTION_KEYS, Config, leaf
+from harness.config.schema import (
+    AUTO,
+    DEFAULT_ALGORITHMS,
+    OPTION_KEYS,
+    Config,
+    is_streamed,
+    leaf,
+)
 from harness.errors import UserError
 from harness.places.places import check_url, is_url
 from supsup_core.names import FORWARD_ALGORITHMS, SHARDED_ALGORITHMS
@@ -26,6 +33,8 @@ def check(config: Config) -> None:
         one(config)
     _check_num_images(config)
     _check_shards(config)
+    if is_streamed(config):
+        _check_stream(config)
     if config.run_dir is not None and is_url(config.run_dir):
         check_url(config.run_dir)
 
@@ -106,6 +115,23 @@ def _check_num_images(config: Config) -> None:
             num_images,
             f"evaluate.num_images={most}",
         )
+
+
+def _check_stream(config: Config) -> None:
+    """Check the keys for which a learner on a stream allows fewer values."""
+    scenario = f"scenario={config.scenario}"
+    allowed = {
+        "train.block": ((AUTO, 1), f"auto or 1 with {scenario}, where masks train one by one"),
+        "actors.side_by_side": (
+            (AUTO, 1),
+            f"auto or 1 with {scenario}, where masks train one by one",
+        ),
+        "actors.shards": ((1,), f"1 with {scenario}"),
+        "evaluate.reservoir": ((False,), f"false with {scenario}"),
+    }
+    for key, (values, expected) in allowed.items():
+        if leaf(config, key) not in values:
+            raise must_be(key, expected, leaf(config, key), f"{key}={as_typed(values[0])}")
 
 
 def _check_shards(config: Config) -> None:

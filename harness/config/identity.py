@@ -35,6 +35,8 @@ def run_name(config: Config) -> str:
     if config.method != default.method:
         parts.append(_short(config.method))
     parts += _options_name(config.method_options)
+    if config.scenario != default.scenario:
+        parts.append(config.scenario)
     if config.train.name != "paper":
         parts.append(config.train.name)
     if config.seed:

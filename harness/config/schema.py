@@ -40,6 +40,11 @@ EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
 
+# gn: the task is given in training. nns: the task is given neither in training nor in inference.
+SCENARIOS = ("gn", "nns")
+
+ALLOCATION_RULES = ("margin", "paper")
+
 # A named thing is a function or a class that the configuration selects by its name, such as a
 # network. This mapping gives, for each kind of named thing, the key of its options.
 OPTION_KEYS = {
@@ -223,6 +228,56 @@ class EvaluateConfig:
 
 
 @dataclass
+class AllocationConfig:
+    """Settings of the learner that follows a stream of batches, if scenario=nns."""
+
+    rule: str = knob(
+        "margin",
+        one_of=ALLOCATION_RULES,
+        help="Rule that decides whether a batch needs a new mask. margin compares the slope of a "
+        "mask with those of masks of other tasks. paper is the rule of Wortsman et al. 2020, which "
+        "needs the recipe paper and the objective H.",
+    )
+    threshold: float = knob(
+        7.0,
+        above=0,
+        help="For rule=margin: smallest margin of a known mask. The margin is the distance of its "
+        "slope below the mean of the other slopes, in standard deviations of the other slopes.",
+    )
+    epsilon: float = knob(
+        2.0**-3,
+        above=0,
+        help="For rule=paper: a mask is known if the largest probability, times the number of "
+        "candidates, is at least 1 + epsilon.",
+    )
+    floor: int = knob(
+        0,
+        at_least=0,
+        at_most=1000,
+        help="For rule=paper: smallest number of candidates. Untrained masks fill the gap. The "
+        "authors use 5.",
+    )
+    objective: str = knob(
+        "H", one_of=OBJECTIVES, help="Objective whose slopes the rule compares, on a whole batch."
+    )
+    every: int = knob(
+        100,
+        at_least=1,
+        at_most=MOST_STEPS,
+        help="Number of batches from one decision to the next. If train.steps is no multiple of "
+        "this number, masks also train on some batches of the next task.",
+    )
+    budget: int | str = knob(
+        AUTO,
+        kind=int,
+        instead=AUTO,
+        at_least=1,
+        help="Largest number of masks. Past it, batches are skipped until they belong to a known "
+        "mask. auto means a tenth more masks than tasks, and at least 4 more.",
+    )
+
+
+@dataclass
 class ReservoirConfig:
     """Settings of the reservoirs that store and recall masks if evaluate.reservoir is true."""
 
@@ -354,8 +409,16 @@ class Config:
     method_options: dict[str, Any] = knob(
         dict, help="Options of the finder, such as method_options.density=0.3 for edge_popup."
     )
+    scenario: str = knob(
+        "gn",
+        one_of=SCENARIOS,
+        help="With gn, the task is given in training, and inferred in the evaluation. With nns, "
+        "one learner follows a stream of all tasks, and is told the task neither in training nor "
+        "in inference.",
+    )
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
     reservoir: ReservoirConfig = field(default_factory=ReservoirConfig)
     actors: ActorsConfig = field(default_factory=ActorsConfig)
     executor: str = knob(
@@ -383,6 +446,12 @@ class Config:
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def is_streamed(config: Config) -> bool:
+    """Return whether a learner follows a stream of tasks without being told the task."""
+    return config.scenario == "nns"
+
 
 # Keys that may change when a run is continued: no result depends on them.
 FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")

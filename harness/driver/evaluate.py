@@ -61,9 +61,9 @@ class Evaluate:
         pool = Pool(ShardWorker, arguments, runs_alone_after=TRAIN)
         return {shard_pool(i): pool for i in range(num_shards)}
 
-    def due(self, committed: Container[int]) -> Iterator[Submission]:
+    def due(self, seen: Container[int]) -> Iterator[Submission]:
         """See Stage.due."""
-        for k in self._checkpoints.ready(committed):
+        for k in self._checkpoints.ready(seen):
             units = self._missing(k)
             if not units:
                 continue
@@ -71,7 +71,9 @@ class Evaluate:
             if self._sharded is not None:
                 self._sharded.submit(k, units)
             else:
-                yield from (Submission(EVALUATE, unit, num_masks=k) for unit in units)
+                num_masks, own = self._work.seen.masks_at(k)
+                for unit in units:
+                    yield Submission(EVALUATE, unit, (own,), num_masks=num_masks)
         yield from self._steps
         self._steps.clear()
 

@@ -57,7 +57,7 @@ class Driver:
         """Return a text for the user: which results are kept if this start is stopped now."""
         if self._work.run.read_only:
             return "the evaluations so far are kept"
-        return f"{len(self._work.masks)} of {self._work.config.tasks} tasks are committed"
+        return self._work.described()
 
     def files(self) -> list[Place]:
         """List the result files of this start's units, in the order of the units.
@@ -135,7 +135,7 @@ class Driver:
         """Submit all units that the stages list as ready."""
         masks: dict[int, Any] = {}  # k -> shared packed masks of tasks 0 to k - 1
         for stage in self._stages:
-            for due in stage.due(self._work.masks):
+            for due in stage.due(self._work.seen):
                 arguments = due.arguments
                 if due.num_masks is not None:
                     if due.num_masks not in masks:

@@ -13,7 +13,6 @@ from harness.driver.mean import Mean
 from harness.run.committed import Committed
 from harness.run.directory import Run
 from harness.run.refusals import readable_path_errors
-from harness.workers.training import TrainedUnit
 
 
 class CommittedMasks:
@@ -43,14 +42,15 @@ class CommittedMasks:
         """Mean accuracy of all committed tasks, in [0, 1]; None before the first commit."""
         return self._accuracies.value
 
-    def commit(self, units: Sequence[TrainedUnit]) -> int:
+    def commit(self, units: Sequence[tuple[str, pa.Table, UInt8[np.ndarray, "B R"]]]) -> int:
         """Commit the masks of several training units together.
 
         The store has chunks of several masks. If several units have masks in the same chunk, the
         chunk is written only once.
 
         Args:
-            units: the results of the training units.
+            units: for each training unit, its name, its rows of the table `tasks` without
+                checksums, and its packed masks.
 
         Returns:
             The number of masks committed.
@@ -59,9 +59,7 @@ class CommittedMasks:
             UserError: the run directory cannot be written, or its disk is full.
         """
         with readable_path_errors(self._run.directory):
-            table = self._run.store.commit_together(
-                [(unit.unit.name, unit.tasks, unit.rows) for unit in units]
-            )
+            table = self._run.store.commit_together(units)
         self._note(table)
         return len(table)
 

@@ -54,7 +54,7 @@ class Shared:
     trainers: Trainers
 
 
-class TableUnit(Protocol):
+class FileUnit(Protocol):
     """A work unit whose rows are written to one file: TABLE/NAME.parquet in the run directory."""
 
     @property
@@ -66,6 +66,10 @@ class TableUnit(Protocol):
     def name(self) -> str:
         """The file's name without .parquet; no other unit of the run has this name."""
         ...
+
+
+class TableUnit(FileUnit, Protocol):
+    """A work unit of a checkpoint."""
 
     @property
     def num_tasks(self) -> int:
@@ -132,13 +136,14 @@ class Stage(Protocol):
         """
         ...
 
-    def due(self, committed: Container[int]) -> Iterable[Submission]:
+    def due(self, seen: Container[int]) -> Iterable[Submission]:
         """List the units that can be submitted now.
 
         A unit that is already submitted and has not ended is not listed.
 
         Args:
-            committed: numbers of the tasks whose masks are committed.
+            seen: numbers of the tasks that can be evaluated. If the task is given in training,
+                these are the tasks whose masks are committed.
         """
         ...
 

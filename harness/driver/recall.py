@@ -49,9 +49,9 @@ class Recall:
         arguments = shared.spec, shared.test
         return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
 
-    def due(self, committed: Container[int]) -> Iterator[Submission]:
+    def due(self, seen: Container[int]) -> Iterator[Submission]:
         """See Stage.due."""
-        for k in self._checkpoints.ready(committed):
+        for k in self._checkpoints.ready(seen):
             if units := self._missing(k):
                 self._bars.begin(k, units)
                 # recall_units lists the units of one rule after another, as groupby needs.

@@ -71,7 +71,7 @@ class Train:
             self._work.display.update(_BAR, done, self._masks.accuracy)
         return {TRAIN: Pool(TrainWorker, (shared.spec, shared.train, shared.test))}
 
-    def due(self, committed: Container[int]) -> Sequence[Submission]:
+    def due(self, seen: Container[int]) -> Sequence[Submission]:
         """List the next units to submit; see Stage.due.
 
         At any time, at most UNITS_AHEAD submitted units have not ended.
@@ -112,7 +112,9 @@ class Train:
     def _commit(self, trained: Sequence[TrainedUnit]) -> None:
         """Commit the masks of units that ended together."""
         if trained:
-            num_committed = self._masks.commit(trained)
+            num_committed = self._masks.commit(
+                [(unit.unit.name, unit.tasks, unit.rows) for unit in trained]
+            )
             if found := [text for unit in trained for text in unit.uniform]:
                 logger.warning("masks without any information: %s", ", ".join(found))
             for warning in {text for unit in trained for text in unit.warnings} - self._warned:

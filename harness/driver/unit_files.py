@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from harness.driver.protocol import TableUnit
+from harness.driver.protocol import FileUnit, TableUnit
 from harness.places.places import Place, each, put_aside
 from harness.run.refusals import readable_path_errors
 from harness.tables.files import read_table_file, table_files, write_table
@@ -70,7 +70,7 @@ class UnitFiles:
         """Return whether a unit of this name has a file in any table."""
         return any(self._path(table, name).is_file() for table in SCHEMAS)
 
-    def keep(self, unit: TableUnit, rows: pa.Table) -> None:
+    def keep(self, unit: FileUnit, rows: pa.Table) -> None:
         """Write the rows of a unit to its file. The file is on disk when this method returns.
 
         Raises:

@@ -13,6 +13,7 @@ from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.display import Display
 from harness.reporting.metrics import NoMetrics
 from harness.run.directory import Run
+from harness.run.seen import SeenStream, allocation_parts, seen_tasks
 
 
 class Work:
@@ -29,6 +30,7 @@ class Work:
             `auto`.
         masks: the committed masks.
         files: the result files of evaluation and recall units.
+        seen: the tasks that the run has seen, and the masks of its checkpoints.
         failures: the table `failures`.
         metrics: the metrics that Prometheus can read. There are no metrics before the executor is
             made. Only the driver reports metrics; workers do not.
@@ -39,9 +41,19 @@ class Work:
         self.config = run.spec.config
         self.masks = CommittedMasks(run)
         self.files = UnitFiles(run.directory, run.store.run_id)
+        parts = allocation_parts(run.allocation, run.store.run_id)
+        self.seen = seen_tasks(self.config, self.masks, parts)
         self.metrics = NoMetrics()
         self.failures = Failures(run.failures, run.store.run_id)
         self.failures.forget_done(self._was_done)
+
+    def described(self) -> str:
+        """Return a text for the user: how much of the training is on disk."""
+        num_masks, num_tasks = len(self.masks), self.config.tasks
+        if isinstance(self.seen, SeenStream):
+            seen = f"{self.seen.num_tasks} of {num_tasks} tasks are seen"
+            return f"{seen}, and {num_masks} masks are committed"
+        return f"{num_masks} of {num_tasks} tasks are committed"
 
     def own_units(self) -> Iterator[TableUnit]:
         """Yield the evaluation and recall units of the settings with which the run began.

@@ -93,6 +93,7 @@ class RayExecutor:
         except ValueError as error:
             self.close()
             raise UserError(str(error)) from error
+        self._ended: set[str] = set()  # pools that had no unit when the present poll began
         self._progress: dict[str, float] = {}
         self._asked: dict[Any, str] = {}
         self._asked_at = 0.0
@@ -143,6 +144,11 @@ class RayExecutor:
 
         If no unit has ended, wait for at most half a second. The list may be empty.
         """
+        # Only now, because the results of the last poll may have brought new units. A learner on a
+        # stream has one unit at a time, and its actor holds the masks that the next unit needs.
+        self._ended = {name for name, pool in self._pools.items() if not pool.busy}
+        for name in self._ended & self._awaited:
+            self._dismiss(self._pools[name])
         for name in self._pools:
             self._start_units(name)
         references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
@@ -164,8 +170,6 @@ class RayExecutor:
             # Actors get their next units before the driver stores these results, so that no actor
             # waits for a commit.
             self._start_units(name)
-            if not pool.busy and name in self._awaited:
-                self._dismiss(pool)
         return outcomes
 
     def running(self) -> dict[str, float]:
@@ -236,7 +240,7 @@ class RayExecutor:
     def _start_units(self, name: str) -> None:
         pool = self._pools[name]
         other = pool.pool.runs_alone_after
-        shared = other in self._pools and self._pools[other].busy
+        shared = other in self._pools and other not in self._ended
         limit = pool.size.actors if shared or other is None else pool.size.actors_alone
         while pool.queue and pool.idle and len(pool.running) < limit:
             actor, entry = pool.idle.pop(), pool.queue.popleft()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.config.schema import AUTO, Config
+from harness.config.schema import AUTO, Config, is_streamed
 
 TRAIN, EVALUATE = "train", "evaluate"  # names of pools
 
@@ -39,6 +39,9 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
 
     With GPUs, there are at most as many slots as CPUs, because each actor needs one thread.
 
+    If a learner follows a stream, one training actor on a CPU is enough, and evaluation gets the
+    other slots.
+
     Args:
         config: the configuration.
         cpus: number of CPUs that Ray found.
@@ -54,6 +57,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     on_gpus = int(gpus) * int(1 / config.actors.gpus + 1e-9)
     slots = min(on_gpus, max(1, cpus)) if gpus else cpus
     kept = slots // 8 if not gpus else min(max(1, slots // 8), slots - 1)
+    if is_streamed(config):
+        kept = slots - 1
     train, evaluate = config.actors.train, config.actors.evaluate
     num_train = max(1, slots - kept) if train == AUTO else int(train)
     num_evaluate = max(1, kept) if evaluate == AUTO else int(evaluate)
@@ -68,13 +73,19 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
         )
     reserves = bool(kept) and num_train + num_evaluate <= slots
     share_of_gpu = config.actors.gpus if gpus else 0.0
+    trains_on_gpu = bool(gpus) and not is_streamed(config)
     # An actor that reserves nothing may be put on the head of a cluster, which must not compute. On
     # one machine without GPUs, evaluation actors may use the CPUs of the training actors.
     on_own_cpu = not reserves if gpus else reserves
     if gpus and not reserves:
         num_evaluate = min(num_evaluate, max(1, cpus))  # on CPUs
     return (
-        PoolSize(num_train, num_train, cpus=0.0 if gpus else 1.0, gpus=share_of_gpu),
+        PoolSize(
+            num_train,
+            num_train,
+            cpus=0.0 if trains_on_gpu else 1.0,
+            gpus=share_of_gpu if trains_on_gpu else 0.0,
+        ),
         PoolSize(
             num_evaluate,
             max(num_evaluate, slots) if reserves or not gpus else num_evaluate,

@@ -11,9 +11,11 @@ from typing import Any
 from harness.config.schema import (
     AUTO,
     DEFAULT_ALGORITHMS,
+    AllocationConfig,
     Config,
     EvaluateConfig,
     ReservoirConfig,
+    is_streamed,
 )
 from harness.plan.capabilities import Capabilities
 
@@ -41,6 +43,8 @@ _BLOCK_ACTIVATION_BYTES = 10**9
 _MAX_WHOLE_BITS = 8192
 
 _BLOCK_BITS = 1024
+
+_FEWEST_SPARE_MASKS = 4
 
 
 def automatic_block(
@@ -96,7 +100,9 @@ def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: b
     """
     train = config.train
     block: int | str = train.block
-    if block == AUTO:
+    if is_streamed(config):
+        block = 1
+    elif block == AUTO:
         block = automatic_block(
             config.tasks,
             capabilities.num_gains,
@@ -112,8 +118,21 @@ def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: b
         config,
         train=replace(train, block=block, dtype=dtype),
         evaluate=replace(evaluate, checkpoints=checkpoints),
+        allocation=resolve_budget(config.allocation, config.tasks),
         reservoir=resolve_block(config.reservoir, capabilities.num_bits),
     )
+
+
+def resolve_budget(allocation: AllocationConfig, num_tasks: int) -> AllocationConfig:
+    """Replace `auto` in allocation.budget by a tenth more masks than tasks, and at least 4 more."""
+    if allocation.budget != AUTO:
+        return allocation
+    return replace(allocation, budget=num_tasks + max(_FEWEST_SPARE_MASKS, num_tasks // 10))
+
+
+def most_masks(config: Config) -> int:
+    """Return the largest number of masks of a run, from its resolved configuration."""
+    return int(config.allocation.budget) if is_streamed(config) else config.tasks
 
 
 def resolve_evaluation(evaluate: EvaluateConfig, capabilities: Capabilities) -> EvaluateConfig:

@@ -67,6 +67,33 @@ class TrainUnit:
 
 
 @dataclass(frozen=True)
+class StreamUnit:
+    """The part of a stream from the allocation of one mask to the allocation of the next mask.
+
+    The parts of a stream follow one another. Each needs the masks of all parts before it.
+
+    Attributes:
+        mask: number of the mask that is allocated at the start of the part.
+        first: number of the batch at which the mask is allocated.
+    """
+
+    mask: int
+    first: int
+
+    table = "allocation"
+
+    @property
+    def name(self) -> str:
+        """Name of the unit's files in the log and in the table `allocation`."""
+        return f"mask-{self.mask:06d}"
+
+    @property
+    def task_ids(self) -> tuple[int, ...]:
+        """The number of the mask, under which the mask is stored."""
+        return (self.mask,)
+
+
+@dataclass(frozen=True)
 class EvaluationUnit:
     """The evaluation of some tasks. Each task is inferred among the first k masks of a run.
 
@@ -346,8 +373,8 @@ def num_leading(committed: Container[int]) -> int:
 class Checkpoints:
     """The checkpoints that are not ready yet.
 
-    A checkpoint k is ready when the masks of tasks 0 to k - 1 are committed. Other committed masks
-    do not matter.
+    A checkpoint k is ready when the tasks 0 to k - 1 are seen: their masks are committed, or a
+    learner on a stream has passed them. Other tasks do not matter.
 
     Args:
         sizes: the number k of each checkpoint, in any order.
@@ -357,9 +384,9 @@ class Checkpoints:
         self._waiting = sorted(sizes)
         self._prefix = 0
 
-    def ready(self, committed: Container[int]) -> Iterator[int]:
+    def ready(self, seen: Container[int]) -> Iterator[int]:
         """Yield each checkpoint that has become ready since the last call, smallest first."""
-        while self._prefix in committed:
+        while self._prefix in seen:
             self._prefix += 1
         while self._waiting and self._waiting[0] <= self._prefix:
             yield self._waiting.pop(0)

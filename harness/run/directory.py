@@ -2,7 +2,8 @@
 
 A run directory contains:
 
-config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  failures/
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  allocation/
+failures/
 """
 
 import logging
@@ -15,12 +16,13 @@ import numpy as np
 
 from harness.config.identity import differences, from_yaml, to_yaml
 from harness.config.options import resolved_options
-from harness.config.schema import Config, EvaluateConfig
+from harness.config.schema import Config, EvaluateConfig, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.places.places import Place, remove_tree
 from harness.plan.resolve import (
+    most_masks,
     resolve,
     resolve_block,
     resolve_checkpoints,
@@ -33,6 +35,7 @@ from harness.run.products import Call, ProductRates, here, measured_rates
 from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
+from harness.run.seen import allocation_parts, seen_tasks
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.compare import check_store
 from harness.storage.repair import Damage
@@ -76,6 +79,11 @@ class Run:
     def reservoir(self) -> Place:
         """The folder of the table `reservoir`."""
         return self.directory / "reservoir"
+
+    @property
+    def allocation(self) -> Place:
+        """The folder of the table `allocation`; it may be missing."""
+        return self.directory / "allocation"
 
     @property
     def failures(self) -> Place:
@@ -127,7 +135,7 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         inputs = content["inputs"].values()
         of_inputs = sum(one.dtype.itemsize * prod(one.shape) for one in inputs)
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
-        check_room(directory, spec.layout.row_bytes * resolved.tasks + of_inputs + of_weights)
+        check_room(directory, spec.layout.row_bytes * most_masks(resolved) + of_inputs + of_weights)
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
         # `auto` is resolved once and stored with the run. The type of the products depends on a
@@ -188,7 +196,9 @@ def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -
     """
     go_on = "continue the run with harness/scale.py"
     try:
-        largest = num_leading(set(store.tasks(["task_id"])["task_id"].to_pylist()))
+        committed = set(store.tasks(["task_id"])["task_id"].to_pylist())
+        parts = allocation_parts(directory / "allocation", store.run_id)
+        largest = num_leading(seen_tasks(config, committed, parts))
     except ValueError as error:
         raise UserError(f"{error}: {go_on}, which repairs the log") from error
     if not largest:
@@ -256,6 +266,8 @@ def _make_table_folders(run: Run) -> None:
     wanted = [run.evaluations]
     if run.spec.config.evaluate.reservoir:
         wanted.append(run.reservoir)
+    if is_streamed(run.spec.config):
+        wanted.append(run.allocation)
     for folder in wanted:
         folder.mkdir(exist_ok=True)
         remove_partial_files(folder)
@@ -296,7 +308,7 @@ def _content(spec: RunSpec, data: Dataset) -> _Content:
         "layout": spec.layout,
         "weights": weights,
         "inputs": inputs,
-        "capacity": spec.config.tasks,
+        "capacity": most_masks(spec.config),
         "attributes": _attributes(spec, data, weights, inputs),
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.config.checks import must_be
 from harness.config.kinds import as_typed
 from harness.config.options import make_named
-from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, Config
+from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, Config, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.places import Place
@@ -89,6 +89,15 @@ def check_against_data(config: Config, data: Dataset) -> None:
             f"{num_real} classes leaves no superfluous neurons",
             config.evaluate.objectives,
             f"evaluate.objectives={as_typed(seeing)}",
+        )
+    objective = config.allocation.objective
+    if is_streamed(config) and config.outputs == num_real and objective in SUPERFLUOUS_OBJECTIVES:
+        raise must_be(
+            "allocation.objective",
+            f"an objective without superfluous neurons, because outputs={config.outputs} for "
+            f"{num_real} classes leaves none",
+            objective,
+            "allocation.objective=H",
         )
 
 

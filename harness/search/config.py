@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.config.checks import must_be
 from harness.config.option import knob
-from harness.config.schema import Config
+from harness.config.schema import Config, is_streamed
 from harness.places.places import is_url
 
 METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
@@ -105,6 +105,8 @@ def check_tune(job: TuneJob) -> None:
         raise must_be(
             "run_dir", "a folder on this machine for a search", job.run_dir, "run_dir=runs/search"
         )
+    if is_streamed(job):
+        raise must_be("scenario", "gn for a search", job.scenario, "scenario=gn")
     if job.seed > _LARGEST_SEED:
         raise must_be("seed", f"<= {_LARGEST_SEED} for a search", job.seed, "seed=0")
     if job.tasks < _FEWEST_TASKS:

@@ -27,14 +27,19 @@ TASKS = _schema(
     2,
     [
         _column(
-            "task_id", pa.int64(), "1", "task number, from 0; also the row number in array `masks`"
+            "task_id",
+            pa.int64(),
+            "1",
+            "task number, from 0; also the row number in array `masks`; with scenario=nns, the "
+            "number of the mask",
         ),
         _column("method", pa.string(), "", "mask finder that trained the mask"),
         _column(
             "accuracy",
             pa.float64(),
             "fraction",
-            "fraction of test images with the right label, if the task is given",
+            "fraction of test images with the right label, if the task is given; with "
+            "scenario=nns, on the task on whose batches the mask trained longest",
         ),
         _column("loss", pa.float64(), "nats", "mean cross-entropy of the test images"),
         _column("steps", pa.int64(), "steps", "training steps of the task"),
@@ -65,7 +70,13 @@ EVALUATIONS = _schema(
     "evaluations",
     3,
     [
-        _column("num_tasks", pa.int64(), "tasks", "number of masks in the superposition"),
+        _column(
+            "num_tasks",
+            pa.int64(),
+            "tasks",
+            "number of masks in the superposition; with scenario=nns, the number of tasks that the "
+            "stream has shown, and the number of masks may differ",
+        ),
         _column(
             "num_distractors",
             pa.int64(),
@@ -244,6 +255,46 @@ RESERVOIR = _schema(
     ],
 )
 
+ALLOCATION = _schema(
+    "allocation",
+    1,
+    [
+        _column("batch", pa.int64(), "1", "number of the batch in the stream, from 0"),
+        _column(
+            "task_id",
+            pa.int64(),
+            "1",
+            "task that the batch belongs to; the learner does not know it",
+        ),
+        _column(
+            "mask",
+            pa.int64(),
+            "1",
+            "mask that is used from this batch on, which is also its row number in array `masks`; "
+            "null if the budget of masks is used up and the batches are skipped",
+            nullable=True,
+        ),
+        _column(
+            "score",
+            pa.float64(),
+            "1",
+            "score of the rule: a margin, or for the rule of the paper the number of candidates "
+            "times the largest probability; null for the first batch, because no mask exists",
+            nullable=True,
+        ),
+        _column(
+            "threshold",
+            pa.float64(),
+            "1",
+            "the batch belongs to a known mask if the score is at least this number; null for the "
+            "first batch",
+            nullable=True,
+        ),
+        _column("allocated", pa.bool_(), "", "whether the mask is new"),
+        _column("num_masks", pa.int64(), "masks", "number of masks before the decision"),
+    ],
+)
+
 FAILURES = _schema(
     "failures",
     2,
@@ -312,5 +363,6 @@ SCHEMAS = {
     "tasks": TASKS,
     "evaluations": EVALUATIONS,
     "reservoir": RESERVOIR,
+    "allocation": ALLOCATION,
     "failures": FAILURES,
 }

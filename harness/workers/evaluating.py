@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from harness.plan.device import pick_device
+from harness.plan.ownership import GIVEN, Ownership
 from harness.plan.units import EvaluationUnit, ReservoirUnit
 from harness.run.spec import RunSpec
 from harness.workers.images import own
@@ -49,12 +50,15 @@ class EvaluateWorker:
         """
         return self._steps_done
 
-    def run(self, unit: EvaluationUnit | ReservoirUnit, rows: np.ndarray) -> pa.Table:
+    def run(
+        self, unit: EvaluationUnit | ReservoirUnit, rows: np.ndarray, own: Ownership = GIVEN
+    ) -> pa.Table:
         """Do an evaluation unit, or the recalls from one reservoir.
 
         Args:
             unit: the unit.
             rows: (k, R) the k packed masks of the checkpoint, R bytes each.
+            own: the tasks that the masks belong to.
 
         Returns:
             The unit's rows of the table `evaluations`. For a ReservoirUnit, the rows of the table
@@ -68,7 +72,7 @@ class EvaluateWorker:
         asked = [self._queries.of(i) for i in unit.task_ids]
         answers = self._infer(unit, masks, self._queries.images(asked))
         self._steps_done = 0.0
-        return self._queries.score(unit, asked, answers, masks.state)
+        return self._queries.score(unit, asked, answers, masks.state, own)
 
     def _on_share(self, done: float) -> None:
         self._steps_done = done

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64
 
 from harness.plan.device import device_name
+from harness.plan.ownership import GIVEN, Ownership
 from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit, evaluation_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
@@ -172,17 +173,19 @@ class Queries:
         asked: Sequence[TaskQueries],
         answers: Answers,
         state_of: Callable[[int], State],
+        own: Ownership = GIVEN,
     ) -> pa.Table:
         """Count the right labels of each batch twice.
 
         One count uses the mask of the true task. The other count uses the mask of the inferred
-        task.
+        task. If a learner on a stream has no mask for a task, no label of the first count is right.
 
         Args:
             unit: the evaluation unit.
             asked: the test batches of the unit's tasks.
-            answers: the inferred tasks of these batches.
-            state_of: a function that takes a task number, and returns the task's state.
+            answers: the inferred masks of these batches.
+            state_of: a function that takes the number of a mask, and returns the mask's state.
+            own: the tasks that the masks belong to.
 
         Returns:
             Rows of the table `evaluations`, one row per task.
@@ -191,7 +194,7 @@ class Queries:
         inferred = iter(answers.tasks)
         for one in asked:
             found = [next(inferred) for _ in one.batches]
-            self._add_row(columns, one, found, state_of)
+            self._add_row(columns, one, found, state_of, own)
         same = {
             "num_tasks": unit.num_tasks + unit.num_distractors,
             "num_distractors": unit.num_distractors,
@@ -214,13 +217,15 @@ class Queries:
         asked: TaskQueries,
         inferred: list[int],
         state_of: Callable[[int], State],
+        own: Ownership,
     ) -> None:
         task_id = asked.task.task_id
-        given = self._right_with_own_mask(asked, state_of)
-        hit = [task == task_id for task in inferred]
+        given_mask = own.mask_of(task_id)
+        given = self._right_with_own_mask(asked, state_of, given_mask)
+        hit = [own.task_of(mask) == task_id for mask in inferred]
         used = [
-            right if h else self.num_right(asked.task, [batch], state_of(task))[0]
-            for h, right, batch, task in zip(hit, given, asked.batches, inferred, strict=True)
+            right if mask == given_mask else self.num_right(asked.task, [batch], state_of(mask))[0]
+            for right, batch, mask in zip(given, asked.batches, inferred, strict=True)
         ]
         num_images = sum(len(batch) for batch in asked.batches)
         columns["task_id"].append(task_id)
@@ -233,11 +238,13 @@ class Queries:
         )
 
     def _right_with_own_mask(
-        self, asked: TaskQueries, state_of: Callable[[int], State]
+        self, asked: TaskQueries, state_of: Callable[[int], State], mask: int | None
     ) -> list[int]:
+        if mask is None:
+            return [0] * len(asked.batches)
         task_id = asked.task.task_id
         if task_id not in self._given:
-            self._given[task_id] = self.num_right(asked.task, asked.batches, state_of(task_id))
+            self._given[task_id] = self.num_right(asked.task, asked.batches, state_of(mask))
         return self._given[task_id]
 
     def state(self, row: np.ndarray) -> State:

@@ -141,7 +141,16 @@ class TrainWorker:
             f"{tensor} of task {tasks_of_rows[i]} {'keeps' if is_full else 'drops'} everything"
             for i, tensor, is_full in uniform_tensors(self._layout, rows)
         ]
-        return TrainedUnit(unit, rows, self._table(measured, rows, seconds), failed, uniform)
+        tasks = tasks_table(
+            self._spec,
+            measured,
+            rows,
+            steps=self._spec.config.train.steps,
+            seconds=seconds,
+            worker=self._name,
+            device=self._device,
+        )
+        return TrainedUnit(unit, rows, tasks, failed, uniform)
 
     def _measured(
         self, pairs: Sequence[tuple[Task, TaskState]], failed: dict[int, Failure]
@@ -227,33 +236,45 @@ class TrainWorker:
         failed = {i: Failure.of(error) for i, error in errors.items() if i in missing}
         return [made[i] for i in task_ids], failed
 
-    def _table(
-        self, measured: Mapping[int, Measured], rows: np.ndarray, seconds: float
-    ) -> pa.Table:
-        """Make rows of the table `tasks`.
-
-        Args:
-            measured: a mapping from task number to the accuracy and the loss of the task's state.
-            rows: the packed states of these tasks, in the same order.
-            seconds: the training time per task, in seconds.
-        """
-        config, num = self._spec.config, len(measured)
-        return pa.table(
-            {
-                "task_id": list(measured),
-                "method": [config.method] * num,
-                "accuracy": [one.accuracy for one in measured.values()],
-                "loss": [one.loss for one in measured.values()],
-                "steps": [config.train.steps] * num,
-                "train_seconds": [seconds] * num,
-                "density": density(self._layout, rows),
-                "mask_bytes": [self._layout.row_bytes] * num,
-                "worker": [self._name] * num,
-                "device": [device_name(self._device)] * num,
-                "finished_at": [datetime.now(UTC)] * num,
-            },
-            schema=TRAINED,
-        )
-
     def _on_step(self, done: int) -> None:
         self._steps_done = done
+
+
+def tasks_table(
+    spec: RunSpec,
+    measured: Mapping[int, Measured],
+    rows: np.ndarray,
+    *,
+    steps: int,
+    seconds: float,
+    worker: str,
+    device: torch.device,
+) -> pa.Table:
+    """Make rows of the table `tasks`, without the checksums.
+
+    Args:
+        spec: the run's specification.
+        measured: a mapping from task number to the accuracy and the loss of the task's state.
+        rows: the packed states of these tasks, in the same order.
+        steps: the training steps of a task.
+        seconds: the training time per task, in seconds.
+        worker: the name of the worker that trained the tasks.
+        device: the device that trained the tasks.
+    """
+    num = len(measured)
+    return pa.table(
+        {
+            "task_id": list(measured),
+            "method": [spec.config.method] * num,
+            "accuracy": [one.accuracy for one in measured.values()],
+            "loss": [one.loss for one in measured.values()],
+            "steps": [steps] * num,
+            "train_seconds": [seconds] * num,
+            "density": density(spec.layout, rows),
+            "mask_bytes": [spec.layout.row_bytes] * num,
+            "worker": [worker] * num,
+            "device": [device_name(device)] * num,
+            "finished_at": [datetime.now(UTC)] * num,
+        },
+        schema=TRAINED,
+    )
