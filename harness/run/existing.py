@@ -8,7 +8,16 @@ from dataclasses import replace
 
 from harness.config.checks import check, must_be
 from harness.config.identity import from_yaml, run_directory
-from harness.config.schema import AUTO, FREE_KEYS, RECALL_KEYS, Config, is_taken, keys, leaf
+from harness.config.schema import (
+    AUTO,
+    FREE_KEYS,
+    RECALL_KEYS,
+    Config,
+    is_streamed,
+    is_taken,
+    keys,
+    leaf,
+)
 from harness.errors import UserError
 from harness.run.refusals import readable_path_errors
 from supsup_core.names import SUPERFLUOUS_OBJECTIVES
@@ -52,6 +61,11 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
             "1, because a reservoir holds all masks",
             typed.actors.shards,
             "actors.shards=1",
+        )
+    if is_streamed(stored):
+        raise UserError(
+            f"scenario must be gn for a recall, got {stored.scenario} in {typed.run_dir}: choose "
+            "another run_dir"
         )
     own = replace(stored.evaluate, checkpoints=AUTO, num_images=AUTO)  # recalls ignore num_images
     config = with_given(replace(stored, evaluate=own, reservoir=typed.reservoir), typed, given)
