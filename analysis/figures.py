@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.allocation import masks_by_task
 from analysis.commandline import Parser, figure_file, run_command, run_directory
 from analysis.load import load
 from analysis.stored import Layout
@@ -395,6 +396,7 @@ FIGURES = {
     "objectives_compared": (objectives_compared, "evaluations"),
     "algorithms_compared": (algorithms_compared, "evaluations"),
     "recall_by_masks": (recall_by_masks, "reservoir"),
+    "masks_by_task": (masks_by_task, "allocation"),
 }
 
 

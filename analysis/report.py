@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from pyarrow.fs import LocalFileSystem
 
 from analysis import figures, page, stored, summary
+from analysis.allocation import masks_by_task, mistakes
 from analysis.commandline import Parser, run_command, run_directory
 from analysis.load import load, read_configuration
 from analysis.reading import LARGEST_JSON, parse_json, read_text
@@ -39,7 +40,7 @@ def read_tables(run_dir: Path) -> Tables:
         or a recall was done twice, only the row with the larger sample is kept.
     """
     found = {}
-    for name in ("tasks", "evaluations", "reservoir"):
+    for name in ("tasks", "evaluations", "reservoir", "allocation"):
         try:
             found[name] = load(run_dir, name).to_pandas()
         except FileNotFoundError:
@@ -81,11 +82,15 @@ def render(run_dir: Path) -> str:
             f"{run_dir / 'log'} must hold a committed task, got none: wait for the first commit"
         )
     masks = stored.layout(run_dir)
-    sections = [_training(tables["tasks"], config["tasks"])]
+    committed = "masks" if "allocation" in tables else f"of {config['tasks']} tasks"
+    sections = [_training(tables["tasks"], committed)]
     if "evaluations" in tables:
         sections += _inference(tables["evaluations"], masks, run_dir)
     if "reservoir" in tables:
         sections.append(_reservoir(tables["reservoir"]))
+    if "allocation" in tables:
+        counted = config["train.steps"], config["tasks"], len(tables["tasks"])
+        sections.append(_allocation(tables["allocation"], mistakes(tables["allocation"], *counted)))
     sections += [_storage(tables, masks, run_dir), _origin(text, starts)]
     described = (
         f"{config['network']} on {config['data']}, {config['family']} tasks, "
@@ -124,7 +129,9 @@ def _first_way(config: dict[str, Any]) -> list[str | None]:
 def _facts(tables: Tables, asked: int) -> str:
     tasks = tables["tasks"]
     facts = [
-        ("tasks committed", f"{len(tasks)} of {asked}"),
+        ("masks committed", f"{len(tasks)}")
+        if "allocation" in tables
+        else ("tasks committed", f"{len(tasks)} of {asked}"),
         ("accuracy, task given", f"{tasks['accuracy'].mean():.4f}"),
         ("density", f"{tasks['density'].mean():.3f}"),
         ("masks, packed", _bytes(int(tasks["mask_bytes"].sum()))),
@@ -151,7 +158,13 @@ def _number(value: float, form: str = ".4f") -> tuple[str, float]:
     return ("" if pd.isna(value) else format(value, form)), float(value)
 
 
-def _training(tasks: pd.DataFrame, asked: int) -> str:
+def _training(tasks: pd.DataFrame, committed: str) -> str:
+    """Describe the training.
+
+    Args:
+        tasks: rows of the table `tasks`.
+        committed: a text that follows their number: what is committed.
+    """
     columns = ["accuracy", "loss", "density", "train_seconds"]
     spread = (
         tasks[columns]
@@ -167,7 +180,7 @@ def _training(tasks: pd.DataFrame, asked: int) -> str:
     ]
     return page.section(
         "Training",
-        f"<p>{len(tasks)} of {asked} tasks are committed. The mean accuracy with the task given is "
+        f"<p>{len(tasks)} {committed} are committed. The mean accuracy with the task given is "
         f"{tasks['accuracy'].mean():.4f} (95 % by bootstrap: {low:.4f} to {high:.4f}). All actors "
         f"together trained for {tasks['train_seconds'].sum():,.0f} seconds.</p>",
         page.table("All tasks", ["statistic", *columns], rows),
@@ -317,6 +330,29 @@ def _reservoir(reservoir: pd.DataFrame) -> str:
             "recall",
         ),
         page.table("Recall", [*heads, "accuracy GG", "reservoir bytes", "packed bytes"], rows),
+    )
+
+
+def _allocation(allocation: pd.DataFrame, found: pd.Series) -> str:
+    """Describe the masks of a learner on a stream.
+
+    Args:
+        allocation: rows of the table `allocation`.
+        found: the result of `mistakes`.
+    """
+    return page.section(
+        "Allocation",
+        f"<p>The learner was not told the task. It allocated {found['masks']} masks for "
+        f"{found['tasks']} tasks. A false split is a mask for a task that had a mask. A false "
+        "merge is a task for which the learner mostly used the mask of another task.</p>",
+        page.table("Counts", list(found.index), [[int(value) for value in found]]),
+        _figure(
+            "Left: allocated masks against the tasks that the stream has shown. Right: the score "
+            "of each decision. A mask is allocated if the score is below the threshold, which "
+            "should be so at the first decision about a task only.",
+            lambda: masks_by_task(allocation),
+            "allocation",
+        ),
     )
 
 

@@ -102,6 +102,7 @@ def as_json(seen: Progress) -> dict[str, Any]:
         "holder": vars(holder) if holder else None,
         "tasks": seen.config.tasks,
         "committed": seen.committed,
+        "allocation": vars(seen.mistakes) if seen.mistakes else None,
         "accuracy": seen.accuracy,
         "tasks_per_second": seen.tasks_per_second,
         "seconds_left": seen.seconds_left,
@@ -130,7 +131,7 @@ def lines(seen: Progress) -> list[str]:
     found = [
         f"{seen.directory}: {seen.state}{_who(seen)}",
         f"  {', '.join(told)}, recipe {config.train.name}, seed {config.seed}",
-        f"  {seen.committed} of {config.tasks} tasks committed{_how_well(seen)}",
+        f"  {seen.committed} of {config.tasks} tasks {_how_many(seen)}{_how_well(seen)}",
         f"  {_size(seen.num_bytes)} on disk",
     ]
     for k in sorted({part.num_tasks for part in seen.parts}):
@@ -153,6 +154,10 @@ def _who(seen: Progress) -> str:
             return f", locked by {who}; only that host can check whether the process is alive"
         case _:
             return f", its driver was killed: {who}"
+
+
+def _how_many(seen: Progress) -> str:
+    return f"seen, {seen.mistakes.described()}" if seen.mistakes else "committed"
 
 
 def _how_well(seen: Progress) -> str:

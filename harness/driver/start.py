@@ -102,7 +102,8 @@ def carry_out(
             return STOPPED
         except CorruptMask as error:
             raise UserError(f"{error}: {driver.cure} to train the mask again") from error
-        print_summary(console, directory, ready.store.run_id, driver.files())
+        mistakes = work.seen.mistakes
+        print_summary(console, directory, ready.store.run_id, driver.files(), mistakes)
         return driver.report_failures()
 
 

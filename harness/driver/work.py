@@ -13,7 +13,7 @@ from harness.plan.units import evaluation_units, recall_units
 from harness.reporting.display import Display
 from harness.reporting.metrics import NoMetrics
 from harness.run.directory import Run
-from harness.run.seen import SeenStream, allocation_parts, seen_tasks
+from harness.run.seen import allocation_parts, seen_tasks
 
 
 class Work:
@@ -50,8 +50,8 @@ class Work:
     def described(self) -> str:
         """Return a text for the user: how much of the training is on disk."""
         num_masks, num_tasks = len(self.masks), self.config.tasks
-        if isinstance(self.seen, SeenStream):
-            seen = f"{self.seen.num_tasks} of {num_tasks} tasks are seen"
+        if (found := self.seen.mistakes) is not None:
+            seen = f"{found.num_tasks} of {num_tasks} tasks are seen"
             return f"{seen}, and {num_masks} masks are committed"
         return f"{num_masks} of {num_tasks} tasks are committed"
 

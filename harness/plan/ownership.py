@@ -53,6 +53,47 @@ class Ownership:
 GIVEN = Ownership()  # the task was given in training
 
 
+@dataclass(frozen=True)
+class Mistakes:
+    """How well a learner on a stream recognised the tasks.
+
+    Attributes:
+        num_tasks: number of tasks that the stream has shown.
+        num_masks: number of masks that were allocated for them.
+        false_splits: number of masks that belong to a task with an earlier mask.
+        false_merges: number of tasks for which the learner mostly used the mask of another task.
+        skipped: number of tasks whose batches were all skipped, because the budget was used up.
+    """
+
+    num_tasks: int
+    num_masks: int
+    false_splits: int
+    false_merges: int
+    skipped: int
+
+    @classmethod
+    def of(cls, own: Ownership) -> "Mistakes":
+        """Count the mistakes of a learner on a stream."""
+        assert own.tasks is not None
+        assert own.masks is not None
+        used = [(task, mask) for task, mask in enumerate(own.masks) if mask is not None]
+        return cls(
+            num_tasks=len(own.masks),
+            num_masks=len(own.tasks),
+            false_splits=len(own.tasks) - len(set(own.tasks)),
+            false_merges=sum(own.task_of(mask) != task for task, mask in used),
+            skipped=len(own.masks) - len(used),
+        )
+
+    def described(self) -> str:
+        """Describe the masks and the mistakes for the screen."""
+        skipped = f", skipped tasks: {self.skipped}" if self.skipped else ""
+        return (
+            f"{self.num_masks} masks allocated for {self.num_tasks} tasks: {self.false_splits} "
+            f"false splits, {self.false_merges} false merges{skipped}"
+        )
+
+
 def matched(decisions: Sequence[Decided], end: int, steps: int) -> Ownership:
     """Match masks and tasks from all decisions of a stream, or of its beginning.
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.places.places import Place, each
+from harness.plan.ownership import Mistakes
 from harness.plan.units import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.reporting.display import fits, say
 from harness.tables.files import read_table_file, read_tables, table_files
@@ -210,7 +211,11 @@ def _inferred_by(row: Mapping[str, Any]) -> str:
 
 
 def print_summary(
-    console: Console, directory: Place, run_id: str, files: Sequence[Place] | None = None
+    console: Console,
+    directory: Place,
+    run_id: str,
+    files: Sequence[Place] | None = None,
+    mistakes: Mistakes | None = None,
 ) -> None:
     """Print the result of a run: sentences, tables, mean accuracy, failures, and the run directory.
 
@@ -220,6 +225,7 @@ def print_summary(
         run_id: the identity of the run, which is written in its files.
         files: the files of the tables `evaluations` and `reservoir` to summarise, in the order of
             the configuration's algorithms and rules; None: all files of the run.
+        mistakes: the mistakes of a learner on a stream; None: the task was given in training.
     """
     tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
     evaluations = _rows(directory / "evaluations", EVALUATIONS, run_id, files)
@@ -235,7 +241,9 @@ def print_summary(
         order = [(name, "ascending") for name in ("num_tasks", "rule", "cue")]
         rows = reservoir.sort_by(order).to_pylist()
         console.print(_recall_table(rows, f"{len(tasks)} masks, recalled from a reservoir"))
-    say(console, _trained(tasks))
+    if mistakes is not None:
+        say(console, mistakes.described())
+    say(console, _trained(tasks, "own task" if mistakes is not None else "task given"))
     failures = read_tables(directory / "failures", FAILURES, run_id=run_id)
     for row in failures.slice(0, _FAILURES_SHOWN).to_pylist():
         say(
@@ -248,13 +256,18 @@ def print_summary(
     say(console, f"masks, tables and configuration: {directory}")
 
 
-def _trained(tasks: pa.Table) -> str:
-    """Say in one line how accurate the masks are on their own tasks, and how long training took."""
+def _trained(tasks: pa.Table, which: str) -> str:
+    """Say in one line how accurate the masks are on their own tasks, and how long training took.
+
+    Args:
+        tasks: rows of the table `tasks`.
+        which: a text that says which task a mask is measured on.
+    """
     if not len(tasks):
         return "0 masks"
     accuracies = tasks["accuracy"].to_numpy()
     return (
-        f"{len(tasks)} masks: accuracy on all test images, task given: mean "
+        f"{len(tasks)} masks: accuracy on all test images, {which}: mean "
         f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
         f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor per mask"
     )

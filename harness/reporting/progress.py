@@ -18,10 +18,13 @@ from harness.config.stored import from_values_of_any_version, stored_values, val
 from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import read_json
+from harness.plan.ownership import Mistakes
+from harness.plan.resolve import most_masks
 from harness.plan.units import EvaluationUnit, WorkUnit, evaluation_units, recall_units
+from harness.run.seen import seen_tasks
 from harness.storage.lock import Holder, lock_holder
 from harness.tables.files import read_table_file, table_files
-from harness.tables.schemas import FAILURES, SCHEMAS, TASKS
+from harness.tables.schemas import ALLOCATION, FAILURES, SCHEMAS, TASKS
 
 RATE_OVER = timedelta(minutes=5)
 
@@ -60,7 +63,9 @@ class Progress:
     Attributes:
         directory: absolute path of the run directory.
         config: the configuration in config.yaml. Names in it may be unknown to this version.
-        committed: number of committed tasks.
+        committed: number of committed tasks. If a learner follows a stream, this is the number of
+            tasks that the stream has shown.
+        mistakes: the mistakes of a learner on a stream; None if the task is given in training.
         accuracy: mean accuracy of the committed tasks, in [0, 1]; None if no task is committed.
         tasks_per_second: tasks trained per second in the last 5 minutes. If no driver is training,
             these are the 5 minutes before the end of the last trained task. None if no task is
@@ -78,6 +83,7 @@ class Progress:
     directory: Path
     config: Config
     committed: int
+    mistakes: Mistakes | None
     accuracy: float | None
     tasks_per_second: float | None
     parts: list[Part]
@@ -138,9 +144,12 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
     # counted.
     holder = lock_holder(directory)
     run_id = _run_id(directory)
-    accuracies, finished_at, broken = _tasks(directory, config.tasks, run_id)
-    committed = len(accuracies)
-    if committed and not _store(directory).is_file():
+    accuracies, finished_at, broken = _tasks(directory, most_masks(config), run_id)
+    parts_of_stream = _read_files(directory / "allocation", ALLOCATION, run_id, broken)
+    named = ((path.name.removesuffix(".parquet"), rows) for path, rows in parts_of_stream)
+    mistakes = seen_tasks(config, accuracies, named).mistakes
+    committed = len(accuracies) if mistakes is None else mistakes.num_tasks
+    if accuracies and not _store(directory).is_file():
         broken.append(_store(directory))
     parts, other, broken_tables = _parts(directory, units, run_id)
     trains = holder is not None and holder.alive is not False and committed < config.tasks
@@ -149,7 +158,8 @@ def look(directory: Path, now: datetime | None = None) -> Progress:
         directory=directory,
         config=config,
         committed=committed,
-        accuracy=fmean(accuracies) if committed else None,
+        mistakes=mistakes,
+        accuracy=fmean(accuracies.values()) if accuracies else None,
         tasks_per_second=_rate(finished_at, _last_start(directory), until),
         parts=parts,
         other_files=other,
@@ -246,7 +256,7 @@ def _read_files(
 
 def _tasks(
     directory: Path, num_tasks: int, run_id: str | None
-) -> tuple[list[float], list[float], list[Place]]:
+) -> tuple[dict[int, float], list[float], list[Place]]:
     """Read the accuracy and the end time of each committed task from the log.
 
     This function converts the columns to lists of numbers. Other operations of Arrow, such as sums
@@ -254,12 +264,13 @@ def _tasks(
 
     Args:
         directory: the run directory.
-        num_tasks: number of tasks of the run. A file with a larger task number is broken.
+        num_tasks: largest number of tasks. A file with a larger task number is broken.
         run_id: the identity of the run; None if it is unknown.
 
     Returns:
-        Three lists: the accuracies of the committed tasks; the times when their training ended, in
-        seconds since 1970; and the paths of log files that cannot be read or belong to another run.
+        A mapping from the number of each committed task to its accuracy, and two lists: the times
+        when their training ended, in seconds since 1970; and the paths of log files that cannot be
+        read or belong to another run.
     """
     # The keys are task numbers, because a damaged log may name a task twice.
     accuracies: dict[int, float] = {}
@@ -273,7 +284,7 @@ def _tasks(
         accuracies.update(zip(task_ids, table["accuracy"].to_pylist(), strict=True))
         times = table["finished_at"].combine_chunks().view(pa.int64()).to_pylist()
         finished_at.update(zip(task_ids, (one / 1e6 for one in times), strict=True))
-    return list(accuracies.values()), list(finished_at.values()), broken
+    return accuracies, list(finished_at.values()), broken
 
 
 def _parts(

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from harness.config.schema import Config, is_streamed
 from harness.places.places import Place, put_aside
-from harness.plan.ownership import GIVEN, Decided, Ownership, matched
+from harness.plan.ownership import GIVEN, Decided, Mistakes, Ownership, matched
 from harness.plan.units import StreamUnit
 from harness.tables.files import read_table_file, table_files
 from harness.tables.schemas import ALLOCATION
@@ -37,6 +37,11 @@ class Seen(Protocol):
         """
         ...
 
+    @property
+    def mistakes(self) -> Mistakes | None:
+        """The mistakes of a learner on a stream; None if the task is given in training."""
+        ...
+
 
 class SeenGiven:
     """The seen tasks of a run in which the task is given in training.
@@ -54,6 +59,11 @@ class SeenGiven:
     def masks_at(self, num_tasks: int) -> tuple[int, Ownership]:
         """See Seen."""
         return num_tasks, GIVEN
+
+    @property
+    def mistakes(self) -> None:
+        """See Seen."""
+        return None
 
 
 class SeenStream:
@@ -124,6 +134,11 @@ class SeenStream:
         assert everything.masks is not None
         own = Ownership(everything.tasks[:num_masks], everything.masks[:num_tasks])
         return num_masks, own
+
+    @property
+    def mistakes(self) -> Mistakes:
+        """The mistakes so far, for the tasks that are seen."""
+        return Mistakes.of(self.masks_at(self.num_tasks)[1])
 
 
 def mask_number(name: str) -> int | None:
