@@ -7,9 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Scores above this multiple of the threshold are drawn on a logarithmic part of the axis.
-_LINEAR = 2.0
-
 
 def in_order(allocation: pd.DataFrame) -> pd.DataFrame:
     """Sort the rows of the table `allocation` by batch, and add two columns.
@@ -106,8 +103,9 @@ def masks_by_task(allocation: pd.DataFrame) -> Figure:
 
     Returns:
         A figure. Left: the number of allocated masks. On the dashed line, each task has one mask.
-        Right: the score of each decision. The first decision about a task should be below the
-        threshold (dashed), so that a mask is allocated. The other decisions should be above it.
+        Right: the score of each decision, divided by the threshold of this decision. The first
+        decision about a task should be below 1 (dashed), so that a mask is allocated. The other
+        decisions should be above 1.
     """
     rows = in_order(allocation)
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -119,14 +117,11 @@ def masks_by_task(allocation: pd.DataFrame) -> Figure:
     scored = rows.dropna(subset=["score"])
     for begins, label in ((False, "later decision about a task"), (True, "first decision")):
         some = scored[scored["begins"] == begins]
-        right.plot(
-            some["task_id"] + 1, some["score"], "o", ms=3, alpha=0.6, label=label, rasterized=True
-        )
-    if len(scored):
-        threshold = scored["threshold"].iloc[0]
-        right.axhline(threshold, color="k", ls="--", lw=1, label="threshold")
-        right.set_yscale("symlog", linthresh=_LINEAR * threshold)
-    right.set(xlabel="tasks of the stream", ylabel="score of the decision")
+        ratio = some["score"] / some["threshold"]
+        right.plot(some["task_id"] + 1, ratio, "o", ms=3, alpha=0.6, label=label, rasterized=True)
+    right.axhline(1, color="k", ls="--", lw=1, label="threshold")
+    right.set_yscale("symlog", linthresh=2)  # a score may be negative
+    right.set(xlabel="tasks of the stream", ylabel="score / threshold")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

@@ -348,8 +348,8 @@ def _allocation(allocation: pd.DataFrame, found: pd.Series) -> str:
         page.table("Counts", list(found.index), [[int(value) for value in found]]),
         _figure(
             "Left: allocated masks against the tasks that the stream has shown. Right: the score "
-            "of each decision. A mask is allocated if the score is below the threshold, which "
-            "should be so at the first decision about a task only.",
+            "of each decision, divided by its threshold. A mask is allocated if the ratio is below "
+            "1, which should be so at the first decision about a task only.",
             lambda: masks_by_task(allocation),
             "allocation",
         ),

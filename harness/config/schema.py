@@ -242,7 +242,7 @@ class AllocationConfig:
         7.0,
         above=0,
         help="For rule=margin: smallest margin of a known mask. The margin is the distance of its "
-        "slope below the mean of the other slopes, in standard deviations of the other slopes.",
+        "slope below the mean of other slopes, in standard deviations of the other slopes.",
     )
     epsilon: float = knob(
         2.0**-3,

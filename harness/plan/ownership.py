@@ -98,16 +98,16 @@ def matched(decisions: Sequence[Decided], end: int, steps: int) -> Ownership:
     """Match masks and tasks from all decisions of a stream, or of its beginning.
 
     Args:
-        decisions: the decisions about the batches before `end`, in order. The first decision is
-            about batch 0.
+        decisions: the decisions about the batches before `end`, in order. If there is one, the
+            first decision is about batch 0.
         end: number of batches, a multiple of `steps` unless the stream goes on.
         steps: number of batches of each task.
     """
     trained: dict[int, Counter[int]] = {}
     used: list[Counter[int]] = [Counter() for _ in range(end // steps)]
     training: int | None = None
-    ends = [*(one.batch for one in decisions[1:]), end]
-    for one, until in zip(decisions, ends, strict=True):
+    starts = [*(one.batch for one in decisions), end]
+    for one, until in zip(decisions, starts[1:], strict=True):
         if one.allocates or one.mask != training:
             training = one.mask if one.allocates else None
         if one.mask is None:

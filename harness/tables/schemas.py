@@ -286,8 +286,8 @@ ALLOCATION = _schema(
             "threshold",
             pa.float64(),
             "1",
-            "the batch belongs to a known mask if the score is at least this number; null for the "
-            "first batch",
+            "the batch belongs to a known mask if the score is at least this number, which for a "
+            "margin also depends on the mask; null for the first batch",
             nullable=True,
         ),
         _column("allocated", pa.bool_(), "", "whether the mask is new"),

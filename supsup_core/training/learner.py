@@ -138,7 +138,11 @@ class Learner:
             training: (R,) the packed state of the mask in training; None if all masks are frozen.
         """
         num_masks = self.candidates.num_frozen + (training is not None)
-        verdict = self._rule(self.candidates.slopes(self._stream.images(batch), training))
+        slopes, before = self.candidates.slopes(self._stream.images(batch), training), None
+        if training is not None and self._rule.looks_back:
+            last = self._stream.images(batch - self._every)
+            before = self.candidates.slopes(last, training)
+        verdict = self._rule(slopes, before)
         allocates = verdict.mask is None and num_masks < self._budget
         mask = num_masks if allocates else verdict.mask
         return Decision(batch, mask, allocates, verdict.score, verdict.threshold, num_masks)

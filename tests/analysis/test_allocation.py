@@ -90,6 +90,6 @@ def test_the_figure_separates_first_decisions_from_later_ones():
     left, right = masks_by_task(table([0, 0, 0, 1, 1, 2, 2, 2])).axes
     assert list(left.lines[0].get_ydata()) == [1, 1, 1, 2, 2, 3, 3, 3]
     drawn = {line.get_label(): list(line.get_ydata()) for line in right.lines}
-    assert drawn["first decision"] == [1.0, 1.0]
-    assert drawn["later decision about a task"] == [9.0, 9.0, 9.0, 9.0, 9.0]
-    assert drawn["threshold"] == [7.0, 7.0]
+    assert drawn["first decision"] == [1 / 7, 1 / 7]
+    assert drawn["later decision about a task"] == [9 / 7] * 5
+    assert drawn["threshold"] == [1, 1]

@@ -28,11 +28,11 @@ from harness.workers.following import FollowWorker, MasksMissing
 
 NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference")
 RUN = (
-    "scenario=nns data=digits network=mlp network_options.hidden=[64] outputs=60 tasks=4 "
-    "train.steps=60 train.batch_size=64 train.learning_rate=1e-3 allocation.every=20 "
-    "evaluate.algorithms=[one_shot] evaluate.objectives=[H] evaluate.batches=2 "
-    "evaluate.checkpoints=[2,4] executor=serial"
-).split()
+    *("scenario=nns", "data=digits", "network=mlp", "network_options.hidden=[64]", "outputs=60"),
+    *("tasks=4", "train.steps=60", "train.batch_size=64", "train.learning_rate=1e-3"),
+    *("allocation.every=20", "evaluate.algorithms=[one_shot]", "evaluate.objectives=[H]"),
+    *("evaluate.batches=2", "evaluate.checkpoints=[2,4]", "executor=serial"),
+)
 
 
 def configure(run_dir: Path, *overrides: str) -> Config:

@@ -1,6 +1,6 @@
 """Masks and tasks are matched by the numbers of batches, counted by hand."""
 
-from harness.plan.ownership import GIVEN, Decided, longest, matched, shares
+from harness.plan.ownership import GIVEN, Decided, Mistakes, longest, matched, shares
 
 
 def decided(*rows):
@@ -53,3 +53,8 @@ def test_skipped_batches_belong_to_no_mask():
 def test_untrained_masks_belong_to_no_task():
     own = matched(decided((0, 0, "new")), 10, 10)
     assert [own.task_of(mask) for mask in (0, 1)] == [0, None]
+
+
+def test_a_stream_that_has_not_begun_has_no_masks():
+    own = matched([], 0, 10)
+    assert Mistakes.of(own) == Mistakes(0, 0, 0, 0, 0)

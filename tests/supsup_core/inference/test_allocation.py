@@ -75,6 +75,19 @@ def test_the_margin_rule_compares_the_mask_in_training_with_its_own_copies():
     assert (alone.mask, alone.score) == (0, 6.0)
 
 
+def test_the_mask_in_training_must_keep_half_of_its_margin():
+    rule = MarginRule(threshold=5.0)
+    before = slopes([0.0, 1.0], [-4.0], [2.0], [15.0, 16.0, 17.0])  # a margin of 20
+    left = rule(slopes([0.0, 1.0], [7.0], [2.0], [15.0, 16.0, 17.0]), before)
+    assert (left.mask, left.score, left.threshold) == (None, 9.0, 10.0)
+    stays = rule(slopes([0.0, 1.0], [6.0], [2.0], [15.0, 16.0, 17.0]), before)
+    assert (stays.mask, stays.score, stays.threshold) == (2, 10.0, 10.0)
+    # A frozen mask with a margin of 8 is known, although the margin 9 of the mask in training is
+    # larger.
+    frozen = rule(slopes([-5.0, 2.0, 4.0], [7.0], [3.0], [15.0, 16.0, 17.0]), before)
+    assert (frozen.mask, frozen.score, frozen.threshold) == (0, 8.0, 5.0)
+
+
 @pytest.mark.parametrize("num_frozen", [0, 1, 2, 5, FEWEST_OTHERS + 1, 100])
 def test_the_margin_rule_always_has_enough_others(num_frozen):
     for_frozen, for_training = MarginRule().num_references(num_frozen, 1)
