@@ -23,6 +23,7 @@ class Capabilities:
         keeps_alone: whether a state has no floats, and exactly one plane per masked tensor, in
             which a bit of 1 keeps the weight. Distractors, reservoirs and actors.shards > 1 need
             such states.
+        has_planes: whether a state has planes of bits. Shuffled copies of a state need them.
         bits_serve: whether the engine infers tasks from packed bits. actors.shards > 1 needs such
             an engine.
         bfloat16_serves: whether the trainer of this network and finder can use bfloat16.
@@ -36,6 +37,7 @@ class Capabilities:
     normalises: bool
     supports: frozenset[str]
     keeps_alone: bool
+    has_planes: bool
     bits_serve: bool
     bfloat16_serves: bool
     order: Literal["any", "after_first", "sequence"]

@@ -129,6 +129,13 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
         raise must_be(
             "train.dtype", f"auto or float32 with {who}", config.train.dtype, "train.dtype=auto"
         )
+    if is_streamed(config) and config.allocation.rule == "margin" and not capabilities.has_planes:
+        raise must_be(
+            "allocation.rule",
+            f"paper with {who}, because a state has no bits to shuffle",
+            config.allocation.rule,
+            "allocation.rule=paper",
+        )
     if config.actors.shards > 1 and not capabilities.bits_serve:
         raise must_be("actors.shards", f"1 with {who}", config.actors.shards, "actors.shards=1")
 

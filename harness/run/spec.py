@@ -160,6 +160,7 @@ class RunSpec:
             normalises=network.normalises,
             supports=engine.supports,
             keeps_alone=keeps_alone(layout),
+            has_planes=bool(layout.planes),
             bits_serve=issubclass(engine, BitsEngine),
             bfloat16_serves=self._num_channels == 1
             and trains_on_blocks(network, self.method, self.recipe),

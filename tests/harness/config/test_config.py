@@ -43,6 +43,7 @@ def kept(*overrides):
             normalises=False,
             supports=frozenset(ALGORITHMS),
             keeps_alone=True,
+            has_planes=True,
             bits_serve=True,
             bfloat16_serves=True,
             order="any",

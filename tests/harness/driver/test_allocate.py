@@ -19,9 +19,12 @@ from harness.driver.start import carry_out
 from harness.errors import UserError
 from harness.executors.protocol import Outcome
 from harness.executors.serial import SerialExecutor
+from harness.plan.ownership import Mistakes
 from harness.plan.pools import TRAIN, pool_sizes
+from harness.reporting.progress import look
 from harness.run.directory import open_run
 from harness.scale import run, stages
+from harness.status import as_json, lines
 from harness.tables.files import read_tables, table_files
 from harness.tables.schemas import ALLOCATION, EVALUATIONS, FAILURES, TASKS
 from harness.workers.following import FollowWorker, MasksMissing
@@ -243,6 +246,29 @@ def test_a_run_can_be_evaluated_again(whole: Path, tmp_path: Path, typed: Any) -
     assert beyond[0] == 2
 
 
+def test_status_counts_tasks_masks_and_mistakes(whole: Path, tmp_path: Path) -> None:
+    seen = look(whole)
+    assert (seen.committed, seen.state, seen.broken) == (4, "complete", [])
+    assert seen.mistakes == Mistakes(4, 4, 0, 0, 0)
+    told = "4 of 4 tasks seen, 4 masks allocated for 4 tasks: 0 false splits, 0 false merges"
+    assert any(told in line for line in lines(seen))
+    assert as_json(seen)["allocation"]["num_masks"] == 4
+
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/log/mask-000003.parquet").unlink()
+    seen = look(tmp_path / "run")
+    assert (seen.committed, seen.is_whole) == (3, False)
+
+
+def test_the_result_says_how_many_masks_were_allocated(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(configure(whole)) == 0
+    printed = capsys.readouterr()
+    assert "4 masks allocated for 4 tasks: 0 false splits, 0 false merges" in printed.out
+    assert "nothing left to follow the stream or evaluate" in printed.err
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -265,6 +291,13 @@ def test_g_needs_superfluous_neurons(tmp_path: Path) -> None:
     given = ("outputs=10", "evaluate.objectives=[H]", "allocation.objective=G")
     with pytest.raises(UserError, match=r"allocation.objective must be .* got G: try"):
         run(configure(tmp_path, *given))
+
+
+def test_shuffled_copies_need_bits(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"allocation.rule must be paper with .* no bits to shuffle"
+    ):
+        run(configure(tmp_path, "method=heads"))
 
 
 def test_recall_refuses_the_masks_of_a_stream(whole: Path, typed: Any) -> None:

@@ -34,6 +34,7 @@ LENET = Capabilities(
     normalises=False,
     supports=frozenset(ALGORITHMS),
     keeps_alone=True,
+    has_planes=True,
     bits_serve=True,
     bfloat16_serves=True,
     order="any",

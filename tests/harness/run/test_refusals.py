@@ -19,6 +19,7 @@ ANY = Capabilities(
     normalises=False,
     supports=frozenset(ALGORITHMS),
     keeps_alone=True,
+    has_planes=True,
     bits_serve=True,
     bfloat16_serves=True,
     order="any",
