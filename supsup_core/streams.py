@@ -27,6 +27,7 @@ class Role(IntEnum):
     CUES = 7  # index: task, kind of cue
     CLASSES = 8  # no index
     AUGMENTATION = 9  # index: task, step
+    TRANSFER = 10  # index: task
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

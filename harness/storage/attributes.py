@@ -24,6 +24,7 @@ _STATISTICS = (
     "floats of role statistic are the running mean and (unbiased) variance of a batch "
     "normalisation without affine part, whose epsilon is 1e-5 unless the module says otherwise"
 )
+_UNMASKED = "a tensor without planes has the gain 1"
 _NONE = object()  # stands for a missing attribute
 
 
@@ -111,6 +112,8 @@ def decoding(layout: StateLayout) -> str:
     parts = [_GAIN, *(text for over, text in _OVER.items() if _has(layout, over))]
     if any(place.spec.role == "statistic" for place in layout.floats):
         parts.append(_STATISTICS)
+    if {tensor.name for tensor in layout.tensors} - {plane.tensor for plane in layout.planes}:
+        parts.append(_UNMASKED)
     return "; ".join(parts)
 
 

@@ -1,14 +1,15 @@
 """The state of a task, and the layout of states in packed rows of bytes.
 
-The state of a task consists of planes of bits and arrays of floats. Each masked tensor has one
-plane or more, and its gain is a linear function of the bits:
+The state of a task consists of planes of bits and arrays of floats. A masked tensor has any number
+of planes, and its gain is a linear function of the bits:
 
     gain = scale * sum over planes of coefficient * bits.
 
-The scale is 1 if the task stores no scale. A row has three parts. The first part has the planes of
-all tensors: each plane starts at a 64-byte boundary, with values in C order and the first value in
-the lowest bit of a byte. The second part has the task's floats, as little-endian float32. The last
-part has at least one zero byte, so that a kernel may read a little past the last bit.
+The scale is 1 if the task stores no scale. A tensor without planes has the gain 1. A row has three
+parts. The first part has the planes of all tensors: each plane starts at a 64-byte boundary, with
+values in C order and the first value in the lowest bit of a byte. The second part has the task's
+floats, as little-endian float32. The last part has at least one zero byte, so that a kernel may
+read a little past the last bit.
 
 Shape letters: T states, R bytes of a row, F = 8 R bits of a row, Q queries.
 """
@@ -159,15 +160,10 @@ class StateLayout:
             floats: descriptions of the arrays of floats that each task stores.
 
         Raises:
-            ValueError: a tensor has no plane, or two arrays of floats have the same name.
+            ValueError: two arrays of floats have the same name.
         """
         places, end = [], 0
         for tensor, specs in planes:
-            if not specs:
-                raise ValueError(
-                    f"tensor {tensor.name} must have one plane or more, got none: "
-                    "the finder's method planes() must return at least one PlaneSpec"
-                )
             for spec in specs:
                 places.append(Plane(tensor.name, spec, tensor.shape, _aligned(end)))
                 end = places[-1].byte_offset + -(-tensor.num_gains // 8)
@@ -293,9 +289,15 @@ class StateLayout:
 
         Returns:
             A mapping from the name of each masked tensor to its gains, (Q, *shape). If a tensor has
-            one plane with coefficient 1, its gains are a view of `flat`.
+            one plane with coefficient 1, its gains are a view of `flat`. If it has no plane, its
+            gains are 1, as in every superposition whose coefficients sum to 1.
         """
-        gains: dict[str, Tensor] = {}
+        masked = {plane.tensor for plane in self.planes}
+        gains: dict[str, Tensor] = {
+            tensor.name: flat.new_ones((len(flat), *tensor.shape))
+            for tensor in self.tensors
+            if tensor.name not in masked
+        }
         for plane in self.planes:
             part = flat[:, plane.bits].unflatten(1, plane.shape)
             if plane.spec.coefficient != 1:
@@ -309,13 +311,16 @@ def density(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> np.ndarray:
     """Compute the density of T states: for each state, the fraction of gains that are not zero.
 
     Only the first plane of each tensor is counted, because later planes have ones only where the
-    first plane has a one.
+    first plane has a one. A tensor without planes keeps every gain.
 
     Returns:
         (T,) densities in float64.
     """
-    found = list(_ones(layout, rows))
-    return np.asarray(sum(ones for _, ones in found) / sum(plane.num_bits for plane, _ in found))
+    num_gains = sum(tensor.num_gains for tensor in layout.tensors)
+    num_zeros = np.zeros(len(rows), np.int64)
+    for plane, ones in _ones(layout, rows):
+        num_zeros += plane.num_bits - ones
+    return np.asarray((num_gains - num_zeros) / num_gains)
 
 
 def uniform_tensors(
