@@ -278,20 +278,23 @@ def storage_bytes(
     Returns:
         One row per number of masks, and one column for each way to store the masks: as packed rows,
         as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
-        in the largest reservoir of each rule. Two more columns have the bytes of the fixed weights,
-        and the 8 bytes of the seed from which the weights can be made.
+        in the largest reservoir of each rule. Without planes, there are only packed rows. The other
+        columns have the bytes of floats that tasks share, the bytes of the fixed weights, and the 8
+        bytes of the seed from which the fixed weights can be made.
     """
     kept = round(density * masks.num_gains)
-    sizes = {
-        "packed bits": num_masks * masks.row_bytes,
-        "float32": num_masks * masks.num_gains * 4,
-        "index lists": num_masks * kept * 4,
-    }
+    sizes = {"packed bits": num_masks * masks.row_bytes}
+    if masks.layers:
+        sizes["float32"] = num_masks * masks.num_gains * 4
+        sizes["index lists"] = num_masks * kept * 4
+    if masks.num_shared:
+        sizes["shared floats"] = np.full(len(num_masks), masks.num_shared * 4)
     if reservoir is not None:
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
             sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)
-    sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
-    sizes["seed of the weights"] = np.full(len(num_masks), 8)
+    if not masks.trains_weights:
+        sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
+        sizes["seed of the weights"] = np.full(len(num_masks), 8)
     return pd.DataFrame(sizes, index=pd.Index(num_masks, name="num_tasks"))
 
 

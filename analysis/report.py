@@ -204,16 +204,19 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
         rotations = figures.rotations_confused
         parts.append(_figure(alt, lambda: rotations(evaluations, angles), "rotations"))
     parts.append(_evaluation_table(found))
+    inferring = evaluations[evaluations["algorithm"] != summary.GIVEN]
+    if inferring.empty:
+        return [page.section("Task inference", *parts)]
     timing = [
         _figure(
             "Left: median seconds per inference, with a band between the quartiles. The dashed "
             "line is the shortest possible time of a full scan, which reads all packed bits once, "
             f"at {bandwidth / 1e9:.1f} GB/s. One thread reads at this speed on the machine that "
             "wrote this report. Right: mask bytes read per gradient.",
-            lambda: figures.time_by_masks(evaluations, masks.row_bytes, bandwidth),
+            lambda: figures.time_by_masks(inferring, masks.row_bytes, bandwidth),
             "time",
         ),
-        _exponent_table(found),
+        _exponent_table(found[found["algorithm"] != summary.GIVEN]),
     ]
     return [
         page.section("Task inference", *parts),
@@ -334,6 +337,16 @@ def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
         [row["layer"], *(_number(row[name]) for name in ("density", "overlap", "chance"))]
         for _, row in statistics.iterrows()
     ]
+    by_layer = [
+        _figure(
+            "Density of the masks, and the fraction of ones that two masks have in common, by "
+            f"layer. The sample has {min(stored.SAMPLE, len(tasks))} masks, spread evenly over the "
+            "tasks.",
+            lambda: figures.masks_by_layer(statistics),
+            "layers",
+        ),
+        page.table("Means by layer", ["layer", "density", "overlap", "by chance"], layers),
+    ]
     return page.section(
         "Masks and bytes",
         _figure(
@@ -347,14 +360,7 @@ def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
             ["storage", "bytes", "exponent"],
             rows,
         ),
-        _figure(
-            "Density of the masks, and the fraction of ones that two masks have in common, by "
-            f"layer. The sample has {min(stored.SAMPLE, len(tasks))} masks, spread evenly over the "
-            "tasks.",
-            lambda: figures.masks_by_layer(statistics),
-            "layers",
-        ),
-        page.table("Means by layer", ["layer", "density", "overlap", "by chance"], layers),
+        *(by_layer if layers else ()),
     )
 
 

@@ -61,9 +61,11 @@ FORWARD_ALGORITHMS = ("min_entropy", "max_logit")
 RANKED = "one_shot_ranked"
 # No inference: each batch gets the state of its own task. No engine is needed.
 GIVEN = "given"
+# Algorithms without an objective.
+WITHOUT_OBJECTIVE = (*FORWARD_ALGORITHMS, GIVEN)
 ALGORITHMS = (
     *("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe"),
-    *(*FORWARD_ALGORITHMS, GIVEN),
+    *WITHOUT_OBJECTIVE,
 )
 # Inference algorithms that need only one gradient. If each of several actors has a part of the
 # masks, the actors can compute this gradient together.

@@ -10,7 +10,7 @@ from harness.config.option import options_of
 from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, OPTION_KEYS, Config, leaf
 from harness.errors import UserError
 from harness.places.places import check_url, is_url
-from supsup_core.names import FORWARD_ALGORITHMS, GIVEN, SHARDED_ALGORITHMS
+from supsup_core.names import SHARDED_ALGORITHMS, WITHOUT_OBJECTIVE
 
 
 def check(config: Config) -> None:
@@ -44,7 +44,7 @@ def must_be(key: str, expected: str, value: Any, instead: str) -> UserError:
 
 def _check_objectives(config: Config) -> None:
     algorithms = config.evaluate.algorithms
-    takes_gradients = algorithms == AUTO or set(algorithms) - {*FORWARD_ALGORITHMS, GIVEN}
+    takes_gradients = algorithms == AUTO or set(algorithms) - set(WITHOUT_OBJECTIVE)
     if takes_gradients and not config.evaluate.objectives:
         raise must_be(
             "evaluate.objectives",

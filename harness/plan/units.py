@@ -11,7 +11,7 @@ from itertools import accumulate, chain, count, islice
 from typing import Any
 
 from harness.config.schema import AUTO, Config, EvaluateConfig
-from supsup_core.names import FORWARD_ALGORITHMS, GIVEN, RANKED
+from supsup_core.names import RANKED, WITHOUT_OBJECTIVE
 
 # Number of tasks of one evaluation unit.
 TASKS_PER_EVALUATION = 25
@@ -312,8 +312,7 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
 
 
 def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
-    has_none = algorithm in (*FORWARD_ALGORITHMS, GIVEN)
-    return [None] if has_none else config.evaluate.objectives
+    return [None] if algorithm in WITHOUT_OBJECTIVE else config.evaluate.objectives
 
 
 def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str, num_tasks: int) -> str:

@@ -61,8 +61,8 @@ class LowerBound(Method):
             for tensor in network.tensors
         }
 
-    def weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Return the weights in training; see Method.weights.
+    def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+        """Return the weights in training; see Method.trained_weights.
 
         Raises:
             ValueError: the scores are those of several tasks.
@@ -71,11 +71,11 @@ class LowerBound(Method):
             raise ValueError(f"a block must have 1 task with trained weights, got {num_tasks}")
         return {name: weight[0] for name, weight in scores.items()}
 
-    def share(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
+    def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Return the weights after the task, in float32."""
         return {
             name: weight.detach().to("cpu", torch.float32, copy=True).numpy()
-            for name, weight in self.weights(network, scores).items()
+            for name, weight in self.trained_weights(network, scores).items()
         }
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:

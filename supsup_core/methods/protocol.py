@@ -33,9 +33,9 @@ class Method(ABC):
     """A mask finder: it draws first scores, computes gains from scores, and makes states.
 
     Attributes:
-        order: which data from earlier tasks a task needs. "any": none. "after_first": the data that
-            `share` returns after the first task. "sequence": the data that `share` returns after
-            the previous task.
+        order: which data from earlier tasks a task needs. "any": none. "after_first": what
+            `pass_on` returns after the first task. "sequence": what `pass_on` returns after the
+            previous task.
         zero_units: whether the first scores of gains over units are zeros.
     """
 
@@ -143,7 +143,7 @@ class Method(ABC):
             A mapping from the name of each masked tensor to its gains, (B, *shape).
         """
 
-    def weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+    def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Return the weights that the finder trains, as a mapping from name to tensor.
 
         They replace the network's fixed weights of the same names in the forward pass, and have
@@ -155,7 +155,7 @@ class Method(ABC):
         """
         return {}
 
-    def share(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
+    def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Make the data for later tasks. The names and shapes are those of `shared_shapes`.
 
         Args:

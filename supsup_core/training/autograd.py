@@ -49,7 +49,8 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         for step in range(recipe.steps + 1):
             if step in after:
                 states = with_floats(method.end(network, scores), floats)
-                yield states, self._transfer.share(scores, shared)
+                ids = [task.task_id for task in tasks]
+                yield states, self._transfer.pass_on(ids, scores, shared)
             if step == recipe.steps:
                 return
             images, labels = self._batch(tasks, next(order), step)
@@ -127,7 +128,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             name: gain.to(self._dtype)
             for name, gain in self._method.gains(self._network, scores).items()
         }
-        trained = self._method.weights(self._network, scores)
+        trained = self._method.trained_weights(self._network, scores)
         weights = self._weights | {n: weight.to(self._dtype) for n, weight in trained.items()}
         logits = self._network.logits(weights, gains, images, floats or None, track=bool(floats))
         accurate = torch.promote_types(logits.dtype, torch.float32)

@@ -158,17 +158,24 @@ class Transfer:
             scores[tensor.name] = self.method.scores_from(tensor, gain, len(places), own)
         return scores
 
-    def share(self, scores: Scores, shared: Shared | None) -> Shared:
+    def pass_on(self, task_ids: Sequence[int], scores: Scores, shared: Shared | None) -> Shared:
         """Make the data for later tasks, whose names are those of `carried_shapes`.
 
         Args:
-            scores: a mapping from name to the scores of one task after its last step, (1, ...).
+            task_ids: the B tasks of the block, in order.
+            scores: a mapping from name to the scores of the tasks, (B, ...).
             shared: data from earlier tasks, as for `starts`.
+
+        Returns:
+            A mapping from name to array. It is empty if no later task needs the data of this block.
         """
-        data = dict(self.method.share(self.network, scores, shared))
+        order = order_of(self.method, self.recipe)
+        if order == "any" or (order == "after_first" and task_ids[0]):
+            return {}
+        data = dict(self.method.pass_on(self.network, scores, shared))
         if self.recipe.transfer == MEAN_SCORES:
             for name, score in scores.items():
-                own = score.detach()[0].to("cpu", torch.float32).numpy()
+                own = score.detach().to("cpu", torch.float32).sum(dim=0).numpy()
                 data[_sum_of(name)] = own + (shared[_sum_of(name)] if shared else np.float32(0))
         return data
 

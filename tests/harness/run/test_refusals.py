@@ -7,7 +7,7 @@ import pytest
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
-from harness.run.refusals import check_capabilities
+from harness.run.refusals import check_any_order, check_capabilities
 from supsup_core.names import ALGORITHMS, GRADIENT_ALGORITHMS
 
 TRAIN = TrainConfig("paper", 1000, 128, 1e-4, 0.99, "none")
@@ -102,10 +102,11 @@ def test_automatic_algorithms_must_leave_one():
         check_capabilities(CONFIG, replace(ANY, supports=frozenset({"frank_wolfe"})))
 
 
-def test_a_method_that_needs_earlier_tasks_is_refused():
-    line = r"method must be a finder that trains tasks in any order, got threshold, .*sequence\)"
+def test_a_search_refuses_tasks_that_need_earlier_tasks():
+    check_any_order(CONFIG, ANY)
+    line = r"method must be a finder that trains tasks in any order in a search, got .*sequence\)"
     with pytest.raises(UserError, match=line):
-        check_capabilities(CONFIG, replace(ANY, order="sequence"))
+        check_any_order(CONFIG, replace(ANY, order="sequence"))
 
 
 @pytest.mark.parametrize("more", [{"distractors": 5}, {"reservoir": True}])
