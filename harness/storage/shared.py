@@ -117,7 +117,7 @@ class SharedFiles:
             OSError: for example, the disk is full.
         """
         for name, chunks in self._chunks.items():
-            values = np.ascontiguousarray(arrays[name], _FLOAT)
+            values = np.asarray(arrays[name], _FLOAT, order="C")
             assert values.shape == tuple(self.spec.shapes[name])
             chunks.write(self._place(task), values.reshape(1, -1).view(np.uint8))
         self._intact[task] = True
