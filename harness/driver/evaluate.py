@@ -14,7 +14,7 @@ from harness.driver.work import Work
 from harness.executors.protocol import Outcome, Pool
 from harness.plan.pools import EVALUATE, TRAIN
 from harness.plan.units import Checkpoints, EvaluationUnit, evaluation_units
-from harness.run.directory import weights_after
+from harness.run.shared import weights_after
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.rehearsal import evaluation_rehearsals
 from harness.workers.shard import ShardWorker

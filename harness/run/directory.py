@@ -13,11 +13,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from harness.config.checks import must_be
 from harness.config.identity import differences, from_yaml, to_yaml
-from harness.config.kinds import as_typed
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO, Config, EvaluateConfig
+from harness.config.schema import Config, EvaluateConfig
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
@@ -35,6 +33,7 @@ from harness.run.products import Call, ProductRates, here, measured_rates
 from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
+from harness.run.shared import kept_checkpoints, shared_arrays, weights_rule
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.compare import check_store
 from harness.storage.repair import Damage
@@ -174,7 +173,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
     if spec.capabilities.trains_weights:
-        checkpoints = _kept_checkpoints(spec, store, config, checkpoints)
+        checkpoints = kept_checkpoints(spec, store, config, checkpoints)
     record_start(directory, stored, data.licence)
     evaluate = resolve_evaluation(config.evaluate, spec.capabilities)
     asked = replace(
@@ -209,37 +208,6 @@ def _committed_checkpoints(directory: Place, store: MaskStore, config: Config) -
             f"evaluate.checkpoints=[{largest}], or {go_on}"
         )
     return checkpoints
-
-
-def _kept_checkpoints(
-    spec: RunSpec, store: MaskStore, config: Config, checkpoints: list[int]
-) -> list[int]:
-    """Return those of the checkpoints for which the store keeps the trained weights.
-
-    Raises:
-        UserError: there is no such checkpoint, or the user asked for another checkpoint.
-    """
-    kept = [k for k in checkpoints if store.shared.keeps(weights_after(spec, k))]
-    if not kept or (kept != checkpoints and config.evaluate.checkpoints != AUTO):
-        known = [k for k in spec.config.evaluate.checkpoints if k <= max(checkpoints)]
-        raise must_be(
-            "evaluate.checkpoints",
-            f"among the checkpoints with which the run began, because method={config.method} "
-            f"keeps its weights only there: {known}",
-            config.evaluate.checkpoints,
-            f"evaluate.checkpoints={as_typed(known or spec.config.evaluate.checkpoints)}",
-        )
-    return kept
-
-
-def weights_after(spec: RunSpec, num_tasks: int) -> int:
-    """Return the task whose trained weights are used at a checkpoint.
-
-    Args:
-        spec: the specification of a run that trains weights.
-        num_tasks: k, the checkpoint.
-    """
-    return 0 if spec.capabilities.order == "after_first" else num_tasks - 1
 
 
 def _configuration(known: Place, wanted: Config) -> Config:
@@ -337,27 +305,8 @@ def _content(spec: RunSpec, data: Dataset) -> _Content:
         "inputs": inputs,
         "capacity": spec.config.tasks,
         "attributes": _attributes(spec, data, weights, inputs),
-        "shared": _shared(spec),
+        "shared": shared_arrays(spec),
     }
-
-
-def _shared(spec: RunSpec) -> SharedSpec:
-    """Describe the data that later tasks and evaluations need: they are kept at the checkpoints."""
-    if not spec.carried_shapes:
-        return SharedSpec()
-    if spec.capabilities.order == "after_first":
-        return SharedSpec(spec.carried_shapes, (0,))
-    ends = {*spec.config.evaluate.checkpoints, spec.config.tasks}
-    return SharedSpec(spec.carried_shapes, tuple(sorted(k - 1 for k in ends)))
-
-
-def _trained(spec: RunSpec) -> str:
-    """Return a text that says which weights replace the fixed weights, for readers of the store."""
-    if spec.capabilities.order == "after_first":
-        return "shared/<source>[0] replaces weights/<source>"
-    return (
-        "at checkpoint k, shared/<source>[i] with after_task[i] = k - 1 replaces weights/<source>"
-    )
 
 
 def _fixed_names(content: _Content) -> list[str]:
@@ -399,7 +348,7 @@ def _attributes(
         **({"data_sha256": digest} if (digest := content_digest(data)) else {}),
         **({"images": first.change.rule} if first.change else {}),
         **({"labels": _RENUMBERED} if first.renumbers else {}),
-        **({"trained_weights": _trained(spec)} if spec.trained_weights else {}),
+        **({"trained_weights": weights_rule(spec)} if spec.trained_weights else {}),
     }
 
 

@@ -73,8 +73,8 @@ def carry_out_search(job: TuneJob) -> int:
         check_against_data(config, data)
         check_weights(config, data.input_shape, data.num_classes)
         spec = RunSpec(config, data.input_shape, data.num_classes)
-        check_capabilities(config, spec.capabilities)
         check_any_order(config, spec.capabilities)
+        check_capabilities(config, spec.capabilities)
     with family_errors(spec.config.family):
         warn_of_equal_tasks(spec)
         check_images(spec, data)

@@ -28,6 +28,8 @@ Scores = Mapping[str, Tensor]
 # The data that a task gets from earlier tasks: a mapping from name to array.
 Shared = Mapping[str, np.ndarray]
 
+Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one tensor
+
 
 class Method(ABC):
     """A mask finder: it draws first scores, computes gains from scores, and makes states.
@@ -96,12 +98,8 @@ class Method(ABC):
         return uniform_scores(tensor, generator)
 
     def scores_from(
-        self,
-        tensor: MaskedTensor,
-        gains: Float32[np.ndarray, "..."],
-        num_states: int,
-        drawn: Float32[np.ndarray, "..."],
-    ) -> np.ndarray:
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
         """Make the first scores of one tensor from the mean gains of earlier states.
 
         Each earlier state counts like one task, and so do the task's own first scores:
@@ -200,9 +198,7 @@ def uniform_bound(tensor: MaskedTensor) -> float:
     return 1 / sqrt(tensor.fan_in)
 
 
-def mixed(
-    earlier: np.ndarray, drawn: np.ndarray, num_states: int, own_share: float = 0.5
-) -> np.ndarray:
+def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.5) -> Values:
     """Compute a weighted mean of earlier scores and own scores, in float32.
 
     Args:
@@ -254,12 +250,8 @@ class KeepMethod(Method):
         return (PlaneSpec("keep"),)
 
     def scores_from(
-        self,
-        tensor: MaskedTensor,
-        gains: Float32[np.ndarray, "..."],
-        num_states: int,
-        drawn: Float32[np.ndarray, "..."],
-    ) -> np.ndarray:
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
         """Make first scores from the mean mask; see Method.scores_from.
 
         The score of a mean mask m is (2 m - 1) b, so a kept weight counts as b and a dropped weight

@@ -18,11 +18,10 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import Method, Scores, mixed, uniform_bound
+from supsup_core.methods.protocol import Method, Scores, Values, mixed, uniform_bound
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
 
@@ -57,12 +56,8 @@ class Signed(Method):
         return (PlaneSpec("keep"), PlaneSpec("negative", -2.0))
 
     def scores_from(
-        self,
-        tensor: MaskedTensor,
-        gains: Float32[np.ndarray, "..."],
-        num_states: int,
-        drawn: Float32[np.ndarray, "..."],
-    ) -> np.ndarray:
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
         """Make first scores from mean gains; see Method.scores_from.
 
         With one earlier state, the weight of the own scores is small enough that the first gains
