@@ -278,14 +278,16 @@ def storage_bytes(
     Returns:
         One row per number of masks, and one column for each way to store the masks: as packed rows,
         as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
-        in the largest reservoir of each rule. Without planes, there are only packed rows. The other
-        columns have the bytes of floats that tasks share, the bytes of the fixed weights, and the 8
-        bytes of the seed from which the fixed weights can be made.
+        in the largest reservoir of each rule. States without planes of bits have no index lists.
+        The other columns have the bytes of floats that tasks share, the bytes of the fixed weights,
+        and the 8 bytes of the seed from which the fixed weights can be made.
     """
     kept = round(density * masks.num_gains)
-    sizes = {"packed bits": num_masks * masks.row_bytes}
+    sizes = {
+        "packed rows": num_masks * masks.row_bytes,
+        "float32": num_masks * masks.num_gains * 4,
+    }
     if masks.layers:
-        sizes["float32"] = num_masks * masks.num_gains * 4
         sizes["index lists"] = num_masks * kept * 4
     if masks.num_shared:
         sizes["shared floats"] = np.full(len(num_masks), masks.num_shared * 4)

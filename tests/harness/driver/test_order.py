@@ -207,7 +207,7 @@ def test_a_checkpoint_is_evaluated_with_its_own_weights(tmp_path: Path) -> None:
     assert run(configure(tmp_path, *options)) == 0
     root = zarr.open_group(tmp_path / "masks.zarr", mode="r")
     assert root.attrs["after_task"] == [2, 6]
-    assert "a tensor without planes has the gain 1" in root.attrs["decode"]
+    assert "the gain of a tensor without planes and floats is 1" in root.attrs["decode"]
     mean, std = (root.attrs["normalisation"][name][0] for name in ("mean", "std"))
     test = load_dataset("digits").test
     rows = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pylist()

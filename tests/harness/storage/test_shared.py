@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.storage.compare import check_store
 from harness.storage.shared import SharedSpec
 from harness.storage.store import CorruptMask, MaskStore
-from supsup_core.methods.lower_bound import LowerBound
+from supsup_core.baselines.lower_bound import LowerBound
 from supsup_core.methods.protocol import layout_of
 from supsup_core.networks.mlp import MLP
 

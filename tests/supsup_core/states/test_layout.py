@@ -10,7 +10,6 @@ from supsup_core.networks.mlp import MLP, lenet_300_100
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, num_gains
 from supsup_core.networks.units import UnitMLP
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of
-from supsup_core.states.bits import BitStates
 from supsup_core.states.layout import (
     PlaneSpec,
     StateLayout,
@@ -123,19 +122,10 @@ def test_planes_of_a_tensor_lie_behind_each_other():
     assert layout.num_bits == 2 * (first.num_gains + second.num_gains)
 
 
-def test_a_tensor_without_a_plane_has_the_gain_1():
+def test_planes_of_only_some_tensors_are_refused():
     first, second = MLP("two", (4, 3, 2)).tensors
-    layout = StateLayout.of([(first, []), (second, [KEEP])])
-    kept = np.array([[True, False, False], [False, True, False]])
-    rows = layout.pack([TaskState((kept,)), TaskState((~kept,))])
-    states = BitStates(layout, rows, torch.device("cpu"))
-    combined = {name: gain[0] for name, gain in states.combine(torch.eye(2)[:1]).items()}
-    for found in (states.gains(0), combined):
-        assert torch.equal(found["layer1"], torch.ones(3, 4))
-        assert torch.equal(found["layer2"], torch.from_numpy(kept).float())
-    assert density(layout, rows).tolist() == [(12 + 2) / 18, (12 + 4) / 18]
-    empty = StateLayout.of([(first, []), (second, [])])
-    assert density(empty, empty.pack([TaskState(())])).tolist() == [1]
+    with pytest.raises(ValueError, match=r"must have planes, or none, got no planes for \['layer2"):
+        StateLayout.of([(first, [KEEP]), (second, [])])
 
 
 def test_floats_of_one_name_are_refused():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from supsup_core.baselines.lower_bound import LowerBound
 from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.lower_bound import LowerBound
 from supsup_core.methods.protocol import layout_of, uniform_bound
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
