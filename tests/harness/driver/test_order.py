@@ -115,25 +115,27 @@ def trained_units(patched: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], tu
 
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
-def test_a_sequence_is_the_same_on_any_actors_and_after_a_stop(
-    options: Sequence[str],
-    tmp_path: Path,
-    ray_session: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_sequence_is_the_same_after_a_stop(
+    options: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(configure(tmp_path / "serial", *options)) == 0
-    expected = everything(tmp_path / "serial")
+    assert run(configure(tmp_path / "whole", *options)) == 0
     with monkeypatch.context() as patched:
         stop_after_commits(patched, 2)
         assert run(configure(tmp_path / "stopped", *options)) == 130
-    ways = {
-        "stopped": ("executor=serial",),
-        "one": ("executor=ray", "actors.train=1"),
-        "two": ("executor=ray", "actors.train=2", "actors.side_by_side=3"),
-    }
-    for name, way in ways.items():
-        assert run(configure(tmp_path / name, *options, *way)) == 0
-        assert everything(tmp_path / name) == expected, name
+    assert run(configure(tmp_path / "stopped", *options)) == 0
+    assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("way", "actors"), [("random", 2), ("lower_bound", 2), ("after_first", 1), ("after_first", 2)]
+)
+def test_a_sequence_is_the_same_on_any_number_of_actors(
+    way: str, actors: int, tmp_path: Path, ray_session: ModuleType
+) -> None:
+    assert run(configure(tmp_path / "serial", *WAYS[way])) == 0
+    on_ray = ("executor=ray", f"actors.train={actors}", "actors.side_by_side=3")
+    assert run(configure(tmp_path / "ray", *WAYS[way], *on_ray)) == 0
+    assert everything(tmp_path / "ray") == everything(tmp_path / "serial")
 
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
