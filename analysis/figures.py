@@ -280,8 +280,8 @@ def storage_bytes(
         One row per number of masks, and one column for each way to store the masks: as packed rows,
         as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
         in the largest reservoir of each rule. States without planes of bits have no index lists.
-        Two more columns have the bytes of the fixed weights, and the 8 bytes of the seed from which
-        the weights can be made.
+        The other columns have the bytes of floats that tasks share, the bytes of the fixed weights,
+        and the 8 bytes of the seed from which the fixed weights can be made.
     """
     kept = round(density * masks.num_gains)
     sizes = {
@@ -290,11 +290,14 @@ def storage_bytes(
     }
     if masks.layers:
         sizes["index lists"] = num_masks * kept * 4
+    if masks.num_shared:
+        sizes["shared floats"] = np.full(len(num_masks), masks.num_shared * 4)
     if reservoir is not None:
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
             sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)
-    sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
-    sizes["seed of the weights"] = np.full(len(num_masks), 8)
+    if not masks.trains_weights:
+        sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
+        sizes["seed of the weights"] = np.full(len(num_masks), 8)
     return pd.DataFrame(sizes, index=pd.Index(num_masks, name="num_tasks"))
 
 

@@ -217,16 +217,19 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
         rotations = figures.rotations_confused
         parts.append(_figure(alt, lambda: rotations(evaluations, angles), "rotations"))
     parts.append(_evaluation_table(found))
+    inferring = evaluations[evaluations["algorithm"] != summary.GIVEN]
+    if inferring.empty:
+        return [page.section("Task inference", *parts)]
     timing = [
         _figure(
             "Left: median seconds per inference, with a band between the quartiles. The dashed "
             "line is the shortest possible time of a full scan, which reads all packed bits once, "
             f"at {bandwidth / 1e9:.1f} GB/s. One thread reads at this speed on the machine that "
             "wrote this report. Right: mask bytes read per gradient.",
-            lambda: figures.time_by_masks(evaluations, masks.row_bytes, bandwidth),
+            lambda: figures.time_by_masks(inferring, masks.row_bytes, bandwidth),
             "time",
         ),
-        _exponent_table(found),
+        _exponent_table(found[found["algorithm"] != summary.GIVEN]),
     ]
     return [
         page.section("Task inference", *parts),

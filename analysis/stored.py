@@ -35,12 +35,17 @@ class Layout:
             role follows, as in "layer1 negative".
         num_weights: number of weights of the fixed network.
         num_gains: number of gains of all masked tensors together.
+        num_shared: number of floats that all tasks train together, or that a task passes on to the
+            next task.
+        trains_weights: whether tasks train weights, so that the weights cannot be made from a seed.
     """
 
     row_bytes: int
     layers: tuple[tuple[str, int, int], ...]
     num_weights: int
     num_gains: int
+    num_shared: int = 0
+    trains_weights: bool = False
 
     @property
     def num_bits(self) -> int:
@@ -82,7 +87,9 @@ def layout(run_dir: str | Path) -> Layout:
             raise ValueError(f"the planes do not fit into a row of {row_bytes} bytes")
         num_weights = sum(weights.size for _, weights in group["weights"].arrays())
         num_gains = sum(prod(tensor["shape"]) for tensor in attributes["tensors"])
-        return Layout(row_bytes, layers, num_weights, num_gains)
+        num_shared = sum(prod(array["shape"]) for array in attributes.get("shared", []))
+        trains_weights = "trained_weights" in attributes
+        return Layout(row_bytes, layers, num_weights, num_gains, num_shared, trains_weights)
 
 
 def _named(plane: dict[str, Any]) -> str:
@@ -123,7 +130,8 @@ def layer_statistics(rows: NDArray[np.uint8], masks: Layout) -> pd.DataFrame:
         number of ones that they have in common, divided by the geometric mean of their numbers of
         ones. `overlap` is the mean over all pairs of masks. `overlap_low` and `overlap_high` are
         the smallest and the largest overlap of a pair. `chance` is the mean overlap of independent
-        random masks with these densities. For a single mask, overlap and chance are NaN.
+        random masks with these densities. For a single mask, overlap and chance are NaN. Empty if a
+        row has no planes.
     """
     found = []
     for name, offset, num_bits in masks.layers:

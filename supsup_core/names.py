@@ -36,6 +36,7 @@ METHODS: Mapping[str, str] = {
     "batche": "supsup_core.baselines.batche:BatchE",
     "heads": "supsup_core.baselines.own_weights:Heads",
     "upper_bound": "supsup_core.baselines.own_weights:UpperBound",
+    "lower_bound": "supsup_core.baselines.lower_bound:LowerBound",
 }
 
 # Functions or classes in tasks/. Their arguments are the options of the run.
@@ -62,7 +63,14 @@ GRADIENT_ALGORITHMS = ("one_shot", "binary", "gradient_descent", "frank_wolfe")
 FORWARD_ALGORITHMS = ("min_entropy", "max_logit")
 # The inference algorithm that only the engines "bits" and "device" have.
 RANKED = "one_shot_ranked"
-ALGORITHMS = ("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe", *FORWARD_ALGORITHMS)
+# No inference: each batch gets the state of its own task. No engine is needed.
+GIVEN = "given"
+# Algorithms without an objective.
+WITHOUT_OBJECTIVE = (*FORWARD_ALGORITHMS, GIVEN)
+ALGORITHMS = (
+    *("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe"),
+    *WITHOUT_OBJECTIVE,
+)
 # Inference algorithms that need only one gradient. If each of several actors has a part of the
 # masks, the actors can compute this gradient together.
 SHARDED_ALGORITHMS = ("one_shot", RANKED)
@@ -76,6 +84,9 @@ DECAYS = ("none", "linear", "cosine")
 # Random changes of training images; see training/augment.py.
 NO_CHANGE = "none"
 AUGMENTS = (NO_CHANGE, "crop", "crop_flip")
+# Ways in which the first scores of a task use earlier tasks; see training/transfer.py.
+NO_TRANSFER, MEAN_SCORES = "none", "mean_scores"
+TRANSFERS = (NO_TRANSFER, "mean", MEAN_SCORES, "similar", "last", "random")
 
 # Kinds of reservoirs: objects in reservoirs/rules.py or in another file of reservoirs/.
 RESERVOIR_RULES: Mapping[str, str] = {

@@ -28,6 +28,7 @@ class Role(IntEnum):
     CLASSES = 8  # no index
     AUGMENTATION = 9  # index: task, step
     SHUFFLES = 10  # index: shuffle, tensor
+    TRANSFER = 11  # index: task
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

@@ -49,7 +49,7 @@ class TopShare(KeepMethod):
 SEED, NUM_TASKS, QUERIES = 0, 16, 16
 data = load_dataset("digits")
 network = mlp(data.input_shape, 100, hidden=[200, 100])
-_, height, width = data.input_shape
+height, width = data.input_shape[1:]
 setting = Setting(SEED, NUM_TASKS, (height, width), data.num_classes)
 tasks = [make_task(Permuted(), i, setting) for i in range(NUM_TASKS)]
 recipe = Recipe(steps=200, batch_size=128, learning_rate=2e-3)

@@ -17,7 +17,7 @@ from harness.config.schema import (
 )
 from harness.errors import UserError
 from harness.places.places import check_url, is_url
-from supsup_core.names import FORWARD_ALGORITHMS, SHARDED_ALGORITHMS
+from supsup_core.names import SHARDED_ALGORITHMS, WITHOUT_OBJECTIVE
 
 
 def check(config: Config) -> None:
@@ -53,7 +53,7 @@ def must_be(key: str, expected: str, value: Any, instead: str) -> UserError:
 
 def _check_objectives(config: Config) -> None:
     algorithms = config.evaluate.algorithms
-    takes_gradients = algorithms == AUTO or set(algorithms) - set(FORWARD_ALGORITHMS)
+    takes_gradients = algorithms == AUTO or set(algorithms) - set(WITHOUT_OBJECTIVE)
     if takes_gradients and not config.evaluate.objectives:
         raise must_be(
             "evaluate.objectives",

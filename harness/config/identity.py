@@ -21,8 +21,8 @@ def run_name(config: Config) -> str:
     """Make the name of a run's folder from the keys that users change most often.
 
     The data set, the family and the number of tasks are always in the name. The network, the
-    finder, the recipe and the seed are in the name only if they differ from their defaults. An
-    option, such as density, is in the name only if the user gave it.
+    finder, the recipe, the transfer and the seed are in the name only if they differ from their
+    defaults. An option, such as density, is in the name only if the user gave it.
     """
     default = Config()
     parts = [_short(config.data), *_options_name(config.data_options)]
@@ -39,6 +39,8 @@ def run_name(config: Config) -> str:
         parts.append(config.scenario)
     if config.train.name != "paper":
         parts.append(config.train.name)
+    if config.train.transfer != default.train.transfer:
+        parts.append(f"transfer_{config.train.transfer}")
     if config.seed:
         parts.append(f"seed{config.seed}")
     return "-".join(parts)

@@ -15,9 +15,11 @@ from supsup_core.names import (
     METHODS,
     NETWORKS,
     NO_CHANGE,
+    NO_TRANSFER,
     OBJECTIVES,
     OPTIMIZERS,
     RESERVOIR_RULES,
+    TRANSFERS,
 )
 
 AUTO = "auto"
@@ -60,9 +62,10 @@ _OWN = ("package.module:object", OWN_OBJECT)
 # data set is not taken for a folder.
 _PATHS = ("a path such as images.npz or ./images", r".+\.npz|.*/.*")
 
-# With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine supports. The
-# two other algorithms, gradient_descent and frank_wolfe, compute many gradients per inference, so a
-# run uses them only if the user names them. The same is true of the objectives H_first_layer and
+# With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine supports. If
+# the engine supports none of them, the run uses `given`, which infers nothing. The two other
+# algorithms, gradient_descent and frank_wolfe, compute many gradients per inference, so a run uses
+# them only if the user names them. The same is true of the objectives H_first_layer and
 # G_first_layer, because they would double the number of evaluations.
 DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
 
@@ -146,6 +149,16 @@ class TrainConfig:
         help="Random changes of training images. crop adds 4 black pixels on each side and cuts "
         "out an image of the old size. crop_flip also mirrors half of the images.",
     )
+    transfer: str = knob(
+        NO_TRANSFER,
+        one_of=TRANSFERS,
+        help="First scores of a task. none draws them at random. Otherwise they start from the "
+        "tasks of earlier blocks: from the mean of their masks (mean), the mean of their scores "
+        "(mean_scores, trained by autograd), the mask that one-shot inference with H finds for "
+        "the first training batch (similar), the mask of the last task (last), or the mask of a "
+        "random task (random). Then blocks are trained one after another, and train.block=auto "
+        "means 1.",
+    )
 
 
 @dataclass
@@ -168,8 +181,9 @@ class EvaluateConfig:
         one_of=ALGORITHMS,
         filled=True,
         distinct=True,
-        help="Algorithms of task inference. auto means all algorithms that support the network and "
-        "the masks, except gradient_descent and frank_wolfe, which are slow.",
+        help="Algorithms of task inference. given infers nothing: each batch gets the mask of its "
+        "own task. auto means all algorithms that support the network and the masks, except "
+        "gradient_descent and frank_wolfe, which are slow, and given.",
     )
     objectives: list[str] = knob(
         lambda: [*DEFAULT_OBJECTIVES],

@@ -4,6 +4,7 @@ A task is inferred among the masks of a checkpoint.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from harness.data.dataset import Dataset
 from harness.driver.bars import CheckpointBars
@@ -13,6 +14,7 @@ from harness.driver.work import Work
 from harness.executors.protocol import Outcome, Pool
 from harness.plan.pools import EVALUATE, TRAIN
 from harness.plan.units import Checkpoints, EvaluationUnit, evaluation_units
+from harness.run.shared import weights_after
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.rehearsal import evaluation_rehearsals
 from harness.workers.shard import ShardWorker
@@ -36,6 +38,9 @@ class Evaluate:
         self._bars = CheckpointBars(work.display, "evaluating", accuracy="accuracy_gnu")
         self._sharded: ShardedEvaluation | None = None
         self._steps: list[Submission] = []  # steps of sharded evaluation to submit next
+        self._share: Callable[[Any], Any] = lambda value: value
+        # Checkpoints whose masks are committed, and whose trained weights are not kept yet.
+        self._late: list[int] = []
 
     def is_complete(self) -> bool:
         """Return whether the rows of all checkpoints are on disk."""
@@ -52,6 +57,7 @@ class Evaluate:
 
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""
+        self._share = shared.share
         arguments, num_shards = (shared.spec, shared.test), self._work.typed.actors.shards
         if num_shards == 1:
             return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
@@ -63,17 +69,20 @@ class Evaluate:
 
     def due(self, seen: Container[int]) -> Iterator[Submission]:
         """See Stage.due."""
-        for k in self._checkpoints.ready(seen):
+        ready = [*self._late, *self._checkpoints.ready(seen)]
+        self._late = [k for k in ready if not self._has_weights(k)]
+        for k in ready:
             units = self._missing(k)
-            if not units:
+            if not units or k in self._late:
                 continue
             self._bars.begin(k, units)
             if self._sharded is not None:
                 self._sharded.submit(k, units)
             else:
                 num_masks, own = self._work.seen.masks_at(k)
+                weights = self._weights(k)
                 for unit in units:
-                    yield Submission(EVALUATE, unit, (own,), num_masks=num_masks)
+                    yield Submission(EVALUATE, unit, (own, *weights), num_masks=num_masks)
         yield from self._steps
         self._steps.clear()
 
@@ -92,6 +101,24 @@ class Evaluate:
 
     def show(self, running: Mapping[str, float]) -> None:
         """Do nothing, because the bars count only rows that are on disk."""
+
+    def _has_weights(self, k: int) -> bool:
+        """Return whether the weights of a checkpoint exist, or training will not make them."""
+        run = self._work.run
+        if run.read_only or not run.spec.capabilities.trains_weights:
+            return True
+        return run.store.shared.has(weights_after(run.spec, k))
+
+    def _weights(self, k: int) -> tuple[Any, ...]:
+        """Return the trained weights of a checkpoint as arguments of the worker's `run`.
+
+        Raises:
+            CorruptMask: the weights are missing or damaged.
+        """
+        run = self._work.run
+        if not run.spec.capabilities.trains_weights:
+            return ()
+        return (self._share(run.store.shared.read(weights_after(run.spec, k))),)
 
     def _units(self, k: int) -> list[EvaluationUnit]:
         return evaluation_units(self._config, k, self._work.run.own)

@@ -1,18 +1,17 @@
 """The training stage: train a mask for every task that has no mask yet."""
 
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from harness.config.schema import AUTO
 from harness.data.dataset import Dataset
+from harness.driver.order import Order, order_for
 from harness.driver.protocol import Shared, Submission, TableUnit
 from harness.driver.work import Work
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool
 from harness.plan.pools import TRAIN
 from harness.plan.side_by_side import blocks_side_by_side
-from harness.plan.units import TrainUnit, train_units
 from harness.workers.rehearsal import training_rehearsals
 from harness.workers.training import TrainedUnit, TrainWorker
 
@@ -39,16 +38,16 @@ class Train:
         self._work, self._config, self._masks = work, work.config, work.masks
         self._block = int(work.config.train.block)  # resolved: no longer auto
         self._side_by_side = 1
-        self._planned: Iterator[TrainUnit] = iter(())
-        self._again: list[TrainUnit] = []
+        self._order: Order = order_for(work.run, work.masks, 1)
         self._warned: set[str] = set()
         self._under_way = 0  # number of units that are submitted and have not ended
         self._tries: dict[int, int] = {}  # task -> failures of this task alone
         self._shown = 0.0  # length of the bar: committed tasks and progress of running units
 
     def is_complete(self) -> bool:
-        """Return whether every task has a committed mask."""
-        return len(self._masks) == self._config.tasks
+        """Return whether every task has a committed mask, and all shared data are kept."""
+        lacks_data = self._work.run.store.shared.lacking(self._masks)
+        return len(self._masks) == self._config.tasks and not lacks_data
 
     def asked(self) -> Sequence[TableUnit]:
         """Return an empty list, because masks are in the mask store and not in files of tables."""
@@ -64,7 +63,9 @@ class Train:
         self._side_by_side = blocks_side_by_side(
             self._config, shared.trainers.number, shared.trainers.on_gpus, total - done
         )
-        self._planned = train_units(total, self._block, self._masks, self._side_by_side)
+        if self._work.run.spec.capabilities.order != "any":
+            self._side_by_side = 1
+        self._order = order_for(self._work.run, self._masks, self._side_by_side)
         logger.info("training %s", self._described())
         if done < total:
             self._work.display.add(_BAR, total, done, "tasks", "task given")
@@ -76,18 +77,20 @@ class Train:
 
         At any time, at most UNITS_AHEAD submitted units have not ended.
         """
-        again, self._again = self._again, []
-        num_more = UNITS_AHEAD - self._under_way - len(again)
-        units = [*again, *islice(self._planned, num_more)]
-        self._under_way += len(units)
-        return [Submission(TRAIN, unit) for unit in units]
+        due = self._order.due(UNITS_AHEAD - self._under_way)
+        self._under_way += len(due)
+        return [Submission(TRAIN, unit, arguments) for unit, arguments in due]
 
     def keep(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """See Stage.keep."""
         self._under_way -= len(outcomes)
         trained = [outcome.result for outcome in outcomes if outcome.error is None]
+        for unit in trained:
+            self._order.ended(unit)
         self._commit([unit for unit in trained if len(unit.tasks)])
         ended = [outcome for outcome in outcomes if outcome.error is not None]
+        for _ in ended:
+            self._order.set_aside()
         for unit in trained:
             ended += self._ended(unit)
         return ended
@@ -107,7 +110,11 @@ class Train:
         products = f"products in {train.dtype}{' (auto)' if typed.dtype == AUTO else ''}"
         block = f"blocks of {train.block} tasks{' (auto)' if typed.block == AUTO else ''}"
         several = f", {self._side_by_side} blocks at a time" if self._side_by_side > 1 else ""
-        return f"with recipe {train.name}: {products}, {block}{several}"
+        order = self._work.run.spec.capabilities.order
+        turns = {"any": "", "sequence": " in sequence", "after_first": " after the first task"}[
+            order
+        ]
+        return f"with recipe {train.name}: {products}, {block}{several}{turns}"
 
     def _commit(self, trained: Sequence[TrainedUnit]) -> None:
         """Commit the masks of units that ended together."""
@@ -139,8 +146,9 @@ class Train:
             else:
                 alone = replace(unit, missing=(task_id,))
                 ended.append(Outcome(TRAIN, alone, error=failure.line, traceback=failure.traceback))
+                self._order.set_aside()
         if again:
-            self._again.append(unit.only(tuple(again)))
+            self._order.again(unit.only(tuple(again)))
         return ended
 
     def _tell(self, done: float) -> None:

@@ -27,8 +27,13 @@ class Capabilities:
         bits_serve: whether the engine infers tasks from packed bits. actors.shards > 1 needs such
             an engine.
         bfloat16_serves: whether the trainer of this network and finder can use bfloat16.
-        order: which task must be trained before the finder trains another task: none ("any"), the
-            first task ("after_first") or the previous task ("sequence").
+        order: which task must be trained before another task is trained: none ("any"), the first
+            task ("after_first") or the previous task ("sequence"). The finder and train.transfer
+            decide this.
+        transfers: whether first scores can be made from earlier masks (train.transfer).
+        carries: whether a task needs data from earlier tasks that are not in their states.
+        trains_weights: whether tasks train weights that all tasks share. Such weights belong to a
+            checkpoint, so no engine can prepare them.
     """
 
     num_gains: int
@@ -41,3 +46,6 @@ class Capabilities:
     bits_serve: bool
     bfloat16_serves: bool
     order: Literal["any", "after_first", "sequence"]
+    transfers: bool = True
+    carries: bool = False
+    trains_weights: bool = False

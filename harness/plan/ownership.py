@@ -50,7 +50,7 @@ class Ownership:
         return task_id if self.masks is None else self.masks[task_id]
 
 
-GIVEN = Ownership()  # the task was given in training
+BY_NUMBER = Ownership()  # the task was given in training
 
 
 @dataclass(frozen=True)

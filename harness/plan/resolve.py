@@ -18,6 +18,7 @@ from harness.config.schema import (
     is_streamed,
 )
 from harness.plan.capabilities import Capabilities
+from supsup_core.names import GIVEN
 
 # Automatic checkpoints are these numbers, then ten times these numbers, and so on.
 _CHECKPOINT_STEPS = (10, 25, 50)
@@ -102,6 +103,8 @@ def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: b
     block: int | str = train.block
     if is_streamed(config):
         block = 1
+    elif block == AUTO and capabilities.order == "sequence":
+        block = 1  # so a task can use all tasks before it
     elif block == AUTO:
         block = automatic_block(
             config.tasks,
@@ -144,7 +147,8 @@ def resolve_evaluation(evaluate: EvaluateConfig, capabilities: Capabilities) -> 
     """
     algorithms, num_images = evaluate.algorithms, evaluate.num_images
     if algorithms == AUTO:
-        algorithms = [name for name in DEFAULT_ALGORITHMS if name in capabilities.supports]
+        known = [name for name in DEFAULT_ALGORITHMS if name in capabilities.supports]
+        algorithms = known or [GIVEN]
     if num_images == AUTO:
         num_images = evaluate.batch_size if capabilities.normalises else 1
     return replace(evaluate, algorithms=algorithms, num_images=num_images)
@@ -161,4 +165,4 @@ def resolve_block(reservoir: ReservoirConfig, mask_bits: int) -> ReservoirConfig
     """
     automatic = mask_bits if mask_bits <= _MAX_WHOLE_BITS else _BLOCK_BITS
     wanted = automatic if reservoir.block == AUTO else int(reservoir.block)
-    return replace(reservoir, block=min(wanted, mask_bits))
+    return replace(reservoir, block=max(1, min(wanted, mask_bits)))

@@ -11,7 +11,7 @@ from itertools import accumulate, chain, count, islice
 from typing import Any
 
 from harness.config.schema import AUTO, Config, EvaluateConfig
-from supsup_core.names import FORWARD_ALGORITHMS, RANKED
+from supsup_core.names import RANKED, WITHOUT_OBJECTIVE
 
 # Number of tasks of one evaluation unit.
 TASKS_PER_EVALUATION = 25
@@ -42,7 +42,7 @@ class TrainUnit:
         task_ids: all tasks of the blocks, in order.
         missing: tasks of the blocks that have no committed mask. Usually, these are all tasks. If a
             block is trained again, these are the tasks whose masks were damaged, or whose training
-            failed.
+            failed. Empty if later tasks need the data of the block, and its masks exist.
         sizes: number of tasks of each block; empty if there is one block.
     """
 
@@ -203,8 +203,14 @@ class ReservoirUnit:
 WorkUnit = EvaluationUnit | RecallUnit
 
 
+def blocks_of(num_tasks: int, block: int, start: int = 0) -> Iterator[tuple[int, ...]]:
+    """Yield the tasks of each block; see train_units for the arguments."""
+    for first in range(start, num_tasks, block):
+        yield tuple(range(first, min(first + block, num_tasks)))
+
+
 def train_units(
-    num_tasks: int, block: int, committed: Container[int], side_by_side: int = 1
+    num_tasks: int, block: int, committed: Container[int], side_by_side: int = 1, start: int = 0
 ) -> Iterator[TrainUnit]:
     """Group the blocks in which a task has no committed mask into units, and yield the units.
 
@@ -216,10 +222,9 @@ def train_units(
         block: number of tasks per block; the last block may be smaller.
         committed: numbers of the tasks that have a committed mask.
         side_by_side: number of blocks per unit; the last unit may have fewer.
+        start: the first task of the first block.
     """
-    blocks = (
-        tuple(range(first, min(first + block, num_tasks))) for first in range(0, num_tasks, block)
-    )
+    blocks = blocks_of(num_tasks, block, start)
     lacking = (ids for ids in blocks if any(i not in committed for i in ids))
     while some := list(islice(lacking, side_by_side)):
         ids = tuple(chain.from_iterable(some))
@@ -334,7 +339,7 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
 
 
 def _objectives(config: Config, algorithm: str) -> list[str] | list[None]:
-    return [None] if algorithm in FORWARD_ALGORITHMS else config.evaluate.objectives
+    return [None] if algorithm in WITHOUT_OBJECTIVE else config.evaluate.objectives
 
 
 def _variant(asked: EvaluateConfig, own: EvaluateConfig, algorithm: str, num_tasks: int) -> str:

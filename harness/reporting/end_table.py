@@ -15,6 +15,7 @@ from harness.plan.units import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.reporting.display import fits, say
 from harness.tables.files import read_table_file, read_tables, table_files
 from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
+from supsup_core.names import GIVEN
 
 _CAPTION = (
     "k: number of masks (+ untrained masks). n: number of inferences. task: fraction of inferences "
@@ -177,6 +178,8 @@ def _inferred(evaluations: pa.Table) -> str:
     rows = [row for row, way in zip(own, ways, strict=True) if way == first]
     num_right = sum(round(row["task_accuracy"] * row["num_batches"]) for row in rows)
     gg, gnu = (fmean(row[name] for row in rows) for name in ("accuracy_gg", "accuracy_gnu"))
+    if rows[0]["algorithm"] == GIVEN:
+        return f"After {k} tasks, the accuracy with the task given (GG) is {gg:.4f}."
     return (
         f"Among {k} masks, {_inferred_by(rows[0])} infers the right task for {num_right} of "
         f"{sum(row['num_batches'] for row in rows)} test batches: accuracy {gg:.4f} with the task "

@@ -36,9 +36,11 @@ from harness.run.provenance import config_hash, record_rates, record_start, run_
 from harness.run.refusals import check_room
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.seen import allocation_parts, seen_tasks
+from harness.run.shared import kept_checkpoints, shared_arrays, weights_rule
 from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
 from harness.storage.compare import check_store
 from harness.storage.repair import Damage
+from harness.storage.shared import SharedSpec
 from harness.storage.store import MaskStore, store_exists
 from harness.tables.files import table_files
 from supsup_core.states.layout import StateLayout
@@ -99,6 +101,7 @@ class _Content(TypedDict):
     inputs: dict[str, TaskInputs]
     capacity: int
     attributes: dict[str, object]
+    shared: SharedSpec
 
 
 def open_run(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
@@ -135,7 +138,9 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         inputs = content["inputs"].values()
         of_inputs = sum(one.dtype.itemsize * prod(one.shape) for one in inputs)
         of_weights = sum(weight.nbytes for weight in content["weights"].values())
-        check_room(directory, spec.layout.row_bytes * most_masks(resolved) + of_inputs + of_weights)
+        of_masks = spec.layout.row_bytes * most_masks(resolved)
+        of_shared = content["shared"].num_bytes
+        check_room(directory, of_masks + of_inputs + of_weights + of_shared)
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
         # `auto` is resolved once and stored with the run. The type of the products depends on a
@@ -175,6 +180,8 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
         check_store(directory, **_content(spec, data))
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
+    if spec.capabilities.trains_weights:
+        checkpoints = kept_checkpoints(spec, store, config, checkpoints)
     record_start(directory, stored, data.licence)
     evaluate = resolve_evaluation(config.evaluate, spec.capabilities)
     asked = replace(
@@ -310,6 +317,7 @@ def _content(spec: RunSpec, data: Dataset) -> _Content:
         "inputs": inputs,
         "capacity": most_masks(spec.config),
         "attributes": _attributes(spec, data, weights, inputs),
+        "shared": shared_arrays(spec),
     }
 
 
@@ -352,6 +360,7 @@ def _attributes(
         **({"data_sha256": digest} if (digest := content_digest(data)) else {}),
         **({"images": first.change.rule} if first.change else {}),
         **({"labels": _RENUMBERED} if first.renumbers else {}),
+        **({"trained_weights": weights_rule(spec)} if spec.trained_weights else {}),
     }
 
 

@@ -16,7 +16,13 @@ from harness.places.places import Place
 from harness.plan.capabilities import Capabilities
 from harness.run.same_tasks import family_errors
 from harness.run.spec import RunSpec
-from supsup_core.names import ALGORITHMS, FAMILIES, SUPERFLUOUS_OBJECTIVES
+from supsup_core.names import (
+    ALGORITHMS,
+    FAMILIES,
+    GIVEN,
+    NO_TRANSFER,
+    SUPERFLUOUS_OBJECTIVES,
+)
 
 # Disk space for the log, the tables, and a new chunk that is written before the old chunk is
 # deleted.
@@ -112,13 +118,7 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
         UserError: the network, the finder or the engine does not allow a value. The error names
             the key, the value and the allowed values.
     """
-    if capabilities.order != "any":
-        raise must_be(
-            "method",
-            "a finder that trains tasks in any order",
-            f"{config.method}, which needs earlier tasks (order: {capabilities.order})",
-            "method=threshold",
-        )
+    _check_transfer(config, capabilities)
     _check_algorithms(config, capabilities.supports)
     if capabilities.normalises:
         _check_batches(config)
@@ -129,6 +129,8 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
         raise must_be(
             "train.dtype", f"auto or float32 with {who}", config.train.dtype, "train.dtype=auto"
         )
+    if is_streamed(config):
+        check_any_order(config, capabilities, "with scenario=nns, whose learner knows no tasks")
     if is_streamed(config) and config.allocation.rule == "margin" and not capabilities.has_planes:
         raise must_be(
             "allocation.rule",
@@ -140,14 +142,62 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
         raise must_be("actors.shards", f"1 with {who}", config.actors.shards, "actors.shards=1")
 
 
+def _check_transfer(config: Config, capabilities: Capabilities) -> None:
+    """Raise an error if there are no masks to transfer, or if a block has too many tasks."""
+    if config.train.transfer != NO_TRANSFER and not capabilities.transfers:
+        raise must_be(
+            "train.transfer",
+            f"none with method={config.method}, whose first scores cannot start from earlier masks",
+            config.train.transfer,
+            "train.transfer=none",
+        )
+    in_turn = capabilities.carries and capabilities.order == "sequence"
+    if in_turn and config.train.block not in (AUTO, 1):
+        raise must_be(
+            "train.block",
+            f"1 with method={config.method} and train.transfer={config.train.transfer}, because "
+            "each task continues with the data of the previous task",
+            config.train.block,
+            "train.block=1",
+        )
+
+
+def check_any_order(config: Config, capabilities: Capabilities, where: str) -> None:
+    """Check that a task needs no earlier tasks.
+
+    Args:
+        config: the configuration.
+        capabilities: the capabilities of the run's network, finder and engine.
+        where: what does not give a task the earlier tasks, and why, for the error.
+
+    Raises:
+        UserError: tasks need earlier tasks.
+    """
+    if capabilities.order == "any":
+        return
+    if config.train.transfer != NO_TRANSFER:
+        raise must_be(
+            "train.transfer",
+            f"none {where}",
+            config.train.transfer,
+            "train.transfer=none",
+        )
+    raise must_be(
+        "method",
+        f"a finder that needs no earlier tasks {where}",
+        f"{config.method}, which needs earlier tasks (order: {capabilities.order})",
+        "method=threshold",
+    )
+
+
 def _check_algorithms(config: Config, supports: Collection[str]) -> None:
     """Raise an error if the engine does not have an algorithm of the configuration.
 
-    `auto` means all default algorithms that the engine has. It is refused only if the engine has
-    none of them.
+    `auto` means all default algorithms that the engine has, or `given` if it has none of them. It
+    is refused only if nothing is left.
     """
     algorithms = config.evaluate.algorithms
-    asked = DEFAULT_ALGORITHMS if algorithms == AUTO else algorithms
+    asked = (*DEFAULT_ALGORITHMS, GIVEN) if algorithms == AUTO else algorithms
     other = [name for name in asked if name not in supports]
     if other and (algorithms != AUTO or len(other) == len(asked)):
         known = [name for name in ALGORITHMS if name in supports]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from harness.config.schema import Config, is_streamed
 from harness.places.places import Place, put_aside
-from harness.plan.ownership import GIVEN, Decided, Mistakes, Ownership, matched
+from harness.plan.ownership import BY_NUMBER, Decided, Mistakes, Ownership, matched
 from harness.plan.units import StreamUnit
 from harness.tables.files import read_table_file, table_files
 from harness.tables.schemas import ALLOCATION
@@ -58,7 +58,7 @@ class SeenGiven:
 
     def masks_at(self, num_tasks: int) -> tuple[int, Ownership]:
         """See Seen."""
-        return num_tasks, GIVEN
+        return num_tasks, BY_NUMBER
 
     @property
     def mistakes(self) -> None:

@@ -18,6 +18,7 @@ from supsup_core.engines.bits import BitsEngine, keeps_alone
 from supsup_core.engines.choose import engine_type
 from supsup_core.inference.algorithms import Options
 from supsup_core.methods.protocol import Method, layout_of
+from supsup_core.names import GIVEN
 from supsup_core.networks.module import as_network
 from supsup_core.networks.protocol import Network, num_gains
 from supsup_core.states.layout import StateLayout
@@ -25,6 +26,7 @@ from supsup_core.tasks.make import make_task, task_inputs
 from supsup_core.tasks.protocol import Family, Setting, Task
 from supsup_core.training.choose import trains_on_blocks
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.transfer import carried_shapes, order_of
 
 
 @dataclass(frozen=True)
@@ -153,19 +155,38 @@ class RunSpec:
         # The driver may run on a machine without a GPU, so a configuration is checked for the CPU.
         # The engine of a GPU supports more.
         engine = engine_type(network, layout, torch.device("cpu"))
+        trains_weights = bool(self.trained_weights)
         return Capabilities(
             num_gains=num_gains(network),
             num_bits=layout.num_bits,
             num_activations=network.num_activations,
             normalises=network.normalises,
-            supports=engine.supports,
+            supports=frozenset([GIVEN]) if trains_weights else engine.supports | {GIVEN},
             keeps_alone=keeps_alone(layout),
             has_planes=bool(layout.planes),
             bits_serve=issubclass(engine, BitsEngine),
             bfloat16_serves=self._num_channels == 1
             and trains_on_blocks(network, self.method, self.recipe),
-            order=self.method.order,
+            order=order_of(self.method, self.recipe),
+            transfers=layout.num_bits > 0 and self.method.order != "after_first",
+            carries=bool(self.carried_shapes),
+            trains_weights=trains_weights,
         )
+
+    @cached_property
+    def carried_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The data that a task needs from earlier tasks, except their states.
+
+        This is a mapping from name to the shape of a float32 array. The store keeps these arrays
+        after some tasks.
+        """
+        return carried_shapes(self.network, self.method, self.recipe)
+
+    @property
+    def trained_weights(self) -> frozenset[str]:
+        """The names of the weights that tasks train. Without training, the network draws them."""
+        sources = {tensor.source for tensor in self.network.tensors}
+        return frozenset(self.method.shared_shapes(self.network)) & sources
 
     @property
     def options(self) -> Options:
@@ -189,6 +210,7 @@ class RunSpec:
             weight_decay=train.weight_decay,
             warmup=train.warmup,
             augment=train.augment,
+            transfer=train.transfer,
         )
 
 

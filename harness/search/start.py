@@ -25,7 +25,12 @@ from harness.run.dataset import dataset_of
 from harness.run.images import check_images
 from harness.run.memory import check_weights
 from harness.run.provenance import config_hash, record_start
-from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
+from harness.run.refusals import (
+    check_against_data,
+    check_any_order,
+    check_capabilities,
+    readable_path_errors,
+)
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec
 from harness.search.config import FAILED, TuneJob, base_config, check_tune
@@ -68,6 +73,7 @@ def carry_out_search(job: TuneJob) -> int:
         check_against_data(config, data)
         check_weights(config, data.input_shape, data.num_classes)
         spec = RunSpec(config, data.input_shape, data.num_classes)
+        check_any_order(config, spec.capabilities, "in a search, which trains tasks in any order")
         check_capabilities(config, spec.capabilities)
     with family_errors(spec.config.family):
         warn_of_equal_tasks(spec)

@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import LARGEST_JSON, check_regular, read_json
 from harness.storage.chunks import FILL, chunk_rows
+from harness.storage.shared import SharedSpec
 
 # zarr applies these codecs after its codec "bytes". None of them compresses, because masks of
 # density 1/2 cannot be compressed.
@@ -138,6 +139,18 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
         fill_value=FILL,
         compressors=CODECS,
     )
+
+
+def create_shared(root: zarr.Group, spec: SharedSpec) -> None:
+    """Create the arrays `shared/...`. No chunk file is written."""
+    for name, shape in spec.shapes.items():
+        root.create_array(
+            f"shared/{name}",
+            shape=(len(spec.after_task), *shape),
+            dtype="float32",
+            chunks=(1, *shape),
+            compressors=CODECS,
+        )
 
 
 def fixed_rows(weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]) -> dict[str, Rows]:

@@ -1,5 +1,7 @@
 """Files of packed masks: one file per chunk of the array `masks`, in the format of zarr.
 
+harness/storage/shared.py keeps the chunks of other arrays in the same way.
+
 This module reads the files without zarr, so that it can report one wrong row instead of a whole
 chunk. It also writes them without zarr: zarr replaces a chunk atomically, but does not flush the
 new file first, so a power cut could lose masks that were already committed.
@@ -41,16 +43,17 @@ def crc32c(data: np.ndarray) -> int:
 
 
 class ChunkFiles:
-    """The chunk files of one array `masks`.
+    """The chunk files of one array, such as `masks`. Only its first axis is divided.
 
     Args:
-        folder: folder of the array; chunk i is the file `c/<i>/0` in this folder.
+        folder: folder of the array; with two axes, chunk i is the file `c/<i>/0` in this folder.
         rows: C, rows per chunk.
         row_bytes: R, bytes per row.
+        num_axes: number of axes of the array.
     """
 
-    def __init__(self, folder: Place, rows: int, row_bytes: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Place, rows: int, row_bytes: int, num_axes: int = 2) -> None:
+        self._folder, self._num_axes = folder, num_axes
         self._shape = (rows, row_bytes)
         self._kept: set[int] = set()  # chunks whose folders this process has flushed
 
@@ -61,7 +64,10 @@ class ChunkFiles:
 
     def path(self, chunk: int) -> Place:
         """Return the path of a chunk's file, which need not exist."""
-        return self._folder / "c" / str(chunk) / "0"
+        path = self._folder / "c" / str(chunk)
+        for _ in range(self._num_axes - 1):
+            path = path / "0"
+        return path
 
     def empty(self) -> UInt8[np.ndarray, "C R"]:
         """Make the rows of a chunk to which nothing was ever written."""
@@ -141,6 +147,6 @@ class ChunkFiles:
         write_durably(path, rows.tobytes() + crc32c(rows).to_bytes(CRC_BYTES, "little"))
         if chunk in self._kept:
             return
-        for folder in (path.parents[1], path.parents[2]):  # the first write makes both folders
-            fsync(folder)
+        for i in range(1, self._num_axes + 1):  # the first write makes these folders
+            fsync(path.parents[i])
         self._kept.add(chunk)

@@ -6,7 +6,7 @@ compute these values again and compare them. Checksums are not enough: a file th
 another run has right checksums too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -21,11 +21,13 @@ from harness.storage.arrays import (
     Rows,
     create_fixed,
     create_group,
+    create_shared,
     fixed_rows,
     open_masks,
     parts,
 )
 from harness.storage.attributes import check_format, difference, group_attributes
+from harness.storage.shared import SharedSpec
 from supsup_core.states.layout import StateLayout
 
 
@@ -37,6 +39,7 @@ def check_store(
     inputs: Mapping[str, Rows],
     capacity: int,
     attributes: Mapping[str, Any],
+    shared: SharedSpec | None = None,
 ) -> None:
     """Check that a store, except for its masks, has the values that MaskStore.create would write.
 
@@ -53,6 +56,7 @@ def check_store(
         capacity: see MaskStore.create.
         attributes: see MaskStore.create. `versions` and `config_hash` may differ, because their
             stored values are those of the first start of the run.
+        shared: see MaskStore.create.
 
     Raises:
         UserError: the run has no store, the store has an unknown format, or a value differs. The
@@ -62,7 +66,8 @@ def check_store(
     root, masks = open_masks(path)
     stored = dict(root.attrs)
     check_format(path, stored)
-    wanted = group_attributes(layout, attributes)
+    spec = shared or SharedSpec()
+    wanted = group_attributes(layout, {**attributes, **spec.attributes})
     _check_code(stored, wanted)
     _check_data(stored, wanted)
     _refuse(
@@ -73,7 +78,17 @@ def check_store(
     )
     _refuse(_changed(masks, expected["masks"]), path / "masks" / GROUP, run_dir=run_dir)
     fixed = fixed_rows(weights, inputs)
-    _check_names(path, fixed)
+    together = [f"shared/{name}" for name in spec.shapes]
+    _check_names(path, (*fixed, *together))
+    create_shared(expected, spec)
+    for name in together:
+        array = _readable(root, path, name)
+        if array is None:
+            raise UserError(
+                f"{path / name / GROUP} must be the metadata of an array, got no readable file: "
+                "restore the file, or choose another run_dir"
+            )
+        _refuse(_changed(array, expected[name]), path / name / GROUP, run_dir=run_dir)
     for name, rows in fixed.items():
         array = _readable(root, path, name)
         if array is None:
@@ -126,9 +141,9 @@ def _changed(stored: Any, expected: Any) -> str | None:
     return difference(stored.metadata.to_dict(), expected.metadata.to_dict())
 
 
-def _check_names(path: Place, fixed: Mapping[str, Rows]) -> None:
-    """Refuse arrays of weights or inputs that this run would not create."""
-    for group in ("weights", "inputs"):
+def _check_names(path: Place, fixed: Collection[str]) -> None:
+    """Refuse arrays of weights or inputs, and shared arrays, that this run would not create."""
+    for group in ("weights", "inputs", "shared"):
         for folder in (path / group).glob("*"):
             if folder.is_dir() and f"{group}/{folder.name}" not in fixed:
                 raise UserError(

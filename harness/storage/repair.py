@@ -4,7 +4,8 @@ Every start of a run checks each committed row against its checksum. If a row is
 mask is lost, and the other masks of the chunk stay. Repair removes the lost mask from the log. The
 run then trains the block of the mask again, because a mask can only be reproduced together with its
 block, and commits only the missing rows. Weights and inputs can be computed again, so repair
-rewrites them. Only harness/storage/store.py calls this module.
+rewrites them. Shared arrays are computed again by the training. Only harness/storage/store.py calls
+this module.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ from harness.places.places import Place, each, put_aside, relative
 from harness.places.reading import read_json
 from harness.storage.arrays import GROUP, Rows, open_group, parts, write_fixed
 from harness.storage.chunks import ChunkFiles, crc32c
+from harness.storage.shared import SharedFiles
 from harness.tables.files import read_table_file, read_tables, table_files, write_table
 from harness.tables.schemas import TASKS
 
@@ -72,6 +74,7 @@ class StoreFiles:
         fixed: names of the arrays that must exist in addition to `masks`, such as weights/layer1.
         capacity: largest possible number of tasks.
         chunks: chunk files of the array `masks`.
+        shared: chunk files of the shared arrays.
     """
 
     run_dir: Place
@@ -79,6 +82,7 @@ class StoreFiles:
     fixed: Sequence[str]
     capacity: int
     chunks: ChunkFiles
+    shared: SharedFiles
 
     def verify(self, fixed: Collection[str] = ()) -> list[Damage]:
         """See MaskStore.verify."""
@@ -91,6 +95,8 @@ class StoreFiles:
 
         for found in each(verify, self._chunks_there(chunks), self._root):
             damage += found
+        for path, reason in self.shared.damaged(set(task_ids.tolist())):
+            damage.append(Damage(self._name(path), (), reason))
         return damage + self._verify_fixed(fixed)
 
     def repair(
@@ -103,6 +109,7 @@ class StoreFiles:
         paths = {self.run_dir / finding.path for finding in damage}
         lost = {task_id for finding in damage for task_id in finding.task_ids}
         self._repair_fixed(paths, weights, inputs)
+        self.shared.remove(paths)
         # Repair the log before the chunks. After a crash between the two steps, the log no longer
         # names the lost masks, so the next verify reports the chunk without lost tasks.
         self._repair_log(paths, lost)

@@ -22,10 +22,18 @@ from jaxtyping import UInt8
 from harness.errors import UserError
 from harness.places.durable import fsync, remove_partial_files
 from harness.places.places import Place, remove_tree
-from harness.storage.arrays import GROUP, Rows, create_group, open_masks, write_fixed
+from harness.storage.arrays import (
+    GROUP,
+    Rows,
+    create_group,
+    create_shared,
+    open_masks,
+    write_fixed,
+)
 from harness.storage.attributes import check_format, fixed_arrays, group_attributes
 from harness.storage.chunks import ChunkFiles, CorruptMask, chunk_rows, crc32c
 from harness.storage.repair import Damage, StoreFiles, check_range, fsync_tree
+from harness.storage.shared import SharedFiles, SharedSpec
 from harness.tables.files import create_table_file, read_tables, table_files
 from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
@@ -103,7 +111,11 @@ def _create_in_bucket(run_dir: "ObjectPath", build: Callable[[Path], None]) -> N
 
 
 class MaskStore:
-    """The masks of one run directory. Use `create` or `open` to get a MaskStore."""
+    """The masks of one run directory. Use `create` or `open` to get a MaskStore.
+
+    Attributes:
+        shared: the arrays that tasks train together or pass on.
+    """
 
     def __init__(self, run_dir: Place) -> None:
         self._root = run_dir / "masks.zarr"
@@ -115,8 +127,14 @@ class MaskStore:
         self._run_id: str = self._attributes["run_id"]
         self._capacity = masks.shape[0]
         self._chunks = ChunkFiles(self._root / "masks", masks.chunks[0], self._row_bytes)
+        self.shared = SharedFiles(self._root, SharedSpec.of(self._attributes))
         self._files = StoreFiles(
-            run_dir, self._run_id, fixed_arrays(self._attributes), self._capacity, self._chunks
+            run_dir,
+            self._run_id,
+            fixed_arrays(self._attributes),
+            self._capacity,
+            self._chunks,
+            self.shared,
         )
         # (capacity,) whether each task is committed; None until the log is read. Only a writer
         # needs this array.
@@ -132,6 +150,7 @@ class MaskStore:
         inputs: Mapping[str, Rows],
         capacity: int,
         attributes: Mapping[str, Any],
+        shared: SharedSpec | None = None,
     ) -> "MaskStore":
         """Create an empty store. After a crash, the run has either the whole store or none.
 
@@ -146,6 +165,8 @@ class MaskStore:
             attributes: a mapping from name to JSON value: attributes of the group, such as network,
                 family, seed, method and versions. `run_id`, the identity of the run, must be one of
                 them. It is written in the log files too.
+            shared: description of the arrays that tasks train together or pass on; None if there
+                are none.
 
         Raises:
             FileExistsError: the run already has a store.
@@ -157,13 +178,15 @@ class MaskStore:
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1, got {capacity}")
         _check_weights(layout, weights)
-        everything = group_attributes(layout, attributes)
+        spec = shared or SharedSpec()
+        everything = group_attributes(layout, {**attributes, **spec.attributes})
 
         def build(folder: Path) -> None:
             root = create_group(
                 folder, attributes=everything, capacity=capacity, row_bytes=layout.row_bytes
             )
             write_fixed(root, weights, inputs)
+            create_shared(root, spec)
 
         if isinstance(run_dir, Path):
             _create_on_disk(run_dir, build)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from harness.plan.device import pick_device
-from harness.plan.ownership import GIVEN, Ownership
+from harness.plan.ownership import BY_NUMBER, Ownership
 from harness.plan.units import EvaluationUnit, ReservoirUnit
 from harness.run.spec import RunSpec
 from harness.workers.images import own
@@ -22,7 +22,8 @@ from harness.workers.recalling import ReservoirWorker
 from supsup_core.data import ImageSet
 from supsup_core.inference.algorithms import Inference
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.names import RANKED
+from supsup_core.methods.protocol import Shared
+from supsup_core.names import GIVEN, RANKED
 
 
 class EvaluateWorker:
@@ -51,7 +52,11 @@ class EvaluateWorker:
         return self._steps_done
 
     def run(
-        self, unit: EvaluationUnit | ReservoirUnit, rows: np.ndarray, own: Ownership = GIVEN
+        self,
+        unit: EvaluationUnit | ReservoirUnit,
+        rows: np.ndarray,
+        own: Ownership = BY_NUMBER,
+        shared: Shared | None = None,
     ) -> pa.Table:
         """Do an evaluation unit, or the recalls from one reservoir.
 
@@ -59,6 +64,8 @@ class EvaluateWorker:
             unit: the unit.
             rows: (k, R) the k packed masks of the checkpoint, R bytes each.
             own: the tasks that the masks belong to.
+            shared: the weights of the checkpoint, a mapping from name to array. None if all
+                checkpoints have the fixed weights of the network.
 
         Returns:
             The unit's rows of the table `evaluations`. For a ReservoirUnit, the rows of the table
@@ -68,9 +75,14 @@ class EvaluateWorker:
             table = self._reservoirs.run(unit, rows, self._on_share)
             self._steps_done = 0.0
             return table
+        if shared is not None:
+            self._queries.use_weights(unit.num_tasks, shared)
         masks = self._masks.of(rows, unit.num_distractors)
         asked = [self._queries.of(i) for i in unit.task_ids]
-        answers = self._infer(unit, masks, self._queries.images(asked))
+        if unit.algorithm == GIVEN:
+            answers = Answers.given(asked, self._queries.device)
+        else:
+            answers = self._infer(unit, masks, self._queries.images(asked))
         self._steps_done = 0.0
         return self._queries.score(unit, asked, answers, masks.state, own)
 

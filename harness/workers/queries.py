@@ -6,7 +6,7 @@ task.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64
 
 from harness.plan.device import device_name
-from harness.plan.ownership import GIVEN, Ownership
+from harness.plan.ownership import BY_NUMBER, Ownership
 from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit, evaluation_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
@@ -84,6 +84,12 @@ class Answers:
     device: torch.device
     agreement: float | None = None
 
+    @classmethod
+    def given(cls, asked: Sequence[TaskQueries], device: torch.device) -> "Answers":
+        """Return the true tasks of the batches, which nothing inferred."""
+        tasks = [one.task.task_id for one in asked for _ in one.batches]
+        return cls(tasks, 0.0, 0, 0.0, device)
+
 
 def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
     """Choose the queries of a unit for which one_shot_ranked is compared with one_shot.
@@ -114,9 +120,25 @@ class Queries:
     def __init__(self, spec: RunSpec, test: ImageSet, device: torch.device) -> None:
         self._spec, self._test, self.device = spec, test, device
         self.weights = {name: weight.to(device) for name, weight in spec.weights().items()}
-        # For each task, the number of right labels in each batch with the task's own mask. The
-        # numbers are the same at every checkpoint, so they are computed once.
+        # The checkpoint whose weights are used; None for the fixed weights of the network.
+        self._checkpoint: int | None = None
+        # For each task, the number of right labels in each batch with the task's own mask. With
+        # fixed weights, the numbers are the same at every checkpoint, so they are computed once.
         self._given: dict[int, list[int]] = {}
+
+    def use_weights(self, num_tasks: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Classify images with the trained weights of a checkpoint.
+
+        Args:
+            num_tasks: k, the checkpoint.
+            weights: a mapping from name to weights. Other weights of the network stay unchanged.
+        """
+        if num_tasks == self._checkpoint:
+            return
+        self._checkpoint = num_tasks
+        self._given.clear()
+        for name in self._spec.trained_weights:
+            self.weights[name] = torch.from_numpy(weights[name].copy()).to(self.device)
 
     def of(self, task_id: int) -> TaskQueries:
         """Return the task's test batches.
@@ -173,7 +195,7 @@ class Queries:
         asked: Sequence[TaskQueries],
         answers: Answers,
         state_of: Callable[[int], State],
-        own: Ownership = GIVEN,
+        own: Ownership = BY_NUMBER,
     ) -> pa.Table:
         """Count the right labels of each batch twice.
 

@@ -24,6 +24,7 @@ from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
 from harness.workers.images import own
 from supsup_core.data import ImageSet
+from supsup_core.methods.protocol import Shared
 from supsup_core.states.layout import TaskState, density, uniform_tensors
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
@@ -46,6 +47,8 @@ class TrainedUnit:
         warnings: warnings of the trainer, for the log.
         uniform: texts about masks without information: one text for each tensor in which a new mask
             has only zeros or only ones.
+        shared: the data for later tasks, a mapping from name to array; see carried_shapes in
+            supsup_core/training/transfer.py. Empty if the unit's tasks have failed.
     """
 
     unit: TrainUnit
@@ -54,6 +57,7 @@ class TrainedUnit:
     failed: dict[int, Failure] = field(default_factory=dict)
     uniform: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    shared: Shared = field(default_factory=dict)
 
 
 def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
@@ -104,8 +108,13 @@ class TrainWorker:
         """
         return self._steps_done / self._spec.config.train.steps
 
-    def run(self, unit: TrainUnit) -> TrainedUnit:
+    def run(self, unit: TrainUnit, shared: Shared | None = None) -> TrainedUnit:
         """Train the blocks of a unit, then measure and pack the missing masks.
+
+        Args:
+            unit: the unit.
+            shared: data from earlier tasks, for a unit of one block; empty for the first task. None
+                if no task needs such data.
 
         A whole block is trained even if some of its masks exist already, because training only
         some of its tasks would give other masks. If training raises an error, the whole unit fails.
@@ -114,17 +123,17 @@ class TrainWorker:
         """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", RuntimeWarning)
-            trained = self._run(unit)
+            trained = self._run(unit, shared)
         texts = (str(w.message) for w in caught if issubclass(w.category, RuntimeWarning))
         return replace(trained, warnings=tuple(dict.fromkeys(texts)))
 
-    def _run(self, unit: TrainUnit) -> TrainedUnit:
+    def _run(self, unit: TrainUnit, shared: Shared | None) -> TrainedUnit:
         self.warm_up(unit)
         started = time.perf_counter()
         blocks, failed = self._blocks(unit)
-        if failed.keys() >= set(unit.missing):
+        if unit.missing and failed.keys() >= set(unit.missing):
             return self._nothing(unit, failed)
-        states = self._trainer.side_by_side(blocks, on_step=self._on_step)
+        states, after = self._trained(blocks, shared)
         seconds = (time.perf_counter() - started) / len(states)
         self._steps_done = 0
         pairs = [
@@ -132,9 +141,9 @@ class TrainWorker:
             for task, state in zip(chain(*blocks), states, strict=True)
             if task.task_id in unit.missing and task.task_id not in failed
         ]
-        measured = self._measured(pairs, failed)
+        measured = self._measured(pairs, after, failed)
         if not measured:
-            return self._nothing(unit, failed)
+            return self._nothing(unit, failed, after)
         rows = self._layout.pack([state for task, state in pairs if task.task_id in measured])
         tasks_of_rows = list(measured)
         uniform = [
@@ -150,15 +159,29 @@ class TrainWorker:
             worker=self._name,
             device=self._device,
         )
-        return TrainedUnit(unit, rows, tasks, failed, uniform)
+        return TrainedUnit(unit, rows, tasks, failed, uniform, shared=after)
+
+    def _trained(
+        self, blocks: Sequence[Sequence[Task]], shared: Shared | None
+    ) -> tuple[list[TaskState], Shared]:
+        """Train blocks, and return the states of all tasks and the data for later tasks."""
+        if shared is None:
+            return self._trainer.side_by_side(blocks, on_step=self._on_step), {}
+        (block,), steps = blocks, self._spec.config.train.steps
+        (found,) = self._trainer.stages(block, [steps], shared, self._on_step)
+        return found
 
     def _measured(
-        self, pairs: Sequence[tuple[Task, TaskState]], failed: dict[int, Failure]
+        self,
+        pairs: Sequence[tuple[Task, TaskState]],
+        shared: Shared,
+        failed: dict[int, Failure],
     ) -> dict[int, Measured]:
         """Measure states all at once, or one by one if that fails.
 
         Args:
             pairs: tasks and their states.
+            shared: the data for later tasks, which may contain trained weights.
             failed: a mapping from task number to error. Tasks whose state cannot be measured are
                 added.
 
@@ -167,14 +190,14 @@ class TrainWorker:
         """
         tasks, states = [task for task, _ in pairs], [state for _, state in pairs]
         try:
-            each = self._trainer.measure_each(tasks, states)
+            each = self._trainer.measure_each(tasks, states, shared)
             return {task.task_id: one for task, one in zip(tasks, each, strict=True)}
         except Exception:
             check_works(self._device)
         measured: dict[int, Measured] = {}
         for task, state in pairs:
             try:
-                measured[task.task_id] = self._trainer.measure(task, state)
+                measured[task.task_id] = self._trainer.measure(task, state, shared)
             except Exception as error:
                 failed[task.task_id] = Failure.of(error)
         return measured
@@ -189,13 +212,18 @@ class TrainWorker:
         self._is_warm = True
         with suppress(Exception):  # `run` meets the same error, and reports it
             tasks, _ = self._tasks(unit.blocks[0], unit.missing)
-            states, _ = next(self._trainer.stages(tasks, after=[1]))
-            self._trainer.measure_each(tasks[:1], states[:1])
+            states, shared = next(self._trainer.stages(tasks, after=[1]))
+            self._trainer.measure_each(tasks[:1], states[:1], shared)
 
-    def _nothing(self, unit: TrainUnit, failed: dict[int, Failure]) -> TrainedUnit:
-        """Make the result of a unit that gives no new mask, because all its tasks failed."""
+    def _nothing(
+        self, unit: TrainUnit, failed: dict[int, Failure], shared: Shared | None = None
+    ) -> TrainedUnit:
+        """Make the result of a unit that gives no new mask.
+
+        Either all its tasks failed, or its masks exist and only its data are needed.
+        """
         rows = np.zeros((0, self._layout.row_bytes), np.uint8)
-        return TrainedUnit(unit, rows, TRAINED.empty_table(), failed)
+        return TrainedUnit(unit, rows, TRAINED.empty_table(), failed, shared=shared or {})
 
     def _blocks(self, unit: TrainUnit) -> tuple[list[list[Task]], dict[int, Failure]]:
         """Make the tasks of all blocks; see _tasks."""

@@ -18,12 +18,20 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import KeepMethod, kept_count, top_share
+from supsup_core.methods.protocol import (
+    KeepMethod,
+    Values,
+    kept_count,
+    mixed,
+    top_share,
+    uniform_bound,
+)
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec
 
@@ -84,6 +92,18 @@ class EdgePopup(KeepMethod):
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
         """Keep the weights with the largest |score|. If values are equal, keep the lower index."""
         return top_share(scores.abs(), self.num_kept(tensor))
+
+    def scores_from(
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
+        """Make first scores from the mean mask; see Method.scores_from.
+
+        A kept weight counts as the magnitude b, and a dropped weight as 0. The signs are those of
+        the task's own scores, because the rule does not use them.
+        """
+        magnitudes = mixed(uniform_bound(tensor) * gains, np.abs(drawn), num_states)
+        scores: Values = np.copysign(magnitudes, drawn)
+        return scores
 
     def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
         """Return d |score| / d score: 1 or -1.

@@ -10,11 +10,11 @@ Shape letters: B tasks of a block.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
@@ -25,13 +25,19 @@ from supsup_core.streams import Role, stream
 # name of the tensor. A finder may have other entries.
 Scores = Mapping[str, Tensor]
 
+# The data that a task gets from earlier tasks: a mapping from name to array.
+Shared = Mapping[str, np.ndarray]
+
+Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one tensor
+
 
 class Method(ABC):
     """A mask finder: it draws first scores, computes gains from scores, and makes states.
 
     Attributes:
-        order: which data from earlier tasks a task needs. "any": none. "after_first": data from the
-            first task. "sequence": data from the previous task.
+        order: which data from earlier tasks a task needs. "any": none. "after_first": what
+            `pass_on` returns after the first task. "sequence": what `pass_on` returns after the
+            previous task.
         zero_units: whether the first scores of gains over units are zeros.
     """
 
@@ -40,7 +46,9 @@ class Method(ABC):
 
     @abstractmethod
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Describe the planes that a state stores for a masked tensor: one plane or more.
+        """Describe the planes that a state stores for a masked tensor.
+
+        Most finders have one plane or more. If a tensor has no plane, its gains are 1.
 
         Raises:
             ValueError: the finder cannot mask this tensor with the given options.
@@ -50,8 +58,16 @@ class Method(ABC):
         """Describe the arrays of floats that the finder stores with each task."""
         return ()
 
+    def shared_shapes(self, network: Network) -> Mapping[str, tuple[int, ...]]:
+        """Describe the data for later tasks: a mapping from name to the shape of an array.
+
+        If a name is the name of a tensor of weights, the array replaces these weights, and tasks
+        are evaluated with the new weights. Most finders have no data for later tasks.
+        """
+        return {}
+
     def begin(
-        self, network: Network, task_id: int, seed: int, shared: Any = None
+        self, network: Network, task_id: int, seed: int, shared: Shared | None = None
     ) -> dict[str, np.ndarray]:
         """Draw the first scores of one task.
 
@@ -59,7 +75,8 @@ class Method(ABC):
             network: the fixed network.
             task_id: number of the task.
             seed: the run's seed.
-            shared: data from earlier tasks; None if the finder's `order` is "any".
+            shared: data from earlier tasks. None for the first task, and for every task if the
+                finder's `order` is "any".
 
         Returns:
             A mapping from name to float32 scores of this task. Most finders have one entry per
@@ -79,6 +96,26 @@ class Method(ABC):
         if tensor.over == "units" and self.zero_units:
             return np.zeros(tensor.shape, np.float32)
         return uniform_scores(tensor, generator)
+
+    def scores_from(
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
+        """Make the first scores of one tensor from the mean gains of earlier states.
+
+        Each earlier state counts like one task, and so do the task's own first scores:
+
+            score = (k b gain + drawn) / (k + 1)
+
+        b is `uniform_bound(tensor)`, the scale of first scores. The own scores decide where the
+        earlier states disagree.
+
+        Args:
+            tensor: the masked tensor.
+            gains: (*shape) the mean gains of the states, without scales.
+            num_states: k, the number of the states.
+            drawn: (*shape) the first scores that `begin` drew for this task.
+        """
+        return mixed(uniform_bound(tensor) * gains, drawn, num_states)
 
     @property
     def draws_uniformly(self) -> bool:
@@ -104,12 +141,36 @@ class Method(ABC):
             A mapping from the name of each masked tensor to its gains, (B, *shape).
         """
 
-    def after_step(self, scores: Scores, shared: Any, step: int, steps: int) -> None:  # noqa: B027
+    def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+        """Return the weights that the finder trains, as a mapping from name to tensor.
+
+        They replace the network's fixed weights of the same names in the forward pass, and have
+        their shapes. A finder that trains weights trains one task at a time.
+
+        Args:
+            network: the network.
+            scores: a mapping from name to the scores of one task, (1, ...).
+        """
+        return {}
+
+    def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
+        """Make the data for later tasks. The names and shapes are those of `shared_shapes`.
+
+        Args:
+            network: the fixed network.
+            scores: a mapping from name to the scores of one task, (1, ...), after its last step.
+            shared: data from earlier tasks, as for `begin`.
+        """
+        return {}
+
+    def after_step(  # noqa: B027
+        self, scores: Scores, shared: Shared | None, step: int, steps: int
+    ) -> None:
         """Change the scores in place after a step of the optimiser. Most finders change nothing.
 
         Args:
             scores: a mapping from name to the scores of B tasks, (B, ...).
-            shared: data from earlier tasks; None if the finder's `order` is "any".
+            shared: data from earlier tasks, as for `begin`.
             step: number of finished steps, from 1 to `steps`.
             steps: number of steps of the whole training.
         """
@@ -135,6 +196,20 @@ def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.n
 def uniform_bound(tensor: MaskedTensor) -> float:
     """Return 1 / sqrt(fan_in), the bound of the magnitudes that `uniform_scores` draws."""
     return 1 / sqrt(tensor.fan_in)
+
+
+def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.5) -> Values:
+    """Compute a weighted mean of earlier scores and own scores, in float32.
+
+    Args:
+        earlier: the mean of the scores of some earlier states.
+        drawn: the own scores, in the same shape.
+        num_states: the number of earlier states. All states have equal weights.
+        own_share: the weight of the own scores with one earlier state, in [0, 1).
+    """
+    own = own_share / (own_share + (1 - own_share) * num_states)
+    found: np.ndarray = (1 - own) * earlier + own * drawn
+    return found.astype(np.float32)
 
 
 class KeepMethod(Method):
@@ -173,6 +248,16 @@ class KeepMethod(Method):
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
         """Return one plane. Its bits are the gains."""
         return (PlaneSpec("keep"),)
+
+    def scores_from(
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
+        """Make first scores from the mean mask; see Method.scores_from.
+
+        The score of a mean mask m is (2 m - 1) b, so a kept weight counts as b and a dropped weight
+        as -b.
+        """
+        return mixed(uniform_bound(tensor) * (2 * gains - 1), drawn, num_states)
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Compute gains of 0 and 1 by `mask`. In the backward pass, `slope` is d gain / d score."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import Method, Scores
+from supsup_core.methods.protocol import Method, Scores, Values, mixed, uniform_bound
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
 
@@ -54,6 +54,17 @@ class Signed(Method):
         weights with a gain of -1.
         """
         return (PlaneSpec("keep"), PlaneSpec("negative", -2.0))
+
+    def scores_from(
+        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
+    ) -> Values:
+        """Make first scores from mean gains; see Method.scores_from.
+
+        With one earlier state, the weight of the own scores is small enough that the first gains
+        are those of this state: hidden weights stay below tau, and other weights above.
+        """
+        own_share = min(self.threshold, (1 - self.threshold) / 2)
+        return mixed(uniform_bound(tensor) * gains, drawn, num_states, own_share)
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Compute gains of -1, 0 and +1. In the backward pass, d gain / d score is 1."""

@@ -7,20 +7,20 @@ Shape letters: B tasks of the block, N images of a batch, S outputs.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from supsup_core.data import normalise
-from supsup_core.methods.protocol import Method
+from supsup_core.methods.protocol import Method, Shared
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches
-from supsup_core.training.protocol import OnStep
+from supsup_core.training.measure import PlainMeasure
+from supsup_core.training.protocol import Measured, OnStep
 
 
 class AutogradTrainer(BlockTrainer[Network, Method]):
@@ -36,10 +36,10 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
         recipe, method, network = self._recipe, self._method, self._network
         scores = self._begin(tasks, shared)
@@ -49,7 +49,9 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         last = max(after)
         for step in range(last + 1):
             if step in after:
-                yield with_floats(method.end(network, scores), floats), shared
+                states = with_floats(method.end(network, scores), floats)
+                ids = [task.task_id for task in tasks]
+                yield states, self._transfer.pass_on(ids, scores, shared)
             if step == last:
                 return
             images, labels = self._batch(next(order))
@@ -62,16 +64,22 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             if on_step is not None:
                 on_step(step + 1)
 
-    def _begin(self, tasks: Sequence[Task], shared: Any) -> dict[str, Tensor]:
-        """Draw the first scores of B tasks, in float32 or float64.
+    def measure(self, task: Task, state: TaskState, shared: Shared | None = None) -> Measured:
+        """Measure the accuracy and the loss of one state; see Trainer.measure."""
+        trained = {n: values for n, values in (shared or {}).items() if n in self._weights}
+        if not trained:
+            return super().measure(task, state)
+        assert isinstance(self._measure, PlainMeasure)
+        return self._measure.with_weights(trained)(task, state)
+
+    def _begin(self, tasks: Sequence[Task], shared: Shared | None) -> dict[str, Tensor]:
+        """Make the first scores of B tasks, in float32 or float64.
 
         Returns:
             A mapping from name to the scores of all tasks, (B, ...).
         """
         accurate = torch.promote_types(self._dtype, torch.float32)
-        starts = [
-            self._method.begin(self._network, task.task_id, self._seed, shared) for task in tasks
-        ]
+        starts = self._starts(tasks, shared)
         return {
             name: torch.from_numpy(np.stack([start[name] for start in starts]))
             .to(self._device, accurate)
@@ -120,9 +128,9 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             name: gain.to(self._dtype)
             for name, gain in self._method.gains(self._network, scores).items()
         }
-        logits = self._network.logits(
-            self._weights, gains, images, floats or None, track=bool(floats)
-        )
+        trained = self._method.trained_weights(self._network, scores)
+        weights = self._weights | {n: weight.to(self._dtype) for n, weight in trained.items()}
+        logits = self._network.logits(weights, gains, images, floats or None, track=bool(floats))
         accurate = torch.promote_types(logits.dtype, torch.float32)
         flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
         loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")

@@ -3,19 +3,22 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from math import ceil
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from supsup_core.data import ImageSet
-from supsup_core.methods.protocol import Method
+from supsup_core.data import ImageSet, normalise
+from supsup_core.methods.protocol import Method, Shared
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import Batch
+from supsup_core.training.batches import Batch, batch_images, block_batches
 from supsup_core.training.measure import Measure
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.transfer import Transfer
 
 N = TypeVar("N", bound=Network)
 M = TypeVar("M", bound=Method)
@@ -37,10 +40,10 @@ class StagedTrainer(ABC):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
 
     def side_by_side(
@@ -55,13 +58,16 @@ class StagedTrainer(ABC):
             states += found
         return states
 
-    def measure(self, task: Task, state: TaskState) -> Measured:
+    def measure(self, task: Task, state: TaskState, shared: Shared | None = None) -> Measured:
         """Measure the accuracy and the loss of one state on the test images of its task."""
         return self._measure(task, state)
 
-    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+    def measure_each(
+        self, tasks: Sequence[Task], states: Sequence[TaskState], shared: Shared | None = None
+    ) -> list[Measured]:
         """Measure the state of each task on the test images of the task."""
-        return [self.measure(task, state) for task, state in zip(tasks, states, strict=True)]
+        pairs = zip(tasks, states, strict=True)
+        return [self.measure(task, state, shared) for task, state in pairs]
 
 
 def part_of(on_step: OnStep | None, share: tuple[float, float], steps: int) -> OnStep | None:
@@ -112,3 +118,16 @@ class BlockTrainer(StagedTrainer, Generic[N, M]):
         super().__init__(measure, recipe)
         self._network, self._method, self._data = network, method, train
         self._seed, self._dtype, self._device = seed, dtype, device
+        self._transfer = Transfer(network, method, recipe, seed, device)
+
+    def _starts(
+        self, tasks: Sequence[Task], shared: Shared | None = None
+    ) -> list[dict[str, np.ndarray]]:
+        """Make the first scores of each task: a mapping from name to float32 scores."""
+
+        def first_batch() -> Tensor:
+            batch = next(block_batches(tasks, self._data, self._recipe, self._seed))
+            shown = batch_images(batch, self._data, self._recipe, self._seed)
+            return normalise(torch.from_numpy(shown), self._data.mean, self._data.std)
+
+        return self._transfer.starts([task.task_id for task in tasks], shared, first_batch)

@@ -7,11 +7,10 @@ Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.protocol import KeepMethod, Shared
 from supsup_core.networks.mlp import MLP, draw_signs
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
@@ -47,10 +46,10 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages.
 
         If the tasks choose classes, a batch has at most as many images as the task with the fewest
@@ -60,7 +59,7 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
         inputs = BlockInputs(
             tasks, self._data, self._dtype, self._device, reorders=self._method.reorders
         )
-        layers = self.begin(tasks, inputs)
+        layers = self.begin(tasks, inputs, shared)
         scale = logit_scale(self._network, recipe)
         order = batches or block_batches(tasks, self._data, recipe, self._seed)
         last = max(after)
@@ -68,7 +67,7 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
             if step in after:
                 masks = [layer.masks() for layer in layers]
                 masks[0] = inputs.from_columns(masks[0])
-                yield [TaskState(planes) for planes in zip(*masks, strict=True)], shared
+                yield [TaskState(planes) for planes in zip(*masks, strict=True)], {}
             if step == last:
                 return
             x, labels = inputs.of(next(order))
@@ -78,9 +77,11 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
             if on_step is not None:
                 on_step(step + 1)
 
-    def begin(self, tasks: Sequence[Task], inputs: BlockInputs) -> list[BlockLayer]:
+    def begin(
+        self, tasks: Sequence[Task], inputs: BlockInputs, shared: Shared | None = None
+    ) -> list[BlockLayer]:
         """Make the layers of a block before the first step, with the tasks' first scores."""
-        starts = [self._method.begin(self._network, t.task_id, self._seed) for t in tasks]
+        starts = self._starts(tasks, shared)
         layers = []
         for i, tensor in enumerate(self._network.tensors):
             scores = np.stack([start[tensor.name] for start in starts])

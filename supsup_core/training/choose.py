@@ -5,14 +5,14 @@ import torch
 from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import KeepMethod, Method, layout_of
 from supsup_core.methods.threshold import Threshold
-from supsup_core.names import NO_CHANGE
+from supsup_core.names import MEAN_SCORES, NO_CHANGE, NO_TRANSFER
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.module import ModuleNetwork
 from supsup_core.networks.protocol import Network
 from supsup_core.networks.units import UnitMLP, WholePixels
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
-from supsup_core.training.measure import IntegerMeasure, Measure, measure_for
+from supsup_core.training.measure import IntegerMeasure, Measure, PlainMeasure, measure_for
 from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
@@ -52,6 +52,7 @@ def _only_keeps(method: Method, recipe: Recipe) -> bool:
         and kind.end is KeepMethod.end
         and kind.after_step is Method.after_step
         and method.order == "any"
+        and recipe.transfer != MEAN_SCORES  # the fast trainers do not keep the scores
         and not recipe.weight_decay
     )
 
@@ -96,7 +97,7 @@ def trainer_for(
             _ = images.flat  # raises the error
     device = device or torch.device("cpu")
     one_channel = train.channels == 1
-    unchanged = one_channel and recipe.augment == NO_CHANGE
+    unchanged = one_channel and recipe.augment == NO_CHANGE and recipe.transfer == NO_TRANSFER
     if type(network) is UnitMLP and type(method) is Threshold and unchanged:
         return UnitTrainer(
             WholePixels(network, seed, train.std[0], device), train, test, recipe, seed=seed
@@ -104,7 +105,9 @@ def trainer_for(
     layout = layout_of(network, method)
     on_gpu = device.type != "cpu"
     measure: Measure
-    if on_gpu and type(network) is MLP and IntegerMeasure.fits(network, layout, test):
+    if method.shared_shapes(network):  # the other functions measure with the fixed weights only
+        measure = PlainMeasure(network, layout, test, seed, device)
+    elif on_gpu and type(network) is MLP and IntegerMeasure.fits(network, layout, test):
         measure = ResidentMeasure(network, layout, test, seed, device)
     else:
         measure = measure_for(network, layout, test, seed, device)

@@ -7,7 +7,8 @@ later layers then round, so measured accuracies depend less on the machine.
 Shape letters: N images, P pixels, O outputs and I inputs of a layer, M images of a task.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from math import prod
 
 import numpy as np
@@ -71,6 +72,13 @@ class PlainMeasure:
         self._network, self._layout = network, layout
         self._data, self._device = data, device
         self._weights = {n: weight.to(device) for n, weight in network.weights(seed).items()}
+
+    def with_weights(self, weights: Mapping[str, np.ndarray]) -> "PlainMeasure":
+        """Return a copy that measures with other weights of the given names."""
+        other = copy(self)
+        given = {n: torch.from_numpy(values).to(self._device) for n, values in weights.items()}
+        other._weights = self._weights | given
+        return other
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the images of its task."""

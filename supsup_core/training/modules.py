@@ -13,13 +13,13 @@ Shape letters: B tasks of the block, N images of a batch, O outputs of a layer.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.protocol import KeepMethod, Shared
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.networks.module import ModuleNetwork, channels_last
 from supsup_core.networks.protocol import MaskedTensor
@@ -63,19 +63,19 @@ class ModuleTrainer(AutogradTrainer):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
         keep_freed_memory()
         recipe = self._recipe
-        trained = [self._task(task) for task in tasks]
+        trained = [self._task(start) for start in self._starts(tasks, shared)]
         order = batches or block_batches(tasks, self._data, recipe, self._seed)
         last = max(after)
         for step in range(last + 1):
             if step in after:
-                yield [task.state() for task in trained], shared
+                yield [task.state() for task in trained], {}
             if step == last:
                 return
             images, labels = self._batch(next(order))
@@ -108,14 +108,15 @@ class ModuleTrainer(AutogradTrainer):
             for tensor in self._network.tensors
         }
 
-    def _task(self, task: Task) -> TaskLayers:
-        """Draw the first scores of a task."""
-        begun = self._method.begin(self._network, task.task_id, self._seed)
+    def _task(self, begun: Mapping[str, np.ndarray]) -> TaskLayers:
+        """Make the layers of a task from its first scores, a mapping from name to scores."""
         layers = [self._layer(i, tensor, begun) for i, tensor in enumerate(self._network.tensors)]
         statistics = self._statistics(1)
         return TaskLayers(layers, {name: values[0] for name, values in statistics.items()})
 
-    def _layer(self, index: int, tensor: MaskedTensor, begun: Mapping[str, Any]) -> BlockLayer:
+    def _layer(
+        self, index: int, tensor: MaskedTensor, begun: Mapping[str, np.ndarray]
+    ) -> BlockLayer:
         assert isinstance(self._method, KeepMethod)
         return layer_form(self._method, self._device)(
             tensor,

@@ -5,8 +5,9 @@ Shape letters: B tasks of a block.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from supsup_core.methods.protocol import Shared
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import Batch
@@ -38,10 +39,10 @@ class Trainer(Protocol):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks together, and yield their states after given numbers of steps.
 
         The result depends on the seed, on the tasks of the block, on the dtype of the matrix
@@ -54,15 +55,19 @@ class Trainer(Protocol):
             after: numbers of steps after which the states are yielded, each at least 0, and at
                 most the number of steps of the recipe if `batches` is None. There must be one or
                 more. Training ends after the largest.
-            shared: data from earlier tasks; None if the finder's order is "any".
+            shared: data from earlier tasks: the arrays of transfer.carried_shapes that were yielded
+                for the previous task, and the entry transfer.ROWS if the recipe's transfer needs
+                the states of earlier tasks. None if there are no earlier tasks, or if neither the
+                finder nor the recipe needs them.
             on_step: a function that is called after each step, with the number of finished steps.
             batches: the batches to train on, one per step. Their tasks may change from step to
                 step, but must be of the family of `tasks`; see stream.py. None: the batches
                 of the block itself, as block_batches gives them.
 
         Yields:
-            The B states, in the order of the tasks, and the data for later tasks. The trainer
-            takes a step only when states that need this step are requested.
+            The B states, in the order of the tasks, and the data for later tasks: the arrays of
+            transfer.carried_shapes. The trainer takes a step only when states that need this step
+            are requested.
         """
         ...
 
@@ -85,10 +90,19 @@ class Trainer(Protocol):
         """
         ...
 
-    def measure(self, task: Task, state: TaskState) -> Measured:
-        """Measure the accuracy and the loss of one state on the test inputs of its task."""
+    def measure(self, task: Task, state: TaskState, shared: Shared | None = None) -> Measured:
+        """Measure the accuracy and the loss of one state on the test inputs of its task.
+
+        Args:
+            task: the task.
+            state: the state.
+            shared: the data that `stages` yielded with the state. They are needed only if the
+                finder trains weights.
+        """
         ...
 
-    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
-        """Measure the state of each task on the test inputs of the task."""
+    def measure_each(
+        self, tasks: Sequence[Task], states: Sequence[TaskState], shared: Shared | None = None
+    ) -> list[Measured]:
+        """Measure the state of each task on the test inputs of the task; see `measure`."""
         ...

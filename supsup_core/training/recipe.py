@@ -6,7 +6,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from supsup_core.names import AUGMENTS, DECAYS, NO_CHANGE
+from supsup_core.names import AUGMENTS, DECAYS, NO_CHANGE, NO_TRANSFER, TRANSFERS
 from supsup_core.training.optimizers import Optimizer, make_optimizer
 
 
@@ -32,6 +32,8 @@ class Recipe:
         warmup: number of first steps in which the learning rate grows linearly to `learning_rate`.
             If it is above `steps`, the rate grows in all steps.
         augment: random changes of the training images, one of AUGMENTS.
+        transfer: the way in which first scores use earlier tasks, one of TRANSFERS; see
+            transfer.py.
     """
 
     steps: int
@@ -47,6 +49,7 @@ class Recipe:
     weight_decay: float = 0.0
     warmup: int = 0
     augment: str = NO_CHANGE
+    transfer: str = NO_TRANSFER
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
@@ -63,6 +66,9 @@ class Recipe:
             raise ValueError(f"warmup must be >= 0, got {self.warmup}: try 0")
         if self.augment not in AUGMENTS:
             raise ValueError(f"augment must be one of {', '.join(AUGMENTS)}, got {self.augment!r}")
+        if self.transfer not in TRANSFERS:
+            known = ", ".join(TRANSFERS)
+            raise ValueError(f"transfer must be one of {known}, got {self.transfer!r}")
         self.make_optimizer()
 
     def learning_rate_at(self, step: int) -> float:

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int32, Integer, UInt8
 from torch import Tensor
 
 from supsup_core.kernels.gpu.choose import triton_works
-from supsup_core.methods.protocol import layout_of, uniform_bound
+from supsup_core.methods.protocol import Shared, layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.states.resident import free_bytes
@@ -80,10 +80,10 @@ class ResidentTrainer(MLPTrainer):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages.
 
         `on_step` is called after the host has given a step to the device. The device may finish
@@ -92,8 +92,8 @@ class ResidentTrainer(MLPTrainer):
         if batches is not None or any(map(_needs_host, tasks)):
             yield from super().stages(tasks, after, shared, on_step, batches)
             return
-        for states in self._stages([tasks], after, on_step):
-            yield states, shared
+        for states in self._stages([tasks], after, on_step, shared):
+            yield states, {}
 
     def side_by_side(
         self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None = None
@@ -168,14 +168,21 @@ class ResidentTrainer(MLPTrainer):
         return self._new(form, empty).num_bytes
 
     def _stages(
-        self, blocks: Sequence[Sequence[Task]], after: Collection[int], on_step: OnStep | None
+        self,
+        blocks: Sequence[Sequence[Task]],
+        after: Collection[int],
+        on_step: OnStep | None,
+        shared: Shared | None = None,
     ) -> Iterator[list[TaskState]]:
-        """Train blocks that have the same shape, and yield the states of all tasks, in order."""
+        """Train blocks that have the same shape, and yield the states of all tasks, in order.
+
+        If data from earlier tasks are given, there is one block.
+        """
         tasks = [task for block in blocks for task in block]
         columns = self._columns(tasks)
         form = self._form(blocks)
         resident = self._make(form)
-        self._begin(resident, tasks, columns)
+        self._begin(resident, tasks, columns, shared)
         orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
         batches = _joined(orders, form.groups)
         for step in range(self._recipe.steps + 1):
@@ -189,11 +196,13 @@ class ResidentTrainer(MLPTrainer):
             if on_step is not None:
                 on_step(step + 1)
 
-    def measure_each(self, tasks: Sequence[Task], states: Sequence[TaskState]) -> list[Measured]:
+    def measure_each(
+        self, tasks: Sequence[Task], states: Sequence[TaskState], shared: Shared | None = None
+    ) -> list[Measured]:
         """Measure the state of each task; see Trainer.measure_each."""
         if isinstance(self._measure, ResidentMeasure):
             return self._measure.each(tasks, states)
-        return super().measure_each(tasks, states)
+        return super().measure_each(tasks, states, shared)
 
     def _batch_size(self, block: Sequence[Task]) -> int:
         return batch_size(block, self._data, self._recipe)
@@ -228,15 +237,21 @@ class ResidentTrainer(MLPTrainer):
         given = self._network, self._method, self._recipe, self._dtype, self.parts
         return Resident(*given, form, data)
 
-    def _begin(self, resident: Resident, tasks: Sequence[Task], columns: np.ndarray | None) -> None:
+    def _begin(
+        self,
+        resident: Resident,
+        tasks: Sequence[Task],
+        columns: np.ndarray | None,
+        shared: Shared | None,
+    ) -> None:
         """Write the first scores, the optimiser's first state and the first masked signs."""
         if resident.feed.sources is not None:
             sources = np.stack([task.source for task in tasks if task.source is not None])
             resident.feed.sources.copy_(torch.from_numpy(sources.astype(np.int32)))
         places = None if columns is None else torch.from_numpy(columns).to(self._device)
         starts: list[dict[str, np.ndarray]] = []
-        if not self._method.draws_uniformly:
-            starts = [self._method.begin(self._network, t.task_id, self._seed) for t in tasks]
+        if shared or not self._method.draws_uniformly:
+            starts = self._starts(tasks, shared)
         for i, layer in enumerate(resident.layers):
             own = places if i == 0 else None
             if starts:

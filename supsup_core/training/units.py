@@ -10,7 +10,6 @@ layer.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float32, Int64
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from supsup_core.data import ImageSet
 from supsup_core.kernels.scoring import score_plain
+from supsup_core.methods.protocol import Shared
 from supsup_core.networks.units import WholePixels, logits_of_drives
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
@@ -108,10 +108,10 @@ class UnitTrainer(StagedTrainer):
         self,
         tasks: Sequence[Task],
         after: Collection[int],
-        shared: Any = None,
+        shared: Shared | None = None,
         on_step: OnStep | None = None,
         batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Any]]:
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
         network, recipe = self._network, self._recipe
         order = batches or block_batches(tasks, self._data, recipe, self._seed)
@@ -127,7 +127,7 @@ class UnitTrainer(StagedTrainer):
         shown = unit_masks_in_stages(network.later, drives, len(tasks), recipe, after, on_step)
         for masks in shown:
             planes = [mask.cpu().numpy() for mask in masks]
-            yield [TaskState(own) for own in zip(*planes, strict=True)], shared
+            yield [TaskState(own) for own in zip(*planes, strict=True)], {}
 
 
 class UnitMeasure:

@@ -6,6 +6,7 @@ networks. A new kind of network gets an entry in NETWORKS.
 """
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.measure import measure_for
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.transfer import ROWS, Transfer, source_tasks
 from supsup_core.training.units import UnitTrainer
 
 CPU = torch.device("cpu")
@@ -135,6 +137,20 @@ class MethodTests:
         ended = self.method.end(network, scores)
         return [TaskState(state.planes, {**state.floats, **floats}) for state in ended]
 
+    @pytest.fixture
+    def transferred(self, network, layout):
+        """A function that makes the first scores of a task from earlier rows."""
+        if not layout.planes:
+            pytest.skip("scores are made from masks")
+
+        def make(way, rows, task_id):
+            recipe = replace(BRIEF, transfer=way)
+            transfer = Transfer(network, self.method, recipe, 0, CPU)
+            (begun,) = transfer.starts([task_id], {ROWS: rows}, lambda: None)
+            return begun
+
+        return make
+
     # Scores
 
     def test_a_task_begins_the_same_each_time(self, network):
@@ -151,6 +167,55 @@ class MethodTests:
             if score.any() and score.size > 1:
                 for other in others:
                     assert not np.array_equal(score, other[name])
+
+    # Transfer
+
+    def test_first_scores_from_one_earlier_state_give_this_state(
+        self, network, layout, states, transferred
+    ):
+        for i, row in enumerate(layout.pack(states)):
+            begun = transferred("last", row[None], 7 + i)
+            assert all(score.dtype == np.float32 for score in begun.values())
+            (found,) = self.method.end(network, stacked([begun]))
+            assert all(map(np.array_equal, found.planes, states[i].planes))
+
+    def test_first_scores_agree_with_the_earlier_states_where_these_agree(
+        self, network, layout, states, transferred
+    ):
+        begun = transferred("mean", layout.pack(states[:2]), 7)
+        floats = states[0].floats
+        ended = [TaskState(s.planes, floats) for s in self.method.end(network, stacked([begun]))]
+        stored = stored_states(layout, layout.pack([*states[:2], *ended]), CPU)
+        one, other, found = (stored.gains(i) for i in range(3))
+        for name, gain in found.items():
+            same = one[name] == other[name]
+            assert torch.equal(gain[same], one[name][same])
+
+    def test_other_tasks_start_from_the_same_states_with_scores_of_their_own(
+        self, network, layout, states, transferred
+    ):
+        rows, drawn = layout.pack(states), self.method.begin(network, 7, 0)
+        one, again, other = (transferred("mean", rows, i) for i in (7, 7, 8))
+        for name, score in one.items():
+            assert np.array_equal(score, again[name])
+            if drawn[name].any():  # scores that start at 0 are 0 for every task
+                assert not np.array_equal(score, other[name])
+
+    @pytest.mark.parametrize("way", ["mean", "last", "random", "similar"])
+    def test_the_chosen_trainer_transfers_as_the_plain_form_does(
+        self, way, network, layout, states, data, plain, make_tasks, monkeypatch
+    ):
+        if not layout.planes:
+            pytest.skip("scores are made from masks")
+        monkeypatch.setattr(supsup_core.networks.module, "LEAST_VALUES_OF_LOOP", 0)
+        recipe = replace(BRIEF, steps=5, transfer=way)
+        tasks = make_tasks("permuted", (3, 4), side=8, num_classes=10, num_tasks=5)
+        rows = layout.pack(states)[source_tasks(way, (3, 4), 0)]
+        chosen = trainer_for(network, self.method, *data, recipe, seed=0, dtype=torch.float64)
+        ((found, carried),) = chosen.stages(tasks, [5], {ROWS: rows})
+        ((expected, _),) = plain(recipe).stages(tasks, [5], {ROWS: rows})
+        assert carried == {}
+        assert np.array_equal(layout.pack(found), layout.pack(expected))
 
     # Gains
 

@@ -34,7 +34,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 
 def test_algorithms_are_each_of_one_kind():
-    kinds = [*names.GRADIENT_ALGORITHMS, names.RANKED, *names.FORWARD_ALGORITHMS]
+    kinds = [*names.GRADIENT_ALGORITHMS, names.RANKED, *names.FORWARD_ALGORITHMS, names.GIVEN]
     assert sorted(kinds) == sorted(names.ALGORITHMS)
     assert set(names.SHARDED_ALGORITHMS) <= set(names.ALGORITHMS)
     assert set(names.SUPERFLUOUS_OBJECTIVES) <= set(names.OBJECTIVES)

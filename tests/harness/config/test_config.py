@@ -247,6 +247,7 @@ def test_a_missing_file_is_no_configuration(tmp_path):
         (("family_options={classes: 3, of: a/b}",), "mnist5k-permuted-classes3-ofa_b-32"),
         (("seed=3",), "mnist5k-permuted-32-seed3"),
         (("train.name=mine", "seed=1"), "mnist5k-permuted-32-mine-seed1"),
+        (("train.transfer=mean", "seed=1"), "mnist5k-permuted-32-transfer_mean-seed1"),
     ],
 )
 def test_run_names_tell_apart_what_people_vary(overrides, name):

@@ -534,7 +534,7 @@ def test_a_task_that_cannot_be_measured_is_set_aside_alone(
 ) -> None:
     measure, tried = MLPTrainer.measure, []
 
-    def fail_one(trainer: MLPTrainer, task: Task, state: TaskState) -> Measured:
+    def fail_one(trainer: MLPTrainer, task: Task, state: TaskState, shared: Any = None) -> Measured:
         if task.task_id == 3:
             tried.append(task.task_id)
             raise ArithmeticError("no number")

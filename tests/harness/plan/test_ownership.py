@@ -1,6 +1,6 @@
 """Masks and tasks are matched by the numbers of batches, counted by hand."""
 
-from harness.plan.ownership import GIVEN, Decided, Mistakes, longest, matched, shares
+from harness.plan.ownership import BY_NUMBER, Decided, Mistakes, longest, matched, shares
 
 
 def decided(*rows):
@@ -9,7 +9,7 @@ def decided(*rows):
 
 
 def test_with_the_task_given_mask_i_belongs_to_task_i():
-    assert (GIVEN.task_of(3), GIVEN.mask_of(3)) == (3, 3)
+    assert (BY_NUMBER.task_of(3), BY_NUMBER.mask_of(3)) == (3, 3)
 
 
 def test_the_tasks_of_a_range_of_batches():

@@ -23,7 +23,7 @@ from harness.plan.units import (
     num_leading,
     train_units,
 )
-from supsup_core.names import ALGORITHMS, FORWARD_ALGORITHMS
+from supsup_core.names import ALGORITHMS, WITHOUT_OBJECTIVE
 
 LENET_WEIGHTS = 784 * 300 + 300 * 100 + 100 * 500
 LENET_ACTIVATIONS = 784 + 300 + 100 + 500
@@ -257,10 +257,8 @@ def test_evaluation_asks_every_algorithm_about_every_task_once():
     asked = [(u.algorithm, u.objective, i) for u in units for i in u.task_ids]
     assert len(set(asked)) == len(asked)
     pairs = {(algorithm, objective) for algorithm, objective, _ in asked}
-    assert pairs == {(name, None) for name in FORWARD_ALGORITHMS} | {
-        (name, objective)
-        for name in set(ALGORITHMS) - set(FORWARD_ALGORITHMS)
-        for objective in "HG"
+    assert pairs == {(name, None) for name in WITHOUT_OBJECTIVE} | {
+        (name, objective) for name in set(ALGORITHMS) - set(WITHOUT_OBJECTIVE) for objective in "HG"
     }
     assert len(asked) == 60 * len(pairs)
     assert max(len(unit.task_ids) for unit in units) <= TASKS_PER_EVALUATION

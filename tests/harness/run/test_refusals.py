@@ -7,7 +7,7 @@ import pytest
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
-from harness.run.refusals import check_capabilities
+from harness.run.refusals import check_any_order, check_capabilities
 from supsup_core.names import ALGORITHMS, GRADIENT_ALGORITHMS
 
 TRAIN = TrainConfig("paper", 1000, 128, 1e-4, 0.99, "none")
@@ -103,10 +103,18 @@ def test_automatic_algorithms_must_leave_one():
         check_capabilities(CONFIG, replace(ANY, supports=frozenset({"frank_wolfe"})))
 
 
-def test_a_method_that_needs_earlier_tasks_is_refused():
-    line = r"method must be a finder that trains tasks in any order, got threshold, .*sequence\)"
+def test_tasks_that_need_earlier_tasks_are_refused():
+    check_any_order(CONFIG, ANY, "here")
+    line = r"method must be a finder that needs no earlier tasks here, got .*sequence\)"
     with pytest.raises(UserError, match=line):
-        check_capabilities(CONFIG, replace(ANY, order="sequence"))
+        check_any_order(CONFIG, replace(ANY, order="sequence"), "here")
+
+
+def test_a_learner_on_a_stream_gets_no_earlier_tasks():
+    config = replace(CONFIG, scenario="nns")
+    check_capabilities(config, ANY)
+    with pytest.raises(UserError, match="needs no earlier tasks with scenario=nns"):
+        check_capabilities(config, replace(ANY, order="sequence"))
 
 
 @pytest.mark.parametrize("more", [{"distractors": 5}, {"reservoir": True}])

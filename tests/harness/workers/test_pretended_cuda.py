@@ -15,7 +15,7 @@ from harness.workers.evaluating import EvaluateWorker
 from harness.workers.training import TrainWorker
 from pretended_cuda import CUDA, PretendedCuda
 from supsup_core.engines.device import DeviceEngine
-from supsup_core.names import ALGORITHMS, FORWARD_ALGORITHMS, OBJECTIVES, RESERVOIR_RULES
+from supsup_core.names import ALGORITHMS, OBJECTIVES, RESERVOIR_RULES, WITHOUT_OBJECTIVE
 
 NUM_TASKS = 6
 TIMES = ("seconds", "store_seconds", "seconds_per_inference")
@@ -83,7 +83,7 @@ def test_evaluations_are_those_of_the_cpu(kind, algorithm, trained, digits, on_g
     worker = EvaluateWorker(spec, digits.test, name="here")
     with PretendedCuda():
         gpu_worker = on_gpu(spec, digits.test)
-        names = (None,) if algorithm in FORWARD_ALGORITHMS else OBJECTIVES
+        names = (None,) if algorithm in WITHOUT_OBJECTIVE else OBJECTIVES
         for objective in names if kind == "weights" else names[:1]:
             for num_tasks in (3, NUM_TASKS):  # the worker's masks grow
                 tasks = tuple(range(num_tasks))

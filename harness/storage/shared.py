@@ -1,0 +1,149 @@
+"""The arrays `shared/NAME` of a mask store: what tasks train together, or pass on to later tasks.
+
+Such data cannot be computed from the masks. The store keeps them after some tasks, which the
+attribute `after_task` lists: `shared/NAME[i]` has the data after the task `after_task[i]`. The data
+are written before the log names this task. If the log does not name the task, the bytes mean
+nothing.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from harness.places.places import Place
+from harness.storage.chunks import ChunkFiles, CorruptMask
+
+_FLOAT = np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class SharedSpec:
+    """The description of a store's shared arrays.
+
+    Attributes:
+        shapes: a mapping from name to the shape of an array; empty if the run shares nothing.
+        after_task: the tasks after which the arrays are kept, in ascending order.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    after_task: Sequence[int] = ()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the store's group, a mapping from name to JSON value."""
+        if not self.shapes:
+            return {}
+        arrays = [{"name": name, "shape": list(shape)} for name, shape in self.shapes.items()]
+        return {"shared": arrays, "after_task": list(self.after_task)}
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any]) -> "SharedSpec":
+        """Read the description from the attributes of a store's group."""
+        arrays = attributes.get("shared", [])
+        shapes = {one["name"]: tuple(one["shape"]) for one in arrays}
+        return cls(shapes, tuple(attributes.get("after_task", ())))
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all arrays in bytes."""
+        each = _FLOAT.itemsize * sum(map(prod, self.shapes.values()))
+        return each * len(self.after_task)
+
+
+class SharedFiles:
+    """The chunk files of a store's shared arrays: one chunk per array and kept task.
+
+    Args:
+        root: the folder masks.zarr.
+        spec: the description of the arrays.
+
+    Attributes:
+        spec: the description of the arrays.
+    """
+
+    def __init__(self, root: Place, spec: SharedSpec) -> None:
+        self.spec = spec
+        self._chunks = {
+            name: ChunkFiles(
+                root / "shared" / name, 1, _FLOAT.itemsize * prod(shape), num_axes=1 + len(shape)
+            )
+            for name, shape in spec.shapes.items()
+        }
+        self._intact: dict[int, bool] = {}  # task -> whether all its chunks were found intact
+
+    def keeps(self, task: int) -> bool:
+        """Return whether the data after a task must be kept."""
+        return bool(self._chunks) and task in self.spec.after_task
+
+    def has(self, task: int) -> bool:
+        """Return whether the data after a task are kept, and every chunk is intact."""
+        if not self.keeps(task):
+            return False
+        if task not in self._intact:
+            self._intact[task] = not self._broken(task)
+        return self._intact[task]
+
+    def lacking(self, committed: Container[int]) -> list[int]:
+        """List the committed tasks after which the data must be kept, but are not."""
+        return [i for i in self.spec.after_task if i in committed and not self.has(i)]
+
+    def read(self, task: int) -> dict[str, np.ndarray]:
+        """Read the data after a task: a mapping from name to array.
+
+        Raises:
+            CorruptMask: the data are not kept, or a chunk is missing or damaged.
+        """
+        if not self.keeps(task):
+            raise CorruptMask(f"the data after task {task} are not kept in the store")
+        found = {}
+        for name, chunks in self._chunks.items():
+            reason, row = chunks.examine(self._place(task))
+            if reason or row is None:
+                raise CorruptMask(f"{chunks.path(self._place(task))} {reason}")
+            found[name] = row.reshape(-1).view(_FLOAT).reshape(self.spec.shapes[name]).copy()
+        return found
+
+    def write(self, task: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the data after a task. When this method returns, they are on disk.
+
+        Args:
+            task: the task, one of `spec.after_task`.
+            arrays: a mapping from name to array.
+
+        Raises:
+            OSError: for example, the disk is full.
+        """
+        for name, chunks in self._chunks.items():
+            values = np.asarray(arrays[name], _FLOAT, order="C")
+            assert values.shape == tuple(self.spec.shapes[name])
+            chunks.write(self._place(task), values.reshape(1, -1).view(np.uint8))
+        self._intact[task] = True
+
+    def damaged(self, committed: Container[int]) -> list[tuple[Place, str]]:
+        """List the missing or damaged chunks of committed tasks, each with the reason."""
+        self._intact.clear()
+        return [
+            found
+            for task in self.spec.after_task
+            if task in committed
+            for found in self._broken(task)
+        ]
+
+    def remove(self, paths: Container[Place]) -> None:
+        """Remove damaged chunk files, so that the data are computed again."""
+        self._intact.clear()
+        for chunks in self._chunks.values():
+            for place in range(len(self.spec.after_task)):
+                if (path := chunks.path(place)) in paths and path.exists():
+                    path.unlink()
+
+    def _broken(self, task: int) -> list[tuple[Place, str]]:
+        place = self._place(task)
+        found = ((chunks.path(place), chunks.examine(place)[0]) for chunks in self._chunks.values())
+        return [(path, reason) for path, reason in found if reason]
+
+    def _place(self, task: int) -> int:
+        return list(self.spec.after_task).index(task)

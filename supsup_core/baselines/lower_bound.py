@@ -1,0 +1,83 @@
+"""The lower bound: one network is trained on every task in turn, without masks.
+
+The network forgets, because each task changes the weights that all earlier tasks need. A method for
+many tasks must be better. A state stores no bits, so its row has only padding. The weights are
+shared, and take 4 bytes per weight once.
+
+Source: the lower bound of Wortsman et al. 2020. The weights start from the network's fixed random
+weights.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supsup_core.methods.protocol import Method, Scores, Shared
+from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
+from supsup_core.states.layout import PlaneSpec, TaskState
+
+
+class LowerBound(Method):
+    """A finder whose scores are the weights themselves. All gains are 1.
+
+    The weights of the first task start from the network's fixed weights. The weights of a later
+    task start from the weights after the previous task.
+    """
+
+    order = "sequence"
+
+    def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
+        """Return no plane, because all gains are 1."""
+        return ()
+
+    def float_specs(self, network: Network) -> Sequence[FloatSpec]:
+        """Return no floats.
+
+        Raises:
+            ValueError: the network normalises over a batch. Its running statistics would belong to
+                one task, but the weights belong to all tasks.
+        """
+        if network.normalises:
+            raise ValueError(f"the network must not normalise over a batch, got {network.name}")
+        return ()
+
+    def shared_shapes(self, network: Network) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of the trained weights."""
+        return {tensor.source: tensor.shape for tensor in network.tensors}
+
+    def begin(
+        self, network: Network, task_id: int, seed: int, shared: Shared | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the weights after the previous task, or the fixed weights for the first task."""
+        start = shared or {name: weight.numpy() for name, weight in network.weights(seed).items()}
+        return {name: start[name].copy() for name in self.shared_shapes(network)}
+
+    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+        """Return gains of 1."""
+        return {
+            tensor.name: torch.ones_like(scores[tensor.source], requires_grad=False)
+            for tensor in network.tensors
+        }
+
+    def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+        """Return the weights in training; see Method.trained_weights.
+
+        Raises:
+            ValueError: the scores are those of several tasks.
+        """
+        if (num_tasks := len(next(iter(scores.values())))) != 1:
+            raise ValueError(f"a block must have 1 task with trained weights, got {num_tasks}")
+        return {name: weight[0] for name, weight in scores.items()}
+
+    def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
+        """Return the weights after the task, in float32."""
+        return {
+            name: weight.detach().to("cpu", torch.float32, copy=True).numpy()
+            for name, weight in self.trained_weights(network, scores).items()
+        }
+
+    def end(self, network: Network, scores: Scores) -> list[TaskState]:
+        """Return states without planes and without floats."""
+        return [TaskState(()) for _ in next(iter(scores.values()))]

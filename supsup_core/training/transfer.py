@@ -1,0 +1,185 @@
+"""Transfer: the first scores of a task start from the masks, or the scores, of earlier tasks.
+
+The gains of earlier states are turned into scores by the finder (`Method.scores_from`). With the
+transfer `mean_scores`, the scores themselves are averaged.
+
+Source: Wortsman et al. 2020: their text starts from the running mean of the masks found so far
+(`mean`), their code from the mean of the scores (`mean_scores`). `similar` is after Yadav & Bansal
+(ExSSNeT), who choose an earlier mask by the nearest neighbours of the new task's features. Here
+one-shot inference chooses the mask. `last` is after Kang et al. 2022 (WSN), who continue with the
+scores of the previous task.
+
+Shape letters: B tasks of the block, N images of a batch, K earlier states, R bytes of a row.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from supsup_core.bits.counts import ones_fused
+from supsup_core.bits.threads import Threads
+from supsup_core.engines.choose import engine_for, states_for
+from supsup_core.inference.algorithms import Options
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.methods.protocol import Method, Scores, Shared, layout_of
+from supsup_core.names import MEAN_SCORES, NO_TRANSFER
+from supsup_core.networks.protocol import Network
+from supsup_core.states.bits import superpose_counted
+from supsup_core.streams import Role, stream
+from supsup_core.training.recipe import Recipe
+
+# The entry of `shared` with the packed rows of the states that `source_tasks` names, (K, R) uint8.
+ROWS = "rows"
+
+
+def order_of(method: Method, recipe: Recipe) -> Literal["any", "after_first", "sequence"]:
+    """Return which data from earlier tasks a task needs; see Method.order."""
+    return method.order if recipe.transfer == NO_TRANSFER else "sequence"
+
+
+def carried_shapes(network: Network, method: Method, recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Describe the data for later tasks that cannot be computed from the states of earlier tasks.
+
+    Returns:
+        A mapping from name to the shape of a float32 array. `Trainer.stages` yields these arrays.
+    """
+    shapes = dict(method.shared_shapes(network))
+    if recipe.transfer == MEAN_SCORES:
+        begun = method.begin(network, 0, 0)
+        shapes |= {_sum_of(name): score.shape for name, score in begun.items()}
+    return shapes
+
+
+def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]:
+    """Choose the earlier tasks whose states the tasks of a block start from.
+
+    A block starts from the tasks before the block.
+
+    Args:
+        transfer: the way of transfer, one of names.TRANSFERS.
+        task_ids: the tasks of the block, in order.
+        seed: the run's seed.
+
+    Returns:
+        The tasks whose rows `shared` must have, in this order. With the transfer `random`, there is
+        one task for each task of the block. Empty if the block needs no rows.
+    """
+    first = task_ids[0]
+    if first == 0:
+        return []
+    match transfer:
+        case "mean" | "similar":
+            return list(range(first))
+        case "last":
+            return [first - 1]
+        case "random":
+            return [int(stream(seed, Role.TRANSFER, i).integers(first)) for i in task_ids]
+    return []
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The first scores of the tasks of a block.
+
+    Attributes:
+        network: the fixed network.
+        method: the mask finder.
+        recipe: the settings of the training, with the way of transfer.
+        seed: the run's seed.
+        device: the device that computes the inference of the transfer `similar`.
+    """
+
+    network: Network
+    method: Method
+    recipe: Recipe
+    seed: int
+    device: torch.device
+
+    def starts(
+        self,
+        task_ids: Sequence[int],
+        shared: Shared | None,
+        first_batch: Callable[[], Float[Tensor, "B N ..."]],
+    ) -> list[dict[str, np.ndarray]]:
+        """Make the first scores of each task of a block.
+
+        Args:
+            task_ids: the tasks of the block, in order.
+            shared: data from earlier tasks; None for the tasks of the first block.
+            first_batch: a function that returns the normalised images of the first training step.
+                It is called for the transfer `similar`.
+
+        Returns:
+            For each task, a mapping from name to float32 scores.
+        """
+        drawn = [self.method.begin(self.network, i, self.seed, shared) for i in task_ids]
+        if not shared or self.recipe.transfer == NO_TRANSFER:
+            return drawn
+        if self.recipe.transfer == MEAN_SCORES:
+            return [{n: shared[_sum_of(n)] / np.float32(task_ids[0]) for n in own} for own in drawn]
+        rows = shared[ROWS]
+        if self.recipe.transfer == "mean":
+            places = [np.arange(len(rows))] * len(drawn)
+        else:
+            places = [np.array([i]) for i in self._chosen(rows, len(drawn), first_batch)]
+        return [self._from(rows, some, own) for some, own in zip(places, drawn, strict=True)]
+
+    def _chosen(
+        self, rows: UInt8[np.ndarray, "K R"], num_tasks: int, first_batch: Callable[[], Tensor]
+    ) -> Sequence[int]:
+        """Choose one of the rows for each task of the block."""
+        if self.recipe.transfer == "random":
+            return range(num_tasks)
+        if len(rows) == 1:
+            return [0] * num_tasks
+        layout = layout_of(self.network, self.method)
+        weights = {n: w.to(self.device) for n, w in self.network.weights(self.seed).items()}
+        states = states_for(self.network, layout, rows, self.device)
+        # The objective H does not need the number of real neurons.
+        engine = engine_for(self.network, weights, states, self.network.num_outputs)
+        batch = first_batch().to(self.device, torch.float32)
+        found = engine.infer(batch, "one_shot", OBJECTIVES["H"], Options())
+        return [int(task) for task in found.tasks]
+
+    def _from(
+        self, rows: UInt8[np.ndarray, "K R"], places: np.ndarray, drawn: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Make first scores from the mean gains of some rows."""
+        counts = ones_fused(rows, places, Threads(1))
+        gains = superpose_counted(layout_of(self.network, self.method), counts, len(places))
+        scores = dict(drawn)
+        for tensor in self.network.tensors:
+            own, gain = drawn[tensor.name], gains[tensor.name].numpy()
+            scores[tensor.name] = self.method.scores_from(tensor, gain, len(places), own)
+        return scores
+
+    def pass_on(self, task_ids: Sequence[int], scores: Scores, shared: Shared | None) -> Shared:
+        """Make the data for later tasks, whose names are those of `carried_shapes`.
+
+        Args:
+            task_ids: the B tasks of the block, in order.
+            scores: a mapping from name to the scores of the tasks, (B, ...).
+            shared: data from earlier tasks, as for `starts`.
+
+        Returns:
+            A mapping from name to array. It is empty if no later task needs the data of this block.
+        """
+        order = order_of(self.method, self.recipe)
+        if order == "any" or (order == "after_first" and task_ids[0]):
+            return {}
+        data = dict(self.method.pass_on(self.network, scores, shared))
+        if self.recipe.transfer == MEAN_SCORES:
+            for name, score in scores.items():
+                own = score.detach().to("cpu", torch.float32).sum(dim=0).numpy()
+                data[_sum_of(name)] = own + (shared[_sum_of(name)] if shared else np.float32(0))
+        return data
+
+
+def _sum_of(name: str) -> str:
+    """Return the name of the sum of the scores of all earlier tasks."""
+    return f"sum of scores {name}"
