@@ -1,12 +1,11 @@
 """Several runs in one command. The runs differ only in some keys, such as the seed.
 
-A list of values stands for the key. Each run has its own folder in the folder of the command: RUN
-for one seed is RUN_DIR/seed-N. Each run is like a run of a command of its own, and its config.yaml
-does not name the other runs.
+A list of values takes the place of the key. Each run has a folder in the folder of the command, for
+example RUN_DIR/seed-1. A run is the same as a run of a command of its own: its config.yaml has the
+run's own seed, and does not name the other runs.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
@@ -14,16 +13,12 @@ from typing import Any
 from harness.config.checks import check, must_be
 from harness.config.identity import run_name
 from harness.config.option import knob
+from harness.config.run_folders import SWEPT, label
 from harness.config.schema import Config
 
-# The key with the values of all runs -> the key of one run.
-SWEPT: Mapping[str, str] = {"output_sizes": "outputs", "seeds": "seed"}
 
-_LABEL = re.compile("|".join(f"(?:{key}-[0-9]+)" for key in SWEPT.values()))
-
-
-# These keys are not part of Config, so that a run has the same config.yaml in both kinds of
-# command.
+# These keys are not part of Config, so that the config.yaml of a run does not depend on the other
+# runs of its command.
 @dataclass
 class ScaleConfig(Config):
     """The configuration of the main job: the keys of a run, and the keys for several runs."""
@@ -85,22 +80,3 @@ def configurations(job: ScaleConfig, given: Sequence[str]) -> list[Config]:
         found.append(replace(base, **own, run_dir=f"{folder}/{label(own)}"))
         check(found[-1])
     return found
-
-
-def label(values: Mapping[str, Any]) -> str:
-    """Return the name of the folder of one of several runs, such as seed-1 or outputs-100-seed-1.
-
-    Args:
-        values: a mapping from key to value, for the keys in which the runs differ.
-    """
-    return "-".join(f"{key}-{value}" for key, value in values.items())
-
-
-def labels(names: Iterable[str]) -> list[str]:
-    """Keep the names that `label` gives, in the order of their numbers."""
-    found = {}
-    for name in names:
-        parts = _LABEL.findall(name)
-        if parts and "-".join(parts) == name:
-            found[name] = [int(part.rpartition("-")[2]) for part in parts]
-    return sorted(found, key=lambda name: (len(found[name]), found[name]))

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.several import SWEPT
+from harness.config.run_folders import SWEPT
 from harness.places.places import Place
 from harness.reporting.display import say
 from harness.reporting.end_table import (

@@ -1,27 +1,13 @@
-"""Find the runs in a folder that several runs share."""
+"""Work on a folder of several runs: find its runs, and refuse a folder that does not fit."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.config.identity import run_directory
+from harness.config.run_folders import runs_in
 from harness.config.schema import Config
-from harness.config.several import labels
 from harness.errors import UserError
-from harness.places.places import Place
 from harness.run.refusals import readable_path_errors
-
-
-def runs_in(directory: Place) -> list[Place]:
-    """List the run directories in a folder of several runs, such as seed-0 and seed-1.
-
-    Returns:
-        The folders with a config.yaml, in the order of their numbers. [] if the folder is missing,
-        or is itself the folder of a run.
-    """
-    if (directory / "config.yaml").exists():
-        return []
-    found = [directory / name for name in labels(one.name for one in directory.glob("*"))]
-    return [one for one in found if (one / "config.yaml").exists()]
 
 
 def each_run(typed: Config) -> list[Config]:
