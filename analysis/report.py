@@ -309,6 +309,13 @@ def _reservoir(reservoir: pd.DataFrame) -> str:
             lambda: figures.recall_by_masks(reservoir),
             "recall",
         ),
+        _figure(
+            "Sweeps of a recall that changed a bit, against the number of masks stored. Points are "
+            "means over cues. For the cue data, the search that comes before the sweeps is not "
+            "counted.",
+            lambda: figures.sweeps_by_masks(reservoir),
+            "sweeps",
+        ),
         page.table("Recall", [*heads, "accuracy GG", "reservoir bytes", "packed bytes"], rows),
     )
 

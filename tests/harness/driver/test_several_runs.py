@@ -1,6 +1,9 @@
 """Runs side by side in one command have the same bytes as runs alone, also after a fault."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from harness.storage.store import CorruptMask
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
 from harness.workers.several import RunsWorker
+from patience import PATIENCE
 from supsup_core.data import ImageSet
 from supsup_core.tasks.protocol import Task
 
@@ -67,6 +71,25 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[bytes, li
     return {seed: results(folder / str(seed)) for seed in SEEDS}
 
 
+def assert_table(out: str, run_dirs: list[Path]) -> None:
+    """Check the printed means of one_shot H among 6 masks against the files of three runs."""
+    tables = [read_tables(one / "evaluations", EVALUATIONS).to_pandas() for one in run_dirs]
+    own = [one.query("num_tasks == 6 and objective == 'H'") for one in tables]
+    lines = out[out.index("3 runs") :].splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("6  one_shot H "))
+    printed = [line.split("of")[-1].split() for line in lines[begin : begin + 3]]
+    printed[0] = printed[0][-6:]
+    for cells, column in zip(
+        printed, ("task_accuracy", "accuracy_gg", "accuracy_gnu"), strict=True
+    ):
+        values = [rows[column].mean() for rows in own]
+        std = np.std(values, ddof=1)
+        half = 4.302653 * std / 3**0.5  # the 97.5 % quantile of Student's t with 2 degrees
+        mean = np.mean(values)
+        expected = [f"{one:.4f}" for one in (mean, std, mean - half, mean + half)]
+        assert [cell for cell in cells[1:] if cell != "to"] == expected
+
+
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 def test_seeds_side_by_side_have_the_bytes_of_seeds_alone(
     executor: str,
@@ -82,8 +105,8 @@ def test_seeds_side_by_side_have_the_bytes_of_seeds_alone(
     for seed in SEEDS:
         assert results(tmp_path / "many" / f"seed-{seed}") == alone[seed]
     assert len({one[0] for one in alone.values()}) == len(SEEDS)
-    assert "3 runs" in out
-    assert "95 %" in out
+    assert all(f"seed-{seed} training: 6/6 tasks" in err for seed in SEEDS)
+    assert_table(out, [tmp_path / "many" / f"seed-{seed}" for seed in SEEDS])
     for name in ("log", "masks.zarr", "provenance.json", "lock"):
         assert (tmp_path / "many" / "seed-1" / name).exists()
 
@@ -136,6 +159,45 @@ def test_a_stop_stops_all_runs_and_the_same_command_resumes_all(
     assert code == 0, err
     for seed in SEEDS:
         assert results(tmp_path / "many" / f"seed-{seed}") == alone[seed]
+
+
+# Run the command, and kill the process with SIGKILL after a number of commits.
+KILLED = """
+import os, signal, sys
+from harness import scale
+from harness.config.command import run_command
+from harness.driver.train import Train
+
+commit, commits = Train._commit, []
+
+def commit_and_die(stage, trained):
+    commit(stage, trained)
+    commits.append(stage)
+    if len(commits) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Train._commit = commit_and_die
+run_command(scale.JOB)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_command_resumes_all_runs(
+    typed: Any, tmp_path: Path, alone: dict[int, Any]
+) -> None:
+    given = [*RUN, "seeds=[0,1,2]", "run_dir=many"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *given], cwd=tmp_path, capture_output=True, timeout=PATIENCE
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folders = [tmp_path / "many" / f"seed-{seed}" for seed in SEEDS]
+    before = [{one.name: one.read_bytes() for one in run.glob("log/*")} for run in folders]
+    assert sum(map(len, before)) == 5
+    code, _, err = typed(scale, *given)
+    assert code == 0, err
+    for seed, run, log in zip(SEEDS, folders, before, strict=True):
+        assert {name: (run / "log" / name).read_bytes() for name in log} == log
+        assert results(run) == alone[seed]
 
 
 def test_a_unit_that_fails_in_one_run_is_set_aside_there_only(
