@@ -87,12 +87,10 @@ def carry_out(
         def call(function: Callable[..., T], *arguments: Any) -> T:
             return executor().call(function, *arguments)
 
-        directories, runs = list(map(run_directory, configs)), []
-        for directory in directories:
-            with readable_path_errors(directory):
-                held.enter_context(run_lock(directory))
-                held.enter_context(temporary_files_in(directory))
-        for config, directory in zip(configs, directories, strict=True):
+        _take_locks(held, configs)
+        runs = []
+        for config in configs:
+            directory = run_directory(config)
             with readable_path_errors(directory):
                 runs.append(opened(directory, config, data, call))
         check_together([run.spec for run in runs])
@@ -123,6 +121,22 @@ def _checked(config: Config, data: Dataset) -> Config:
     check_capabilities(config, spec.capabilities)
     check_images(spec, data)
     return config
+
+
+def _take_locks(held: ExitStack, configs: Sequence[Config]) -> None:
+    """Take the locks of all runs before any run is changed.
+
+    Args:
+        held: holds the locks until it is closed.
+        configs: the configurations of the runs.
+
+    Raises:
+        UserError: another process has the lock of a run, or a run directory cannot be written.
+    """
+    for directory in map(run_directory, configs):
+        with readable_path_errors(directory):
+            held.enter_context(run_lock(directory))
+            held.enter_context(temporary_files_in(directory))
 
 
 def _drivers(
