@@ -64,7 +64,7 @@ def load_several(folder: str | Path, table: str) -> pa.Table:
         FileNotFoundError: no run has written a file of this table yet.
     """
     parts = []
-    for run_dir in runs_in(folder) or [folder]:
+    for run_dir in runs_in(folder) or [str(folder)]:
         try:
             rows = load(run_dir, table)
         except FileNotFoundError:

@@ -75,7 +75,8 @@ def _alone(driver: Driver, drivers: Sequence[Driver], executor: Executor) -> Ite
     if driver.error is not None:
         executor.forget(driver.label)
         if any(other.error is None for other in drivers):
-            said = one_line(driver.error)
+            error_line = str if isinstance(driver.error, UserError) else one_line
+            said = error_line(driver.error)
             logger.error("%s: stopped; the other runs go on: %s", driver.label, said)
 
 
