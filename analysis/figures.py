@@ -304,15 +304,17 @@ def storage_bytes(
     Returns:
         One row per number of masks, and one column for each way to store the masks: as packed rows,
         as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
-        in the largest reservoir of each rule. Two more columns have the bytes of the fixed weights,
-        and the 8 bytes of the seed from which the weights can be made.
+        in the largest reservoir of each rule. States without planes of bits have no index lists.
+        Two more columns have the bytes of the fixed weights, and the 8 bytes of the seed from which
+        the weights can be made.
     """
     kept = round(density * masks.num_gains)
     sizes = {
-        "packed bits": num_masks * masks.row_bytes,
+        "packed rows": num_masks * masks.row_bytes,
         "float32": num_masks * masks.num_gains * 4,
-        "index lists": num_masks * kept * 4,
     }
+    if masks.layers:
+        sizes["index lists"] = num_masks * kept * 4
     if reservoir is not None:
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
             sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)

@@ -326,13 +326,8 @@ def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
     steps = np.unique(np.geomspace(1, most, 40).round().astype(int))
     density = float(tasks["density"].mean())
     sizes = figures.storage_bytes(steps, masks, density, tables.get("reservoir"))
-    statistics = stored.layer_statistics(stored.sample_masks(run_dir, tasks), masks)
     rows = [
         [name, int(sizes[name].iloc[-1]), _number(_exponent(sizes[name]), ".2f")] for name in sizes
-    ]
-    layers = [
-        [row["layer"], *(_number(row[name]) for name in ("density", "overlap", "chance"))]
-        for _, row in statistics.iterrows()
     ]
     return page.section(
         "Masks and bytes",
@@ -347,14 +342,28 @@ def _storage(tables: Tables, masks: stored.Layout, run_dir: Path) -> str:
             ["storage", "bytes", "exponent"],
             rows,
         ),
-        _figure(
-            "Density of the masks, and the fraction of ones that two masks have in common, by "
-            f"layer. The sample has {min(stored.SAMPLE, len(tasks))} masks, spread evenly over the "
-            "tasks.",
-            lambda: figures.masks_by_layer(statistics),
-            "layers",
-        ),
-        page.table("Means by layer", ["layer", "density", "overlap", "by chance"], layers),
+        _layers(tasks, masks, run_dir) if masks.layers else "",
+    )
+
+
+def _layers(tasks: pd.DataFrame, masks: stored.Layout, run_dir: Path) -> str:
+    """Make the figure and the table of the masks' densities and overlaps, plane by plane."""
+    statistics = stored.layer_statistics(stored.sample_masks(run_dir, tasks), masks)
+    layers = [
+        [row["layer"], *(_number(row[name]) for name in ("density", "overlap", "chance"))]
+        for _, row in statistics.iterrows()
+    ]
+    return "".join(
+        (
+            _figure(
+                "Density of the masks, and the fraction of ones that two masks have in common, by "
+                f"layer. The sample has {min(stored.SAMPLE, len(tasks))} masks, spread evenly over "
+                "the tasks.",
+                lambda: figures.masks_by_layer(statistics),
+                "layers",
+            ),
+            page.table("Means by layer", ["layer", "density", "overlap", "by chance"], layers),
+        )
     )
 
 

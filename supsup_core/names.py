@@ -28,11 +28,14 @@ NETWORKS: Mapping[str, str] = {
 SIGNED_CONSTANT = "signed_constant"
 INITS = (SIGNED_CONSTANT, "kaiming_normal", "kaiming_uniform")
 
-# Classes in methods/. Their arguments are the options of the run.
+# Classes in methods/ and baselines/. Their arguments are the options of the run.
 METHODS: Mapping[str, str] = {
     "threshold": "supsup_core.methods.threshold:Threshold",
     "edge_popup": "supsup_core.methods.edge_popup:EdgePopup",
     "signed": "supsup_core.methods.signed:Signed",
+    "batche": "supsup_core.baselines.batche:BatchE",
+    "heads": "supsup_core.baselines.own_weights:Heads",
+    "upper_bound": "supsup_core.baselines.own_weights:UpperBound",
 }
 
 # Functions or classes in tasks/. Their arguments are the options of the run.
@@ -46,6 +49,7 @@ FAMILIES: Mapping[str, str] = {
 # Engines in order of preference. An actor uses the first engine that supports the network, the
 # states and the actor's device.
 ENGINES: Mapping[str, str] = {
+    "floats": "supsup_core.engines.floats:FloatEngine",
     "device": "supsup_core.engines.device:DeviceEngine",
     "bits": "supsup_core.engines.bits:BitsEngine",
     "mlp": "supsup_core.engines.mlp:MLPEngine",

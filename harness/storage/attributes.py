@@ -20,6 +20,12 @@ _OVER = {
     "weights": "effective weight of a tensor over weights = weights/<source> * gain",
     "units": "a gain over units multiplies all that a unit of layer <source> sends",
 }
+_HEADS = "a float of role head is the gain of its tensor"
+_FACTORS = (
+    "the gain of a tensor with two floats of role factor is their outer product, first * second, "
+    "repeated over the positions of a kernel"
+)
+_ONES = "the gain of a tensor without planes and floats is 1"
 _STATISTICS = (
     "floats of role statistic are the running mean and (unbiased) variance of a batch "
     "normalisation without affine part, whose epsilon is 1e-5 unless the module says otherwise"
@@ -108,7 +114,12 @@ def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str,
 
 def decoding(layout: StateLayout) -> str:
     """Return a text that explains how to compute gains from the planes and floats of a row."""
-    parts = [_GAIN, *(text for over, text in _OVER.items() if _has(layout, over))]
+    kinds = ((_GAIN, layout.planes), (_HEADS, layout.heads), (_FACTORS, layout.factors))
+    parts = [text for text, present in kinds if present]
+    bare = {tensor.name for tensor in layout.tensors} - {plane.tensor for plane in layout.planes}
+    if bare - {*layout.heads, *layout.factors}:
+        parts.append(_ONES)
+    parts += [text for over, text in _OVER.items() if _has(layout, over)]
     if any(place.spec.role == "statistic" for place in layout.floats):
         parts.append(_STATISTICS)
     return "; ".join(parts)

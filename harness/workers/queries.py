@@ -20,7 +20,7 @@ from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
 from supsup_core.data import ImageSet, normalise
 from supsup_core.networks.protocol import Floats, Gains
-from supsup_core.states.bits import BitStates
+from supsup_core.states.choose import stored_states
 from supsup_core.states.protocol import States
 from supsup_core.streams import Role, stream
 from supsup_core.tasks.protocol import Task
@@ -242,7 +242,7 @@ class Queries:
 
     def state(self, row: np.ndarray) -> State:
         """Unpack one packed row, an array of bytes, into a state on the device."""
-        return State.of(BitStates(self._spec.layout, row[None], self.device), 0)
+        return State.of(stored_states(self._spec.layout, row[None], self.device), 0)
 
     def num_right(self, task: Task, batches: Sequence[np.ndarray], state: State) -> list[int]:
         """Count, for each batch, the images that get the right label with a state.

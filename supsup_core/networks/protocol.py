@@ -56,11 +56,12 @@ class FloatSpec:
         name: name of the array.
         role: purpose of the array. "scale": the array multiplies the gains of the masked tensor
             `tensor`. "statistic": the array is a running mean or variance of a normalisation.
-            "head": the array has the weights of a layer, and each task has its own weights for this
-            layer. "factor": the gains are a product of two vectors, and the array is one of them.
+            "head": the array is the gain of `tensor`, so the task has its own weights for this
+            tensor. "factor": the gain of `tensor` is an outer product of two vectors. The first
+            array with this role has a value for each output, the second for each input.
         shape: shape of the array.
         initial: value of all elements before training.
-        tensor: for the role "scale", the name of the masked tensor. None for other roles.
+        tensor: name of the masked tensor. None for the role "statistic".
     """
 
     name: str
@@ -105,6 +106,11 @@ class Network(Protocol):
 
         This is for calls of `logits` without the argument `floats`.
         """
+        ...
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether all fixed weights of a masked tensor have the same magnitude."""
         ...
 
     @property

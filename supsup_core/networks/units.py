@@ -62,6 +62,7 @@ class UnitMLP:
 
     activation = "swish of normalised"
     normalises = True
+    has_constants = True
 
     def __post_init__(self) -> None:
         if len(self.widths) < 3:

@@ -5,7 +5,11 @@ plane or more, and its gain is a linear function of the bits:
 
     gain = scale * sum over planes of coefficient * bits.
 
-The scale is 1 if the task stores no scale. A row has three parts. The first part has the planes of
+The scale is 1 if the task stores no scale. A tensor without planes has another gain. If the task
+stores a head, the head is the gain. If the task stores two factors, the gain is their outer
+product. Otherwise, the gain is 1 for each weight.
+
+A row has three parts. The first part has the planes of
 all tensors: each plane starts at a 64-byte boundary, with values in C order and the first value in
 the lowest bit of a byte. The second part has the task's floats, as little-endian float32. The last
 part has at least one zero byte, so that a kernel may read a little past the last bit.
@@ -155,19 +159,21 @@ class StateLayout:
         """Make the layout of the states of a network's tasks.
 
         Args:
-            planes: one pair per masked tensor: the tensor, and the meanings of its planes.
+            planes: one pair per masked tensor: the tensor, and the meanings of its planes. Either
+                every tensor has planes, or none has.
             floats: descriptions of the arrays of floats that each task stores.
 
         Raises:
-            ValueError: a tensor has no plane, or two arrays of floats have the same name.
+            ValueError: only some tensors have planes, or two arrays of floats have the same name.
         """
+        bare = [tensor.name for tensor, specs in planes if not specs]
+        if bare and len(bare) < len(planes):
+            raise ValueError(
+                f"all tensors must have planes, or none, got no planes for {bare}: "
+                "the finder's method planes() must return a PlaneSpec for each tensor"
+            )
         places, end = [], 0
         for tensor, specs in planes:
-            if not specs:
-                raise ValueError(
-                    f"tensor {tensor.name} must have one plane or more, got none: "
-                    "the finder's method planes() must return at least one PlaneSpec"
-                )
             for spec in specs:
                 places.append(Plane(tensor.name, spec, tensor.shape, _aligned(end)))
                 end = places[-1].byte_offset + -(-tensor.num_gains // 8)
@@ -198,6 +204,20 @@ class StateLayout:
             for place in self.floats
             if place.spec.role == "scale" and place.spec.tensor is not None
         }
+
+    @property
+    def heads(self) -> dict[str, FloatPlace]:
+        """The tensors with a head: a mapping from tensor name to the head's position."""
+        return {str(p.spec.tensor): p for p in self.floats if p.spec.role == "head"}
+
+    @property
+    def factors(self) -> dict[str, tuple[FloatPlace, FloatPlace]]:
+        """The tensors with two factors: a mapping from tensor name to the factors' positions."""
+        found: dict[str, list[FloatPlace]] = {}
+        for place in self.floats:
+            if place.spec.role == "factor":
+                found.setdefault(str(place.spec.tensor), []).append(place)
+        return {name: (outputs, inputs) for name, (outputs, inputs) in found.items()}
 
     def pack(self, states: Sequence[TaskState]) -> UInt8[np.ndarray, "T R"]:
         """Pack T states into rows (T, R).
@@ -309,11 +329,13 @@ def density(layout: StateLayout, rows: UInt8[np.ndarray, "T R"]) -> np.ndarray:
     """Compute the density of T states: for each state, the fraction of gains that are not zero.
 
     Only the first plane of each tensor is counted, because later planes have ones only where the
-    first plane has a one.
+    first plane has a one. Without planes, the density is 1.
 
     Returns:
         (T,) densities in float64.
     """
+    if not layout.planes:
+        return np.ones(len(rows))
     found = list(_ones(layout, rows))
     return np.asarray(sum(ones for _, ones in found) / sum(plane.num_bits for plane, _ in found))
 

@@ -20,6 +20,7 @@ from supsup_core.kernels.scoring import score_fused, score_plain
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import Network
 from supsup_core.states.bits import BitStates
+from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.protocol import Measured
@@ -73,7 +74,7 @@ class PlainMeasure:
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the images of its task."""
-        states = BitStates(self._layout, self._layout.pack([state]), self._device)
+        states = stored_states(self._layout, self._layout.pack([state]), self._device)
         gains, floats = states.gains(0), states.floats(0) or None
         shares_statistics = self._network.normalises and floats is None
         at_most = MEASURED_TOGETHER if shares_statistics else _IMAGES_AT_ONCE

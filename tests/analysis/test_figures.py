@@ -207,7 +207,7 @@ def test_every_storage_is_counted():
     reservoir = pd.DataFrame({"rule": ["hebb", "hebb"], "reservoir_bytes": [900, 900]})
     sizes = storage_bytes(np.array([1, 3]), masks, 0.1, reservoir)
     assert sizes.loc[3].to_dict() == {
-        "packed bits": 192,
+        "packed rows": 192,
         "float32": 1200,
         "index lists": 120,
         "reservoir, hebb": 900,

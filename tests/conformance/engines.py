@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from conformance.states import as_double, doubled, plain_states
+from supsup_core.baselines.batche import BatchE
+from supsup_core.baselines.own_weights import UpperBound
 from supsup_core.data import normalise
 from supsup_core.inference.algorithms import BY_GRADIENT, Options
 from supsup_core.inference.forward import BY_FORWARD
@@ -35,11 +37,16 @@ CASES = {
     "mlp": (mlp((64,), 30, hidden=[48, 32]), Threshold()),
     "signed": (mlp((64,), 30, hidden=[48, 32]), Signed()),
     "units": (units((64,), 30, hidden=[512]), Threshold()),
+    "batche": (mlp((64,), 30, hidden=[48, 32]), BatchE()),
+    "upper_bound": (mlp((64,), 30, hidden=[48, 32]), UpperBound()),
 }
+OF_BITS = ("mlp", "signed", "units")  # cases whose states have planes of bits
 RECIPES = {
     "mlp": Recipe(steps=100, batch_size=64, learning_rate=5e-3),
     "signed": Recipe(steps=100, batch_size=64, learning_rate=5e-3),
     "units": Recipe(steps=60, batch_size=64, learning_rate=0.1, optimizer="sgd", momentum=0.9),
+    "batche": Recipe(steps=100, batch_size=64, learning_rate=3e-2),
+    "upper_bound": Recipe(steps=100, batch_size=64, learning_rate=3e-3),
 }
 _CASES: dict[str, "Case"] = {}  # trained cases by name, so that each is trained once
 

@@ -55,8 +55,12 @@ def random_state(layout, rng):
 
 
 def plain_gains(layout, state):
-    """Compute gains by their definition: scale * sum of coefficient * bits."""
-    gains = {}
+    """Compute gains by their definition: scale * sum of coefficient * bits, or from floats."""
+    gains = {} if layout.planes else {t.name: np.ones(t.shape) for t in layout.tensors}
+    for tensor, place in layout.heads.items():
+        gains[tensor] = state.floats[place.spec.name]
+    for tensor, pair in layout.factors.items():
+        gains[tensor] = np.outer(*(np.float32(state.floats[place.spec.name]) for place in pair))
     for plane, bits in zip(layout.planes, state.planes, strict=True):
         gains[plane.tensor] = gains.get(plane.tensor, 0) + plane.spec.coefficient * bits
     for tensor, place in layout.scales.items():

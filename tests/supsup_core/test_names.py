@@ -28,7 +28,7 @@ def test_every_name_stands_for_something_that_can_be_called(kind, name):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    known = "device, bits, mlp, plain"
+    known = "floats, device, bits, mlp, plain"
     with pytest.raises(ValueError, match=f"engine must be one of {known}, got 'fast'"):
         names.load("engine", names.ENGINES, "fast")
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness import evaluate, scale
 from harness.config.command import run_command
+from harness.config.compose import checked, compose_overrides
 from harness.driver.sharding import ShardedEvaluation, shard_pool
 from harness.executors.protocol import Outcome
 from harness.plan.units import EvaluationUnit
@@ -37,21 +38,34 @@ def rows_of(run):
     return pa.concat_tables(tables).drop_columns(["seconds_per_inference", "bits_read_fraction"])
 
 
-@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
-def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, request, executor):
-    if executor == "ray":
-        request.getfixturevalue("ray_session")
-    monkeypatch.chdir(tmp_path)
-    assert typed(monkeypatch, scale, *RUN, "executor=serial", "run_dir=one") == 0
-    sharded = (*RUN, f"executor={executor}", "run_dir=three", "actors.shards=3")
-    assert typed(monkeypatch, scale, *sharded) == 0
-    one, three = rows_of(tmp_path / "one"), rows_of(tmp_path / "three")
-    assert one.num_rows == 2 * 2 * (1 + 3 + 7)
-    assert three.equals(one)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The evaluations of a run with one evaluation actor."""
+    run_dir = tmp_path_factory.mktemp("one")
+    config = checked(compose_overrides([*RUN, "executor=serial", f"run_dir={run_dir}"]))
+    assert scale.run(config) == 0
+    found = rows_of(run_dir)
+    assert found.num_rows == 2 * 2 * (1 + 3 + 7)
+    return found
+
+
+def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, one):
+    run_dir = f"run_dir={tmp_path}"
+    assert typed(monkeypatch, scale, *RUN, "executor=serial", run_dir, "actors.shards=3") == 0
+    assert rows_of(tmp_path).equals(one)
     # A run's masks do not depend on its number of shards, so two shards can evaluate it too.
-    again = (f"executor={executor}", "evaluate.num_images=4", *RUN[-2:-1], "run_dir=three")
+    again = ("executor=serial", "evaluate.num_images=4", *RUN[-2:-1], run_dir)
     assert typed(monkeypatch, evaluate, *again, "actors.shards=2") == 0
-    assert rows_of(tmp_path / "three").num_rows == one.num_rows + 2 * 2 * 7
+    assert rows_of(tmp_path).num_rows == one.num_rows + 2 * 2 * 7
+
+
+@pytest.mark.slow
+def test_shards_on_ray_leave_the_rows_that_one_actor_leaves(
+    tmp_path, monkeypatch, ray_session, one
+):
+    sharded = ("executor=ray", f"run_dir={tmp_path}", "actors.shards=2")
+    assert typed(monkeypatch, scale, *RUN, *sharded) == 0
+    assert rows_of(tmp_path).equals(one)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,27 @@ from supsup_core.names import METHODS
 
 
 def gain_by_hand(about: Any, tensor: dict[str, Any], row: np.ndarray) -> np.ndarray:
-    """Return the gain of a masked tensor: scale * sum over its planes of coefficient * bits."""
+    """Return the gain of a masked tensor, as the attribute `decode` describes it."""
+    floats = [
+        (array["role"], row[array["byte_offset"] :][: 4 * prod(array["shape"])].view("<f4"))
+        for array in about["floats"]
+        if array["tensor"] == tensor["name"]
+    ]
+    if heads := [values for role, values in floats if role == "head"]:
+        return heads[0].reshape(tensor["shape"])
+    if factors := [values for role, values in floats if role == "factor"]:
+        return np.outer(*factors)
+    if not any(plane["tensor"] == tensor["name"] for plane in about["planes"]):
+        return np.ones(tensor["shape"], np.float32)
     gain = np.zeros(tensor["shape"], np.float32)
     for plane in about["planes"]:
         if plane["tensor"] == tensor["name"]:
             packed = row[plane["byte_offset"] :]
             bits = np.unpackbits(packed, count=plane["num_bits"], bitorder=about["bit_order"])
             gain += plane["coefficient"] * bits.reshape(tensor["shape"])
-    for array in about["floats"]:
-        if array["role"] == "scale" and array["tensor"] == tensor["name"]:
-            gain *= row[array["byte_offset"] :][:4].view("<f4")
+    for role, values in floats:
+        if role == "scale":
+            gain *= values
     return gain
 
 
@@ -106,5 +118,5 @@ def test_zarr_and_numpy_alone_give_the_accuracy_in_the_table(
         )
         accuracies.append(right / total)
         assert right / total == row["accuracy"], row["task_id"]
-    assert np.mean(accuracies) > 0.4  # chance is 0.1, so the masks have an effect
+    assert np.mean(accuracies) > 0.2  # chance is 0.1, so the states have an effect
     assert len(set(accuracies)) > 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conformance.engines import CASES, NUM_REAL, OPTIONS, objective_of, trained
+from conformance.engines import NUM_REAL, OF_BITS, OPTIONS, objective_of, trained
 from pretended_cuda import CUDA, PretendedCuda
 from supsup_core.bits.infer import BitInference
 from supsup_core.data import normalise
@@ -116,7 +116,7 @@ def test_evidence_of_any_magnitude_is_compared(factor):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", OF_BITS)
 def test_a_gpu_gives_the_answers_of_the_cpu(name, algorithm, objective, digits, make_tasks):
     case = trained(name, digits, make_tasks)
     asked = algorithm, objective_of(algorithm, objective), OPTIONS

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from conformance.engines import CASES, EngineTests, trained
+from conformance.engines import OF_BITS, EngineTests, trained
 from supsup_core.engines import device
 from supsup_core.engines.bits import BitsEngine
 from supsup_core.engines.device import DeviceEngine
+from supsup_core.engines.floats import FloatEngine
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
 
@@ -12,7 +13,15 @@ from supsup_core.engines.plain import PlainEngine
 class TestPlainEngine(EngineTests):
     engine = PlainEngine
 
-    @pytest.fixture(params=CASES)
+    @pytest.fixture(params=OF_BITS)
+    def case(self, request, digits, make_tasks):
+        return trained(request.param, digits, make_tasks)
+
+
+class TestFloatEngine(EngineTests):
+    engine = FloatEngine
+
+    @pytest.fixture(params=["batche", "upper_bound"])
     def case(self, request, digits, make_tasks):
         return trained(request.param, digits, make_tasks)
 
@@ -36,7 +45,7 @@ class TestDeviceEngine(EngineTests):
     device = torch.device("cuda")
     inexact = ()
 
-    @pytest.fixture(params=CASES)
+    @pytest.fixture(params=OF_BITS)
     def case(self, request, digits, make_tasks):
         return trained(request.param, digits, make_tasks)
 

@@ -248,7 +248,10 @@ def test_finders_are_made_by_their_names(name, options, method):
 
 
 def test_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="one of threshold, edge_popup, signed, got 'biprop'"):
+    with pytest.raises(
+        ValueError,
+        match=f"one of {', '.join(names.METHODS)}, got 'biprop'",
+    ):
         names.load("method", names.METHODS, "biprop")
 
 

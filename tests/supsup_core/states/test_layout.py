@@ -122,10 +122,10 @@ def test_planes_of_a_tensor_lie_behind_each_other():
     assert layout.num_bits == 2 * (first.num_gains + second.num_gains)
 
 
-def test_a_tensor_without_a_plane_is_refused():
-    tensor = MLP("one", (4, 3)).tensors[0]
-    with pytest.raises(ValueError, match="tensor layer1 must have one plane or more, got none"):
-        StateLayout.of([(tensor, [])])
+def test_planes_of_only_some_tensors_are_refused():
+    first, second = MLP("two", (4, 3, 2)).tensors
+    with pytest.raises(ValueError, match=r"must have planes, or none, got no planes for \['layer2"):
+        StateLayout.of([(first, [KEEP]), (second, [])])
 
 
 def test_floats_of_one_name_are_refused():

@@ -1,0 +1,85 @@
+"""Baselines with trained weights: a network per task (upper bound), or a head per task.
+
+A score is a trained weight up to its sign. The fixed weights must be signed constants +c or -c. The
+gain is score / c, so the effective weight is sign(W) * score. All optimisers treat both signs
+alike, so this is the usual training of the weights. A state stores the gains of trained tensors.
+
+Source: the baselines "upper bound" and "separate heads" of Wortsman et al. 2020. Their upper bound
+continues from the weights of the previous task; here each task starts from its own random weights.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from supsup_core.baselines.gains_of_floats import FloatMethod
+from supsup_core.methods.protocol import Scores
+from supsup_core.names import SIGNED_CONSTANT
+from supsup_core.networks.mlp import signed_constant
+from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
+from supsup_core.states.layout import TaskState
+from supsup_core.streams import Role, stream
+
+
+class UpperBound(FloatMethod):
+    """The baseline that trains and stores all weights of a network for each task.
+
+    The first weights have a normal distribution with the variance 2 / fan_in (He et al. 2015).
+    """
+
+    def trained(self, network: Network) -> Sequence[MaskedTensor]:
+        """Return the tensors whose weights are trained: all masked tensors."""
+        return network.tensors
+
+    def float_specs(self, network: Network) -> list[FloatSpec]:
+        """Describe the gains of the trained tensors.
+
+        Raises:
+            ValueError: the weights of the network are no signed constants.
+        """
+        if not network.has_constants:
+            raise ValueError(
+                f"network_options.init must be {SIGNED_CONSTANT} for a method that trains weights, "
+                "got another distribution"
+            )
+        return [
+            FloatSpec(f"{tensor.name}.gain", "head", tensor.shape, tensor=tensor.name)
+            for tensor in self.trained(network)
+        ]
+
+    def begin(
+        self, network: Network, task_id: int, seed: int, shared: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Draw the first weights of one task; see Method.begin."""
+        return {
+            f"{tensor.name}.gain": np.float32(signed_constant(tensor.fan_in))
+            * stream(seed, Role.SCORES, task_id, i).standard_normal(tensor.shape, np.float32)
+            for i, tensor in enumerate(self.trained(network))
+        }
+
+    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+        """Compute the gains of all tensors. The gains of tensors that are not trained are ones."""
+        some = next(iter(scores.values()))
+        found = {t.name: some.new_ones((len(some), *t.shape)) for t in network.tensors}
+        for tensor in self.trained(network):
+            found[tensor.name] = scores[f"{tensor.name}.gain"] / signed_constant(tensor.fan_in)
+        return found
+
+    def end(self, network: Network, scores: Scores) -> list[TaskState]:
+        """Make the states of B tasks: the gains of the trained tensors."""
+        gains = self.gains(network, scores)
+        trained = self.trained(network)
+        return super().end(network, {f"{t.name}.gain": gains[t.name] for t in trained})
+
+
+class Heads(UpperBound):
+    """The baseline that trains and stores the last layer for each task, after fixed random layers.
+
+    This is the form of "separate heads" with a random trunk.
+    """
+
+    def trained(self, network: Network) -> Sequence[MaskedTensor]:
+        """Return the tensor of the last layer."""
+        return network.tensors[-1:]

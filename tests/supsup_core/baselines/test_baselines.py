@@ -1,0 +1,108 @@
+"""Baselines pass the tests of finders, and train what their names say."""
+
+import numpy as np
+import pytest
+import torch
+
+from conformance.methods import OVER_WEIGHTS, MethodTests
+from supsup_core.baselines.batche import BatchE
+from supsup_core.baselines.own_weights import Heads, UpperBound
+from supsup_core.methods.protocol import layout_of
+from supsup_core.networks.mlp import mlp
+from supsup_core.networks.units import units
+from supsup_core.states.choose import stored_states
+
+CPU = torch.device("cpu")
+NETWORK = mlp((8, 8), 12, hidden=[32, 16])
+BASELINES = [BatchE(), Heads(), UpperBound()]
+
+
+class OverWeights(MethodTests):
+    @pytest.fixture(params=OVER_WEIGHTS, ids=lambda network: network.name)
+    def network(self, request):
+        return request.param
+
+
+class TestBatchE(OverWeights):
+    method = BatchE()
+
+
+class TestHeads(OverWeights):
+    method = Heads()
+
+
+class TestUpperBound(OverWeights):
+    method = UpperBound()
+
+
+def begun(method, num_tasks=2):
+    starts = [method.begin(NETWORK, task, 0) for task in range(num_tasks)]
+    return {n: torch.from_numpy(np.stack([start[n] for start in starts])) for n in starts[0]}
+
+
+def decoded(method, scores):
+    layout = layout_of(NETWORK, method)
+    return stored_states(layout, layout.pack(method.end(NETWORK, scores)), CPU)
+
+
+def test_factors_scale_the_inputs_and_the_outputs_of_each_layer():
+    generator = torch.Generator().manual_seed(0)
+    scores = {n: torch.randn(s.shape, generator=generator) for n, s in begun(BatchE()).items()}
+    weights, images = NETWORK.weights(0), torch.randn(5, 8, 8, generator=generator)
+    found = NETWORK.logits(weights, decoded(BatchE(), scores).gains(1), images)
+    x = images.flatten(1)
+    for i in (1, 2, 3):
+        scaled = x * scores[f"layer{i}.inputs"][1]
+        x = (scaled @ weights[f"layer{i}"].T) * scores[f"layer{i}.outputs"][1]
+        x = x if i == 3 else x.relu()
+    torch.testing.assert_close(found, x)
+
+
+def test_factors_start_as_random_signs():
+    values = torch.cat([score.flatten() for score in begun(BatchE(), 8).values()])
+    assert set(values.tolist()) == {-1.0, 1.0}
+    assert abs(values.mean()) < 0.1
+
+
+@pytest.mark.parametrize("method", [UpperBound(), Heads()])
+def test_scores_are_the_effective_weights_up_to_the_sign_of_the_fixed_weights(method):
+    scores, weights = begun(method), NETWORK.weights(0)
+    gains = decoded(method, scores).gains(1)
+    for name, score in scores.items():
+        tensor = name.removesuffix(".gain")
+        expected = weights[tensor].sign() * score[1]
+        torch.testing.assert_close(weights[tensor] * gains[tensor], expected)
+    if isinstance(method, UpperBound) and not isinstance(method, Heads):
+        assert score.std() == pytest.approx((2 / 16) ** 0.5, rel=0.1)
+
+
+def test_a_head_leaves_all_layers_but_the_last_one_unchanged():
+    gains = decoded(Heads(), begun(Heads())).gains(0)
+    assert (gains["layer1"] == 1).all()
+    assert (gains["layer2"] == 1).all()
+    assert (gains["layer3"] != 1).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "num_floats"),
+    [
+        (BatchE(), 32 + 64 + 16 + 32 + 12 + 16),
+        (Heads(), 12 * 16),
+        (UpperBound(), 32 * 64 + 16 * 32 + 12 * 16),
+    ],
+)
+def test_a_row_has_the_floats_and_little_else(method, num_floats):
+    assert 4 * num_floats < layout_of(NETWORK, method).row_bytes <= 4 * num_floats + 64
+
+
+@pytest.mark.parametrize("method", BASELINES, ids=lambda method: type(method).__name__)
+def test_gains_over_units_are_refused(method):
+    with pytest.raises(ValueError, match="network must have gains over weights"):
+        layout_of(units((8, 8), 12, hidden=[16]), method)
+
+
+@pytest.mark.parametrize("method", [UpperBound(), Heads()])
+def test_weights_that_are_no_constants_are_refused(method):
+    network = mlp((8, 8), 12, hidden=[16], init="kaiming_normal")
+    with pytest.raises(ValueError, match="init must be signed_constant"):
+        layout_of(network, method)
