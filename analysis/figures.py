@@ -15,6 +15,7 @@ from analysis.load import load
 from analysis.stored import Layout
 from analysis.summary import (
     RECALL_SETTINGS,
+    RECALL_WAYS,
     RESERVOIRS,
     SETTINGS,
     bootstrap,
@@ -138,6 +139,31 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
         axes.set(xlabel="masks stored", xscale="log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
+    return figure
+
+
+def sweeps_by_masks(reservoir: pd.DataFrame) -> Figure:
+    """Draw the number of sweeps of a recall against the number of stored masks.
+
+    Args:
+        reservoir: rows of the table `reservoir`.
+
+    Returns:
+        A figure with one line for each reservoir, kind of cue and settings. Points are means over
+        the cues. A sweep counts if it changed a bit.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    ordered = largest_recalls(reservoir).sort_values("num_tasks")
+    found = list(ordered.groupby(RECALL_WAYS, dropna=False))
+    ways = pd.DataFrame([key for key, _ in found], columns=RECALL_WAYS)
+    names, apart = _reservoirs(ways), told_apart(ways, RECALL_SETTINGS)
+    for (_, rows), cue, name, settings in zip(found, ways["cue"], names, apart, strict=True):
+        axes.plot(rows["num_tasks"], rows["steps"], "o-", ms=4, label=f"{name}, {cue}{settings}")
+    axes.set(xlabel="masks stored", ylabel="sweeps until recall ends")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
     return figure
 
 
@@ -402,6 +428,7 @@ FIGURES = {
     "algorithms_compared": (algorithms_compared, "evaluations"),
     "recall_by_masks": (recall_by_masks, "reservoir"),
     "masks_by_task": (masks_by_task, "allocation"),
+    "sweeps_by_masks": (sweeps_by_masks, "reservoir"),
 }
 
 

@@ -49,7 +49,7 @@ def load(run_dir: str | Path, table: str) -> pa.Table:
             a copy of another file.
         OSError: the server of a URL does not answer, or refuses the request.
     """
-    files, root = _file_system(run_dir)
+    files, root = file_system(run_dir)
     folder = f"{root}/{FOLDERS[table]}"
     if isinstance(files, LocalFileSystem):  # a FileSelector would leave out links to missing files
         found = files.get_file_info([str(path) for path in Path(folder).glob("*.parquet")])
@@ -116,7 +116,7 @@ def _without_origin(part: pa.Table) -> dict[bytes, bytes]:
     return {key: metadata[key] for key in metadata if key not in (b"name", b"run_id")}
 
 
-def _file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
+def file_system(run_dir: str | Path) -> tuple[FileSystem, str]:
     """Return the file system of a run, and the path of the run directory in this file system.
 
     Raises:
@@ -231,7 +231,7 @@ def read_configuration(run_dir: str | Path) -> tuple[str, dict[str, Any]]:
         OSError: there is no config.yaml, or it cannot be read.
         ValueError: the end of the file is missing, or the file is no configuration.
     """
-    files, root = _file_system(run_dir)
+    files, root = file_system(run_dir)
     path = f"{root}/config.yaml"
     text = read_text(files, path)
     return text, dict(_leaves(parse_configuration(text, path), ""))

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
@@ -100,6 +100,28 @@ def drawn(figure: Figure, alt: str) -> str:
         r"font: ([^;\"]*)'DejaVu Sans'", r"font: \1'DejaVu Sans', Verdana, sans-serif", svg
     )
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+
+
+def figure(alt: str, draw: Callable[[], Figure], salt: str) -> str:
+    """Draw a figure with a caption.
+
+    Args:
+        alt: the caption, which also describes the figure for readers who cannot see it.
+        draw: a function that makes the figure.
+        salt: a text that differs for each figure of the page.
+
+    Returns:
+        The `<figure>` element.
+    """
+    with style(salt):
+        svg = drawn(draw(), alt)
+    caption = f"<figcaption>{escape(alt)}</figcaption>"
+    return f'<figure><div class="wide">{svg}</div>{caption}</figure>'
+
+
+def number(value: float, form: str = ".4f") -> tuple[str, float]:
+    """Make the cell of a number for `table`: its text, which is "" for NaN, and the number."""
+    return ("" if value != value else format(value, form)), float(value)
 
 
 def style(salt: str) -> AbstractContextManager[None]:

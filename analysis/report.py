@@ -2,6 +2,9 @@
 
 python -m analysis.report run_dir=runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32
+python -m analysis.report runs/mnist5k-permuted-32-seeds
+
+The last command is for a folder of several runs, for example one for each seed.
 
 After a run, the harness starts this module in a separate process, because `harness` may not import
 `analysis`, and because an error in the report must not end the run.
@@ -9,7 +12,6 @@ After a run, the harness starts this module in a separate process, because `harn
 
 import os
 import time
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from matplotlib.figure import Figure
 from pyarrow.fs import LocalFileSystem
 
-from analysis import figures, page, stored, summary
+from analysis import figures, page, several_report, stored, summary
 from analysis.allocation import masks_by_task, mistakes
 from analysis.commandline import Parser, run_command, run_directory
 from analysis.load import load, read_configuration
+from analysis.page import figure as _figure
+from analysis.page import number as _number
 from analysis.reading import LARGEST_JSON, parse_json, read_text
+from analysis.several import runs_in
 
 NAME = "report.html"
 LEAST_ACCURATE = 100  # number of tasks that the report lists one by one
@@ -145,17 +149,6 @@ def _bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
-
-
-def _figure(alt: str, draw: Callable[[], Figure], salt: str) -> str:
-    with page.style(salt):
-        svg = page.drawn(draw(), alt)
-    caption = f"<figcaption>{escape(alt)}</figcaption>"
-    return f'<figure><div class="wide">{svg}</div>{caption}</figure>'
-
-
-def _number(value: float, form: str = ".4f") -> tuple[str, float]:
-    return ("" if pd.isna(value) else format(value, form)), float(value)
 
 
 def _training(tasks: pd.DataFrame, committed: str) -> str:
@@ -332,6 +325,13 @@ def _reservoir(reservoir: pd.DataFrame) -> str:
             lambda: figures.recall_by_masks(reservoir),
             "recall",
         ),
+        _figure(
+            "Sweeps of a recall that changed a bit, against the number of masks stored. Points are "
+            "means over cues. For the cue data, the search that comes before the sweeps is not "
+            "counted.",
+            lambda: figures.sweeps_by_masks(reservoir),
+            "sweeps",
+        ),
         page.table("Recall", [*heads, "accuracy GG", "reservoir bytes", "packed bytes"], rows),
     )
 
@@ -454,13 +454,13 @@ def _is_command(words: Any) -> bool:
 
 
 def write(run_dir: Path) -> Path:
-    """Write a run's report. If this fails, the old report stays unchanged.
+    """Write the report of a run or of several runs. If this fails, the old report stays unchanged.
 
     The modification time of the file is set to the time at which this function began to read the
     run. If a table changes after this time, the report is out of date.
 
     Args:
-        run_dir: the run directory.
+        run_dir: the run directory, or the folder of several runs.
 
     Returns:
         The path of the report.
@@ -472,7 +472,8 @@ def write(run_dir: Path) -> Path:
     begin, file = time.time(), run_dir / NAME
     partial = file.with_name(f".{NAME}.{os.getpid()}.partial")
     try:
-        partial.write_text(render(run_dir), encoding="utf-8")
+        html = several_report.render(run_dir) if runs_in(run_dir) else render(run_dir)
+        partial.write_text(html, encoding="utf-8")
         os.utime(partial, (begin, begin))
         partial.replace(file)
     finally:
@@ -481,13 +482,15 @@ def write(run_dir: Path) -> Path:
 
 
 def main() -> None:
-    """Write the report of the run that the command line names."""
+    """Write the reports of the runs that the command line names."""
     parser = Parser(__doc__, "run_dir=runs/mnist5k-permuted-32")
-    parser.add_argument("run_dir", type=run_directory, help="run directory, as run_dir=FOLDER")
-    run_dir = parser.parse_args().run_dir
-    if "://" in run_dir:
-        parser.error(f"run_dir must be a folder on this machine, got {run_dir}: try a copy of it")
-    print(write(Path(run_dir)))
+    told = "run directories, as run_dir=FOLDER"
+    parser.add_argument("run_dir", type=run_directory, nargs="+", help=told)
+    for run_dir in parser.parse_args().run_dir:
+        if "://" in run_dir:
+            told = f"run_dir must be a folder on this machine, got {run_dir}: try a copy of it"
+            parser.error(told)
+        print(write(Path(run_dir)))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ from jobs import compose
 from harness.config.identity import run_directory
 from harness.config.schema import Config
 from harness.driver.start import carry_out
-from harness.executors.protocol import Outcome, Pool, T
+from harness.executors.protocol import Outcome, Pool, T, Trainers
 from harness.plan.pools import TRAIN
-from harness.plan.units import TrainUnit
+from harness.plan.units import RunUnit, TrainUnit
 from harness.run.directory import open_run
 from harness.run.spec import RunSpec
 from harness.scale import stages
@@ -52,11 +52,18 @@ class ReadyActors:
 
     def __init__(self, num_actors: int) -> None:
         self._num_actors = num_actors
-        self._queue: deque[TrainUnit] = deque()
+        self._queue: deque[RunUnit] = deque()
         self._random = np.random.default_rng(0)
         self.began, self.ended = 0.0, 0.0
         self.num_units = 0
         self.simulating = 0.0  # seconds
+
+    def trainers(self) -> Trainers:
+        """Describe the simulated actors."""
+        return Trainers(self._num_actors, on_gpus=False)
+
+    def forget(self, run: str) -> None:
+        """Do nothing, because the command has one run."""
 
     def share(self, value: Any) -> Any:
         """Return the value itself."""
@@ -64,7 +71,7 @@ class ReadyActors:
 
     def start(self, pools: Mapping[str, Pool]) -> None:
         """Keep the specification of the run, and the time of the start."""
-        self._spec: RunSpec = pools[TRAIN].arguments[0]
+        self._spec = next(one for one in pools[TRAIN].arguments if isinstance(one, RunSpec))
         self.began = time.perf_counter()
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
@@ -79,12 +86,12 @@ class ReadyActors:
         """Finish one queued unit per actor, and return the outcomes."""
         began = time.perf_counter()
         done = [self._queue.popleft() for _ in range(min(self._num_actors, len(self._queue)))]
-        outcomes = [Outcome(TRAIN, unit, self._trained(unit)) for unit in done]
+        outcomes = [Outcome(TRAIN, unit, self._trained(unit.unit)) for unit in done]
         self.num_units += len(outcomes)
         self.simulating += time.perf_counter() - began
         return outcomes
 
-    def running(self) -> dict[str, float]:
+    def running(self, run: str = "") -> dict[str, float]:
         """Return no units, because no unit is in progress between two polls."""
         return {}
 
@@ -137,7 +144,7 @@ def one_start(options: list[str], num_actors: int) -> None:
         return made[-1]
 
     began = time.perf_counter()
-    assert carry_out(config, open_run, stages(config), executors) == 0
+    assert carry_out([config], open_run, stages(config), executors) == 0
     ended = time.perf_counter()
     found = {
         "seconds": ended - began,

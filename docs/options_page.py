@@ -11,7 +11,9 @@ from harness.config.help import OF_A_FILE, configuration_files, sections
 from harness.config.kinds import as_typed, plain
 from harness.config.option import REQUIRED, Option, options_of
 from harness.config.options import NAMED, declared_options
+from harness.config.run_folders import SWEPT
 from harness.config.schema import CONFIG_MODULE, OPTION_KEYS
+from harness.config.several import ScaleConfig
 from harness.search.config import TuneJob
 from supsup_core.names import load
 
@@ -39,11 +41,12 @@ def page() -> str:
 def _commands() -> Iterator[str]:
     yield "| command | what it does | keys that it reads |"
     yield "|---|---|---|"
+    lists = ", ".join(f"`{key}`" for key in SWEPT)
     jobs: Sequence[Job] = (scale.JOB, evaluate.JOB, recall.JOB, tune.JOB)
     for job in jobs:
         groups = {key.partition(".")[0] for key in options_of(job.schema) if "." in key}
         names = [f"`{one}.*`" if one in groups else f"`{one}`" for one in job.takes or ()]
-        keys = ", ".join(names) or ("all" if job is tune.JOB else "all but `tune.*`")
+        keys = ", ".join(names) or ("all but `tune.*`" if job is scale.JOB else f"all but {lists}")
         yield f"| `harness/{job.name}.py` | {_first_line(job.about)} | {keys} |"
     own = ", ".join(f"`{key}`" for key in options_of(status.StatusConfig))
     yield f"| `harness/status.py` | {_first_line(status.__doc__ or '')} | {own} |"
@@ -56,6 +59,8 @@ def _keys() -> Iterator[str]:
         if about:
             yield f"{about}\n"
         yield from _table(options)
+    yield "\n## Several runs in one command\n"
+    yield from _table([one for key, one in options_of(ScaleConfig).items() if key in SWEPT])
 
 
 def _table(options: Sequence[Option]) -> Iterator[str]:

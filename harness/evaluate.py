@@ -6,7 +6,8 @@ The run may be finished or stopped. If you do not give a key of `evaluate`, it h
 value, not the run's value. There is one exception: if no objective of the run uses superfluous
 neurons (outputs without a class), evaluate.objectives has the run's value. All other keys that
 change results have the run's values. All masks of a checkpoint must be committed. Type the same
-command again to continue an evaluation that was stopped.
+command again to continue an evaluation that was stopped. If run_dir has several runs, for example
+one for each seed, all of them are evaluated.
 """
 
 from harness.config.command import imported, run_command
@@ -37,14 +38,16 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:
-    """Evaluate the run, and return the exit code."""
+    """Evaluate the runs, and return the exit code."""
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.driver.start import carry_out
     from harness.run.directory import open_evaluated
     from harness.run.existing import evaluation_configuration
+    from harness.run.several import each_run
 
-    config = evaluation_configuration(unchecked(composed), typed_keys(overrides))
-    return carry_out(config, open_evaluated, stages(config))
+    typed, given = unchecked(composed), typed_keys(overrides)
+    configs = [evaluation_configuration(one, given) for one in each_run(typed)]
+    return carry_out(configs, open_evaluated, stages(configs[0]))
 
 
 JOB = Job("evaluate", __doc__, main, takes=("evaluate", *FREE_KEYS))

@@ -2,7 +2,8 @@
 
     python harness/scale.py tasks=2500 data=mnist family=permuted
 
-Type the same command again to continue a run that was stopped.
+Type the same command again to continue a run that was stopped. With a list of seeds, such as
+seeds=[0,1,2], one command makes a run for each seed, on the same actors.
 """
 
 from harness.config.command import imported, run_command
@@ -17,14 +18,17 @@ from omegaconf import DictConfig
 
 from harness.config.command import STOPPED
 from harness.config.commandline import Job
-from harness.config.compose import checked
+from harness.config.compose import checked, store_schema, typed_keys
 from harness.config.identity import run_directory
 from harness.config.schema import Config, is_streamed
-from harness.reporting.html import write_report
+from harness.config.several import ScaleConfig, configurations
+from harness.reporting.html import write_reports
 
 if TYPE_CHECKING:
     from harness.driver.protocol import Stage
     from harness.driver.work import Work
+
+store_schema("scale_schema", ScaleConfig)
 
 
 def stages(config: Config) -> "list[Callable[[Work], Stage]]":
@@ -39,15 +43,15 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
     return [Train, Evaluate, *([Recall] if config.evaluate.reservoir else [])]
 
 
-def run(config: Config) -> int:
-    """Train and evaluate a run.
+def run(*configs: Config) -> int:
+    """Train and evaluate runs.
 
     Args:
-        config: the checked configuration.
+        configs: the checked configuration of each run, at least one.
 
     Returns:
         The exit code: 0 if all work is done, 1 if a work unit failed three times, 130 if the user
-        stopped the run.
+        stopped the command.
 
     Raises:
         UserError: a problem that the user can fix, described in one line.
@@ -55,17 +59,21 @@ def run(config: Config) -> int:
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.driver.start import carry_out
     from harness.run.directory import open_run
+    from harness.run.several import check_folders
 
-    return carry_out(config, open_run, stages(config))
+    check_folders(configs)
+    return carry_out(configs, open_run, stages(configs[0]))
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:
-    """Train and evaluate a run, write its report, and return the exit code."""
-    config = checked(composed, overrides)
-    code = run(config)
+    """Train and evaluate runs, write their reports, and return the exit code."""
+    job = checked(composed, overrides)
+    assert isinstance(job, ScaleConfig)
+    configs = configurations(job, typed_keys(overrides))
+    code = run(*configs)
     if code != STOPPED:
-        write_report(run_directory(config))
+        write_reports([run_directory(config) for config in configs])
     return code
 
 
-JOB = Job("scale", __doc__, main)
+JOB = Job("scale", __doc__, main, config_name="scale", schema=ScaleConfig)

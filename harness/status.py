@@ -4,7 +4,8 @@
 
 json=true prints the same values as JSON, for scripts. verify=true also checks the mask store: every
 mask must match its checksum, and the rest of the store must have the values that the configuration
-gives. This check takes seconds. The command writes no file and waits for no process. It does not
+gives. This check takes seconds. If run_dir has several runs, for example one for each seed, the
+command prints the progress of all of them. It writes no file and waits for no process. It does not
 take the run's lock. If it took the lock, a driver that starts at the same moment could fail. It
 parses its three options without Hydra and does not import torch, so that it starts fast.
 """
@@ -25,6 +26,7 @@ from harness.config.command import version_text
 from harness.config.help import plain_help
 from harness.config.kinds import read_text
 from harness.config.option import knob, nearest_key, options_of
+from harness.config.run_folders import runs_in
 from harness.errors import UserError
 from harness.places.places import is_url, local
 from harness.reporting.progress import RATE_OVER, Part, Progress, look
@@ -35,7 +37,8 @@ class StatusConfig:
     """The options of the command."""
 
     run_dir: str = knob(
-        help="Folder of the run, on this machine.", example="runs/mnist5k-permuted-32"
+        help="Folder of a run, or of several runs, on this machine.",
+        example="runs/mnist5k-permuted-32",
     )
     json: bool = knob(False, help="Whether to print JSON.")
     verify: bool = knob(
@@ -217,15 +220,20 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     asked = parse(arguments)
     directory = local(asked.run_dir)
+    folders = [one for one in runs_in(directory) if isinstance(one, Path)]
     try:
-        seen = look(directory)
-        found = damage(directory) if asked.verify else None
+        told = [
+            (look(one), damage(one) if asked.verify else None) for one in folders or [directory]
+        ]
     except OSError as error:
         raise UserError(str(error)) from error
     if asked.json:
-        print(json.dumps({**as_json(seen), "damage": found}))
+        found = [{**as_json(seen), "damage": damaged} for seen, damaged in told]
+        several = {"run_dir": str(directory), "runs": found}
+        print(json.dumps(several if folders else found[0]))
     else:
-        print("\n".join(lines(seen)))
-        if found is not None:
-            print("\n".join(f"  damaged: {one}" for one in found) or "  every mask is intact")
-    return 1 if found else 0
+        for seen, damaged in told:
+            print("\n".join(lines(seen)))
+            if damaged is not None:
+                print("\n".join(f"  damaged: {one}" for one in damaged) or "  every mask is intact")
+    return 1 if any(damaged for _, damaged in told) else 0

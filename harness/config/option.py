@@ -47,11 +47,11 @@ class Option:
         limits = self.knob.limits
         if element(kind) is not None:
             filled = self.knob.filled
+            once = ", each once" if self.knob.distinct else ""
             if self.knob.one_of:
-                once = ", each once" if self.knob.distinct else ""
                 many = "one or more" if filled else "any"
                 return f"a list with {many} of {', '.join(self.knob.one_of)}{once}"
-            words = f"{in_words(kind)} {limits}".rstrip()
+            words = f"{in_words(kind)} {limits}".rstrip() + once
             return words.replace("a list", "a non-empty list", 1) if filled else words
         return limits if self.knob.one_of else f"{in_words(kind)} {limits}".rstrip()
 

@@ -10,7 +10,7 @@ from harness.driver.protocol import TableUnit
 from harness.driver.unit_files import UnitFiles
 from harness.plan.pools import TRAIN
 from harness.plan.units import evaluation_units, recall_units
-from harness.reporting.display import Display
+from harness.reporting.display import Display, Labelled
 from harness.reporting.metrics import NoMetrics
 from harness.run.directory import Run
 from harness.run.seen import allocation_parts, seen_tasks
@@ -24,6 +24,8 @@ class Work:
             numbers of actors.
         run: an open run. This process holds the lock of the run.
         display: the display that shows the progress.
+        label: the label of the run in texts for the user and in the executor, such as seed-1; "" if
+            the command has one run.
 
     Attributes:
         config: the run's configuration, but with the evaluation settings of this start. No value is
@@ -36,8 +38,9 @@ class Work:
             made. Only the driver reports metrics; workers do not.
     """
 
-    def __init__(self, typed: Config, run: Run, display: Display) -> None:
-        self.typed, self.run, self.display = typed, run, display
+    def __init__(self, typed: Config, run: Run, display: Display, label: str = "") -> None:
+        self.typed, self.run, self.label = typed, run, label
+        self.display = Labelled(display, label) if label else display
         self.config = run.spec.config
         self.masks = CommittedMasks(run)
         self.files = UnitFiles(run.directory, run.store.run_id)

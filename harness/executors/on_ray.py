@@ -3,7 +3,6 @@
 import logging
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from harness.errors import Failure, UserError, origin
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Trainers
 from harness.executors.ray_start import SECONDS_OF_SILENCE, call_on, is_alone, start_ray
+from harness.executors.turns import TurnQueue
 from harness.plan.pools import PoolSize
 
 # Pause after the driver has asked all busy actors for their progress. With hundreds of actors,
@@ -57,7 +57,7 @@ class _RayPool:
 
     pool: Pool
     size: PoolSize
-    queue: deque[_Entry] = field(default_factory=deque)
+    queue: TurnQueue[_Entry] = field(default_factory=TurnQueue)
     starting: dict[Any, Any] = field(default_factory=dict)  # reference of a start -> actor
     idle: list[Any] = field(default_factory=list)
     running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # result -> (actor, entry)
@@ -94,8 +94,8 @@ class RayExecutor:
             self.close()
             raise UserError(str(error)) from error
         self._ended: set[str] = set()  # pools that had no unit when the present poll began
-        self._progress: dict[str, float] = {}
-        self._asked: dict[Any, str] = {}
+        self._progress: Mapping[str, dict[str, float]] = {}  # run -> pool -> progress
+        self._asked: dict[Any, tuple[str, str]] = {}  # answer of an actor -> its run and its pool
         self._asked_at = 0.0
         self._first_poll: float | None = None
         self._heard = False  # whether any actor has answered
@@ -133,7 +133,12 @@ class RayExecutor:
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
         """Add a unit to the queue of a pool."""
-        self._pools[pool].queue.append(_Entry(unit, arguments))
+        self._pools[pool].queue.append(unit.run, _Entry(unit, arguments))
+
+    def forget(self, run: str) -> None:
+        """Remove the queued units of a run. Its running units go on."""
+        for pool in self._pools.values():
+            pool.queue.drop(run)
 
     def busy(self) -> bool:
         """Return whether any unit is queued or running."""
@@ -172,37 +177,24 @@ class RayExecutor:
             self._start_units(name)
         return outcomes
 
-    def running(self) -> dict[str, float]:
-        """Return a mapping from pool name to the progress of its units; see Executor.running.
+    def running(self, run: str = "") -> dict[str, float]:
+        """Return a mapping from pool name to the progress of a run's units; see Executor.running.
 
         The progress is taken from the latest answers of the actors. This method asks the busy
         actors again, but does not wait for the new answers.
         """
-        if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
-            return self._progress
-        if self._asked:
-            ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
-            if len(ready) < len(self._asked) and time.monotonic() - self._asked_at < 2:
-                return self._progress
-            shares = dict.fromkeys(self._pools, 0.0)
-            for reference in ready:
-                try:
-                    shares[self._asked[reference]] += self._ray.get(reference)
-                    self._heard = True
-                except self._ray.exceptions.RayError:  # the actor died; poll handles that
-                    continue
-            self._progress = shares
-        self._asked = {
-            actor.progress.remote(): name
-            for name, pool in self._pools.items()
-            for actor, _ in pool.running.values()
-        }
-        self._asked_at = time.monotonic()
-        return self._progress
+        self._ask_progress()
+        return self._progress.get(run, {})
 
-    def queues(self) -> dict[str, tuple[int, int]]:
-        """Return a mapping from pool name to two numbers: waiting units and running units."""
-        return {name: (len(pool.queue), len(pool.running)) for name, pool in self._pools.items()}
+    def queues(self, run: str = "") -> dict[str, tuple[int, int]]:
+        """Return a mapping from pool name to two numbers: waiting and running units of a run."""
+        return {
+            name: (
+                pool.queue.waiting(run),
+                sum(entry.unit.run == run for _, entry in pool.running.values()),
+            )
+            for name, pool in self._pools.items()
+        }
 
     def describe(self) -> str:
         """Describe the actors and the cluster in one log line."""
@@ -223,6 +215,31 @@ class RayExecutor:
         self._pools = {}
         if self._is_ours:
             self._ray.shutdown()
+
+    def _ask_progress(self) -> None:
+        """Take the answers of busy actors, and ask again; at most every quarter of a second."""
+        if time.monotonic() - self._asked_at < SECONDS_BETWEEN_QUESTIONS:
+            return
+        if self._asked:
+            ready, _ = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            if len(ready) < len(self._asked) and time.monotonic() - self._asked_at < 2:
+                return
+            shares: dict[str, dict[str, float]] = {}
+            for reference in ready:
+                run, name = self._asked[reference]
+                of_run = shares.setdefault(run, dict.fromkeys(self._pools, 0.0))
+                try:
+                    of_run[name] += self._ray.get(reference)
+                    self._heard = True
+                except self._ray.exceptions.RayError:  # the actor died; poll handles that
+                    continue
+            self._progress = shares
+        self._asked = {
+            actor.progress.remote(): (entry.unit.run, name)
+            for name, pool in self._pools.items()
+            for actor, entry in pool.running.values()
+        }
+        self._asked_at = time.monotonic()
 
     def _mention_silence(self) -> None:
         """Log once if no actor has answered for SECONDS_OF_SILENCE.
@@ -322,7 +339,7 @@ class RayExecutor:
     ) -> list[Outcome]:
         if entry.tries < MAX_TRIES:
             logging.getLogger(__name__).info("trying %s again: %s", entry.unit.name, failure.line)
-            (pool.queue.append if last else pool.queue.appendleft)(entry)
+            (pool.queue.append if last else pool.queue.appendleft)(entry.unit.run, entry)
             return []
         return [Outcome(name, entry.unit, error=failure.line, traceback=failure.traceback)]
 

@@ -3,6 +3,9 @@
 The driver submits units to pools by name, and collects their outcomes. It does not know where the
 units run. The serial executor is the reference: the Ray executor must give the same table rows,
 except for times.
+
+All runs of a command share one executor. Each unit has the attributes `name` and `run`, the label
+of its run. In a pool's queue, the runs take turns.
 """
 
 from collections.abc import Callable, Mapping
@@ -108,6 +111,10 @@ class Executor(Protocol):
         """Add a unit to a pool's queue. A worker of this pool will call run(unit, *arguments)."""
         ...
 
+    def forget(self, run: str) -> None:
+        """Remove the queued units of a run. Its running units go on."""
+        ...
+
     def busy(self) -> bool:
         """Return whether any unit is queued or running."""
         ...
@@ -119,10 +126,13 @@ class Executor(Protocol):
         """
         ...
 
-    def running(self) -> dict[str, float]:
-        """Return a mapping from pool name to the total progress of the pool's running units.
+    def running(self, run: str = "") -> dict[str, float]:
+        """Return a mapping from pool name to the total progress of a run's running units.
 
         The progress of one unit is the fraction of the unit that is done, from 0 to 1.
+
+        Args:
+            run: the label of the run.
         """
         ...
 

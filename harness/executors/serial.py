@@ -1,11 +1,11 @@
 """The executor that runs work units in this process: the reference for the Ray executor."""
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import Failure
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Trainers, Worker
+from harness.executors.turns import TurnQueue
 from harness.plan.device import pick_device
 
 
@@ -18,7 +18,7 @@ class SerialExecutor:
     def __init__(self) -> None:
         self._pools: Mapping[str, Pool] = {}
         self._workers: dict[str, Worker] = {}
-        self._queues: dict[str, deque[tuple[Any, tuple[Any, ...]]]] = {}
+        self._queues: dict[str, TurnQueue[tuple[Any, tuple[Any, ...]]]] = {}
 
     def trainers(self) -> Trainers:
         """Describe the only worker. It has a GPU if this machine has a GPU."""
@@ -39,11 +39,16 @@ class SerialExecutor:
     def start(self, pools: Mapping[str, Pool]) -> None:
         """Set the pools. A worker is made when the first unit of its pool runs."""
         self._pools = pools
-        self._queues = {name: deque() for name in pools}
+        self._queues = {name: TurnQueue() for name in pools}
 
     def submit(self, pool: str, unit: Any, *arguments: Any) -> None:
         """Add a unit to the queue of a pool."""
-        self._queues[pool].append((unit, arguments))
+        self._queues[pool].append(unit.run, (unit, arguments))
+
+    def forget(self, run: str) -> None:
+        """Remove the queued units of a run."""
+        for queue in self._queues.values():
+            queue.drop(run)
 
     def busy(self) -> bool:
         """Return whether any unit is queued."""
@@ -69,7 +74,7 @@ class SerialExecutor:
                     return [Outcome(name, unit, error=failure.line, traceback=failure.traceback)]
         raise AssertionError("the last try must return an outcome")
 
-    def running(self) -> dict[str, float]:
+    def running(self, run: str = "") -> dict[str, float]:
         """Return an empty mapping, because no unit runs between two calls of `poll`."""
         return {}
 

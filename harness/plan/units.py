@@ -203,6 +203,25 @@ class ReservoirUnit:
 WorkUnit = EvaluationUnit | RecallUnit
 
 
+@dataclass(frozen=True)
+class RunUnit:
+    """A work unit of one of the runs of a command, in the form in which executors get it.
+
+    Attributes:
+        run: the label of the run, such as seed-1; "" if the command has one run.
+        unit: the work unit.
+    """
+
+    run: str
+    unit: Any
+
+    @property
+    def name(self) -> str:
+        """The unit's name in log lines, with the label of its run."""
+        name: str = self.unit.name
+        return f"{self.run}/{name}" if self.run else name
+
+
 def blocks_of(num_tasks: int, block: int, start: int = 0) -> Iterator[tuple[int, ...]]:
     """Yield the tasks of each block; see train_units for the arguments."""
     for first in range(start, num_tasks, block):

@@ -216,6 +216,33 @@ class LineDisplay:
         logger.info("%s: %s %s%s%s", name, count, unit, speed, score)
 
 
+class Labelled:
+    """The bars of one of several runs, on a display that the runs share.
+
+    Args:
+        display: the shared display. This class neither starts nor stops it.
+        label: the label of the run, which begins the name of each bar.
+    """
+
+    def __init__(self, display: Display, label: str) -> None:
+        self._display, self._label = display, label
+
+    def __enter__(self) -> Self:
+        """Do nothing, because all runs share the display."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Do nothing, because all runs share the display."""
+
+    def add(self, name: str, total: int, done: int, unit: str, measure: str) -> None:
+        """Start a bar; see Display.add."""
+        self._display.add(f"{self._label} {name}", total, done, unit, measure)
+
+    def update(self, name: str, done: int, accuracy: float | None, under_way: float = 0.0) -> None:
+        """Show the progress of a bar; see Display.update."""
+        self._display.update(f"{self._label} {name}", done, accuracy, under_way)
+
+
 def make_console() -> Console:
     """Make the console for tables. Without a terminal, it is LINE_WIDTH columns wide."""
     console = Console()

@@ -33,7 +33,7 @@ _CAPTIONS = {
 _FAILURES_SHOWN = 5
 
 # Two rows of the table `evaluations` with equal values in these columns differ only in the task.
-_KEYS = (
+WAY_KEYS = (
     *("num_tasks", "num_distractors", "algorithm", "objective", "num_images", "batch_size"),
     *("log_base", "steps", "rate", "tasks_asked", "batches"),
 )
@@ -61,10 +61,10 @@ def summarise(evaluations: pa.Table) -> pa.Table:
         *("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu"),
         *("seconds_per_inference", "bits_read_fraction", "agreement"),
     )
-    grouped = evaluations.group_by(list(_KEYS)).aggregate(
+    grouped = evaluations.group_by(list(WAY_KEYS)).aggregate(
         [*((name, "mean") for name in means), ("num_batches", "sum")]
     )
-    return grouped.sort_by([(key, "ascending") for key in _KEYS])
+    return grouped.sort_by([(key, "ascending") for key in WAY_KEYS])
 
 
 def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> Table:
@@ -96,7 +96,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
         distractors = row["num_distractors"]
         table.add_row(
             f"{row['num_tasks'] - distractors}" + (f"+{distractors}" if distractors else ""),
-            _inferred_by(row),
+            inferred_by(row),
             str(row["num_batches_sum"]),
             *(
                 f"{row[f'{name}_mean']:.4f}"
@@ -160,7 +160,7 @@ def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def _inferred(evaluations: pa.Table) -> str:
+def inferred(evaluations: pa.Table) -> str:
     """Say in one sentence how well the first algorithm in the configuration infers tasks.
 
     The sentence is about the largest checkpoint.
@@ -173,7 +173,7 @@ def _inferred(evaluations: pa.Table) -> str:
     k = max(row["num_tasks"] for row in own)
     # The rows are in the order of the configuration, so the first row is of the algorithm and the
     # objective that the user named first.
-    ways = [[row[key] for key in _KEYS] for row in own]
+    ways = [[row[key] for key in WAY_KEYS] for row in own]
     first = next(way for row, way in zip(own, ways, strict=True) if row["num_tasks"] == k)
     rows = [row for row, way in zip(own, ways, strict=True) if way == first]
     num_right = sum(round(row["task_accuracy"] * row["num_batches"]) for row in rows)
@@ -181,13 +181,13 @@ def _inferred(evaluations: pa.Table) -> str:
     if rows[0]["algorithm"] == GIVEN:
         return f"After {k} tasks, the accuracy with the task given (GG) is {gg:.4f}."
     return (
-        f"Among {k} masks, {_inferred_by(rows[0])} infers the right task for {num_right} of "
+        f"Among {k} masks, {inferred_by(rows[0])} infers the right task for {num_right} of "
         f"{sum(row['num_batches'] for row in rows)} test batches: accuracy {gg:.4f} with the task "
         f"given (GG), {gnu:.4f} with the task inferred (GNu)."
     )
 
 
-def _recalled(reservoir: pa.Table) -> str:
+def recalled(reservoir: pa.Table) -> str:
     """Say in one sentence how well masks are recalled by the first rule from the first kind of cue.
 
     The sentence is about the largest checkpoint.
@@ -209,7 +209,8 @@ def _recalled(reservoir: pa.Table) -> str:
     )
 
 
-def _inferred_by(row: Mapping[str, Any]) -> str:
+def inferred_by(row: Mapping[str, Any]) -> str:
+    """Return the algorithm and the objective of a row of the table `evaluations`."""
     return f"{row['algorithm']} {row['objective'] or ''}".rstrip()
 
 
@@ -231,9 +232,9 @@ def print_summary(
         mistakes: the mistakes of a learner on a stream; None: the task was given in training.
     """
     tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
-    evaluations = _rows(directory / "evaluations", EVALUATIONS, run_id, files)
-    reservoir = _rows(directory / "reservoir", RESERVOIR, run_id, files)
-    for table, state in ((evaluations, _inferred), (reservoir, _recalled)):
+    evaluations = result_rows(directory / "evaluations", EVALUATIONS, run_id, files)
+    reservoir = result_rows(directory / "reservoir", RESERVOIR, run_id, files)
+    for table, state in ((evaluations, inferred), (reservoir, recalled)):
         if len(table):
             say(console, state(table))
             console.print()
@@ -244,9 +245,13 @@ def print_summary(
         order = [(name, "ascending") for name in ("num_tasks", "rule", "cue")]
         rows = reservoir.sort_by(order).to_pylist()
         console.print(_recall_table(rows, f"{len(tasks)} masks, recalled from a reservoir"))
-    if mistakes is not None:
-        say(console, mistakes.described())
-    say(console, _trained(tasks, "own task" if mistakes is not None else "task given"))
+    print_training(console, tasks, mistakes)
+    print_failures(console, directory, run_id)
+    say(console, f"masks, tables and configuration: {directory}")
+
+
+def print_failures(console: Console, directory: Place, run_id: str) -> None:
+    """Print the first rows of the table `failures` of a run, and how many more rows it has."""
     failures = read_tables(directory / "failures", FAILURES, run_id=run_id)
     for row in failures.slice(0, _FAILURES_SHOWN).to_pylist():
         say(
@@ -256,7 +261,24 @@ def print_summary(
         )
     if len(failures) > _FAILURES_SHOWN:
         say(console, f"and {len(failures) - _FAILURES_SHOWN} more in the table failures")
-    say(console, f"masks, tables and configuration: {directory}")
+
+
+def print_training(
+    console: Console, tasks: pa.Table, mistakes: Mistakes | None, whose: str = ""
+) -> None:
+    """Print how accurate the masks are on their own tasks, and how long training took.
+
+    Args:
+        console: the console to print to.
+        tasks: rows of the table `tasks`.
+        mistakes: the mistakes of a learner on a stream; None: the task was given in training.
+        whose: a text before each line.
+    """
+    which = "task given"
+    if mistakes is not None:
+        which = "own task"
+        say(console, f"{whose}{mistakes.described()}")
+    say(console, f"{whose}{_trained(tasks, which)}")
 
 
 def _trained(tasks: pa.Table, which: str) -> str:
@@ -276,7 +298,9 @@ def _trained(tasks: pa.Table, which: str) -> str:
     )
 
 
-def _rows(folder: Place, schema: pa.Schema, run_id: str, files: Sequence[Place] | None) -> pa.Table:
+def result_rows(
+    folder: Place, schema: pa.Schema, run_id: str, files: Sequence[Place] | None
+) -> pa.Table:
     """Read the rows of one table.
 
     Args:

@@ -1,4 +1,4 @@
-"""Start the report at the end of a run.
+"""Start the reports at the end of a command.
 
 A separate process writes the report, because `harness` may not import `analysis`, and because an
 error in the report must not end a run. The process starts after the run has released its lock. If
@@ -9,6 +9,7 @@ import logging
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.places.places import Place
@@ -18,7 +19,7 @@ logger = logging.getLogger("harness")
 
 REPORT = "report.html"
 TABLE_FOLDERS = ("log", "evaluations", "reservoir")
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 120  # for each report
 
 
 def is_stale(run_dir: Path) -> bool:
@@ -35,33 +36,47 @@ def is_stale(run_dir: Path) -> bool:
     return any(folder.stat().st_mtime >= report.stat().st_mtime for folder in folders)
 
 
-def write_report(run_dir: Place) -> None:
-    """Write the report of a run if it is missing or older than the run's tables.
+def write_reports(run_dirs: Sequence[Place]) -> None:
+    """Write the report of each run if it is missing or older than the run's tables.
 
-    A run in object storage gets no report.
+    If there are several runs, also write the report of the folder that has all of them. A run in
+    object storage gets no report.
 
     Args:
-        run_dir: the run directory. The driver of the run must have ended.
+        run_dirs: the run directories of a command. The driver of the runs must have ended.
     """
-    if not isinstance(run_dir, Path):
-        return
     try:
-        if not is_stale(run_dir):
-            return
-        command = [sys.executable, "-P", "-m", "analysis.report", f"run_dir={run_dir}"]
-        with temporary_files_in(run_dir):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        wanted = _wanted([one for one in run_dirs if isinstance(one, Path)])
+        if wanted:
+            _write(wanted)
     except KeyboardInterrupt:
+        typed = shlex.join(f"run_dir={one}" for one in wanted)
         logger.warning(
-            "report not written: stopped; to write it, type python -m analysis.report %s",
-            shlex.quote(f"run_dir={run_dir}"),
+            "report not written: stopped; to write it, type python -m analysis.report %s", typed
         )
-        return
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("report not written: %s", error)
-        return
+
+
+def _wanted(run_dirs: Sequence[Path]) -> list[Path]:
+    """List the folders without an up-to-date report. The folder of all runs comes last."""
+    stale = [one for one in run_dirs if is_stale(one)]
+    if len(run_dirs) > 1:
+        shared = run_dirs[0].parent
+        if stale or not (shared / REPORT).exists():
+            stale.append(shared)
+    return stale
+
+
+def _write(folders: Sequence[Path]) -> None:
+    """Start the program that writes reports, and wait until it has written them."""
+    command = [sys.executable, "-P", "-m", "analysis.report"]
+    command += [f"run_dir={one}" for one in folders]
+    seconds = TIMEOUT_SECONDS * len(folders)
+    with temporary_files_in(folders[0]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         logger.warning("report not written: %s", said[-1])
     else:
-        logger.info("report: %s", run_dir / REPORT)
+        logger.info("report: %s", folders[-1] / REPORT)

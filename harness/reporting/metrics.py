@@ -45,13 +45,14 @@ class RayMetrics(NoMetrics):
 
     Args:
         run_dir: the run directory. Every metric has this path as its tag `run`.
-        executor: the executor. Its waiting and running work units are reported.
+        executor: the executor. The run's waiting and running work units are reported.
+        label: the label of the run in the executor.
     """
 
-    def __init__(self, run_dir: Place, executor: RayExecutor) -> None:
+    def __init__(self, run_dir: Place, executor: RayExecutor, label: str) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
-        self._executor = executor
+        self._executor, self._label = executor, label
         self._run = {"run": str(run_dir)}
         self._committed = Counter(
             "supermask_tasks_committed", "Tasks committed since the driver started.", ("run",)
@@ -94,11 +95,13 @@ class RayMetrics(NoMetrics):
 
     def watch(self) -> None:
         """See NoMetrics."""
-        for pool, (waiting, running) in self._executor.queues().items():
+        for pool, (waiting, running) in self._executor.queues(self._label).items():
             self._waiting.set(waiting, {"pool": pool, **self._run})
             self._running.set(running, {"pool": pool, **self._run})
 
 
-def make_metrics(run_dir: Place, executor: Executor) -> NoMetrics:
+def make_metrics(run_dir: Place, executor: Executor, label: str) -> NoMetrics:
     """Make the metrics of a run: RayMetrics for the Ray executor, otherwise NoMetrics."""
-    return RayMetrics(run_dir, executor) if isinstance(executor, RayExecutor) else NoMetrics()
+    if isinstance(executor, RayExecutor):
+        return RayMetrics(run_dir, executor, label)
+    return NoMetrics()

@@ -7,6 +7,7 @@ Without the checks, the kernel would kill one process after another, for minutes
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from harness.errors import UserError
 from harness.places.machine import memory_bytes
 from harness.plan.pools import pool_sizes
 from harness.plan.resolve import STATE_BYTES_PER_GAIN
+from harness.run.spec import RunSpec
 from supsup_core.names import NETWORKS
 from supsup_core.reservoirs.rules import reservoir_bytes
 from supsup_core.states.layout import StateLayout
@@ -176,6 +178,41 @@ def check_memory(config: Config, layout: StateLayout, *, trains: bool) -> None:
         )
     if config.evaluate.reservoir:
         _check_reservoir(config, layout.num_bits, there, room)
+
+
+def check_together(specs: Sequence[RunSpec]) -> None:
+    """Refuse the runs of a command if their data do not fit into this machine's memory together.
+
+    Each actor has the weights of all runs. An evaluation actor also keeps, for each run, the masks
+    of a checkpoint, and perhaps a reservoir.
+
+    Args:
+        specs: the specifications of the runs. No value of their configurations is `auto`.
+
+    Raises:
+        UserError: the data of all runs do not fit.
+    """
+    there = memory_bytes()
+    totals = list(accumulate(map(_kept_bytes, specs)))
+    fitting = sum(total <= there for total in totals)
+    if 1 <= fitting < len(specs):
+        raise UserError(
+            f"runs of one command must be at most {fitting}, because the weights and masks of all "
+            f"runs must fit into the {there / 1e9:.0f} GB of this machine's memory, got "
+            f"{len(specs)}: type one command for some of the runs, and then one for the others"
+        )
+
+
+def _kept_bytes(spec: RunSpec) -> int:
+    """Compute how many bytes the workers of all pools keep for a run, at least."""
+    config, layout = spec.config, spec.layout
+    weights = _weight_bytes(config, spec.input_shape) or 0
+    num_masks = max(config.evaluate.checkpoints, default=0) + config.evaluate.distractors
+    kept = weights * _num_processes(config) + 2 * layout.row_bytes * num_masks
+    if config.evaluate.reservoir:
+        block = int(config.reservoir.block)  # resolved: no longer auto
+        kept += max(reservoir_bytes(r, layout.num_bits, block) for r in config.reservoir.rules)
+    return kept
 
 
 def _check_block(config: Config, layout: StateLayout, there: int, room: str) -> None:

@@ -12,6 +12,7 @@ from analysis.figures import (
     nearest_angles,
     recall_by_masks,
     storage_bytes,
+    sweeps_by_masks,
 )
 from analysis.stored import Layout
 
@@ -99,8 +100,10 @@ def test_comparisons_draw_a_line_for_each_setting(draw):
     )
 
 
-def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
-    rows = pd.DataFrame(
+@pytest.fixture
+def recalls():
+    """Rows of the table `reservoir`: two reservoirs, and a recall that was done twice."""
+    return pd.DataFrame(
         {
             "rule": ["hebb", "hebb", "hebb", "projection", "projection"],
             "dim": [8] * 5,
@@ -115,12 +118,15 @@ def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
             "num_cues": [30, 10, 10, 10, 10],
             "exact_recall": [0.2, 0.9, 0.6, 1.0, 0.5],
             "capacity": [3.0, 3.0, 3.0, None, None],
+            "steps": [9.0, 1.5, 2.5, 2.0, 3.0],
             "reservoir_bytes": [256] * 5,
             "store_bytes": [4, 2, 4, 2, 4],
         }
     )
 
-    left, right = recall_by_masks(rows).axes
+
+def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes(recalls):
+    left, right = recall_by_masks(recalls).axes
 
     lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
     # Of the two recalls among 4 masks, the one with 30 cues counts.
@@ -133,6 +139,19 @@ def test_recall_is_drawn_by_rule_and_cue_beside_theory_and_bytes():
         "hebb, 8 bits": [256, 256],
         "projection, 3 of 8 bits": [256, 256],
         "the masks, packed": [2, 4],
+    }
+
+
+def test_the_sweeps_of_a_recall_are_drawn_by_rule_and_cue(recalls):
+    [axes] = sweeps_by_masks(recalls).axes
+    lines = {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines
+    }
+    # Of the two recalls among 4 masks, the one with 30 cues counts.
+    assert lines == {
+        "hebb, 8 bits, flipped": ([2, 4], [1.5, 9.0]),
+        "projection, 3 of 8 bits, flipped": ([2], [2.0]),
+        "projection, 3 of 8 bits, data": ([4], [3.0]),
     }
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -86,7 +87,7 @@ def test_a_notebook_is_cells_of_prose_and_code_and_nothing_else(path):
 
 
 def test_no_notebook_has_outputs_beside_it():
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 6
     assert {path.suffix for path in FOLDER.iterdir() if path.is_file()} == {".py"}
 
 
@@ -159,3 +160,23 @@ def test_a_method_of_one_s_own_trains_and_its_tasks_are_found(executed):
     assert results["task_accuracy"].mean().min() > 0.5  # 1/16 by chance
     density = results.get_group("top_share")["density"].to_numpy()
     assert density == pytest.approx([0.3] * 16, abs=1e-4)
+
+
+def test_runs_of_several_seeds_are_averaged(executed, runs, tmp_path):
+    for name, seed in (("weights", 0), ("fast", 1)):
+        shutil.copytree(runs[name], tmp_path / f"seed-{seed}")
+        config = tmp_path / f"seed-{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n"))
+    seen = executed(6, RUN_DIR=tmp_path)
+    assert set(seen["over"]["seeds"]) == {2}
+    assert sorted(seen["evaluations"]["seed"].unique()) == [0, 1]
+    assert len(seen["runs"]) == 2
+    assert list(seen["by_outputs"]) == [20]
+    assert seen["outputs_figure"] is None
+    assert seen["recalls"] is None
+
+
+def test_the_recalls_of_one_run_are_drawn(executed, runs):
+    seen = executed(6, RUN_DIR=runs["units"])
+    assert set(seen["over"]["seeds"]) == {1}
+    assert len(seen["sweeps_figure"].axes[0].lines) == 3  # cues

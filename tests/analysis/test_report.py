@@ -236,7 +236,7 @@ def test_a_report_is_stale_once_a_table_has_grown(run_dir):
 
 
 def test_a_failing_report_fails_no_run(tmp_path, caplog):
-    reporting.write_report(tmp_path / "nowhere")
+    reporting.write_reports([tmp_path / "nowhere"])
     assert "report not written: error:" in caplog.text
 
 

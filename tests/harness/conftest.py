@@ -55,7 +55,7 @@ def typed(tmp_path, monkeypatch, capsys):
     """A function that runs a command in an empty folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     # The report takes seconds in a separate process. Only the tests of the script write it.
-    monkeypatch.setattr(scale, "write_report", lambda run_dir: None)
+    monkeypatch.setattr(scale, "write_reports", lambda run_dirs: None)
 
     def type_in(job, *arguments):
         monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])

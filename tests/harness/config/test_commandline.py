@@ -228,8 +228,9 @@ def test_what_no_run_can_have_is_refused_in_one_line(line_typed, refused, tmp_pa
 
 
 def test_an_unknown_experiment_names_the_known_ones(refused):
-    line = refused("experiment=fig5")
-    assert line == "experiment must be one of fig4, nns, reservoir, got fig5: try experiment=fig4"
+    line = refused("experiment=fig44")
+    known = "fig3_fc, fig3_lenet, fig4, fig5_left, fig6, fig7, nns, reservoir"
+    assert line == f"experiment must be one of {known}, got fig44: try experiment=fig4"
 
 
 def key_of(override):

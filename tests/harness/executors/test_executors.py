@@ -28,6 +28,7 @@ from harness.plan.pools import PoolSize
 class Unit:
     name: str
     value: int = 0
+    run: str = ""
 
 
 def make_workers():

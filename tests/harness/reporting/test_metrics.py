@@ -16,6 +16,7 @@ from harness.config.compose import checked
 from harness.scale import run as run_job
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.workers.several import RunsWorker
 from patience import PATIENCE
 
 SMALL = (
@@ -114,10 +115,15 @@ def test_a_run_tells_what_its_tables_say(told, tmp_path, ray_session):
 
 
 def test_units_set_aside_are_counted(told, tmp_path, ray_session, monkeypatch):
-    def fail(self, unit, *arguments):
-        raise RuntimeError("no")
+    work = RunsWorker.run
 
-    monkeypatch.setattr("harness.workers.evaluating.EvaluateWorker.run", fail)
+    def fail(self, unit, *arguments):
+        if unit.name.startswith("k"):  # an evaluation unit
+            raise RuntimeError("no")
+        return work(self, unit, *arguments)
+
+    # Ray sends the patched methods of the class of an actor, but not those of other classes.
+    monkeypatch.setattr(RunsWorker, "run", fail)
     one = ("evaluate.checkpoints=[5]", "evaluate.algorithms=[max_logit]")
     assert run_job(configure("executor=ray", f"run_dir={tmp_path}", *one)) == 1
     assert told["supermask_units_set_aside"] == [(1, {"pool": "evaluate", "run": str(tmp_path)})]

@@ -1,0 +1,143 @@
+"""Read the runs of one folder, such as RUN_DIR/seed-0 and seed-1, and average over seeds."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow.fs import FileSelector, FileType
+
+from analysis.load import configuration, file_system, load
+from analysis.summary import SETTINGS, WAYS, largest_samples, told_apart
+
+# The keys in which the runs of one command may differ. Tables of several runs have these columns.
+# The harness declares the same keys, and a test compares the two declarations.
+SWEPT = ("outputs", "seed")
+
+MEASURES = ("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu")
+CONFIDENCE = 0.95  # of the intervals
+
+_PART = re.compile("|".join(f"{key}-[0-9]+" for key in SWEPT))
+
+
+def runs_in(folder: str | Path) -> list[str]:
+    """List the run directories in a folder of several runs.
+
+    Args:
+        folder: a path or a URL.
+
+    Returns:
+        The paths or URLs of the runs, in the order of the numbers in their names. [] if the folder
+        has no such runs, or is itself the folder of a run.
+
+    Raises:
+        ValueError, OSError: see analysis.load.load.
+    """
+    files, root = file_system(folder)
+    if files.get_file_info(f"{root}/config.yaml").type == FileType.File:
+        return []
+    found = []
+    for one in files.get_file_info(FileSelector(root, allow_not_found=True)):
+        parts = _PART.findall(one.base_name)
+        is_run = parts and "-".join(parts) == one.base_name
+        config = f"{root}/{one.base_name}/config.yaml"
+        if is_run and files.get_file_info(config).type == FileType.File:
+            numbers = [int(part.rpartition("-")[2]) for part in parts]
+            found.append((len(parts), numbers, f"{str(folder).rstrip('/')}/{one.base_name}"))
+    return [path for _, _, path in sorted(found)]
+
+
+def load_several(folder: str | Path, table: str) -> pa.Table:
+    """Read one table of all runs in a folder. The folder of one run counts as a folder of one run.
+
+    Args:
+        folder: the folder of several runs, or a run directory; a path or a URL.
+        table: a key of analysis.load.FOLDERS.
+
+    Returns:
+        The rows of all runs that have written this table. The new first columns `outputs` and
+        `seed` have the values of the rows' runs.
+
+    Raises:
+        KeyError, ValueError, OSError: see analysis.load.load.
+        FileNotFoundError: no run has written a file of this table yet.
+    """
+    parts = []
+    for run_dir in runs_in(folder) or [str(folder)]:
+        try:
+            rows = load(run_dir, table)
+        except FileNotFoundError:
+            continue
+        config = configuration(run_dir)
+        for key in reversed(SWEPT):
+            # Seeds may need all 64 bits.
+            column = pa.array(np.full(len(rows), config[key], dtype=np.uint64))
+            rows = rows.add_column(0, key, column)
+        parts.append(rows)
+    if not parts:
+        raise FileNotFoundError(
+            f"{folder} must have a run with the table {table}, got none: check the path, and that "
+            "a run has written this table"
+        )
+    return pa.concat_tables(parts)
+
+
+def over_seeds(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Average task accuracy and accuracy over seeds, with 95 % intervals by Student's t.
+
+    The runs are independent, because each seed has its own weights, tasks and batches. The interval
+    assumes that the means of runs are normally distributed. It is about other seeds, while the
+    intervals of `summary.evaluation_summary` are about other tasks of the same run.
+
+    Args:
+        evaluations: rows of the table `evaluations`, from load_several.
+
+    Returns:
+        One row for each combination of outputs, number of masks, algorithm, objective and settings.
+        `seeds` is the number of runs. For each measure, such as `accuracy_gnu`, the column of this
+        name is the mean over runs of the runs' means over tasks. `_std` is the standard deviation
+        over runs, with the divisor seeds - 1. `_low` and `_high` are the ends of the interval. For
+        one seed, these three are NaN.
+    """
+    measures, by = list(MEASURES), ["outputs", "num_tasks", *WAYS]
+    kept = pd.concat(largest_samples(rows) for _, rows in evaluations.groupby(list(SWEPT)))
+    of_runs = kept.groupby([*by, "seed"], dropna=False)[measures].mean().reset_index()
+    grouped = of_runs.groupby(by, dropna=False)
+    found = grouped[measures].mean()
+    found.insert(0, "seeds", grouped.size())
+    for name in measures:
+        std = grouped[name].std()
+        half = student_t(found["seeds"]) * std / found["seeds"] ** 0.5
+        found[f"{name}_std"] = std
+        found[f"{name}_low"], found[f"{name}_high"] = found[name] - half, found[name] + half
+    return found.reset_index()
+
+
+def student_t(counts: pd.Series) -> np.ndarray:
+    """Return the quantile of Student's t for the interval of a mean of `counts` values.
+
+    A quantile is NaN if the count is 1.
+    """
+    from scipy.stats import t  # here, because the import takes a second
+
+    degrees = counts.to_numpy(dtype=float) - 1
+    quantiles: np.ndarray = t.ppf((1 + CONFIDENCE) / 2, np.where(degrees > 0, degrees, np.nan))
+    return quantiles
+
+
+def lines(over: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Divide rows of over_seeds into the lines of a figure.
+
+    Returns:
+        One pair per line: its label, such as "one_shot H", and its rows. A line has one way of
+        inference.
+    """
+    found = list(over.groupby(WAYS, dropna=False))
+    firsts = pd.DataFrame([key for key, _ in found], columns=WAYS)
+    labels = []
+    for way, apart in zip(firsts.itertuples(), told_apart(firsts, SETTINGS), strict=True):
+        objective = f" {way.objective}" if isinstance(way.objective, str) else ""
+        beside = f" + {way.num_distractors} untrained masks" if way.num_distractors else ""
+        labels.append(f"{way.algorithm}{objective}{beside}{apart}")
+    return [(label, rows) for label, (_, rows) in zip(labels, found, strict=True)]

@@ -1,0 +1,69 @@
+"""Draw figures of several runs. Each function makes one Figure from the result of over_seeds."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.several import lines
+
+
+def accuracy_over_seeds(over: pd.DataFrame) -> Figure:
+    """Draw accuracy and task accuracy against the number of tasks, as means over seeds.
+
+    Args:
+        over: the result of over_seeds, for one number of outputs.
+
+    Returns:
+        A figure. Left: accuracy with the task inferred (GNu), and with the task given (GG). Right:
+        the fraction of batches whose task was inferred right. Bands are 95 % intervals of the mean
+        over seeds by Student's t.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    for label, rows in lines(over):
+        _band(left, "num_tasks", "accuracy_gnu", rows, label)
+        _band(right, "num_tasks", "task_accuracy", rows, label)
+    own = over[over["num_distractors"] == 0].drop_duplicates("num_tasks")
+    if len(own):
+        _band(left, "num_tasks", "accuracy_gg", own, "task given (GG)", "k--")
+    left.set(ylabel="accuracy", title="correct labels")
+    right.set(ylabel="task accuracy", title="correctly inferred tasks")
+    for axes in (left, right):
+        axes.set_xlabel("number of tasks")
+        axes.grid(alpha=0.3)
+    # The vertical axes start at 0.8 or lower. Otherwise the noise of a line near 1 fills the panel.
+    for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
+        axes.set_ylim(min(0.8, over[column].min() - 0.02), 1.005)
+    left.legend(fontsize="small")
+    return figure
+
+
+def task_accuracy_by_outputs(over: pd.DataFrame) -> Figure:
+    """Draw the task accuracy against the number of outputs, at the largest number of tasks.
+
+    Args:
+        over: the result of over_seeds, for several numbers of outputs.
+
+    Returns:
+        A figure with one line for each way of inference, such as one-shot by H and by G. If there
+        are several seeds, bands are 95 % intervals of the mean over seeds by Student's t.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    last = over[over["num_tasks"] == over["num_tasks"].max()]
+    for label, rows in lines(last):
+        _band(axes, "outputs", "task_accuracy", rows, label)
+    axes.set(xlabel="number of outputs", ylabel="task accuracy", ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _band(
+    axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str | None = None
+) -> None:
+    """Draw means as a line, and the intervals of the means as a band around it."""
+    ordered = rows.sort_values(x)
+    [line] = axes.plot(ordered[x], ordered[y], *([style] if style else ["o-"]), ms=4, label=label)
+    low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
+    axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)

@@ -1,0 +1,99 @@
+"""A list of seeds or of output sizes makes the configurations of several runs."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import evaluate, scale, tune
+from harness.config.compose import checked, compose_overrides
+from harness.config.run_folders import SWEPT, runs_in
+from harness.config.schema import Config
+from harness.config.several import ScaleConfig, configurations
+from harness.errors import UserError
+
+
+def made(*overrides: str) -> list[Config]:
+    job = checked(compose_overrides(overrides, "scale", ScaleConfig))
+    return configurations(job, [one.partition("=")[0] for one in overrides])
+
+
+def test_one_run_has_the_configuration_of_a_command_without_lists():
+    [config] = made("tasks=8")
+    assert config == checked(compose_overrides(["tasks=8"]))
+    assert type(config) is Config
+
+
+def test_each_seed_has_a_folder():
+    configs = made("seeds=[2,0]", "run_dir=many/")
+    assert [(one.seed, one.run_dir) for one in configs] == [
+        (2, "many/seed-2"),
+        (0, "many/seed-0"),
+    ]
+
+
+def test_the_folder_of_several_runs_is_not_that_of_one_run():
+    assert made("seeds=[7]")[0].run_dir == "runs/mnist5k-permuted-32-seeds/seed-7"
+
+
+def test_two_lists_make_a_run_for_each_pair():
+    configs = made("output_sizes=[20,30]", "seeds=[0,1]", "run_dir=s3://bucket/many")
+    assert [(one.outputs, one.seed, one.run_dir) for one in configs] == [
+        (outputs, seed, f"s3://bucket/many/outputs-{outputs}-seed-{seed}")
+        for outputs in (20, 30)
+        for seed in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["seeds=[]"], "seeds must be null or a non-empty list of whole numbers in [0, "),
+        (["seeds=[1,1]"], "each once, got [1,1]: try seeds=[0,1,2]"),
+        (["seeds=[-1]"], "got [-1]: try seeds=[0,1,2]"),
+        (["seeds=[18446744073709551616]"], "seeds must be null or a non-empty list"),
+        (["seeds=3"], "got 3: try seeds=[0,1,2]"),
+        (["seeds=[a]"], "got [a]: try seeds=[0,1,2]"),
+        (
+            ["seeds=[1,2]", "seed=5"],
+            "seeds must be null if seed is given, got [1,2]: try seeds=[5]",
+        ),
+        (["output_sizes=[0]"], "output_sizes must be null or a non-empty list"),
+        (["output_sizes=[20]", "outputs=30"], "output_sizes must be null if outputs is given"),
+    ],
+)
+def test_a_bad_list_is_one_line(overrides, said):
+    with pytest.raises(UserError) as refused:
+        made(*overrides)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("job", [evaluate, tune])
+def test_other_commands_have_no_lists(job, typed):
+    code, out, err = typed(job, "seeds=[0,1]", "run_dir=nowhere")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "seeds" in err
+
+
+def test_runs_are_found_in_the_order_of_their_numbers(tmp_path: Path):
+    names = ["seed-10", "seed-2", "outputs-5-seed-1", "seed-0", "seed-x", "my-seed-1", "seed-3"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        if name != "seed-0":  # a run that has not begun
+            (tmp_path / name / "config.yaml").touch()
+    found = [one.name for one in runs_in(tmp_path)]
+    assert found == ["seed-2", "seed-3", "seed-10", "outputs-5-seed-1"]
+    (tmp_path / "config.yaml").touch()
+    assert runs_in(tmp_path) == []
+    assert runs_in(tmp_path / "nowhere") == []
+
+
+def test_every_list_stands_for_a_key_of_a_run():
+    for many, one in SWEPT.items():
+        assert hasattr(ScaleConfig(), many)
+        assert hasattr(Config(), one)
+
+
+def test_scale_lists_the_keys_in_its_help(typed):
+    code, out, _ = typed(scale, "--help")
+    assert (code, "seeds=null" in out, "output_sizes=null" in out) == (0, True, True)
