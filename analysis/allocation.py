@@ -120,7 +120,6 @@ def masks_by_task(allocation: pd.DataFrame) -> Figure:
         ratio = some["score"] / some["threshold"]
         right.plot(some["task_id"] + 1, ratio, "o", ms=3, alpha=0.6, label=label, rasterized=True)
     right.axhline(1, color="k", ls="--", lw=1, label="threshold")
-    right.set_yscale("symlog", linthresh=2)  # a score may be negative
     right.set(xlabel="tasks of the stream", ylabel="score / threshold")
     for axes in (left, right):
         axes.grid(alpha=0.3)
