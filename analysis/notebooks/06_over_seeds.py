@@ -2,8 +2,8 @@
 # # Several runs: seeds and output sizes
 #
 # One command can make several runs, for example one for each seed. This notebook averages over the
-# seeds, and draws the figures of the experiments `fig3_lenet`, `fig3_fc`, `fig5_left`, `fig6` and
-# `fig7`. `RUN_DIR` names the folder of several runs, or the folder of one run.
+# seeds, and draws the figures of the experiments `fig3_lenet`, `fig3_fc`, `fig4`, `fig5_left` and
+# `fig6`. `RUN_DIR` names the folder of several runs, or the folder of one run.
 
 # %%
 import os
@@ -40,7 +40,7 @@ print(over[columns].round(4).to_string(index=False))
 # %% [markdown]
 # ## Accuracy against the number of tasks
 #
-# Figures 3 and 5 of the paper: one figure for each number of outputs.
+# Figures 3, 4 and 5 of the paper: one figure for each number of outputs.
 
 # %%
 by_outputs = {int(outputs): accuracy_over_seeds(rows) for outputs, rows in over.groupby("outputs")}
@@ -57,8 +57,8 @@ outputs_figure = task_accuracy_by_outputs(over) if len(by_outputs) > 1 else None
 # %% [markdown]
 # ## Sweeps until recall finds a mask
 #
-# Figure 7 of the paper, if masks were recalled from reservoirs. If there are several runs, the
-# figure is about the first run.
+# The figure is drawn if masks were recalled from reservoirs. If there are several runs, it is about
+# the first run.
 
 # %%
 try:

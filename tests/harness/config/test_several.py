@@ -44,6 +44,15 @@ def test_two_lists_make_a_run_for_each_pair():
     ]
 
 
+def test_an_experiment_may_have_a_list():
+    configs = made("experiment=fig6", "run_dir=six")
+    assert [one.outputs for one in configs] == [12, 25, 50, 100, 200, 500]
+    assert {one.evaluate.num_images for one in configs} == {1}
+    assert [one.run_dir for one in made("experiment=fig6", "output_sizes=[30]", "run_dir=six")] == [
+        "six/outputs-30"
+    ]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -61,6 +61,9 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
         (["method=signed"], AutogradTrainer, MLPEngine),
         (["network=small_conv"], ModuleTrainer, PlainEngine),
         (["experiment=reservoir"], UnitTrainer, PlainEngine),
+        (["experiment=fig3_lenet"], MLPTrainer, BitsEngine),
+        (["experiment=fig3_fc"], MLPTrainer, BitsEngine),
+        (["experiment=fig5_left"], MLPTrainer, BitsEngine),
         (["train.weight_decay=1e-4"], AutogradTrainer, BitsEngine),
     ],
 )
