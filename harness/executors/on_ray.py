@@ -62,6 +62,7 @@ class _RayPool:
     idle: list[Any] = field(default_factory=list)
     running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # result -> (actor, entry)
     num_started: int = 0
+    is_over: bool = False  # whether the pool had no work when the driver polled last
 
     @property
     def busy(self) -> bool:
@@ -143,6 +144,12 @@ class RayExecutor:
 
         If no unit has ended, wait for at most half a second. The list may be empty.
         """
+        for name, pool in self._pools.items():
+            # A pool is not over as soon as its last unit has ended. The result of this unit may
+            # make another unit due, and the driver submits this unit before it polls again.
+            pool.is_over = not pool.busy
+            if pool.is_over and name in self._awaited:
+                self._dismiss(pool)
         for name in self._pools:
             self._start_units(name)
         references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
@@ -164,8 +171,6 @@ class RayExecutor:
             # Actors get their next units before the driver stores these results, so that no actor
             # waits for a commit.
             self._start_units(name)
-            if not pool.busy and name in self._awaited:
-                self._dismiss(pool)
         return outcomes
 
     def running(self) -> dict[str, float]:
@@ -236,7 +241,7 @@ class RayExecutor:
     def _start_units(self, name: str) -> None:
         pool = self._pools[name]
         other = pool.pool.runs_alone_after
-        shared = other in self._pools and self._pools[other].busy
+        shared = other in self._pools and not self._pools[other].is_over
         limit = pool.size.actors if shared or other is None else pool.size.actors_alone
         while pool.queue and pool.idle and len(pool.running) < limit:
             actor, entry = pool.idle.pop(), pool.queue.popleft()
