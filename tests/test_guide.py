@@ -96,6 +96,21 @@ def test_own_data_family_method_and_network_of_the_guide_train(
     assert set(store.attrs["code"]) == {"data", "family", "method", "network"}
 
 
+def test_a_finder_of_the_guide_continues_with_the_scores_of_the_previous_task(
+    own_files: Path,
+) -> None:
+    options = ["data=digits", "network=mlp", "network_options.hidden=[16]", "outputs=20"]
+    options += ["method=continued:Continued", "tasks=3", "train.steps=5", "executor=serial"]
+    run(own_files, ROOT, str(ROOT / "harness/scale.py"), *options, "run_dir=continued", *ASKED)
+    store = zarr.open_group(own_files / "continued" / "masks.zarr", mode="r")
+    assert store.attrs["after_task"] == [2]
+    for layer, plane in zip(("layer1", "layer2"), store.attrs["planes"], strict=True):
+        scores = store[f"shared/scores {layer}"][0]
+        packed = store["masks"][2][plane["byte_offset"] :]
+        bits = np.unpackbits(packed, count=plane["num_bits"], bitorder="little")
+        assert np.array_equal(bits.reshape(scores.shape), scores >= 0)
+
+
 def test_a_family_takes_less_than_40_lines() -> None:
     (lines,) = [code.splitlines() for name, _, code in blocks() if name == "jigsaw.py"]
     assert len(lines) < 40

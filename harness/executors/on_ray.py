@@ -62,6 +62,7 @@ class _RayPool:
     idle: list[Any] = field(default_factory=list)
     running: dict[Any, tuple[Any, _Entry]] = field(default_factory=dict)  # result -> (actor, entry)
     num_started: int = 0
+    is_over: bool = False  # whether the pool had no work when the driver polled last
 
     @property
     def busy(self) -> bool:
@@ -93,7 +94,6 @@ class RayExecutor:
         except ValueError as error:
             self.close()
             raise UserError(str(error)) from error
-        self._ended: set[str] = set()  # pools that had no unit when the present poll began
         self._progress: Mapping[str, dict[str, float]] = {}  # run -> pool -> progress
         self._asked: dict[Any, tuple[str, str]] = {}  # answer of an actor -> its run and its pool
         self._asked_at = 0.0
@@ -149,11 +149,13 @@ class RayExecutor:
 
         If no unit has ended, wait for at most half a second. The list may be empty.
         """
-        # Only now, because the results of the last poll may have brought new units. A learner on a
-        # stream has one unit at a time, and its actor holds the masks that the next unit needs.
-        self._ended = {name for name, pool in self._pools.items() if not pool.busy}
-        for name in self._ended & self._awaited:
-            self._dismiss(self._pools[name])
+        for name, pool in self._pools.items():
+            # A pool is not over as soon as its last unit has ended. The result of this unit may
+            # make another unit due, and the driver submits this unit before it polls again. The
+            # actor of a learner on a stream has the masks that the next unit needs.
+            pool.is_over = not pool.busy
+            if pool.is_over and name in self._awaited:
+                self._dismiss(pool)
         for name in self._pools:
             self._start_units(name)
         references = [r for pool in self._pools.values() for r in (*pool.running, *pool.starting)]
@@ -257,7 +259,7 @@ class RayExecutor:
     def _start_units(self, name: str) -> None:
         pool = self._pools[name]
         other = pool.pool.runs_alone_after
-        shared = other in self._pools and other not in self._ended
+        shared = other in self._pools and not self._pools[other].is_over
         limit = pool.size.actors if shared or other is None else pool.size.actors_alone
         while pool.queue and pool.idle and len(pool.running) < limit:
             actor, entry = pool.idle.pop(), pool.queue.popleft()

@@ -136,6 +136,8 @@ def test_a_sequence_is_the_same_on_any_number_of_actors(
     on_ray = ("executor=ray", f"actors.train={actors}", "actors.side_by_side=3")
     assert run(configure(tmp_path / "ray", *WAYS[way], *on_ray)) == 0
     assert everything(tmp_path / "ray") == everything(tmp_path / "serial")
+    workers = read_tables(tmp_path / "ray" / "log", TASKS)["worker"].to_pylist()
+    assert len(set(workers)) <= actors  # an actor is kept until no more task can become due
 
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
