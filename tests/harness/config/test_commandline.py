@@ -548,7 +548,7 @@ def test_evaluations_that_nobody_asks_for_any_more_leave_the_failures(cli, typed
     assert cli(*SMALL, "run_dir=run")[0] == 0
     asked = ("run_dir=run", *SMALL[-3:], "evaluate.algorithms=[one_shot]", "executor=serial")
 
-    def fail(worker, unit, rows):
+    def fail(worker, unit, rows, own):
         raise MemoryError("3 GB")
 
     with monkeypatch.context() as patched:

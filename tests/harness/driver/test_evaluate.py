@@ -412,7 +412,7 @@ def test_ctrl_c_keeps_what_was_evaluated(typed, run, monkeypatch):
 
 
 def test_a_unit_that_fails_is_set_aside(typed, run, monkeypatch):
-    def fail(worker, unit, rows):
+    def fail(worker, unit, rows, own):
         raise RuntimeError("no luck")
 
     monkeypatch.setattr("harness.driver.evaluate.EvaluateWorker.run", fail)

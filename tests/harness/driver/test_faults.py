@@ -557,7 +557,7 @@ def test_a_task_that_cannot_be_measured_is_set_aside_alone(
 def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(worker: EvaluateWorker, unit: EvaluationUnit, rows: Any) -> Any:
+    def fail(worker: EvaluateWorker, unit: EvaluationUnit, rows: Any, own: Any) -> Any:
         raise RuntimeError(f"no {unit.algorithm}")
 
     with monkeypatch.context() as patched:
