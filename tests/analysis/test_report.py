@@ -106,7 +106,7 @@ def failed(capsys):
     [
         ([], "are required: run_dir: try run_dir=runs/mnist5k-permuted-32"),
         (["run_dir="], "run_dir must be a run's folder or URL, got 'run_dir=': try run_dir="),
-        (["a", "b"], "unrecognized arguments: b: try run_dir="),
+        (["a", "--b"], "unrecognized arguments: --b: try run_dir="),
         (["--frobnicate"], "try run_dir="),
         (["run_dir=s3://bucket/run"], "run_dir must be a folder on this machine, got s3://bucket"),
         (["run_dir=nowhere"], "nowhere/config.yaml must exist, got no file"),
