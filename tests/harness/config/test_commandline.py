@@ -87,8 +87,8 @@ REFUSED = {
     "evaluate.chekpoints=[3]": ["got evaluate.chekpoints", "try evaluate.checkpoints=auto"],
     "trian.steps=3": ["got trian", "did you mean train?"],
     "zzz=3": ["key must be one that --help lists, got zzz"],
-    "train=foo": ["train must be one of fast, paper, residual, soft, unit", "got foo"],
-    "train=papre": ["train must be one of fast, paper, residual", "got papre: try train=paper"],
+    "train=foo": ["train must be one of adam, fast, paper, residual, soft, unit", "got foo"],
+    "train=papre": ["train must be one of adam, fast, paper, residual", "got papre: try train=paper"],
     "train=3": ["train must be the name of a recipe", "train=3"],
     "~train": [
         "options must be KEY=VALUE, because a run needs every key, got ~train: leave it out"
