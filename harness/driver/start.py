@@ -73,6 +73,8 @@ def carry_out(
     console = make_console()
     display = make_display(console, quiet=configs[0].quiet)
     data = dataset_of(configs[0], download=configs[0].download)
+    # A folder's name contains only the options that were typed.
+    directories = [run_directory(config) for config in configs]
     configs = [_checked(config, data) for config in configs]
     with ExitStack() as held:
 
@@ -87,10 +89,9 @@ def carry_out(
         def call(function: Callable[..., T], *arguments: Any) -> T:
             return executor().call(function, *arguments)
 
-        _take_locks(held, configs)
+        _take_locks(held, directories)
         runs = []
-        for config in configs:
-            directory = run_directory(config)
+        for directory, config in zip(directories, configs, strict=True):
             with readable_path_errors(directory):
                 runs.append(opened(directory, config, data, call))
         check_together([run.spec for run in runs])
@@ -123,17 +124,17 @@ def _checked(config: Config, data: Dataset) -> Config:
     return config
 
 
-def _take_locks(held: ExitStack, configs: Sequence[Config]) -> None:
+def _take_locks(held: ExitStack, directories: Sequence[Place]) -> None:
     """Take the locks of all runs before any run is changed.
 
     Args:
         held: holds the locks until it is closed.
-        configs: the configurations of the runs.
+        directories: the run directories.
 
     Raises:
         UserError: another process has the lock of a run, or a run directory cannot be written.
     """
-    for directory in map(run_directory, configs):
+    for directory in directories:
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
             held.enter_context(temporary_files_in(directory))

@@ -88,7 +88,10 @@ REFUSED = {
     "trian.steps=3": ["got trian", "did you mean train?"],
     "zzz=3": ["key must be one that --help lists, got zzz"],
     "train=foo": ["train must be one of adam, fast, paper, residual, soft, unit", "got foo"],
-    "train=papre": ["train must be one of adam, fast, paper, residual", "got papre: try train=paper"],
+    "train=papre": [
+        "train must be one of adam, fast, paper, residual",
+        "got papre: try train=paper",
+    ],
     "train=3": ["train must be the name of a recipe", "train=3"],
     "~train": [
         "options must be KEY=VALUE, because a run needs every key, got ~train: leave it out"
@@ -409,7 +412,7 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(cli, tmp_path):
 def test_help_shows_the_recipes_and_runs_nothing(cli, tmp_path):
     code, out, err = cli("--help")
     assert (code, err) == (0, "")
-    assert "  train=paper\n      one of fast, paper, residual, soft, unit\n" in out
+    assert "  train=paper\n      one of adam, fast, paper, residual, soft, unit\n" in out
     assert names(tmp_path) == []
 
 
