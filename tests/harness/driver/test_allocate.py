@@ -21,6 +21,7 @@ from harness.executors.protocol import Outcome
 from harness.executors.serial import SerialExecutor
 from harness.plan.ownership import Mistakes
 from harness.plan.pools import TRAIN, pool_sizes
+from harness.plan.units import RunUnit
 from harness.reporting.progress import look
 from harness.run.directory import open_run
 from harness.scale import run, stages
@@ -124,7 +125,7 @@ def test_a_stopped_stream_goes_on_to_the_same_bytes(
 ) -> None:
     config = configure(tmp_path)
     made = stages(config)
-    assert carry_out(config, open_run, made, lambda _: Stopping(num_units)) == 130
+    assert carry_out([config], open_run, made, lambda _: Stopping(num_units)) == 130
     assert len(read_tables(tmp_path / "log", TASKS)) == num_units
     assert run(config) == 0
     assert same(tmp_path, whole)
@@ -160,10 +161,13 @@ class Forgetful(SerialExecutor):
             self.shared.append(len(value))
         return value
 
-    def poll(self) -> list[Outcome]:
-        if self._queues[TRAIN] and self._queues[TRAIN][0][0].name == self._before:
+    def submit(self, pool: str, unit: RunUnit, *arguments: Any) -> None:
+        if pool == TRAIN and unit.name == self._before:
             self._workers.pop(TRAIN, None)
             self._before = None
+        super().submit(pool, unit, *arguments)
+
+    def poll(self) -> list[Outcome]:
         outcomes = super().poll()
         self.asked += sum(isinstance(one.result, MasksMissing) for one in outcomes)
         return outcomes
@@ -175,7 +179,7 @@ def test_masks_are_sent_only_to_a_worker_that_lacks_them(
 ) -> None:
     executor = Forgetful(before)
     config = configure(tmp_path)
-    assert carry_out(config, open_run, [Allocate], lambda _: executor) == 0
+    assert carry_out([config], open_run, [Allocate], lambda _: executor) == 0
     assert (executor.shared, executor.asked) == (sent, len(sent))
     assert mask_bytes(tmp_path) == mask_bytes(whole)
     assert decisions(tmp_path) == decisions(whole)
