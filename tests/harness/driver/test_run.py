@@ -122,7 +122,7 @@ def test_the_real_network_has_the_same_masks_on_any_number_of_actors(
     expected = mask_bytes(serial), observations(serial)
     assert len(expected[1]) == 4 + 1  # four tasks, and one evaluated task
     for actors in range(1, most_actors + 1):
-        run_dir = tmp_path / f"{actors} actors"
+        run_dir = tmp_path / f"actors{actors}"
         on_ray = ("executor=ray", f"actors.train={actors}")
         assert run(configure(run_dir, *options, *on_ray)) == 0
         assert (mask_bytes(run_dir), observations(run_dir)) == expected
@@ -271,7 +271,7 @@ def test_a_run_keeps_its_configuration_with_every_auto_resolved(tmp_path: Path) 
     assert kept["evaluate.checkpoints"] == [10, 11]
     assert kept["train.dtype"] in ("float32", "bfloat16")
     differing = {key for key, value in result_values(typed).items() if kept[key] != value}
-    automatic = {"train.block", "train.dtype", "reservoir.block"}
+    automatic = {"train.block", "train.dtype", "reservoir.block", "allocation.budget"}
     automatic |= {f"evaluate.{name}" for name in ("checkpoints", "algorithms", "num_images")}
     assert differing <= automatic
     assert run(typed) == 0  # `auto` agrees with the stored value
