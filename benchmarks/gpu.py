@@ -63,7 +63,7 @@ from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
-from supsup_core.names import ALGORITHMS
+from supsup_core.names import INFERENCE_ALGORITHMS
 from supsup_core.networks.mlp import MLP
 from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
@@ -558,7 +558,9 @@ def main() -> None:
     parser.add_argument(
         "--compared", type=number(0), default=8, help="answers compared with the CPU"
     )
-    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=["one_shot"])
+    parser.add_argument(
+        "--algorithms", nargs="+", choices=INFERENCE_ALGORITHMS, default=["one_shot"]
+    )
     parser.add_argument("--patterns", type=number(2), default=20, help="of the reservoir")
     bench = Bench(parser.parse_args())
     name = bench.options.device

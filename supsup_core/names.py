@@ -63,14 +63,16 @@ GRADIENT_ALGORITHMS = ("one_shot", "binary", "gradient_descent", "frank_wolfe")
 FORWARD_ALGORITHMS = ("min_entropy", "max_logit")
 # The inference algorithm that only the engines "bits" and "device" have.
 RANKED = "one_shot_ranked"
+INFERENCE_ALGORITHMS = (
+    *("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe"),
+    *FORWARD_ALGORITHMS,
+)
 # No inference: each batch gets the state of its own task. No engine is needed.
 GIVEN = "given"
 # Algorithms without an objective.
 WITHOUT_OBJECTIVE = (*FORWARD_ALGORITHMS, GIVEN)
-ALGORITHMS = (
-    *("one_shot", RANKED, "binary", "gradient_descent", "frank_wolfe"),
-    *WITHOUT_OBJECTIVE,
-)
+# All values of evaluate.algorithms.
+ALGORITHMS = (*INFERENCE_ALGORITHMS, GIVEN)
 # Inference algorithms that need only one gradient. If each of several actors has a part of the
 # masks, the actors can compute this gradient together.
 SHARDED_ALGORITHMS = ("one_shot", RANKED)

@@ -29,7 +29,7 @@ class Engine(Protocol):
         num_real: number of outputs that belong to a class.
 
     Attributes:
-        supports: names of the supported algorithms, a subset of names.ALGORITHMS.
+        supports: names of the supported algorithms, a subset of names.INFERENCE_ALGORITHMS.
         states: the class of states that the engine needs. It implements PackedStates.
     """
 

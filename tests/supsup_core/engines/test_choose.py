@@ -72,5 +72,7 @@ def test_states_of_another_class_are_refused():
 def test_engines_have_their_names_in_the_order_of_preference():
     found = [names.load("engine", names.ENGINES, name) for name in names.ENGINES]
     assert found == [DeviceEngine, BitsEngine, MLPEngine, PlainEngine]
-    assert found[0].supports == found[1].supports == set(names.ALGORITHMS)
-    assert found[2].supports == found[3].supports == set(names.ALGORITHMS) - {names.RANKED}
+    assert found[0].supports == found[1].supports == set(names.INFERENCE_ALGORITHMS)
+    assert (
+        found[2].supports == found[3].supports == set(names.INFERENCE_ALGORITHMS) - {names.RANKED}
+    )

@@ -14,7 +14,7 @@ from supsup_core.engines.device import DeviceEngine
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
-from supsup_core.names import ALGORITHMS, FORWARD_ALGORITHMS
+from supsup_core.names import FORWARD_ALGORITHMS, INFERENCE_ALGORITHMS
 from supsup_core.networks.mlp import MLP
 from supsup_core.states.layout import TaskState
 from supsup_core.states.resident import ResidentStates
@@ -115,7 +115,7 @@ def test_evidence_of_any_magnitude_is_compared(factor):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", INFERENCE_ALGORITHMS)
 @pytest.mark.parametrize("name", OF_BITS)
 def test_a_gpu_gives_the_answers_of_the_cpu(name, algorithm, objective, digits, make_tasks):
     case = trained(name, digits, make_tasks)
@@ -134,7 +134,7 @@ def test_a_gpu_gives_the_answers_of_the_cpu(name, algorithm, objective, digits, 
 
 
 @pytest.mark.parametrize("unpacked_bytes", [0, 2**30])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", INFERENCE_ALGORITHMS)
 def test_a_batch_moves_images_and_answers_and_waits_once(algorithm, unpacked_bytes):
     rows, images = random_rows(300), random_images(64)
     with PretendedCuda() as gpu:
@@ -145,7 +145,7 @@ def test_a_batch_moves_images_and_answers_and_waits_once(algorithm, unpacked_byt
         assert (gpu.uploads, gpu.uploaded_bytes) == (1, images.nbytes)
         assert gpu.downloads == gpu.waits == 1
         # One-shot also copies two numbers that say whether the answer is certain.
-        assert gpu.downloaded_bytes <= 8 * (3 * len(images) + 1 + len(ALGORITHMS))
+        assert gpu.downloaded_bytes <= 8 * (3 * len(images) + 1 + len(INFERENCE_ALGORITHMS))
 
 
 def test_one_query_starts_few_kernels():
@@ -170,7 +170,7 @@ def test_open_queries_are_decided_on_the_gpu(monkeypatch):
         assert gpu.waits > 1
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", INFERENCE_ALGORITHMS)
 def test_inputs_that_are_not_finite_are_refused(algorithm):
     images = random_images(4)
     images[2, 0, 5] = torch.nan
