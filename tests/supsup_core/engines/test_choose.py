@@ -8,6 +8,7 @@ from supsup_core import names
 from supsup_core.engines.bits import BitsEngine
 from supsup_core.engines.choose import engine_for, engine_type, states_for
 from supsup_core.engines.device import DeviceEngine
+from supsup_core.engines.floats import FloatEngine
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
 from supsup_core.methods.edge_popup import EdgePopup
@@ -71,8 +72,7 @@ def test_states_of_another_class_are_refused():
 
 def test_engines_have_their_names_in_the_order_of_preference():
     found = [names.load("engine", names.ENGINES, name) for name in names.ENGINES]
-    assert found == [DeviceEngine, BitsEngine, MLPEngine, PlainEngine]
-    assert found[0].supports == found[1].supports == set(names.INFERENCE_ALGORITHMS)
-    assert (
-        found[2].supports == found[3].supports == set(names.INFERENCE_ALGORITHMS) - {names.RANKED}
-    )
+    assert found == [FloatEngine, DeviceEngine, BitsEngine, MLPEngine, PlainEngine]
+    floats, device, bits, mlp, plain = (kind.supports for kind in found)
+    assert device == bits == set(names.INFERENCE_ALGORITHMS)
+    assert floats == mlp == plain == device - {names.RANKED}
