@@ -15,7 +15,7 @@ from supsup_core.networks.mlp import mlp
 from supsup_core.networks.units import units
 from supsup_core.states.layout import TaskState
 from supsup_core.training.autograd import AutogradTrainer
-from supsup_core.training.batches import task_batches
+from supsup_core.training.batches import block_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.recipe import Recipe
@@ -197,9 +197,7 @@ def test_weights_in_training_follow_torch(digits, tasks):
     trainer = trainer_for(NETWORK, LowerBound(), *digits, recipe, seed=0, dtype=torch.float64)
     _, after = trained(trainer, tasks[:1], {}, 1)
     weights = {n: w.double().requires_grad_() for n, w in NETWORK.weights(0).items()}
-    images, labels = trainer._batch(
-        tasks[:1], next(task_batches(tasks[:1], digits[0], recipe, 0)), 0
-    )
+    images, labels = trainer._batch(next(block_batches(tasks[:1], digits[0], recipe, 0)))
     ones = {t.name: torch.ones(t.shape, dtype=torch.float64) for t in NETWORK.tensors}
     logits = NETWORK.logits(weights, ones, images[0])
     torch.nn.functional.cross_entropy(logits, labels[0]).backward()
