@@ -259,7 +259,7 @@ def test_a_driver_killed_at_any_moment_costs_the_work_in_flight_alone(
     drivers.wait_until_idle()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_of_a_residual_network_ends_with_the_same_bits(
     tmp_path: Path, drivers: Drivers
 ) -> None:
@@ -282,7 +282,7 @@ def test_a_killed_run_of_a_residual_network_ends_with_the_same_bits(
         ("serial", signal.SIGINT, True),
         pytest.param("serial", signal.SIGTERM, False, marks=pytest.mark.long),
         ("ray", signal.SIGINT, True),  # like Ctrl-C on a terminal: Ray's processes get it too
-        ("ray", signal.SIGTERM, False),
+        pytest.param("ray", signal.SIGTERM, False, marks=pytest.mark.long),
     ],
 )
 def test_a_signal_stops_a_run_cleanly(

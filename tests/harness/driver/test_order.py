@@ -127,7 +127,7 @@ def test_a_sequence_is_the_same_after_a_stop(
 
 
 @pytest.mark.parametrize(
-    ("way", "actors"), [("random", 2), ("lower_bound", 2), ("after_first", 1), ("after_first", 2)]
+    ("way", "actors"), [("lower_bound", 2), ("after_first", 1), ("after_first", 2)]
 )
 def test_a_sequence_is_the_same_on_any_number_of_actors(
     way: str, actors: int, tmp_path: Path, ray_session: ModuleType

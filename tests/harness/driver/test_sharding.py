@@ -59,7 +59,7 @@ def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, one)
     assert rows_of(tmp_path).num_rows == one.num_rows + 2 * 2 * 7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_on_ray_leave_the_rows_that_one_actor_leaves(
     tmp_path, monkeypatch, ray_session, one
 ):
