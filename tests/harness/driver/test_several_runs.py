@@ -347,16 +347,14 @@ def test_runs_of_several_output_sizes_have_their_own_networks(typed: Any, tmp_pa
 def test_runs_that_do_not_fit_into_memory_together_are_refused(
     typed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One run keeps 2 * 320 bytes of weights and masks per task; the weights take 5,376 bytes.
-    monkeypatch.setattr(memory, "memory_bytes", lambda: 600_000)
-    small = (*RUN, "train.batch_size=8")
-    assert typed(scale, *small, "seeds=[0]", "run_dir=one")[0] == 0
-    code, out, err = typed(scale, *small, f"seeds={list(range(60))}".replace(" ", ""))
+    monkeypatch.setattr(memory, "_kept_bytes", lambda spec: memory.memory_bytes() // 3)
+    small = (*RUN, "train.steps=2")
+    code, out, err = typed(scale, *small, "seeds=[0,1,2,3]")
     assert (code, out) == (2, "")
     [line] = [line for line in err.splitlines() if line.startswith("error: ")]
-    most = int(line.partition("must be at most ")[2].partition(",")[0])
-    assert "runs of one command" in line
-    assert 1 < most < 60
+    assert "runs of one command must be at most 3, because" in line
+    assert ", got 4: type one command for some of the runs" in line
+    assert typed(scale, *small, "seeds=[0,1,2]", "run_dir=fitting")[0] == 0
 
 
 class Inner:
