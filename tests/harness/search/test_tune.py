@@ -136,10 +136,10 @@ def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkey
     broken.touch()
 
     class Labels(np.ndarray):  # local, because Ray pickles local classes by value
-        def copy(self, order="C"):
+        def astype(self, *arguments, **options):
             if broken.exists():
                 raise OSError("labels cannot be read")
-            return super().copy(order)
+            return super().astype(*arguments, **options)
 
     train = replace(data.train, labels=data.train.labels.view(Labels))
     given = replace(data, train=train)
