@@ -94,5 +94,7 @@ def _joined(of_runs: Mapping[str, Mapping[str, Pool]]) -> dict[str, Pool]:
         index = {id(value): place for place, value in enumerate(values)}
         places = {run: [index[id(v)] for v in pool.arguments] for run, pool in own.items()}
         arguments = (first.factory, places, *values)
-        found[name] = Pool(RunsWorker, arguments, runs_alone_after=first.runs_alone_after)
+        # Ray shows the name of the class as the title of the actors' processes.
+        factory = type(first.factory.__name__, (RunsWorker,), {})
+        found[name] = Pool(factory, arguments, runs_alone_after=first.runs_alone_after)
     return found
