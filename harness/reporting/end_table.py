@@ -67,6 +67,23 @@ def summarise(evaluations: pa.Table) -> pa.Table:
     return grouped.sort_by([(key, "ascending") for key in WAY_KEYS])
 
 
+def narrow_table(title: str, caption: str) -> Table:
+    """Make a table for the screen, without columns and rows.
+
+    It has no lines between columns and one space of padding, so that 80 columns are enough.
+    """
+    return Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
+
+
 def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> Table:
     """Make the table of the evaluations for the screen.
 
@@ -75,17 +92,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
         title: title above the table.
         extra: optional columns to show, "bits" or "agree" or both.
     """
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_CAPTION + "".join(_CAPTIONS[name] for name in extra),
-        caption_justify="left",
-        # Without lines between columns and with one space of padding, 80 columns are enough.
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = narrow_table(title, _CAPTION + "".join(_CAPTIONS[name] for name in extra))
     table.add_column("k", justify="right", no_wrap=True)
     # In this column, long texts wrap and long words are divided, so that no number is cut.
     table.add_column("inferred by", overflow="fold")
@@ -129,16 +136,7 @@ def _fitting_table(console: Console, rows: Sequence[dict[str, Any]], title: str)
 
 def _recall_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     """Make the table of the recalls for the screen, from rows of the table `reservoir`."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=_RECALL_CAPTION,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = narrow_table(title, _RECALL_CAPTION)
     for name in ("k", "rule", "cue", "n", "exact", "bits", "label", "GG", "MB", "rows", "ms"):
         justify: Any = "left" if name in ("rule", "cue") else "right"
         table.add_column(name, justify=justify, no_wrap=name != "rule", overflow="fold")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from harness.reporting.end_table import (
     WAY_KEYS,
     inferred,
     inferred_by,
+    narrow_table,
     print_failures,
     print_training,
     recalled,
@@ -137,16 +137,7 @@ def _table(ways: Sequence[Sequence[dict[str, Any]]], num_runs: int) -> Table:
         ways: for each way of inference, the rows of the runs with this way, from `summarise`.
         num_runs: the number of runs.
     """
-    table = Table(
-        title=f"{num_runs} runs",
-        title_justify="left",
-        caption=_CAPTION,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = narrow_table(f"{num_runs} runs", _CAPTION)
     others = [
         key for key in SWEPT.values() if key != "seed" and len({rows[0][key] for rows in ways}) > 1
     ]

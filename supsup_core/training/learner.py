@@ -23,7 +23,7 @@ from supsup_core.training.stream import TaskStream
 
 @dataclass(frozen=True)
 class Decision:
-    """What the learner does from one batch on, until its next decision.
+    """A decision of the learner: the mask that it uses until its next decision.
 
     Attributes:
         batch: number of the batch from which the task was inferred.
