@@ -7,7 +7,6 @@ Shape letters: R bytes of a packed row.
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,7 +22,7 @@ from harness.plan.units import StreamUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import ALLOCATION
 from harness.workers.images import own
-from harness.workers.training import tasks_table, trainer_of
+from harness.workers.training import tasks_table, trainer_of, with_warnings
 from supsup_core.data import ImageSet
 from supsup_core.engines.mean_slopes import mean_slopes_for
 from supsup_core.inference.allocation import FEWEST_OTHERS, MarginRule, PaperRule, Rule
@@ -104,10 +103,7 @@ class FollowWorker:
             self._learner.candidates.freeze(rows)
         if self._learner.candidates.num_frozen != unit.mask:
             return MasksMissing()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", RuntimeWarning)
-            part = self._follow(unit)
-        texts = (str(w.message) for w in caught if issubclass(w.category, RuntimeWarning))
+        part, texts = with_warnings(lambda: self._follow(unit))
         return replace(part, warnings=tuple(dict.fromkeys((*texts, *part.warnings))))
 
     def _follow(self, unit: StreamUnit) -> FollowedPart:

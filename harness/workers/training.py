@@ -7,11 +7,12 @@ store.
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,8 @@ from supsup_core.states.layout import TaskState, density, uniform_tensors
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import Measured, Trainer
+
+R = TypeVar("R")
 
 # The table `tasks` without the checksums, which the store computes when it writes the rows.
 TRAINED = TASKS.remove(TASKS.get_field_index("row_crc32c"))
@@ -58,6 +61,15 @@ class TrainedUnit:
     uniform: Sequence[str] = ()
     warnings: Sequence[str] = ()
     shared: Shared = field(default_factory=dict)
+
+
+def with_warnings(work: Callable[[], R]) -> tuple[R, tuple[str, ...]]:
+    """Do some work. Return its result, and the text of each RuntimeWarning once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        result = work()
+    texts = (str(w.message) for w in caught if issubclass(w.category, RuntimeWarning))
+    return result, tuple(dict.fromkeys(texts))
 
 
 def trainer_of(spec: RunSpec, train: ImageSet, test: ImageSet, device: torch.device) -> Trainer:
@@ -111,21 +123,18 @@ class TrainWorker:
     def run(self, unit: TrainUnit, shared: Shared | None = None) -> TrainedUnit:
         """Train the blocks of a unit, then measure and pack the missing masks.
 
-        Args:
-            unit: the unit.
-            shared: data from earlier tasks, for a unit of one block; empty for the first task. None
-                if no task needs such data.
-
         A whole block is trained even if some of its masks exist already, because training only
         some of its tasks would give other masks. If training raises an error, the whole unit fails.
         If making a task or measuring a state raises an error, only this task fails. (For an
         exception, see _tasks.)
+
+        Args:
+            unit: the unit.
+            shared: data from earlier tasks, for a unit of one block; empty for the first task. None
+                if no task needs such data.
         """
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", RuntimeWarning)
-            trained = self._run(unit, shared)
-        texts = (str(w.message) for w in caught if issubclass(w.category, RuntimeWarning))
-        return replace(trained, warnings=tuple(dict.fromkeys(texts)))
+        trained, texts = with_warnings(lambda: self._run(unit, shared))
+        return replace(trained, warnings=texts)
 
     def _run(self, unit: TrainUnit, shared: Shared | None) -> TrainedUnit:
         self.warm_up(unit)
