@@ -32,7 +32,7 @@ _CPU = torch.device("cpu")
 def mean_slopes_for(
     network: Network, weights: Weights, layout: StateLayout, objective: Objective, num_real: int
 ) -> MeanSlopes:
-    """Make the function that computes slopes on the CPU; it is faster for states of BitsEngine.
+    """Make the function that computes slopes on the CPU: a faster one if BitsEngine fits.
 
     Args:
         network: the fixed network.

@@ -92,9 +92,10 @@ class Learner:
     def follow(self, first: int, on_step: OnStep | None = None) -> FollowedMask:
         """Allocate a mask, and follow the stream up to the allocation of the next mask.
 
-        The result depends only on the stream, on the frozen masks and on `first`. The scores of the
-        new mask are those of the task with the mask's number. So if the mask trains on all batches
-        of this task and on no others, it is the mask that training with the given task makes.
+        The result depends only on the stream, on the frozen masks and on `first`. Mask i starts
+        from the same first scores as task i in a run in which the task is given. So if mask i
+        trains on all batches of task i and on no other batches, it is the same mask, bit for bit,
+        as in such a run with one task per block.
 
         Args:
             first: number of the batch at which the mask is allocated.
