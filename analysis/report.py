@@ -156,7 +156,7 @@ def _training(tasks: pd.DataFrame, committed: str) -> str:
 
     Args:
         tasks: rows of the table `tasks`.
-        committed: a text that follows their number: what is committed.
+        committed: the words after the number of rows, such as "tasks" or "masks".
     """
     columns = ["accuracy", "loss", "density", "train_seconds"]
     spread = (
