@@ -115,8 +115,8 @@ class Case:
         arguments: the command's arguments.
         folder: the working directory. It contains the run directory `run`.
         checkout: the code of the command.
-        same_as: if the exit code is 0, the run must have the masks and the evaluations of this run.
-            None: the command need not leave a complete run.
+        same_as: an undamaged run. If the exit code is 0, the run in `folder` must have the same
+            masks and evaluations. None: the results are not compared.
     """
 
     what: str
@@ -246,7 +246,7 @@ class Runs:
 
     @cached_property
     def with_data(self) -> Path | None:
-        """A complete run on the data; None if the commands know only the published MNIST."""
+        """A complete run on the data; None if the commands accept only the published MNIST."""
         if not self.checkout.is_own:
             return None
         (self._folder / "outside").mkdir()

@@ -3,7 +3,8 @@
     python benchmarks/gpu.py ceilings train infer reservoir memory --device cuda
     python benchmarks/gpu.py actors --device cuda --actors 1 2 4
 
-Each part prints JSON objects, one per line. `share_of_floor` is a time's lower bound / the time.
+Each part prints JSON objects, one per line. `share_of_floor` is the lower bound of a time, divided
+by the time.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
     check      differences of masks: blocks that train together or alone, Triton or torch
