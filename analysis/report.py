@@ -156,7 +156,7 @@ def _training(tasks: pd.DataFrame, committed: str) -> str:
 
     Args:
         tasks: rows of the table `tasks`.
-        committed: the words after the number of rows, such as "tasks" or "masks".
+        committed: the words after the number of rows, such as "of 32 tasks" or "masks".
     """
     columns = ["accuracy", "loss", "density", "train_seconds"]
     spread = (

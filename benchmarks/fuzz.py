@@ -77,7 +77,8 @@ class Checkout:
 
     Attributes:
         root: folder of the code.
-        names: a mapping from a key to its name in this code, for each key whose name differs.
+        names: for each key that has another name in this code, a mapping from the usual name to
+            this other name.
     """
 
     root: Path = ROOT
@@ -99,7 +100,7 @@ class Checkout:
         return run(script, arguments, case.folder, seconds)
 
     def typed(self, case: "Case") -> tuple[str, list[str]]:
-        """Return a case's script (a path or a module), and its arguments with this code's names."""
+        """Return the script of a case (path or module), and its arguments with renamed keys."""
         script = str(self.root / case.script) if case.script.endswith(".py") else case.script
         pairs = (one.partition("=") for one in case.arguments)
         return script, [self.names.get(key, key) + is_ + value for key, is_, value in pairs]

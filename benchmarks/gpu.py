@@ -189,10 +189,10 @@ def ceilings(bench: Bench) -> None:
 def training_floor(
     widths: Sequence[int], recipe: Recipe, bytes_per_second: float = 3.0e12
 ) -> dict[str, float]:
-    """Compute the smallest number of bytes that a task's step must move, and the time for them.
+    """Compute how many bytes a step of a task must read and write at least, and the time for this.
 
     Scores and means of squares are read and written once as float32, and masks once as bits. Each
-    activation is moved five times as bfloat16.
+    activation is read or written five times as bfloat16.
     """
     weights = sum(i * o for i, o in pairwise(widths))
     activations = 2 * 5 * sum(widths[1:]) * recipe.batch_size

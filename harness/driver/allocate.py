@@ -26,7 +26,7 @@ class Allocate:
     """The stage that follows the stream. The worker is not told which task a batch belongs to.
 
     The results of a unit are on disk before the next unit begins. First the decisions are written,
-    and then the mask is committed. After a stop, the learner goes on with the first mask that is
+    and then the mask is committed. After a stop, the learner continues with the first mask that is
     not committed, and makes the same masks and decisions as without the stop.
 
     Args:

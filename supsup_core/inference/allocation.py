@@ -179,8 +179,8 @@ class MarginRule:
     of other tasks: on permuted MNIST with the recipe fast, the margin of the mask in training is 2
     to 10 for batches of unknown tasks, and 22 to 60 for batches of its own task.)
 
-    Of these two masks, the rule takes the mask for which the ratio of its margin and the margin
-    that it must have is larger. The score is the margin of this mask.
+    For both masks, the margin is divided by the margin that the mask must have. The rule takes the
+    mask with the larger ratio. The score is the margin of this mask.
 
     Attributes:
         threshold: a batch belongs to a known mask if the mask's margin is at least this number.

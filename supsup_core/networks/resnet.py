@@ -52,7 +52,7 @@ class Block(nn.Module):
         kind: "basic" or "bottleneck".
         num_in: number of channels of the inputs.
         width: number of channels between the convolutions of the branch. The output of a basic
-            block has as many channels, and that of a bottleneck block EXPANSION times as many.
+            block has `width` channels. The output of a bottleneck block has EXPANSION * width.
         stride: 1, or 2 to halve height and width.
         norm: normalisation after each convolution; see norm_layer.
     """
