@@ -255,7 +255,7 @@ def resnet50(
     Args:
         input_shape: (C, H, W).
         num_outputs: number of real and superfluous neurons together.
-        width: number of inner channels of the first stage.
+        width: number of channels between the convolutions of a block in the first stage.
         stem: first layers.
         norm: normalisation after each convolution.
         init: distribution of the weights.

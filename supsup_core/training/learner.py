@@ -1,9 +1,9 @@
 """A learner that follows a stream: it is told the task neither in training nor in inference.
 
-Every few batches, the learner infers to which of its masks the present batch belongs. It then goes
-on with this mask, or allocates a new mask. A mask trains from its allocation until the stream first
-leaves it. After that the mask is frozen: if the stream returns, the network uses the mask, but does
-not train it.
+Every few batches, the learner infers to which of its masks the present batch belongs. The learner
+then uses this mask, or allocates a new mask if the batch belongs to none of them. A mask trains
+from its allocation until the learner first uses another mask. After that the mask is frozen: if the
+learner uses it again, it does not train.
 
 Shape letters: R bytes of a packed row.
 """
@@ -50,7 +50,7 @@ class FollowedMask:
     Attributes:
         state: the state of the mask.
         row: (R,) the packed state.
-        steps: number of batches on which the mask trained. They follow each other in the stream.
+        steps: number of batches on which the mask trained. These batches follow each other.
         decisions: the decisions after the allocation of the mask, up to the allocation of the next
             mask or to the end of the stream. In between, the stream uses frozen masks.
     """
