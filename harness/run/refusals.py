@@ -130,7 +130,7 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
             "train.dtype", f"auto or float32 with {who}", config.train.dtype, "train.dtype=auto"
         )
     if is_streamed(config):
-        check_any_order(config, capabilities, "with scenario=nns, where no task is told")
+        check_any_order(config, capabilities, "with scenario=nns, where the task is not given")
     if is_streamed(config) and config.allocation.rule == "margin" and not capabilities.has_planes:
         raise must_be(
             "allocation.rule",
