@@ -104,7 +104,7 @@ class _Content(TypedDict):
     shared: SharedSpec
 
 
-def open_run(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
+def open_trained(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Begin a run, or continue the run in the directory.
 
     Args:
@@ -348,6 +348,7 @@ def _attributes(
         "family": config.family,
         "family_options": config.family_options,
         "num_classes": data.num_classes,
+        "input_shape": list(spec.input_shape),
         "seed": config.seed,
         "method": config.method,
         "method_options": config.method_options,
