@@ -29,6 +29,7 @@ CONFIG_MODULE = "harness.conf"  # the folder of recipes and experiments
 MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets the value
 
 DTYPES = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
 
 # Limits of numbers that neither the data nor the memory nor the disk limits. Each limit is far
 # above the numbers that a run can use. Without limits, a run with a mistyped number could take
@@ -113,6 +114,14 @@ class TrainConfig:
         help="Number format of the matrix products. With auto, the run measures both formats when "
         "it begins. It uses bfloat16 if bfloat16 is faster and the trainer supports it, else "
         "float32.",
+    )
+    device: str = knob(
+        AUTO,
+        instead=AUTO,
+        one_of=DEVICES,
+        help="Kind of device that trains. With auto, a GPU trains if Ray or torch finds one when "
+        "the run begins. Masks depend on the kind of device, so a run keeps it. With cpu, no actor "
+        "of the command gets a GPU.",
     )
     block: int | str = knob(
         AUTO,
