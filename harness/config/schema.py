@@ -115,14 +115,6 @@ class TrainConfig:
         "it begins. It uses bfloat16 if bfloat16 is faster and the trainer supports it, else "
         "float32.",
     )
-    device: str = knob(
-        AUTO,
-        instead=AUTO,
-        one_of=DEVICES,
-        help="Kind of device that trains. With auto, a GPU trains if Ray or torch finds one when "
-        "the run begins. Masks depend on the kind of device, so a run keeps it. With cpu, no actor "
-        "of the command gets a GPU.",
-    )
     block: int | str = knob(
         AUTO,
         kind=int,
@@ -130,6 +122,14 @@ class TrainConfig:
         at_least=1,
         help="Number of tasks that train together in one work unit. With auto, the number depends "
         "on the size of the network.",
+    )
+    device: str = knob(
+        AUTO,
+        instead=AUTO,
+        one_of=DEVICES,
+        help="Kind of device that trains. With auto, a GPU trains if Ray or torch finds one when "
+        "the run begins. Masks depend on the kind of device, so a run keeps it. With cpu, no actor "
+        "of the command gets a GPU.",
     )
     temperature: float = knob(
         1.0, above=0, help="Divisor of the logits in the loss. Above 1, the softmax is softer."

@@ -119,7 +119,7 @@ class Method(ABC):
 
     @property
     def draws_uniformly(self) -> bool:
-        """Whether the first scores of gains over weights are always those of `uniform_scores`.
+        """Whether `uniform_scores` draws the first scores of every tensor with gains over weights.
 
         If so, a GPU can draw these scores itself.
         """

@@ -61,7 +61,8 @@ class Signed(Method):
         """Make first scores from mean gains; see Method.scores_from.
 
         With one earlier state, the weight of the random scores is so small that the first gains
-        are those of this state: hidden weights stay below tau, and other weights above.
+        are those of this state: the scores of weights with gain 0 stay below the threshold, and the
+        magnitudes of all other scores stay above it.
         """
         own_share = min(self.threshold, (1 - self.threshold) / 2)
         return mixed(uniform_bound(tensor) * gains, drawn, num_states, own_share)

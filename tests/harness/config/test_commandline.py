@@ -113,7 +113,10 @@ REFUSED = {
     "method_options=3": ["method_options must be names with values such as {density: 0.3}", "3"],
     "method_options=null": ["method_options must be names with values", "got null"],
     "method_optoins.density=0.3": ["got method_optoins", "did you mean method_options?"],
-    "method_options={a.b:3}": ["method_options must have names such as density", "got 'a.b'"],
+    "method_options={a.b:3}": [
+        "method_options must have options with names such as density",
+        "got 'a.b'",
+    ],
     "quiet=perhaps": ["quiet must be true or false", "got perhaps"],
     "data=mnist6k": ["data must be one of", "digits", "got mnist6k", "try data=mnist5k"],
     "network=lenet": ["network must be one of", "mlp", "got lenet"],
