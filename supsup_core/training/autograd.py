@@ -58,6 +58,7 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
             optimizer.zero_grad()
             self._loss(scores, floats, images, labels).backward()
+            self._add_decay(scores)
             optimizer.step()
             with torch.no_grad():
                 method.after_step(scores, shared, step + 1, recipe.steps)
@@ -100,6 +101,16 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             )
             for spec in self._network.float_specs()
         }
+
+    def _add_decay(self, scores: Mapping[str, Tensor]) -> None:
+        """Add the finder's decay to the gradients of the scores."""
+        for tensor in self._network.tensors:
+            score = scores.get(tensor.name)
+            if score is None or score.grad is None:
+                continue
+            decay = self._method.decay(tensor, score.detach())
+            if decay is not None:
+                score.grad += decay
 
     def _batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Make the images and labels of a batch, which has N images for each of B tasks.
