@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from conformance.methods import NETWORKS, SLIM, MethodTests, assert_same_planes, stacked
+from supsup_core.data import ImageSet
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.multicoated import Multicoated
 from supsup_core.methods.protocol import layout_of
@@ -99,16 +100,20 @@ def test_one_coat_is_edge_popup_bit_for_bit(density, digits, make_tasks):
     """Both are trained by autograd, and edge-popup also by the trainer that is chosen for it."""
     network, tasks = NETWORKS["mlp"], make_tasks("permuted", side=8, num_classes=10)
     recipe, rows = Recipe(steps=15, batch_size=16, learning_rate=1e-2), []
+    data = [
+        ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std)
+        for d in digits
+    ]
     methods = Multicoated(densities=(density,)), EdgePopup(density)
     for method in methods:
         layout = layout_of(network, method)
-        measure = measure_for(network, layout, digits[1], 0, CPU)
-        given = network, method, digits[0], measure, recipe
+        measure = measure_for(network, layout, data[1], 0, CPU)
+        given = network, method, data[0], measure, recipe
         trainer = AutogradTrainer(*given, seed=0, dtype=torch.float64, device=CPU)
         ((states, _),) = trainer.stages(tasks, [15])
         rows.append(layout.pack(states))
     assert layout_of(network, methods[0]) == layout_of(network, methods[1])
-    chosen = trainer_for(network, methods[1], *digits, recipe, seed=0, dtype=torch.float64)
+    chosen = trainer_for(network, methods[1], *data, recipe, seed=0, dtype=torch.float64)
     ((states, _),) = chosen.stages(tasks, [15])
     assert np.array_equal(rows[0], rows[1])
     assert np.array_equal(rows[0], layout.pack(states))
