@@ -21,7 +21,7 @@ class MagnitudeMethod(KeepMethod):
         """Make first scores from the mean mask; see Method.scores_from.
 
         A kept weight counts as the magnitude b, and a dropped weight as 0. The signs are those of
-        the task's own scores, because the rule does not use them.
+        the task's random first scores, because the rule does not use the signs.
         """
         return magnitudes_from(uniform_bound(tensor) * gains, drawn, num_states)
 
