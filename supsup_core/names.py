@@ -33,6 +33,8 @@ METHODS: Mapping[str, str] = {
     "threshold": "supsup_core.methods.threshold:Threshold",
     "edge_popup": "supsup_core.methods.edge_popup:EdgePopup",
     "signed": "supsup_core.methods.signed:Signed",
+    "multicoated": "supsup_core.methods.multicoated:Multicoated",
+    "n_of_m": "supsup_core.methods.n_of_m:NOfM",
     "batche": "supsup_core.baselines.batche:BatchE",
     "heads": "supsup_core.baselines.own_weights:Heads",
     "upper_bound": "supsup_core.baselines.own_weights:UpperBound",

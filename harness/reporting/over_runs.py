@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.run_folders import SWEPT
+from harness.config.run_folders import SWEPT, values_in
 from harness.places.places import Place
 from harness.plan.ownership import Mistakes
 from harness.reporting.display import say
@@ -61,6 +61,7 @@ class OneRun:
     def of(cls, run: Run, files: Sequence[Place], mistakes: Mistakes | None) -> "OneRun":
         """Take the values from an open run."""
         swept = {key: getattr(run.spec.config, key) for key in SWEPT.values()}
+        swept |= values_in(run.directory.name)  # the name of a folder also has a method's options
         return cls(run.directory, run.store.run_id, swept, files, mistakes)
 
 

@@ -141,6 +141,18 @@ class Method(ABC):
             A mapping from the name of each masked tensor to its gains, (B, *shape).
         """
 
+    def decay(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | None:
+        """Return what the finder adds to the gradient of the loss, such as a decay of some scores.
+
+        Args:
+            tensor: the masked tensor.
+            scores: (B, *shape) the tensor's scores, for B tasks.
+
+        Returns:
+            (B, *shape) the values to add to d loss / d score. None adds nothing.
+        """
+        return None
+
     def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Return the weights that the finder trains, as a mapping from name to tensor.
 

@@ -6,6 +6,8 @@ The score gets the gradient of the gain unchanged (straight-through). tau is con
 fraction of b, the largest |score| that a tensor can have at the start. Weight decay
 (train.weight_decay) makes |score| smaller, so more scores fall below tau and masks become sparser.
 
+When to use: if masks may have two bits per weight, and few kept weights count more than bytes.
+
 Source: Koster et al. 2022, "Signing the Supermask: Keep, Hide, Invert". Their initial scores are
 Xavier uniform. Here the initial scores are uniform in (-b, b) with b = 1 / sqrt(fan_in), as for the
 other finders.

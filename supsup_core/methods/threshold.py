@@ -1,6 +1,10 @@
 """The threshold rule: a gain is 1 if its score is not negative, else 0.
 
 At the start, about half of the weights are kept.
+
+When to use: as the first finder to try with an MLP, if the number of kept weights may differ from
+task to task.
+
 Source: Wortsman et al. 2020 (the MNIST experiments), after Mallya et al. 2018.
 """
 

@@ -68,6 +68,7 @@ class Descent:
         self._optimizer.param_groups[0]["lr"] = self._recipe.learning_rate_at(step)
         self._optimizer.zero_grad()
         self._loss(images, labels).backward()
+        self._add_decay()
         self._optimizer.step()
         with torch.no_grad():
             self._method.after_step(self.scores, self._shared, step + 1, self._recipe.steps)
@@ -75,6 +76,16 @@ class Descent:
     def states(self) -> list[TaskState]:
         """Make the states of the B tasks from their scores, with the floats of the network."""
         return with_floats(self._method.end(self._network, self.scores), self._floats)
+
+    def _add_decay(self) -> None:
+        """Add the finder's decay to the gradients of the scores."""
+        for tensor in self._network.tensors:
+            score = self.scores.get(tensor.name)
+            if score is None or score.grad is None:
+                continue
+            decay = self._method.decay(tensor, score.detach())
+            if decay is not None:
+                score.grad += decay
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Compute the mean cross-entropy of each task, and sum it over the tasks.

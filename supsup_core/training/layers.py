@@ -99,6 +99,23 @@ def sign_mask_gradients(
     return [_weight_gradient(delta, inputs) for _, delta, inputs in passed][::-1]
 
 
+def score_gradients(
+    method: KeepMethod, tensor: MaskedTensor, scores: Tensor, gradients: Tensor, signs: Tensor
+) -> Tensor:
+    """Compute d loss / d score from d loss / d masked sign, and add the finder's decay.
+
+    Args:
+        method: the finder.
+        tensor: the masked tensor.
+        scores: (B, O, ...) the scores of B tasks.
+        gradients: d loss / d masked sign, in the shape of the scores.
+        signs: signs of the weights, +1 and -1, in the shape of the scores.
+    """
+    own = gradients.to(scores.dtype) * signs * method.slope(tensor, scores)
+    decay = method.decay(tensor, scores)
+    return own if decay is None else own + decay
+
+
 class BlockLayer:
     """One layer of a block of B tasks: the scores, and the masked signs computed from the scores.
 
@@ -183,8 +200,8 @@ class BlockLayer:
             constants: the optimiser's constants for this step: numbers or 0-dimensional tensors.
         """
         signs = self._optimizer.signs(state)
-        slope = self._method.slope(self._tensor, scores)
-        self._optimizer.move(scores, state, gradients.to(scores.dtype) * signs * slope, constants)
+        own = score_gradients(self._method, self._tensor, scores, gradients, signs)
+        self._optimizer.move(scores, state, own, constants)
         masked.copy_(signs * self._method.mask(self._tensor, scores))
 
     def masks(self) -> Bool[np.ndarray, "B O ..."]:

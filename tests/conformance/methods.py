@@ -19,6 +19,7 @@ from supsup_core.methods.protocol import layout_of
 from supsup_core.networks.conv import small_conv
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.module import as_network
+from supsup_core.networks.resnet import resnet18_slim
 from supsup_core.networks.units import units
 from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import TaskState
@@ -37,6 +38,8 @@ NETWORKS = {
     "units": units(INPUT_SHAPE, 12, hidden=[128, 96]),
     "conv": as_network("conv", small_conv(IMAGES, 12, channels=[16, 16]), IMAGES),
 }
+# Fifteen convolutions and three shortcuts, for the tests of finders that depend on shapes.
+SLIM = as_network("slim", resnet18_slim(IMAGES, 12, width=4), IMAGES)
 OVER_WEIGHTS = [n for n in NETWORKS.values() if all(t.over == "weights" for t in n.tensors)]
 NUM_TASKS = 3
 # At this learning rate, 15 steps change many bits of the masks.
