@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from supsup_core.data import normalise
-from supsup_core.methods.protocol import Method, Shared
+from supsup_core.methods.protocol import Method, Progress, Shared
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
@@ -46,21 +46,24 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         floats = self._statistics(len(tasks))
         optimizer = recipe.torch_optimizer(list(scores.values()))
         order = batches or block_batches(tasks, self._data, recipe, self._seed)
-        last = max(after)
+        ids, last = [task.task_id for task in tasks], max(after)
         for step in range(last + 1):
             if step in after:
                 states = with_floats(method.end(network, scores), floats)
-                ids = [task.task_id for task in tasks]
                 yield states, self._transfer.pass_on(ids, scores, shared)
             if step == last:
                 return
             images, labels = self._batch(next(order))
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
-            optimizer.zero_grad()
+            optimizer.zero_grad()  # the optimiser changes no tensor that has no gradient
+            trained = method.trained_names(network, scores.keys(), step, recipe.steps)
+            for name, score in scores.items():
+                score.requires_grad_(name in trained)
             self._loss(scores, floats, images, labels).backward()
             optimizer.step()
             with torch.no_grad():
-                method.after_step(scores, shared, step + 1, recipe.steps)
+                progress = Progress(step + 1, recipe.steps, ids, self._seed)
+                method.after_step(network, scores, shared, progress)
             if on_step is not None:
                 on_step(step + 1)
 
@@ -73,18 +76,20 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         return self._measure.with_weights(trained)(task, state)
 
     def _begin(self, tasks: Sequence[Task], shared: Shared | None) -> dict[str, Tensor]:
-        """Make the first scores of B tasks, in float32 or float64.
+        """Make the first scores of B tasks. Scores that are floats are in float32 or float64.
 
         Returns:
             A mapping from name to the scores of all tasks, (B, ...).
         """
+        return self._stacked(self._starts(tasks, shared))
+
+    def _stacked(self, starts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
+        """Stack the scores of B tasks, and move them to the trainer's device."""
         accurate = torch.promote_types(self._dtype, torch.float32)
-        starts = self._starts(tasks, shared)
+        stacked = {n: torch.from_numpy(np.stack([s[n] for s in starts])) for n in starts[0]}
         return {
-            name: torch.from_numpy(np.stack([start[name] for start in starts]))
-            .to(self._device, accurate)
-            .requires_grad_()
-            for name in starts[0]
+            name: values.to(self._device, accurate if values.is_floating_point() else None)
+            for name, values in stacked.items()
         }
 
     def _statistics(self, num_tasks: int) -> dict[str, Tensor]:
