@@ -49,6 +49,13 @@ def stacked(starts):
     return {n: s.requires_grad_(s.is_floating_point()) for n, s in stacked.items()}
 
 
+def shaped(data, network):
+    """Return (training, test) sets with images in the network's input shape."""
+    return tuple(
+        ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std) for d in data
+    )
+
+
 def of_task(scores, b):
     return {name: score[b : b + 1].detach() for name, score in scores.items()}
 
@@ -92,10 +99,7 @@ class MethodTests:
     @pytest.fixture
     def data(self, network, digits):
         """(training, test) sets of digits, with images in the network's input shape."""
-        return tuple(
-            ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std)
-            for d in digits
-        )
+        return shaped(digits, network)
 
     @pytest.fixture
     def plain(self, network, layout, data):

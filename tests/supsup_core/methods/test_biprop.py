@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from conformance.methods import NETWORKS, OVER_WEIGHTS, MethodTests, stacked
+from conformance.methods import NETWORKS, OVER_WEIGHTS, MethodTests, shaped, stacked
 from supsup_core.engines.bits import BitsEngine, keeps_alone
 from supsup_core.engines.choose import engine_type
 from supsup_core.methods.biprop import Biprop, magnitude_of
@@ -57,9 +57,7 @@ def scores_of(method, network, num_tasks=2, seed=0):
 @pytest.mark.parametrize("name", ["mlp", "conv"])
 def test_with_constant_magnitudes_it_is_edge_popup_bit_for_bit(name, digits, make_tasks):
     network = NETWORKS[name]
-    data = [
-        type(d)(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std) for d in digits
-    ]
+    data = shaped(digits, network)
     tasks = make_tasks("permuted", side=8, num_classes=10)
     biprop = Biprop(0.3, **PLAIN)
     own, other = (
@@ -79,7 +77,7 @@ def test_constant_magnitudes_get_the_fast_trainer_and_the_engine_of_bits(digits)
         (Biprop(0.3), False),
         (Biprop(0.3, scope="global", **PLAIN), False),
     ]:
-        trainer = trainer_for(network, method, *digits, recipe, seed=0)
+        trainer = trainer_for(network, method, *shaped(digits, network), recipe, seed=0)
         assert isinstance(trainer, MLPTrainer) == fast
         if fast:
             assert trainer.form is FusedTopShareLayer
@@ -138,7 +136,7 @@ def test_the_density_falls_from_one_half_within_the_ramp():
     scores, found = scores_of(method, network), []
     for step in range(9):
         gains = method.gains(network, scores)
-        ones = sum(float(gain.sum()) for gain in gains.values())
+        ones = sum(float(gain.detach().sum()) for gain in gains.values())
         found.append(ones / sum(gain.numel() for gain in gains.values()))
         kept = sum(plane.sum() for plane in method.end(network, scores)[0].planes)
         assert kept == round(0.1 * sum(t.num_gains for t in network.tensors))  # in each step

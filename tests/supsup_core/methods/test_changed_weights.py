@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conformance.methods import NETWORKS, OVER_WEIGHTS, MethodTests, stacked
+from conformance.methods import NETWORKS, OVER_WEIGHTS, MethodTests, shaped, stacked
 from supsup_core.methods.biprop import Biprop, magnitude_of
 from supsup_core.methods.changed_weights import flip_of
 from supsup_core.methods.edge_popup import EdgePopup
@@ -57,7 +57,9 @@ def after(method, scores, step, network=ONE, steps=100, task_ids=(0, 1)):
 def keep_planes(method, data, tasks):
     """Train, and return the keep planes of all tasks, and whether any weight changed its sign."""
     network = NETWORKS["mlp"]
-    trainer = trainer_for(network, method, *data, RECIPE, seed=0, dtype=torch.float64)
+    trainer = trainer_for(
+        network, method, *shaped(data, network), RECIPE, seed=0, dtype=torch.float64
+    )
     ((states, _),) = trainer.stages(tasks, [RECIPE.steps])
     roles = [plane.spec.role for plane in layout_of(network, method).planes]
     found = {"keep": [], "negative": []}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from conformance.methods import BRIEF, CPU, NETWORKS, OVER_WEIGHTS, MethodTests, stacked
-from supsup_core.data import ImageSet, normalise
+from conformance.methods import BRIEF, CPU, NETWORKS, OVER_WEIGHTS, MethodTests, shaped, stacked
+from supsup_core.data import normalise
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.random_search import RandomSearch
 from supsup_core.training.batches import batch_images, batch_labels, block_batches
@@ -60,10 +60,11 @@ def losses_by_hand(network, task, data, num):
 
 def test_the_best_of_the_first_candidates_is_kept(digits, make_tasks):
     network, best = NETWORKS["mlp"], []
-    trainer = trainer_for(network, METHOD, *digits, BRIEF, seed=0, dtype=torch.float64)
+    data = shaped(digits, network)
+    trainer = trainer_for(network, METHOD, *data, BRIEF, seed=0, dtype=torch.float64)
     assert type(trainer) is SearchTrainer
     for task in make_tasks("permuted", side=8, num_classes=10):
-        losses = losses_by_hand(network, task, digits[0], 30)
+        losses = losses_by_hand(network, task, data[0], 30)
         for num, (states, _) in zip((1, 8, 30), trainer.stages([task], [1, 8, 30]), strict=True):
             best.append(int(np.argmin(losses[:num])))
             (expected,) = METHOD.end(network, candidate(network, task.task_id, best[-1]))
@@ -76,7 +77,7 @@ def test_the_temperature_counts_and_masks_have_the_density(digits, make_tasks):
     rows = set()
     for temperature in (1.0, 100.0):
         recipe = replace(BRIEF, steps=30, temperature=temperature)
-        trainer = trainer_for(network, METHOD, *digits, recipe, seed=0)
+        trainer = trainer_for(network, METHOD, *shaped(digits, network), recipe, seed=0)
         ((states, _),) = trainer.stages(tasks, [30])
         rows.add(layout_of(network, METHOD).pack(states).tobytes())
         for state in states:
@@ -87,10 +88,7 @@ def test_the_temperature_counts_and_masks_have_the_density(digits, make_tasks):
 
 def test_stored_statistics_are_those_of_the_images(digits, make_tasks):
     network = NETWORKS["conv"]
-    train, test = (
-        ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std)
-        for d in digits
-    )
+    train, test = shaped(digits, network)
     (task,) = make_tasks("split", (0,), side=8, num_classes=10)
     trainer = trainer_for(network, METHOD, train, test, BRIEF, seed=0, dtype=torch.float64)
     (([state], _),) = trainer.stages([task], [3])
