@@ -201,7 +201,7 @@ class Biprop(EdgePopup):
     ) -> None:
         """Reduce the density, if it has a ramp; see Method.after_step."""
         if self._has_ramp:
-            scores[_DENSITY].fill_(self.density_after(progress.step, progress.steps))
+            scores[_DENSITY].detach().fill_(self.density_after(progress.step, progress.steps))
 
     def density_after(self, step: int, steps: int) -> float:
         """Return the density in training after some steps, with the scope "global"."""
