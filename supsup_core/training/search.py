@@ -8,6 +8,7 @@ Shape letters: B tasks of the block, N images of a batch.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,8 +16,9 @@ from torch import Tensor
 from supsup_core.methods.protocol import Shared
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.autograd import AutogradTrainer, with_floats
+from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.batches import Batch, block_batches
+from supsup_core.training.descent import first_statistics, stacked_scores, with_floats
 from supsup_core.training.protocol import OnStep
 
 
@@ -38,7 +40,7 @@ class SearchTrainer(AutogradTrainer):
         """
         order = batches or block_batches(tasks, self._data, self._recipe, self._seed)
         images, labels = self._batch(next(order))
-        best = candidate = self._begin(tasks, shared)
+        best = candidate = self._stacked(self._starts(tasks, shared))
         least = torch.full((len(tasks),), float("inf"), device=self._device)
         ids, last = [task.task_id for task in tasks], max(after)
         for step in range(last + 1):
@@ -60,14 +62,20 @@ class SearchTrainer(AutogradTrainer):
         method, network, seed = self._method, self._network, self._seed
         return self._stacked([method.candidate(network, t.task_id, seed, number) for t in tasks])
 
+    def _stacked(self, starts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
+        return stacked_scores(starts, self._accurate, self._device)
+
+    @property
+    def _accurate(self) -> torch.dtype:
+        return torch.promote_types(self._dtype, torch.float32)
+
     @torch.no_grad()
     def _losses(
         self, scores: Mapping[str, Tensor], images: Tensor, labels: Tensor
     ) -> Float[Tensor, " B"]:
         """Compute the mean cross-entropy of each task."""
         logits = self._network.logits(self._weights, self._gains(scores), images)
-        accurate = torch.promote_types(self._dtype, torch.float32)
-        flat = logits.to(accurate).transpose(1, 2) / self._recipe.temperature  # (B, S, N)
+        flat = logits.to(self._accurate).transpose(1, 2) / self._recipe.temperature  # (B, S, N)
         return torch.nn.functional.cross_entropy(flat, labels, reduction="none").mean(dim=1)
 
     def _gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,8 +91,9 @@ class SearchTrainer(AutogradTrainer):
         statistics t of the images. So two passes, from s = 0 and from s = 1, determine t.
         """
         ended, passes = self._method.end(self._network, scores), []
+        drawn = first_statistics(self._network, len(ended), self._accurate, self._device)
         for start in (0.0, 1.0):
-            floats = {n: torch.full_like(v, start) for n, v in self._statistics(len(ended)).items()}
+            floats = {name: torch.full_like(v, start) for name, v in drawn.items()}
             if floats:
                 gains = self._gains(scores)
                 self._network.logits(self._weights, gains, images, floats, track=True)

@@ -1,13 +1,14 @@
 """Transfer: the first scores of a task start from the masks, or the scores, of earlier tasks.
 
-The gains of earlier states are turned into scores by the finder (`Method.scores_from`). With the
-transfer `mean_scores`, the scores themselves are averaged.
+For most ways of transfer, the finder makes the first scores from the gains of earlier states
+(`Method.scores_from`). With `mean_scores`, the first scores are the mean of the last scores of all
+earlier tasks.
 
-Source: Wortsman et al. 2020: their text starts from the running mean of the masks found so far
-(`mean`), their code from the mean of the scores (`mean_scores`). `similar` is after Yadav & Bansal
+Source: `mean` and `mean_scores` are from Wortsman et al. 2020. Their text describes the mean of all
+earlier masks, and their code computes the mean of scores. `similar` is after Yadav & Bansal
 (ExSSNeT), who choose an earlier mask by the nearest neighbours of the new task's features. Here
 one-shot inference chooses the mask. `last` is after Kang et al. 2022 (WSN), who continue with the
-scores of the previous task.
+scores of the previous task. Here the task starts from the mask of the previous task.
 
 Shape letters: B tasks of the block, N images of a batch, K earlier states, R bytes of a row.
 """
@@ -55,9 +56,9 @@ def carried_shapes(network: Network, method: Method, recipe: Recipe) -> dict[str
 
 
 def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]:
-    """Choose the earlier tasks whose states the tasks of a block start from.
+    """Choose the earlier tasks from whose states the first scores of a block are made.
 
-    A block starts from the tasks before the block.
+    Only tasks before the block are chosen.
 
     Args:
         transfer: the way of transfer, one of names.TRANSFERS.
@@ -65,8 +66,9 @@ def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]
         seed: the run's seed.
 
     Returns:
-        The tasks whose rows `shared` must have, in this order. With the transfer `random`, there is
-        one task for each task of the block. Empty if the block needs no rows.
+        The chosen tasks. Their packed rows, in this order, are the entry ROWS of `shared` for the
+        block. With the transfer `random`, one task is chosen for each task of the block. Empty if
+        the block needs no rows.
     """
     first = task_ids[0]
     if first == 0:
@@ -83,7 +85,7 @@ def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]
 
 @dataclass(frozen=True)
 class Transfer:
-    """The first scores of the tasks of a block.
+    """The object that makes the first scores of a block, and the data for later tasks.
 
     Attributes:
         network: the fixed network.
@@ -183,5 +185,5 @@ class Transfer:
 
 
 def _sum_of(name: str) -> str:
-    """Return the name of the sum of the scores of all earlier tasks."""
+    """Name the entry of `shared` that has the sum of the scores of all earlier tasks."""
     return f"sum of scores {name}"
