@@ -72,6 +72,11 @@ class Supermasks:
         self._method: Method = (
             names.load("method", METHODS, method)() if isinstance(method, str) else method
         )
+        if self._method.searches:
+            raise ValueError(
+                f"method must train scores, got {type(self._method).__name__}, which only draws "
+                "candidates: try edge_popup"
+            )
         self._layout = layout_of(self.network, self._method)
         self._seed, self._device = seed, torch.device(device)
         self._num_real = self.network.num_outputs if num_real is None else num_real
@@ -115,7 +120,14 @@ class Supermasks:
         shared = {**self._carried, **({ROWS: self._rows[sources]} if sources else {})}
         (start,) = transfer.starts([task_id], shared or None, lambda: first[0][None].cpu())
         descent = Descent(
-            self.network, self._method, recipe, self._weights, [start], shared or None
+            self.network,
+            self._method,
+            recipe,
+            self._weights,
+            [start],
+            shared or None,
+            task_ids=[task_id],
+            seed=self._seed,
         )
         for step, (images, labels) in zip(
             range(recipe.steps), chain([first], stream), strict=False

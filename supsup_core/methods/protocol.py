@@ -8,7 +8,8 @@ Shape letters: B tasks of a block.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
@@ -29,6 +30,27 @@ Scores = Mapping[str, Tensor]
 Shared = Mapping[str, np.ndarray]
 
 Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one tensor
+
+# Rules from scores to masks for which trainers have a fast form; see KeepMethod.fast_rule.
+FastRule = Literal["threshold", "top_share"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of the training of a block of tasks.
+
+    Attributes:
+        step: number of finished steps, from 1.
+        steps: number of steps of the whole training. If a mask trains for longer, because it
+            follows a stream, `step` exceeds this number.
+        task_ids: numbers of the B tasks of the block.
+        seed: the run's seed.
+    """
+
+    step: int
+    steps: int
+    task_ids: Sequence[int]
+    seed: int
 
 
 class Method(ABC):
@@ -117,6 +139,52 @@ class Method(ABC):
         """
         return mixed(uniform_bound(tensor) * gains, drawn, num_states)
 
+    def untrained_from(self, tensor: MaskedTensor, gains: Values) -> Mapping[str, np.ndarray]:
+        """Make the scores that are not trained from the mean gains of earlier states.
+
+        Args:
+            tensor: the masked tensor that the scores belong to.
+            gains: (*shape) the mean gains of the states, without scales.
+
+        Returns:
+            A mapping from name to scores, which replace those that `begin` made. Most finders train
+            all scores.
+        """
+        return {}
+
+    @property
+    def only_keeps(self) -> bool:
+        """Whether two methods of KeepMethod, `mask` and `slope`, are the whole rule.
+
+        The fast trainers call no other method of a finder.
+        """
+        return False
+
+    @property
+    def searches(self) -> bool:
+        """Whether the finder draws candidates, of which the trainer keeps the best.
+
+        The scores of such a finder are not trained. SearchTrainer computes the loss of one
+        candidate per step.
+        """
+        return False
+
+    def candidate(
+        self, network: Network, task_id: int, seed: int, number: int
+    ) -> dict[str, np.ndarray]:
+        """Draw the scores of one candidate of a finder that searches.
+
+        Args:
+            network: the fixed network.
+            task_id: number of the task.
+            seed: the run's seed.
+            number: number of the candidate, from 0. Candidate 0 has the scores of `begin`.
+
+        Returns:
+            A mapping from name to float32 scores, as `begin` returns it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define candidate() to search")
+
     @property
     def draws_uniformly(self) -> bool:
         """Whether `uniform_scores` draws the first scores of every tensor with gains over weights.
@@ -175,16 +243,32 @@ class Method(ABC):
         """
         return {}
 
+    def trained_names(
+        self, network: Network, names: Collection[str], step: int, steps: int
+    ) -> Collection[str]:
+        """Return the names of the scores that one step of the optimiser changes.
+
+        Most finders change all scores in each step. AutogradTrainer computes no gradients of the
+        other scores, and does not change them.
+
+        Args:
+            network: the network.
+            names: the names of all scores.
+            step: number of finished steps, from 0 to `steps` - 1.
+            steps: number of steps of the whole training.
+        """
+        return names
+
     def after_step(  # noqa: B027
-        self, scores: Scores, shared: Shared | None, step: int, steps: int
+        self, network: Network, scores: Scores, shared: Shared | None, progress: Progress
     ) -> None:
         """Change the scores in place after a step of the optimiser. Most finders change nothing.
 
         Args:
+            network: the fixed network.
             scores: a mapping from name to the scores of B tasks, (B, ...).
             shared: data from earlier tasks, as for `begin`.
-            step: number of finished steps, from 1 to `steps`.
-            steps: number of steps of the whole training.
+            progress: the number of finished steps, and the tasks of the block.
         """
 
     @abstractmethod
@@ -237,6 +321,37 @@ class KeepMethod(Method):
     """
 
     reorders: bool = True
+
+    @property
+    def only_keeps(self) -> bool:
+        """Whether `mask` and `slope` are the whole rule; see Method.only_keeps.
+
+        This is true if a subclass overrides no other method that a training calls, if scores are
+        trained, and if tasks need no earlier tasks.
+        """
+        kind = type(self)
+        return (
+            kind.gains is KeepMethod.gains
+            and kind.end is KeepMethod.end
+            and kind.trained_names is Method.trained_names
+            and kind.after_step is Method.after_step
+            and not self.searches
+            and self.order == "any"
+        )
+
+    @property
+    def fast_rule(self) -> FastRule | None:
+        """The rule of `mask` and `slope`, if trainers have a fast form of the rule, else None.
+
+        "threshold": a gain is 1 if its score is not negative, and the slope is 1. "top_share": the
+        `num_kept` largest |score| of a tensor have the gain 1, and the slope is the sign of the
+        score.
+        """
+        return None
+
+    def num_kept(self, tensor: MaskedTensor) -> int | None:
+        """Return how many gains of a tensor are 1; None if the rule does not fix this number."""
+        return None
 
     @abstractmethod
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:

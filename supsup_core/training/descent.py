@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from supsup_core.methods.protocol import Method, Shared
+from supsup_core.methods.protocol import Method, Progress, Shared
 from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.layout import TaskState
 from supsup_core.training.recipe import Recipe
@@ -27,9 +27,12 @@ class Descent:
             matrix products.
         starts: for each task, a mapping from name to float32 first scores.
         shared: data from earlier tasks; see Trainer.stages.
+        task_ids: numbers of the B tasks.
+        seed: the run's seed.
 
     Attributes:
-        scores: a mapping from name to the scores of all tasks, (B, ...), in float32 or float64.
+        scores: a mapping from name to the scores of all tasks, (B, ...). Scores that are floats are
+            in float32 or float64.
     """
 
     def __init__(
@@ -40,18 +43,17 @@ class Descent:
         weights: Weights,
         starts: Sequence[Mapping[str, np.ndarray]],
         shared: Shared | None = None,
+        *,
+        task_ids: Sequence[int],
+        seed: int,
     ) -> None:
         self._network, self._method, self._recipe = network, method, recipe
         self._weights, self._shared = weights, shared
+        self._task_ids, self._seed = task_ids, seed
         some = next(iter(weights.values()))
         self._dtype = some.dtype
         accurate = torch.promote_types(some.dtype, torch.float32)
-        self.scores = {
-            name: torch.from_numpy(np.stack([start[name] for start in starts]))
-            .to(some.device, accurate)
-            .requires_grad_()
-            for name in starts[0]
-        }
+        self.scores = stacked_scores(starts, accurate, some.device)
         self._floats = first_statistics(network, len(starts), accurate, some.device)
         self._optimizer = recipe.torch_optimizer(list(self.scores.values()))
 
@@ -66,12 +68,17 @@ class Descent:
             labels: (B, N) their labels.
         """
         self._optimizer.param_groups[0]["lr"] = self._recipe.learning_rate_at(step)
-        self._optimizer.zero_grad()
+        self._optimizer.zero_grad()  # the optimiser changes no tensor that has no gradient
+        method, steps = self._method, self._recipe.steps
+        trained = method.trained_names(self._network, self.scores.keys(), step, steps)
+        for name, score in self.scores.items():
+            score.requires_grad_(name in trained)
         self._loss(images, labels).backward()
         self._add_decay()
         self._optimizer.step()
         with torch.no_grad():
-            self._method.after_step(self.scores, self._shared, step + 1, self._recipe.steps)
+            progress = Progress(step + 1, steps, self._task_ids, self._seed)
+            method.after_step(self._network, self.scores, self._shared, progress)
 
     def states(self) -> list[TaskState]:
         """Make the states of the B tasks from their scores, with the floats of the network."""
@@ -104,6 +111,17 @@ class Descent:
         flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
         loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
         return loss / labels.shape[1]
+
+
+def stacked_scores(
+    starts: Sequence[Mapping[str, np.ndarray]], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """Stack the scores of B tasks to (B, ...). Scores that are floats get the given dtype."""
+    stacked = {n: torch.from_numpy(np.stack([s[n] for s in starts])) for n in starts[0]}
+    return {
+        name: values.to(device, dtype if values.is_floating_point() else None)
+        for name, values in stacked.items()
+    }
 
 
 def first_statistics(

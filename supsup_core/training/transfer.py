@@ -51,8 +51,7 @@ def carried_shapes(network: Network, method: Method, recipe: Recipe) -> dict[str
     """
     shapes = dict(method.shared_shapes(network))
     if recipe.transfer == MEAN_SCORES:
-        begun = method.begin(network, 0, 0)
-        shapes |= {_sum_of(name): score.shape for name, score in begun.items()}
+        shapes |= {_sum_of(tensor.name): tensor.shape for tensor in network.tensors}
     return shapes
 
 
@@ -123,7 +122,9 @@ class Transfer:
         if not shared or self.recipe.transfer == NO_TRANSFER:
             return drawn
         if self.recipe.transfer == MEAN_SCORES:
-            return [{n: shared[_sum_of(n)] / np.float32(task_ids[0]) for n in own} for own in drawn]
+            names = [tensor.name for tensor in self.network.tensors]
+            means = {n: shared[_sum_of(n)] / np.float32(task_ids[0]) for n in names}
+            return [own | means for own in drawn]
         rows = shared[ROWS]
         if self.recipe.transfer == "mean":
             places = [np.arange(len(rows))] * len(drawn)
@@ -158,6 +159,7 @@ class Transfer:
         for tensor in self.network.tensors:
             own, gain = drawn[tensor.name], gains[tensor.name].numpy()
             scores[tensor.name] = self.method.scores_from(tensor, gain, len(places), own)
+            scores |= self.method.untrained_from(tensor, gain)
         return scores
 
     def pass_on(self, task_ids: Sequence[int], scores: Scores, shared: Shared | None) -> Shared:
@@ -176,8 +178,8 @@ class Transfer:
             return {}
         data = dict(self.method.pass_on(self.network, scores, shared))
         if self.recipe.transfer == MEAN_SCORES:
-            for name, score in scores.items():
-                own = score.detach().to("cpu", torch.float32).sum(dim=0).numpy()
+            for name in (tensor.name for tensor in self.network.tensors):
+                own = scores[name].detach().to("cpu", torch.float32).sum(dim=0).numpy()
                 data[_sum_of(name)] = own + (shared[_sum_of(name)] if shared else np.float32(0))
         return data
 
