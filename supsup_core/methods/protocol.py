@@ -8,7 +8,7 @@ Shape letters: B tasks of a block.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import sqrt
 from typing import Literal
 
@@ -65,6 +65,13 @@ class Method(ABC):
         are evaluated with the new weights. Most finders have no data for later tasks.
         """
         return {}
+
+    def shared_bits(self, network: Network) -> frozenset[str]:
+        """Name the arrays of `shared_shapes` that are arrays of bool. All others are float32.
+
+        The store keeps an array of bool with one bit per value.
+        """
+        return frozenset()
 
     def begin(
         self, network: Network, task_id: int, seed: int, shared: Shared | None = None
@@ -163,6 +170,33 @@ class Method(ABC):
         """
         return {}
 
+    def free_share(self, shared: Shared) -> float | None:
+        """Return the fraction of the trained weights that later tasks may still change.
+
+        Args:
+            shared: the data for later tasks, from `pass_on`.
+
+        Returns:
+            A fraction in [0, 1]. None if the finder protects no weights.
+        """
+        return None
+
+    def trained_names(
+        self, network: Network, names: Collection[str], step: int, steps: int
+    ) -> Collection[str]:
+        """Return the names of the scores that one step of the optimiser changes.
+
+        Most finders change all scores in each step. AutogradTrainer computes no gradients of the
+        other scores, and does not change them.
+
+        Args:
+            network: the network.
+            names: the names of all scores.
+            step: number of finished steps, from 0 to `steps` - 1.
+            steps: number of steps of the whole training.
+        """
+        return names
+
     def after_step(  # noqa: B027
         self, scores: Scores, shared: Shared | None, step: int, steps: int
     ) -> None:
@@ -210,6 +244,25 @@ def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.
     own = own_share / (own_share + (1 - own_share) * num_states)
     found: np.ndarray = (1 - own) * earlier + own * drawn
     return found.astype(np.float32)
+
+
+def of_one_task(scores: Tensor) -> Tensor:
+    """Remove the axis of tasks from the scores of one task.
+
+    A finder that trains weights calls this function, because all tasks share the weights.
+
+    Args:
+        scores: (1, *shape) the scores of one task.
+
+    Returns:
+        (*shape) a view of the scores.
+
+    Raises:
+        ValueError: the scores are those of several tasks.
+    """
+    if len(scores) != 1:
+        raise ValueError(f"a block must have 1 task with trained weights, got {len(scores)}")
+    return scores[0]
 
 
 class KeepMethod(Method):

@@ -56,7 +56,10 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
                 return
             images, labels = self._batch(next(order))
             optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
-            optimizer.zero_grad()
+            optimizer.zero_grad()  # the optimiser changes no tensor that has no gradient
+            trained = method.trained_names(network, scores.keys(), step, recipe.steps)
+            for name, score in scores.items():
+                score.requires_grad_(name in trained)
             self._loss(scores, floats, images, labels).backward()
             optimizer.step()
             with torch.no_grad():

@@ -26,8 +26,8 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
 
     The network must be an MLP whose weights are signed constants, and the recipe must have no
     weight decay and must not change images at random. The finder must be a KeepMethod that needs no
-    data from earlier tasks, and that does not override `gains`, `end` or `after_step`, because
-    MLPTrainer does not call these methods.
+    data from earlier tasks, and that does not override `gains`, `end`, `trained_names` or
+    `after_step`, because MLPTrainer does not call these methods.
     """
     fits_network = type(network) is MLP and network.has_constants
     return fits_network and _only_keeps(method, recipe) and recipe.augment == NO_CHANGE
@@ -50,6 +50,7 @@ def _only_keeps(method: Method, recipe: Recipe) -> bool:
         isinstance(method, KeepMethod)
         and kind.gains is KeepMethod.gains
         and kind.end is KeepMethod.end
+        and kind.trained_names is Method.trained_names
         and kind.after_step is Method.after_step
         and method.order == "any"
         and recipe.transfer != MEAN_SCORES  # the fast trainers do not keep the scores
