@@ -164,7 +164,7 @@ class RunSpec:
             supports=frozenset([GIVEN]) if trains_weights else engine.supports | {GIVEN},
             keeps_alone=keeps_alone(layout) and not trains_weights,
             has_planes=bool(layout.planes),
-            bits_serve=issubclass(engine, BitsEngine) and not trains_weights,
+            bits_serve=issubclass(engine, BitsEngine),
             bfloat16_serves=self._num_channels == 1
             and trains_on_blocks(network, self.method, self.recipe),
             order=order_of(self.method, self.recipe),

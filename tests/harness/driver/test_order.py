@@ -356,10 +356,6 @@ def test_transfer_changes_the_masks_of_all_tasks_but_the_first(tmp_path: Path) -
             "evaluate.reservoir must be false with network=mlp and method=wsn, because tasks train "
             "weights, got true: try evaluate.reservoir=false",
         ),
-        (
-            ("method=wsn", "actors.shards=2"),
-            "actors.shards must be 1 with network=mlp and method=wsn, got 2: try actors.shards=1",
-        ),
     ],
 )
 def test_options_that_do_not_fit_a_sequence_are_refused(
