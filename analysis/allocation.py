@@ -1,4 +1,4 @@
-"""The masks of a learner on a stream (scenario=nns): mistakes and a figure, from `allocation`.
+"""Count the mistakes of a learner on a stream (scenario=nns), and draw its decisions.
 
 The learner is not told the task. A mask belongs to the task on whose batches it trained longest.
 """

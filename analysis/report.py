@@ -24,6 +24,7 @@ from pyarrow.fs import LocalFileSystem
 from analysis import figures, page, several_report, stored, summary
 from analysis.allocation import masks_by_task, mistakes
 from analysis.commandline import Parser, run_command, run_directory
+from analysis.continual import continual_measures
 from analysis.load import load, read_configuration
 from analysis.page import figure as _figure
 from analysis.page import number as _number
@@ -156,7 +157,7 @@ def _training(tasks: pd.DataFrame, committed: str) -> str:
 
     Args:
         tasks: rows of the table `tasks`.
-        committed: a text that follows their number: what is committed.
+        committed: the words after the number of rows, such as "of 32 tasks" or "masks".
     """
     columns = ["accuracy", "loss", "density", "train_seconds"]
     spread = (
@@ -210,6 +211,8 @@ def _inference(evaluations: pd.DataFrame, masks: stored.Layout, run_dir: Path) -
         rotations = figures.rotations_confused
         parts.append(_figure(alt, lambda: rotations(evaluations, angles), "rotations"))
     parts.append(_evaluation_table(found))
+    if evaluations["num_tasks"].nunique() > 1:
+        parts.append(_continual_table(continual_measures(evaluations)))
     inferring = evaluations[evaluations["algorithm"] != summary.GIVEN]
     if inferring.empty:
         return [page.section("Task inference", *parts)]
@@ -279,6 +282,26 @@ def _evaluation_table(found: pd.DataFrame) -> str:
         "Means over tasks. The 95 % intervals are by bootstrap over tasks. ms: median milliseconds "
         "per inference."
     )
+    return page.table(caption, heads, rows)
+
+
+def _continual_table(found: pd.DataFrame) -> str:
+    way, ways = _way_columns(found, summary.WAYS)
+    rows = [
+        [
+            int(row["num_tasks"]),
+            *cells,
+            *(_number(row[name]) for name in ("average_accuracy", "forgetting")),
+            *(_number(row["backward_transfer"]), int(row["earlier_tasks"])),
+        ]
+        for cells, (_, row) in zip(ways, found.iterrows(), strict=True)
+    ]
+    caption = (
+        "Measures of continual learning, with the accuracy GNu. Forgetting and backward transfer "
+        "are means over the tasks that were also evaluated with fewer masks. With the task given, "
+        "both are 0, because a mask never changes."
+    )
+    heads = ["masks", *way, "average accuracy", "forgetting", "backward transfer", "tasks compared"]
     return page.table(caption, heads, rows)
 
 

@@ -49,10 +49,10 @@ def runs_in(folder: str | Path) -> list[str]:
 
 
 def load_several(folder: str | Path, table: str) -> pa.Table:
-    """Read one table of all runs in a folder. The folder of one run counts as a folder of one run.
+    """Read one table of all runs in a folder.
 
     Args:
-        folder: the folder of several runs, or a run directory; a path or a URL.
+        folder: a path or a URL: the folder of several runs, or the run directory of one run.
         table: a key of analysis.load.FOLDERS.
 
     Returns:
@@ -86,19 +86,20 @@ def load_several(folder: str | Path, table: str) -> pa.Table:
 def over_seeds(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Average task accuracy and accuracy over seeds, with 95 % intervals by Student's t.
 
-    The runs are independent, because each seed has its own weights, tasks and batches. The interval
-    assumes that the means of runs are normally distributed. It is about other seeds, while the
-    intervals of `summary.evaluation_summary` are about other tasks of the same run.
+    The value of a run is its mean over tasks. The runs are independent, because each seed has its
+    own weights, tasks and batches. The intervals assume that the values of runs are normally
+    distributed. They show how much results differ from seed to seed. The intervals of
+    `summary.evaluation_summary` show how much results differ from task to task in one run.
 
     Args:
         evaluations: rows of the table `evaluations`, from load_several.
 
     Returns:
         One row for each combination of outputs, number of masks, algorithm, objective and settings.
-        `seeds` is the number of runs. For each measure, such as `accuracy_gnu`, the column of this
-        name is the mean over runs of the runs' means over tasks. `_std` is the standard deviation
-        over runs, with the divisor seeds - 1. `_low` and `_high` are the ends of the interval. For
-        one seed, these three are NaN.
+        `seeds` is the number of runs. Each measure, such as `accuracy_gnu`, has four columns:
+        `accuracy_gnu` is the mean of the runs' values, `accuracy_gnu_std` is their standard
+        deviation (with the divisor seeds - 1), and `accuracy_gnu_low` and `accuracy_gnu_high` are
+        the ends of the mean's interval. For one seed, the last three are NaN.
     """
     measures, by = list(MEASURES), ["outputs", "num_tasks", *WAYS]
     kept = pd.concat(largest_samples(rows) for _, rows in evaluations.groupby(list(SWEPT)))
@@ -130,8 +131,8 @@ def lines(over: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Divide rows of over_seeds into the lines of a figure.
 
     Returns:
-        One pair per line: its label, such as "one_shot H", and its rows. A line has one way of
-        inference.
+        One pair per line: its label, such as "one_shot H", and its rows. All rows of a line have
+        the same algorithm, objective and settings.
     """
     found = list(over.groupby(WAYS, dropna=False))
     firsts = pd.DataFrame([key for key, _ in found], columns=WAYS)

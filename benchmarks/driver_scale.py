@@ -37,7 +37,7 @@ from harness.driver.start import carry_out
 from harness.executors.protocol import Outcome, Pool, T, Trainers
 from harness.plan.pools import TRAIN
 from harness.plan.units import RunUnit, TrainUnit
-from harness.run.directory import open_run
+from harness.run.directory import open_trained
 from harness.run.spec import RunSpec
 from harness.scale import stages
 from harness.workers.training import TRAINED, TrainedUnit
@@ -145,7 +145,7 @@ def one_start(options: list[str], num_actors: int) -> None:
         return made[-1]
 
     began = time.perf_counter()
-    assert carry_out([config], open_run, stages(config), executors) == 0
+    assert carry_out([config], open_trained, stages(config), executors) == 0
     ended = time.perf_counter()
     found = {
         "seconds": ended - began,

@@ -103,7 +103,7 @@ def authors_gradient(
 
 
 def dense_forms(masks: Masks, objective: str, torch_threads: int) -> dict[str, Form]:
-    """Make the forms with all masks as floats and with autograd: a mapping from name to form."""
+    """Make the forms that store masks as floats and use autograd: a mapping from name to form."""
     spec = masks.spec
     stored = BitStates(spec.layout, masks.rows, torch.device("cpu"))
     parts = [gains for gains, _ in stored.unpacked()]

@@ -77,7 +77,8 @@ class Checkout:
 
     Attributes:
         root: folder of the code.
-        names: a mapping from a key to its name in this code, for each key whose name differs.
+        names: for each key that has another name in this code, a mapping from the usual name to
+            this other name.
     """
 
     root: Path = ROOT
@@ -99,7 +100,7 @@ class Checkout:
         return run(script, arguments, case.folder, seconds)
 
     def typed(self, case: "Case") -> tuple[str, list[str]]:
-        """Return a case's script (a path or a module), and its arguments with this code's names."""
+        """Return the script of a case (path or module), and its arguments with renamed keys."""
         script = str(self.root / case.script) if case.script.endswith(".py") else case.script
         pairs = (one.partition("=") for one in case.arguments)
         return script, [self.names.get(key, key) + is_ + value for key, is_, value in pairs]
@@ -115,8 +116,8 @@ class Case:
         arguments: the command's arguments.
         folder: the working directory. It contains the run directory `run`.
         checkout: the code of the command.
-        same_as: if the exit code is 0, the run must have the masks and the evaluations of this run.
-            None: the command need not leave a complete run.
+        same_as: an undamaged run. If the exit code is 0, the run in `folder` must have the same
+            masks and evaluations. None: the results are not compared.
     """
 
     what: str
@@ -246,7 +247,7 @@ class Runs:
 
     @cached_property
     def with_data(self) -> Path | None:
-        """A complete run on the data; None if the commands know only the published MNIST."""
+        """A complete run on the data; None if the commands accept only the published MNIST."""
         if not self.checkout.is_own:
             return None
         (self._folder / "outside").mkdir()

@@ -3,7 +3,8 @@
     python benchmarks/gpu.py ceilings train infer reservoir memory --device cuda
     python benchmarks/gpu.py actors --device cuda --actors 1 2 4
 
-Each part prints JSON objects, one per line. `share_of_floor` is a time's lower bound / the time.
+Each part prints JSON objects, one per line. `share_of_floor` is the lower bound of a time, divided
+by the time.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
     check      differences of masks: blocks that train together or alone, Triton or torch
@@ -188,10 +189,10 @@ def ceilings(bench: Bench) -> None:
 def training_floor(
     widths: Sequence[int], recipe: Recipe, bytes_per_second: float = 3.0e12
 ) -> dict[str, float]:
-    """Compute the smallest number of bytes that a task's step must move, and the time for them.
+    """Compute how many bytes a step of a task must read and write at least, and the time for this.
 
     Scores and means of squares are read and written once as float32, and masks once as bits. Each
-    activation is moved five times as bfloat16.
+    activation is read or written five times as bfloat16.
     """
     weights = sum(i * o for i, o in pairwise(widths))
     activations = 2 * 5 * sum(widths[1:]) * recipe.batch_size

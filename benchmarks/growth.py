@@ -1,6 +1,7 @@
 """Show how the time and memory of task inference grow with the number of masks.
 
-benchmarks/inference.py --growth measures and draws. This command draws its stored rows again:
+benchmarks/inference.py --growth measures this, stores the measured rows, and draws them. The next
+command draws stored rows again:
 
     python benchmarks/growth.py growth.jsonl growth.svg
 """

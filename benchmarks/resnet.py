@@ -7,17 +7,18 @@
     plain   one process of two threads; it trains one task at a time with autograd and torch.optim,
             in the layout "channels last"
 
-Both sides train slim ResNet-18 in float32 by edge-popup (density 0.3) and Adam on made images of
-28x28 pixels. The sides take turns. The first step of a turn is not counted. A time is the median
-over the rounds of the seconds per step and task, of the whole machine: for `ours`, the seconds of a
-step of one process divided by its tasks and by two. The last line is the ratio of both times, and
-its range over the rounds. The memory of a process is its largest resident size, with Python and
-torch. Other programs slow `plain` down more than `ours`, because its threads wait for each other.
+Both sides train slim ResNet-18 in float32 by edge-popup (density 0.3) and Adam on random images of
+28x28 pixels. The sides take turns. The first step of a turn is not counted. A time is given in
+seconds per step and task, as a median over the rounds. The two processes of `ours` work at the same
+time. So for `ours`, the seconds of a step of one process are divided by its number of tasks, and by
+two. The last line is the ratio of both times, and its range over the rounds. The memory of a
+process is its largest resident size, with Python and torch. Other programs slow `plain` down more
+than `ours`, because the threads of `plain` wait for each other.
 
     python benchmarks/resnet.py --imagenet --tasks 2 --batch 4
 
-measures ResNet-50 on made images of 224x224 pixels instead: a training step of a block, the bytes
-of the packed rows, and the inference of a task among the superposed states.
+measures ResNet-50 on random images of 224x224 pixels instead: a training step of a block, the bytes
+of the packed rows, and the inference of a task among the trained states.
 """
 
 import resource

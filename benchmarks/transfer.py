@@ -1,18 +1,19 @@
-"""Measure how many steps tasks need to a target accuracy on test images, with and without transfer.
+"""Measure how many training steps tasks need to reach a test accuracy, with and without transfer.
 
     python benchmarks/transfer.py data=mnist family=rotated --ways mean similar last
 
 The program trains one sequence of tasks without transfer, and one sequence for each way of transfer
 (train.transfer). The sequences take turns after each task. A task with transfer starts from the
-earlier tasks of its own sequence. A task is measured on all its test images after every few steps
-(--every). The number of steps to the target is the first of these steps at which the accuracy is at
-least the target. A task that does not reach the target counts with --every more than all steps, so
-the mean is then too small.
+earlier tasks of its own sequence. After every --every steps, the accuracy of the task is measured
+on all its test images. The number of steps to the target is the number of finished steps when the
+accuracy is first at least the target (--target). If a task does not reach the target, its number of
+steps is set to train.steps plus --every. The mean over tasks is then too small.
 
-For each sequence, the program prints the mean number of steps of all tasks but the first, and the
-mean number of steps that transfer saves. Two trainings of a task use the same images in the same
-order, so the saved steps are paired. The 95 % intervals are over tasks, by Student's t. The tasks
-of a sequence with transfer depend on each other, and the intervals do not include this.
+For each sequence, the program prints the mean number of steps over all tasks except the first task,
+and the mean number of steps that transfer saves. The trainings of a task with and without transfer
+use the same images in the same order. So the saved steps of a task are the difference of its two
+numbers of steps. The 95 % intervals are over tasks, by Student's t. They assume independent tasks,
+but with transfer, each task depends on earlier tasks.
 """
 
 import json

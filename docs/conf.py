@@ -1,7 +1,7 @@
 """Settings of Sphinx. `make docs` builds the guide and the project's other pages."""
 
 project = "Supermask task scaling"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "*.md", "cluster/*.md", "analysis/records/*.md"]
 html_theme = "furo"

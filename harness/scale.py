@@ -58,11 +58,11 @@ def run(*configs: Config) -> int:
     """
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.driver.start import carry_out
-    from harness.run.directory import open_run
+    from harness.run.directory import open_trained
     from harness.run.several import check_folders
 
     check_folders(configs)
-    return carry_out(configs, open_run, stages(configs[0]))
+    return carry_out(configs, open_trained, stages(configs[0]))
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:

@@ -26,14 +26,18 @@ def imported(source):
     return {name.split(".")[0] for name in modules_imported(source)}
 
 
-def modules_imported(source):
-    """Return the modules that a source imports anywhere, without relative imports."""
+def modules_imported(source, files=()):
+    """Return the modules that a source imports anywhere, without relative imports.
+
+    `from package import module` imports the module, if `files` has it.
+    """
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module)
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner if inner <= {*files} else {node.module}
     return found
 
 
@@ -66,7 +70,7 @@ def arrows_between(files, named):
     arrows = {}
     for module, file in files.items():
         here = named(module)
-        for other in modules_imported(file.read_text()) & files.keys():
+        for other in modules_imported(file.read_text(), files) & files.keys():
             arrows.setdefault(here, set())
             if named(other) != here:
                 arrows[here].add(named(other))

@@ -68,7 +68,7 @@ def import_own(kind: str, name: str) -> Callable[..., Any]:
 
 
 def _is_or_contains(missing: str | None, module: str) -> bool:
-    """Return whether a missing module is a module or one of the packages that contain it."""
+    """Return whether `missing` is the name of `module`, or of a package that contains `module`."""
     return missing is not None and f"{module}.".startswith(f"{missing}.")
 
 

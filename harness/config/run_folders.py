@@ -15,7 +15,7 @@ _PART = re.compile("|".join(f"{key}-[0-9]+" for key in SWEPT.values()))
 
 
 def label(values: Mapping[str, int]) -> str:
-    """Return the name of the folder of one of several runs, such as seed-1 or outputs-100-seed-1.
+    """Name the folder of one of several runs, such as seed-1 or outputs-100-seed-1.
 
     Args:
         values: a mapping from key to value, for the keys in which the runs differ.
@@ -27,8 +27,8 @@ def runs_in(directory: Place) -> list[Place]:
     """List the run directories in a folder of several runs.
 
     Returns:
-        The folders with a config.yaml whose names `label` can give, in the order of their numbers.
-        [] if the folder is missing, or is itself the folder of a run.
+        The folders that have a config.yaml, and a name such as `label` returns, in the order of the
+        numbers in their names. [] if `directory` is missing, or is itself the folder of a run.
     """
     if (directory / "config.yaml").exists():
         return []

@@ -29,6 +29,7 @@ CONFIG_MODULE = "harness.conf"  # the folder of recipes and experiments
 MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets the value
 
 DTYPES = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
 
 # Limits of numbers that neither the data nor the memory nor the disk limits. Each limit is far
 # above the numbers that a run can use. Without limits, a run with a mistyped number could take
@@ -113,6 +114,14 @@ class TrainConfig:
         help="Number format of the matrix products. With auto, the run measures both formats when "
         "it begins. It uses bfloat16 if bfloat16 is faster and the trainer supports it, else "
         "float32.",
+    )
+    device: str = knob(
+        AUTO,
+        instead=AUTO,
+        one_of=DEVICES,
+        help="Kind of device that trains. With auto, a GPU trains if Ray or torch finds one when "
+        "the run begins. Masks depend on the kind of device, so a run keeps it. With cpu, no actor "
+        "of the command gets a GPU.",
     )
     block: int | str = knob(
         AUTO,
@@ -249,27 +258,28 @@ class AllocationConfig:
         "margin",
         one_of=ALLOCATION_RULES,
         help="Rule that decides whether a batch needs a new mask. margin compares the slope of a "
-        "mask with those of masks of other tasks. paper is the rule of Wortsman et al. 2020, which "
-        "needs the recipe paper and the objective H.",
+        "mask with the slopes of masks of other tasks. paper is the rule of Wortsman et al. 2020, "
+        "which needs the recipe paper and the objective H.",
     )
     threshold: float = knob(
         7.0,
         above=0,
-        help="For rule=margin: smallest margin of a known mask. The margin is the distance of its "
-        "slope below the mean of other slopes, in standard deviations of the other slopes.",
+        help="For rule=margin: a batch belongs to a known mask if the margin of the mask is at "
+        "least this number. The margin is the mean of other slopes minus the slope of the mask, "
+        "divided by the standard deviation of the other slopes.",
     )
     epsilon: float = knob(
         2.0**-3,
         above=0,
-        help="For rule=paper: a mask is known if the largest probability, times the number of "
-        "candidates, is at least 1 + epsilon.",
+        help="For rule=paper: a batch belongs to a known mask if the largest probability, times "
+        "the number of candidates, is at least 1 + epsilon.",
     )
     floor: int = knob(
         0,
         at_least=0,
         at_most=1000,
-        help="For rule=paper: smallest number of candidates. Untrained masks fill the gap. The "
-        "authors use 5.",
+        help="For rule=paper: smallest number of candidates. If there are fewer masks, untrained "
+        "masks are added. The authors use 5.",
     )
     objective: str = knob(
         "H", one_of=OBJECTIVES, help="Objective whose slopes the rule compares, on a whole batch."
@@ -286,8 +296,8 @@ class AllocationConfig:
         kind=int,
         instead=AUTO,
         at_least=1,
-        help="Largest number of masks. Past it, batches are skipped until they belong to a known "
-        "mask. auto means a tenth more masks than tasks, and at least 4 more.",
+        help="Largest number of masks. When they are used up, batches that need a new mask are "
+        "skipped. auto means a tenth more masks than tasks, and at least 4 more.",
     )
 
 

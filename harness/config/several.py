@@ -1,8 +1,9 @@
 """Several runs in one command. The runs differ only in some keys, such as the seed.
 
-A list of values takes the place of the key. Each run has a folder in the folder of the command, for
-example RUN_DIR/seed-1. A run is the same as a run of a command of its own: its config.yaml has the
-run's own seed, and does not name the other runs.
+The user types a list, such as seeds=[0,1,2], in place of one value, such as seed=0. The command
+makes one run for each value, in a folder such as RUN_DIR/seed-1. The files of such a run are the
+same as if one command had made this run alone: its config.yaml has one seed, and does not name the
+other runs.
 """
 
 from collections.abc import Sequence

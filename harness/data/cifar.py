@@ -190,7 +190,7 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, known: _Cifar) -> Labelled:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for _codecs.encode, by which Python 3 writes bytes into old forms of pickles."""
+    """Encode a text as bytes. Old forms of pickles store bytes as a call of _codecs.encode."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding} is not allowed in a file of images")
     return text.encode(encoding)

@@ -69,7 +69,7 @@ def every_fifth(
 ) -> Dataset:
     """Make a data set in which every fifth image of each class is a test image.
 
-    Of equal images, only the first is kept, so that no test image is also a training image.
+    If images are equal, only the first is kept, so that no test image is also a training image.
 
     Args:
         name: name of the data set, for messages and tables.

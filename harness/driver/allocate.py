@@ -23,10 +23,10 @@ _BAR = "following the stream"
 
 
 class Allocate:
-    """The stage that follows the stream. The worker is told the task of no batch.
+    """The stage that follows the stream. The worker is not told which task a batch belongs to.
 
     The results of a unit are on disk before the next unit begins. First the decisions are written,
-    and then the mask is committed. After a stop, the learner goes on with the first mask that is
+    and then the mask is committed. After a stop, the learner continues with the first mask that is
     not committed, and makes the same masks and decisions as without the stop.
 
     Args:
@@ -48,7 +48,7 @@ class Allocate:
         return self._seen.next_unit is None
 
     def asked(self) -> Sequence[TableUnit]:
-        """Return an empty list: the units follow from the decisions and are not known before."""
+        """Return an empty list: the units depend on decisions of the learner, and are unknown."""
         return ()
 
     def rehearsals(self, data: Dataset) -> Iterable[Callable[[], object]]:

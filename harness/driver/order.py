@@ -1,13 +1,15 @@
 """The order of the training units, and the data that each unit gets from earlier tasks.
 
-With the order "any", all units can be submitted at once. With "after_first", the unit of task 0
-comes first, and then all other units, with the data after task 0. With "sequence", one unit comes
-after another, each with the data of the tasks before it.
+With the order "any", all units can be submitted at once. With "after_first", the unit of task 0 is
+submitted first. When it has ended, all other units are submitted, and get the data that task 0
+passes on. With "sequence", units are submitted one after another. Each unit gets the data that the
+unit before it passes on.
 
-The data come from two places. The states of earlier tasks are read from the mask store. Other data
-("carried" data, such as trained weights) are part of a unit's result. The store keeps them after
-some tasks. If data are needed that are not kept, the units since the last kept data are trained
-again ("replayed"); this gives the same bits.
+A unit can get two kinds of data. The states of earlier tasks are read from the mask store. Other
+data, such as trained weights, are called carried data. They are part of the result of a unit, and
+the mask store keeps them only after some tasks. If a unit needs carried data that the store does
+not have, the units since the last kept data are trained again ("replayed"). A replay gives the same
+data, bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -142,7 +144,7 @@ class InSequence:
 
     @property
     def known(self) -> dict[str, np.ndarray]:
-        """The carried data after the last block. All masks must be committed."""
+        """The carried data that the last block passes on. All masks must be committed."""
         number, data = self._known
         if number == len(self._blocks) or not self._carries:
             return data
@@ -154,10 +156,10 @@ class InSequence:
         return not is_kept or any(i not in self._masks for i in ids)
 
     def _start(self) -> tuple[int, dict[str, np.ndarray]]:
-        """Return the block to train next, and the carried data before this block.
+        """Return the index of the block to train next, and the carried data that it gets.
 
-        The next block is the first block that lacks a mask or kept data, or an earlier block that
-        must be replayed.
+        Usually, this is the first block that lacks a mask or kept data. If the carried data that
+        this block needs are not known, an earlier block is returned, and replayed.
         """
         shared = self._run.store.shared
         number, data = self._known
@@ -171,7 +173,7 @@ class InSequence:
 
 
 class AfterFirst:
-    """Task 0 first, and then all other units with the data after task 0.
+    """Task 0 is submitted first. Then all other units are submitted, with the data of task 0.
 
     Args:
         run: the open run.

@@ -178,7 +178,7 @@ def _report(console: Console, drivers: Sequence[Driver]) -> int:
 def make_executor(config: Config) -> Executor:
     """Make the executor that the configuration names."""
     if config.executor == "serial":
-        return SerialExecutor()
+        return SerialExecutor(on_gpu=False if config.train.device == "cpu" else None)
 
     def sizes(cpus: int, gpus: float) -> dict[str, PoolSize]:
         train, evaluate = pool_sizes(config, cpus=cpus, gpus=gpus)

@@ -1,7 +1,7 @@
 """The driver's loop: the runs of a command share one executor and its actors.
 
-A command with one run is the case of one. If an error ends the work on a run, for example a damaged
-mask, the work on the other runs goes on.
+A command with one run uses the same loop. If an error ends the work on one run, for example because
+a mask is damaged, the work on the other runs continues.
 """
 
 import logging
@@ -85,7 +85,7 @@ def _joined(of_runs: Mapping[str, Mapping[str, Pool]]) -> dict[str, Pool]:
 
     Args:
         of_runs: a mapping from the label of a run to its pools. Pools with the same name have the
-            same factory. An argument of several pools is one object, which is sent once.
+            same factory. An object that is an argument of several pools is sent only once.
     """
     found = {}
     for name, first in {n: pool for pools in of_runs.values() for n, pool in pools.items()}.items():

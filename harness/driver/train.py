@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from harness.config.schema import AUTO
+from harness.config.schema import AUTO, Config
 from harness.data.dataset import Dataset
 from harness.driver.order import Order, order_for
 from harness.driver.protocol import Shared, Submission, TableUnit
 from harness.driver.work import Work
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool
+from harness.errors import UserError
+from harness.executors.protocol import MAX_TRIES, Outcome, Pool, Trainers
 from harness.plan.pools import TRAIN
 from harness.plan.side_by_side import blocks_side_by_side
 from harness.workers.rehearsal import training_rehearsals
@@ -60,6 +61,8 @@ class Train:
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""
         total, done = self._config.tasks, len(self._masks)
+        if done < total:
+            _check_device(self._config, shared.trainers)
         self._side_by_side = blocks_side_by_side(
             self._config, shared.trainers.number, shared.trainers.on_gpus, total - done
         )
@@ -159,3 +162,23 @@ class Train:
         self._work.display.update(
             _BAR, committed, self._masks.accuracy, under_way=self._shown - committed
         )
+
+
+def _check_device(config: Config, trainers: Trainers) -> None:
+    """Refuse to continue a run on another kind of device, because its masks would have other bits.
+
+    Raises:
+        UserError: the run began on GPUs and the training actors have none, or the other way round.
+    """
+    if (config.train.device != "cpu") == trainers.on_gpus:
+        return
+    found = "cuda" if trainers.on_gpus else "cpu"
+    advice = (
+        "type train.device=cpu to go on without GPUs"
+        if trainers.on_gpus
+        else "go on where Ray has GPUs, or choose another run_dir"
+    )
+    raise UserError(
+        f"train.device must be {config.train.device}, with which the run began, got {found} for "
+        f"the training actors: {advice}"
+    )

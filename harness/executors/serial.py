@@ -13,16 +13,21 @@ class SerialExecutor:
     """An executor that runs one unit after another in this process.
 
     Evaluation units run before training units.
+
+    Args:
+        on_gpu: whether training uses a GPU; None: it does if this machine has one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_gpu: bool | None = None) -> None:
+        self._on_gpu = on_gpu
         self._pools: Mapping[str, Pool] = {}
         self._workers: dict[str, Worker] = {}
         self._queues: dict[str, TurnQueue[tuple[Any, tuple[Any, ...]]]] = {}
 
     def trainers(self) -> Trainers:
-        """Describe the only worker. It has a GPU if this machine has a GPU."""
-        return Trainers(1, on_gpus=pick_device().type != "cpu")
+        """Describe the only worker."""
+        on_gpu = pick_device().type != "cpu" if self._on_gpu is None else self._on_gpu
+        return Trainers(1, on_gpus=on_gpu)
 
     def runs_here(self) -> bool:
         """Return True, because all units run in this process."""

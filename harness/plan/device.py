@@ -4,6 +4,7 @@ import sys
 
 import torch
 
+from harness.config.schema import AUTO
 from harness.errors import UserError
 
 
@@ -32,6 +33,31 @@ def pick_device() -> torch.device:
             "that fits it; to use the CPUs only, start Ray with ray start --num-gpus=0"
         )
     return torch.device("cuda")
+
+
+def device_type() -> str:
+    """Return the kind of the device of this process: "cpu" or "cuda"."""
+    return pick_device().type
+
+
+def training_device(kind: str) -> torch.device:
+    """Return the device of a process that trains.
+
+    Args:
+        kind: the value of train.device. With auto, a GPU trains if this process has one.
+
+    Raises:
+        UserError: the kind is "cuda", and this process has no GPU.
+    """
+    if kind == "cpu":
+        return torch.device("cpu")
+    found = pick_device()
+    if kind not in (AUTO, found.type):
+        raise UserError(
+            f"train.device must be a device of this machine, got {kind} where torch sees none: "
+            "start Ray on a machine with a GPU, or begin another run with train.device=cpu"
+        )
+    return found
 
 
 def _assigned_gpus() -> list[str] | None:

@@ -98,9 +98,10 @@ def matched(decisions: Sequence[Decided], end: int, steps: int) -> Ownership:
     """Match masks and tasks from all decisions of a stream, or of its beginning.
 
     Args:
-        decisions: the decisions about the batches before `end`, in order. If there is one, the
-            first decision is about batch 0.
-        end: number of batches, a multiple of `steps` unless the stream goes on.
+        decisions: the decisions about the batches before `end`, in order. The first decision, if
+            there is any, is about batch 0.
+        end: number of batches to look at: the batches 0 to end - 1. If this is not a multiple of
+            `steps`, the last task is incomplete, and gets no mask.
         steps: number of batches of each task.
     """
     trained: dict[int, Counter[int]] = {}
@@ -124,12 +125,12 @@ def matched(decisions: Sequence[Decided], end: int, steps: int) -> Ownership:
 
 
 def longest(first: int, end: int, steps: int) -> int:
-    """Return the task that has most of the batches `first` to end - 1; the first of several."""
+    """Return the task with the most batches among `first` to end - 1; the lowest if several."""
     return _most(Counter(dict(shares(first, end, steps))))
 
 
 def shares(first: int, end: int, steps: int) -> Iterator[tuple[int, int]]:
-    """Yield the tasks of the batches `first` to end - 1, each with its number of these batches."""
+    """Yield pairs for the batches `first` to end - 1: a task, and its number of these batches."""
     while first < end:
         task = first // steps
         until = min(end, (task + 1) * steps)

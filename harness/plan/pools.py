@@ -53,6 +53,8 @@ def pool_sizes(config: Config, *, cpus: int, gpus: float) -> tuple[PoolSize, Poo
     Raises:
         ValueError: actors.train is larger than the number of slots.
     """
+    if config.train.device == "cpu":
+        gpus = 0
     # The slot of an actor must lie on one GPU. So two GPUs have 4 slots of 0.4 GPUs, not 5.
     on_gpus = int(gpus) * int(1 / config.actors.gpus + 1e-9)
     slots = min(on_gpus, max(1, cpus)) if gpus else cpus

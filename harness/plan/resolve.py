@@ -90,7 +90,13 @@ def resolve_checkpoints(checkpoints: Any, num_tasks: int) -> list[int]:
     return sorted(set(checkpoints))
 
 
-def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: bool) -> Config:
+def resolve(
+    config: Config,
+    capabilities: Capabilities,
+    *,
+    bfloat16_is_faster: bool,
+    device: str = AUTO,
+) -> Config:
     """Replace `auto` by a value, for all keys that change a result.
 
     Args:
@@ -98,6 +104,7 @@ def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: b
         capabilities: capabilities of the run's network, finder and engine.
         bfloat16_is_faster: whether the machine that trains computes matrix products faster in
             bfloat16 than in float32.
+        device: kind of device that trains. AUTO: it is not known yet, and stays `auto`.
     """
     train = config.train
     block: int | str = train.block
@@ -119,7 +126,12 @@ def resolve(config: Config, capabilities: Capabilities, *, bfloat16_is_faster: b
     checkpoints = resolve_checkpoints(evaluate.checkpoints, config.tasks)
     return replace(
         config,
-        train=replace(train, block=block, dtype=dtype),
+        train=replace(
+            train,
+            block=block,
+            dtype=dtype,
+            device=device if train.device == AUTO else train.device,
+        ),
         evaluate=replace(evaluate, checkpoints=checkpoints),
         allocation=resolve_budget(config.allocation, config.tasks),
         reservoir=resolve_block(config.reservoir, capabilities.num_bits),

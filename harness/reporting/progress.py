@@ -231,8 +231,8 @@ def _read_files(
         folder: folder of the table, which may be missing.
         schema: the table's schema.
         run_id: the identity of the run; None if it is unknown.
-        broken: a list to which this function adds paths: those of files that cannot be read, and of
-            files that belong to another run.
+        broken: a list. This function adds the paths of files that cannot be read, and of files that
+            belong to another run.
 
     Yields:
         The path of each readable file, and its rows.

@@ -46,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CarriedCode:
-    """The sources of the modules that contain the user's own objects, and of what they import.
+    """The sources of the modules of the user's own objects, and of the modules that they import.
 
     Attributes:
         sources: a mapping from the name of a module, such as mynets.layers, to its source.

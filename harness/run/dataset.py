@@ -43,8 +43,9 @@ def dataset_of(config: Config, *, download: bool = False) -> Dataset:
 def content_digest(data: Dataset) -> str | None:
     """Compute the SHA-256 of the images and labels of a data set from the user.
 
-    A run stores this value, so that it notices if the user has changed the data. To read all images
-    that stay in files would take too long at each start. Of these, some represent all.
+    A run stores this value, so that a later start notices if the user has changed the data. If the
+    images stay in files, only some images are read, evenly spaced, because reading all images at
+    each start would take too long.
 
     Returns:
         64 hex digits. None for a known data set, whose content cannot change.

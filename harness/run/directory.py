@@ -14,13 +14,15 @@ from typing import TypedDict
 
 import numpy as np
 
+from harness.config.checks import must_be
 from harness.config.identity import differences, from_yaml, to_yaml
 from harness.config.options import resolved_options
-from harness.config.schema import Config, EvaluateConfig, is_streamed
+from harness.config.schema import AUTO, Config, EvaluateConfig, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.places.places import Place, remove_tree
+from harness.plan.device import device_type
 from harness.plan.resolve import (
     most_masks,
     resolve,
@@ -104,8 +106,10 @@ class _Content(TypedDict):
     shared: SharedSpec
 
 
-def open_run(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
+def open_trained(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
     """Begin a run, or continue the run in the directory.
+
+    When a run begins, it replaces each `auto` by a value, and stores the value.
 
     Args:
         directory: the run directory. This process holds its lock.
@@ -125,7 +129,8 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         _clear_unbegun(directory)
         typed = resolved_options(config)
         probe = RunSpec(typed, data.input_shape, data.num_classes)
-        resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=False)
+        device = _device(typed, call)
+        resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=False, device=device)
     else:
         resolved = _configuration(known, config)
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
@@ -147,7 +152,7 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
         # machine that trains at this start, and the run keeps this type on other machines. The
         # measurement may start Ray, so the refusals come first.
         if begins and (rates := measured_rates(probe, call)) and rates.bfloat16_is_faster:
-            resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=True)
+            resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=True, device=device)
             spec = RunSpec(resolved, data.input_shape, data.num_classes)
             content = _content(spec, data)
         # The store lists the inputs that define each task. So `create` makes every task of the run,
@@ -158,6 +163,28 @@ def open_run(directory: Place, config: Config, data: Dataset, call: Call = here)
     if begins:
         write_durably(known, to_yaml(resolved).encode())
     return _ready(directory, spec, content, rates, data.licence)
+
+
+def _device(config: Config, call: Call) -> str:
+    """Return the kind of device that trains a new run.
+
+    Raises:
+        UserError: the user asks for a GPU, and no training actor has one.
+    """
+    if is_streamed(config):
+        found = "cpu"  # FollowWorker trains on the CPU
+    elif config.train.device == "cpu":
+        return "cpu"
+    else:
+        found = call(device_type)
+    if config.train.device not in (AUTO, found):
+        raise must_be(
+            "train.device",
+            f"auto or {found}, because no training actor has a GPU",
+            config.train.device,
+            "train.device=auto",
+        )
+    return found
 
 
 def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
@@ -348,6 +375,7 @@ def _attributes(
         "family": config.family,
         "family_options": config.family_options,
         "num_classes": data.num_classes,
+        "input_shape": list(spec.input_shape),
         "seed": config.seed,
         "method": config.method,
         "method_options": config.method_options,

@@ -73,10 +73,9 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
 
 
 def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
-    """Read the run's configuration, and reset actors.train and actors.shards to their defaults.
+    """Read the run's configuration, and reset values that suit the machine of the training.
 
-    The stored numbers of actors suit the machine on which the run began. This start may be on
-    another machine.
+    These are actors.train, actors.shards and train.device. This start may be on another machine.
 
     Args:
         typed: the configuration of the command line, with defaults for keys that were not typed.
@@ -104,7 +103,12 @@ def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[s
                 "begin a run with harness/scale.py, or choose another run_dir"
             )
     stored = from_yaml(directory / "config.yaml")
-    return replace(stored, actors=replace(stored.actors, train=AUTO, shards=1))
+    return replace(
+        stored,
+        actors=replace(stored.actors, train=AUTO, shards=1),
+        # Nothing is trained, so the actors may have other devices than those that trained.
+        train=replace(stored.train, device=AUTO),
+    )
 
 
 def with_given(config: Config, typed: Config, given: Sequence[str]) -> Config:

@@ -199,7 +199,7 @@ def check_together(specs: Sequence[RunSpec]) -> None:
         raise UserError(
             f"runs of one command must be at most {fitting}, because the weights and masks of all "
             f"runs must fit into the {there / 1e9:.0f} GB of this machine's memory, got "
-            f"{len(specs)}: type one command for some of the runs, and then one for the others"
+            f"{len(specs)}: divide the runs between several commands, and type them one by one"
         )
 
 

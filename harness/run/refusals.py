@@ -130,7 +130,7 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
             "train.dtype", f"auto or float32 with {who}", config.train.dtype, "train.dtype=auto"
         )
     if is_streamed(config):
-        check_any_order(config, capabilities, "with scenario=nns, whose learner knows no tasks")
+        check_any_order(config, capabilities, "with scenario=nns, where the task is not given")
     if is_streamed(config) and config.allocation.rule == "margin" and not capabilities.has_planes:
         raise must_be(
             "allocation.rule",
@@ -163,12 +163,13 @@ def _check_transfer(config: Config, capabilities: Capabilities) -> None:
 
 
 def check_any_order(config: Config, capabilities: Capabilities, where: str) -> None:
-    """Check that a task needs no earlier tasks.
+    """Check that tasks can be trained in any order, because no task needs earlier tasks.
 
     Args:
         config: the configuration.
         capabilities: the capabilities of the run's network, finder and engine.
-        where: what does not give a task the earlier tasks, and why, for the error.
+        where: text for the error: where tasks must not need earlier tasks, and why, such as "in a
+            search, which trains tasks in any order".
 
     Raises:
         UserError: tasks need earlier tasks.

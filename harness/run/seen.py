@@ -70,7 +70,7 @@ class SeenStream:
     """The part of a stream that a learner has followed, from the files of the table `allocation`.
 
     A part of the stream is complete if the mask that was allocated at its start is committed and
-    its decisions are known. The learner goes on after the first complete parts.
+    its decisions are known. The learner continues with the first part that is not complete.
 
     Args:
         config: the run's resolved configuration.

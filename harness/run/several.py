@@ -11,11 +11,11 @@ from harness.run.refusals import readable_path_errors
 
 
 def each_run(typed: Config) -> list[Config]:
-    """Make a copy of a configuration for each run in its run_dir.
+    """Make a configuration for each run in the folder `run_dir` of the typed configuration.
 
     Returns:
-        One copy for each run in a folder of several runs. If run_dir is no such folder, a list with
-        the configuration itself.
+        If run_dir is a folder of several runs, one configuration for each of them, with the run's
+        own run_dir. Otherwise, a list that has only the typed configuration.
     """
     if not typed.run_dir:
         return [typed]
@@ -25,21 +25,22 @@ def each_run(typed: Config) -> list[Config]:
 
 
 def check_folders(configs: Sequence[Config]) -> None:
-    """Check that one run is not put into a folder of several runs, nor several into that of a run.
+    """Check that a folder does not get both the files of one run and the folders of several runs.
 
     Args:
         configs: the configurations of a command's runs. Several runs have the same parent folder.
 
     Raises:
-        UserError: the folder has runs of the other kind.
+        UserError: there is one run, and the folder has several runs; or there are several runs, and
+            the folder has the files of one run.
     """
     directory = run_directory(configs[0])
     with readable_path_errors(directory):
         if len(configs) == 1 and (there := runs_in(directory)):
             raise UserError(
                 f"run_dir must be the folder of one run, got {directory}, which has the runs "
-                f"{', '.join(one.name for one in there)}: give the same lists again, such as "
-                f"seeds, or choose one of these runs by run_dir={there[0]}"
+                f"{', '.join(one.name for one in there)}: to continue all of them, type the lists "
+                f"of the first start again, such as seeds; for one of them, run_dir={there[0]}"
             )
         if len(configs) > 1 and (directory.parent / "config.yaml").exists():
             raise UserError(

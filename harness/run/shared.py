@@ -1,6 +1,7 @@
-"""The arrays that tasks of a run train together, or pass on to later tasks.
+"""The shared arrays of a run: arrays that its tasks train together, or pass on to later tasks.
 
-The store keeps them after some tasks; see harness/storage/shared.py.
+The mask store has copies of these arrays as they were after some tasks; see
+harness/storage/shared.py.
 """
 
 from harness.config.checks import must_be
@@ -12,7 +13,7 @@ from harness.storage.store import MaskStore
 
 
 def shared_arrays(spec: RunSpec) -> SharedSpec:
-    """Describe the data that later tasks and evaluations need: they are kept at the checkpoints."""
+    """Describe the shared arrays of a run, and the tasks after which the store keeps a copy."""
     if not spec.carried_shapes:
         return SharedSpec()
     bits = spec.method.shared_bits(spec.network)

@@ -1,9 +1,10 @@
-"""The arrays `shared/NAME` of a mask store: what tasks train together, or pass on to later tasks.
+"""The arrays `shared/NAME` of a mask store, which tasks train together or pass on to later tasks.
 
-Such data cannot be computed from the masks. The store keeps them after some tasks, which the
-attribute `after_task` lists: `shared/NAME[i]` has the data after the task `after_task[i]`. The data
-are written before the log names this task. If the log does not name the task, the bytes mean
-nothing.
+The values of these arrays change with each task, and cannot be computed from the masks. The store
+keeps copies of them. The attribute `after_task` lists the tasks after which a copy is kept:
+`shared/NAME[i]` is the array NAME as it was when the training of task `after_task[i]` had ended.
+These values are called the data after the task. They are written before the log names the task. If
+the log does not name the task, the bytes mean nothing.
 
 An array of bool is stored as bits: `shared/NAME[i]` then has one axis of uint8. The values are in C
 order, and the first value is in the lowest bit of a byte.
@@ -92,11 +93,11 @@ class SharedFiles:
         self._intact: dict[int, bool] = {}  # task -> whether all its chunks were found intact
 
     def keeps(self, task: int) -> bool:
-        """Return whether the data after a task must be kept."""
+        """Return whether the store must have the data after a task."""
         return bool(self._chunks) and task in self.spec.after_task
 
     def has(self, task: int) -> bool:
-        """Return whether the data after a task are kept, and every chunk is intact."""
+        """Return whether the store has the data after a task, and every chunk is intact."""
         if not self.keeps(task):
             return False
         if task not in self._intact:
@@ -104,14 +105,14 @@ class SharedFiles:
         return self._intact[task]
 
     def lacking(self, committed: Container[int]) -> list[int]:
-        """List the committed tasks after which the data must be kept, but are not."""
+        """List the committed tasks whose data the store must have, but does not have intact."""
         return [i for i in self.spec.after_task if i in committed and not self.has(i)]
 
     def read(self, task: int) -> dict[str, np.ndarray]:
         """Read the data after a task: a mapping from name to array.
 
         Raises:
-            CorruptMask: the data are not kept, or a chunk is missing or damaged.
+            CorruptMask: the store keeps no data after this task, or a chunk is missing or damaged.
         """
         if not self.keeps(task):
             raise CorruptMask(f"the data after task {task} are not kept in the store")

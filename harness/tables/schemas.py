@@ -374,3 +374,6 @@ SCHEMAS = {
     "allocation": ALLOCATION,
     "failures": FAILURES,
 }
+
+# Table -> its folder in the run directory.
+FOLDERS = {name: "log" if name == "tasks" else name for name in SCHEMAS}

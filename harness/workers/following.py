@@ -1,7 +1,7 @@
 """The worker that follows a stream of tasks: a plain class that does not use Ray.
 
-The worker keeps the frozen masks in its memory from unit to unit, so that the driver does not send
-all masks anew for each mask. The learner is described in supsup_core/training/learner.py.
+The worker keeps the frozen masks in its memory from unit to unit. So the driver need not send all
+masks again with each unit. supsup_core/training/learner.py describes the learner.
 
 Shape letters: R bytes of a packed row.
 """
@@ -57,11 +57,11 @@ class FollowedPart:
 
 @dataclass(frozen=True)
 class MasksMissing:
-    """The result of a unit whose worker does not have the masks before it; see FollowWorker.run."""
+    """The result of a unit if the worker does not have the earlier masks; see FollowWorker.run."""
 
 
 class FollowWorker:
-    """A worker that follows a stream, from the allocation of one mask to that of the next mask.
+    """A worker that follows a stream. In a unit, it allocates and trains one mask.
 
     Args:
         spec: the run's specification.
@@ -91,8 +91,8 @@ class FollowWorker:
 
         Args:
             unit: the unit.
-            rows: the packed masks of all units before this unit. None: they are the masks that
-                this worker has trained or got so far.
+            rows: the packed masks of all units before this unit. None: the worker uses the masks
+                that it has trained or received so far.
 
         Returns:
             The mask and the decisions. MasksMissing if `rows` is None and this worker does not have

@@ -8,9 +8,9 @@ from supsup_core.data import ImageSet
 
 
 def own(data: ImageSet) -> ImageSet:
-    """Copy images and labels that are read-only, as arrays from Ray are: torch needs writable ones.
+    """Copy read-only images and labels, such as arrays from Ray: torch needs writable arrays.
 
-    Images that are not in memory are not copied: a new array is made whenever some are read.
+    Images that are not in memory are not copied, because each reading makes a new array.
     """
     images = _writable(data.images) if isinstance(data.images, np.ndarray) else data.images
     return replace(data, images=images, labels=_writable(data.labels))

@@ -86,7 +86,7 @@ class Answers:
 
     @classmethod
     def given(cls, asked: Sequence[TaskQueries], device: torch.device) -> "Answers":
-        """Return the true tasks of the batches, which nothing inferred."""
+        """Return the true tasks of the batches as answers, without any inference."""
         tasks = [one.task.task_id for one in asked for _ in one.batches]
         return cls(tasks, 0.0, 0, 0.0, device)
 

@@ -6,9 +6,10 @@ The fixed weights W are shared by all tasks. A task trains and stores one factor
 one per input (b) of each layer. For a convolution, inputs and outputs are channels. The factors
 start as random signs.
 
-Source: Wen et al. 2020, arXiv:2002.06715, as a baseline of Wortsman et al. 2020. This is the form
-with random fixed weights (their SplitImageNet and SplitCIFAR100 baselines train W on the first
-task). They draw W from a Kaiming normal distribution: network_options.init=kaiming_normal.
+Source: Wen et al. 2020, arXiv:2002.06715, as a baseline of Wortsman et al. 2020. In this form, W is
+random and never trained. (Wortsman et al. also have a form in which W is trained on the first task,
+for SplitImageNet and SplitCIFAR100.) They draw W from a Kaiming normal distribution, as
+network_options.init=kaiming_normal does.
 
 Shape letters: B tasks of a block, O outputs and I inputs of a tensor.
 """

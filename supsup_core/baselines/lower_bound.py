@@ -1,11 +1,10 @@
 """The lower bound: one network is trained on every task in turn, without masks.
 
-The network forgets, because each task changes the weights that all earlier tasks need. A method for
-many tasks must be better. A state stores no bits, so its row has only padding. The weights are
-shared, and take 4 bytes per weight once.
+The network forgets, because each task changes the weights that all earlier tasks need. A useful
+method for many tasks has a higher accuracy. The state of a task has neither bits nor floats, so its
+row has only padding. All tasks share the weights, which take 4 bytes each.
 
-Source: the lower bound of Wortsman et al. 2020. The weights start from the network's fixed random
-weights.
+Source: the lower bound of Wortsman et al. 2020.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,11 @@ from supsup_core.states.layout import PlaneSpec, TaskState
 
 
 class LowerBound(Method):
-    """A finder whose scores are the weights themselves. All gains are 1.
+    """The baseline that trains the weights of one network on all tasks, one task after another.
 
-    The weights of the first task start from the network's fixed weights. The weights of a later
-    task start from the weights after the previous task.
+    The scores are the weights themselves, and all gains are 1. The first task starts from the
+    network's fixed random weights. Each later task starts from the weights that the training of the
+    previous task has given.
     """
 
     order = "sequence"

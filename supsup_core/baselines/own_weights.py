@@ -1,8 +1,9 @@
 """Baselines with trained weights: a network per task (upper bound), or a head per task.
 
-A score is a trained weight up to its sign. The fixed weights must be signed constants +c or -c. The
-gain is score / c, so the effective weight is sign(W) * score. All optimisers treat both signs
-alike, so this is the usual training of the weights. A state stores the gains of trained tensors.
+The fixed weights W must be signed constants, +c or -c. The gain of a weight is score / c, so the
+effective weight is sign(W) * score. Optimisers treat positive and negative numbers alike, so
+training the scores is the same as training the weights. A state stores the gains of the trained
+tensors.
 
 Source: the baselines "upper bound" and "separate heads" of Wortsman et al. 2020. Their upper bound
 continues from the weights of the previous task; here each task starts from its own random weights.
@@ -77,7 +78,8 @@ class UpperBound(FloatMethod):
 class Heads(UpperBound):
     """The baseline that trains and stores the last layer for each task, after fixed random layers.
 
-    This is the form of "separate heads" with a random trunk.
+    Wortsman et al. 2020 call this baseline "separate heads". In their other form, the first layers
+    are trained on the first task.
     """
 
     def trained(self, network: Network) -> Sequence[MaskedTensor]:

@@ -68,10 +68,10 @@ def _cut(evidence: Evidence) -> _Planes:
 class StreamedScan:
     """Task inference for several queries, in one pass over all masks.
 
-    The pass uses a part of the evidence: that of the first layer, rounded coarsely. It multiplies
-    each mask by this part. The rest of the evidence would change the difference between two
-    products, by an amount whose standard deviation is known. A task is dropped if its product
-    exceeds the smallest product by more than `confidence` of these standard deviations.
+    The pass multiplies each mask by only a part of the evidence: the evidence of the first layer,
+    rounded coarsely. The rest of the evidence would change the difference between two products. The
+    standard deviation of this change is known. A task is dropped if its product exceeds the
+    smallest product by more than `confidence` of these standard deviations.
 
     Args:
         queries: the evidence of each query, from the superposition of all masks.

@@ -1,8 +1,8 @@
 """Slopes in a superposition with equal coefficients, for packed states that change between calls.
 
-The engines prepare states that stay the same for many queries. A learner on a stream has another
-state after each decision, because the mask in training changes. The forms here prepare nothing
-that depends on a changing state.
+The engines prepare states that stay the same for many queries. For a learner on a stream, one state
+changes between decisions: the mask in training. So the classes in this module keep nothing that
+depends on a changing state.
 
 Shape letters: C states, K images of a batch, R bytes of a packed row.
 """
@@ -32,7 +32,7 @@ _CPU = torch.device("cpu")
 def mean_slopes_for(
     network: Network, weights: Weights, layout: StateLayout, objective: Objective, num_real: int
 ) -> MeanSlopes:
-    """Make the function that computes slopes on the CPU; it is faster for states of BitsEngine.
+    """Make the function that computes slopes on the CPU: a faster one if BitsEngine fits.
 
     Args:
         network: the fixed network.
@@ -48,7 +48,7 @@ def mean_slopes_for(
 
 
 class PlainMeanSlopes:
-    """Slopes by the engine of the network. The arguments are those of mean_slopes_for."""
+    """Slopes that the network's engine computes. The arguments are those of mean_slopes_for."""
 
     def __init__(
         self,
@@ -75,7 +75,8 @@ class PlainMeanSlopes:
 class BitMeanSlopes:
     """Slopes of masks with one keep plane per layer of an MLP, from counts and packed bits.
 
-    The counts of the fixed rows are kept from call to call.
+    The counts of the rows that stay the same (see `num_fixed` of MeanSlopes) are kept for later
+    calls.
 
     Args:
         weights: for each layer, the fixed weights (outputs, inputs). Each weight is +c or -c.

@@ -1,12 +1,12 @@
 """Rules that decide whether a batch belongs to a known mask or needs a new mask.
 
-A learner that is not told the task infers it among its masks, from the slopes d objective / d alpha
-of a superposition with equal coefficients. If the batch belongs to a known task, the slope of this
-task's mask is much smaller than other slopes. If it belongs to an unknown task, no slope stands
-out, and the learner allocates a new mask.
+A learner on a stream is not told which task a batch belongs to. It superposes its masks with equal
+coefficients, and computes the slope d objective / d alpha of each mask for the batch. If the batch
+belongs to a known task, the slope of this task's mask is much smaller than the other slopes. If the
+batch belongs to an unknown task, no slope is much smaller, and the learner allocates a new mask.
 
-References are masks without information about any task. They take part in the superposition, and a
-rule compares the slopes of the learner's masks with theirs.
+References are masks without information about any task. They are also part of the superposition,
+and a rule compares the slopes of the learner's masks with the slopes of the references.
 
 Shape letters: F frozen masks, P masks in training (0 or 1), A and B references.
 """
@@ -78,7 +78,7 @@ class Verdict:
 
 @runtime_checkable  # lets tests check annotations at run time
 class Rule(Protocol):
-    """A rule that decides from slopes."""
+    """A rule that decides from slopes whether a batch belongs to a known mask."""
 
     @property
     def references(self) -> Literal["shuffled", "untrained"]:
@@ -91,7 +91,7 @@ class Rule(Protocol):
 
     @property
     def looks_back(self) -> bool:
-        """Whether the rule also needs slopes for the batch of the last decision."""
+        """Whether the rule also needs the slopes for the batch of the previous decision."""
         ...
 
     def num_references(self, num_frozen: int, num_training: int) -> tuple[int, int]:
@@ -108,9 +108,9 @@ class Rule(Protocol):
 
         Args:
             slopes: the slopes for the batch, of one mask or more.
-            before: the slopes of the same candidates for the batch of the last decision, which
-                belongs to the mask in training. None if no mask is in training, or if the rule
-                does not look back.
+            before: the slopes of the same candidates for the batch of the previous decision. That
+                batch belongs to the mask in training. None if no mask is in training, or if
+                `looks_back` is false.
         """
         ...
 
@@ -128,7 +128,7 @@ class PaperRule:
 
     Attributes:
         epsilon: how far the score must be above 1.
-        floor: smallest number of candidates. Untrained masks fill the gap.
+        floor: smallest number of candidates. If there are fewer masks, untrained masks are added.
 
     Source: Wortsman et al. 2020, section 3.4, with epsilon = 2^-3. The authors' code has floor=5,
         and trains the untrained mask if it has the largest probability.
@@ -161,26 +161,29 @@ class MarginRule:
 
         (mean of the other slopes - slope of the mask) / standard deviation of the other slopes.
 
-    For a frozen mask, the other slopes are those of the other frozen masks. While there are few
-    frozen masks, shuffled copies of them join the others, so that there are always FEWEST_OTHERS or
-    more. For the mask in training, the other slopes are those of shuffled copies of itself. Frozen
-    masks are no measure for it: in its first steps, it still lacks what all trained masks have in
-    common, so its slope is larger than theirs even for its own batches. For the same reason, it is
-    not among the others of a frozen mask. (On permuted digits, after 100 of the 1000 steps of the
-    recipe paper, the margin of the mask in training among all other masks is 0.9 to 2.4 for its own
-    batches. The largest margin of any mask for batches of an unknown task is 1.7 to 2.0.)
+    For a frozen mask, the other slopes are the slopes of the other frozen masks. If these are fewer
+    than FEWEST_OTHERS, slopes of shuffled copies of frozen masks are added. For the mask in
+    training, the other slopes are the slopes of shuffled copies of the mask in training.
 
-    A frozen mask is known if its margin is at least the threshold. The mask in training must also
-    have KEPT_MARGIN of the margin that it has for the batch of the last decision, which is a batch
-    of its own. (Shuffled copies of a mask differ from masks of other tasks: for batches of unknown
-    tasks of permuted MNIST with the recipe fast, the margin of the mask in training is 2 to 10. For
-    its own batches, it is 22 to 60.)
+    The mask in training is not compared with frozen masks. All trained masks have properties in
+    common that a mask does not have in its first steps. So the slope of the mask in training is
+    larger than the slopes of frozen masks, even for batches of its own task. (On permuted digits,
+    after 100 of the 1000 steps of the recipe paper, the margin of the mask in training among all
+    other masks is 0.9 to 2.4 for batches of its own task. For batches of an unknown task, the
+    largest margin of any mask is 1.7 to 2.0.)
 
-    The score is the margin of the frozen mask with the smallest slope, or that of the mask in
-    training: the one that is larger in relation to the margin it must have.
+    A batch can belong to the frozen mask with the smallest slope, or to the mask in training. For
+    the frozen mask, the margin must be at least the threshold. For the mask in training, the margin
+    must also be at least KEPT_MARGIN times its margin for the batch of the previous decision, which
+    belongs to this mask. (The second condition is needed because shuffled copies differ from masks
+    of other tasks: on permuted MNIST with the recipe fast, the margin of the mask in training is 2
+    to 10 for batches of unknown tasks, and 22 to 60 for batches of its own task.)
+
+    For both masks, the margin is divided by the margin that the mask must have. The rule takes the
+    mask with the larger ratio. The score is the margin of this mask.
 
     Attributes:
-        threshold: smallest margin of a known mask.
+        threshold: a batch belongs to a known mask if the mask's margin is at least this number.
     """
 
     threshold: float = 7.0

@@ -31,7 +31,7 @@ class MeanSlopes(Protocol):
         Args:
             rows: (C, R) the packed states, at least one.
             images: (K, *shape) the normalised images of the batch.
-            num_fixed: number of first rows that later calls have too, at the same places.
+            num_fixed: the first `num_fixed` rows are the same in all later calls.
         """
         ...
 

@@ -19,16 +19,14 @@ from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.protocol import States
 
 
-def min_entropy(
+def state_entropies(
     network: Network,
     weights: Weights,
     states: States,
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
-) -> Inference:
-    """Infer the task whose state gives the outputs with the lowest entropy.
-
-    The entropy of a query is the mean over the query's inputs.
+) -> Float[Tensor, "T Q"]:
+    """Compute the entropy of the outputs of each state, as a mean over the inputs of a query.
 
     Args:
         network: the fixed network.
@@ -38,14 +36,41 @@ def min_entropy(
         inputs: (Q, K, *shape) normalised inputs of Q queries. The K inputs of a query belong to one
             task.
         num_real: number of outputs that belong to a class.
+    """
+    every = _logits_by_state(network, weights, states, inputs)
+    return torch.cat([entropy(z, num_real).mean(dim=2) for z in every])
+
+
+def state_logits(
+    network: Network,
+    weights: Weights,
+    states: States,
+    inputs: Float[Tensor, "Q K ..."],
+    num_real: int,
+) -> Float[Tensor, "T Q"]:
+    """Compute the largest logit of each state, as a mean over the inputs of a query.
+
+    Only outputs that belong to a class count. The arguments are those of state_entropies.
+    """
+    every = _logits_by_state(network, weights, states, inputs)
+    return torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])
+
+
+def min_entropy(
+    network: Network,
+    weights: Weights,
+    states: States,
+    inputs: Float[Tensor, "Q K ..."],
+    num_real: int,
+) -> Inference:
+    """Infer the task whose state gives the outputs with the lowest entropy; see state_entropies.
 
     Raises:
         FloatingPointError: a logit is not finite.
 
     Cost: T forward passes and no gradient.
     """
-    every = _logits_by_state(network, weights, states, inputs)
-    entropies = torch.cat([entropy(z, num_real).mean(dim=2) for z in every])
+    entropies = state_entropies(network, weights, states, inputs, num_real)
     evidence = Evidence()
     evidence.see(entropies, len(states))
     return Inference(evidence.answer(entropies.argmin(dim=0)), num_gradients=0)
@@ -58,19 +83,14 @@ def max_logit(
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Inference:
-    """Infer the task whose state gives the largest logits.
-
-    For each state and input, the largest logit is taken, among the outputs that belong to a class.
-    The state with the largest mean over the inputs of a query wins. The arguments are those of
-    min_entropy.
+    """Infer the task whose state gives the largest logits; see state_logits.
 
     Raises:
         FloatingPointError: a logit is not finite.
 
     Cost: T forward passes and no gradient.
     """
-    every = _logits_by_state(network, weights, states, inputs)
-    largest = torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])
+    largest = state_logits(network, weights, states, inputs, num_real)
     evidence = Evidence()
     evidence.see(largest, len(states))
     return Inference(evidence.answer(largest.argmax(dim=0)), num_gradients=0)
@@ -100,3 +120,9 @@ ForwardAlgorithm = Callable[[Network, Weights, States, Tensor, int], Inference]
 
 # The keys are the names in names.FORWARD_ALGORITHMS.
 BY_FORWARD: Mapping[str, ForwardAlgorithm] = {"min_entropy": min_entropy, "max_logit": max_logit}
+
+# The values that decide in each algorithm. A task is more likely if its value is small.
+SCORES_BY_FORWARD: Mapping[str, Callable[[Network, Weights, States, Tensor, int], Tensor]] = {
+    "min_entropy": state_entropies,
+    "max_logit": lambda *arguments: -state_logits(*arguments),
+}

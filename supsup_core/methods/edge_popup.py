@@ -99,7 +99,7 @@ class EdgePopup(KeepMethod):
         """Make first scores from the mean mask; see Method.scores_from.
 
         A kept weight counts as the magnitude b, and a dropped weight as 0. The signs are those of
-        the task's own scores, because the rule does not use them.
+        the task's random first scores, because edge-popup does not use the signs.
         """
         magnitudes = mixed(uniform_bound(tensor) * gains, np.abs(drawn), num_states)
         scores: Values = np.copysign(magnitudes, drawn)

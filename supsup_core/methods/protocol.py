@@ -109,12 +109,12 @@ class Method(ABC):
     ) -> Values:
         """Make the first scores of one tensor from the mean gains of earlier states.
 
-        Each earlier state counts like one task, and so do the task's own first scores:
+        The random first scores of the task (`drawn`) have the same weight as one earlier state:
 
             score = (k b gain + drawn) / (k + 1)
 
-        b is `uniform_bound(tensor)`, the scale of first scores. The own scores decide where the
-        earlier states disagree.
+        b is `uniform_bound(tensor)`, the largest magnitude of random first scores. Where the
+        earlier states disagree, `drawn` decides.
 
         Args:
             tensor: the masked tensor.
@@ -233,13 +233,13 @@ def uniform_bound(tensor: MaskedTensor) -> float:
 
 
 def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.5) -> Values:
-    """Compute a weighted mean of earlier scores and own scores, in float32.
+    """Compute a weighted mean of earlier scores and the random first scores, in float32.
 
     Args:
         earlier: the mean of the scores of some earlier states.
-        drawn: the own scores, in the same shape.
+        drawn: the random first scores of the task, in the same shape.
         num_states: the number of earlier states. All states have equal weights.
-        own_share: the weight of the own scores with one earlier state, in [0, 1).
+        own_share: the weight of `drawn` if there is one earlier state, in [0, 1).
     """
     own = own_share / (own_share + (1 - own_share) * num_states)
     found: np.ndarray = (1 - own) * earlier + own * drawn

@@ -60,7 +60,7 @@ class Signed(Method):
     ) -> Values:
         """Make first scores from mean gains; see Method.scores_from.
 
-        With one earlier state, the weight of the own scores is small enough that the first gains
+        With one earlier state, the weight of the random scores is so small that the first gains
         are those of this state: hidden weights stay below tau, and other weights above.
         """
         own_share = min(self.threshold, (1 - self.threshold) / 2)

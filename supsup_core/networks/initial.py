@@ -8,7 +8,7 @@ from supsup_core.names import SIGNED_CONSTANT
 
 
 class DrawnModule(nn.Module):
-    """A module with a distribution of its masked weights. as_network reads the distribution.
+    """A module whose attribute `init` names the distribution of its masked weights, for as_network.
 
     Args:
         init: the distribution, one of INITS.

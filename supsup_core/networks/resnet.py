@@ -43,14 +43,16 @@ EXPANSION = 4  # outputs of a bottleneck block per inner channel
 class Block(nn.Module):
     """A residual block: relu(branch(x) + shortcut(x)).
 
-    The branch of a basic block has two 3x3 convolutions. That of a bottleneck block has a 1x1, a
-    3x3 and a 1x1 convolution. The first 3x3 convolution has the stride, as in most later code. The
-    shortcut is a 1x1 convolution if the shape changes, otherwise the identity.
+    The branch of a basic block has two 3x3 convolutions. The branch of a bottleneck block has three
+    convolutions: 1x1, 3x3 and 1x1. The first 3x3 convolution of the branch has the stride, as in
+    most code that is newer than the paper. The shortcut is a 1x1 convolution if the block changes
+    the shape of the images, otherwise the identity.
 
     Args:
         kind: "basic" or "bottleneck".
-        num_in: channels of the inputs.
-        width: inner channels. A bottleneck block has EXPANSION times as many outputs.
+        num_in: number of channels of the inputs.
+        width: number of channels between the convolutions of the branch. The output of a basic
+            block has `width` channels. The output of a bottleneck block has EXPANSION * width.
         stride: 1, or 2 to halve height and width.
         norm: normalisation after each convolution; see norm_layer.
     """
@@ -104,13 +106,15 @@ class Subsample(nn.Module):
 class ResNet(DrawnModule):
     """A residual network: a stem, four stages of blocks, the mean over pixels, a linear layer.
 
+    The stem is the part before the first block.
+
     Args:
         input_shape: (C, H, W).
         num_outputs: S, the number of outputs.
         kind: the kind of the blocks.
         depths: number of blocks of each stage.
-        width: inner channels of the first stage. Each later stage doubles it, and halves height and
-            width.
+        width: the argument `width` of the blocks of the first stage. Each later stage has blocks
+            that are twice as wide, and images of half the height and width.
         stem: "auto", "small" or "large".
         norm: normalisation after each convolution.
         init: distribution of the masked weights.
@@ -251,7 +255,7 @@ def resnet50(
     Args:
         input_shape: (C, H, W).
         num_outputs: number of real and superfluous neurons together.
-        width: number of inner channels of the first stage.
+        width: number of channels between the convolutions of a block in the first stage.
         stem: first layers.
         norm: normalisation after each convolution.
         init: distribution of the weights.

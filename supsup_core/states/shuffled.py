@@ -1,10 +1,10 @@
 """Shuffled copies of masks: a reference for the slope of a mask that belongs to another task.
 
 A shuffled copy keeps, in each unit, as many weights of each sign as the mask does, but at random
-places. So the copy drives each unit as strongly as the mask, for example the superfluous outputs
-downwards, but it has no information about any task. An untrained mask is no such reference: all
-trained masks have these drives in common, and therefore have smaller slopes than untrained masks
-for every batch.
+places. So the copy pushes each unit up or down as strongly as the mask does: for example, it keeps
+the superfluous outputs low. But the copy has no information about any task. An untrained mask
+cannot be such a reference, because it does not push the units in this way. All trained masks do, so
+they have smaller slopes than untrained masks for every batch.
 
 Shape letters: T masks, S shuffles, R bytes of a packed row, G gains of a tensor.
 """
@@ -59,7 +59,7 @@ class Shuffles:
 
     @cached_property
     def _moves(self) -> dict[str, Int64[np.ndarray, "S G"]]:
-        """For each tensor and each rule, which gain moves to the place of each gain."""
+        """For each tensor and rule, the index of the gain that moves to each place."""
         found = {}
         for number, tensor in enumerate(self._layout.tensors):
             groups = self._groups(tensor)

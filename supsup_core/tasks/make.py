@@ -70,7 +70,8 @@ def task_inputs(tasks: Sequence[Task], most_classes: int | None = None) -> dict[
 
     Args:
         tasks: T tasks of one family.
-        most_classes: the largest number of classes of a task of the run; None: that of `tasks`.
+        most_classes: the largest number of classes of a task of the run; None: the largest number
+            of classes of a task in `tasks`.
 
     Returns:
         A mapping from name to array. Permuted tasks have `permutations`, uint16 (T, P), or uint32

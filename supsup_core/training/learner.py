@@ -1,9 +1,9 @@
 """A learner that follows a stream: it is told the task neither in training nor in inference.
 
-Every few batches, the learner infers to which of its masks the present batch belongs. It then goes
-on with this mask, or allocates a new mask. A mask trains from its allocation until the stream first
-leaves it. After that the mask is frozen: if the stream returns, the network uses the mask, but does
-not train it.
+Every few batches, the learner infers to which of its masks the present batch belongs. The learner
+then uses this mask, or allocates a new mask if the batch belongs to none of them. A mask trains
+from its allocation until the learner first uses another mask. After that the mask is frozen: if the
+learner uses it again, it does not train.
 
 Shape letters: R bytes of a packed row.
 """
@@ -50,7 +50,7 @@ class FollowedMask:
     Attributes:
         state: the state of the mask.
         row: (R,) the packed state.
-        steps: number of batches on which the mask trained. They follow each other in the stream.
+        steps: number of batches on which the mask trained. These batches follow each other.
         decisions: the decisions after the allocation of the mask, up to the allocation of the next
             mask or to the end of the stream. In between, the stream uses frozen masks.
     """
@@ -92,9 +92,10 @@ class Learner:
     def follow(self, first: int, on_step: OnStep | None = None) -> FollowedMask:
         """Allocate a mask, and follow the stream up to the allocation of the next mask.
 
-        The result depends only on the stream, on the frozen masks and on `first`. The scores of the
-        new mask are those of the task with the mask's number. So if the mask trains on all batches
-        of this task and on no others, it is the mask that training with the given task makes.
+        The result depends only on the stream, on the frozen masks and on `first`. Mask i starts
+        from the same first scores as task i in a run in which the task is given. So if mask i
+        trains on all batches of task i and on no other batches, it is the same mask, bit for bit,
+        as in such a run with one task per block.
 
         Args:
             first: number of the batch at which the mask is allocated.

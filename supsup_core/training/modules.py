@@ -27,8 +27,9 @@ from supsup_core.networks.running import channels_last
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.allocation import keep_freed_memory
-from supsup_core.training.autograd import AutogradTrainer, with_floats
+from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.batches import Batch, block_batches
+from supsup_core.training.descent import first_statistics, with_floats
 from supsup_core.training.layers import BlockLayer, layer_form
 from supsup_core.training.protocol import OnStep
 
@@ -112,7 +113,8 @@ class ModuleTrainer(AutogradTrainer):
     def _task(self, begun: Mapping[str, np.ndarray]) -> TaskLayers:
         """Make the layers of a task from its first scores, a mapping from name to scores."""
         layers = [self._layer(i, tensor, begun) for i, tensor in enumerate(self._network.tensors)]
-        statistics = self._statistics(1)
+        accurate = torch.promote_types(self._dtype, torch.float32)
+        statistics = first_statistics(self._network, 1, accurate, self._device)
         return TaskLayers(layers, {name: values[0] for name, values in statistics.items()})
 
     def _layer(

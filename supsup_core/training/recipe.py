@@ -17,8 +17,8 @@ class Recipe:
     Attributes:
         steps: number of optimiser steps per task.
         batch_size: number of images per step.
-        learning_rate: largest learning rate: that of the first step, or that of the last step of
-            the warm-up.
+        learning_rate: the largest learning rate. The first step has this rate. With a warm-up, the
+            last step of the warm-up has it.
         smoothing: for rmsprop and adam, the decay per step of the running mean of squares.
         decay: "none": the learning rate is constant after the warm-up. "linear": it falls linearly
             towards 0. "cosine": it falls towards 0 like half a period of a cosine (Loshchilov &

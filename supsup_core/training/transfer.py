@@ -1,13 +1,14 @@
 """Transfer: the first scores of a task start from the masks, or the scores, of earlier tasks.
 
-The gains of earlier states are turned into scores by the finder (`Method.scores_from`). With the
-transfer `mean_scores`, the scores themselves are averaged.
+For most ways of transfer, the finder makes the first scores from the gains of earlier states
+(`Method.scores_from`). With `mean_scores`, the first scores are the mean of the last scores of all
+earlier tasks.
 
-Source: Wortsman et al. 2020: their text starts from the running mean of the masks found so far
-(`mean`), their code from the mean of the scores (`mean_scores`). `knn` is the transfer of Yadav &
-Bansal (ExSSNeT), who choose an earlier mask by the nearest neighbours of the new task's features.
-With `similar`, one-shot inference chooses the mask. `last` is after Kang et al. 2022 (WSN), who
-continue with the scores of the previous task.
+Source: `mean` and `mean_scores` are from Wortsman et al. 2020. Their text describes the mean of all
+earlier masks, and their code computes the mean of scores. `knn` is the transfer of Yadav & Bansal
+(ExSSNeT), who choose an earlier mask by the nearest neighbours of the new task's features. With
+`similar`, one-shot inference chooses the mask. `last` is after Kang et al. 2022 (WSN), who continue
+with the scores of the previous task. Here the task starts from the mask of the previous task.
 
 Shape letters: B tasks of the block, N images of a batch, K earlier states, R bytes of a row.
 """
@@ -24,7 +25,6 @@ from torch import Tensor
 from supsup_core.bits.counts import ones_fused
 from supsup_core.bits.threads import Threads
 from supsup_core.engines.choose import engine_for, states_for
-from supsup_core.engines.plain import PlainEngine
 from supsup_core.engines.protocol import Engine
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
@@ -64,9 +64,9 @@ def carried_shapes(network: Network, method: Method, recipe: Recipe) -> dict[str
 
 
 def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]:
-    """Choose the earlier tasks whose states the tasks of a block start from.
+    """Choose the earlier tasks from whose states the first scores of a block are made.
 
-    A block starts from the tasks before the block.
+    Only tasks before the block are chosen.
 
     Args:
         transfer: the way of transfer, one of names.TRANSFERS.
@@ -74,8 +74,9 @@ def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]
         seed: the run's seed.
 
     Returns:
-        The tasks whose rows `shared` must have, in this order. With the transfer `random`, there is
-        one task for each task of the block. Empty if the block needs no rows.
+        The chosen tasks. Their packed rows, in this order, are the entry ROWS of `shared` for the
+        block. With the transfer `random`, one task is chosen for each task of the block. Empty if
+        the block needs no rows.
     """
     first = task_ids[0]
     if first == 0:
@@ -92,7 +93,7 @@ def source_tasks(transfer: str, task_ids: Sequence[int], seed: int) -> list[int]
 
 @dataclass(frozen=True)
 class Transfer:
-    """The first scores of the tasks of a block.
+    """The object that makes the first scores of a block, and the data for later tasks.
 
     Attributes:
         network: the fixed network.
@@ -164,13 +165,10 @@ class Transfer:
         """Make the engine that infers a task among the rows."""
         network, layout = self.network, layout_of(self.network, self.method)
         num_outputs = network.num_outputs  # the objective H does not need the real neurons
-        weights, rows = self._weights(shared), shared[ROWS]
-        if self.method.shared_shapes(network).keys() & weights.keys():
-            # The other engines expect the network's own weights.
-            states = stored_states(layout, rows, self.device)
-            return PlainEngine(network, weights, states, num_outputs)
-        packed = states_for(network, layout, rows, self.device)
-        return engine_for(network, weights, packed, num_outputs)
+        weights = self._weights(shared)
+        trained = bool(self.method.shared_shapes(network).keys() & weights.keys())
+        states = states_for(network, layout, shared[ROWS], self.device, trained=trained)
+        return engine_for(network, weights, states, num_outputs, trained=trained)
 
     def _by_neighbours(self, shared: Shared, first_images: FirstImages) -> list[int | None]:
         """Choose for each task the row with the best features, by nearest neighbours."""
@@ -225,5 +223,5 @@ class Transfer:
 
 
 def _sum_of(name: str) -> str:
-    """Return the name of the sum of the scores of all earlier tasks."""
+    """Name the entry of `shared` that has the sum of the scores of all earlier tasks."""
     return f"sum of scores {name}"

@@ -23,7 +23,7 @@ from harness.plan.ownership import Mistakes
 from harness.plan.pools import TRAIN, pool_sizes
 from harness.plan.units import RunUnit
 from harness.reporting.progress import look
-from harness.run.directory import open_run
+from harness.run.directory import open_trained
 from harness.scale import run, stages
 from harness.status import as_json, lines
 from harness.tables.files import read_tables, table_files
@@ -125,7 +125,7 @@ def test_a_stopped_stream_goes_on_to_the_same_bytes(
 ) -> None:
     config = configure(tmp_path)
     made = stages(config)
-    assert carry_out([config], open_run, made, lambda _: Stopping(num_units)) == 130
+    assert carry_out([config], open_trained, made, lambda _: Stopping(num_units)) == 130
     assert len(read_tables(tmp_path / "log", TASKS)) == num_units
     assert run(config) == 0
     assert same(tmp_path, whole)
@@ -179,7 +179,7 @@ def test_masks_are_sent_only_to_a_worker_that_lacks_them(
 ) -> None:
     executor = Forgetful(before)
     config = configure(tmp_path)
-    assert carry_out([config], open_run, [Allocate], lambda _: executor) == 0
+    assert carry_out([config], open_trained, [Allocate], lambda _: executor) == 0
     assert (executor.shared, executor.asked) == (sent, len(sent))
     assert mask_bytes(tmp_path) == mask_bytes(whole)
     assert decisions(tmp_path) == decisions(whole)

@@ -353,7 +353,7 @@ def test_runs_that_do_not_fit_into_memory_together_are_refused(
     assert (code, out) == (2, "")
     [line] = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "runs of one command must be at most 3, because" in line
-    assert ", got 4: type one command for some of the runs" in line
+    assert ", got 4: divide the runs between several commands" in line
     assert typed(scale, *small, "seeds=[0,1,2]", "run_dir=fitting")[0] == 0
 
 

@@ -24,7 +24,7 @@ from harness.executors.protocol import Outcome, Pool
 from harness.executors.serial import SerialExecutor
 from harness.places.durable import write_durably
 from harness.plan.units import Checkpoints
-from harness.run.directory import open_evaluated, open_run
+from harness.run.directory import open_evaluated, open_trained
 from harness.scale import stages
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, FAILURES
@@ -135,12 +135,12 @@ def test_a_stage_of_one_s_own_runs_beside_the_others(
     if executor == "ray":
         request.getfixturevalue("ray_session")
     config = configure(tmp_path, f"executor={executor}")
-    assert carry_out([config], open_run, [Train, Evaluate, Ones]) == 0
+    assert carry_out([config], open_trained, [Train, Evaluate, Ones]) == 0
     assert counted(tmp_path) == ones(tmp_path)
     assert len(read_tables(tmp_path / "evaluations", EVALUATIONS)) == 2 + 6
 
     capsys.readouterr()
-    assert carry_out([config], open_run, [Train, Evaluate, Ones]) == 0
+    assert carry_out([config], open_trained, [Train, Evaluate, Ones]) == 0
     assert "nothing left to train or evaluate or count" in capsys.readouterr().err
 
 
@@ -148,7 +148,7 @@ def test_a_stage_of_one_s_own_runs_beside_the_others(
 def test_a_stage_runs_alone_on_a_run_that_exists(
     executor: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    assert carry_out([configure(tmp_path)], open_run, [Train]) == 0
+    assert carry_out([configure(tmp_path)], open_trained, [Train]) == 0
     assert len(read_tables(tmp_path / "evaluations", EVALUATIONS)) == 0
     if executor == "ray":
         request.getfixturevalue("ray_session")
@@ -163,7 +163,7 @@ def test_what_fails_in_a_stage_of_one_s_own_is_set_aside_until_it_is_done(
     config = configure(tmp_path, "evaluate.checkpoints=[2]")
     with monkeypatch.context() as patched:
         patched.setattr(Ones, "unlucky", True)
-        assert carry_out([config], open_run, [Train, Ones]) == 1
+        assert carry_out([config], open_trained, [Train, Ones]) == 1
     *_, last, line = capsys.readouterr().err.splitlines()
     assert "failed three times: ones-2 (tasks 0, 1): RuntimeError: no luck" in line
     assert f"({__file__}, line " in line
@@ -175,7 +175,7 @@ def test_what_fails_in_a_stage_of_one_s_own_is_set_aside_until_it_is_done(
         ("ones", "ones-2", 0),
         ("ones", "ones-2", 1),
     ]
-    assert carry_out([config], open_run, [Train, Ones]) == 0
+    assert carry_out([config], open_trained, [Train, Ones]) == 0
     assert len(read_tables(tmp_path / "failures", FAILURES)) == 0
 
 
@@ -190,5 +190,5 @@ def test_a_checkpoint_s_masks_are_shared_once_for_all_stages(tmp_path: Path) -> 
 
     config = configure(tmp_path, "evaluate.reservoir=true", "reservoir.cues=[flipped]")
     assert stages(config) == [Train, Evaluate, Recall]
-    assert carry_out([config], open_run, [*stages(config), Ones], lambda _: Sharing()) == 0
+    assert carry_out([config], open_trained, [*stages(config), Ones], lambda _: Sharing()) == 0
     assert shared == {2: 1, 6: 1}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from harness.config.schema import Config, EvaluateConfig, TrainConfig
 from harness.data.catalogue import load_dataset
 from harness.errors import UserError
-from harness.run.directory import open_run, verify_run
+from harness.run.directory import open_trained, verify_run
 from harness.storage import store as store_module
 from harness.storage.attributes import decoding
 from harness.storage.chunks import ChunkFiles
@@ -656,7 +656,7 @@ def begin(run_dir, digits):
         evaluate=EvaluateConfig(checkpoints=[4]),
     )
     with run_lock(run_dir):
-        return open_run(run_dir, config, digits)
+        return open_trained(run_dir, config, digits)
 
 
 @pytest.mark.parametrize(

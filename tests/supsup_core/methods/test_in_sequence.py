@@ -199,9 +199,7 @@ def test_both_phases_learn(digits, tasks):
 
 @pytest.mark.parametrize("method", [ExSSNeT(), WSN()], ids=["exssnet", "wsn"])
 def test_gains_over_units_are_refused(method):
-    with pytest.raises(
-        ValueError, match=r"gains over weights .* units of units1"
-    ):
+    with pytest.raises(ValueError, match=r"gains over weights .* units of units1"):
         layout_of(units((8, 8), 12, hidden=[16]), method)
 
 

@@ -1,0 +1,129 @@
+"""Train the scores of B tasks with autograd and torch.optim, one batch at a time.
+
+Shape letters: B tasks, N images of a batch, S outputs.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from supsup_core.methods.protocol import Method, Shared
+from supsup_core.networks.protocol import Network, Weights
+from supsup_core.states.layout import TaskState
+from supsup_core.training.recipe import Recipe
+
+
+class Descent:
+    """The training of the scores of B tasks, for any network, finder and device.
+
+    Args:
+        network: the fixed network.
+        method: the mask finder.
+        recipe: the settings of the training.
+        weights: a mapping from name to the fixed weights, on the device and in the dtype of the
+            matrix products.
+        starts: for each task, a mapping from name to float32 first scores.
+        shared: data from earlier tasks; see Trainer.stages.
+
+    Attributes:
+        scores: a mapping from name to the scores of all tasks, (B, ...), in float32 or float64.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        method: Method,
+        recipe: Recipe,
+        weights: Weights,
+        starts: Sequence[Mapping[str, np.ndarray]],
+        shared: Shared | None = None,
+    ) -> None:
+        self._network, self._method, self._recipe = network, method, recipe
+        self._weights, self._shared = weights, shared
+        some = next(iter(weights.values()))
+        self._dtype = some.dtype
+        accurate = torch.promote_types(some.dtype, torch.float32)
+        self.scores = {
+            name: torch.from_numpy(np.stack([start[name] for start in starts]))
+            .to(some.device, accurate)
+            .requires_grad_()
+            for name in starts[0]
+        }
+        self._floats = first_statistics(network, len(starts), accurate, some.device)
+        self._optimizer = recipe.torch_optimizer(list(self.scores.values()))
+
+    def step(
+        self, step: int, images: Float[Tensor, "B N ..."], labels: Int64[Tensor, "B N"]
+    ) -> None:
+        """Take one step of the optimiser.
+
+        Args:
+            step: number of the step, from 0.
+            images: (B, N, *shape) normalised images of each task, in the dtype of the weights.
+            labels: (B, N) their labels.
+        """
+        self._optimizer.param_groups[0]["lr"] = self._recipe.learning_rate_at(step)
+        self._optimizer.zero_grad()  # the optimiser changes no scores that have no gradient
+        names, steps = self.scores.keys(), self._recipe.steps
+        trained = self._method.trained_names(self._network, names, step, steps)
+        for name, score in self.scores.items():
+            score.requires_grad_(name in trained)
+        self._loss(images, labels).backward()
+        self._optimizer.step()
+        with torch.no_grad():
+            self._method.after_step(self.scores, self._shared, step + 1, steps)
+
+    def states(self) -> list[TaskState]:
+        """Make the states of the B tasks from their scores, with the floats of the network."""
+        return with_floats(self._method.end(self._network, self.scores), self._floats)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean cross-entropy of each task, and sum it over the tasks.
+
+        Because the losses are summed, each task gets the same gradient as in a training of its own.
+        """
+        gains = {
+            name: gain.to(self._dtype)
+            for name, gain in self._method.gains(self._network, self.scores).items()
+        }
+        trained = self._method.trained_weights(self._network, self.scores)
+        weights = {**self._weights, **{n: w.to(self._dtype) for n, w in trained.items()}}
+        floats = self._floats
+        logits = self._network.logits(weights, gains, images, floats or None, track=bool(floats))
+        accurate = torch.promote_types(logits.dtype, torch.float32)
+        flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
+        loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
+        return loss / labels.shape[1]
+
+
+def first_statistics(
+    network: Network, num_tasks: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """Make the values that the network's floats have before the first step.
+
+    Returns:
+        A mapping from name to the values of all B tasks, (B, *shape).
+    """
+    return {
+        spec.name: torch.full((num_tasks, *spec.shape), spec.initial, dtype=dtype, device=device)
+        for spec in network.float_specs()
+    }
+
+
+def with_floats(states: Sequence[TaskState], floats: Mapping[str, Tensor]) -> list[TaskState]:
+    """Add the network's floats to the B states of a block.
+
+    Args:
+        states: the states, without the network's floats.
+        floats: a mapping from name to the values of all tasks, (B, *shape).
+    """
+    stored = {name: values.detach().cpu().numpy() for name, values in floats.items()}
+    return [
+        TaskState(
+            state.planes, {**state.floats, **{name: v[b, ...].copy() for name, v in stored.items()}}
+        )
+        for b, state in enumerate(states)
+    ]
