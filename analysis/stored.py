@@ -94,7 +94,7 @@ def layout(run_dir: str | Path) -> Layout:
 
 def _bytes_of(array: dict[str, Any]) -> int:
     """Return the bytes of a shared array. Bits are packed, and other values are float32."""
-    size = prod(array["shape"])
+    size: int = prod(array["shape"])
     return -(-size // 8) if array["type"] == "bits" else 4 * size
 
 

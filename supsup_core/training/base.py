@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import Generic, TypeVar
@@ -131,16 +132,19 @@ class BlockTrainer(StagedTrainer, Generic[N, M]):
         self, tasks: Sequence[Task], shared: Shared | None = None
     ) -> list[dict[str, np.ndarray]]:
         """Make the first scores of each task: a mapping from name to float32 scores."""
-
-        def first_images(share: float, at_most: int) -> tuple[Tensor, Tensor]:
-            data, recipe = self._data, self._recipe
-            fewest = min(len(task.members(data.labels)) for task in tasks)
-            num = max(1, ceil(min(share * fewest, at_most) / batch_size(tasks, data, recipe)))
-            first = list(islice(block_batches(tasks, data, recipe, self._seed), num))
-            shown = [batch_images(batch, data, recipe, self._seed) for batch in first]
-            labels = [batch_labels(tasks, data, batch.index) for batch in first]
-            pixels = torch.from_numpy(np.concatenate(shown, axis=1))
-            known = torch.from_numpy(np.concatenate(labels, axis=1))
-            return normalise(pixels, data.mean, data.std), known
-
+        first_images = partial(self._first_images, tasks)
         return self._transfer.starts([task.task_id for task in tasks], shared, first_images)
+
+    def _first_images(
+        self, tasks: Sequence[Task], share: float, at_most: int
+    ) -> tuple[Tensor, Tensor]:
+        """Make the images of the first training steps; see transfer.FirstImages."""
+        data, recipe = self._data, self._recipe
+        fewest = min(len(task.members(data.labels)) for task in tasks)
+        num_steps = max(1, ceil(min(share * fewest, at_most) / batch_size(tasks, data, recipe)))
+        first = list(islice(block_batches(tasks, data, recipe, self._seed), num_steps))
+        shown = [batch_images(batch, data, recipe, self._seed) for batch in first]
+        labels = [batch_labels(tasks, data, batch.index) for batch in first]
+        pixels = torch.from_numpy(np.concatenate(shown, axis=1))
+        known = torch.from_numpy(np.concatenate(labels, axis=1))
+        return normalise(pixels, data.mean, data.std), known

@@ -1,6 +1,7 @@
 """Shared arrays of a store: written whole, read with plain zarr, and checked against damage."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_damage_is_found_and_removed(damage, store, tmp_path):
 
 def test_another_description_of_the_arrays_is_refused(store, tmp_path):
     check_store(tmp_path, **CONTENT)
-    other = {**CONTENT, "shared": SharedSpec(SPEC.shapes, (1, 4))}
+    other = {**CONTENT, "shared": replace(SPEC, after_task=(1, 4))}
     with pytest.raises(UserError, match=r"must have after_task\[0\] 1, got 2"):
         check_store(tmp_path, **other)
     metadata = tmp_path / "masks.zarr" / "shared" / "layer2" / "zarr.json"

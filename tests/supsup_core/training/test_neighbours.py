@@ -16,7 +16,7 @@ from supsup_core.training.batches import block_batches
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.neighbours import accuracy_of_neighbours, best_by_neighbours
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.transfer import ROWS, Transfer
+from supsup_core.training.transfer import ROWS
 
 CPU = torch.device("cpu")
 NETWORK = mlp((64,), 12, hidden=[24])
@@ -88,12 +88,9 @@ def test_each_task_of_a_block_gets_the_mask_that_it_gets_alone(digits, tasks):
 @pytest.mark.parametrize(
     ("share", "at_most", "num_images"), [(0.0, 0, 32), (0.2, 5000, 288), (0.2, 100, 128)]
 )
-def test_the_first_images_are_those_of_the_first_steps(
-    share, at_most, num_images, digits, tasks, monkeypatch
-):
-    monkeypatch.setattr(Transfer, "starts", lambda *given: given[-1](share, at_most))
+def test_the_first_images_are_those_of_the_first_steps(share, at_most, num_images, digits, tasks):
     trainer = trainer_for(NETWORK, Threshold(), *digits, RECIPE, seed=0)
-    images, labels = trainer._starts(tasks[:2])
+    images, labels = trainer._first_images(tasks[:2], share, at_most)
     assert images.shape == (2, num_images, 64)
     first = next(block_batches(tasks[:2], digits[0], RECIPE, 0))
     expected, classes = trainer_for(NETWORK, Signed(), *digits, RECIPE, seed=0)._batch(first)
