@@ -187,7 +187,8 @@ class Method(ABC):
         """Return the names of the scores that one step of the optimiser changes.
 
         Most finders change all scores in each step. AutogradTrainer computes no gradients of the
-        other scores, and does not change them.
+        other scores, and does not change them. If the gains depend on no score in training,
+        AutogradTrainer computes them once, so `after_step` must not change these scores.
 
         Args:
             network: the network.
