@@ -109,9 +109,10 @@ class NetworkTests:
         floats = floats_of(network) if given else None
         features = network.features(weights, gains, inputs, floats)
         last = network.tensors[-1]
-        matrix = weights[last.source] * gains[last.name]
         if last.over == "units":
             matrix = list(weights.values())[-1]  # the layer after the last masked units
+        else:
+            matrix = weights[last.source] * gains[last.name]
         close(features @ matrix.T, network.logits(weights, gains, inputs, floats))
 
     @pytest.mark.parametrize("mode", MODES)
