@@ -39,6 +39,8 @@ METHODS: Mapping[str, str] = {
     "recycling": "supsup_core.methods.recycling:Recycling",
     "iterand": "supsup_core.methods.iterand:IteRand",
     "random_search": "supsup_core.methods.random_search:RandomSearch",
+    "exssnet": "supsup_core.methods.exssnet:ExSSNeT",
+    "wsn": "supsup_core.methods.wsn:WSN",
     "batche": "supsup_core.baselines.batche:BatchE",
     "heads": "supsup_core.baselines.own_weights:Heads",
     "upper_bound": "supsup_core.baselines.own_weights:UpperBound",
@@ -94,7 +96,7 @@ NO_CHANGE = "none"
 AUGMENTS = (NO_CHANGE, "crop", "crop_flip")
 # Ways in which the first scores of a task use earlier tasks; see training/transfer.py.
 NO_TRANSFER, MEAN_SCORES = "none", "mean_scores"
-TRANSFERS = (NO_TRANSFER, "mean", MEAN_SCORES, "similar", "last", "random")
+TRANSFERS = (NO_TRANSFER, "mean", MEAN_SCORES, "similar", "knn", "last", "random")
 
 # Kinds of reservoirs: objects in reservoirs/rules.py or in another file of reservoirs/.
 RESERVOIR_RULES: Mapping[str, str] = {

@@ -81,6 +81,8 @@ class Supermasks:
         self._seed, self._device = seed, torch.device(device)
         self._num_real = self.network.num_outputs if num_real is None else num_real
         self._weights = {n: w.to(self._device) for n, w in self.network.weights(seed).items()}
+        # Whether tasks train weights.
+        self._trains = bool(self._method.shared_shapes(self.network).keys() & self._weights.keys())
         self._rows = np.zeros((0, self._layout.row_bytes), np.uint8)
         self._carried: Shared = {}
         self._engine: Engine | None = None
@@ -118,7 +120,9 @@ class Supermasks:
         transfer = Transfer(self.network, self._method, recipe, self._seed, self._device)
         sources = source_tasks(recipe.transfer, [task_id], self._seed)
         shared = {**self._carried, **({ROWS: self._rows[sources]} if sources else {})}
-        (start,) = transfer.starts([task_id], shared or None, lambda: first[0][None].cpu())
+        (start,) = transfer.starts(
+            [task_id], shared or None, lambda *_: tuple(one[None].cpu() for one in first)
+        )
         descent = Descent(
             self.network,
             self._method,
@@ -197,7 +201,9 @@ class Supermasks:
             ValueError: no task is learnt yet, or the engine does not have the algorithm.
         """
         if self._engine is None:
-            self._engine = engine_for(self.network, self._now(), self._states(), self._num_real)
+            self._engine = engine_for(
+                *(self.network, self._now(), self._states(), self._num_real), trained=self._trains
+            )
         if algorithm not in self._engine.supports:
             known = ", ".join(sorted(self._engine.supports))
             raise ValueError(f"algorithm must be one of {known}, got {algorithm!r}")
@@ -213,7 +219,9 @@ class Supermasks:
     def _states(self) -> PackedStates:
         if not len(self):
             raise ValueError("a task must be learnt first, got none: call learn")
-        return states_for(self.network, self._layout, self._rows, self._device)
+        return states_for(
+            *(self.network, self._layout, self._rows, self._device), trained=self._trains
+        )
 
     def _now(self) -> dict[str, Tensor]:
         """Return the weights after the last task: the fixed ones, or those that tasks train."""

@@ -164,9 +164,9 @@ class TrainConfig:
         help="First scores of a task. none draws them at random. Otherwise they start from the "
         "tasks of earlier blocks: from the mean of their masks (mean), the mean of their scores "
         "(mean_scores, trained by autograd), the mask that one-shot inference with H finds for "
-        "the first training batch (similar), the mask of the last task (last), or the mask of a "
-        "random task (random). Then blocks are trained one after another, and train.block=auto "
-        "means 1.",
+        "the first training batch (similar), the mask whose features separate the classes of the "
+        "new task best (knn), the mask of the last task (last), or the mask of a random task "
+        "(random). Then blocks are trained one after another, and train.block=auto means 1.",
     )
 
 

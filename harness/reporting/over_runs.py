@@ -14,6 +14,7 @@ from harness.places.places import Place
 from harness.plan.ownership import Mistakes
 from harness.reporting.display import say
 from harness.reporting.end_table import (
+    TRAINING_COLUMNS,
     WAY_KEYS,
     inferred,
     inferred_by,
@@ -121,9 +122,7 @@ def print_over_runs(console: Console, runs: Sequence[OneRun]) -> None:
 
 
 def _print_run(console: Console, run: OneRun) -> None:
-    tasks = read_tables(
-        run.directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run.run_id
-    )
+    tasks = read_tables(run.directory / "log", TASKS, TRAINING_COLUMNS, run_id=run.run_id)
     print_training(console, tasks, run.mistakes, f"{run.directory.name}: ")
     reservoir = result_rows(run.directory / "reservoir", RESERVOIR, run.run_id, run.files)
     if len(reservoir):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.methods.protocol import Method, Scores, Shared
+from supsup_core.methods.protocol import Method, Scores, Shared, of_one_task
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
 
@@ -67,9 +67,7 @@ class LowerBound(Method):
         Raises:
             ValueError: the scores are those of several tasks.
         """
-        if (num_tasks := len(next(iter(scores.values())))) != 1:
-            raise ValueError(f"a block must have 1 task with trained weights, got {num_tasks}")
-        return {name: weight[0] for name, weight in scores.items()}
+        return {name: of_one_task(weight) for name, weight in scores.items()}
 
     def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Return the weights after the task, in float32."""

@@ -88,6 +88,13 @@ class Method(ABC):
         """
         return {}
 
+    def shared_bits(self, network: Network) -> frozenset[str]:
+        """Name the arrays of `shared_shapes` that are arrays of bool. All others are float32.
+
+        The store keeps an array of bool with one bit per value.
+        """
+        return frozenset()
+
     def begin(
         self, network: Network, task_id: int, seed: int, shared: Shared | None = None
     ) -> dict[str, np.ndarray]:
@@ -243,13 +250,25 @@ class Method(ABC):
         """
         return {}
 
+    def free_share(self, shared: Shared) -> float | None:
+        """Return the fraction of the trained weights that later tasks may still change.
+
+        Args:
+            shared: the data for later tasks, from `pass_on`.
+
+        Returns:
+            A fraction in [0, 1]. None if the finder protects no weights.
+        """
+        return None
+
     def trained_names(
         self, network: Network, names: Collection[str], step: int, steps: int
     ) -> Collection[str]:
         """Return the names of the scores that one step of the optimiser changes.
 
         Most finders change all scores in each step. AutogradTrainer computes no gradients of the
-        other scores, and does not change them.
+        other scores, and does not change them. If the gains depend on no score in training,
+        AutogradTrainer computes them once, so `after_step` must not change these scores.
 
         Args:
             network: the network.
@@ -306,6 +325,25 @@ def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.
     own = own_share / (own_share + (1 - own_share) * num_states)
     found: np.ndarray = (1 - own) * earlier + own * drawn
     return found.astype(np.float32)
+
+
+def of_one_task(scores: Tensor) -> Tensor:
+    """Remove the axis of tasks from the scores of one task.
+
+    A finder that trains weights calls this function, because all tasks share the weights.
+
+    Args:
+        scores: (1, *shape) the scores of one task.
+
+    Returns:
+        (*shape) a view of the scores.
+
+    Raises:
+        ValueError: the scores are those of several tasks.
+    """
+    if len(scores) != 1:
+        raise ValueError(f"a block must have 1 task with trained weights, got {len(scores)}")
+    return scores[0]
 
 
 class KeepMethod(Method):

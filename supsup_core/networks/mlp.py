@@ -205,6 +205,21 @@ class MLP:
         effective = [weights[tensor.source] * gains[tensor.name] for tensor in self.tensors]
         return forward(effective, inputs.flatten(-len(self.input_shape)))
 
+    def features(
+        self,
+        weights: Weights,
+        gains: Gains,
+        inputs: Float[Tensor, "N ..."],
+        floats: Floats | None = None,
+    ) -> Float[Tensor, "N F"]:
+        """Compute the activations of the last hidden layer, or return the pixels of the inputs.
+
+        The pixels are the features if there is no hidden layer; see Network.features.
+        """
+        effective = [weights[tensor.source] * gains[tensor.name] for tensor in self.tensors[:-1]]
+        pixels = inputs.flatten(-len(self.input_shape))
+        return torch.relu(forward(effective, pixels)) if effective else pixels
+
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
         """Return a function from gains to logits; see Network.on_inputs."""
         return lambda gains: self.logits(weights, gains, inputs)

@@ -25,7 +25,7 @@ from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import TaskState
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.choose import trainer_for
-from supsup_core.training.measure import measure_for
+from supsup_core.training.measure import PlainMeasure, measure_for
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.transfer import ROWS, Transfer, source_tasks
 from supsup_core.training.units import UnitTrainer
@@ -61,6 +61,18 @@ def shaped(data, network):
 
 def of_task(scores, b):
     return {name: score[b : b + 1].detach() for name, score in scores.items()}
+
+
+def trains_weights(method, network):
+    """Return whether tasks train weights that all tasks share. A block then has one task."""
+    return bool(method.shared_shapes(network).keys() & {t.source for t in network.tensors})
+
+
+def own_scores(method, network, scores):
+    """Return the scores without the weights in training, which all tasks share."""
+    weights = method.trained_weights(network, of_task(scores, 0)).values()
+    places = {weight.data_ptr() for weight in weights}
+    return {name: s for name, s in scores.items() if s.data_ptr() not in places}
 
 
 def drawn_slope(gains, generator):
@@ -109,7 +121,8 @@ class MethodTests:
         """A function that makes an AutogradTrainer, the plain trainer."""
 
         def make(recipe, dtype=torch.float64):
-            measure = measure_for(network, layout, data[1], 0, CPU)
+            kind = PlainMeasure if trains_weights(self.method, network) else measure_for
+            measure = kind(network, layout, data[1], 0, CPU)
             given = network, self.method, data[0], measure, recipe
             return AutogradTrainer(*given, seed=0, dtype=dtype, device=CPU)
 
@@ -120,6 +133,13 @@ class MethodTests:
         """The names of the scores that the first step of a training changes."""
         names = self.method.begin(network, 0, 0).keys()
         return frozenset(self.method.trained_names(network, names, 0, BRIEF.steps))
+
+    @pytest.fixture
+    def blocks(self, network):
+        """A function that divides tasks into blocks."""
+        if trains_weights(self.method, network):
+            return lambda tasks: [[task] for task in tasks]
+        return lambda tasks: [tasks]
 
     @pytest.fixture
     def begun(self, network):
@@ -175,7 +195,7 @@ class MethodTests:
         one, *others = (
             self.method.begin(network, task, seed) for task, seed in [(5, 3), (6, 3), (5, 4)]
         )
-        for name in trained:
+        for name in trained & own_scores(self.method, network, stacked([one])).keys():
             score = one[name]
             # Scores that start at 0 are 0 for every task, and one random sign may be the same.
             if score.any() and score.size > 1:
@@ -210,25 +230,26 @@ class MethodTests:
     ):
         rows, drawn = layout.pack(states), self.method.begin(network, 7, 0)
         one, again, other = (transferred("mean", rows, i) for i in (7, 7, 8))
-        for name, score in one.items():
+        for name in own_scores(self.method, network, stacked([one])):
+            score = one[name]
             assert np.array_equal(score, again[name])
             if name in trained and drawn[name].any():  # scores that start at 0 are 0 for every task
                 assert not np.array_equal(score, other[name])
 
-    @pytest.mark.parametrize("way", ["mean", "last", "random", "similar"])
+    @pytest.mark.parametrize("way", ["mean", "last", "random", "similar", "knn"])
     def test_the_chosen_trainer_transfers_as_the_plain_form_does(
-        self, way, network, layout, states, data, plain, make_tasks, monkeypatch
+        self, way, network, layout, states, data, plain, make_tasks, blocks, monkeypatch
     ):
         if not layout.planes:
             pytest.skip("scores are made from masks")
         monkeypatch.setattr(supsup_core.networks.module, "LEAST_VALUES_OF_LOOP", 0)
         recipe = replace(BRIEF, steps=5, transfer=way)
-        tasks = make_tasks("permuted", (3, 4), side=8, num_classes=10, num_tasks=5)
-        rows = layout.pack(states)[source_tasks(way, (3, 4), 0)]
+        block = blocks(make_tasks("permuted", (3, 4), side=8, num_classes=10, num_tasks=5))[0]
+        rows = layout.pack(states)[source_tasks(way, [t.task_id for t in block], 0)]
         chosen = trainer_for(network, self.method, *data, recipe, seed=0, dtype=torch.float64)
-        ((found, carried),) = chosen.stages(tasks, [5], {ROWS: rows})
-        ((expected, _),) = plain(recipe).stages(tasks, [5], {ROWS: rows})
-        assert carried == {}
+        ((found, carried),) = chosen.stages(block, [5], {ROWS: rows})
+        ((expected, _),) = plain(recipe).stages(block, [5], {ROWS: rows})
+        assert carried.keys() == self.method.shared_shapes(network).keys()
         assert np.array_equal(layout.pack(found), layout.pack(expected))
 
     # Gains
@@ -246,7 +267,8 @@ class MethodTests:
         generator = torch.Generator().manual_seed(2)
         gains = self.method.gains(network, begun)
         drawn_slope({name: gain[1] for name, gain in gains.items()}, generator).backward()
-        for score in (begun[name] for name in trained):
+        for name in trained & own_scores(self.method, network, begun).keys():
+            score = begun[name]
             assert torch.isfinite(score.grad).all()
             assert score.grad[1].any()
             assert not score.grad[[0, 2]].any()
@@ -303,17 +325,25 @@ class MethodTests:
 
     # Training
 
-    def test_trained_masks_tell_the_digits_apart(self, plain, make_tasks):
+    def test_trained_masks_tell_the_digits_apart(self, plain, make_tasks, blocks):
         # Each task has two digits. Convolutions learn little from permuted pixels.
-        tasks = make_tasks("split", side=8, num_classes=10)
-        trainer = plain(self.recipe, torch.float32)
-        (before, _), (after, _) = trainer.stages(tasks, [0, self.recipe.steps])
-        for task, first, last in zip(tasks, before, after, strict=True):
-            begun, learnt = trainer.measure(task, first), trainer.measure(task, last)
-            assert learnt.loss < begun.loss
-            assert learnt.accuracy > self.least_accuracy
+        trainer, shared = plain(self.recipe, torch.float32), {}
+        for block in blocks(make_tasks("split", side=8, num_classes=10)):
+            stages = trainer.stages(block, [0, self.recipe.steps], shared)
+            (before, untrained), (after, shared) = stages
+            for task, first, last in zip(block, before, after, strict=True):
+                begun, learnt = (
+                    trainer.measure(task, first, untrained),
+                    trainer.measure(task, last, shared),
+                )
+                assert learnt.loss < begun.loss
+                assert learnt.accuracy > self.least_accuracy
 
-    def test_masks_of_tasks_trained_together_are_those_trained_alone(self, plain, make_tasks):
+    def test_masks_of_tasks_trained_together_are_those_trained_alone(
+        self, network, plain, make_tasks
+    ):
+        if trains_weights(self.method, network):
+            pytest.skip("a block has one task")
         tasks = make_tasks("split", side=8, num_classes=10)
         ((together, _),) = plain(BRIEF).stages(tasks, [BRIEF.steps])
         for task, state in zip(tasks, together, strict=True):
@@ -324,17 +354,18 @@ class MethodTests:
 
     @pytest.mark.parametrize("family", ["permuted", "rotated", "split"])
     def test_the_trainer_that_is_chosen_trains_the_plain_form_s_masks(
-        self, family, network, layout, data, plain, make_tasks, monkeypatch
+        self, family, network, layout, data, plain, make_tasks, blocks, monkeypatch
     ):
         # If a channel has the same value everywhere, rounding decides which of its normalised
         # values are above 0. So all trainers must run the tasks one after another.
         monkeypatch.setattr(supsup_core.networks.module, "LEAST_VALUES_OF_LOOP", 0)
-        tasks = make_tasks(family, side=8, num_classes=10)
+        tasks = blocks(make_tasks(family, side=8, num_classes=10))[0]
         chosen = trainer_for(network, self.method, *data, BRIEF, seed=0, dtype=torch.float64)
         steps, rows = [0, BRIEF.steps], []
-        for (found, _), (expected, _) in zip(
+        for (found, after), (expected, _) in zip(
             chosen.stages(tasks, steps), plain(BRIEF).stages(tasks, steps), strict=True
         ):
+            shared = after
             rows.append(layout.pack(found))
             differ = rows[-1] ^ layout.pack(expected)
             # UnitTrainer always computes in float32, and its products round differently.
@@ -342,6 +373,8 @@ class MethodTests:
             assert np.bitwise_count(differ).sum() <= limit
         assert (rows[0] != rows[1]).any()
         for task, state in zip(tasks, expected, strict=True):
-            measured, wanted = chosen.measure(task, state), plain(BRIEF).measure(task, state)
+            measured, wanted = (
+                trainer.measure(task, state, shared) for trainer in (chosen, plain(BRIEF))
+            )
             assert measured.accuracy == pytest.approx(wanted.accuracy, abs=0.01)
             assert measured.loss == pytest.approx(wanted.loss, rel=1e-3)
