@@ -29,6 +29,7 @@ class Role(IntEnum):
     AUGMENTATION = 9  # index: task, step
     SHUFFLES = 10  # index: shuffle, tensor
     TRANSFER = 11  # index: task
+    CONTEXTS = 16  # index: task, tensor
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from supsup_core.methods.protocol import Method, Shared
+from supsup_core.methods.protocol import Method, Shared, WeightsOfTask
 from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.layout import TaskState
 from supsup_core.training.recipe import Recipe
@@ -27,6 +27,8 @@ class Descent:
             matrix products.
         starts: for each task, a mapping from name to float32 first scores.
         shared: data from earlier tasks; see Trainer.stages.
+        of_task: the function from trained weights to the weights of the tasks; see
+            Method.weights_of_task. None if the finder uses the trained weights unchanged.
 
     Attributes:
         scores: a mapping from name to the scores of all tasks, (B, ...), in float32 or float64.
@@ -40,9 +42,11 @@ class Descent:
         weights: Weights,
         starts: Sequence[Mapping[str, np.ndarray]],
         shared: Shared | None = None,
+        of_task: WeightsOfTask | None = None,
     ) -> None:
         self._network, self._method, self._recipe = network, method, recipe
-        self._weights, self._shared = weights, shared
+        self._weights, self._shared, self._of_task = weights, shared, of_task
+        self._before = trained_before(shared, weights)
         some = next(iter(weights.values()))
         self._dtype = some.dtype
         accurate = torch.promote_types(some.dtype, torch.float32)
@@ -85,14 +89,42 @@ class Descent:
             name: gain.to(self._dtype)
             for name, gain in self._method.gains(self._network, self.scores).items()
         }
-        trained = self._method.trained_weights(self._network, self.scores)
-        weights = {**self._weights, **{n: w.to(self._dtype) for n, w in trained.items()}}
         floats = self._floats
-        logits = self._network.logits(weights, gains, images, floats or None, track=bool(floats))
+        logits = self._network.logits(
+            self._now(), gains, images, floats or None, track=bool(floats)
+        )
         accurate = torch.promote_types(logits.dtype, torch.float32)
         flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
         loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
         return loss / labels.shape[1]
+
+    def _now(self) -> dict[str, Tensor]:
+        """Return the weights of the forward pass.
+
+        Weights that the tasks train come from the scores, and weights that earlier tasks have
+        trained come from `shared`. All other weights are fixed.
+        """
+        trained: Weights = {
+            **self._before,
+            **self._method.trained_weights(self._network, self.scores),
+        }
+        if self._of_task is not None:
+            trained = self._of_task(trained)
+        return {**self._weights, **{n: weight.to(self._dtype) for n, weight in trained.items()}}
+
+
+def trained_before(shared: Shared | None, weights: Weights) -> dict[str, Tensor]:
+    """Return the weights that earlier tasks have trained, in float32.
+
+    Args:
+        shared: data from earlier tasks.
+        weights: a mapping from name to the fixed weights. The result is on their device.
+    """
+    return {
+        name: torch.from_numpy(values).to(weights[name].device)
+        for name, values in (shared or {}).items()
+        if name in weights
+    }
 
 
 def first_statistics(
