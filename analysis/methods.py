@@ -10,8 +10,6 @@ from analysis import stored
 from analysis.several import lines, swept_values
 from analysis.summary import GIVEN
 
-_FLOAT_BYTES = 4
-
 
 def by_method(runs: Sequence[str], over: pd.DataFrame) -> pd.DataFrame:
     """Find the accuracy and the bytes of each method, at the largest number of tasks.
@@ -51,7 +49,7 @@ def by_method(runs: Sequence[str], over: pd.DataFrame) -> pd.DataFrame:
                 "high": first["accuracy_gg_high"],
                 "inferred": inferred,
                 "way": way,
-                "bytes_per_task": layout.row_bytes + _FLOAT_BYTES * layout.num_shared / num_tasks,
+                "bytes_per_task": layout.row_bytes + layout.shared_bytes / num_tasks,
             }
         )
     points = pd.DataFrame(found)

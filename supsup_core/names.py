@@ -45,6 +45,7 @@ METHODS: Mapping[str, str] = {
     "heads": "supsup_core.baselines.own_weights:Heads",
     "upper_bound": "supsup_core.baselines.own_weights:UpperBound",
     "lower_bound": "supsup_core.baselines.lower_bound:LowerBound",
+    "psp": "supsup_core.baselines.psp:PSP",
 }
 
 # Functions or classes in tasks/. Their arguments are the options of the run.

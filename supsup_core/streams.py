@@ -29,6 +29,7 @@ class Role(IntEnum):
     AUGMENTATION = 9  # index: task, step
     SHUFFLES = 10  # index: shuffle, tensor
     TRANSFER = 11  # index: task
+    CONTEXTS = 16  # index: task, tensor
     MAGNITUDES = 20  # index: tensor
     REDRAWS = 21  # index: task, step, tensor
     CANDIDATES = 22  # index: task, candidate, tensor

@@ -26,13 +26,13 @@ from supsup_core.engines.choose import engine_for, states_for
 from supsup_core.engines.protocol import Engine
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.methods.protocol import Method, Shared, layout_of
+from supsup_core.methods.protocol import Method, Shared, WeightsOfTask, layout_of
 from supsup_core.names import FORWARD_ALGORITHMS, METHODS
 from supsup_core.networks.masked import MaskedModel
 from supsup_core.networks.module import as_network
 from supsup_core.networks.protocol import Network
 from supsup_core.states.protocol import PackedStates
-from supsup_core.training.descent import Descent
+from supsup_core.training.descent import Descent, trained_before
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.transfer import ROWS, Transfer, source_tasks
 
@@ -123,6 +123,7 @@ class Supermasks:
         (start,) = transfer.starts(
             [task_id], shared or None, lambda *_: tuple(one[None].cpu() for one in first)
         )
+        recipe = recipe.for_tasks([task_id])
         descent = Descent(
             self.network,
             self._method,
@@ -162,9 +163,9 @@ class Supermasks:
     def model(self, task: int) -> MaskedModel:
         """Return a module with the mask of a task, in evaluation mode."""
         states = self._states()
-        return MaskedModel(
-            self.network, self._now(), states.gains(task), states.floats(task)
-        ).eval()
+        trained = trained_before(self._carried, self._weights)
+        weights = {**self._weights, **self._weights_of_task(task)(trained)}
+        return MaskedModel(self.network, weights, states.gains(task), states.floats(task)).eval()
 
     def superposition(self, alphas: Float[Tensor, " T"] | None = None) -> MaskedModel:
         """Return a module with the weighted sum of the gains of all tasks.
@@ -225,9 +226,10 @@ class Supermasks:
 
     def _now(self) -> dict[str, Tensor]:
         """Return the weights after the last task: the fixed ones, or those that tasks train."""
-        trained = {n: v for n, v in self._carried.items() if n in self._weights}
-        found = {name: torch.from_numpy(values.copy()) for name, values in trained.items()}
-        return self._weights | {name: values.to(self._device) for name, values in found.items()}
+        return self._weights | trained_before(self._carried, self._weights)
+
+    def _weights_of_task(self, task_id: int) -> WeightsOfTask:
+        return self._method.weights_of_task(self.network, task_id, self._seed)
 
 
 def _adam(steps: int, learning_rate: float) -> Recipe:

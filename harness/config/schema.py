@@ -93,6 +93,13 @@ class TrainConfig:
     learning_rate: float = knob(
         MISSING, help="Learning rate of the first step.", above=0, example=1e-4
     )
+    first_learning_rate: float | None = knob(
+        None,
+        above=0,
+        help="Learning rate of the first step of task 0, for a method whose other tasks need the "
+        "result of task 0. null means train.learning_rate.",
+        example=1e-4,
+    )
     smoothing: float = knob(
         MISSING,
         help="Fraction of the running mean of squared gradients that each step keeps (rmsprop, "

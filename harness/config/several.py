@@ -101,7 +101,8 @@ def configurations(job: ScaleConfig, given: Sequence[str]) -> list[Config]:
 def _refuse_both(key: str, values: Sequence[Any], base: Config, given: Sequence[str]) -> None:
     """Refuse a list if the user also typed the key of one run, or an option of this key."""
     one = SWEPT[key]
-    both = {one, OPTION_KEYS.get(one)} & {typed.partition(".")[0] for typed in given}
+    keys = {one, OPTION_KEYS.get(one, one)}
+    both = keys & {typed.partition(".")[0] for typed in given}
     if both:
         raise must_be(
             key,

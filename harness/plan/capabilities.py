@@ -32,8 +32,7 @@ class Capabilities:
             decide this.
         transfers: whether first scores can be made from earlier masks (train.transfer).
         carries: whether a task needs data from earlier tasks that are not in their states.
-        trains_weights: whether tasks train weights that all tasks share. Such weights belong to a
-            checkpoint, so no engine can prepare them.
+        trains_weights: whether tasks train weights that all tasks share.
     """
 
     num_gains: int

@@ -162,7 +162,8 @@ class StoredRun:
             ValueError, CorruptMask: see rows.
         """
         state = self._state(task_id)
-        made = MaskedModel(self.network, self._weights, state.gains, state.floats, self._moments)
+        weights = self._spec.weights_for(task_id, self._weights)
+        made = MaskedModel(self.network, weights, state.gains, state.floats, self._moments)
         return made.eval().to(device)
 
     def task(self, task_id: int) -> Task:

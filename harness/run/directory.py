@@ -402,6 +402,7 @@ def _attributes(
         **({"images": first.change.rule} if first.change else {}),
         **({"labels": _RENUMBERED} if first.renumbers else {}),
         **({"trained_weights": weights_rule(spec)} if spec.trained_weights else {}),
+        **({"task_weights": rule} if (rule := spec.method.weights_rule) else {}),
     }
 
 

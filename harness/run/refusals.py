@@ -138,6 +138,13 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
             config.allocation.rule,
             "allocation.rule=paper",
         )
+    if config.train.first_learning_rate is not None and capabilities.order != "after_first":
+        raise must_be(
+            "train.first_learning_rate",
+            f"null with method={config.method}, whose tasks do not need the result of task 0 alone",
+            config.train.first_learning_rate,
+            "train.first_learning_rate=null",
+        )
     if config.actors.shards > 1 and not capabilities.bits_serve:
         raise must_be("actors.shards", f"1 with {who}", config.actors.shards, "actors.shards=1")
 

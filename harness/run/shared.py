@@ -36,7 +36,7 @@ def weights_after(spec: RunSpec, num_tasks: int) -> int:
 def weights_rule(spec: RunSpec) -> str:
     """Return a text that says which weights replace the fixed weights, for readers of the store."""
     if spec.capabilities.order == "after_first":
-        return "shared/<source>[0] replaces weights/<source>"
+        return "shared/<source>[0], if it exists, replaces weights/<source>"
     return (
         "at checkpoint k, shared/<source>[i] with after_task[i] = k - 1 replaces weights/<source>"
     )

@@ -20,7 +20,7 @@ from supsup_core.inference.algorithms import Options
 from supsup_core.methods.protocol import Method, layout_of
 from supsup_core.names import GIVEN
 from supsup_core.networks.module import as_network
-from supsup_core.networks.protocol import Network, num_gains
+from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import StateLayout
 from supsup_core.tasks.make import make_task, task_inputs
 from supsup_core.tasks.protocol import Family, Setting, Task
@@ -155,19 +155,21 @@ class RunSpec:
         # The driver may run on a machine without a GPU, so a configuration is checked for the CPU.
         # The engine of a GPU supports more.
         engine = engine_type(network, layout, torch.device("cpu"))
-        trains_weights = bool(self.trained_weights)
+        trains_weights, order = bool(self.trained_weights), order_of(self.method, self.recipe)
+        # An engine keeps the weights of one checkpoint, and engines for planes may need constants.
+        changes = trains_weights and (order == "sequence" or bool(layout.planes))
         return Capabilities(
             num_gains=num_gains(network),
             num_bits=layout.num_bits,
             num_activations=network.num_activations,
             normalises=network.normalises,
-            supports=frozenset([GIVEN]) if trains_weights else engine.supports | {GIVEN},
-            keeps_alone=keeps_alone(layout) and not trains_weights,
+            supports=frozenset([GIVEN]) if changes else engine.supports | {GIVEN},
+            keeps_alone=keeps_alone(layout) and not changes,
             has_planes=bool(layout.planes),
             bits_serve=issubclass(engine, BitsEngine),
             bfloat16_serves=self._num_channels == 1
             and trains_on_blocks(network, self.method, self.recipe),
-            order=order_of(self.method, self.recipe),
+            order=order,
             transfers=layout.num_bits > 0 and self.method.order != "after_first",
             carries=bool(self.carried_shapes),
             trains_weights=trains_weights,
@@ -187,6 +189,16 @@ class RunSpec:
         """The names of the weights that tasks train. Without training, the network draws them."""
         sources = {tensor.source for tensor in self.network.tensors}
         return frozenset(self.method.shared_shapes(self.network)) & sources
+
+    def weights_for(self, task_id: int, weights: Weights) -> Weights:
+        """Return the weights with which one task runs.
+
+        Args:
+            task_id: number of the task.
+            weights: a mapping from name to the fixed weights, or to trained weights in their place.
+        """
+        of_task = self.method.weights_of_task(self.network, task_id, self.config.seed)
+        return {**weights, **of_task({name: weights[name] for name in self.trained_weights})}
 
     @property
     def options(self) -> Options:
@@ -211,6 +223,7 @@ class RunSpec:
             warmup=train.warmup,
             augment=train.augment,
             transfer=train.transfer,
+            first_learning_rate=train.first_learning_rate,
         )
 
 

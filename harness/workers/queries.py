@@ -293,8 +293,10 @@ class Queries:
         size = 1 if shares_statistics else max(1, fitting)
         together = [np.concatenate(batches[i : i + size]) for i in range(0, len(batches), size)]
         with torch.no_grad():
+            # The weights depend on the task only if tasks are given, and not inferred.
+            weights = self._spec.weights_for(task.task_id, self.weights)
             chosen = [
-                network.logits(self.weights, gains, self.shown(task, index), floats)
+                network.logits(weights, gains, self.shown(task, index), floats)
                 .argmax(dim=1)
                 .cpu()
                 .numpy()

@@ -137,7 +137,7 @@ class TrainWorker:
         return replace(trained, warnings=texts)
 
     def _run(self, unit: TrainUnit, shared: Shared | None) -> TrainedUnit:
-        self.warm_up(unit)
+        self.warm_up(unit, shared)
         started = time.perf_counter()
         blocks, failed = self._blocks(unit)
         if unit.missing and failed.keys() >= set(unit.missing):
@@ -150,7 +150,7 @@ class TrainWorker:
             for task, state in zip(chain(*blocks), states, strict=True)
             if task.task_id in unit.missing and task.task_id not in failed
         ]
-        measured = self._measured(pairs, after, failed)
+        measured = self._measured(pairs, {**(shared or {}), **after}, failed)
         if not measured:
             return self._nothing(unit, failed, after)
         rows = self._layout.pack([state for task, state in pairs if task.task_id in measured])
@@ -191,7 +191,7 @@ class TrainWorker:
 
         Args:
             pairs: tasks and their states.
-            shared: the data for later tasks, which may contain trained weights.
+            shared: data from earlier tasks and from these tasks, which may contain trained weights.
             failed: a mapping from task number to error. Tasks whose state cannot be measured are
                 added.
 
@@ -212,18 +212,19 @@ class TrainWorker:
                 failed[task.task_id] = Failure.of(error)
         return measured
 
-    def warm_up(self, unit: TrainUnit) -> None:
+    def warm_up(self, unit: TrainUnit, shared: Shared | None = None) -> None:
         """Train a block for one step and measure a state, so that kernels are compiled or loaded.
 
-        So this work is not part of the measured times. Later calls do nothing.
+        So this work is not part of the measured times. Later calls do nothing. The arguments are
+        those of `run`.
         """
         if self._is_warm:
             return
         self._is_warm = True
         with suppress(Exception):  # `run` meets the same error, and reports it
             tasks, _ = self._tasks(unit.blocks[0], unit.missing)
-            states, shared = next(self._trainer.stages(tasks, after=[1]))
-            self._trainer.measure_each(tasks[:1], states[:1], shared)
+            states, after = next(self._trainer.stages(tasks, [1], shared))
+            self._trainer.measure_each(tasks[:1], states[:1], {**(shared or {}), **after})
 
     def _nothing(
         self, unit: TrainUnit, failed: dict[int, Failure], shared: Shared | None = None

@@ -29,8 +29,14 @@ class FloatMethod(Method):
         return ()
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Make the states of B tasks. The floats of a state are the task's scores, as float32."""
-        stored = {name: s.detach().to(torch.float32).cpu().numpy() for name, s in scores.items()}
+        """Make the states of B tasks. The floats of a state are the task's scores, as float32.
+
+        Only the scores that `float_specs` lists are stored.
+        """
+        stored = {
+            spec.name: scores[spec.name].detach().to(torch.float32).cpu().numpy()
+            for spec in self.float_specs(network)
+        }
         num_tasks = len(next(iter(stored.values())))
         return [
             TaskState((), {name: values[b].copy() for name, values in stored.items()})

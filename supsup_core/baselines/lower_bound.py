@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.methods.protocol import Method, Scores, Shared, of_one_task
+from supsup_core.baselines.trained import as_shared, first_weights, weights_in
+from supsup_core.methods.protocol import Method, Scores, Shared
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
 
@@ -51,8 +52,10 @@ class LowerBound(Method):
         self, network: Network, task_id: int, seed: int, shared: Shared | None = None
     ) -> dict[str, np.ndarray]:
         """Return the weights after the previous task, or the fixed weights for the first task."""
-        start = shared or {name: weight.numpy() for name, weight in network.weights(seed).items()}
-        return {name: start[name].copy() for name in self.shared_shapes(network)}
+        names = self.shared_shapes(network)
+        if not shared:
+            return first_weights(network, names, seed)
+        return {name: shared[name].copy() for name in names}
 
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Return gains of 1."""
@@ -67,14 +70,11 @@ class LowerBound(Method):
         Raises:
             ValueError: the scores are those of several tasks.
         """
-        return {name: of_one_task(weight) for name, weight in scores.items()}
+        return weights_in(scores, self.shared_shapes(network))
 
     def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Return the weights after the task, in float32."""
-        return {
-            name: weight.detach().to("cpu", torch.float32, copy=True).numpy()
-            for name, weight in self.trained_weights(network, scores).items()
-        }
+        return as_shared(self.trained_weights(network, scores))
 
     def end(self, network: Network, scores: Scores) -> list[TaskState]:
         """Return states without planes and without floats."""

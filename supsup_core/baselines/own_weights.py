@@ -10,13 +10,14 @@ continues from the weights of the previous task; here each task starts from its 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from supsup_core.baselines.gains_of_floats import FloatMethod
-from supsup_core.methods.protocol import Scores
+from supsup_core.baselines.trunk import TrunkMethod
+from supsup_core.methods.protocol import Scores, Shared
 from supsup_core.names import SIGNED_CONSTANT
 from supsup_core.networks.mlp import signed_constant
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
@@ -51,7 +52,7 @@ class UpperBound(FloatMethod):
         ]
 
     def begin(
-        self, network: Network, task_id: int, seed: int, shared: Any = None
+        self, network: Network, task_id: int, seed: int, shared: Shared | None = None
     ) -> dict[str, np.ndarray]:
         """Draw the first weights of one task; see Method.begin."""
         return {
@@ -75,13 +76,24 @@ class UpperBound(FloatMethod):
         return super().end(network, {f"{t.name}.gain": gains[t.name] for t in trained})
 
 
-class Heads(UpperBound):
-    """The baseline that trains and stores the last layer for each task, after fixed random layers.
+@dataclass(frozen=True)
+class Heads(TrunkMethod, UpperBound):
+    """The baseline that trains and stores the last layer for each task. All tasks share the trunk.
 
-    Wortsman et al. 2020 call this baseline "separate heads". In their other form, the first layers
-    are trained on the first task.
+    The trunk is all other layers. It is random, or task 0 trains it; see trunk.py.
     """
+
+    def trunk_tensors(self, network: Network) -> Sequence[MaskedTensor]:
+        """Return the tensors of all layers but the last one."""
+        return network.tensors[:-1]
 
     def trained(self, network: Network) -> Sequence[MaskedTensor]:
         """Return the tensor of the last layer."""
         return network.tensors[-1:]
+
+    def begin(
+        self, network: Network, task_id: int, seed: int, shared: Shared | None = None
+    ) -> dict[str, np.ndarray]:
+        """Draw the first weights of the head, and add the trunk if this task trains it."""
+        head = super().begin(network, task_id, seed, shared)
+        return head | self.trunk_scores(network, seed, shared)

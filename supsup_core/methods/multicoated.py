@@ -78,8 +78,9 @@ class Multicoated(Method):
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
         """Return one plane per coat. If there is only one coat, it is a keep plane."""
-        role = "coat" if len(self.densities) > 1 else "keep"
-        return (PlaneSpec(role, self._coefficient),) * len(self.densities)
+        if len(self.densities) == 1:
+            return (PlaneSpec("keep", self._coefficient),)
+        return (PlaneSpec("coat", self._coefficient),) * len(self.densities)
 
     def scores_from(
         self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values

@@ -8,7 +8,7 @@ Shape letters: B tasks of a block.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
+from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, Weights
 from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState
 from supsup_core.streams import Role, stream
 
@@ -30,6 +30,9 @@ Scores = Mapping[str, Tensor]
 Shared = Mapping[str, np.ndarray]
 
 Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one tensor
+
+# A function from the weights that all tasks share to the weights of one task.
+WeightsOfTask = Callable[[Weights], Weights]
 
 # Rules from scores to masks for which trainers have a fast form; see KeepMethod.fast_rule.
 FastRule = Literal["threshold", "top_share"]
@@ -57,14 +60,24 @@ class Method(ABC):
     """A mask finder: it draws first scores, computes gains from scores, and makes states.
 
     Attributes:
-        order: which data from earlier tasks a task needs. "any": none. "after_first": what
-            `pass_on` returns after the first task. "sequence": what `pass_on` returns after the
-            previous task.
         zero_units: whether the first scores of gains over units are zeros.
     """
 
-    order: Literal["any", "after_first", "sequence"] = "any"
     zero_units: bool = False
+
+    @property
+    def order(self) -> Literal["any", "after_first", "sequence"]:
+        """Which data from earlier tasks a task needs.
+
+        "any": none. "after_first": the result of `pass_on` after the first task. "sequence": the
+        result of `pass_on` after the previous task. A subclass may have a class attribute instead.
+        """
+        return "any"
+
+    @property
+    def weights_rule(self) -> str:
+        """The rule of `weights_of_task` in words, for readers of a store; "" for no change."""
+        return ""
 
     @abstractmethod
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
@@ -232,13 +245,31 @@ class Method(ABC):
         """Return the weights that the finder trains, as a mapping from name to tensor.
 
         They replace the network's fixed weights of the same names in the forward pass, and have
-        their shapes. A finder that trains weights trains one task at a time.
+        their shapes. A task that trains weights is trained alone. If a task trains no weights, but
+        earlier tasks have trained some, the forward pass uses the weights from earlier tasks.
 
         Args:
             network: the network.
             scores: a mapping from name to the scores of one task, (1, ...).
         """
         return {}
+
+    def weights_of_task(self, network: Network, task_id: int, seed: int) -> WeightsOfTask:
+        """Return the function from trained weights to the weights with which one task runs.
+
+        Most finders use the trained weights unchanged in all tasks. A finder with another function
+        describes it in `weights_rule`.
+
+        Args:
+            network: the network.
+            task_id: number of the task.
+            seed: the run's seed.
+
+        Returns:
+            A function of a mapping from name to trained weights, on any device and in any float
+            dtype. It returns new weights of the same names, and is differentiable.
+        """
+        return lambda weights: weights
 
     def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Make the data for later tasks. The names and shapes are those of `shared_shapes`.

@@ -18,7 +18,7 @@ from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches
-from supsup_core.training.descent import Descent
+from supsup_core.training.descent import Descent, trained_before
 from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.protocol import Measured, OnStep
 
@@ -41,7 +41,8 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
-        recipe, ids = self._recipe, [task.task_id for task in tasks]
+        ids = [task.task_id for task in tasks]
+        recipe = self._recipe.for_tasks(ids)
         descent = Descent(
             self._network,
             self._method,
@@ -65,11 +66,12 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
 
     def measure(self, task: Task, state: TaskState, shared: Shared | None = None) -> Measured:
         """Measure the accuracy and the loss of one state; see Trainer.measure."""
-        trained = {n: values for n, values in (shared or {}).items() if n in self._weights}
+        trained = trained_before(shared, self._weights)
         if not trained:
             return super().measure(task, state)
         assert isinstance(self._measure, PlainMeasure)
-        return self._measure.with_weights(trained)(task, state)
+        of_task = self._method.weights_of_task(self._network, task.task_id, self._seed)
+        return self._measure.with_weights(of_task(trained))(task, state)
 
     def _batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Make the images and labels of a batch, which has N images for each of B tasks.

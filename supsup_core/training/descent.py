@@ -50,6 +50,9 @@ class Descent:
         self._network, self._method, self._recipe = network, method, recipe
         self._weights, self._shared = weights, shared
         self._task_ids, self._seed = task_ids, seed
+        self._before = trained_before(shared, weights)
+        # A block of several tasks trains no weights, so all its tasks have the same weights.
+        self._of_task = method.weights_of_task(network, task_ids[0], seed)
         some = next(iter(weights.values()))
         self._dtype = some.dtype
         accurate = torch.promote_types(some.dtype, torch.float32)
@@ -117,14 +120,41 @@ class Descent:
         Because the losses are summed, each task gets the same gradient as in a training of its own.
         """
         gains = self._gains()
-        trained = self._method.trained_weights(self._network, self.scores)
-        weights = {**self._weights, **{n: w.to(self._dtype) for n, w in trained.items()}}
         floats = self._floats
-        logits = self._network.logits(weights, gains, images, floats or None, track=bool(floats))
+        logits = self._network.logits(
+            self._now(), gains, images, floats or None, track=bool(floats)
+        )
         accurate = torch.promote_types(logits.dtype, torch.float32)
         flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
         loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
         return loss / labels.shape[1]
+
+    def _now(self) -> dict[str, Tensor]:
+        """Return the weights of the forward pass.
+
+        Weights that the tasks train come from the scores, and weights that earlier tasks have
+        trained come from `shared`. All other weights are fixed.
+        """
+        trained: Weights = {
+            **self._before,
+            **self._method.trained_weights(self._network, self.scores),
+        }
+        changed = self._of_task(trained)
+        return {**self._weights, **{n: weight.to(self._dtype) for n, weight in changed.items()}}
+
+
+def trained_before(shared: Shared | None, weights: Weights) -> dict[str, Tensor]:
+    """Return the weights that earlier tasks have trained, in float32.
+
+    Args:
+        shared: data from earlier tasks.
+        weights: a mapping from name to the fixed weights. The result is on their device.
+    """
+    return {
+        name: torch.from_numpy(values).to(weights[name].device)
+        for name, values in (shared or {}).items()
+        if name in weights
+    }
 
 
 def stacked_scores(

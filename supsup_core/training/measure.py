@@ -7,7 +7,7 @@ later layers then round, so measured accuracies depend less on the machine.
 Shape letters: N images, P pixels, O outputs and I inputs of a layer, M images of a task.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import copy
 from math import prod
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from supsup_core.data import ImageSet, normalise
 from supsup_core.kernels.scoring import score_fused, score_plain
 from supsup_core.networks.mlp import MLP
-from supsup_core.networks.protocol import Network
+from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.bits import BitStates
 from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import StateLayout, TaskState
@@ -73,11 +73,10 @@ class PlainMeasure:
         self._data, self._device = data, device
         self._weights = {n: weight.to(device) for n, weight in network.weights(seed).items()}
 
-    def with_weights(self, weights: Mapping[str, np.ndarray]) -> "PlainMeasure":
-        """Return a copy that measures with other weights of the given names."""
+    def with_weights(self, weights: Weights) -> "PlainMeasure":
+        """Return a copy that measures with other weights of the given names, on its device."""
         other = copy(self)
-        given = {n: torch.from_numpy(values).to(self._device) for n, values in weights.items()}
-        other._weights = self._weights | given
+        other._weights = self._weights | dict(weights)
         return other
 
     def __call__(self, task: Task, state: TaskState) -> Measured:

@@ -96,8 +96,8 @@ class Trainer(Protocol):
         Args:
             task: the task.
             state: the state.
-            shared: the data that `stages` yielded with the state. They are needed only if the
-                finder trains weights.
+            shared: data from earlier tasks, where the data that `stages` yielded with the state
+                take precedence. They are needed only if the finder trains weights.
         """
         ...
 

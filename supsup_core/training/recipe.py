@@ -1,6 +1,7 @@
 """The recipe of a training: the optimiser of the scores, its options, and the learning rates."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import cos, pi
 
 import torch
@@ -19,6 +20,7 @@ class Recipe:
         batch_size: number of images per step.
         learning_rate: the largest learning rate. The first step has this rate. With a warm-up, the
             last step of the warm-up has it.
+        first_learning_rate: the value of `learning_rate` for task 0; None for the same value.
         smoothing: for rmsprop and adam, the decay per step of the running mean of squares.
         decay: "none": the learning rate is constant after the warm-up. "linear": it falls linearly
             towards 0. "cosine": it falls towards 0 like half a period of a cosine (Loshchilov &
@@ -50,6 +52,7 @@ class Recipe:
     warmup: int = 0
     augment: str = NO_CHANGE
     transfer: str = NO_TRANSFER
+    first_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0:
@@ -69,7 +72,22 @@ class Recipe:
         if self.transfer not in TRANSFERS:
             known = ", ".join(TRANSFERS)
             raise ValueError(f"transfer must be one of {known}, got {self.transfer!r}")
+        if self.first_learning_rate is not None and not self.first_learning_rate > 0:
+            raise ValueError(
+                f"first_learning_rate must be > 0 or None, got {self.first_learning_rate}: try None"
+            )
         self.make_optimizer()
+
+    def for_tasks(self, task_ids: Sequence[int]) -> "Recipe":
+        """Return the recipe of a block of tasks. Task 0 may have another learning rate.
+
+        Args:
+            task_ids: the tasks of the block. With a `first_learning_rate`, task 0 is a block of its
+                own.
+        """
+        if self.first_learning_rate is None or task_ids[0]:
+            return self
+        return replace(self, learning_rate=self.first_learning_rate)
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step. The first step is step 0.

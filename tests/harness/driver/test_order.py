@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from hydra import compose, initialize_config_module
 
@@ -22,7 +23,13 @@ from harness.scale import run
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, FAILURES, TASKS
 from harness.workers.training import TrainWorker
+from supsup_core.baselines.lower_bound import LowerBound
+from supsup_core.baselines.psp import PSP
+from supsup_core.methods.protocol import Method
+from supsup_core.networks.mlp import mlp
 from supsup_core.training.protocol import Measured
+
+NETWORK = mlp((1, 8, 8), 20, hidden=[12])  # the network of `configure`
 
 # Columns that may differ between two runs of one configuration.
 NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference")
@@ -35,6 +42,11 @@ WAYS = {
     "lower_bound": ("method=lower_bound",),
     "exssnet": ("method=exssnet", "method_options.density=0.3"),
     "wsn": ("method=wsn", "train.transfer=knn"),
+    "psp": ("method=psp",),
+    "trained_trunk": (
+        *("method=batche", "method_options.trunk=trained", "train.block=2"),
+        "train.first_learning_rate=1e-3",
+    ),
     "after_first": ("method=from_first:FromFirst", "train.block=2"),
 }
 FROM_FIRST = '''
@@ -204,9 +216,20 @@ def test_damaged_weights_are_computed_again(
     assert verify_run(tmp_path) == []
 
 
-def test_a_checkpoint_is_evaluated_with_its_own_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        (LowerBound(), ["method=lower_bound"]),
+        (PSP("binary"), ["method=psp", "method_options.context=binary"]),
+        (PSP("rotation"), ["method=psp"]),
+    ],
+    ids=["lower_bound", "binary", "rotation"],
+)
+def test_a_checkpoint_is_evaluated_with_its_own_weights(
+    method: Method, given: Sequence[str], tmp_path: Path
+) -> None:
     options = (
-        "method=lower_bound",
+        *given,
         "evaluate.tasks=null",
         "evaluate.batches=null",
         "train.steps=60",
@@ -222,8 +245,11 @@ def test_a_checkpoint_is_evaluated_with_its_own_weights(tmp_path: Path) -> None:
     for row in rows:
         place = root.attrs["after_task"].index(row["num_tasks"] - 1)
         x = (test.flat[:, root["inputs/permutations"][row["task_id"]]] / 255 - mean) / std
-        hidden = np.maximum(x @ root["shared/layer1"][place].T, 0)
-        right = (hidden @ root["shared/layer2"][place].T).argmax(axis=1) == test.labels
+        kept = {n: torch.from_numpy(root[f"shared/{n}"][place]) for n in ("layer1", "layer2")}
+        of_task = method.weights_of_task(NETWORK, row["task_id"], 0)(kept)
+        first, second = (weight.numpy() for weight in of_task.values())
+        hidden = np.maximum(x @ first.T, 0)
+        right = (hidden @ second.T).argmax(axis=1) == test.labels
         assert row["accuracy_gg"] == row["accuracy_gnu"] == pytest.approx(right.mean(), abs=1e-9)
         assert (row["algorithm"], row["objective"], row["num_gradients"]) == ("given", None, 0)
     first = {r["num_tasks"]: r["accuracy_gg"] for r in rows if r["task_id"] == 0}
@@ -335,6 +361,17 @@ def test_transfer_changes_the_masks_of_all_tasks_but_the_first(tmp_path: Path) -
             ("method=lower_bound", "train.transfer=mean"),
             "train.transfer must be none with method=lower_bound, whose first scores cannot start "
             "from earlier masks, got mean: try train.transfer=none",
+        ),
+        (
+            ("method=batche", "train.first_learning_rate=1e-3"),
+            "train.first_learning_rate must be null with method=batche, whose tasks do not need "
+            "the result of task 0 alone, got 0.001: try train.first_learning_rate=null",
+        ),
+        (
+            ("method=psp", "scenario=nns"),
+            "method must be a finder that needs no earlier tasks with scenario=nns, whose learner "
+            "knows no tasks, got psp, which needs earlier tasks (order: sequence): try "
+            "method=threshold",
         ),
         (
             ("method=lower_bound", "evaluate.algorithms=[one_shot]"),

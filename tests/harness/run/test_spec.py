@@ -13,6 +13,7 @@ from harness.workers.training import trainer_of
 from supsup_core.data import ImageSet
 from supsup_core.engines.bits import BitsEngine
 from supsup_core.engines.choose import engine_type
+from supsup_core.engines.floats import FloatEngine
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
 from supsup_core.training.autograd import AutogradTrainer
@@ -64,6 +65,7 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
         (["experiment=fig3_lenet"], MLPTrainer, BitsEngine),
         (["experiment=fig3_fc"], MLPTrainer, BitsEngine),
         (["experiment=fig5_left"], MLPTrainer, BitsEngine),
+        (["experiment=fig5_right"], AutogradTrainer, FloatEngine),
         (["train.weight_decay=1e-4"], AutogradTrainer, BitsEngine),
     ],
 )

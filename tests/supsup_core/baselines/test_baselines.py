@@ -7,6 +7,8 @@ import torch
 from conformance.methods import OVER_WEIGHTS, MethodTests
 from supsup_core.baselines.batche import BatchE
 from supsup_core.baselines.own_weights import Heads, UpperBound
+from supsup_core.engines.choose import engine_for, states_for
+from supsup_core.inference.algorithms import Options
 from supsup_core.methods.protocol import layout_of
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.units import units
@@ -15,6 +17,7 @@ from supsup_core.states.choose import stored_states
 CPU = torch.device("cpu")
 NETWORK = mlp((8, 8), 12, hidden=[32, 16])
 BASELINES = [BatchE(), Heads(), UpperBound()]
+SIDES = ("inputs", "outputs")
 
 
 class OverWeights(MethodTests):
@@ -56,6 +59,27 @@ def test_factors_scale_the_inputs_and_the_outputs_of_each_layer():
         x = (scaled @ weights[f"layer{i}"].T) * scores[f"layer{i}.outputs"][1]
         x = x if i == 3 else x.relu()
     torch.testing.assert_close(found, x)
+
+
+def test_min_entropy_is_inference_from_tiled_images():
+    # The paper's way: repeat each image once per task, run all copies through the layers at the
+    # same time, each with the factors of its own task, and take the lowest mean entropy.
+    generator = torch.Generator().manual_seed(1)
+    scores = {n: torch.randn(s.shape, generator=generator) for n, s in begun(BatchE(), 5).items()}
+    weights, images = NETWORK.weights(0), torch.randn(7, 3, 8, 8, generator=generator)
+    x = images.flatten(0, 1).flatten(1).repeat_interleave(5, dim=0)  # the copies of an image
+    for i in (1, 2, 3):
+        inputs, outputs = (scores[f"layer{i}.{side}"].repeat(21, 1) for side in SIDES)
+        x = ((x * inputs) @ weights[f"layer{i}"].T) * outputs
+        x = x if i == 3 else x.relu()
+    p = x.softmax(dim=1)
+    entropies = -(p * p.log()).sum(dim=1).reshape(7, 3, 5).mean(dim=1)
+    layout = layout_of(NETWORK, BatchE())
+    rows = layout.pack(BatchE().end(NETWORK, scores))
+    engine = engine_for(NETWORK, weights, states_for(NETWORK, layout, rows, CPU), 10)
+    found = engine.infer(images, "min_entropy", None, Options()).tasks
+    assert torch.equal(found, entropies.argmin(dim=1))
+    assert len(found.unique()) > 2
 
 
 def test_factors_start_as_random_signs():

@@ -1,0 +1,184 @@
+"""Compare runs, such as masks and baselines: one figure, and a table of accuracies and bytes.
+
+python -m analysis.compare runs/masks runs/batche runs/psp
+python -m analysis.compare runs/masks-seeds runs/psp-seeds --file figure3.pdf
+
+A folder of several runs counts as one: its lines are means over seeds.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import stored
+from analysis.commandline import Parser, figure_file, run_command, run_directory
+from analysis.figures import storage_bytes
+from analysis.load import configuration
+from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in
+from analysis.summary import GIVEN
+
+# The keys in which the runs of a folder may differ. Means are computed over the seeds.
+_APART = [key for key in SWEPT if key != "seed"]
+# The ways of analysis.figures.storage_bytes that a run needs to classify images. The fixed weights
+# are made from their seed.
+_NEEDED = ("packed rows", "shared floats", "seed of the weights")
+
+
+def compared(folders: Sequence[str]) -> pd.DataFrame:
+    """Compute accuracies and bytes of runs.
+
+    Args:
+        folders: run directories, or folders of several runs; paths on this machine.
+
+    Returns:
+        The rows of several.over_seeds for each folder, with more columns. `name` is the shortest
+        end of the folder's path that no other folder has. `method` is the run's method. `way` is
+        the way of inference, such as "one_shot H". `bytes` is the number of bytes that the first
+        `num_tasks` tasks need: their states, the floats that tasks share, and the seed of the fixed
+        weights. `bytes_per_task` is the size of one state.
+
+    Raises:
+        OSError: a folder has no run, or no evaluation.
+        ValueError: a file of a run is damaged.
+    """
+    found = []
+    for folder, name in zip(folders, short_names(folders), strict=True):
+        over = over_seeds(load_several(folder, "evaluations").to_pandas())
+        over = over[over["num_distractors"] == 0]
+        runs = {_apart(run): run for run in runs_in(folder) or [folder]}
+        for values, rows in over.groupby(_APART):
+            run = runs[values]
+            names = [f"{key} {value}" for key, value in zip(_APART, values, strict=True)]
+            label = ", ".join([name, *(names if len(runs) > 1 else ())])
+            masks, method = stored.layout(run), configuration(run)["method"]
+            for way, of_way in lines(rows):
+                sizes = storage_bytes(of_way["num_tasks"].to_numpy(), masks, density=1.0)
+                needed = sizes[[one for one in _NEEDED if one in sizes]].sum(axis=1)
+                found.append(
+                    of_way.assign(
+                        name=label,
+                        method=method,
+                        way=way,
+                        bytes=needed.to_numpy(),
+                        bytes_per_task=masks.row_bytes,
+                    )
+                )
+    return pd.concat(found, ignore_index=True)
+
+
+def _apart(run: str) -> tuple[Any, ...]:
+    """Return the values of a run in which the runs of one folder may differ, without the seed."""
+    config = configuration(run)
+    return tuple(config[key] for key in _APART)
+
+
+def short_names(folders: Sequence[str]) -> list[str]:
+    """Return the shortest ends of paths that tell the paths apart, such as "a/masks"."""
+    parts = [str(folder).rstrip("/").split("/") for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"folders must be different, got {', '.join(folders)}: leave out copies")
+
+
+def last_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `compared` at the largest number of tasks of each line."""
+    return rows.loc[rows.groupby(["name", "way"], sort=False)["num_tasks"].idxmax()]
+
+
+def accuracy_and_bytes(rows: pd.DataFrame) -> Figure:
+    """Draw the accuracies of runs against the number of tasks, and against bytes.
+
+    Args:
+        rows: the result of compared.
+
+    Returns:
+        A figure with a colour for each folder. Left: the accuracy against the number of tasks.
+        Solid lines have the task inferred (GNu), dashed lines have the task given (GG). Right: the
+        accuracy with the task given against the bytes of the largest number of tasks. Bands and
+        bars are 95 % intervals of the mean over seeds by Student's t.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, (name, of_name) in enumerate(rows.groupby("name", sort=False)):
+        inferred = of_name[of_name["algorithm"] != GIVEN]
+        for j, (way, of_way) in enumerate(inferred.groupby("way", sort=False)):
+            style = {"color": f"C{i % 10}", "marker": "os^vD"[j % 5], "label": f"{name}, {way}"}
+            _draw(left, of_way, "accuracy_gnu", style)
+        given = of_name.drop_duplicates("num_tasks")
+        style = {"color": f"C{i % 10}", "linestyle": "--", "label": f"{name}, task given"}
+        _draw(left, given, "accuracy_gg", style)
+        last = given.loc[[given["num_tasks"].idxmax()]]
+        half = (last["accuracy_gg_high"] - last["accuracy_gg"]).fillna(0)
+        right.errorbar(last["bytes"], last["accuracy_gg"], half, fmt="o", capsize=3, color=f"C{i}")
+        at = (last["bytes"].item(), last["accuracy_gg"].item())
+        right.annotate(str(name), at, (4, 4), textcoords="offset points", fontsize="small")
+    left.set(xlabel="number of tasks", ylabel="accuracy")
+    right.set(xlabel="bytes of all tasks", xscale="log", title="task given, all tasks")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    left.legend(fontsize="small")
+    return figure
+
+
+def _draw(axes: Axes, rows: pd.DataFrame, column: str, style: dict[str, Any]) -> None:
+    ordered = rows.sort_values("num_tasks")
+    x = ordered["num_tasks"]
+    axes.plot(x, ordered[column], ms=4, **style)
+    low, high = ordered[f"{column}_low"], ordered[f"{column}_high"]
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15)
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Return the last row of each line of `compared` as a table of text."""
+    last = last_rows(rows)
+    inferred = last["accuracy_gnu"].where(last["algorithm"] != GIVEN)
+    shown = pd.DataFrame(
+        {
+            "run": last["name"],
+            "method": last["method"],
+            "inferred by": last["way"].where(last["algorithm"] != GIVEN, ""),
+            "tasks": last["num_tasks"],
+            "seeds": last["seeds"],
+            "GG": last["accuracy_gg"].map("{:.4f}".format),
+            "GNu": inferred.map("{:.4f}".format, na_action="ignore").fillna(""),
+            "bytes per task": last["bytes_per_task"],
+            "bytes": last["bytes"].astype(np.int64),
+        }
+    )
+    text: str = shown.to_string(index=False)
+    return f"{text}\n{_CAPTION}"
+
+
+_CAPTION = (
+    "GG: accuracy with the given task. GNu: accuracy with the inferred task, but 0 for a batch\n"
+    "whose inferred task is wrong. bytes: the states of all tasks, the floats that tasks share,\n"
+    "and the 8 bytes of the seed from which fixed weights are made."
+)
+
+
+def main() -> None:
+    """Draw the figure into a file, and print the table."""
+    parser = Parser(__doc__, "python -m analysis.compare runs/masks runs/batche")
+    parser.add_argument(
+        "folders", nargs="+", type=run_directory, help="run directories, or folders of several runs"
+    )
+    parser.add_argument(
+        "--file", type=figure_file, default=Path("comparison.svg"), help="file of the figure"
+    )
+    arguments = parser.parse_args()
+    rows = compared(arguments.folders)
+    accuracy_and_bytes(rows).savefig(arguments.file, dpi=120)
+    print(table(rows))
+    print(f"figure: {os.fspath(arguments.file)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,33 @@
+"""Weights that tasks train together: take them from scores, and convert them for later tasks."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supsup_core.methods.protocol import Scores, Shared, of_one_task
+from supsup_core.networks.protocol import Network
+
+
+def first_weights(network: Network, names: Collection[str], seed: int) -> dict[str, np.ndarray]:
+    """Return the network's fixed weights of the given names, as scores of the first task."""
+    drawn = network.weights(seed)
+    return {name: drawn[name].numpy().copy() for name in names}
+
+
+def weights_in(scores: Scores, names: Collection[str]) -> dict[str, Tensor]:
+    """Return the weights of the given names among the scores of one task.
+
+    Raises:
+        ValueError: the scores are those of several tasks.
+    """
+    return {name: of_one_task(scores[name]) for name in names if name in scores}
+
+
+def as_shared(weights: Mapping[str, Tensor]) -> Shared:
+    """Convert trained weights to float32 arrays, the data for later tasks."""
+    return {
+        name: weight.detach().to("cpu", torch.float32, copy=True).numpy()
+        for name, weight in weights.items()
+    }
