@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 import zarr
 
+from analysis import several_report
 from analysis.methods import by_method
 from analysis.several import load_several, over_seeds, runs_in
 from harness import evaluate, recall, scale, status
@@ -363,7 +364,7 @@ def test_runs_of_several_methods_are_compared_by_accuracy_and_bytes(
     found = dict(zip(points["method"], points["bytes_per_task"], strict=True))
     assert found == sizes
     assert sizes["threshold"] == sizes["n_of_m_n1_m4"] < sizes["multicoated"]
-    assert '<section id="accuracy-and-bytes">' in (folder / "report.html").read_text()
+    assert '<section id="accuracy-and-bytes">' in several_report.render(folder)
     code, _, err = typed(scale, *RUN, methods, "run_dir=many")
     assert (code, "complete already" in err) == (0, True)
 
