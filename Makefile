@@ -34,6 +34,7 @@ check: $(VENV)/.dev ## check lint, format, types and the pages' links; change no
 
 docs: $(VENV)/.dev ## write the guide as HTML pages into build/docs
 	@$(BIN)/python docs/options_page.py
+	@$(BIN)/python docs/finders_page.py
 	@$(SPHINX) -b html -d $(VENV)/doctrees . build/docs
 	@echo build/docs/docs/index.html
 

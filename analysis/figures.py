@@ -306,7 +306,7 @@ def storage_bytes(
         One row per number of masks, and one column for each way to store the masks: as packed rows,
         as float32 gains, as lists of the indices of gains that are not zero (4 bytes per index), or
         in the largest reservoir of each rule. States without planes of bits have no index lists.
-        The other columns have the bytes of floats that tasks share, the bytes of the fixed weights,
+        The other columns have the bytes of arrays that tasks share, the bytes of the fixed weights,
         and the 8 bytes of the seed from which the fixed weights can be made.
     """
     kept = round(density * masks.num_gains)
@@ -316,8 +316,8 @@ def storage_bytes(
     }
     if masks.layers:
         sizes["index lists"] = num_masks * kept * 4
-    if masks.num_shared:
-        sizes["shared floats"] = np.full(len(num_masks), masks.num_shared * 4)
+    if masks.shared_bytes:
+        sizes["shared arrays"] = np.full(len(num_masks), masks.shared_bytes)
     if reservoir is not None:
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
             sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)

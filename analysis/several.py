@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,14 @@ from analysis.summary import SETTINGS, WAYS, largest_samples, told_apart
 
 # The keys in which the runs of one command may differ. Tables of several runs have these columns.
 # The harness declares the same keys, and a test compares the two declarations.
-SWEPT = ("outputs", "seed")
+# The name of a run's folder has the keys in this order.
+SWEPT = ("method", "outputs", "seed")
 
 MEASURES = ("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu")
 CONFIDENCE = 0.95  # of the intervals
 
-_PART = re.compile("|".join(f"{key}-[0-9]+" for key in SWEPT))
+_FORMS = {"method": ".+?", "outputs": "[0-9]+", "seed": "[0-9]+"}  # regular expressions
+_FOLDER = re.compile("".join(f"((^|-){key}-(?P<{key}>{_FORMS[key]}))?" for key in SWEPT))
 
 
 def runs_in(folder: str | Path) -> list[str]:
@@ -28,7 +31,7 @@ def runs_in(folder: str | Path) -> list[str]:
         folder: a path or a URL.
 
     Returns:
-        The paths or URLs of the runs, in the order of the numbers in their names. [] if the folder
+        The paths or URLs of the runs, in the order of their methods and numbers. [] if the folder
         has no such runs, or is itself the folder of a run.
 
     Raises:
@@ -39,13 +42,37 @@ def runs_in(folder: str | Path) -> list[str]:
         return []
     found = []
     for one in files.get_file_info(FileSelector(root, allow_not_found=True)):
-        parts = _PART.findall(one.base_name)
-        is_run = parts and "-".join(parts) == one.base_name
+        values = _values_in(one.base_name)
         config = f"{root}/{one.base_name}/config.yaml"
-        if is_run and files.get_file_info(config).type == FileType.File:
-            numbers = [int(part.rpartition("-")[2]) for part in parts]
-            found.append((len(parts), numbers, f"{str(folder).rstrip('/')}/{one.base_name}"))
+        if values and files.get_file_info(config).type == FileType.File:
+            order = [(int(text), "") if text.isdecimal() else (0, text) for text in values.values()]
+            found.append((len(order), order, f"{str(folder).rstrip('/')}/{one.base_name}"))
     return [path for _, _, path in sorted(found)]
+
+
+def _values_in(name: str) -> dict[str, str]:
+    """Return the values in a folder's name, such as {"seed": "1"}; {} for another folder."""
+    found = _FOLDER.fullmatch(name)
+    values = found.groupdict() if found else {}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def swept_values(run_dir: str | Path) -> dict[str, Any]:
+    """Return the values of a run for the keys in which the runs of a folder may differ.
+
+    Returns:
+        A mapping from each key of SWEPT to the value. The method has its options, such as
+        "edge_popup_density0.3", if the folder's name has them.
+
+    Raises:
+        OSError, ValueError: see analysis.load.configuration.
+    """
+    config = configuration(run_dir)
+    named = _values_in(str(run_dir).rstrip("/").rpartition("/")[2])
+    return {
+        **{key: config[key] for key in SWEPT},
+        "method": named.get("method", config["method"]),
+    }
 
 
 def load_several(folder: str | Path, table: str) -> pa.Table:
@@ -56,7 +83,7 @@ def load_several(folder: str | Path, table: str) -> pa.Table:
         table: a key of analysis.load.FOLDERS.
 
     Returns:
-        The rows of all runs that have written this table. The new first columns `outputs` and
+        The rows of all runs that have written this table. The first columns `method`, `outputs` and
         `seed` have the values of the rows' runs.
 
     Raises:
@@ -69,11 +96,12 @@ def load_several(folder: str | Path, table: str) -> pa.Table:
             rows = load(run_dir, table)
         except FileNotFoundError:
             continue
-        config = configuration(run_dir)
+        values = swept_values(run_dir)
+        rows = rows.drop_columns([key for key in SWEPT if key in rows.column_names])
         for key in reversed(SWEPT):
             # Seeds may need all 64 bits.
-            column = pa.array(np.full(len(rows), config[key], dtype=np.uint64))
-            rows = rows.add_column(0, key, column)
+            kind = pa.string() if key == "method" else pa.uint64()
+            rows = rows.add_column(0, key, pa.repeat(pa.scalar(values[key], kind), len(rows)))
         parts.append(rows)
     if not parts:
         raise FileNotFoundError(
@@ -95,13 +123,14 @@ def over_seeds(evaluations: pd.DataFrame) -> pd.DataFrame:
         evaluations: rows of the table `evaluations`, from load_several.
 
     Returns:
-        One row for each combination of outputs, number of masks, algorithm, objective and settings.
-        `seeds` is the number of runs. Each measure, such as `accuracy_gnu`, has four columns:
-        `accuracy_gnu` is the mean of the runs' values, `accuracy_gnu_std` is their standard
-        deviation (with the divisor seeds - 1), and `accuracy_gnu_low` and `accuracy_gnu_high` are
-        the ends of the mean's interval. For one seed, the last three are NaN.
+        One row for each combination of method, outputs, number of masks, algorithm, objective and
+        settings. `seeds` is the number of runs. Each measure, such as `accuracy_gnu`, has four
+        columns: `accuracy_gnu` is the mean of the runs' values, `accuracy_gnu_std` is their
+        standard deviation (with the divisor seeds - 1), and `accuracy_gnu_low` and
+        `accuracy_gnu_high` are the ends of the mean's interval. For one seed, the last three are
+        NaN.
     """
-    measures, by = list(MEASURES), ["outputs", "num_tasks", *WAYS]
+    measures, by = list(MEASURES), ["method", "outputs", "num_tasks", *WAYS]
     kept = pd.concat(largest_samples(rows) for _, rows in evaluations.groupby(list(SWEPT)))
     of_runs = kept.groupby([*by, "seed"], dropna=False)[measures].mean().reset_index()
     grouped = of_runs.groupby(by, dropna=False)
@@ -132,13 +161,17 @@ def lines(over: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
     Returns:
         One pair per line: its label, such as "one_shot H", and its rows. All rows of a line have
-        the same algorithm, objective and settings.
+        the same method, algorithm, objective and settings. If there are several methods, the label
+        begins with the method.
     """
-    found = list(over.groupby(WAYS, dropna=False))
-    firsts = pd.DataFrame([key for key, _ in found], columns=WAYS)
+    by = ["method", *WAYS]
+    found = list(over.groupby(by, dropna=False))
+    firsts = pd.DataFrame([key for key, _ in found], columns=by)
+    has_one_method = over["method"].nunique() == 1
     labels = []
     for way, apart in zip(firsts.itertuples(), told_apart(firsts, SETTINGS), strict=True):
         objective = f" {way.objective}" if isinstance(way.objective, str) else ""
         beside = f" + {way.num_distractors} untrained masks" if way.num_distractors else ""
-        labels.append(f"{way.algorithm}{objective}{beside}{apart}")
+        method = "" if has_one_method else f"{way.method}: "
+        labels.append(f"{method}{way.algorithm}{objective}{beside}{apart}")
     return [(label, rows) for label, (_, rows) in zip(labels, found, strict=True)]

@@ -8,7 +8,8 @@ import pandas as pd
 
 from analysis import page
 from analysis.load import differences, load, read_configuration
-from analysis.several import MEASURES, SWEPT, load_several, over_seeds, runs_in
+from analysis.methods import accuracy_by_bytes, by_method
+from analysis.several import MEASURES, SWEPT, load_several, over_seeds, runs_in, swept_values
 from analysis.several_figures import accuracy_over_seeds, task_accuracy_by_outputs
 from analysis.summary import WAYS
 
@@ -33,9 +34,11 @@ def render(folder: Path) -> str:
     except FileNotFoundError:  # no run has reached a checkpoint
         pass
     else:
+        if over["method"].nunique() > 1:
+            sections.append(_by_bytes(runs, over))
         sections.append(_over_seeds(over))
     sections += [_runs(runs), _configuration(text, runs)]
-    described = " ".join(str(config[key]) for key in ("network", "data", "family", "method"))
+    described = " ".join(str(config[key]) for key in ("network", "data", "family"))
     lead = f'<p class="soft">{len(runs)} runs: {escape(described)}</p>'
     return page.page(folder.name, lead, sections)
 
@@ -51,20 +54,55 @@ def _over_seeds(over: pd.DataFrame) -> str:
                 "outputs",
             )
         )
-    for outputs, rows in over.groupby("outputs"):
+    for (method, outputs), rows in over.groupby(["method", "outputs"]):
         alt = (
-            f"{outputs} outputs: accuracy (left) and task accuracy (right) against the number of "
-            "tasks. A line is a mean over seeds. Bands are 95 % intervals of this mean by "
-            "Student's t."
+            f"{method}, {outputs} outputs: accuracy (left) and task accuracy (right) against the "
+            "number of tasks. A line is a mean over seeds. Bands are 95 % intervals of this mean "
+            "by Student's t."
         )
         draw = partial(accuracy_over_seeds, rows)
-        parts.append(page.figure(alt, draw, f"seeds{outputs}"))
+        parts.append(page.figure(alt, draw, f"seeds{method}{outputs}"))
     return page.section("Over seeds", *parts, _table(over))
+
+
+def _by_bytes(runs: list[str], over: pd.DataFrame) -> str:
+    """Make the section that compares methods by accuracy and bytes."""
+    points = by_method(runs, over)
+    caption = (
+        f"Accuracy with the task given (GG) at {points['num_tasks'].iloc[0]} tasks, against the "
+        "bytes that are stored per task. The line is the Pareto front: no other method has a "
+        "higher accuracy with the same or fewer bytes. Bars are 95 % intervals of the mean over "
+        "seeds. "
+        "Open circles show the accuracy with the task inferred (GNu), by the best algorithm."
+    )
+    rows = [
+        [
+            row.method,
+            row.outputs,
+            page.number(row.bytes_per_task, ".0f"),
+            page.number(row.accuracy),
+            page.number(row.inferred),
+            row.way,
+            "yes" if row.is_best else "",
+        ]
+        for row in points.itertuples()
+    ]
+    heads = ["method", "outputs", "bytes per task", "accuracy GG", "accuracy GNu", "inferred by"]
+    return page.section(
+        "Accuracy and bytes",
+        page.figure(caption, lambda: accuracy_by_bytes(points), "bytes"),
+        page.table(
+            "Bytes of a state in the store, and the task's share of the floats that tasks share. "
+            "The fixed weights are made from their seed.",
+            [*heads, "on the front"],
+            rows,
+        ),
+    )
 
 
 def _table(over: pd.DataFrame) -> str:
     settings = [name for name in WAYS if over[name].notna().any()]
-    keys = ["outputs", "num_tasks", *settings]
+    keys = ["method", "outputs", "num_tasks", *settings]
     heads = [_HEADS.get(name, name.replace("_", " ")) for name in [*keys, "seeds"]]
     for name in MEASURES:
         told = name.replace("_", " ").replace("accuracy g", "accuracy G")
@@ -96,15 +134,15 @@ def _runs(runs: list[str]) -> str:
     rows, links = [], []
     for run in runs:
         name = Path(run).name
-        config = read_configuration(run)[1]
+        num_tasks, of_run = read_configuration(run)[1]["tasks"], swept_values(run)
         try:
             tasks = load(run, "tasks").to_pandas()
         except FileNotFoundError:
             done, accuracy = 0, float("nan")
         else:
             done, accuracy = len(tasks), tasks["accuracy"].mean()
-        values = [config[key] for key in SWEPT]
-        rows.append([name, *values, f"{done} of {config['tasks']}", page.number(accuracy)])
+        values = [of_run[key] for key in SWEPT]
+        rows.append([name, *values, f"{done} of {num_tasks}", page.number(accuracy)])
         if (Path(run) / "report.html").exists():
             links.append(f'<a href="{escape(name)}/report.html">{escape(name)}</a>')
     heads = ["run", *SWEPT, "tasks committed", "accuracy, task given"]

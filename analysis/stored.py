@@ -35,8 +35,8 @@ class Layout:
             role follows, as in "layer1 negative".
         num_weights: number of weights of the fixed network.
         num_gains: number of gains of all masked tensors together.
-        num_shared: number of floats that all tasks train together, or that a task passes on to the
-            next task.
+        shared_bytes: number of bytes of the arrays that all tasks train together, or that a task
+            passes on to the next task, after one task.
         trains_weights: whether tasks train weights, so that the weights cannot be made from a seed.
     """
 
@@ -44,7 +44,7 @@ class Layout:
     layers: tuple[tuple[str, int, int], ...]
     num_weights: int
     num_gains: int
-    num_shared: int = 0
+    shared_bytes: int = 0
     trains_weights: bool = False
 
     @property
@@ -87,9 +87,15 @@ def layout(run_dir: str | Path) -> Layout:
             raise ValueError(f"the planes do not fit into a row of {row_bytes} bytes")
         num_weights = sum(weights.size for _, weights in group["weights"].arrays())
         num_gains = sum(prod(tensor["shape"]) for tensor in attributes["tensors"])
-        num_shared = sum(prod(array["shape"]) for array in attributes.get("shared", []))
+        shared_bytes = sum(_bytes_of(array) for array in attributes.get("shared", []))
         trains_weights = "trained_weights" in attributes
-        return Layout(row_bytes, layers, num_weights, num_gains, num_shared, trains_weights)
+        return Layout(row_bytes, layers, num_weights, num_gains, shared_bytes, trains_weights)
+
+
+def _bytes_of(array: dict[str, Any]) -> int:
+    """Return the bytes of a shared array. Bits are packed, and other values are float32."""
+    size: int = prod(array["shape"])
+    return -(-size // 8) if array["type"] == "bits" else 4 * size
 
 
 def _named(plane: dict[str, Any]) -> str:

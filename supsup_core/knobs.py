@@ -63,7 +63,7 @@ class Knob:
         """Return whether a value of the declared type is within the limits."""
         if isinstance(value, list | tuple):
             is_complete = bool(value) or not self.filled
-            has_each_once = len(set(value)) == len(value) or not self.distinct
+            has_each_once = not self.distinct or len(set(value)) == len(value)
             return is_complete and has_each_once and all(map(self.allows, value))
         if self.one_of and isinstance(value, str):
             return value in self.one_of or any(re.fullmatch(form, value) for _, form in self.also)

@@ -33,6 +33,14 @@ METHODS: Mapping[str, str] = {
     "threshold": "supsup_core.methods.threshold:Threshold",
     "edge_popup": "supsup_core.methods.edge_popup:EdgePopup",
     "signed": "supsup_core.methods.signed:Signed",
+    "multicoated": "supsup_core.methods.multicoated:Multicoated",
+    "n_of_m": "supsup_core.methods.n_of_m:NOfM",
+    "biprop": "supsup_core.methods.biprop:Biprop",
+    "recycling": "supsup_core.methods.recycling:Recycling",
+    "iterand": "supsup_core.methods.iterand:IteRand",
+    "random_search": "supsup_core.methods.random_search:RandomSearch",
+    "exssnet": "supsup_core.methods.exssnet:ExSSNeT",
+    "wsn": "supsup_core.methods.wsn:WSN",
     "batche": "supsup_core.baselines.batche:BatchE",
     "heads": "supsup_core.baselines.own_weights:Heads",
     "upper_bound": "supsup_core.baselines.own_weights:UpperBound",
@@ -89,7 +97,7 @@ NO_CHANGE = "none"
 AUGMENTS = (NO_CHANGE, "crop", "crop_flip")
 # Ways in which the first scores of a task use earlier tasks; see training/transfer.py.
 NO_TRANSFER, MEAN_SCORES = "none", "mean_scores"
-TRANSFERS = (NO_TRANSFER, "mean", MEAN_SCORES, "similar", "last", "random")
+TRANSFERS = (NO_TRANSFER, "mean", MEAN_SCORES, "similar", "knn", "last", "random")
 
 # Kinds of reservoirs: objects in reservoirs/rules.py or in another file of reservoirs/.
 RESERVOIR_RULES: Mapping[str, str] = {

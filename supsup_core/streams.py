@@ -30,6 +30,9 @@ class Role(IntEnum):
     SHUFFLES = 10  # index: shuffle, tensor
     TRANSFER = 11  # index: task
     CONTEXTS = 16  # index: task, tensor
+    MAGNITUDES = 20  # index: tensor
+    REDRAWS = 21  # index: task, step, tensor
+    CANDIDATES = 22  # index: task, candidate, tensor
 
 
 def stream(seed: int, role: Role, *index: int) -> np.random.Generator:

@@ -72,10 +72,17 @@ class Supermasks:
         self._method: Method = (
             names.load("method", METHODS, method)() if isinstance(method, str) else method
         )
+        if self._method.searches:
+            raise ValueError(
+                f"method must train scores, got {type(self._method).__name__}, which only draws "
+                "candidates: try edge_popup"
+            )
         self._layout = layout_of(self.network, self._method)
         self._seed, self._device = seed, torch.device(device)
         self._num_real = self.network.num_outputs if num_real is None else num_real
         self._weights = {n: w.to(self._device) for n, w in self.network.weights(seed).items()}
+        # Whether tasks train weights.
+        self._trains = bool(self._method.shared_shapes(self.network).keys() & self._weights.keys())
         self._rows = np.zeros((0, self._layout.row_bytes), np.uint8)
         self._carried: Shared = {}
         self._engine: Engine | None = None
@@ -113,10 +120,19 @@ class Supermasks:
         transfer = Transfer(self.network, self._method, recipe, self._seed, self._device)
         sources = source_tasks(recipe.transfer, [task_id], self._seed)
         shared = {**self._carried, **({ROWS: self._rows[sources]} if sources else {})}
-        (start,) = transfer.starts([task_id], shared or None, lambda: first[0][None].cpu())
-        recipe, of_task = recipe.for_tasks([task_id]), self._weights_of_task(task_id)
+        (start,) = transfer.starts(
+            [task_id], shared or None, lambda *_: tuple(one[None].cpu() for one in first)
+        )
+        recipe = recipe.for_tasks([task_id])
         descent = Descent(
-            self.network, self._method, recipe, self._weights, [start], shared or None, of_task
+            self.network,
+            self._method,
+            recipe,
+            self._weights,
+            [start],
+            shared or None,
+            task_ids=[task_id],
+            seed=self._seed,
         )
         for step, (images, labels) in zip(
             range(recipe.steps), chain([first], stream), strict=False
@@ -186,7 +202,9 @@ class Supermasks:
             ValueError: no task is learnt yet, or the engine does not have the algorithm.
         """
         if self._engine is None:
-            self._engine = engine_for(self.network, self._now(), self._states(), self._num_real)
+            self._engine = engine_for(
+                *(self.network, self._now(), self._states(), self._num_real), trained=self._trains
+            )
         if algorithm not in self._engine.supports:
             known = ", ".join(sorted(self._engine.supports))
             raise ValueError(f"algorithm must be one of {known}, got {algorithm!r}")
@@ -202,7 +220,9 @@ class Supermasks:
     def _states(self) -> PackedStates:
         if not len(self):
             raise ValueError("a task must be learnt first, got none: call learn")
-        return states_for(self.network, self._layout, self._rows, self._device)
+        return states_for(
+            *(self.network, self._layout, self._rows, self._device), trained=self._trains
+        )
 
     def _now(self) -> dict[str, Tensor]:
         """Return the weights after the last task: the fixed ones, or those that tasks train."""

@@ -26,6 +26,14 @@ def test_the_page_of_options_is_current():
     assert made == (ROOT / "docs" / "options.md").read_text(), "run python docs/options_page.py"
 
 
+def test_the_page_of_finders_is_current_and_names_every_source():
+    made = runpy.run_path(str(ROOT / "docs" / "finders_page.py"))
+    assert made["page"]() == (ROOT / "docs" / "finders.md").read_text(), (
+        "run python docs/finders_page.py"
+    )
+    assert made["without_source"]() == []
+
+
 def test_the_guide_names_the_zarr_that_reads_a_store():
     # The store has Zarr's format 3, which zarr 2 cannot read.
     said = " ".join((ROOT / "docs" / "results.md").read_text().split())

@@ -83,7 +83,8 @@ def _check_option_names(config: Config) -> None:
         for option in getattr(config, key):
             if not str(option).isidentifier():
                 raise UserError(
-                    f"{key} must have names such as density, got {option!r}: leave it out"
+                    f"{key} must have options with names such as density, got {option!r}: leave "
+                    "this option out"
                 )
 
 

@@ -58,6 +58,11 @@ def _options_name(options: Mapping[str, Any], without: str | None = None) -> lis
     return [re.sub(r"[^\w.+-]+", "_", text).strip("_") for text in texts]
 
 
+def method_label(method: str, options: Mapping[str, Any]) -> str:
+    """Name a method and its options in the name of a folder, such as edge_popup_density0.3."""
+    return "_".join([_short(method), *_options_name(options)])
+
+
 def run_directory(config: Config) -> Place:
     """Return the run's folder, which is on a disk or in a bucket."""
     return place(config.run_dir or f"runs/{run_name(config)}")

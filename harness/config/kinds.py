@@ -18,7 +18,12 @@ _SCALARS: Mapping[Any, str] = {
     str: "a text",
     type(None): "null",
 }
-_ELEMENTS: Mapping[Any, str] = {int: "whole numbers", float: "numbers", str: "names"}
+_ELEMENTS: Mapping[Any, str] = {
+    int: "whole numbers",
+    float: "numbers",
+    str: "names",
+    dict: "mappings",
+}
 _LISTS = (list, tuple, Sequence, Iterable)
 
 
@@ -71,7 +76,8 @@ def in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if (one := element(kind)) is not None:
-        return f"a list of {_ELEMENTS.get(one, 'values')}"
+        words = [_ELEMENTS.get(get_origin(own) or own, "values") for own in members(one)]
+        return f"a list of {' or '.join(words)}"
     if get_origin(kind) is dict:
         return "names with values such as {density: 0.3}"
     return _SCALARS.get(kind, getattr(kind, "__name__", "a value"))
@@ -90,9 +96,11 @@ def plain(value: Any) -> Any:
 
 
 def as_typed(value: Any) -> str:
-    """Write a value as a user types it on a command line, such as null, true or [1,2]."""
+    """Write a value as a user types it on a command line, such as null, true, [1,2] or {n: 1}."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(as_typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}: {as_typed(one)}' for key, one in value.items())}}}"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)

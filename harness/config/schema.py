@@ -122,14 +122,6 @@ class TrainConfig:
         "it begins. It uses bfloat16 if bfloat16 is faster and the trainer supports it, else "
         "float32.",
     )
-    device: str = knob(
-        AUTO,
-        instead=AUTO,
-        one_of=DEVICES,
-        help="Kind of device that trains. With auto, a GPU trains if Ray or torch finds one when "
-        "the run begins. Masks depend on the kind of device, so a run keeps it. With cpu, no actor "
-        "of the command gets a GPU.",
-    )
     block: int | str = knob(
         AUTO,
         kind=int,
@@ -137,6 +129,14 @@ class TrainConfig:
         at_least=1,
         help="Number of tasks that train together in one work unit. With auto, the number depends "
         "on the size of the network.",
+    )
+    device: str = knob(
+        AUTO,
+        instead=AUTO,
+        one_of=DEVICES,
+        help="Kind of device that trains. With auto, a GPU trains if Ray or torch finds one when "
+        "the run begins. Masks depend on the kind of device, so a run keeps it. With cpu, no actor "
+        "of the command gets a GPU.",
     )
     temperature: float = knob(
         1.0, above=0, help="Divisor of the logits in the loss. Above 1, the softmax is softer."
@@ -171,9 +171,9 @@ class TrainConfig:
         help="First scores of a task. none draws them at random. Otherwise they start from the "
         "tasks of earlier blocks: from the mean of their masks (mean), the mean of their scores "
         "(mean_scores, trained by autograd), the mask that one-shot inference with H finds for "
-        "the first training batch (similar), the mask of the last task (last), or the mask of a "
-        "random task (random). Then blocks are trained one after another, and train.block=auto "
-        "means 1.",
+        "the first training batch (similar), the mask whose features separate the classes of the "
+        "new task best (knn), the mask of the last task (last), or the mask of a random task "
+        "(random). Then blocks are trained one after another, and train.block=auto means 1.",
     )
 
 

@@ -12,10 +12,11 @@ from itertools import product
 from typing import Any
 
 from harness.config.checks import check, must_be
-from harness.config.identity import run_name
+from harness.config.identity import method_label, run_name
 from harness.config.option import knob
 from harness.config.run_folders import SWEPT, label
-from harness.config.schema import Config
+from harness.config.schema import OPTION_KEYS, Config
+from harness.errors import UserError
 
 
 # These keys are not part of Config, so that the config.yaml of a run does not depend on the other
@@ -46,6 +47,16 @@ class ScaleConfig(Config):
         "RUN_DIR/outputs-N. With seeds, there is a run for each pair, in RUN_DIR/outputs-N-seed-N. "
         "null means one number of outputs, that of the key outputs.",
     )
+    methods: Any = knob(
+        None,
+        kind=list[str | dict[str, Any]] | None,
+        filled=True,
+        example=["threshold", "edge_popup"],
+        help="Methods of several runs that one command makes, in the folders RUN_DIR/method-NAME. "
+        "An entry is a name, or a name with options such as {name: edge_popup, density: 0.3}. With "
+        "another list, there is a run for each pair. null means one method, that of the key "
+        "method.",
+    )
 
 
 def configurations(job: ScaleConfig, given: Sequence[str]) -> list[Config]:
@@ -60,24 +71,65 @@ def configurations(job: ScaleConfig, given: Sequence[str]) -> list[Config]:
         lists, each configuration has its own run_dir.
 
     Raises:
-        UserError: a key and its list are both given, or a value does not fit the other values.
+        UserError: a key and its list are both given, a list has a value twice, or a value does not
+            fit the other values.
     """
     base = Config(**{entry.name: getattr(job, entry.name) for entry in fields(Config)})
     lists = {key: getattr(job, key) for key in SWEPT if getattr(job, key) is not None}
     if not lists:
         return [base]
-    for key in lists:
-        if SWEPT[key] in given:
-            raise must_be(
-                key,
-                f"null if {SWEPT[key]} is given",
-                lists[key],
-                f"{key}={[getattr(base, SWEPT[key])]}".replace(" ", ""),
-            )
+    for key, values in lists.items():
+        _refuse_both(key, values, base, given)
     folder = (base.run_dir or f"runs/{'-'.join([run_name(base), *lists])}").rstrip("/")
-    found = []
-    for values in product(*lists.values()):
-        own = dict(zip((SWEPT[key] for key in lists), values, strict=True))
-        found.append(replace(base, **own, run_dir=f"{folder}/{label(own)}"))
-        check(found[-1])
-    return found
+    found: dict[str, Config] = {}
+    for values in product(*([_of_run(key, one) for one in lists[key]] for key in lists)):
+        own: dict[str, Any] = {}
+        for changed, _ in values:
+            own |= changed
+        named = {SWEPT[key]: text for key, (_, text) in zip(lists, values, strict=True)}
+        run_dir = f"{folder}/{label(named)}"
+        if run_dir in found:
+            raise UserError(
+                f"methods must have each method once, got two runs for {run_dir}: leave one out, "
+                "or give them different options"
+            )
+        found[run_dir] = replace(base, **own, run_dir=run_dir)
+        check(found[run_dir])
+    return list(found.values())
+
+
+def _refuse_both(key: str, values: Sequence[Any], base: Config, given: Sequence[str]) -> None:
+    """Refuse a list if the user also typed the key of one run, or an option of this key."""
+    one = SWEPT[key]
+    keys = {one, OPTION_KEYS.get(one, one)}
+    both = keys & {typed.partition(".")[0] for typed in given}
+    if both:
+        raise must_be(
+            key,
+            f"null if {min(both, key=len)} is given",
+            values,
+            f"{key}={[getattr(base, one)]}".replace(" ", "").replace("'", ""),
+        )
+
+
+def _of_run(key: str, value: Any) -> tuple[dict[str, Any], int | str]:
+    """Read one value of a list.
+
+    Returns:
+        A mapping from key of a run to value, and the text of the value in the name of the folder.
+    """
+    if key != "methods":
+        return {SWEPT[key]: value}, value
+    named = {"name": value} if isinstance(value, str) else value
+    options = {name: one for name, one in named.items() if name != "name"}
+    if not isinstance(named.get("name"), str):
+        raise must_be(
+            key,
+            "a list of names, or of names with options such as {name: edge_popup, density: 0.3}",
+            [value],
+            "methods=[threshold,edge_popup]",
+        )
+    return {
+        "method": named["name"],
+        "method_options": options,
+    }, method_label(named["name"], options)

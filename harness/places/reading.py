@@ -10,6 +10,7 @@ module of its own, analysis/reading.py.
 import json
 import os
 import stat
+from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,27 @@ def check_regular(path: Path, mode: int) -> None:
             f"{path} must be a regular file, got {kind}: replace it by the file itself, or remove "
             f"the {kind.removeprefix('a ')}"
         )
+
+
+def check_folders(folders: Iterable[Place]) -> None:
+    """Refuse a path that is no folder, because a link could lead a writer out of the run directory.
+
+    Args:
+        folders: paths of folders, which may be missing.
+
+    Raises:
+        UserError: a path is a link, a file, a FIFO, a socket or a device.
+    """
+    for folder in folders:
+        if not isinstance(folder, Path) or not os.path.lexists(folder):
+            continue
+        mode = folder.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "a file or a device")
+            raise UserError(
+                f"{folder} must be a folder, got {kind}: replace it by the folder itself, or "
+                f"remove the {kind.removeprefix('a ')}"
+            )
 
 
 def read_bytes(path: Place, at_most: int | None = None) -> bytes:

@@ -20,9 +20,9 @@ class Capabilities:
         normalises: whether the network normalises over a batch, so that the logits for an input
             also depend on the other inputs of the batch.
         supports: names of the inference algorithms that the engine has.
-        keeps_alone: whether a state has no floats, and exactly one plane per masked tensor, in
-            which a bit of 1 keeps the weight. Distractors, reservoirs and actors.shards > 1 need
-            such states.
+        keeps_alone: whether a task stores only bits: a state has no floats, and exactly one plane
+            per masked tensor, in which a bit of 1 keeps the weight, and tasks train no weights.
+            Distractors, reservoirs and actors.shards > 1 need such states.
         has_planes: whether a state has planes of bits. Shuffled copies of a state need them.
         bits_serve: whether the engine infers tasks from packed bits. actors.shards > 1 needs such
             an engine.

@@ -54,7 +54,7 @@ def training_device(kind: str) -> torch.device:
     found = pick_device()
     if kind not in (AUTO, found.type):
         raise UserError(
-            f"train.device must be a device of this machine, got {kind} where torch sees none: "
+            f"train.device must be a device of this machine, got {kind}, but torch sees no GPU: "
             "start Ray on a machine with a GPU, or begin another run with train.device=cpu"
         )
     return found

@@ -32,6 +32,9 @@ _CAPTIONS = {
 
 _FAILURES_SHOWN = 5
 
+# The columns of the table `tasks` that print_training reads.
+TRAINING_COLUMNS = ["accuracy", "train_seconds", "free_share"]
+
 # Two rows of the table `evaluations` with equal values in these columns differ only in the task.
 WAY_KEYS = (
     *("num_tasks", "num_distractors", "algorithm", "objective", "num_images", "batch_size"),
@@ -229,7 +232,7 @@ def print_summary(
             the configuration's algorithms and rules; None: all files of the run.
         mistakes: the mistakes of a learner on a stream; None: the task was given in training.
     """
-    tasks = read_tables(directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run_id)
+    tasks = read_tables(directory / "log", TASKS, TRAINING_COLUMNS, run_id=run_id)
     evaluations = result_rows(directory / "evaluations", EVALUATIONS, run_id, files)
     reservoir = result_rows(directory / "reservoir", RESERVOIR, run_id, files)
     for table, state in ((evaluations, inferred), (reservoir, recalled)):
@@ -289,10 +292,12 @@ def _trained(tasks: pa.Table, which: str) -> str:
     if not len(tasks):
         return "0 masks"
     accuracies = tasks["accuracy"].to_numpy()
+    free = tasks["free_share"].drop_null().to_pylist()  # it falls from task to task
     return (
         f"{len(tasks)} masks: accuracy on all test images, {which}: mean "
         f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
         f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor per mask"
+        + (f"; no mask keeps {min(free):.1%} of the weights" if free else "")
     )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.config.run_folders import SWEPT
+from harness.config.run_folders import SWEPT, values_in
 from harness.places.places import Place
 from harness.plan.ownership import Mistakes
 from harness.reporting.display import say
 from harness.reporting.end_table import (
+    TRAINING_COLUMNS,
     WAY_KEYS,
     inferred,
     inferred_by,
@@ -61,6 +62,7 @@ class OneRun:
     def of(cls, run: Run, files: Sequence[Place], mistakes: Mistakes | None) -> "OneRun":
         """Take the values from an open run."""
         swept = {key: getattr(run.spec.config, key) for key in SWEPT.values()}
+        swept |= values_in(run.directory.name)  # the name of a folder also has a method's options
         return cls(run.directory, run.store.run_id, swept, files, mistakes)
 
 
@@ -120,9 +122,7 @@ def print_over_runs(console: Console, runs: Sequence[OneRun]) -> None:
 
 
 def _print_run(console: Console, run: OneRun) -> None:
-    tasks = read_tables(
-        run.directory / "log", TASKS, ["accuracy", "train_seconds"], run_id=run.run_id
-    )
+    tasks = read_tables(run.directory / "log", TASKS, TRAINING_COLUMNS, run_id=run.run_id)
     print_training(console, tasks, run.mistakes, f"{run.directory.name}: ")
     reservoir = result_rows(run.directory / "reservoir", RESERVOIR, run.run_id, run.files)
     if len(reservoir):

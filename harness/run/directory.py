@@ -22,6 +22,7 @@ from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.places.places import Place, remove_tree
+from harness.places.reading import check_folders
 from harness.plan.device import device_type
 from harness.plan.resolve import (
     most_masks,
@@ -45,6 +46,7 @@ from harness.storage.repair import Damage
 from harness.storage.shared import SharedSpec
 from harness.storage.store import MaskStore, store_exists
 from harness.tables.files import table_files
+from harness.tables.schemas import FOLDERS
 from supsup_core.states.layout import StateLayout
 
 logger = logging.getLogger("harness")
@@ -123,6 +125,7 @@ def open_trained(directory: Place, config: Config, data: Dataset, call: Call = h
             configuration. Or the directory cannot be written, or its disk has too little free
             space.
     """
+    _check_folders(directory)
     known = directory / "config.yaml"
     begins, rates = not known.exists(), None
     if begins:
@@ -201,6 +204,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
         UserError: the store does not match the configuration, or a mask of a checkpoint is not
             committed.
     """
+    _check_folders(directory)
     stored = from_yaml(directory / "config.yaml")
     spec = RunSpec(stored, data.input_shape, data.num_classes)
     with family_errors(stored.family):
@@ -293,6 +297,15 @@ def _ready(
     run = Run(directory, spec, store, spec.config.evaluate)
     _make_table_folders(run)
     return run
+
+
+def _check_folders(directory: Place) -> None:
+    """Refuse a run directory in which a folder is a link or a file.
+
+    Raises:
+        UserError: a folder to which a run writes is no folder.
+    """
+    check_folders(directory / name for name in ("masks.zarr", *FOLDERS.values()))
 
 
 def _make_table_folders(run: Run) -> None:

@@ -123,7 +123,7 @@ def check_capabilities(config: Config, capabilities: Capabilities) -> None:
     if capabilities.normalises:
         _check_batches(config)
     if not capabilities.keeps_alone:
-        _check_keeps(config)
+        _check_keeps(config, trains_weights=capabilities.trains_weights)
     who = f"network={config.network} and method={config.method}"
     if config.train.dtype not in (AUTO, "float32") and not capabilities.bfloat16_serves:
         raise must_be(
@@ -219,26 +219,28 @@ def _check_algorithms(config: Config, supports: Collection[str]) -> None:
         )
 
 
-def _check_keeps(config: Config) -> None:
+def _check_keeps(config: Config, *, trains_weights: bool) -> None:
     """Raise an error if the configuration asks for distractors or reservoirs.
 
-    This check is for networks and finders whose states are not one plane of keep bits per tensor.
-    (A keep bit of one keeps a weight.) In other states, the bits of one plane depend on the bits of
-    another plane. Distractors are drawn without such dependences, and a reservoir stores only keep
-    bits.
+    This check is for networks and finders whose states are not one plane of keep bits per tensor,
+    or whose tasks train weights. (A keep bit of one keeps a weight.) In other states, the bits of
+    one plane depend on the bits of another plane. Distractors are drawn without such dependences,
+    and a reservoir stores only keep bits. Weights in training belong to a checkpoint, so no task
+    can be inferred among distractors, and recalled masks have no weights.
     """
     who = f"network={config.network} and method={config.method}"
+    why = "tasks train weights" if trains_weights else "a state is more than one plane of bits"
     if config.evaluate.distractors:
         raise must_be(
             "evaluate.distractors",
-            f"0 with {who}, because a state is more than one plane of bits",
+            f"0 with {who}, because {why}",
             config.evaluate.distractors,
             "evaluate.distractors=0",
         )
     if config.evaluate.reservoir:
         raise must_be(
             "evaluate.reservoir",
-            f"false with {who}, because a state is more than one plane of bits",
+            f"false with {who}, because {why}",
             True,
             "evaluate.reservoir=false",
         )

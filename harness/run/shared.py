@@ -16,10 +16,11 @@ def shared_arrays(spec: RunSpec) -> SharedSpec:
     """Describe the shared arrays of a run, and the tasks after which the store keeps a copy."""
     if not spec.carried_shapes:
         return SharedSpec()
+    bits = spec.method.shared_bits(spec.network)
     if spec.capabilities.order == "after_first":
-        return SharedSpec(spec.carried_shapes, (0,))
+        return SharedSpec(spec.carried_shapes, (0,), bits)
     ends = {*spec.config.evaluate.checkpoints, spec.config.tasks}
-    return SharedSpec(spec.carried_shapes, tuple(sorted(k - 1 for k in ends)))
+    return SharedSpec(spec.carried_shapes, tuple(sorted(k - 1 for k in ends)), bits)
 
 
 def weights_after(spec: RunSpec, num_tasks: int) -> int:

@@ -164,7 +164,7 @@ class RunSpec:
             num_activations=network.num_activations,
             normalises=network.normalises,
             supports=frozenset([GIVEN]) if changes else engine.supports | {GIVEN},
-            keeps_alone=keeps_alone(layout),
+            keeps_alone=keeps_alone(layout) and not changes,
             has_planes=bool(layout.planes),
             bits_serve=issubclass(engine, BitsEngine),
             bfloat16_serves=self._num_channels == 1
@@ -179,8 +179,8 @@ class RunSpec:
     def carried_shapes(self) -> dict[str, tuple[int, ...]]:
         """The data that a task needs from earlier tasks, except their states.
 
-        This is a mapping from name to the shape of a float32 array. The store keeps these arrays
-        after some tasks.
+        This is a mapping from name to the shape of an array of float32, or of bool if the finder's
+        `shared_bits` has the name. The store keeps these arrays after some tasks.
         """
         return carried_shapes(self.network, self.method, self.recipe)
 

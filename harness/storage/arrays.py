@@ -143,11 +143,12 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
 
 def create_shared(root: zarr.Group, spec: SharedSpec) -> None:
     """Create the arrays `shared/...`. No chunk file is written."""
-    for name, shape in spec.shapes.items():
+    for name in spec.shapes:
+        shape, kind = spec.stored(name)
         root.create_array(
             f"shared/{name}",
             shape=(len(spec.after_task), *shape),
-            dtype="float32",
+            dtype=kind.name,
             chunks=(1, *shape),
             compressors=CODECS,
         )

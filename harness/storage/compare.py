@@ -1,7 +1,7 @@
 """Compare a mask store with the store that its run would create now.
 
-Except for the masks, the configuration and the code determine everything in a store: the
-attributes, the metadata of all arrays, the weights and the inputs of each task. So a run can
+The configuration and the code determine everything in a store except the masks: the attributes,
+the metadata of all arrays, the weights and the inputs of each task. So a run can
 compute these values again and compare them. Checksums are not enough: a file that was copied from
 another run has right checksums too.
 """

@@ -5,6 +5,9 @@ keeps copies of them. The attribute `after_task` lists the tasks after which a c
 `shared/NAME[i]` is the array NAME as it was when the training of task `after_task[i]` had ended.
 These values are called the data after the task. They are written before the log names the task. If
 the log does not name the task, the bytes mean nothing.
+
+An array of bool is stored as bits: `shared/NAME[i]` then has one axis of uint8. The values are in C
+order, and the first value is in the lowest bit of a byte.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -18,6 +21,7 @@ from harness.places.places import Place
 from harness.storage.chunks import ChunkFiles, CorruptMask
 
 _FLOAT = np.dtype("<f4")
+_FLOATS, _BITS = "float32", "bits"  # values of the attribute "type" of an array
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,22 @@ class SharedSpec:
     Attributes:
         shapes: a mapping from name to the shape of an array; empty if the run shares nothing.
         after_task: the tasks after which the arrays are kept, in ascending order.
+        bits: names of the arrays of bool. All other arrays are float32.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     after_task: Sequence[int] = ()
+    bits: frozenset[str] = frozenset()
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The attributes of the store's group, a mapping from name to JSON value."""
         if not self.shapes:
             return {}
-        arrays = [{"name": name, "shape": list(shape)} for name, shape in self.shapes.items()]
+        arrays = [
+            {"name": name, "shape": list(shape), "type": _BITS if name in self.bits else _FLOATS}
+            for name, shape in self.shapes.items()
+        ]
         return {"shared": arrays, "after_task": list(self.after_task)}
 
     @classmethod
@@ -45,13 +54,21 @@ class SharedSpec:
         """Read the description from the attributes of a store's group."""
         arrays = attributes.get("shared", [])
         shapes = {one["name"]: tuple(one["shape"]) for one in arrays}
-        return cls(shapes, tuple(attributes.get("after_task", ())))
+        bits = frozenset(one["name"] for one in arrays if one["type"] == _BITS)
+        return cls(shapes, tuple(attributes.get("after_task", ())), bits)
+
+    def stored(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return the shape and the type in which the store keeps an array after one task."""
+        shape = tuple(self.shapes[name])
+        if name in self.bits:
+            return (-(-prod(shape) // 8),), np.dtype(np.uint8)
+        return shape, _FLOAT
 
     @property
     def num_bytes(self) -> int:
         """The size of all arrays in bytes."""
-        each = _FLOAT.itemsize * sum(map(prod, self.shapes.values()))
-        return each * len(self.after_task)
+        each = [prod(shape) * kind.itemsize for shape, kind in map(self.stored, self.shapes)]
+        return sum(each) * len(self.after_task)
 
 
 class SharedFiles:
@@ -67,12 +84,12 @@ class SharedFiles:
 
     def __init__(self, root: Place, spec: SharedSpec) -> None:
         self.spec = spec
-        self._chunks = {
-            name: ChunkFiles(
-                root / "shared" / name, 1, _FLOAT.itemsize * prod(shape), num_axes=1 + len(shape)
+        self._chunks = {}
+        for name in spec.shapes:
+            shape, kind = spec.stored(name)
+            self._chunks[name] = ChunkFiles(
+                root / "shared" / name, 1, kind.itemsize * prod(shape), num_axes=1 + len(shape)
             )
-            for name, shape in spec.shapes.items()
-        }
         self._intact: dict[int, bool] = {}  # task -> whether all its chunks were found intact
 
     def keeps(self, task: int) -> bool:
@@ -104,7 +121,7 @@ class SharedFiles:
             reason, row = chunks.examine(self._place(task))
             if reason or row is None:
                 raise CorruptMask(f"{chunks.path(self._place(task))} {reason}")
-            found[name] = row.reshape(-1).view(_FLOAT).reshape(self.spec.shapes[name]).copy()
+            found[name] = self._decoded(name, row.reshape(-1))
         return found
 
     def write(self, task: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -118,9 +135,7 @@ class SharedFiles:
             OSError: for example, the disk is full.
         """
         for name, chunks in self._chunks.items():
-            values = np.asarray(arrays[name], _FLOAT, order="C")
-            assert values.shape == tuple(self.spec.shapes[name])
-            chunks.write(self._place(task), values.reshape(1, -1).view(np.uint8))
+            chunks.write(self._place(task), self._encoded(name, arrays[name]))
         self._intact[task] = True
 
     def damaged(self, committed: Container[int]) -> list[tuple[Place, str]]:
@@ -140,6 +155,21 @@ class SharedFiles:
             for place in range(len(self.spec.after_task)):
                 if (path := chunks.path(place)) in paths and path.exists():
                     path.unlink()
+
+    def _decoded(self, name: str, stored: np.ndarray) -> np.ndarray:
+        """Make an array from the bytes that the store keeps."""
+        shape = tuple(self.spec.shapes[name])
+        if name not in self.spec.bits:
+            return stored.view(_FLOAT).reshape(shape).copy()
+        bits = np.unpackbits(stored, count=prod(shape), bitorder="little")
+        return bits.view(np.bool_).reshape(shape)
+
+    def _encoded(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Make the bytes that the store keeps of an array, in one row."""
+        assert np.shape(array) == tuple(self.spec.shapes[name])
+        if name in self.spec.bits:
+            return np.packbits(np.reshape(array, (1, -1)), axis=1, bitorder="little")
+        return np.asarray(array, _FLOAT, order="C").reshape(1, -1).view(np.uint8)
 
     def _broken(self, task: int) -> list[tuple[Place, str]]:
         place = self._place(task)

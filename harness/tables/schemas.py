@@ -24,7 +24,7 @@ def _schema(table: str, version: int, columns: list[pa.Field]) -> pa.Schema:
 
 TASKS = _schema(
     "tasks",
-    2,
+    3,
     [
         _column(
             "task_id",
@@ -50,6 +50,14 @@ TASKS = _schema(
             "training time of the block divided by its number of tasks",
         ),
         _column("density", pa.float64(), "fraction", "fraction of gains that are not zero"),
+        _column(
+            "free_share",
+            pa.float64(),
+            "fraction",
+            "fraction of the trained weights that no mask keeps after this task, so that later "
+            "tasks may change them; null if the finder protects no weights",
+            nullable=True,
+        ),
         _column("mask_bytes", pa.int64(), "bytes", "size of the packed row"),
         _column("row_crc32c", pa.uint32(), "1", "CRC-32C of the packed row"),
         _column("worker", pa.string(), "", "actor that trained the mask"),

@@ -49,7 +49,7 @@ class CountUnit:
 
 @dataclass(frozen=True)
 class LeadersUnit:
-    """A unit that finds the leaders of one part for the queries of an evaluation unit.
+    """A unit that finds the leaders in one part of the masks, for the queries of some tasks.
 
     The leader of a query is a task of this part. Among all masks of the part, its mask has the
     smallest product with the query's evidence. (The product is the sum of the evidence of the

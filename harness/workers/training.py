@@ -167,6 +167,7 @@ class TrainWorker:
             seconds=seconds,
             worker=self._name,
             device=self._device,
+            free_share=self._spec.method.free_share(after) if after else None,
         )
         return TrainedUnit(unit, rows, tasks, failed, uniform, shared=after)
 
@@ -287,6 +288,7 @@ def tasks_table(
     seconds: float,
     worker: str,
     device: torch.device,
+    free_share: float | None = None,
 ) -> pa.Table:
     """Make rows of the table `tasks`, without the checksums.
 
@@ -298,6 +300,8 @@ def tasks_table(
         seconds: the training time per task, in seconds.
         worker: the name of the worker that trained the tasks.
         device: the device that trained the tasks.
+        free_share: the fraction of the trained weights that no mask keeps after these tasks; None
+            if the finder protects no weights.
     """
     num = len(measured)
     return pa.table(
@@ -309,6 +313,7 @@ def tasks_table(
             "steps": [steps] * num,
             "train_seconds": [seconds] * num,
             "density": density(spec.layout, rows),
+            "free_share": [free_share] * num,
             "mask_bytes": [spec.layout.row_bytes] * num,
             "worker": [worker] * num,
             "device": [device_name(device)] * num,

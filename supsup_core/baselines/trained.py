@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.methods.protocol import Scores, Shared
+from supsup_core.methods.protocol import Scores, Shared, of_one_task
 from supsup_core.networks.protocol import Network
 
 
@@ -22,11 +22,7 @@ def weights_in(scores: Scores, names: Collection[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: the scores are those of several tasks.
     """
-    found = {name: scores[name] for name in names if name in scores}
-    num_tasks = max((len(weight) for weight in found.values()), default=1)
-    if num_tasks != 1:
-        raise ValueError(f"a block must have 1 task with trained weights, got {num_tasks}")
-    return {name: weight[0] for name, weight in found.items()}
+    return {name: of_one_task(scores[name]) for name in names if name in scores}
 
 
 def as_shared(weights: Mapping[str, Tensor]) -> Shared:

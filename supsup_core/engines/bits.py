@@ -28,6 +28,7 @@ class BitsEngine(MLPEngine):
     # independent bits. Coat planes and negative planes are correlated with the planes before them.
 
     supports: ClassVar[frozenset[str]] = MLPEngine.supports | {RANKED}
+    needs_drawn_weights: ClassVar[bool] = True  # signed constants
 
     def __init__(
         self, network: Network, weights: Weights, states: BitStates, num_real: int

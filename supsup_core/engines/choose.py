@@ -15,23 +15,31 @@ from supsup_core.states.protocol import PackedStates
 
 # The return type is Any instead of Engine: at run time, Python cannot check a class against a
 # protocol that has attributes.
-def engine_type(network: Network, layout: StateLayout, device: torch.device) -> type[Any]:
+def engine_type(
+    network: Network, layout: StateLayout, device: torch.device, *, trained: bool = False
+) -> type[Any]:
     """Return the first class of names.ENGINES that supports a network, a layout and a device.
 
     Args:
         network: the fixed network.
         layout: the layout of the stored states.
         device: the device that computes the inference.
+        trained: whether the weights are trained, and so are not those that the network draws.
     """
     for name in names.ENGINES:
         kind: type[Any] = names.load("engine", names.ENGINES, name)
-        if kind.fits(network, layout, device):
+        if kind.fits(network, layout, device) and not (trained and kind.needs_drawn_weights):
             return kind
     raise AssertionError("names.ENGINES must end with an engine that supports every network")
 
 
 def states_for(
-    network: Network, layout: StateLayout, rows: UInt8[np.ndarray, "T R"], device: torch.device
+    network: Network,
+    layout: StateLayout,
+    rows: UInt8[np.ndarray, "T R"],
+    device: torch.device,
+    *,
+    trained: bool = False,
 ) -> PackedStates:
     """Make stored states of the class that the engine for a network and a device needs.
 
@@ -40,25 +48,34 @@ def states_for(
         layout: the layout of the packed rows.
         rows: (T, R) the packed rows, at least one.
         device: the device that computes the inference.
+        trained: see engine_type.
     """
-    states: PackedStates = engine_type(network, layout, device).states(layout, rows, device)
+    kind = engine_type(network, layout, device, trained=trained)
+    states: PackedStates = kind.states(layout, rows, device)
     return states
 
 
-def engine_for(network: Network, weights: Weights, states: PackedStates, num_real: int) -> Engine:
+def engine_for(
+    network: Network,
+    weights: Weights,
+    states: PackedStates,
+    num_real: int,
+    *,
+    trained: bool = False,
+) -> Engine:
     """Make the engine for a network and its stored states.
 
     Args:
         network: the fixed network.
-        weights: a mapping from tensor name to the network's fixed weights, on the device of the
-            states.
+        weights: a mapping from tensor name to the network's weights, on the device of the states.
         states: the stored states, made by `states_for`.
         num_real: number of outputs that belong to a class.
+        trained: see engine_type.
 
     Raises:
         TypeError: the states are not of the class that the engine needs.
     """
-    kind = engine_type(network, states.layout, states.device)
+    kind = engine_type(network, states.layout, states.device, trained=trained)
     if not isinstance(states, kind.states):
         raise TypeError(
             f"states must be {kind.states.__name__} on {states.device}, got "

@@ -27,6 +27,7 @@ class PlainEngine:
 
     supports: ClassVar[frozenset[str]] = frozenset((*GRADIENT_ALGORITHMS, *FORWARD_ALGORITHMS))
     states: ClassVar[type[Any]] = BitStates
+    needs_drawn_weights: ClassVar[bool] = False
     _slopes: ClassVar[type[GainSlopes]] = GainSlopes
 
     def __init__(

@@ -31,11 +31,13 @@ class Engine(Protocol):
     Attributes:
         supports: names of the supported algorithms, a subset of names.INFERENCE_ALGORITHMS.
         states: the class of states that the engine needs. It implements PackedStates.
+        needs_drawn_weights: whether the weights must be those that the network draws from a seed.
     """
 
     # type[Any]: at run time, Python cannot check a class against a protocol that has attributes.
     states: ClassVar[type[Any]]
     supports: ClassVar[frozenset[str]]
+    needs_drawn_weights: ClassVar[bool]
 
     def __init__(
         self, network: Network, weights: Weights, states: PackedStates, num_real: int

@@ -6,7 +6,7 @@ product of v and a row of bits m then needs P times AND and popcount:
     <v, m> = -2^(P-1) popcount(b_(P-1) & m) + sum over p < P-1 of 2^p popcount(b_p & m)
 
 Shape letters: T masks, W words of a transposed row, V 64-bit words of a packed row, P planes,
-U units (rows of a weight matrix), I inputs of a unit, N words of a packed row that have values.
+U units (rows of a weight matrix), I inputs of a unit, N words of a packed row that are not padding.
 """
 
 from typing import no_type_check

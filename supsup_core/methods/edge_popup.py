@@ -7,6 +7,8 @@ sign(score) * d loss / d gain.
 
 With the option kappa, each tensor has a density of its own, which depends on the tensor's shape.
 
+When to use: if masks must have a fixed density.
+
 Source: Ramanujan et al. 2020, arXiv:1911.13299. The option kappa is from Wortsman et al. 2020
 (SplitCIFAR100 and SplitImageNet). Their code drops the smallest floor((1 - density) n) scores. This
 rule keeps density * n scores, rounded. So a floating-point error in 1 - density does not change the
@@ -18,20 +20,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated
 
-import numpy as np
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import (
-    KeepMethod,
-    Values,
-    kept_count,
-    mixed,
-    top_share,
-    uniform_bound,
-)
+from supsup_core.methods.magnitude import MagnitudeMethod
+from supsup_core.methods.protocol import FastRule, kept_count, top_share
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec
 
@@ -39,7 +33,7 @@ MOST_BY_KAPPA = 0.5  # largest density of a tensor if kappa determines the densi
 
 
 @dataclass(frozen=True)
-class EdgePopup(KeepMethod):
+class EdgePopup(MagnitudeMethod):
     """The finder that keeps the weights with the largest |score| of each tensor.
 
     Raises:
@@ -61,6 +55,13 @@ class EdgePopup(KeepMethod):
 
     def __post_init__(self) -> None:
         check_knobs(EdgePopup, vars(self))
+
+    @property
+    def fast_rule(self) -> FastRule | None:
+        """The rule of the largest |score|. A subclass with another rule has no fast form."""
+        kind = type(self)
+        is_same = kind.mask is EdgePopup.mask and kind.slope is EdgePopup.slope
+        return "top_share" if is_same else None
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
         """Return one plane. Its bits are the gains.
@@ -92,22 +93,3 @@ class EdgePopup(KeepMethod):
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
         """Keep the weights with the largest |score|. If values are equal, keep the lower index."""
         return top_share(scores.abs(), self.num_kept(tensor))
-
-    def scores_from(
-        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
-    ) -> Values:
-        """Make first scores from the mean mask; see Method.scores_from.
-
-        A kept weight counts as the magnitude b, and a dropped weight as 0. The signs are those of
-        the task's random first scores, because edge-popup does not use the signs.
-        """
-        magnitudes = mixed(uniform_bound(tensor) * gains, np.abs(drawn), num_states)
-        scores: Values = np.copysign(magnitudes, drawn)
-        return scores
-
-    def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
-        """Return d |score| / d score: 1 or -1.
-
-        The slope at 0 is 1. If it were 0, a score of 0 would have no gradient and never change.
-        """
-        return torch.ones_like(scores).copysign(scores)

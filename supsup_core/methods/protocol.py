@@ -8,7 +8,8 @@ Shape letters: B tasks of a block.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
@@ -32,6 +33,27 @@ Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one 
 
 # A function from the weights that all tasks share to the weights of one task.
 WeightsOfTask = Callable[[Weights], Weights]
+
+# Rules from scores to masks for which trainers have a fast form; see KeepMethod.fast_rule.
+FastRule = Literal["threshold", "top_share"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of the training of a block of tasks.
+
+    Attributes:
+        step: number of finished steps, from 1.
+        steps: number of steps of the whole training. If a mask trains for longer, because it
+            follows a stream, `step` exceeds this number.
+        task_ids: numbers of the B tasks of the block.
+        seed: the run's seed.
+    """
+
+    step: int
+    steps: int
+    task_ids: Sequence[int]
+    seed: int
 
 
 class Method(ABC):
@@ -78,6 +100,13 @@ class Method(ABC):
         are evaluated with the new weights. Most finders have no data for later tasks.
         """
         return {}
+
+    def shared_bits(self, network: Network) -> frozenset[str]:
+        """Name the arrays of `shared_shapes` that are arrays of bool. All others are float32.
+
+        The store keeps an array of bool with one bit per value.
+        """
+        return frozenset()
 
     def begin(
         self, network: Network, task_id: int, seed: int, shared: Shared | None = None
@@ -130,9 +159,55 @@ class Method(ABC):
         """
         return mixed(uniform_bound(tensor) * gains, drawn, num_states)
 
+    def untrained_from(self, tensor: MaskedTensor, gains: Values) -> Mapping[str, np.ndarray]:
+        """Make the scores that are not trained from the mean gains of earlier states.
+
+        Args:
+            tensor: the masked tensor that the scores belong to.
+            gains: (*shape) the mean gains of the states, without scales.
+
+        Returns:
+            A mapping from name to scores, which replace those that `begin` made. Most finders train
+            all scores.
+        """
+        return {}
+
+    @property
+    def only_keeps(self) -> bool:
+        """Whether two methods of KeepMethod, `mask` and `slope`, are the whole rule.
+
+        The fast trainers call no other method of a finder.
+        """
+        return False
+
+    @property
+    def searches(self) -> bool:
+        """Whether the finder draws candidates, of which the trainer keeps the best.
+
+        The scores of such a finder are not trained. SearchTrainer computes the loss of one
+        candidate per step.
+        """
+        return False
+
+    def candidate(
+        self, network: Network, task_id: int, seed: int, number: int
+    ) -> dict[str, np.ndarray]:
+        """Draw the scores of one candidate of a finder that searches.
+
+        Args:
+            network: the fixed network.
+            task_id: number of the task.
+            seed: the run's seed.
+            number: number of the candidate, from 0. Candidate 0 has the scores of `begin`.
+
+        Returns:
+            A mapping from name to float32 scores, as `begin` returns it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define candidate() to search")
+
     @property
     def draws_uniformly(self) -> bool:
-        """Whether the first scores of gains over weights are always those of `uniform_scores`.
+        """Whether `uniform_scores` draws the first scores of every tensor with gains over weights.
 
         If so, a GPU can draw these scores itself.
         """
@@ -153,6 +228,18 @@ class Method(ABC):
         Returns:
             A mapping from the name of each masked tensor to its gains, (B, *shape).
         """
+
+    def decay(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | None:
+        """Return what the finder adds to the gradient of the loss, such as a decay of some scores.
+
+        Args:
+            tensor: the masked tensor.
+            scores: (B, *shape) the tensor's scores, for B tasks.
+
+        Returns:
+            (B, *shape) the values to add to d loss / d score. None adds nothing.
+        """
+        return None
 
     def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Return the weights that the finder trains, as a mapping from name to tensor.
@@ -194,16 +281,44 @@ class Method(ABC):
         """
         return {}
 
+    def free_share(self, shared: Shared) -> float | None:
+        """Return the fraction of the trained weights that later tasks may still change.
+
+        Args:
+            shared: the data for later tasks, from `pass_on`.
+
+        Returns:
+            A fraction in [0, 1]. None if the finder protects no weights.
+        """
+        return None
+
+    def trained_names(
+        self, network: Network, names: Collection[str], step: int, steps: int
+    ) -> Collection[str]:
+        """Return the names of the scores that one step of the optimiser changes.
+
+        Most finders change all scores in each step. AutogradTrainer computes no gradients of the
+        other scores, and does not change them. If the gains depend on no score in training,
+        AutogradTrainer computes them once, so `after_step` must not change these scores.
+
+        Args:
+            network: the network.
+            names: the names of all scores.
+            step: number of finished steps, from 0 to `steps` - 1.
+            steps: number of steps of the whole training.
+        """
+        return names
+
     def after_step(  # noqa: B027
-        self, scores: Scores, shared: Shared | None, step: int, steps: int
+        self, network: Network, scores: Scores, shared: Shared | None, progress: Progress
     ) -> None:
         """Change the scores in place after a step of the optimiser. Most finders change nothing.
 
         Args:
+            network: the fixed network.
             scores: a mapping from name to the scores of B tasks, (B, ...).
             shared: data from earlier tasks, as for `begin`.
-            step: number of finished steps, from 1 to `steps`.
-            steps: number of steps of the whole training.
+            progress: the number of finished steps, and the tasks of the block.
         """
 
     @abstractmethod
@@ -243,6 +358,25 @@ def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.
     return found.astype(np.float32)
 
 
+def of_one_task(scores: Tensor) -> Tensor:
+    """Remove the axis of tasks from the scores of one task.
+
+    A finder that trains weights calls this function, because all tasks share the weights.
+
+    Args:
+        scores: (1, *shape) the scores of one task.
+
+    Returns:
+        (*shape) a view of the scores.
+
+    Raises:
+        ValueError: the scores are those of several tasks.
+    """
+    if len(scores) != 1:
+        raise ValueError(f"a block must have 1 task with trained weights, got {len(scores)}")
+    return scores[0]
+
+
 class KeepMethod(Method):
     """A finder with gains of 0 and 1, which are stored as one plane per tensor.
 
@@ -256,6 +390,37 @@ class KeepMethod(Method):
     """
 
     reorders: bool = True
+
+    @property
+    def only_keeps(self) -> bool:
+        """Whether `mask` and `slope` are the whole rule; see Method.only_keeps.
+
+        This is true if a subclass overrides no other method that a training calls, if scores are
+        trained, and if tasks need no earlier tasks.
+        """
+        kind = type(self)
+        return (
+            kind.gains is KeepMethod.gains
+            and kind.end is KeepMethod.end
+            and kind.trained_names is Method.trained_names
+            and kind.after_step is Method.after_step
+            and not self.searches
+            and self.order == "any"
+        )
+
+    @property
+    def fast_rule(self) -> FastRule | None:
+        """The rule of `mask` and `slope`, if trainers have a fast form of the rule, else None.
+
+        "threshold": a gain is 1 if its score is not negative, and the slope is 1. "top_share": the
+        `num_kept` largest |score| of a tensor have the gain 1, and the slope is the sign of the
+        score.
+        """
+        return None
+
+    def num_kept(self, tensor: MaskedTensor) -> int | None:
+        """Return how many gains of a tensor are 1; None if the rule does not fix this number."""
+        return None
 
     @abstractmethod
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:

@@ -6,6 +6,8 @@ The score gets the gradient of the gain unchanged (straight-through). tau is con
 fraction of b, the largest |score| that a tensor can have at the start. Weight decay
 (train.weight_decay) makes |score| smaller, so more scores fall below tau and masks become sparser.
 
+When to use: if masks may have two bits per weight, and few kept weights count more than bytes.
+
 Source: Koster et al. 2022, "Signing the Supermask: Keep, Hide, Invert". Their initial scores are
 Xavier uniform. Here the initial scores are uniform in (-b, b) with b = 1 / sqrt(fan_in), as for the
 other finders.
@@ -61,7 +63,8 @@ class Signed(Method):
         """Make first scores from mean gains; see Method.scores_from.
 
         With one earlier state, the weight of the random scores is so small that the first gains
-        are those of this state: hidden weights stay below tau, and other weights above.
+        are those of this state: the scores of weights with gain 0 stay below the threshold, and the
+        magnitudes of all other scores stay above it.
         """
         own_share = min(self.threshold, (1 - self.threshold) / 2)
         return mixed(uniform_bound(tensor) * gains, drawn, num_states, own_share)

@@ -1,13 +1,17 @@
 """The threshold rule: a gain is 1 if its score is not negative, else 0.
 
 At the start, about half of the weights are kept.
+
+When to use: as the first finder to try with an MLP, if the number of kept weights may differ from
+task to task.
+
 Source: Wortsman et al. 2020 (the MNIST experiments), after Mallya et al. 2018.
 """
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.protocol import FastRule, KeepMethod
 from supsup_core.networks.protocol import MaskedTensor
 
 
@@ -21,6 +25,13 @@ class Threshold(KeepMethod):
     # With edge-popup, all scores would be equal. With signed masks, every unit would be hidden, and
     # a network with two or more hidden layers would have no gradient.
     zero_units = True
+
+    @property
+    def fast_rule(self) -> FastRule | None:
+        """The threshold rule. A subclass with another rule has no fast form."""
+        kind = type(self)
+        is_same = kind.mask is Threshold.mask and kind.slope is Threshold.slope
+        return "threshold" if is_same else None
 
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
         """Keep the weights or units whose score is >= 0."""

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
@@ -56,8 +56,11 @@ def draw_signs(shape: Sequence[int], seed: int, index: int) -> np.ndarray:
     Returns:
         int8 array of the given shape: +1 and -1, each with probability 1/2.
     """
-    bits = stream(seed, Role.WEIGHTS, index).integers(0, 2, size=tuple(shape), dtype=np.int8)
-    signs: np.ndarray = 2 * bits - 1
+    return _signs(shape, stream(seed, Role.WEIGHTS, index))
+
+
+def _signs(shape: Sequence[int], generator: np.random.Generator) -> np.ndarray:
+    signs: np.ndarray = 2 * generator.integers(0, 2, size=tuple(shape), dtype=np.int8) - 1
     return signs
 
 
@@ -79,21 +82,32 @@ def draw_weights(
         A mapping from MaskedTensor.source, the name of the weights, to the weights in float32.
     """
     return {
-        tensor.source: _draw_unscaled(tensor.shape, seed, i, init) * signed_constant(tensor.fan_in)
+        tensor.source: torch.from_numpy(
+            draw_unscaled(tensor.shape, stream(seed, Role.WEIGHTS, i), init)
+        )
+        * signed_constant(tensor.fan_in)
         for i, tensor in enumerate(tensors)
     }
 
 
-def _draw_unscaled(shape: Sequence[int], seed: int, index: int, init: str) -> Tensor:
-    """Draw float32 weights with the mean 0 and the variance 1."""
+def draw_unscaled(
+    shape: Sequence[int], generator: np.random.Generator, init: str
+) -> Float32[np.ndarray, "..."]:
+    """Draw float32 weights with the mean 0 and the variance 1.
+
+    Args:
+        shape: shape of the weights.
+        generator: the source of the draws.
+        init: the distribution, one of INITS.
+    """
     if init == SIGNED_CONSTANT:
-        return torch.from_numpy(draw_signs(shape, seed, index)).to(torch.float32)
-    generator = stream(seed, Role.WEIGHTS, index)
+        return _signs(shape, generator).astype(np.float32)
     if init == "kaiming_normal":
-        return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+        drawn: np.ndarray = generator.standard_normal(tuple(shape), dtype=np.float32)
+        return drawn
     if init == "kaiming_uniform":
-        draws = torch.from_numpy(generator.random(tuple(shape), dtype=np.float32))
-        return (2 * draws - 1) * sqrt(3.0)
+        uniform: np.ndarray = generator.random(tuple(shape), dtype=np.float32)
+        return (2 * uniform - 1) * np.float32(sqrt(3.0))
     raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
 
 
@@ -190,6 +204,21 @@ class MLP:
         """Compute logits; see Network.logits."""
         effective = [weights[tensor.source] * gains[tensor.name] for tensor in self.tensors]
         return forward(effective, inputs.flatten(-len(self.input_shape)))
+
+    def features(
+        self,
+        weights: Weights,
+        gains: Gains,
+        inputs: Float[Tensor, "N ..."],
+        floats: Floats | None = None,
+    ) -> Float[Tensor, "N F"]:
+        """Compute the activations of the last hidden layer, or return the pixels of the inputs.
+
+        The pixels are the features if there is no hidden layer; see Network.features.
+        """
+        effective = [weights[tensor.source] * gains[tensor.name] for tensor in self.tensors[:-1]]
+        pixels = inputs.flatten(-len(self.input_shape))
+        return torch.relu(forward(effective, pixels)) if effective else pixels
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
         """Return a function from gains to logits; see Network.on_inputs."""

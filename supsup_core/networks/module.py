@@ -6,15 +6,13 @@ other parameters keep the values that they have in the module.
 Shape letters: B states, N inputs, S outputs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import functional_call
 
 from supsup_core.names import SIGNED_CONSTANT
 from supsup_core.networks.initial import DrawnModule
@@ -28,7 +26,14 @@ from supsup_core.networks.protocol import (
     Network,
     Weights,
 )
-from supsup_core.networks.skeleton import Masked, Skeleton, masked_parameters, try_out
+from supsup_core.networks.running import Run, run_each, run_one, run_together
+from supsup_core.networks.skeleton import (
+    Masked,
+    Skeleton,
+    inputs_of_layer,
+    masked_parameters,
+    try_out,
+)
 
 # B states can run together, by vmap, or one after another, in a loop. vmap replaces the
 # convolutions of B states by one grouped convolution. The CPU has no fast kernel for a grouped
@@ -141,11 +146,11 @@ class ModuleNetwork:
             state |= {spec.name: floats[spec.name] for spec in self.float_specs()}
         run = self._runner(weights, inputs.device, given=floats is not None, track=track)
         if num_states is None:
-            return _run_one(run, state, inputs)
+            return run_one(run, state, inputs)
         num_values = inputs.shape[1 if own else 0] * self.num_activations
         if inputs.device.type == "cpu" and num_values >= LEAST_VALUES_OF_LOOP:
-            return _run_each(run, state, inputs, own=own)
-        return _run_together(run, state, inputs, own=own)
+            return run_each(run, state, inputs, own=own)
+        return run_together(run, state, inputs, own=own)
 
     def tracked_logits(
         self,
@@ -169,7 +174,7 @@ class ModuleNetwork:
         run = self._runner(weights, images.device, given=bool(floats), track=True)
         return run({**effective, **floats}, images)
 
-    def _runner(self, weights: Weights, device: torch.device, *, given: bool, track: bool) -> "Run":
+    def _runner(self, weights: Weights, device: torch.device, *, given: bool, track: bool) -> Run:
         """Return a function that runs the module, from the tensors of a state and the inputs."""
         shared = {name: weights[name] for name in self._skeleton.fixed}
         shared |= {name: b.to(device) for name, b in self._skeleton.others.items()}
@@ -180,6 +185,33 @@ class ModuleNetwork:
             return found
 
         return run
+
+    def features(
+        self,
+        weights: Weights,
+        gains: Gains,
+        inputs: Float[Tensor, "N ..."],
+        floats: Floats | None = None,
+    ) -> Float[Tensor, "N F"]:
+        """Compute the inputs of the layer with the last masked tensor; see Network.features.
+
+        If the layer runs more than once, these are the inputs of its last run. Inputs with more
+        than two axes are flattened.
+
+        Raises:
+            ValueError: the layer does not get a tensor with a row per input.
+        """
+        last = self.tensors[-1]
+        module = self._skeleton.module(given=floats is not None, track=False)
+        with inputs_of_layer(module, last.source) as seen:
+            self.logits(weights, gains, inputs, floats)
+        found = seen[-1] if seen else None
+        if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(inputs):
+            raise ValueError(
+                f"the layer of {last.source} must get a tensor with a row per image, got "
+                f"{type(found).__name__}: choose a transfer that needs no features"
+            )
+        return found.flatten(1)
 
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
         """Return a function from gains to logits; see Network.on_inputs."""
@@ -235,51 +267,3 @@ def as_network(
         init = made.init if isinstance(made, DrawnModule) else SIGNED_CONSTANT
         return ModuleNetwork(name, made, input_shape, activation, init=init)
     raise ValueError(f"network {name} must be a Network or an nn.Module, got {type(made).__name__}")
-
-
-Run = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-
-
-def _run_one(run: Run, state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    ordered = {name: channels_last(value) for name, value in state.items()}
-    return run(ordered, channels_last(inputs))
-
-
-def _run_each(
-    run: Run, state: Mapping[str, Tensor], inputs: Tensor, *, own: bool
-) -> Float[Tensor, "B N S"]:
-    """Compute the logits of B states, one state after another.
-
-    The module gets views of the tensors in `state`, so that it can update running statistics in
-    place.
-    """
-    parts = {name: value.unbind() for name, value in state.items()}
-    num_states = len(next(iter(parts.values())))
-    each = inputs.unbind() if own else [channels_last(inputs)] * num_states
-    return torch.stack(
-        [
-            _run_one(run, {name: part[i] for name, part in parts.items()}, x)
-            for i, x in enumerate(each)
-        ]
-    )
-
-
-def _run_together(
-    run: Run, state: Mapping[str, Tensor], inputs: Tensor, *, own: bool
-) -> Float[Tensor, "B N S"]:
-    """Compute the logits of B states at once, by vmap."""
-    # vmap does not support the CPU's fused attention: it would warn, and run the states one by one.
-    on_cpu = inputs.device.type == "cpu"
-    with sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext():
-        found: Tensor = vmap(run, in_dims=(0, 0 if own else None))(state, inputs)
-    return found
-
-
-def channels_last(values: Tensor) -> Tensor:
-    """Copy images or filters (4 axes) to the memory layout "channels last".
-
-    Tensors with another number of axes stay as they are. Convolutions on the CPU are twice as fast
-    in this layout. (The method `contiguous` would not change tensors of one channel, and the next
-    layer would be slow.)
-    """
-    return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values

@@ -159,6 +159,29 @@ class Network(Protocol):
         """
         ...
 
+    def features(
+        self,
+        weights: Weights,
+        gains: Gains,
+        inputs: Float[Tensor, "N ..."],
+        floats: Floats | None = None,
+    ) -> Float[Tensor, "N F"]:
+        """Compute the features of inputs with one state: the inputs of the network's last layer.
+
+        Args:
+            weights: the fixed weights, from the method `weights`.
+            gains: a mapping from the name of each masked tensor to its gains, (*shape).
+            inputs: (N, *input_shape) normalised inputs.
+            floats: a mapping from name to running statistics, as for `logits`.
+
+        Returns:
+            (N, F) the features; F depends on the network.
+
+        Raises:
+            ValueError: the network has no layer whose inputs can be seen.
+        """
+        ...
+
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
         """Return a function that computes the logits of these inputs from gains.
 

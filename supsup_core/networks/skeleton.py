@@ -257,3 +257,20 @@ def _counting(module: nn.Module, sizes: list[int]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def inputs_of_layer(module: nn.Module, parameter: str) -> Iterator[list[object]]:
+    """Within a with block, collect the first argument of each call of a layer.
+
+    Args:
+        module: the module that runs.
+        parameter: the full name of a parameter of the layer.
+    """
+    seen: list[object] = []
+    layer = module.get_submodule(parameter.rpartition(".")[0])
+    handle = layer.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments[:1]))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -111,16 +111,34 @@ class UnitMLP:
         """Compute logits; see Network.logits."""
         return self.on_inputs(weights, inputs)(gains)
 
+    def features(
+        self,
+        weights: Weights,
+        gains: Gains,
+        inputs: Float[Tensor, "N ..."],
+        floats: Floats | None = None,
+    ) -> Float[Tensor, "N F"]:
+        """Compute the outputs of the last hidden layer; see Network.features."""
+        drives, later = self._first_drives(weights, inputs)
+        masked = [gains[tensor.name] for tensor in self.tensors]
+        return hidden_of_drives(later[:-1], masked, drives).transpose(-1, -2)
+
     def on_inputs(self, weights: Weights, inputs: Float[Tensor, "..."]) -> Logits:
         """Return a function from gains to logits; see Network.on_inputs.
 
         The first layer, which does not depend on the gains, is computed only once.
         """
-        first, *later = (weights[layer.source] for layer in self._layers.tensors)
-        images = inputs.flatten(-len(self.input_shape))
-        drives = normalised(first @ images.transpose(-1, -2), NORM_EPSILON)
+        drives, later = self._first_drives(weights, inputs)
         masked = [tensor.name for tensor in self.tensors]
         return lambda gains: logits_of_drives(later, [gains[name] for name in masked], drives)
+
+    def _first_drives(
+        self, weights: Weights, inputs: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "*B O N"], list[Tensor]]:
+        """Return the first hidden layer's normalised drives, and the weights of later layers."""
+        first, *later = (weights[layer.source] for layer in self._layers.tensors)
+        images = inputs.flatten(-len(self.input_shape))
+        return normalised(first @ images.transpose(-1, -2), NORM_EPSILON), later
 
 
 def normalised(drives: Float[Tensor, "*B O N"], epsilon: float) -> Float[Tensor, "*B O N"]:
@@ -150,10 +168,25 @@ def logits_of_drives(
         drives: normalised pre-activations of the first hidden layer. The shape is (O, N) if all
             states share the N images, and (B, O, N) if each state has its own N images.
     """
+    return (later[-1] @ hidden_of_drives(later[:-1], gains, drives)).transpose(-1, -2)
+
+
+def hidden_of_drives(
+    inner: Sequence[Float[Tensor, "_ _"]],
+    gains: Sequence[Float[Tensor, "*B _"]],
+    drives: Float[Tensor, "*C O N"],
+) -> Float[Tensor, "*B _ N"]:
+    """Compute the outputs of the last hidden layer; see logits_of_drives.
+
+    Args:
+        inner: the weights (outputs, inputs) of each layer between the first and the last layer.
+        gains: as for logits_of_drives.
+        drives: as for logits_of_drives.
+    """
     x = functional.silu(drives * gains[0].unsqueeze(-1))
-    for weight, gain in zip(later[:-1], gains[1:], strict=True):
+    for weight, gain in zip(inner, gains[1:], strict=True):
         x = functional.silu(normalised(weight @ x, NORM_EPSILON) * gain.unsqueeze(-1))
-    return (later[-1] @ x).transpose(-1, -2)
+    return x
 
 
 class WholePixels:

@@ -89,7 +89,8 @@ class Task:
             raise ValueError(f"task {self.task_id} must have a {given} or classes, got both")
         if self.change is not None and not self.parameters:
             raise ValueError(
-                f"task {self.task_id} must have parameters that define its change, got none"
+                f"task {self.task_id} has a change of images, so it must have "
+                "parameters that define this change, got none"
             )
         if self.renumbers and len(set(self.classes or ())) != len(self.classes or (0,)):
             raise ValueError(

@@ -41,7 +41,8 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         batches: Iterator[Batch] | None = None,
     ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
-        recipe = self._recipe.for_tasks([task.task_id for task in tasks])
+        ids = [task.task_id for task in tasks]
+        recipe = self._recipe.for_tasks(ids)
         descent = Descent(
             self._network,
             self._method,
@@ -49,13 +50,13 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             self._weights,
             self._starts(tasks, shared),
             shared,
-            self._method.weights_of_task(self._network, tasks[0].task_id, self._seed),
+            task_ids=ids,
+            seed=self._seed,
         )
         order = batches or block_batches(tasks, self._data, recipe, self._seed)
         last = max(after)
         for step in range(last + 1):
             if step in after:
-                ids = [task.task_id for task in tasks]
                 yield descent.states(), self._transfer.pass_on(ids, descent.scores, shared)
             if step == last:
                 return

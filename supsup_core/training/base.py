@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from math import ceil
 from typing import Generic, TypeVar
 
@@ -14,7 +16,13 @@ from supsup_core.methods.protocol import Method, Shared
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import Batch, batch_images, block_batches
+from supsup_core.training.batches import (
+    Batch,
+    batch_images,
+    batch_labels,
+    batch_size,
+    block_batches,
+)
 from supsup_core.training.measure import Measure
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
@@ -124,10 +132,19 @@ class BlockTrainer(StagedTrainer, Generic[N, M]):
         self, tasks: Sequence[Task], shared: Shared | None = None
     ) -> list[dict[str, np.ndarray]]:
         """Make the first scores of each task: a mapping from name to float32 scores."""
+        first_images = partial(self._first_images, tasks)
+        return self._transfer.starts([task.task_id for task in tasks], shared, first_images)
 
-        def first_batch() -> Tensor:
-            batch = next(block_batches(tasks, self._data, self._recipe, self._seed))
-            shown = batch_images(batch, self._data, self._recipe, self._seed)
-            return normalise(torch.from_numpy(shown), self._data.mean, self._data.std)
-
-        return self._transfer.starts([task.task_id for task in tasks], shared, first_batch)
+    def _first_images(
+        self, tasks: Sequence[Task], share: float, at_most: int
+    ) -> tuple[Tensor, Tensor]:
+        """Make the images of the first training steps; see transfer.FirstImages."""
+        data, recipe = self._data, self._recipe
+        fewest = min(len(task.members(data.labels)) for task in tasks)
+        num_steps = max(1, ceil(min(share * fewest, at_most) / batch_size(tasks, data, recipe)))
+        first = list(islice(block_batches(tasks, data, recipe, self._seed), num_steps))
+        shown = [batch_images(batch, data, recipe, self._seed) for batch in first]
+        labels = [batch_labels(tasks, data, batch.index) for batch in first]
+        pixels = torch.from_numpy(np.concatenate(shown, axis=1))
+        known = torch.from_numpy(np.concatenate(labels, axis=1))
+        return normalise(pixels, data.mean, data.std), known

@@ -18,6 +18,7 @@ from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
 from supsup_core.training.resident_measure import ResidentMeasure
+from supsup_core.training.search import SearchTrainer
 from supsup_core.training.units import UnitTrainer
 
 
@@ -25,9 +26,8 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether MLPTrainer supports a network, a finder and a recipe.
 
     The network must be an MLP whose weights are signed constants, and the recipe must have no
-    weight decay and must not change images at random. The finder must be a KeepMethod that needs no
-    data from earlier tasks, and that does not override `gains`, `end` or `after_step`, because
-    MLPTrainer does not call these methods.
+    weight decay and must not change images at random. The methods `mask` and `slope` must be the
+    whole rule of the finder (KeepMethod.only_keeps), because MLPTrainer calls no other method.
     """
     fits_network = type(network) is MLP and network.has_constants
     return fits_network and _only_keeps(method, recipe) and recipe.augment == NO_CHANGE
@@ -45,13 +45,8 @@ def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
 
 
 def _only_keeps(method: Method, recipe: Recipe) -> bool:
-    kind = type(method)
     return (
-        isinstance(method, KeepMethod)
-        and kind.gains is KeepMethod.gains
-        and kind.end is KeepMethod.end
-        and kind.after_step is Method.after_step
-        and method.order == "any"
+        method.only_keeps
         and recipe.transfer != MEAN_SCORES  # the fast trainers do not keep the scores
         and not recipe.weight_decay
     )
@@ -116,6 +111,7 @@ def trainer_for(
         assert isinstance(method, KeepMethod)
         kind = ResidentTrainer if on_gpu else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
-    by_module = trains_on_modules(network, method, recipe) and not on_gpu
-    slower = ModuleTrainer if by_module else AutogradTrainer
+    slower: type[AutogradTrainer] = SearchTrainer if method.searches else AutogradTrainer
+    if trains_on_modules(network, method, recipe) and not on_gpu:
+        slower = ModuleTrainer
     return slower(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)

@@ -22,9 +22,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from supsup_core.kernels.cross_entropy import logit_gradient_for
-from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.protocol import KeepMethod
-from supsup_core.methods.threshold import Threshold
+from supsup_core.methods.protocol import FastRule, KeepMethod
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.optimizers import FusedStep, Optimizer
 from supsup_core.training.top_share_step import TopShareStep
@@ -97,6 +95,23 @@ def sign_mask_gradients(
     """
     passed = backpropagate(masked, x, labels, scale)
     return [_weight_gradient(delta, inputs) for _, delta, inputs in passed][::-1]
+
+
+def score_gradients(
+    method: KeepMethod, tensor: MaskedTensor, scores: Tensor, gradients: Tensor, signs: Tensor
+) -> Tensor:
+    """Compute d loss / d score from d loss / d masked sign, and add the finder's decay.
+
+    Args:
+        method: the finder.
+        tensor: the masked tensor.
+        scores: (B, O, ...) the scores of B tasks.
+        gradients: d loss / d masked sign, in the shape of the scores.
+        signs: signs of the weights, +1 and -1, in the shape of the scores.
+    """
+    own = gradients.to(scores.dtype) * signs * method.slope(tensor, scores)
+    decay = method.decay(tensor, scores)
+    return own if decay is None else own + decay
 
 
 class BlockLayer:
@@ -183,8 +198,8 @@ class BlockLayer:
             constants: the optimiser's constants for this step: numbers or 0-dimensional tensors.
         """
         signs = self._optimizer.signs(state)
-        slope = self._method.slope(self._tensor, scores)
-        self._optimizer.move(scores, state, gradients.to(scores.dtype) * signs * slope, constants)
+        own = score_gradients(self._method, self._tensor, scores, gradients, signs)
+        self._optimizer.move(scores, state, own, constants)
         masked.copy_(signs * self._method.mask(self._tensor, scores))
 
     def masks(self) -> Bool[np.ndarray, "B O ..."]:
@@ -256,13 +271,15 @@ class FusedTopShareLayer(FusedBlockLayer):
         tensor: MaskedTensor,
         scores: Float[np.ndarray, "B O ..."],
         signs: np.ndarray,
-        method: EdgePopup,
+        method: KeepMethod,
         optimizer: Optimizer,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         super().__init__(tensor, np.abs(scores), signs, method, optimizer, dtype, device)
-        self._num_kept = method.num_kept(tensor)
+        num_kept = method.num_kept(tensor)
+        assert num_kept is not None, "a finder with the rule top_share must fix this number"
+        self._num_kept = num_kept
 
     @cached_property
     def _at_once(self) -> tuple[Tensor, list[Step]]:
@@ -276,18 +293,19 @@ class FusedTopShareLayer(FusedBlockLayer):
         return TopShareStep(optimizer, scores, state, gradients, masked, num_kept)
 
 
-# Finders that have a layer class of their own, in which a step is one pass over memory. Only the
-# exact class of a finder counts, because a subclass may have another rule.
-FUSED: Mapping[type[KeepMethod], Callable[..., BlockLayer]] = {
-    Threshold: FusedBlockLayer,
-    EdgePopup: FusedTopShareLayer,
+# Rules that have a layer class of their own, in which a step is one pass over memory.
+FUSED: Mapping[FastRule, Callable[..., BlockLayer]] = {
+    "threshold": FusedBlockLayer,
+    "top_share": FusedTopShareLayer,
 }
 
 
 def layer_form(method: KeepMethod, device: torch.device) -> Callable[..., BlockLayer]:
     """Return the class of the layers of a block, for a finder and a device.
 
-    On the CPU, this is the finder's class in FUSED, or BlockLayer if the finder has none. On a GPU,
-    it is BlockLayer. (ResidentTrainer, the trainer for GPUs, has layers of its own.)
+    On the CPU, this is the class in FUSED for the finder's rule, or BlockLayer if no fast form of
+    the rule exists. On a GPU, it is BlockLayer. (ResidentTrainer, the trainer for GPUs, has layers
+    of its own.)
     """
-    return FUSED.get(type(method), BlockLayer) if device.type == "cpu" else BlockLayer
+    rule = method.fast_rule
+    return BlockLayer if rule is None or device.type != "cpu" else FUSED[rule]

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from supsup_core.methods.protocol import KeepMethod, Shared
 from supsup_core.networks.mlp import draw_signs
-from supsup_core.networks.module import ModuleNetwork, channels_last
+from supsup_core.networks.module import ModuleNetwork
 from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.networks.running import channels_last
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.allocation import keep_freed_memory

@@ -21,6 +21,7 @@ from supsup_core.data import normalise
 from supsup_core.kernels.cross_entropy import logit_gradient_plain
 from supsup_core.methods.protocol import KeepMethod
 from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.training.layers import score_gradients
 from supsup_core.training.optimizers import Optimizer
 
 # Tasks are prepared in parts, so that the temporary tensors of a part have at most this many bytes.
@@ -183,10 +184,9 @@ class PlainSteps:
         gradients = product.view(layer.scores.shape)
         for part in layer.parts():
             scores, state = layer.scores[part], tuple(values[part] for values in layer.state)
-            slope = layer.method.slope(layer.tensor, scores)
             signs = layer.optimizer.signs(state)
-            g = gradients[part].to(scores.dtype) * signs * slope
-            layer.optimizer.move(scores, state, g, constants)
+            own = score_gradients(layer.method, layer.tensor, scores, gradients[part], signs)
+            layer.optimizer.move(scores, state, own, constants)
         layer.choose()
 
     def draw(

@@ -19,8 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.threshold import Threshold
+from supsup_core.methods.protocol import FastRule
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
 from supsup_core.training.triton_moves import MOVES
 
@@ -316,7 +315,7 @@ def _full(like, value: tl.constexpr):  # pragma: no cover
 
 @dataclass(frozen=True)
 class _Rule:
-    """The work of the kernel `_learn` for a finder.
+    """The work of the kernel `_learn` for a rule of finders.
 
     Attributes:
         by_magnitude: whether the gradient of a score is multiplied by the score's sign.
@@ -328,8 +327,7 @@ class _Rule:
     masks: bool
 
 
-# Only the exact class of a finder counts, because a subclass may have another rule.
-_RULES: dict[type, _Rule] = {Threshold: _Rule(False, True), EdgePopup: _Rule(True, False)}
+_RULES: dict[FastRule, _Rule] = {"threshold": _Rule(False, True), "top_share": _Rule(True, False)}
 
 
 class TritonSteps(PlainSteps):
@@ -429,10 +427,11 @@ class TritonSteps(PlainSteps):
 
     def learn(self, layer: ResidentLayer, delta: Tensor, x: Tensor, feed: Feed) -> None:
         """Take a step of the optimiser; see PlainSteps.learn."""
-        rule = _RULES.get(type(layer.method))
-        if rule is None:
+        fast_rule = layer.method.fast_rule
+        if fast_rule is None:
             super().learn(layer, delta, x, feed)
             return
+        rule = _RULES[fast_rule]
         num_tasks, num_outputs, num_inputs = layer.masked.shape
         first, *others = layer.state
         o, i, n = _LEARN_TILE_FLOAT32 if x.dtype == torch.float32 else _LEARN_TILE

@@ -47,15 +47,18 @@ def test_both_packages_know_the_same_folders(folder):
     make_run(folder / "outputs-9-seed-10", 10, 9, (1.0,))
     make_run(folder / "seed-10", 10, 20, (1.0,))
     make_run(folder / "another", 4, 20, (1.0,))
+    make_run(folder / "method-b_x-1-seed-0", 0, 20, (1.0,))
+    make_run(folder / "method-b", 0, 20, (1.0,))
     assert runs_in(folder) == [str(one) for one in run_folders.runs_in(folder)]
-    assert [run.rpartition("/")[2] for run in runs_in(folder)][2:] == [
-        *("seed-2", "seed-10", "outputs-9-seed-10"),
+    assert [run.rpartition("/")[2] for run in runs_in(folder)][3:] == [
+        *("seed-2", "seed-10", "method-b_x-1-seed-0", "outputs-9-seed-10"),
     ]
 
 
 def test_each_row_has_the_seed_of_its_run(folder):
     rows = load_several(folder, "evaluations")
-    assert rows.column_names[:2] == ["outputs", "seed"]
+    assert rows.column_names[:3] == ["method", "outputs", "seed"]
+    assert rows["method"].to_pylist() == ["m"] * 6
     assert rows["seed"].to_pylist() == [0, 0, 1, 1, 2, 2]
     assert rows["outputs"].to_pylist() == [20] * 6
     found = dict(zip(rows["seed"].to_pylist(), rows["task_accuracy"].to_pylist(), strict=True))
@@ -64,6 +67,15 @@ def test_each_row_has_the_seed_of_its_run(folder):
 
 def test_a_run_alone_has_a_seed_too(folder):
     assert load_several(folder / "seed-1", "evaluations")["seed"].to_pylist() == [1, 1]
+
+
+def test_a_method_has_the_options_of_its_folder_s_name(tmp_path):
+    for name in ("method-b_x1-seed-0", "method-b_x2-seed-0"):
+        make_run(tmp_path / name, 0, 20, (1.0,))
+    rows = load_several(tmp_path, "evaluations")
+    assert rows["method"].to_pylist() == ["b_x1", "b_x2"]
+    over = over_seeds(rows.to_pandas())
+    assert [label for label, _ in several.lines(over)] == ["b_x1: one_shot H", "b_x2: one_shot H"]
 
 
 def test_a_seed_of_64_bits_is_kept(tmp_path):

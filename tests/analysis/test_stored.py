@@ -31,6 +31,15 @@ def test_committed_masks_alone_are_read_by_the_layout_of_the_store(run_dir):
     assert angles(run_dir).tolist() == [0, 90, 180]
 
 
+def test_shared_arrays_of_bits_are_counted_as_bits(run_dir):
+    shared = [
+        {"name": "layer1", "shape": [2, 4], "type": "float32"},
+        {"name": "taken layer1", "shape": [3, 3], "type": "bits"},
+    ]
+    zarr.open_group(run_dir / "masks.zarr").attrs["shared"] = shared
+    assert layout(run_dir).shared_bytes == 8 * 4 + 2
+
+
 def test_density_and_overlap_are_those_of_the_bits():
     masks = Layout(3, (("layer1", 0, 8), ("layer2", 1, 3)), 11, 11)
     # Layer 1: the masks have 4 and 2 ones, and 2 ones are common. Layer 2: the masks have 1 and

@@ -15,16 +15,17 @@ import torch
 import supsup_core.networks.module
 from conformance.states import assert_equal
 from supsup_core.data import ImageSet
-from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.protocol import Progress, layout_of
 from supsup_core.networks.conv import small_conv
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.module import as_network
+from supsup_core.networks.resnet import resnet18_slim
 from supsup_core.networks.units import units
 from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import TaskState
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.choose import trainer_for
-from supsup_core.training.measure import measure_for
+from supsup_core.training.measure import PlainMeasure, measure_for
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.transfer import ROWS, Transfer, source_tasks
 from supsup_core.training.units import UnitTrainer
@@ -37,6 +38,8 @@ NETWORKS = {
     "units": units(INPUT_SHAPE, 12, hidden=[128, 96]),
     "conv": as_network("conv", small_conv(IMAGES, 12, channels=[16, 16]), IMAGES),
 }
+# Fifteen convolutions and three shortcuts, for the tests of finders that depend on shapes.
+SLIM = as_network("slim", resnet18_slim(IMAGES, 12, width=4), IMAGES)
 OVER_WEIGHTS = [n for n in NETWORKS.values() if all(t.over == "weights" for t in n.tensors)]
 NUM_TASKS = 3
 # At this learning rate, 15 steps change many bits of the masks.
@@ -44,15 +47,32 @@ BRIEF = Recipe(steps=15, batch_size=16, learning_rate=1e-2)
 
 
 def stacked(starts):
-    """Stack the scores of several tasks to (B, ...), with gradients."""
-    return {
-        name: torch.from_numpy(np.stack([start[name] for start in starts])).requires_grad_()
-        for name in starts[0]
-    }
+    """Stack the scores of several tasks to (B, ...). Scores that are floats get gradients."""
+    stacked = {n: torch.from_numpy(np.stack([start[n] for start in starts])) for n in starts[0]}
+    return {n: s.requires_grad_(s.is_floating_point()) for n, s in stacked.items()}
+
+
+def shaped(data, network):
+    """Return (training, test) sets with images in the network's input shape."""
+    return tuple(
+        ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std) for d in data
+    )
 
 
 def of_task(scores, b):
     return {name: score[b : b + 1].detach() for name, score in scores.items()}
+
+
+def trains_weights(method, network):
+    """Return whether tasks train weights that all tasks share. A block then has one task."""
+    return bool(method.shared_shapes(network).keys() & {t.source for t in network.tensors})
+
+
+def own_scores(method, network, scores):
+    """Return the scores without the weights in training, which all tasks share."""
+    weights = method.trained_weights(network, of_task(scores, 0)).values()
+    places = {weight.data_ptr() for weight in weights}
+    return {name: s for name, s in scores.items() if s.data_ptr() not in places}
 
 
 def drawn_slope(gains, generator):
@@ -79,6 +99,7 @@ def assert_same_floats(one, other):
 
 class MethodTests:
     method = None  # the finder; the subclass sets this attribute
+    least_accuracy = 0.75  # of a trained mask, for two digits; chance gives 0.5
     # Enough steps for a mask that tells the digits apart.
     recipe = Recipe(steps=160, batch_size=64, learning_rate=1e-2)
 
@@ -93,21 +114,32 @@ class MethodTests:
     @pytest.fixture
     def data(self, network, digits):
         """(training, test) sets of digits, with images in the network's input shape."""
-        return tuple(
-            ImageSet(d.images.reshape(-1, *network.input_shape), d.labels, d.mean, d.std)
-            for d in digits
-        )
+        return shaped(digits, network)
 
     @pytest.fixture
     def plain(self, network, layout, data):
         """A function that makes an AutogradTrainer, the plain trainer."""
 
         def make(recipe, dtype=torch.float64):
-            measure = measure_for(network, layout, data[1], 0, CPU)
+            kind = PlainMeasure if trains_weights(self.method, network) else measure_for
+            measure = kind(network, layout, data[1], 0, CPU)
             given = network, self.method, data[0], measure, recipe
             return AutogradTrainer(*given, seed=0, dtype=dtype, device=CPU)
 
         return make
+
+    @pytest.fixture
+    def trained(self, network):
+        """The names of the scores that the first step of a training changes."""
+        names = self.method.begin(network, 0, 0).keys()
+        return frozenset(self.method.trained_names(network, names, 0, BRIEF.steps))
+
+    @pytest.fixture
+    def blocks(self, network):
+        """A function that divides tasks into blocks."""
+        if trains_weights(self.method, network):
+            return lambda tasks: [[task] for task in tasks]
+        return lambda tasks: [tasks]
 
     @pytest.fixture
     def begun(self, network):
@@ -115,16 +147,17 @@ class MethodTests:
         return stacked([self.method.begin(network, task, seed=0) for task in range(NUM_TASKS)])
 
     @pytest.fixture
-    def scores(self, network, begun):
+    def scores(self, network, begun, trained):
         """The scores of three tasks after four steps down random slopes."""
         generator = torch.Generator().manual_seed(1)
-        optimizer = BRIEF.torch_optimizer(list(begun.values()))
+        optimizer = BRIEF.torch_optimizer([begun[name] for name in trained])
         for step in range(4):
             optimizer.zero_grad()
             drawn_slope(self.method.gains(network, begun), generator).backward()
             optimizer.step()
             with torch.no_grad():
-                self.method.after_step(begun, None, step + 1, 4)
+                progress = Progress(step + 1, 4, range(NUM_TASKS), 0)
+                self.method.after_step(network, begun, None, progress)
         return begun
 
     @pytest.fixture
@@ -153,16 +186,17 @@ class MethodTests:
 
     # Scores
 
-    def test_a_task_begins_the_same_each_time(self, network):
+    def test_a_task_begins_the_same_each_time(self, network, trained):
         one, again = (self.method.begin(network, 5, seed=3) for _ in range(2))
         assert all(np.array_equal(one[name], again[name]) for name in one | again)
-        assert all(score.dtype == np.float32 for score in one.values())
+        assert all(one[name].dtype == np.float32 for name in trained)
 
-    def test_tasks_and_seeds_begin_with_scores_of_their_own(self, network):
+    def test_tasks_and_seeds_begin_with_scores_of_their_own(self, network, trained):
         one, *others = (
             self.method.begin(network, task, seed) for task, seed in [(5, 3), (6, 3), (5, 4)]
         )
-        for name, score in one.items():
+        for name in trained & own_scores(self.method, network, stacked([one])).keys():
+            score = one[name]
             # Scores that start at 0 are 0 for every task, and one random sign may be the same.
             if score.any() and score.size > 1:
                 for other in others:
@@ -171,11 +205,11 @@ class MethodTests:
     # Transfer
 
     def test_first_scores_from_one_earlier_state_give_this_state(
-        self, network, layout, states, transferred
+        self, network, layout, states, transferred, trained
     ):
         for i, row in enumerate(layout.pack(states)):
             begun = transferred("last", row[None], 7 + i)
-            assert all(score.dtype == np.float32 for score in begun.values())
+            assert all(begun[name].dtype == np.float32 for name in trained)
             (found,) = self.method.end(network, stacked([begun]))
             assert all(map(np.array_equal, found.planes, states[i].planes))
 
@@ -192,29 +226,30 @@ class MethodTests:
             assert torch.equal(gain[same], one[name][same])
 
     def test_other_tasks_start_from_the_same_states_with_scores_of_their_own(
-        self, network, layout, states, transferred
+        self, network, layout, states, transferred, trained
     ):
         rows, drawn = layout.pack(states), self.method.begin(network, 7, 0)
         one, again, other = (transferred("mean", rows, i) for i in (7, 7, 8))
-        for name, score in one.items():
+        for name in own_scores(self.method, network, stacked([one])):
+            score = one[name]
             assert np.array_equal(score, again[name])
-            if drawn[name].any():  # scores that start at 0 are 0 for every task
+            if name in trained and drawn[name].any():  # scores that start at 0 are 0 for every task
                 assert not np.array_equal(score, other[name])
 
-    @pytest.mark.parametrize("way", ["mean", "last", "random", "similar"])
+    @pytest.mark.parametrize("way", ["mean", "last", "random", "similar", "knn"])
     def test_the_chosen_trainer_transfers_as_the_plain_form_does(
-        self, way, network, layout, states, data, plain, make_tasks, monkeypatch
+        self, way, network, layout, states, data, plain, make_tasks, blocks, monkeypatch
     ):
         if not layout.planes:
             pytest.skip("scores are made from masks")
         monkeypatch.setattr(supsup_core.networks.module, "LEAST_VALUES_OF_LOOP", 0)
         recipe = replace(BRIEF, steps=5, transfer=way)
-        tasks = make_tasks("permuted", (3, 4), side=8, num_classes=10, num_tasks=5)
-        rows = layout.pack(states)[source_tasks(way, (3, 4), 0)]
+        block = blocks(make_tasks("permuted", (3, 4), side=8, num_classes=10, num_tasks=5))[0]
+        rows = layout.pack(states)[source_tasks(way, [t.task_id for t in block], 0)]
         chosen = trainer_for(network, self.method, *data, recipe, seed=0, dtype=torch.float64)
-        ((found, carried),) = chosen.stages(tasks, [5], {ROWS: rows})
-        ((expected, _),) = plain(recipe).stages(tasks, [5], {ROWS: rows})
-        assert carried == {}
+        ((found, carried),) = chosen.stages(block, [5], {ROWS: rows})
+        ((expected, _),) = plain(recipe).stages(block, [5], {ROWS: rows})
+        assert carried.keys() == self.method.shared_shapes(network).keys()
         assert np.array_equal(layout.pack(found), layout.pack(expected))
 
     # Gains
@@ -226,17 +261,21 @@ class MethodTests:
             assert gains[tensor.name].shape == (NUM_TASKS, *tensor.shape)
             assert gains[tensor.name].dtype == torch.float32
 
-    def test_gains_have_finite_gradients_in_the_scores_of_their_own_task(self, network, begun):
+    def test_gains_have_finite_gradients_in_the_scores_of_their_own_task(
+        self, network, begun, trained
+    ):
         generator = torch.Generator().manual_seed(2)
         gains = self.method.gains(network, begun)
         drawn_slope({name: gain[1] for name, gain in gains.items()}, generator).backward()
-        for score in begun.values():
+        for name in trained & own_scores(self.method, network, begun).keys():
+            score = begun[name]
             assert torch.isfinite(score.grad).all()
             assert score.grad[1].any()
             assert not score.grad[[0, 2]].any()
 
     def test_gains_follow_the_type_of_the_scores(self, network, scores):
-        accurate = {name: score.detach().double() for name, score in scores.items()}
+        kinds = {n: torch.float64 if s.is_floating_point() else s.dtype for n, s in scores.items()}
+        accurate = {name: score.detach().to(kinds[name]) for name, score in scores.items()}
         found, expected = (self.method.gains(network, s) for s in (accurate, scores))
         for name, gain in found.items():
             assert gain.dtype == torch.float64
@@ -286,17 +325,25 @@ class MethodTests:
 
     # Training
 
-    def test_trained_masks_tell_the_digits_apart(self, plain, make_tasks):
+    def test_trained_masks_tell_the_digits_apart(self, plain, make_tasks, blocks):
         # Each task has two digits. Convolutions learn little from permuted pixels.
-        tasks = make_tasks("split", side=8, num_classes=10)
-        trainer = plain(self.recipe, torch.float32)
-        (before, _), (after, _) = trainer.stages(tasks, [0, self.recipe.steps])
-        for task, first, last in zip(tasks, before, after, strict=True):
-            begun, learnt = trainer.measure(task, first), trainer.measure(task, last)
-            assert learnt.loss < begun.loss
-            assert learnt.accuracy > 0.75  # chance gives 0.5 for two digits
+        trainer, shared = plain(self.recipe, torch.float32), {}
+        for block in blocks(make_tasks("split", side=8, num_classes=10)):
+            stages = trainer.stages(block, [0, self.recipe.steps], shared)
+            (before, untrained), (after, shared) = stages
+            for task, first, last in zip(block, before, after, strict=True):
+                begun, learnt = (
+                    trainer.measure(task, first, untrained),
+                    trainer.measure(task, last, shared),
+                )
+                assert learnt.loss < begun.loss
+                assert learnt.accuracy > self.least_accuracy
 
-    def test_masks_of_tasks_trained_together_are_those_trained_alone(self, plain, make_tasks):
+    def test_masks_of_tasks_trained_together_are_those_trained_alone(
+        self, network, plain, make_tasks
+    ):
+        if trains_weights(self.method, network):
+            pytest.skip("a block has one task")
         tasks = make_tasks("split", side=8, num_classes=10)
         ((together, _),) = plain(BRIEF).stages(tasks, [BRIEF.steps])
         for task, state in zip(tasks, together, strict=True):
@@ -307,17 +354,18 @@ class MethodTests:
 
     @pytest.mark.parametrize("family", ["permuted", "rotated", "split"])
     def test_the_trainer_that_is_chosen_trains_the_plain_form_s_masks(
-        self, family, network, layout, data, plain, make_tasks, monkeypatch
+        self, family, network, layout, data, plain, make_tasks, blocks, monkeypatch
     ):
         # If a channel has the same value everywhere, rounding decides which of its normalised
         # values are above 0. So all trainers must run the tasks one after another.
         monkeypatch.setattr(supsup_core.networks.module, "LEAST_VALUES_OF_LOOP", 0)
-        tasks = make_tasks(family, side=8, num_classes=10)
+        tasks = blocks(make_tasks(family, side=8, num_classes=10))[0]
         chosen = trainer_for(network, self.method, *data, BRIEF, seed=0, dtype=torch.float64)
         steps, rows = [0, BRIEF.steps], []
-        for (found, _), (expected, _) in zip(
+        for (found, after), (expected, _) in zip(
             chosen.stages(tasks, steps), plain(BRIEF).stages(tasks, steps), strict=True
         ):
+            shared = after
             rows.append(layout.pack(found))
             differ = rows[-1] ^ layout.pack(expected)
             # UnitTrainer always computes in float32, and its products round differently.
@@ -325,6 +373,8 @@ class MethodTests:
             assert np.bitwise_count(differ).sum() <= limit
         assert (rows[0] != rows[1]).any()
         for task, state in zip(tasks, expected, strict=True):
-            measured, wanted = chosen.measure(task, state), plain(BRIEF).measure(task, state)
+            measured, wanted = (
+                trainer.measure(task, state, shared) for trainer in (chosen, plain(BRIEF))
+            )
             assert measured.accuracy == pytest.approx(wanted.accuracy, abs=0.01)
             assert measured.loss == pytest.approx(wanted.loss, rel=1e-3)

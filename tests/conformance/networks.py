@@ -103,6 +103,18 @@ class NetworkTests:
         assert torch.equal(state[0], torch.random.get_rng_state())
         assert state[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
 
+    @pytest.mark.parametrize("given", [False, True], ids=["batch", "given"])
+    def test_the_last_layer_computes_the_logits_from_the_features(self, network, given):
+        weights, gains, inputs = weights_of(network), gains_of(network), inputs_of(network, N)
+        floats = floats_of(network) if given else None
+        features = network.features(weights, gains, inputs, floats)
+        last = network.tensors[-1]
+        if last.over == "units":
+            matrix = list(weights.values())[-1]  # the layer after the last masked units
+        else:
+            matrix = weights[last.source] * gains[last.name]
+        close(features @ matrix.T, network.logits(weights, gains, inputs, floats))
+
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
     def test_many_states_are_as_one_by_one(self, network, mode, own):

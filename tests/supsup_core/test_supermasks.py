@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from supsup_core import MaskedModel, Supermasks
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.exssnet import ExSSNeT
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import mlp
 from supsup_core.training.recipe import Recipe
@@ -86,6 +87,23 @@ def test_the_same_seed_and_batches_give_the_same_masks(tasks):
 
     assert torch.equal(first(0), first(0))
     assert not torch.equal(first(0), first(1))
+
+
+@pytest.mark.parametrize("transfer", ["none", "similar", "knn"])
+def test_masks_over_trained_weights_are_used_with_these_weights(tasks, transfer):
+    network = mlp((8, 8), 12, hidden=[64])
+    masks = Supermasks(network, (8, 8), ExSSNeT(density=0.3), num_real=10)
+    options = {"learning_rate": 0.01, "smoothing": 0.999, "optimizer": "adam", "momentum": 0.9}
+    recipe = Recipe(steps=150, batch_size=1, transfer=transfer, **options)
+    for task in tasks:
+        masks.learn(loader(task), recipe=recipe)
+    for i, (images, labels) in enumerate(tasks):
+        with torch.no_grad():
+            assert (masks.model(i)(images).argmax(dim=1) == labels).float().mean() > 0.9
+    images = tasks[1][0][:32]
+    found = masks.infer(images, "max_logit")
+    by_hand = [masks.model(i)(images)[:, :10].amax(dim=1).mean().item() for i in range(3)]
+    assert found.tolist() == [int(np.argmax(by_hand))]
 
 
 @pytest.mark.parametrize("transfer", ["mean", "last", "similar"])

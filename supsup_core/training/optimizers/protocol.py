@@ -111,7 +111,7 @@ def signed_squares(signs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def signs_of(squares: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Read the signs of the weights, +1 and -1, from the sign bits of signed squares."""
+    """Read the signs of the weights, +1 and -1, from the sign bits of the means of squares."""
     return torch.copysign(torch.ones_like(squares), squares)
 
 

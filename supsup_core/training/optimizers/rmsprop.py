@@ -56,7 +56,7 @@ class RMSprop(Optimizer):
 
     @property
     def odd_state(self) -> tuple[int, ...]:
-        """An empty tuple, because no state tensor is odd; see Optimizer.odd_state."""
+        """An empty tuple: RMSprop keeps only squares of gradients; see Optimizer.odd_state."""
         return ()
 
     def begin(self, signs: Tensor) -> tuple[Tensor, ...]:

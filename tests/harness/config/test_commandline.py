@@ -113,7 +113,10 @@ REFUSED = {
     "method_options=3": ["method_options must be names with values such as {density: 0.3}", "3"],
     "method_options=null": ["method_options must be names with values", "got null"],
     "method_optoins.density=0.3": ["got method_optoins", "did you mean method_options?"],
-    "method_options={a.b:3}": ["method_options must have names such as density", "got 'a.b'"],
+    "method_options={a.b:3}": [
+        "method_options must have options with names such as density",
+        "got 'a.b'",
+    ],
     "quiet=perhaps": ["quiet must be true or false", "got perhaps"],
     "data=mnist6k": ["data must be one of", "digits", "got mnist6k", "try data=mnist5k"],
     "network=lenet": ["network must be one of", "mlp", "got lenet"],
@@ -233,8 +236,8 @@ def test_what_no_run_can_have_is_refused_in_one_line(line_typed, refused, tmp_pa
 def test_an_unknown_experiment_names_the_known_ones(refused):
     line = refused("experiment=fig44")
     known = (
-        "fig2_left, fig2_right, fig3_fc, fig3_lenet, fig4, fig5_left, fig5_right, fig6, nns, "
-        "reservoir"
+        "fig2_left, fig2_right, fig3_fc, fig3_lenet, fig4, fig5_left, fig5_right, fig6, finders, "
+        "nns, reservoir"
     )
     assert line == f"experiment must be one of {known}, got fig44: try experiment=fig4"
 

@@ -1,4 +1,4 @@
-"""A list of seeds or of output sizes makes the configurations of several runs."""
+"""A list of seeds, of output sizes or of methods makes the configurations of several runs."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from harness import evaluate, scale, tune
 from harness.config.compose import checked, compose_overrides
-from harness.config.run_folders import SWEPT, runs_in
+from harness.config.run_folders import SWEPT, label, runs_in, values_in
 from harness.config.schema import Config
 from harness.config.several import ScaleConfig, configurations
 from harness.errors import UserError
@@ -53,9 +53,49 @@ def test_an_experiment_may_have_a_list():
     ]
 
 
+def test_each_method_has_its_options_and_a_folder():
+    configs = made(
+        "methods=[threshold,edge_popup,{name: edge_popup, density: 0.3}]",
+        "seeds=[0,1]",
+        "run_dir=many",
+    )
+    assert [(one.method, one.method_options, one.seed) for one in configs] == [
+        *(("threshold", {}, 0), ("threshold", {}, 1), ("edge_popup", {}, 0)),
+        ("edge_popup", {}, 1),
+        *(("edge_popup", {"density": 0.3}, seed) for seed in (0, 1)),
+    ]
+    assert [one.run_dir for one in configs][3:5] == [
+        "many/method-edge_popup-seed-1",
+        "many/method-edge_popup_density0.3-seed-0",
+    ]
+
+
+def test_methods_replace_the_method_of_an_experiment():
+    assert {one.method for one in made("experiment=fig4", "methods=[signed]")} == {"signed"}
+    configs = made("experiment=finders")
+    assert len({one.run_dir for one in configs}) == len(configs) > 5
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (
+            ["methods=[]"],
+            "methods must be null or a non-empty list of names or mappings, got []: try "
+            "methods=[threshold,edge_popup]",
+        ),
+        (["methods=[3]"], "list of names or mappings, got [3]: try methods=[threshold,edge_popup]"),
+        (["methods=[nothing]"], "method must be one of threshold, edge_popup"),
+        (
+            ["methods=[{density: 0.3}]"],
+            "{name: edge_popup, density: 0.3}, got [{density: 0.3}]: try",
+        ),
+        (["methods=[signed,signed]"], "methods must have each method once, got two runs for "),
+        (["methods=[signed]", "method=threshold"], "try methods=[threshold]"),
+        (
+            ["methods=[signed]", "method_options.threshold=0.3"],
+            "methods must be null if method_options is given, got [signed]: try",
+        ),
         (["seeds=[]"], "seeds must be null or a non-empty list of whole numbers in [0, "),
         (["seeds=[1,1]"], "each once, got [1,1]: try seeds=[0,1,2]"),
         (["seeds=[-1]"], "got [-1]: try seeds=[0,1,2]"),
@@ -86,12 +126,32 @@ def test_other_commands_have_no_lists(job, typed):
 
 def test_runs_are_found_in_the_order_of_their_numbers(tmp_path: Path):
     names = ["seed-10", "seed-2", "outputs-5-seed-1", "seed-0", "seed-x", "my-seed-1", "seed-3"]
+    names += ["method-b", "method-a_x1-2-seed-1", "method-a_x1-2-seed-0", "method-"]
     for name in names:
         (tmp_path / name).mkdir()
         if name != "seed-0":  # a run that has not begun
             (tmp_path / name / "config.yaml").touch()
     found = [one.name for one in runs_in(tmp_path)]
-    assert found == ["seed-2", "seed-3", "seed-10", "outputs-5-seed-1"]
+    assert found == [
+        *("method-b", "seed-2", "seed-3", "seed-10"),
+        *("method-a_x1-2-seed-0", "method-a_x1-2-seed-1", "outputs-5-seed-1"),
+    ]
+
+
+def test_the_values_of_a_folder_s_name_are_read_back():
+    for values in (
+        {"seed": "3"},
+        {"method": "edge_popup_density0.3", "outputs": "20", "seed": "3"},
+        {"method": "a_x-1", "seed": "3"},
+    ):
+        assert values_in(label(values)) == values
+    assert values_in("seed-x") == values_in("") == values_in("my-seed-1") == {}
+
+
+def test_a_run_s_own_folder_has_no_other_runs(tmp_path: Path):
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / "config.yaml").touch()
+    assert [one.name for one in runs_in(tmp_path)] == ["seed-1"]
     (tmp_path / "config.yaml").touch()
     assert runs_in(tmp_path) == []
     assert runs_in(tmp_path / "nowhere") == []
@@ -105,4 +165,5 @@ def test_every_list_stands_for_a_key_of_a_run():
 
 def test_scale_lists_the_keys_in_its_help(typed):
     code, out, _ = typed(scale, "--help")
-    assert (code, "seeds=null" in out, "output_sizes=null" in out) == (0, True, True)
+    lists = [f"{key}=null" in out for key in ("seeds", "output_sizes", "methods")]
+    assert (code, lists) == (0, [True] * 3)

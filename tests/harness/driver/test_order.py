@@ -38,7 +38,10 @@ WAYS = {
     "random": ("train.transfer=random", "train.block=2", "method=edge_popup"),
     "similar": ("train.transfer=similar", "train.block=4"),
     "mean_scores": ("train.transfer=mean_scores", "method=signed"),
+    "knn": ("train.transfer=knn", "train.block=2"),
     "lower_bound": ("method=lower_bound",),
+    "exssnet": ("method=exssnet", "method_options.density=0.3"),
+    "wsn": ("method=wsn", "train.transfer=knn"),
     "psp": ("method=psp",),
     "trained_trunk": (
         *("method=batche", "method_options.trunk=trained", "train.block=2"),
@@ -255,6 +258,24 @@ def test_a_checkpoint_is_evaluated_with_its_own_weights(
     assert {(row["mask_bytes"], row["density"]) for row in tasks} == {(64, 1.0)}
 
 
+@pytest.mark.parametrize("method", ["exssnet", "wsn"])
+def test_later_checkpoints_do_not_forget_earlier_tasks(method: str, tmp_path: Path) -> None:
+    whole = ("evaluate.tasks=null", "evaluate.batches=null", "method_options.density=0.2")
+    assert run(configure(tmp_path, f"method={method}", *whole)) == 0
+    tasks = read_tables(tmp_path / "log", TASKS).sort_by("task_id").to_pylist()
+    rows = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pylist()
+    assert len(rows) == 3 + 7
+    for row in rows:
+        assert row["accuracy_gg"] == tasks[row["task_id"]]["accuracy"]
+    free = [row["free_share"] for row in tasks]
+    assert 0 < free[-1] < free[0] == pytest.approx(0.8, abs=0.01)
+    assert free == sorted(free, reverse=True)
+    root = zarr.open_group(tmp_path / "masks.zarr", mode="r")
+    sizes = {t["source"]: np.prod(t["shape"]) for t in root.attrs["tensors"]}
+    taken = sum(np.bitwise_count(root[f"shared/taken {name}"][-1]).sum() for name in sizes)
+    assert free[-1] == pytest.approx(1 - taken / sum(sizes.values()), abs=1e-12)
+
+
 def test_other_evaluations_need_kept_weights(typed: Any, tmp_path: Path) -> None:
     assert run(configure(tmp_path / "run", "method=lower_bound")) == 0
     code, _, err = typed(evaluate, "run_dir=run", "evaluate.checkpoints=[5]", "executor=serial")
@@ -356,6 +377,21 @@ def test_transfer_changes_the_masks_of_all_tasks_but_the_first(tmp_path: Path) -
             ("method=lower_bound", "evaluate.algorithms=[one_shot]"),
             "evaluate.algorithms must be a list with one or more of given with network=mlp and "
             "method=lower_bound, got [one_shot]: try evaluate.algorithms=[given]",
+        ),
+        (
+            ("method=exssnet", "train.block=2"),
+            "train.block must be 1 with method=exssnet and train.transfer=none, because each task "
+            "continues with the data of the previous task, got 2: try train.block=1",
+        ),
+        (
+            ("method=wsn", "evaluate.algorithms=[one_shot]"),
+            "evaluate.algorithms must be a list with one or more of given with network=mlp and "
+            "method=wsn, got [one_shot]: try evaluate.algorithms=[given]",
+        ),
+        (
+            ("method=wsn", "evaluate.reservoir=true"),
+            "evaluate.reservoir must be false with network=mlp and method=wsn, because tasks train "
+            "weights, got true: try evaluate.reservoir=false",
         ),
     ],
 )

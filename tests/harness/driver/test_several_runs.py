@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 import pytest
 import zarr
 
+from analysis import several_report
+from analysis.methods import by_method
+from analysis.several import load_several, over_seeds, runs_in
 from harness import evaluate, recall, scale, status
 from harness.driver.masks import CommittedMasks
 from harness.driver.train import Train
@@ -342,6 +345,28 @@ def test_runs_of_several_output_sizes_have_their_own_networks(typed: Any, tmp_pa
         ]
         assert dict(weights.arrays())["layer2"].shape[0] == outputs
     assert "outputs" in out
+
+
+def test_runs_of_several_methods_are_compared_by_accuracy_and_bytes(
+    typed: Any, tmp_path: Path
+) -> None:
+    methods = "methods=[threshold,multicoated,{name: n_of_m, n: 1, m: 4}]"
+    code, out, err = typed(scale, *RUN, methods, "run_dir=many")
+    assert code == 0, err
+    folder, names = tmp_path / "many", ("threshold", "multicoated", "n_of_m_n1_m4")
+    sizes = {}
+    for name in names:
+        run = folder / f"method-{name}"
+        [sizes[name]] = set(read_tables(run / "log", TASKS)["mask_bytes"].to_pylist())
+        assert name in out
+    runs = runs_in(folder)
+    points = by_method(runs, over_seeds(load_several(folder, "evaluations").to_pandas()))
+    found = dict(zip(points["method"], points["bytes_per_task"], strict=True))
+    assert found == sizes
+    assert sizes["threshold"] == sizes["n_of_m_n1_m4"] < sizes["multicoated"]
+    assert '<section id="accuracy-and-bytes">' in several_report.render(folder)
+    code, _, err = typed(scale, *RUN, methods, "run_dir=many")
+    assert (code, "complete already" in err) == (0, True)
 
 
 def test_runs_that_do_not_fit_into_memory_together_are_refused(

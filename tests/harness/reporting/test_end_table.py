@@ -160,6 +160,13 @@ def test_the_printed_summary_says_how_well_and_where(tmp_path):
     assert str(tmp_path) in text
 
 
+def test_the_summary_says_how_many_weights_are_free(tmp_path):
+    (tmp_path / "log").mkdir()
+    rows = [task(0, 0.75) | {"free_share": 0.9}, task(1, 0.25) | {"free_share": 0.8125}]
+    write_table(pa.Table.from_pylist(rows, schema=TASKS), tmp_path / "log" / "unit.parquet", RUN)
+    assert "per mask; no mask keeps 81.2% of the weights" in printed(tmp_path, 200)
+
+
 def test_the_summary_begins_with_the_result_in_one_sentence(tmp_path):
     (tmp_path / "evaluations").mkdir()
     asked_first = {"num_tasks": 25, "algorithm": "one_shot", "objective": "H"}

@@ -1,6 +1,7 @@
 """Shared arrays of a store: written whole, read with plain zarr, and checked against damage."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from supsup_core.networks.mlp import MLP
 
 NETWORK = MLP("t", (6, 4, 3))
 LAYOUT = layout_of(NETWORK, LowerBound())
-SPEC = SharedSpec({"layer1": (4, 6), "layer2": (3, 4), "total": ()}, (2, 4))
+SHAPES = {"layer1": (4, 6), "layer2": (3, 4), "total": (), "taken": (3, 7)}
+SPEC = SharedSpec(SHAPES, (2, 4), frozenset(["taken"]))
 CONTENT = {
     "layout": LAYOUT,
     "weights": {name: weight.numpy() for name, weight in NETWORK.weights(0).items()},
@@ -35,7 +37,8 @@ def store(tmp_path):
 
 def arrays(seed):
     rng = np.random.default_rng(seed)
-    return {name: rng.standard_normal(shape, np.float32) for name, shape in SPEC.shapes.items()}
+    drawn = {name: rng.standard_normal(shape, np.float32) for name, shape in SHAPES.items()}
+    return drawn | {"taken": drawn["taken"] > 0}
 
 
 def test_plain_zarr_reads_what_was_kept(store, tmp_path):
@@ -45,11 +48,23 @@ def test_plain_zarr_reads_what_was_kept(store, tmp_path):
     assert root.attrs["after_task"] == [2, 4]
     for place, task in enumerate((2, 4)):
         for name, expected in arrays(task).items():
-            assert root[f"shared/{name}"].dtype == np.float32
-            assert np.array_equal(root[f"shared/{name}"][place], expected)
+            found = root[f"shared/{name}"]
+            if name in SPEC.bits:
+                assert found.shape == (2, 3)  # 21 bits in 3 bytes
+                bits = np.unpackbits(found[place], count=expected.size, bitorder="little")
+                assert np.array_equal(bits, expected.ravel())
+            else:
+                assert found.dtype == np.float32
+                assert np.array_equal(found[place], expected)
     again = MaskStore.open(tmp_path).shared
     for task in (2, 4):
-        assert all(np.array_equal(again.read(task)[n], v) for n, v in arrays(task).items())
+        for name, expected in arrays(task).items():
+            assert again.read(task)[name].dtype == expected.dtype
+            assert np.array_equal(again.read(task)[name], expected)
+
+
+def test_an_array_of_bits_takes_one_bit_per_value():
+    assert SPEC.num_bytes == 2 * (4 * (24 + 12 + 1) + 3)
 
 
 def test_only_some_tasks_are_kept(store):
@@ -96,7 +111,7 @@ def test_damage_is_found_and_removed(damage, store, tmp_path):
 
 def test_another_description_of_the_arrays_is_refused(store, tmp_path):
     check_store(tmp_path, **CONTENT)
-    other = {**CONTENT, "shared": SharedSpec(SPEC.shapes, (1, 4))}
+    other = {**CONTENT, "shared": replace(SPEC, after_task=(1, 4))}
     with pytest.raises(UserError, match=r"must have after_task\[0\] 1, got 2"):
         check_store(tmp_path, **other)
     metadata = tmp_path / "masks.zarr" / "shared" / "layer2" / "zarr.json"

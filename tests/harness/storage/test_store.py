@@ -784,6 +784,22 @@ def test_a_lock_with_no_process_is_not_signed(tmp_path, pid):
         assert lock_holder(tmp_path).pid == os.getpid()
 
 
+@pytest.mark.parametrize(
+    "name", ["evaluations", "log", "masks.zarr", "reservoir", "allocation", "failures"]
+)
+def test_nothing_is_written_through_a_folder_that_is_a_link(tmp_path, digits, name):
+    run_dir, outside = tmp_path / "run", tmp_path / "outside"
+    begin(run_dir, digits)
+    outside.mkdir()
+    folder = run_dir / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.symlink_to(outside)
+    with pytest.raises(UserError, match=f"{name} must be a folder, got a symbolic link: replace"):
+        begin(run_dir, digits)
+    assert not list(outside.iterdir())
+
+
 # --- what is no file ------------------------------------------------------------------
 
 FILES = ["log/unit-000000.parquet", CHUNK.format(0), "masks.zarr/zarr.json"]

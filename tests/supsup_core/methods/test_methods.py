@@ -250,9 +250,9 @@ def test_finders_are_made_by_their_names(name, options, method):
 def test_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError,
-        match=f"one of {', '.join(names.METHODS)}, got 'biprop'",
+        match=f"one of {', '.join(names.METHODS)}, got 'bipop'",
     ):
-        names.load("method", names.METHODS, "biprop")
+        names.load("method", names.METHODS, "bipop")
 
 
 @pytest.mark.parametrize(

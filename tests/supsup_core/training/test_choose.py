@@ -46,7 +46,7 @@ class OtherEnd(Threshold):
 
 
 class AfterStep(Threshold):
-    def after_step(self, scores, shared, step, steps):
+    def after_step(self, network, scores, shared, progress):
         pass
 
 
@@ -75,7 +75,8 @@ def test_lenet_and_the_threshold_get_the_fused_block_path():
 
 
 class OtherShare(EdgePopup):
-    """A subclass of edge-popup, which counts as a different rule."""
+    def mask(self, tensor, scores):
+        return ~super().mask(tensor, scores)
 
 
 @pytest.mark.parametrize("method", [EdgePopup(0.3), EdgePopup(kappa=1.0)])
