@@ -105,7 +105,7 @@ def accuracy_and_bytes(rows: pd.DataFrame) -> Figure:
         accuracy with the task given against the bytes of the largest number of tasks. Bands and
         bars are 95 % intervals of the mean over seeds by Student's t.
     """
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, (name, of_name) in enumerate(rows.groupby("name", sort=False)):
         inferred = of_name[of_name["algorithm"] != GIVEN]
@@ -124,7 +124,8 @@ def accuracy_and_bytes(rows: pd.DataFrame) -> Figure:
     right.set(xlabel="bytes of all tasks", xscale="log", title="task given, all tasks")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    left.legend(fontsize="small")
+    # The legend may have many lines, which would hide the curves.
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
 
 
