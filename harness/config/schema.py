@@ -93,13 +93,6 @@ class TrainConfig:
     learning_rate: float = knob(
         MISSING, help="Learning rate of the first step.", above=0, example=1e-4
     )
-    first_learning_rate: float | None = knob(
-        None,
-        above=0,
-        help="Learning rate of the first step of task 0, for a method whose other tasks need the "
-        "result of task 0. null means train.learning_rate.",
-        example=1e-4,
-    )
     smoothing: float = knob(
         MISSING,
         help="Fraction of the running mean of squared gradients that each step keeps (rmsprop, "
@@ -174,6 +167,13 @@ class TrainConfig:
         "the first training batch (similar), the mask whose features separate the classes of the "
         "new task best (knn), the mask of the last task (last), or the mask of a random task "
         "(random). Then blocks are trained one after another, and train.block=auto means 1.",
+    )
+    first_learning_rate: float | None = knob(
+        None,
+        above=0,
+        help="Learning rate of the first step of task 0, for a method whose other tasks need the "
+        "result of task 0. null means train.learning_rate.",
+        example=1e-4,
     )
 
 
