@@ -7,3 +7,5 @@ include_patterns = ["docs/*.md", "*.md", "cluster/*.md", "analysis/records/*.md"
 html_theme = "furo"
 html_title = project
 myst_heading_anchors = 3  # headings of three levels can be the targets of links
+# Annotations name types of other packages, which have no page here.
+nitpick_ignore_regex = [("py:.*", ".*")]
