@@ -13,6 +13,7 @@ from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.layers import FusedTopShareLayer
+from supsup_core.training.measure import measure_for
 from supsup_core.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -45,8 +46,9 @@ def trained(method, network, data, tasks, recipe=RECIPE, kind=trainer_for):
 
 
 def by_autograd(network, method, train, test, recipe, *, seed):
+    measure = measure_for(network, layout_of(network, method), test, seed, CPU)
     return AutogradTrainer(
-        network, method, train, None, recipe, seed=seed, dtype=torch.float64, device=CPU
+        network, method, train, measure, recipe, seed=seed, dtype=torch.float64, device=CPU
     )
 
 
