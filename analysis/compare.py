@@ -27,7 +27,7 @@ from analysis.summary import GIVEN
 _APART = [key for key in SWEPT if key != "seed"]
 # The ways of analysis.figures.storage_bytes that a run needs to classify images. The fixed weights
 # are made from their seed.
-_NEEDED = ("packed rows", "shared floats", "seed of the weights")
+_NEEDED = ("packed rows", "shared arrays", "seed of the weights")
 
 
 def compared(folders: Sequence[str]) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def make_run(run, method, ways, accuracies, *, row_bytes, shared=False):
     root.attrs.update({"planes": [], "row_bytes": row_bytes, "run_id": "r"})
     root.attrs["tensors"] = [{"name": "layer1", "shape": WEIGHTS}]
     if shared:
-        arrays = [{"name": "layer1", "shape": WEIGHTS}]
+        arrays = [{"name": "layer1", "shape": WEIGHTS, "type": "float32"}]
         root.attrs.update({"shared": arrays, "trained_weights": "rule"})
     root.create_array("weights/layer1", data=np.zeros(WEIGHTS, np.float32))
 

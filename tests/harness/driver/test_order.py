@@ -369,8 +369,8 @@ def test_transfer_changes_the_masks_of_all_tasks_but_the_first(tmp_path: Path) -
         ),
         (
             ("method=psp", "scenario=nns"),
-            "method must be a finder that needs no earlier tasks with scenario=nns, whose learner "
-            "knows no tasks, got psp, which needs earlier tasks (order: sequence): try "
+            "method must be a finder that needs no earlier tasks with scenario=nns, where the "
+            "task is not given, got psp, which needs earlier tasks (order: sequence): try "
             "method=threshold",
         ),
         (
