@@ -18,16 +18,15 @@ from matplotlib.figure import Figure
 
 from analysis import stored
 from analysis.commandline import Parser, figure_file, run_command, run_directory
-from analysis.figures import storage_bytes
+from analysis.figures import PACKED_ROWS, SHARED_ARRAYS, WEIGHTS_SEED, storage_bytes
 from analysis.load import configuration
 from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in
 from analysis.summary import GIVEN
 
 # The keys in which the runs of a folder may differ. Means are computed over the seeds.
 _APART = [key for key in SWEPT if key != "seed"]
-# The ways of analysis.figures.storage_bytes that a run needs to classify images. The fixed weights
-# are made from their seed.
-_NEEDED = ("packed rows", "shared arrays", "seed of the weights")
+# The fixed weights are made from their seed.
+_NEEDED = (PACKED_ROWS, SHARED_ARRAYS, WEIGHTS_SEED)
 
 
 def compared(folders: Sequence[str]) -> pd.DataFrame:

@@ -291,6 +291,10 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
     return figure
 
 
+# Names of columns of storage_bytes. A run needs these three to classify images.
+PACKED_ROWS, SHARED_ARRAYS, WEIGHTS_SEED = "packed rows", "shared arrays", "seed of the weights"
+
+
 def storage_bytes(
     num_masks: np.ndarray, masks: Layout, density: float, reservoir: pd.DataFrame | None = None
 ) -> pd.DataFrame:
@@ -311,19 +315,19 @@ def storage_bytes(
     """
     kept = round(density * masks.num_gains)
     sizes = {
-        "packed rows": num_masks * masks.row_bytes,
+        PACKED_ROWS: num_masks * masks.row_bytes,
         "float32": num_masks * masks.num_gains * 4,
     }
     if masks.layers:
         sizes["index lists"] = num_masks * kept * 4
     if masks.shared_bytes:
-        sizes["shared arrays"] = np.full(len(num_masks), masks.shared_bytes)
+        sizes[SHARED_ARRAYS] = np.full(len(num_masks), masks.shared_bytes)
     if reservoir is not None:
         for rule, most in reservoir.groupby("rule")["reservoir_bytes"].max().items():
             sizes[f"reservoir, {rule}"] = np.full(len(num_masks), most)
     if not masks.trains_weights:
         sizes["fixed weights"] = np.full(len(num_masks), masks.num_weights * 4)
-        sizes["seed of the weights"] = np.full(len(num_masks), 8)
+        sizes[WEIGHTS_SEED] = np.full(len(num_masks), 8)
     return pd.DataFrame(sizes, index=pd.Index(num_masks, name="num_tasks"))
 
 

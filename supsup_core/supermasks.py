@@ -27,12 +27,13 @@ from supsup_core.engines.protocol import Engine
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import Method, Shared, WeightsOfTask, layout_of
+from supsup_core.methods.trained_weights import trained_before
 from supsup_core.names import FORWARD_ALGORITHMS, METHODS
 from supsup_core.networks.masked import MaskedModel
 from supsup_core.networks.module import as_network
 from supsup_core.networks.protocol import Network
 from supsup_core.states.protocol import PackedStates
-from supsup_core.training.descent import Descent, trained_before
+from supsup_core.training.descent import Descent
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.transfer import ROWS, Transfer, source_tasks
 

@@ -81,11 +81,7 @@ def check_regular(path: Path, mode: int) -> None:
         UserError: the path is a link, a folder, a FIFO, a socket or a device.
     """
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
-        raise UserError(
-            f"{path} must be a regular file, got {kind}: replace it by the file itself, or remove "
-            f"the {kind.removeprefix('a ')}"
-        )
+        raise _not_a(path, "regular file", _KINDS.get(stat.S_IFMT(mode), "a device"))
 
 
 def check_folders(folders: Iterable[Place]) -> None:
@@ -102,11 +98,15 @@ def check_folders(folders: Iterable[Place]) -> None:
             continue
         mode = folder.lstat().st_mode
         if not stat.S_ISDIR(mode):
-            kind = _KINDS.get(stat.S_IFMT(mode), "a file or a device")
-            raise UserError(
-                f"{folder} must be a folder, got {kind}: replace it by the folder itself, or "
-                f"remove the {kind.removeprefix('a ')}"
-            )
+            raise _not_a(folder, "folder", _KINDS.get(stat.S_IFMT(mode), "a file or a device"))
+
+
+def _not_a(path: Path, wanted: str, kind: str) -> UserError:
+    """Make the error for a path of another kind than the program reads or writes."""
+    return UserError(
+        f"{path} must be a {wanted}, got {kind}: replace it by the {wanted.split()[-1]} itself, or "
+        f"remove the {kind.removeprefix('a ')}"
+    )
 
 
 def read_bytes(path: Place, at_most: int | None = None) -> bytes:

@@ -262,13 +262,13 @@ class StoredRun:
         weights = spec.weights()
         if not spec.trained_weights:
             return weights
-        kept = [k for k in range(1, self._num_leading + 1) if self._keeps(k)]
-        if not kept:
+        last = next((k for k in range(self._num_leading, 0, -1) if self._keeps(k)), None)
+        if last is None:
             raise UserError(
                 f"{self._directory} must keep trained weights, got none yet: wait until the first "
                 "checkpoint"
             )
-        trained = self._store.shared.read(weights_after(spec, kept[-1]))
+        trained = self._store.shared.read(weights_after(spec, last))
         return weights | {n: torch.from_numpy(trained[n]) for n in spec.trained_weights}
 
     def _keeps(self, num_tasks: int) -> bool:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.baselines.trained import as_shared, first_weights, weights_in
 from supsup_core.methods.protocol import Method, Scores, Shared
+from supsup_core.methods.trained_weights import as_shared, first_weights, weights_in
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
 

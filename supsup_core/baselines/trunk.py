@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from supsup_core.baselines.gains_of_floats import FloatMethod
-from supsup_core.baselines.trained import as_shared, first_weights, weights_in
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.protocol import Scores, Shared
+from supsup_core.methods.trained_weights import as_shared, first_weights, weights_in
 from supsup_core.networks.protocol import MaskedTensor, Network
 
 RANDOM, TRAINED = TRUNKS = ("random", "trained")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.protocol import Progress, Scores, Shared, of_one_task
+from supsup_core.methods.trained_weights import as_shared, first_weights
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec
 
@@ -64,10 +65,9 @@ class SharedWeights(EdgePopup):
     ) -> dict[str, np.ndarray]:
         """Draw the first scores of one task, and add the weights after the previous task."""
         scores, earlier = super().begin(network, task_id, seed, shared), shared or {}
-        for name, drawn in network.weights(seed).items():
-            if name in self.shared_shapes(network):
-                scores[_WEIGHTS + name] = earlier.get(name, drawn.numpy()).copy()
-        return scores
+        first = first_weights(network, dict.fromkeys(t.source for t in network.tensors), seed)
+        weights = {_WEIGHTS + n: earlier.get(n, drawn).copy() for n, drawn in first.items()}
+        return scores | weights
 
     def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Return the weights in training; see Method.trained_weights.
@@ -96,10 +96,7 @@ class SharedWeights(EdgePopup):
 
     def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Return the weights after the task, in float32, and the weights that are taken now."""
-        data = {
-            name: weight.detach().to("cpu", torch.float32, copy=True).numpy()
-            for name, weight in self.trained_weights(network, scores).items()
-        }
+        data = dict(as_shared(self.trained_weights(network, scores)))
         for tensor in network.tensors:
             name = _TAKEN + tensor.source
             kept = of_one_task(self.mask(tensor, scores[tensor.name].detach())).cpu().numpy()

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import torch
 
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.protocol import Scores, Shared, of_one_task
 from supsup_core.methods.shared_weights import SharedWeights
+from supsup_core.methods.trained_weights import as_shared
 from supsup_core.networks.protocol import Network
 
 _SCORES = "scores "  # prefix of the shared scores. The name of a masked tensor follows.
@@ -55,8 +55,5 @@ class WSN(SharedWeights):
 
     def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
         """Return the weights, the taken weights and the scores after the task."""
-        data = dict(super().pass_on(network, scores, shared))
-        for tensor in network.tensors:
-            last = of_one_task(scores[tensor.name]).detach()
-            data[_SCORES + tensor.name] = last.to("cpu", torch.float32, copy=True).numpy()
-        return data
+        last = {_SCORES + t.name: of_one_task(scores[t.name]) for t in network.tensors}
+        return {**super().pass_on(network, scores, shared), **as_shared(last)}

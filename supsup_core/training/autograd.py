@@ -13,12 +13,13 @@ from torch import Tensor
 
 from supsup_core.data import normalise
 from supsup_core.methods.protocol import Method, Shared
+from supsup_core.methods.trained_weights import trained_before
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches
-from supsup_core.training.descent import Descent, trained_before
+from supsup_core.training.descent import Descent
 from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.protocol import Measured, OnStep
 

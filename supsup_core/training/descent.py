@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from supsup_core.methods.protocol import Method, Progress, Shared
+from supsup_core.methods.trained_weights import trained_before
 from supsup_core.networks.protocol import Gains, Network, Weights
 from supsup_core.states.layout import TaskState
 from supsup_core.training.recipe import Recipe
@@ -141,20 +142,6 @@ class Descent:
         }
         changed = self._of_task(trained)
         return {**self._weights, **{n: weight.to(self._dtype) for n, weight in changed.items()}}
-
-
-def trained_before(shared: Shared | None, weights: Weights) -> dict[str, Tensor]:
-    """Return the weights that earlier tasks have trained, in float32.
-
-    Args:
-        shared: data from earlier tasks.
-        weights: a mapping from name to the fixed weights. The result is on their device.
-    """
-    return {
-        name: torch.from_numpy(values).to(weights[name].device)
-        for name, values in (shared or {}).items()
-        if name in weights
-    }
 
 
 def stacked_scores(

@@ -29,6 +29,7 @@ from supsup_core.engines.protocol import Engine
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import Method, Scores, Shared, layout_of
+from supsup_core.methods.trained_weights import trained_before
 from supsup_core.names import MEAN_SCORES, NO_TRANSFER
 from supsup_core.networks.protocol import Network
 from supsup_core.states.bits import superpose_counted
@@ -185,8 +186,7 @@ class Transfer:
     def _weights(self, shared: Shared) -> dict[str, Tensor]:
         """Return the weights after the earlier tasks: the fixed weights, if no task trains them."""
         weights = {n: w.to(self.device) for n, w in self.network.weights(self.seed).items()}
-        trained = self.method.shared_shapes(self.network).keys() & weights.keys() & shared.keys()
-        return weights | {n: torch.tensor(shared[n], device=self.device) for n in trained}
+        return weights | trained_before(shared, weights)
 
     def _from(
         self, rows: UInt8[np.ndarray, "K R"], places: np.ndarray, drawn: dict[str, np.ndarray]
