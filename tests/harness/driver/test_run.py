@@ -271,7 +271,13 @@ def test_a_run_keeps_its_configuration_with_every_auto_resolved(tmp_path: Path) 
     assert kept["evaluate.checkpoints"] == [10, 11]
     assert kept["train.dtype"] in ("float32", "bfloat16")
     differing = {key for key, value in result_values(typed).items() if kept[key] != value}
-    automatic = {"train.block", "train.dtype", "reservoir.block", "allocation.budget"}
+    automatic = {
+        "train.block",
+        "train.dtype",
+        "train.device",
+        "reservoir.block",
+        "allocation.budget",
+    }
     automatic |= {f"evaluate.{name}" for name in ("checkpoints", "algorithms", "num_images")}
     assert differing <= automatic
     assert run(typed) == 0  # `auto` agrees with the stored value
