@@ -10,6 +10,7 @@ this project uses otherwise. Code that must be tested here may ask whether a dev
 not whether it is "cuda".
 """
 
+import weakref
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -55,6 +56,8 @@ class OnCuda(torch.Tensor):
             device=CUDA,
         )
         made.inner = inner
+        if PretendedCuda.current is not None:
+            PretendedCuda.current.note_memory(made)
         return made
 
     def __init__(self, inner: torch.Tensor) -> None: ...
@@ -93,19 +96,43 @@ class PretendedCuda(TorchDispatchMode):
         uploaded_bytes, downloaded_bytes: sizes of these copies.
         waits: number of times that the host waited for a result: downloads, and reads of a number.
         operations: number of calls by (kind, name of the operation).
+        allocated_bytes: size of the memory of all GPU tensors that exist now.
+        peak_bytes: the largest value of allocated_bytes since the last call of `reset`.
     """
 
     current: "PretendedCuda | None" = None
 
     def __init__(self) -> None:
         super().__init__()
+        self.allocated_bytes = 0
+        # For each address of memory, the number of tensors that use the memory, and its size.
+        self._held: dict[int, list[int]] = {}
+        self._addresses: dict[weakref.ref[OnCuda], int] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Set all counts to 0."""
+        """Set all counts to 0. Memory that tensors use stays counted."""
+        self.peak_bytes = self.allocated_bytes
         self.kernels = self.uploads = self.downloads = self.waits = 0
         self.uploaded_bytes = self.downloaded_bytes = 0
         self.operations: Counter[tuple[str, str]] = Counter()
+
+    def note_memory(self, made: OnCuda) -> None:
+        """Count the memory of a new tensor, until all tensors that use the memory are gone."""
+        storage = made.inner.untyped_storage()
+        held = self._held.setdefault(storage.data_ptr(), [0, storage.nbytes()])
+        if not held[0]:
+            self.allocated_bytes += held[1]
+            self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
+        held[0] += 1
+        self._addresses[weakref.ref(made, self._forget)] = storage.data_ptr()
+
+    def _forget(self, gone: "weakref.ref[OnCuda]") -> None:
+        address = self._addresses.pop(gone)
+        held = self._held[address]
+        held[0] -= 1
+        if not held[0]:
+            self.allocated_bytes -= self._held.pop(address)[1]
 
     def note_copy(self, name: str, size: int, *, is_upload: bool) -> None:
         """Count a copy between host and GPU of `size` bytes."""

@@ -71,3 +71,18 @@ def test_values_that_decide_shapes_make_the_host_wait():
         assert values[is_large].shape == (2,)
         is_large.nonzero()
         assert gpu.waits >= 2
+
+
+def test_memory_is_counted_once_while_a_tensor_uses_it():
+    with PretendedCuda() as gpu:
+        whole = torch.zeros(10, device=CUDA)
+        part = whole[2:]
+        assert (gpu.allocated_bytes, gpu.peak_bytes) == (40, 40)
+        del whole
+        assert gpu.allocated_bytes == 40  # `part` uses the memory
+        part = part + 1
+        assert (gpu.allocated_bytes, gpu.peak_bytes) == (32, 72)
+        gpu.reset()
+        assert gpu.peak_bytes == 32
+        del part
+        assert gpu.allocated_bytes == 0

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import Failure, UserError, origin
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Trainers
+from harness.executors.protocol import (
+    MAX_TRIES,
+    Outcome,
+    Pool,
+    T,
+    Trainers,
+    is_device_error,
+)
 from harness.executors.ray_start import SECONDS_OF_SILENCE, call_on, is_alone, start_ray
 from harness.executors.turns import TurnQueue
 from harness.plan.pools import PoolSize
@@ -22,7 +29,6 @@ SECONDS_BETWEEN_QUESTIONS = 0.25
 RESULTS_AT_ONCE = 64
 
 _USER_ERROR = re.compile(r"harness\.errors\.UserError: (.+)")
-_DEVICE_ERROR = re.compile("CUDA error|CUBLAS_STATUS|CUDNN_STATUS|HIP error|device-side assert")
 
 
 def capacity(resources: Mapping[str, float]) -> tuple[int, float]:
@@ -318,7 +324,7 @@ class RayExecutor:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause if error.cause is not None else error
-            if _DEVICE_ERROR.search(str(cause)):
+            if is_device_error(cause):
                 # After an error of a GPU, every later call of the actor would fail too.
                 self._kill([actor])
             else:

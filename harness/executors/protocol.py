@@ -8,6 +8,7 @@ All runs of a command share one executor. Each unit has the attributes `name` an
 of its run. In a pool's queue, the runs take turns.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,18 @@ MAX_TRIES = 3
 T = TypeVar("T")
 
 Worker = Any  # an object with the methods run(unit, *arguments) and progress()
+
+
+_DEVICE_ERROR = re.compile("CUDA error|CUBLAS_STATUS|CUDNN_STATUS|HIP error|device-side assert")
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Return whether an error says that a GPU has failed.
+
+    After such an error, every later call of the GPU in the same process fails too. So the error
+    says nothing about the unit.
+    """
+    return _DEVICE_ERROR.search(str(error)) is not None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import Failure
-from harness.executors.protocol import MAX_TRIES, Outcome, Pool, T, Trainers, Worker
+from harness.errors import Failure, UserError
+from harness.executors.protocol import (
+    MAX_TRIES,
+    Outcome,
+    Pool,
+    T,
+    Trainers,
+    Worker,
+    is_device_error,
+)
 from harness.executors.turns import TurnQueue
 from harness.plan.device import pick_device
 
@@ -63,6 +71,9 @@ class SerialExecutor:
         """Run the next unit, and return its outcome.
 
         If the unit fails MAX_TRIES times, the outcome has the error of the last try, as on Ray.
+
+        Raises:
+            UserError: the GPU has failed.
         """
         # The last pool goes first: committed masks are evaluated before more masks are trained.
         name = next(name for name in reversed(self._queues) if self._queues[name])
@@ -74,6 +85,13 @@ class SerialExecutor:
             try:
                 return [Outcome(name, unit, self._workers[name].run(unit, *arguments))]
             except Exception as error:
+                if is_device_error(error):
+                    # Every later unit would fail too. A new process can use the GPU again.
+                    reason = str(error).strip().splitlines()[0]
+                    raise UserError(
+                        f"the GPU must compute all units of this process, got {reason}: type the "
+                        "same command again to go on"
+                    ) from error
                 if last:
                     failure = Failure.of(error)
                     return [Outcome(name, unit, error=failure.line, traceback=failure.traceback)]

@@ -78,6 +78,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def use_fixed_arithmetic() -> None:
+    """Set the settings of torch in this process on which the bits of a result depend.
+
+    A worker calls this function before it computes. The worker uses one thread, because Ray may set
+    another number. On a GPU, sums of bfloat16 products stay in float32 until the end.
+    """
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
 def check_works(device: torch.device) -> None:
     """Raise DeviceError if a GPU does not compute any more.
 

@@ -6,13 +6,12 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from harness.config.identity import result_values
 from harness.config.schema import Config
@@ -23,6 +22,8 @@ from harness.places.reading import read_json
 from harness.run.products import ProductRates
 
 PACKAGES = ("torch", "numpy", "numba", "zarr", "pyarrow", "ray", "hydra-core", "supermask-scaling")
+
+_GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 
 
 def config_hash(config: Config) -> str:
@@ -71,15 +72,28 @@ def _commit() -> str | None:
 
 
 def _machine() -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": platform.platform(),
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "gpus": gpus,
+        "gpus": _gpus(),
     }
+
+
+def _gpus() -> list[str]:
+    """Return the models of the NVIDIA GPUs of this machine.
+
+    The names come from files of the driver. If CUDA were asked, this process would hold memory of a
+    GPU until its end.
+    """
+    found = []
+    for file in sorted(_GPU_FOLDER.glob("*/information")):
+        with suppress(OSError):
+            lines = file.read_text().splitlines()
+            found += [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
+    return found
 
 
 def _processor() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from harness.plan.device import pick_device
+from harness.plan.device import pick_device, use_fixed_arithmetic
 from harness.plan.ownership import BY_NUMBER, Ownership
 from harness.plan.units import EvaluationUnit, ReservoirUnit
 from harness.run.spec import RunSpec
@@ -36,7 +36,7 @@ class EvaluateWorker:
     """
 
     def __init__(self, spec: RunSpec, test: ImageSet, name: str) -> None:
-        torch.set_num_threads(1)
+        use_fixed_arithmetic()
         self._spec = spec
         self._queries = Queries(spec, own(test), pick_device())
         self._masks = CheckpointMasks(spec, self._queries.weights, self._queries.device)
@@ -102,8 +102,10 @@ class EvaluateWorker:
         objective = None if unit.objective is None else OBJECTIVES[unit.objective]
         found: list[Inference] = []
         seconds, done = 0.0, 0
-        self._warm_up(unit, masks, images[:1])
-        for queries in images.split(engine.queries_together(images.shape[1])):
+        together = engine.queries_together(images.shape[1])
+        # A GPU infers many queries with other kernels than one query.
+        self._warm_up(unit, masks, images[: 1 if engine.device.type == "cpu" else together])
+        for queries in images.split(together):
             started = time.perf_counter()
             found.append(engine.infer(queries, unit.algorithm, objective, options))
             seconds += time.perf_counter() - started
@@ -120,7 +122,7 @@ class EvaluateWorker:
             self._agreement(unit, masks, images, tasks),
         )
 
-    def _warm_up(self, unit: EvaluationUnit, masks: PreparedMasks, query: torch.Tensor) -> None:
+    def _warm_up(self, unit: EvaluationUnit, masks: PreparedMasks, queries: torch.Tensor) -> None:
         """Do the slow first inferences, so that they are not part of the measured time.
 
         The first inference of a worker with an algorithm and an objective compiles or loads
@@ -129,14 +131,16 @@ class EvaluateWorker:
         form = unit.algorithm, unit.objective
         if form not in self._warm:
             self._warm.add(form)
-            self._infer_once(unit, self._masks.copies(masks.rows[:1]), query)
+            self._infer_once(unit, self._masks.copies(masks.rows[:1]), queries)
         if form not in masks.warm:
             masks.warm.add(form)
-            self._infer_once(unit, masks, query)
+            self._infer_once(unit, masks, queries)
 
-    def _infer_once(self, unit: EvaluationUnit, masks: PreparedMasks, query: torch.Tensor) -> None:
+    def _infer_once(
+        self, unit: EvaluationUnit, masks: PreparedMasks, queries: torch.Tensor
+    ) -> None:
         objective = None if unit.objective is None else OBJECTIVES[unit.objective]
-        masks.engine.infer(query, unit.algorithm, objective, self._spec.options)
+        masks.engine.infer(queries, unit.algorithm, objective, self._spec.options)
 
     def _agreement(
         self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor, tasks: list[int]

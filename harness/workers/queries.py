@@ -25,6 +25,7 @@ from supsup_core.states.choose import stored_states
 from supsup_core.states.protocol import States
 from supsup_core.streams import Role, stream
 from supsup_core.tasks.protocol import Task
+from supsup_core.tasks.shown import ShownImages
 
 # Images are labelled in groups. The images of a group have at most this number of activations,
 # which take 256 MB as float32.
@@ -119,6 +120,7 @@ class Queries:
 
     def __init__(self, spec: RunSpec, test: ImageSet, device: torch.device) -> None:
         self._spec, self._test, self.device = spec, test, device
+        self._shown = ShownImages(test, device)
         self.weights = {name: weight.to(device) for name, weight in spec.weights().items()}
         # The checkpoint whose weights are used; None for the fixed weights of the network.
         self._checkpoint: int | None = None
@@ -186,8 +188,7 @@ class Queries:
             task: the task.
             index: indices of the images in the test set.
         """
-        pixels = torch.from_numpy(task.images(self._test.images[index])).to(self.device)
-        return normalise(pixels, self._test.mean, self._test.std)
+        return normalise(self._shown.of(task, index), self._test.mean, self._test.std)
 
     def score(
         self,

@@ -19,7 +19,12 @@ import pyarrow as pa
 import torch
 
 from harness.errors import Failure
-from harness.plan.device import check_works, device_name, training_device
+from harness.plan.device import (
+    check_works,
+    device_name,
+    training_device,
+    use_fixed_arithmetic,
+)
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import TASKS
@@ -105,7 +110,7 @@ class TrainWorker:
     """
 
     def __init__(self, spec: RunSpec, train: ImageSet, test: ImageSet, name: str) -> None:
-        torch.set_num_threads(1)  # results depend on this number, and Ray may set another
+        use_fixed_arithmetic()
         self._spec, self._name = spec, name
         self._device = training_device(spec.config.train.device)
         self._trainer = trainer_of(spec, own(train), own(test), self._device)

@@ -12,6 +12,8 @@ The host waits for the GPU only once per batch, when it copies the answers.
 Shape letters: Q queries, K inputs of a query, T states, F bits of a packed row, C candidates.
 """
 
+import sys
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -25,13 +27,14 @@ from supsup_core.inference.backward import backward_factors
 from supsup_core.inference.objectives import Objective
 from supsup_core.inference.slopes import GainSlopes, MLPSlopes
 from supsup_core.kernels.gpu.choose import packed_kernels
+from supsup_core.kernels.gpu.memory import free_and_warn, free_bytes
 from supsup_core.kernels.gpu.packed_plain import Layer
 from supsup_core.kernels.gpu.replay import Replays
 from supsup_core.names import RANKED
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import StateLayout
-from supsup_core.states.resident import FEW_VECTORS, PART_BYTES, ResidentStates, free_bytes
+from supsup_core.states.resident import FEW_VECTORS, PART_BYTES, ResidentStates
 
 # Number of states per query whose products are computed in float64.
 CANDIDATES = 8
@@ -68,6 +71,8 @@ class DeviceEngine(PlainEngine):
         self._resident = states
         self._is_mlp = type(network) is MLP
         self._effective: list[Tensor] | None = None
+        # Largest number of queries at a time. It is set if the memory was too small.
+        self._limit = sys.maxsize
         # Starting the kernels of a few queries takes the host longer than the kernels take.
         self._replays = Replays(most_inputs=FEW_VECTORS)
 
@@ -79,14 +84,16 @@ class DeviceEngine(PlainEngine):
     def queries_together(self, num_inputs: int) -> int:
         """Return how many queries fit into the fraction _SHARE of the free memory; see Engine.
 
-        The result is at most _QUERIES.
+        The result is at most _QUERIES, and less if memory has been too small for as many queries.
         """
         gains, activations = num_gains(self._network), self._network.num_activations
         # A forward pass keeps the activations of all inputs for each state of a part.
         fitting = max(1, PART_BYTES // (4 * self._resident.layout.row_bits))
         states = min(len(self._resident), fitting)
         numbers = max(_NUMBERS_PER_GAIN * gains, 2 * states * num_inputs * activations)
-        return max(1, min(_QUERIES, int(_SHARE * free_bytes(self.device)) // (4 * numbers)))
+        return max(
+            1, min(_QUERIES, self._limit, int(_SHARE * free_bytes(self.device)) // (4 * numbers))
+        )
 
     def gradient(self, inputs: Float[Tensor, "Q K ..."], objective: Objective) -> AlphaGradient:
         """Make a function that computes the slopes d objective / d alpha; see Engine.gradient."""
@@ -100,7 +107,30 @@ class DeviceEngine(PlainEngine):
         objective: Objective | None,
         options: Options,
     ) -> Inference:
-        """Infer the task of each query; see Engine.infer."""
+        """Infer the task of each query; see Engine.infer.
+
+        If the memory of the device is too small, fewer queries are inferred at a time.
+        """
+        if len(inputs) <= self._limit:
+            try:
+                return self._infer(inputs, algorithm, objective, options)
+            except torch.OutOfMemoryError:
+                if len(inputs) == 1:
+                    raise
+            num, self._limit = len(inputs), len(inputs) // 2
+            free_and_warn(f"{num} queries", f"inference continues with {self._limit} at a time")
+        parts = [
+            self.infer(part, algorithm, objective, options) for part in inputs.split(self._limit)
+        ]
+        return replace(parts[0], tasks=torch.cat([part.tasks for part in parts]))
+
+    def _infer(
+        self,
+        inputs: Float[Tensor, "Q K ..."],
+        algorithm: str,
+        objective: Objective | None,
+        options: Options,
+    ) -> Inference:
         if algorithm not in ("one_shot", RANKED):
             return super().infer(inputs, algorithm, objective, options)
         assert objective is not None

@@ -199,13 +199,15 @@ class WholePixels:
         device: device of the matrix products.
 
     Attributes:
+        signs: (O, P) signs of the weights of the first layer, +1 and -1.
         later: for each layer after the first layer, the weights (outputs, inputs).
         device: the argument `device`.
     """
 
     def __init__(self, network: UnitMLP, seed: int, std: float, device: torch.device) -> None:
         first = network.widths[:2]
-        self._signs = torch.from_numpy(draw_signs(first[::-1], seed, 0)).to(device)
+        signs = draw_signs(first[::-1], seed, 0)
+        self.signs: Int8[Tensor, "O P"] = torch.from_numpy(signs).to(device)
         self.later = [weight.to(device) for weight in list(network.weights(seed).values())[1:]]
         self.device = device
         # Pre-activations that are computed from whole pixels have a larger variance than those from
@@ -224,9 +226,13 @@ class WholePixels:
         Returns:
             (U, N) normalised pre-activations of these units, or (O, N) of all O units.
         """
-        signs = self._signs if units is None else self._signs[units]
+        signs = self.signs if units is None else self.signs[units]
         columns = torch.from_numpy(pixels).to(self.device).t()
-        return normalised(signed_sums(signs, columns), self._epsilon)
+        return self.drives_of(signed_sums(signs, columns))
+
+    def drives_of(self, sums: Float32[Tensor, "*B _ N"]) -> Float32[Tensor, "*B _ N"]:
+        """Compute the normalised pre-activations from their sums over pixels; see signed_sums."""
+        return normalised(sums, self._epsilon)
 
 
 def signed_sums(signs: Int8[Tensor, "O P"], pixels: UInt8[Tensor, "P N"]) -> Float32[Tensor, "O N"]:

@@ -25,24 +25,21 @@ from supsup_core.kernels.gpu import packed_plain
 from supsup_core.kernels.gpu.choose import packed_kernels
 from supsup_core.networks.protocol import Gains
 from supsup_core.states.layout import Plane, StateLayout
+from supsup_core.states.resident_products import (
+    SUMMED_BITS,
+    product,
+    product_in_short_sums,
+    summed,
+)
+from supsup_core.states.resident_storage import ROWS_TOGETHER, Storage
 
 # States are unpacked to float32, for forward passes with each state, in parts of this size.
 PART_BYTES = 80_000_000
 # If the unpacked bits of all states do not fit, products unpack parts of this size.
 _PRODUCT_BYTES = 2**28
-# Unpacked bits may take this fraction of the free memory. Inference and other actors of the same
-# GPU need the rest.
-_UNPACKED_SHARE = 0.25
-# A matrix product sums over this many bits of a row. The sums are then added. Long sums of float32
-# lose digits, and these short sums keep the errors of `products` small.
-SUMMED_BITS = 2048
-# The short sums of a product, before they are added, take at most this many bytes.
-_SUMS_BYTES = 2**31
 # Up to this many vectors are multiplied with packed rows by a kernel that reads every packed bit
 # once. Unpacked bits take 16 times as many bytes, but matrix products take all vectors at once.
 FEW_VECTORS = 4
-# Matrix products are fast only if the numbers of rows are multiples of 8.
-_ROWS_TOGETHER = 64
 _LIMBS_OF_FLOAT32 = 3
 # Sums of float32 on a GPU may cut off digits instead of rounding, so this is the largest error of
 # an addition, as a fraction of the sum of absolute values.
@@ -79,9 +76,9 @@ class ResidentStates:
         check_shape("rows", rows.shape, (len(rows), layout.row_bytes), "T R")
         self.layout, self.device = layout, device
         self._unpacked_bytes, self._num_limbs = unpacked_bytes, num_limbs
-        self._take(_Storage(layout.row_bytes, len(rows), device, unpacked_bytes), rows)
+        self._take(Storage(layout.row_bytes, len(rows), device, unpacked_bytes), rows)
 
-    def _take(self, storage: "_Storage", new: UInt8[np.ndarray, "T R"]) -> None:
+    def _take(self, storage: "Storage", new: UInt8[np.ndarray, "T R"]) -> None:
         """Append new states to a storage, and then use all states of the storage."""
         storage.append(new)
         self._storage, self._num_states = storage, storage.num_rows
@@ -121,7 +118,7 @@ class ResidentStates:
             # times on average. If another object has already grown from this one, the rows get a
             # storage of their own.
             capacity = max(len(rows), 2 * len(self))
-            storage = _Storage(self.layout.row_bytes, capacity, self.device, self._unpacked_bytes)
+            storage = Storage(self.layout.row_bytes, capacity, self.device, self._unpacked_bytes)
             storage.append(self.packed)
         more._take(storage, rows[len(self) :])
         return more
@@ -262,17 +259,17 @@ class ResidentStates:
         )
         total: Tensor | None = None
         for where, bits in self._bits():
-            found = _product(limbs.flatten(0, 1)[:, where], bits[:, columns])
+            found = product(limbs.flatten(0, 1)[:, where], bits[:, columns])
             total = found if total is None else total.add_(found)
         assert total is not None
-        return _summed(total, len(limbs))
+        return summed(total, len(limbs))
 
     def _multiplied(
         self, limbs: Float[Tensor, "L Q D"], columns: slice = slice(None)
     ) -> Float32[Tensor, "Q T"]:
         """Multiply vectors, given as limbs, with some columns of the bits of all states."""
         found = [
-            _summed(_product_in_short_sums(limbs.flatten(0, 1), bits[:, columns]), len(limbs))
+            summed(product_in_short_sums(limbs.flatten(0, 1), bits[:, columns]), len(limbs))
             for _, bits in self._bits()
         ]
         return (found[0] if len(found) == 1 else torch.cat(found, dim=1))[:, : len(self)]
@@ -284,11 +281,11 @@ class ResidentStates:
 
     @property
     def _num_padded(self) -> int:
-        """The number of states T, rounded up to a multiple of _ROWS_TOGETHER.
+        """The number of states T, rounded up to a multiple of ROWS_TOGETHER.
 
         The rows from index T on are zero, or have states that were added later.
         """
-        return -(-len(self) // _ROWS_TOGETHER) * _ROWS_TOGETHER
+        return -(-len(self) // ROWS_TOGETHER) * ROWS_TOGETHER
 
     def _bits(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the unpacked bits (C, F) of all states in parts, and each part's range of rows."""
@@ -297,7 +294,7 @@ class ResidentStates:
             yield slice(0, num_rows), storage.bits[:num_rows]
             return
         row = storage.dtype.itemsize * self.layout.row_bits
-        at_once = max(1, _PRODUCT_BYTES // (row * _ROWS_TOGETHER)) * _ROWS_TOGETHER
+        at_once = max(1, _PRODUCT_BYTES // (row * ROWS_TOGETHER)) * ROWS_TOGETHER
         shape = min(at_once, num_rows), self.layout.row_bits
         buffer = torch.empty(shape, dtype=storage.dtype, device=self.device)
         for start in range(0, num_rows, at_once):
@@ -332,111 +329,6 @@ class ResidentStates:
         return gains
 
 
-class _Storage:
-    """Memory on a device for packed rows and, if they fit, for their unpacked bits.
-
-    Args:
-        row_bytes: R, the number of bytes of a row.
-        capacity: the number of rows for which there must be memory.
-        device: the device.
-        unpacked_bytes: the largest size of the unpacked bits. If None, a fraction of the device's
-            free memory, or 0 on the CPU.
-
-    Attributes:
-        rows: (capacity, R) the packed rows. Rows that are not yet stored are zero.
-        bits: (capacity, F) the unpacked bits; None if they do not fit.
-        dtype: the type of unpacked bits.
-        num_rows: number of rows that are stored.
-    """
-
-    def __init__(
-        self, row_bytes: int, capacity: int, device: torch.device, unpacked_bytes: int | None
-    ) -> None:
-        capacity = -(-capacity // _ROWS_TOGETHER) * _ROWS_TOGETHER
-        self.dtype = _type_of_bits(device)
-        self.num_rows, self._device = 0, device
-        self.rows = torch.zeros((capacity, row_bytes), dtype=torch.uint8, device=device)
-        if unpacked_bytes is None:
-            on_cpu = device.type == "cpu"
-            unpacked_bytes = 0 if on_cpu else int(_UNPACKED_SHARE * free_bytes(device))
-        shape = capacity, 8 * row_bytes
-        fits = self.dtype.itemsize * shape[0] * shape[1] <= unpacked_bytes
-        self.bits = torch.zeros(shape, dtype=self.dtype, device=device) if fits else None
-
-    @property
-    def capacity(self) -> int:
-        """Number of rows for which there is memory."""
-        return len(self.rows)
-
-    def append(self, rows: np.ndarray | Tensor) -> None:
-        """Store more packed rows, and their unpacked bits."""
-        if isinstance(rows, np.ndarray):
-            # Arrays from another process may be read-only, and torch warns about such arrays.
-            rows = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
-        where = slice(self.num_rows, self.num_rows + len(rows))
-        if len(rows):
-            self.rows[where].copy_(rows)
-            if self.bits is not None:
-                packed_kernels(self._device).unpack(self.rows[where], self.bits[where])
-        self.num_rows = where.stop
-
-
-def _type_of_bits(device: torch.device) -> torch.dtype:
-    """Return bfloat16 for a GPU that can multiply bfloat16, and float32 for other devices.
-
-    A CUDA GPU needs compute capability 8.0 or higher.
-    """
-    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
-    return torch.float32 if device.type == "cpu" or old else torch.bfloat16
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a CUDA GPU in bytes. For other devices, return 1 GiB."""
-    if device.type != "cuda":
-        return 2**30
-    # PyTorch keeps memory that it has freed, and uses this memory again.
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept
-
-
 def _columns(plane: Plane) -> slice:
     """Return the range of a plane's bits in a row. It ends at a multiple of 64 bits."""
     return slice(plane.bits.start, -(-plane.bits.stop // 64) * 64)
-
-
-def _product(left: Tensor, right: Tensor) -> Float32[Tensor, "..."]:
-    """Multiply two matrices, or two batches of matrices, with sums in float32."""
-    multiply = torch.mm if left.dim() == 2 else torch.bmm
-    if left.dtype == torch.float32:
-        return multiply(left, right)
-    return multiply(left, right, out_dtype=torch.float32)
-
-
-def _product_in_short_sums(
-    limbs: Float[Tensor, "M D"], bits: Float[Tensor, "C D"]
-) -> Float32[Tensor, "M C"]:
-    """Multiply M limbs with the bits of C states.
-
-    Sums of at most SUMMED_BITS products are computed first, and then added.
-    """
-    num_sums, rest = divmod(limbs.shape[1], SUMMED_BITS)
-    row_bytes = 4 * max(1, num_sums) * len(limbs)
-    at_once = max(1, _SUMS_BYTES // (row_bytes * _ROWS_TOGETHER)) * _ROWS_TOGETHER
-    if len(bits) > at_once:
-        parts = bits.split(at_once)
-        return torch.cat([_product_in_short_sums(limbs, part) for part in parts], dim=1)
-    end = num_sums * SUMMED_BITS
-    found = []
-    if num_sums:
-        shape = num_sums, SUMMED_BITS
-        left = limbs[:, :end].unflatten(1, shape).transpose(0, 1)
-        right = bits[:, :end].unflatten(1, shape).permute(1, 2, 0)
-        found.append(_product(left, right).sum(dim=0))
-    if rest:
-        found.append(_product(limbs[:, end:], bits[:, end:].t()))
-    return found[0] if len(found) == 1 else found[0].add_(found[1])
-
-
-def _summed(products: Float32[Tensor, "M _"], num_limbs: int) -> Float32[Tensor, "_ _"]:
-    """Add the products of the limbs of each vector."""
-    return products if num_limbs == 1 else products.unflatten(0, (num_limbs, -1)).sum(dim=0)

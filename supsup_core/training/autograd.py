@@ -14,9 +14,11 @@ from torch import Tensor
 from supsup_core.data import normalise
 from supsup_core.methods.protocol import Method, Shared
 from supsup_core.methods.trained_weights import trained_before
+from supsup_core.names import NO_CHANGE
 from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.tasks.shown import ShownImages
 from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches
 from supsup_core.training.descent import Descent
@@ -32,6 +34,11 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         """A mapping from name to fixed weights, on the trainer's device, in the trainer's dtype."""
         drawn = self._network.weights(self._seed)
         return {name: weight.to(self._device, self._dtype) for name, weight in drawn.items()}
+
+    @cached_property
+    def _shown(self) -> ShownImages:
+        """The training images, on the trainer's device if it is a GPU."""
+        return ShownImages(self._data, self._device)
 
     def stages(
         self,
@@ -80,8 +87,12 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
         Returns:
             The normalised images (B, N, *shape), and their labels (B, N).
         """
-        shown = batch_images(batch, self._data, self._recipe, self._seed)
-        pixels = torch.from_numpy(shown).to(self._device)
+        if self._device.type == "cpu" or self._recipe.augment != NO_CHANGE:
+            shown = batch_images(batch, self._data, self._recipe, self._seed)
+            pixels = torch.from_numpy(shown).to(self._device)
+        else:
+            pairs = zip(batch.tasks, batch.index, strict=True)
+            pixels = torch.stack([self._shown.of(task, own) for task, own in pairs])
         labels = torch.from_numpy(batch_labels(batch.tasks, self._data, batch.index))
         labels = labels.to(self._device)
         return normalise(pixels, self._data.mean, self._data.std).to(self._dtype), labels

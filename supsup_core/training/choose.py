@@ -18,6 +18,7 @@ from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
 from supsup_core.training.resident_measure import ResidentMeasure
+from supsup_core.training.resident_units import ResidentUnitTrainer
 from supsup_core.training.search import SearchTrainer
 from supsup_core.training.units import UnitTrainer
 
@@ -93,12 +94,12 @@ def trainer_for(
     device = device or torch.device("cpu")
     one_channel = train.channels == 1
     unchanged = one_channel and recipe.augment == NO_CHANGE and recipe.transfer == NO_TRANSFER
-    if type(network) is UnitMLP and type(method) is Threshold and unchanged:
-        return UnitTrainer(
-            WholePixels(network, seed, train.std[0], device), train, test, recipe, seed=seed
-        )
-    layout = layout_of(network, method)
     on_gpu = device.type != "cpu"
+    if type(network) is UnitMLP and type(method) is Threshold and unchanged:
+        of_units = ResidentUnitTrainer if on_gpu else UnitTrainer
+        pixels = WholePixels(network, seed, train.std[0], device)
+        return of_units(pixels, train, test, recipe, seed=seed)
+    layout = layout_of(network, method)
     measure: Measure
     if method.shared_shapes(network):  # the other functions measure with the fixed weights only
         measure = PlainMeasure(network, layout, test, seed, device)

@@ -24,6 +24,7 @@ from supsup_core.states.bits import BitStates
 from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.tasks.shown import ShownImages
 from supsup_core.training.protocol import Measured
 from supsup_core.whole import LARGEST_SUM, whole_products
 
@@ -71,6 +72,7 @@ class PlainMeasure:
     ) -> None:
         self._network, self._layout = network, layout
         self._data, self._device = data, device
+        self._shown = ShownImages(data, device)
         self._weights = {n: weight.to(device) for n, weight in network.weights(seed).items()}
 
     def with_weights(self, weights: Weights) -> "PlainMeasure":
@@ -87,8 +89,7 @@ class PlainMeasure:
         at_most = MEASURED_TOGETHER if shares_statistics else _IMAGES_AT_ONCE
         right, loss, num_images = 0, 0.0, 0
         for some in strided(task.members(self._data.labels), at_most):
-            pixels = torch.from_numpy(task.images(self._data.images[some])).to(self._device)
-            images = normalise(pixels, self._data.mean, self._data.std)
+            images = normalise(self._shown.of(task, some), self._data.mean, self._data.std)
             labels = torch.from_numpy(task.labels(self._data.labels[some])).to(self._device)
             with torch.no_grad():
                 logits = self._network.logits(self._weights, gains, images, floats)

@@ -12,33 +12,35 @@ batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a 
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Integer, UInt8
-from torch import Tensor
+from jaxtyping import Int32
 
 from supsup_core.kernels.gpu.choose import triton_works
+from supsup_core.kernels.gpu.memory import free_and_warn, free_bytes
 from supsup_core.methods.protocol import Shared, layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
-from supsup_core.states.resident import free_bytes
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import part_of
 from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
+from supsup_core.training.resident_feed import joined, needs_host
 from supsup_core.training.resident_measure import ResidentMeasure
-from supsup_core.training.resident_steps import PART_BYTES, PlainSteps
-from supsup_core.training.resident_tensors import BlocksForm, Resident, ResidentData
-
-# The tensors of blocks may take the fraction _SHARE of the free memory, minus _PARTS * PART_BYTES
-# bytes for the largest temporary tensors.
-_SHARE = 0.8
-_PARTS = 6
+from supsup_core.training.resident_memory import TrainingMemory, training_memory
+from supsup_core.training.resident_order import in_training_order, packed_rows
+from supsup_core.training.resident_steps import PlainSteps
+from supsup_core.training.resident_tensors import (
+    BlocksForm,
+    Resident,
+    ResidentData,
+    reorders_columns,
+)
 
 
 def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
@@ -63,13 +65,21 @@ class ResidentTrainer(MLPTrainer):
     Tasks that change images, as rotations with interpolation do, and tasks that renumber their
     labels are trained by MLPTrainer, whose host makes the images and labels of each step.
 
+    If the kernels in Triton do not work for the shapes of the first block, the trainer warns once,
+    and trains with torch.
+
     Attributes:
         parts: the parts of a step, in Triton or in torch.
+        graphs: whether a CUDA graph repeats the steps on a CUDA device. A change has an effect on
+            the next training.
     """
 
-    def __init__(self, *args: Any, parts: PlainSteps | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, parts: PlainSteps | None = None, graphs: bool = True, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
-        self.parts = parts or steps_for(self._device, self._dtype)
+        self.parts, self.graphs = parts or steps_for(self._device, self._dtype), graphs
+        self._tried = parts is not None  # whether `parts` has taken a step or must not be replaced
         self._resident: Resident | None = None
         # Largest number of blocks at a time. It is set if the memory was too small.
         self._limit = sys.maxsize
@@ -89,7 +99,7 @@ class ResidentTrainer(MLPTrainer):
         `on_step` is called after the host has given a step to the device. The device may finish
         the step later.
         """
-        if batches is not None or any(map(_needs_host, tasks)):
+        if batches is not None or any(map(needs_host, tasks)):
             yield from super().stages(tasks, after, shared, on_step, batches)
             return
         for states in self._stages([tasks], after, on_step, shared):
@@ -103,7 +113,7 @@ class ResidentTrainer(MLPTrainer):
         Successive blocks with equal numbers of tasks and images form a group. The groups are
         trained one after another.
         """
-        if any(_needs_host(task) for block in blocks for task in block):
+        if any(needs_host(task) for block in blocks for task in block):
             return super().side_by_side(blocks, on_step)
         shapes = [(len(block), self._batch_size(block)) for block in blocks]
         states: list[TaskState] = []
@@ -133,13 +143,9 @@ class ResidentTrainer(MLPTrainer):
         else:
             return found
         self._resident, self._limit = None, len(blocks) // 2
-        torch.cuda.empty_cache()
-        warnings.warn(
-            f"the device must have memory for {len(blocks)} blocks of {len(blocks[0])} tasks, got "
-            f"too little: training continues with {self._limit} blocks at a time; another program "
-            "may use the same device",
-            RuntimeWarning,
-            stacklevel=2,
+        free_and_warn(
+            f"{len(blocks)} blocks of {len(blocks[0])} tasks",
+            f"training continues with {self._limit} blocks at a time",
         )
         return None
 
@@ -147,25 +153,15 @@ class ResidentTrainer(MLPTrainer):
         """Return how many blocks fit into the free memory of the device, at least 1."""
         if self._device.type != "cuda":
             return self._limit
-        held = self._resident.num_bytes if self._resident is not None else 0
-        free = int(_SHARE * (free_bytes(self._device) + held)) - _PARTS * PART_BYTES
-        one, two = (self.resident_bytes([block] * num) for num in (1, 2))
-        return max(1, min(self._limit, 1 + (free - one) // (two - one)))
+        held = sum(kept.num_bytes for kept in (self._resident, self._copied) if kept is not None)
+        images = self._data.flat.nbytes + 4 * len(self._data.labels)
+        fitting = self.memory(block).most_blocks(free_bytes(self._device) + held - images)
+        return min(self._limit, fitting)
 
-    def resident_bytes(self, blocks: Sequence[Sequence[Task]]) -> int:
-        """Compute how many bytes of device memory the tensors of blocks take during training.
-
-        The images of the data set are not counted.
-        """
-        form = self._form(blocks)
-        nothing = torch.device("meta")  # tensors of this device have shapes and no memory
-        empty = ResidentData(
-            torch.empty((1, self._data.flat.shape[1]), dtype=torch.uint8, device=nothing),
-            torch.empty(1, dtype=torch.int32, device=nothing),
-            self._data.mean[0],
-            self._data.std[0],
-        )
-        return self._new(form, empty).num_bytes
+    def memory(self, block: Sequence[Task]) -> TrainingMemory:
+        """Compute the memory that blocks like this one take, without the images of the data set."""
+        given = self._network, self._method, self._recipe, self._dtype, self.parts
+        return training_memory(*given, block, self._batch_size(block))
 
     def _stages(
         self,
@@ -178,20 +174,16 @@ class ResidentTrainer(MLPTrainer):
 
         If data from earlier tasks are given, there is one block.
         """
+        self._try_parts(blocks[0], shared)
         tasks = [task for block in blocks for task in block]
         columns = self._columns(tasks)
-        form = self._form(blocks)
-        resident = self._make(form)
-        self._begin(resident, tasks, columns, shared)
-        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
-        batches = _joined(orders, form.groups)
+        resident, batches = self._started(blocks, columns, shared)
         for step in range(self._recipe.steps + 1):
             if step in after:
                 yield self._states(resident, columns)
             if step == self._recipe.steps:
                 return
-            if step % resident.num_steps == 0:
-                self._fill(resident, batches, step)
+            resident.tables.tell(step, batches)
             resident.advance()
             if on_step is not None:
                 on_step(step + 1)
@@ -207,20 +199,47 @@ class ResidentTrainer(MLPTrainer):
     def _batch_size(self, block: Sequence[Task]) -> int:
         return batch_size(block, self._data, self._recipe)
 
-    def _form(self, blocks: Sequence[Sequence[Task]]) -> BlocksForm:
-        """Return the numbers that determine the tensors of blocks that have the same shape."""
-        tasks = [task for block in blocks for task in block]
-        shares = all(task.classes is None for task in tasks)
-        chooses = self._columns(tasks) is None and tasks[0].source is not None
-        num_groups = len(blocks) if shares and not chooses else len(tasks)
-        return BlocksForm(len(tasks), num_groups, self._batch_size(blocks[0]), chooses)
+    def _try_parts(self, block: Sequence[Task], shared: Shared | None) -> None:
+        """Take one step with kernels in Triton, and replace them by torch if the step fails.
+
+        A kernel compiles when it first runs with a shape of layers. Its tiles may need more than
+        the GPU has, for example.
+        """
+        if self._tried or type(self.parts) is PlainSteps or not self._recipe.steps:
+            return
+        try:
+            resident, batches = self._started([block], self._columns(block), shared)
+            resident.tables.tell(0, batches)
+            resident.advance()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self.parts, self._resident = PlainSteps(), None
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(
+                f"kernels in Triton must compile for this network, got {reason}: training uses "
+                "slower kernels in torch, whose masks differ from those of Triton in some bits",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._tried = True
+
+    def _started(
+        self, blocks: Sequence[Sequence[Task]], columns: np.ndarray | None, shared: Shared | None
+    ) -> tuple[Resident, Iterator[np.ndarray]]:
+        """Return the tensors of blocks before the first step, and the batches of all steps."""
+        form = BlocksForm.of(blocks, self._method, self._batch_size(blocks[0]))
+        resident = self._make(form)
+        self._begin(resident, [task for block in blocks for task in block], columns, shared)
+        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
+        return resident, joined(orders, form.groups)
 
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
         """Return the tasks' sources if the columns of the first layer are permuted.
 
         Otherwise return None.
         """
-        if not self._method.reorders or not all(task.is_permutation for task in tasks):
+        if not reorders_columns(tasks, self._method):
             return None
         return np.stack([task.source for task in tasks if task.source is not None]).astype(np.int32)
 
@@ -228,14 +247,12 @@ class ResidentTrainer(MLPTrainer):
         """Return tensors for a form. If the form has not changed, use the earlier tensors again."""
         if self._copied is None:
             self._copied = ResidentData.of(self._data, self._device)
-        if self._resident is None or self._resident.form != form:
-            self._resident = None  # frees the old tensors first
-            self._resident = self._new(form, self._copied)
-        return self._resident
-
-    def _new(self, form: BlocksForm, data: ResidentData) -> Resident:
-        given = self._network, self._method, self._recipe, self._dtype, self.parts
-        return Resident(*given, form, data)
+        kept = self._resident
+        if kept is None or (kept.form, kept.graphs) != (form, self.graphs):
+            self._resident = kept = None  # frees the old tensors first
+            given = self._network, self._method, self._recipe, self._dtype, self.parts
+            kept = self._resident = Resident(*given, form, self._copied, graphs=self.graphs)
+        return kept
 
     def _begin(
         self,
@@ -258,7 +275,7 @@ class ResidentTrainer(MLPTrainer):
                 for score, start in zip(layer.scores, starts, strict=True):
                     score.copy_(torch.from_numpy(start[layer.tensor.name]))
                 for part in layer.parts():
-                    layer.scores[part] = _in_training_order(layer.scores[part], own, part)
+                    layer.scores[part] = in_training_order(layer.scores[part], own, part)
             else:
                 keys = [key(self._seed, Role.SCORES, task.task_id, i) for task in tasks]
                 bound = uniform_bound(layer.tensor)
@@ -267,95 +284,13 @@ class ResidentTrainer(MLPTrainer):
             on_device = torch.from_numpy(signs).to(self._device, layer.scores.dtype)
             for part in layer.parts():
                 shown = on_device.expand(layer.scores[part].shape)
-                shown = _in_training_order(shown, own, part)
+                shown = in_training_order(shown, own, part)
                 for to, value in zip(layer.state, layer.optimizer.begin(shown), strict=True):
                     to[part].copy_(value)
             layer.choose()
 
-    def _fill(self, resident: Resident, batches: Iterator[np.ndarray], done: int) -> None:
-        """Copy the image indices and the optimiser's constants of the next steps to the device."""
-        num = min(resident.num_steps, self._recipe.steps - done)
-        table = np.stack(list(islice(batches, num)))
-        _send(table, resident.feed.table[:num])
-        optimizer = resident.layers[0].optimizer
-        constants = [
-            optimizer.constants(self._recipe.learning_rate_at(step), step + 1)
-            for step in range(done, done + num)
-        ]
-        _send(np.array(constants), resident.feed.constants[:num])
-        resident.feed.step.zero_()
-
     def _states(self, resident: Resident, columns: np.ndarray | None) -> list[TaskState]:
         """Pack the masks of all tasks on the device, and copy the rows to the host."""
-        num_tasks, layout = resident.form.tasks, self._layout
         places = None if columns is None else torch.from_numpy(columns).to(self._device)
-        rows = torch.zeros((num_tasks, layout.row_bytes), dtype=torch.uint8, device=self._device)
-        for i, (layer, plane) in enumerate(zip(resident.layers, layout.planes, strict=True)):
-            for part in layer.parts():
-                kept = layer.masked[part] != 0
-                if i == 0 and places is not None:
-                    kept = kept.gather(2, _wide(places[part], kept))
-                packed = _packed(kept.flatten(1))
-                rows[part, plane.byte_offset : plane.byte_offset + packed.shape[1]] = packed
-        return [PackedState(layout, row) for row in rows.cpu().numpy()]
-
-
-def _needs_host(task: Task) -> bool:
-    """Return whether a task has images or labels that the host must make for each step."""
-    return task.change is not None or task.renumbers
-
-
-def _send(values: np.ndarray, to: Tensor) -> None:
-    """Copy an array to the device, without waiting until the device has done earlier work."""
-    on_host = torch.from_numpy(values).to(to.dtype)
-    if to.device.type == "cuda":
-        on_host = on_host.pin_memory()
-    to.copy_(on_host, non_blocking=True)
-
-
-def _joined(
-    orders: Sequence[Iterator[Integer[np.ndarray, "B N"]]], num_groups: int
-) -> Iterator[Int32[np.ndarray, "G N"]]:
-    """Yield, for each step, one array with the image indices of every group.
-
-    A group is a set of tasks that have the same images.
-
-    Args:
-        orders: for each block, the image indices of its tasks for each step.
-        num_groups: number of groups. It is the number of blocks if the tasks of a block have the
-            same images, and the number of tasks otherwise.
-    """
-    shares = num_groups == len(orders)
-    while True:
-        now = [next(order) for order in orders]
-        yield np.concatenate([index[:1] for index in now] if shares else now).astype(np.int32)
-
-
-def _wide(columns: Tensor, like: Tensor) -> Tensor:
-    """View column indices (T, I) as an index tensor (T, O, I) for gather and scatter."""
-    return columns.long()[:, None, :].expand(like.shape)
-
-
-def _in_training_order(
-    values: Float[Tensor, "B O I"], columns: Int32[Tensor, "T I"] | None, part: slice
-) -> Float[Tensor, "B O I"]:
-    """Move columns from stored order to training order.
-
-    Args:
-        values: values of the B tasks of a part.
-        columns: for each task and each input of the layer, the index of the input's column in
-            training order. None if the order does not change.
-        part: the part's range of tasks.
-    """
-    if columns is None:
-        return values
-    return torch.empty_like(values, memory_format=torch.contiguous_format).scatter_(
-        2, _wide(columns[part], values), values
-    )
-
-
-def _packed(bits: Tensor) -> UInt8[Tensor, "T _"]:
-    """Pack bits (T, F) into bytes, the first bit into the lowest bit of a byte."""
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
-    powers = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return (padded.view(len(bits), -1, 8) * powers).sum(dim=2, dtype=torch.uint8)
+        rows = packed_rows(self._layout, resident.layers, places)
+        return [PackedState(self._layout, row) for row in rows.cpu().numpy()]

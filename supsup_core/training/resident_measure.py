@@ -6,6 +6,7 @@ first layer exactly, as in measure.IntegerMeasure.
 Shape letters: T tasks, M images, P pixels, O outputs and I inputs of a layer.
 """
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet
 from supsup_core.kernels.gpu.choose import packed_kernels
+from supsup_core.kernels.gpu.memory import free_and_warn
 from supsup_core.networks.mlp import MLP
 from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
@@ -50,6 +52,8 @@ class ResidentMeasure:
         self._constant = float(first.abs().max())
         self._signs = first.sign().to(torch.int8)
         self._widths = network.widths[1:]
+        # Largest number of states at a time. It is set if the memory was too small.
+        self._limit = sys.maxsize
 
     def __call__(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the images of its task."""
@@ -65,19 +69,41 @@ class ResidentMeasure:
         """
         rows = torch.from_numpy(self._layout.pack(states)).to(self._device)
         num_images = [len(task.members(self._data.labels)) for task in tasks]
-        size = max(1, _ACTIVATION_BYTES // (4 * sum(self._widths) * max(num_images)))
+        fitting = max(1, _ACTIVATION_BYTES // (4 * sum(self._widths) * max(num_images)))
         found = []
         # Tasks of one part have the same number of images.
         for _, group in groupby(range(len(tasks)), key=num_images.__getitem__):
             numbers = list(group)
-            for start in range(0, len(numbers), size):
-                part = slice(numbers[start], numbers[start : start + size][-1] + 1)
-                found.append(self._some(tasks[part], rows[part]))
+            first, end = numbers[0], numbers[-1] + 1
+            while first < end:
+                part = slice(first, min(end, first + min(fitting, self._limit)))
+                counted = self._tried(tasks[part], rows[part])
+                if counted is not None:
+                    found.append(counted)
+                    first = part.stop
         right, loss = torch.cat(found, dim=1).cpu().tolist()
         return [
             Measured(r / num, sum_of_losses / num)
             for r, sum_of_losses, num in zip(right, loss, num_images, strict=True)
         ]
+
+    def _tried(
+        self, tasks: Sequence[Task], rows: UInt8[Tensor, "T R"]
+    ) -> Float64[Tensor, "2 T"] | None:
+        """Do the work of _some. Return None if the memory of the device is too small.
+
+        After that, fewer states are measured at a time.
+        """
+        try:
+            return self._some(tasks, rows)
+        except torch.OutOfMemoryError:
+            if len(tasks) == 1:
+                raise
+        self._limit = len(tasks) // 2
+        free_and_warn(
+            f"{len(tasks)} masks to measure", f"{self._limit} masks are measured at a time"
+        )
+        return None
 
     def _some(self, tasks: Sequence[Task], rows: UInt8[Tensor, "T R"]) -> Float64[Tensor, "2 T"]:
         """Compute, on the device, two rows with one number per task.

@@ -101,6 +101,10 @@ class PlainSteps:
         """
         return dtype
 
+    def scratch_bytes(self, layer: ResidentLayer) -> int:
+        """Return the bytes of the gradients of a layer, which exist during a step only."""
+        return layer.masked.nbytes
+
     def pick(self, feed: Feed, out: Float[Tensor, "G N P"]) -> None:
         """Write the normalised images of the current step into `out`."""
         index = feed.table.index_select(0, feed.step)[0]

@@ -4,7 +4,7 @@ Shape letters: T tasks of all blocks, G groups of tasks that have the same image
 batch, M images of the data set, P pixels of an image.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +13,14 @@ from jaxtyping import Int32, UInt8
 from torch import Tensor
 
 from supsup_core.data import ImageSet
+from supsup_core.kernels.gpu.replay import RepeatedStep
 from supsup_core.methods.protocol import KeepMethod
 from supsup_core.networks.mlp import MLP
+from supsup_core.tasks.protocol import Task
 from supsup_core.training.blocks import logit_scale
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.resident_feed import Tables
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
-
-# Number of steps of the tables of image indices and constants. While the device works on the steps
-# of a table, the host draws the order of the images for the next steps.
-_TABLE_STEPS = 128
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,28 @@ class BlocksForm:
     groups: int
     images: int
     chooses: bool
+
+    @classmethod
+    def of(
+        cls, blocks: Sequence[Sequence[Task]], method: KeepMethod, num_images: int
+    ) -> "BlocksForm":
+        """Make the form of blocks that have equal numbers of tasks and images.
+
+        Args:
+            blocks: the blocks of tasks.
+            method: the mask finder.
+            num_images: N, the number of images of a batch.
+        """
+        tasks = [task for block in blocks for task in block]
+        shares = all(task.classes is None for task in tasks)
+        chooses = not reorders_columns(tasks, method) and tasks[0].source is not None
+        num_groups = len(blocks) if shares and not chooses else len(tasks)
+        return cls(len(tasks), num_groups, num_images, chooses)
+
+
+def reorders_columns(tasks: Sequence[Task], method: KeepMethod) -> bool:
+    """Return whether the columns of the first layer are permuted instead of the tasks' images."""
+    return method.reorders and all(task.is_permutation for task in tasks)
 
 
 @dataclass(frozen=True, eq=False)  # == of tensors gives a tensor, not one bool
@@ -63,6 +84,18 @@ class ResidentData:
         labels = torch.from_numpy(data.labels.astype(np.int32)).to(device)
         return cls(torch.from_numpy(data.flat).to(device), labels, data.mean[0], data.std[0])
 
+    @classmethod
+    def shapes(cls, num_pixels: int) -> "ResidentData":
+        """Make one image that has a shape and no memory: tensors on the device "meta"."""
+        nothing = torch.device("meta")
+        images = torch.empty((1, num_pixels), dtype=torch.uint8, device=nothing)
+        return cls(images, torch.empty(1, dtype=torch.int32, device=nothing), 0.0, 1.0)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of images and labels."""
+        return self.images.nbytes + self.labels.nbytes
+
 
 class Resident:
     """The tensors of some blocks. The method `advance` takes a training step with them.
@@ -75,10 +108,16 @@ class Resident:
         parts: the object that computes the parts of a step.
         form: the numbers that determine the shapes of the tensors.
         data: the training images, on the device of all tensors.
+        graphs: whether a CUDA graph repeats the steps on a CUDA device.
 
     Attributes:
         layers: the layers of all tasks.
+        tables: the image indices and the optimiser's constants of the next steps.
         feed: the data that the steps read.
+        form: the argument `form`.
+        graphs: the argument `graphs`.
+        num_bytes: bytes of all tensors, without the images of the data set.
+        scratch_bytes: bytes of the largest temporary tensors of a step.
     """
 
     def __init__(
@@ -90,12 +129,14 @@ class Resident:
         parts: PlainSteps,
         form: BlocksForm,
         data: ResidentData,
+        *,
+        graphs: bool,
     ) -> None:
-        self.form, self._steps, self._scale = form, parts, logit_scale(network, recipe)
+        self.form, self.graphs = form, graphs
+        self._steps, self._scale = parts, logit_scale(network, recipe)
         device, accurate = data.images.device, torch.promote_types(dtype, torch.float32)
         optimizer = recipe.make_optimizer()
-        num_constants = len(optimizer.constants(recipe.learning_rate, 1))
-        self.num_steps = max(1, min(recipe.steps, _TABLE_STEPS))
+        self.tables = Tables(recipe, optimizer, form.groups, form.images, accurate, device)
         num_pixels = data.images.shape[1]
 
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -106,9 +147,9 @@ class Resident:
             data.labels,
             data.mean,
             data.std,
-            empty(self.num_steps, form.groups, form.images, dtype=torch.int32),
-            empty(self.num_steps, num_constants, dtype=accurate),
-            torch.zeros(1, dtype=torch.int32, device=device),
+            self.tables.index,
+            self.tables.constants,
+            self.tables.step,
             empty(form.groups, num_pixels, dtype=torch.int32) if form.chooses else None,
         )
         self._images = empty(form.groups, form.images, num_pixels)
@@ -128,8 +169,9 @@ class Resident:
             )
             self._sent.append(empty(form.tasks, tensor.shape[0], form.images))
             self._deltas.append(empty(form.tasks, tensor.shape[0], form.images))
-        self._advance: Callable[[], None] = self._first_advance
+        self._repeated = RepeatedStep(device, graphs=graphs)
         self.num_bytes = sum(tensor.nbytes for tensor in self._tensors())
+        self.scratch_bytes = max(map(parts.scratch_bytes, self.layers))
 
     def _tensors(self) -> Iterator[Tensor]:
         """Yield all tensors of these blocks, without the images of the data set."""
@@ -142,22 +184,7 @@ class Resident:
 
     def advance(self) -> None:
         """Take one training step of all tasks."""
-        self._advance()
-
-    def _first_advance(self) -> None:
-        """Take the first step. On a CUDA device, then record a step as a CUDA graph.
-
-        The first step compiles or loads the kernels, because this is not allowed in a recording.
-        Later steps replay the graph.
-        """
-        self._launch()
-        self._advance = self._launch
-        if self._images.device.type == "cuda":
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._launch()
-            self._advance = graph.replay
+        self._repeated(self._launch)
 
     def _launch(self) -> None:
         feed, steps, last = self.feed, self._steps, len(self.layers) - 1

@@ -1,4 +1,4 @@
-"""The steps of the optimisers in Triton, for the kernel `_learn`. optimizers/ has the formulas.
+"""The steps of the optimisers in Triton, for `learn_kernel`. optimizers/ has the formulas.
 
 Each function takes the scores, the two tensors of the optimiser's state, the signs of the weights,
 the gradients of the scores, and a pointer to the constants of the step. It returns the new scores

@@ -71,15 +71,34 @@ def unit_masks_in_stages(
         drives, labels = next(order)
         optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
         optimizer.zero_grad()
-        gains = [_straight_through(score) for score in scores]
-        logits = logits_of_drives(later, gains, drives) / recipe.temperature
-        # The losses of the tasks are summed, so each task gets the same gradient as if it trained
-        # alone.
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-        (loss / labels.shape[1]).backward()
+        summed_loss(later, scores, drives, labels, recipe.temperature).backward()
         optimizer.step()
         if on_step is not None:
             on_step(step + 1)
+
+
+def summed_loss(
+    later: Sequence[Float32[Tensor, "_ _"]],
+    scores: Sequence[Float32[Tensor, "B _"]],
+    drives: Float32[Tensor, "B O N"],
+    labels: Int64[Tensor, "B N"],
+    temperature: float,
+) -> Tensor:
+    """Compute the sum of the mean cross-entropies of B tasks, for the backward pass.
+
+    The losses of the tasks are summed, so each task gets the same gradient as if it trained alone.
+
+    Args:
+        later: for each layer after the first, the weights (outputs, inputs).
+        scores: for each hidden layer, the scores of all tasks.
+        drives: the normalised pre-activations of the first hidden layer.
+        labels: the labels of the images.
+        temperature: the logits are divided by this number.
+    """
+    gains = [_straight_through(score) for score in scores]
+    logits = logits_of_drives(later, gains, drives) / temperature
+    loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    return loss / labels.shape[1]
 
 
 def _straight_through(scores: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ _LIMB_VALUES = _LAID_VALUES = 1024
 _DOT_TILES, _EXACT_TILES = 4, 32
 # Whether a product and a sum may be rounded together. Evidence must be rounded as on the CPU.
 _FUSED = False
+# These numbers differ between checkpoints and between batches of queries. Triton would compile a
+# kernel again if one of them were 1 or a multiple of 16.
+_VARY = ["num_rows", "num_queries", "num_candidates"]
 
 
 @triton.jit
@@ -76,7 +79,7 @@ def limbs_kernel(
         place += num_values
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_VARY)
 @no_type_check
 def lay_out_kernel(
     deltas,
@@ -141,7 +144,7 @@ def lay_out_kernel(
         limb_place += num_queries.to(tl.int64) * num_bits
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_VARY)
 @no_type_check
 def packed_dot_kernel(
     words,
@@ -185,7 +188,7 @@ def packed_dot_kernel(
     tl.store(out, tl.sum(total, axis=1), mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_VARY)
 @no_type_check
 def exact_kernel(
     rows,

@@ -1,4 +1,4 @@
-"""Run a function on a GPU as a CUDA graph: the host starts all of its kernels at once."""
+"""Run functions on a GPU as CUDA graphs: the host starts all kernels of a function at once."""
 
 import warnings
 from collections.abc import Callable, Hashable
@@ -62,8 +62,61 @@ class Replays:
 
 def _recorded(function: Function, inputs: Tensor, other: Any) -> tuple[Any, Tensor, Any]:
     """Record a graph. Return the graph, the tensor that it reads, and the results it writes."""
-    own, graph = inputs.clone(), torch.cuda.CUDAGraph()
-    torch.cuda.synchronize(inputs.device)
-    with torch.cuda.graph(graph):
-        found = function(own, other)
+    own = inputs.clone()
+    graph, found = _graph_of(lambda: function(own, other), inputs.device)
     return graph, own, found
+
+
+class RepeatedStep:
+    """A function that is called many times with the same tensors, as a training step is.
+
+    The first call runs the function, because a recording must not compile or load kernels. On a
+    CUDA device, the first call then records the function as a graph, and later calls replay the
+    graph. On other devices, and if the function cannot be recorded, every call runs the function.
+
+    Args:
+        device: the device of all tensors.
+        graphs: whether a graph is recorded.
+    """
+
+    def __init__(self, device: torch.device, *, graphs: bool) -> None:
+        self._device, self._records = device, graphs and device.type == "cuda"
+        self._replay: Callable[[], None] | None = None
+
+    def __call__(self, step: Callable[[], None]) -> None:
+        """Call the function, or replay its graph.
+
+        Args:
+            step: the function. It must be the same in every call, must not wait for the device, and
+                its tensors must keep their addresses.
+        """
+        if self._replay is not None:
+            self._replay()
+            return
+        step()
+        if self._records:
+            self._records = False
+            self._record(step)
+
+    def _record(self, step: Callable[[], None]) -> None:
+        try:
+            graph, _ = _graph_of(step, self._device)
+            self._replay = graph.replay
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            warnings.warn(
+                f"a CUDA graph must be recorded, got {type(error).__name__}: {error}: each step "
+                "starts its kernels one by one, which takes more time",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _graph_of(function: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
+    """Record a graph of a function. Return the graph, and the results that it writes."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    with torch.cuda.graph(graph):
+        found = function()
+    return graph, found

@@ -1,6 +1,9 @@
 """A run keeps the kind of device that trains its masks."""
 
+import re
+
 import pytest
+import torch
 
 from harness import evaluate, scale
 from harness.config.identity import from_yaml
@@ -8,6 +11,7 @@ from harness.executors.protocol import Trainers
 from harness.executors.serial import SerialExecutor
 from harness.plan import device
 from harness.plan.pools import pool_sizes
+from harness.workers import training
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=2"),
@@ -51,6 +55,18 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(typed, tm
     assert code == 2
     assert "train.device must be auto or cpu, because no training actor has a GPU, got cuda" in err
     assert not (tmp_path / "run/masks.zarr").exists()
+
+
+def test_a_run_on_gpus_says_how_much_memory_training_takes(typed, monkeypatch):
+    on_gpus(monkeypatch, True)
+    monkeypatch.setattr(training, "training_device", lambda kind: torch.device("cpu"))
+    given = *SMALL, "train.device=cuda", "actors.side_by_side=2"
+    code, _, err = typed(scale, *given)
+    assert code == 0
+    told = (
+        r"each training actor takes up to \d\.\d GB of its GPU for 2 tasks at a time, and 4 actors"
+    )
+    assert re.search(told, " ".join(err.split()))
 
 
 def test_a_run_may_be_evaluated_on_any_device(typed, monkeypatch):

@@ -8,9 +8,11 @@ import pytest
 
 from harness import evaluate, scale
 from harness.config.command import run_command
-from harness.config.compose import checked, compose_overrides
+from harness.config.compose import checked, compose_overrides, unchecked
+from harness.driver import start
 from harness.driver.sharding import ShardedEvaluation, shard_pool
 from harness.executors.protocol import Outcome
+from harness.plan.pools import TRAIN
 from harness.plan.units import EvaluationUnit
 from harness.tables.files import read_table_file
 from harness.tables.schemas import EVALUATIONS
@@ -80,6 +82,17 @@ def test_what_parts_cannot_do_is_refused(tmp_path, monkeypatch, capsys, option, 
     monkeypatch.chdir(tmp_path)
     assert typed(monkeypatch, scale, *RUN, "actors.shards=2", option) == 2
     assert told in capsys.readouterr().err
+
+
+def test_on_a_cluster_of_gpus_each_part_reserves_a_cpu_of_a_worker(monkeypatch):
+    """An actor that reserves nothing may be put on the head, which has no CPU for it."""
+    monkeypatch.setattr(start, "RayExecutor", lambda sizes: sizes)
+    config = compose_overrides([*RUN, "executor=ray", "actors.shards=3"])
+    pools = start.make_executor(unchecked(config))(32, 8.0)
+    assert list(pools) == [TRAIN, *map(shard_pool, range(3))]
+    assert pools.pop(TRAIN).gpus > 0
+    for pool in pools.values():
+        assert (pool.actors, pool.actors_alone, pool.cpus, pool.gpus) == (1, 1, 1.0, 0.0)
 
 
 class Recorder:

@@ -333,6 +333,27 @@ def test_an_actor_whose_gpu_broke_is_replaced_and_costs_no_unit(ray_executor, tm
     }
 
 
+def test_without_actors_a_broken_gpu_stops_the_run_in_one_line_and_costs_no_unit():
+    class Broken:
+        def __init__(self, name):
+            self.done = 0
+
+        def run(self, unit):
+            self.done += 1
+            if self.done == 3:
+                raise RuntimeError("CUDA error: an illegal memory access\nCompile with TORCH_USE")
+            return unit.value
+
+    executor = SerialExecutor()
+    executor.start({"train": Pool(Broken, ())})
+    for i in range(4):
+        executor.submit("train", Unit(f"unit-{i}", i))
+    assert [outcome.result for _ in range(2) for outcome in executor.poll()] == [0, 1]
+    with pytest.raises(UserError, match=r"GPU must compute .* illegal memory access: type") as told:
+        executor.poll()
+    assert "\n" not in str(told.value)
+
+
 def test_an_actor_that_finds_a_mistake_of_the_user_stops_the_run(ray_executor, tmp_path):
     class Refusing:
         def __init__(self, name):

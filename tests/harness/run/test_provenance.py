@@ -127,3 +127,18 @@ def test_a_folder_is_no_record(tmp_path):
     (tmp_path / "provenance.json").mkdir()
     with pytest.raises(UserError, match="must be a regular file, got a folder"):
         record_start(tmp_path, CONFIG)
+
+
+def test_gpus_are_named_without_cuda(tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("this process would hold memory of the GPU")
+
+    for place in ("0000:17:00.0", "0000:65:00.0"):
+        folder = tmp_path / "gpus" / place
+        folder.mkdir(parents=True)
+        (folder / "information").write_text("Model: \t NVIDIA H100 80GB HBM3\nIRQ: 18\n")
+    monkeypatch.setattr(provenance, "_GPU_FOLDER", tmp_path / "gpus")
+    monkeypatch.setattr("torch._C._cuda_init", never, raising=False)
+    record_start(tmp_path, CONFIG)
+    [start] = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert start["machine"]["gpus"] == ["NVIDIA H100 80GB HBM3"] * 2

@@ -1,5 +1,6 @@
 """Evaluation workers on a pretended GPU: the results of the CPU, and few copies."""
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
@@ -10,7 +11,7 @@ from harness.data.catalogue import load_dataset
 from harness.plan.resolve import resolve
 from harness.plan.units import EvaluationUnit, RecallUnit, ReservoirUnit, TrainUnit
 from harness.run.spec import RunSpec
-from harness.workers import evaluating
+from harness.workers import evaluating, training
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.training import TrainWorker
 from pretended_cuda import CUDA, PretendedCuda
@@ -81,7 +82,7 @@ def test_evaluations_are_those_of_the_cpu(kind, algorithm, trained, digits, on_g
     if algorithm not in spec.capabilities.supports:
         pytest.skip("the configuration does not accept this algorithm")
     worker = EvaluateWorker(spec, digits.test, name="here")
-    with PretendedCuda():
+    with PretendedCuda() as gpu:
         gpu_worker = on_gpu(spec, digits.test)
         names = (None,) if algorithm in WITHOUT_OBJECTIVE else OBJECTIVES
         for objective in names if kind == "weights" else names[:1]:
@@ -89,10 +90,63 @@ def test_evaluations_are_those_of_the_cpu(kind, algorithm, trained, digits, on_g
                 tasks = tuple(range(num_tasks))
                 unit = EvaluationUnit(num_tasks, algorithm, objective, tasks)
                 expected = worker.run(unit, rows[:num_tasks])
+                before = gpu.kernels
                 found = gpu_worker.run(unit, rows[:num_tasks])
+                assert gpu.kernels > before + num_tasks  # the column `device` is true
                 assert told(found) == told(expected)
                 assert set(found["device"].to_pylist()) == {CUDA.type}
                 assert set(expected["device"].to_pylist()) == {"cpu"}
+
+
+# Each family, each optimiser and each trainer once
+TRAINED = [
+    ("weights", "family=permuted"),
+    ("weights", "family=rotated", "train.optimizer=adam", "train.momentum=0.9"),
+    ("weights", "family=split", "train.optimizer=sgd", "train.momentum=0.9", "tasks=5"),
+    ("weights", "family=permuted_rotated", "family_options.interpolation=bilinear"),
+    ("weights", "train.dtype=bfloat16", "method=edge_popup"),
+    ("weights", "method=signed", "family=rotated"),  # by autograd
+    ("units", "family=permuted"),
+    ("units", "family=rotated"),
+]
+
+
+@pytest.mark.parametrize("overrides", TRAINED, ids=lambda given: " ".join(given[:2]))
+def test_training_on_a_gpu_gives_the_masks_of_the_cpu(overrides, digits, monkeypatch):
+    kind, *others = overrides
+    spec = make_spec(*KINDS[kind], "train.block=3", "evaluate.checkpoints=[]", *others)
+    tasks = tuple(range(spec.config.tasks))
+    sizes = (3, len(tasks) - 3)
+    unit = TrainUnit("unit", tasks, tasks, sizes)
+    expected = TrainWorker(spec, digits.train, digits.test, name="here").run(unit)
+    monkeypatch.setattr(training, "training_device", lambda wanted: CUDA)
+    with PretendedCuda():
+        found = TrainWorker(spec, digits.train, digits.test, name="here").run(unit)
+    assert not found.failed
+    assert set(found.tasks["device"].to_pylist()) == {CUDA.type}
+    differ = np.bitwise_count(found.rows ^ expected.rows).sum() / len(tasks)
+    assert differ / spec.layout.num_bits < 0.02  # products are rounded differently
+    accuracies = [np.array(one.tasks["accuracy"].to_pylist()) for one in (found, expected)]
+    assert np.abs(accuracies[0] - accuracies[1]).max() < 0.1
+
+
+def test_a_gpu_warms_up_with_as_many_queries_as_it_infers_at_a_time(trained, digits, on_gpu):
+    """Other kernels infer few queries. The timed inference must compile nothing."""
+    spec, rows = trained["weights"]
+    with PretendedCuda():
+        worker = on_gpu(spec, digits.test)
+        seen = []
+        as_before = DeviceEngine._scan
+
+        def noted(engine, images, objective):
+            seen.append(tuple(images.shape))
+            return as_before(engine, images, objective)
+
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr(DeviceEngine, "_scan", noted)
+            worker.run(EvaluationUnit(NUM_TASKS, "one_shot", "H", tuple(range(NUM_TASKS))), rows)
+    assert len(seen) == 3  # among copies of one mask, among the masks, and the timed inference
+    assert len(set(seen)) == 1
 
 
 def test_masks_are_uploaded_once_for_all_units(trained, digits, on_gpu):
@@ -104,10 +158,11 @@ def test_masks_are_uploaded_once_for_all_units(trained, digits, on_gpu):
         assert isinstance(worker._masks._now.engine, DeviceEngine)
         gpu.reset()
         worker.run(EvaluationUnit(NUM_TASKS, "one_shot", "G", tasks), rows)
-        num_batches, size = spec.config.evaluate.batches, spec.config.evaluate.batch_size
-        images = NUM_TASKS * num_batches * size * 64  # one byte per pixel
-        # Queries, scored batches, and the copies of one mask among which the worker warms up
-        assert gpu.uploaded_bytes <= 2 * images + 12 * rows.shape[1] + 64 * NUM_TASKS
+        evaluate = spec.config.evaluate
+        images = NUM_TASKS * evaluate.batches * evaluate.batch_size
+        # Indices of queries and of scored images, the order of the pixels of each task, and the
+        # copies of one mask among which the worker warms up. No image is uploaded.
+        assert gpu.uploaded_bytes <= 8 * 2 * images + NUM_TASKS * 8 * 64 * 3 + 12 * rows.shape[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -211,3 +211,25 @@ def test_forward_algorithms_need_no_objective():
         for algorithm in FORWARD_ALGORITHMS:
             found = engine.infer(random_images(3, 2).to(CUDA), algorithm, None, OPTIONS)
             assert found.num_gradients == 0
+
+
+def test_too_little_memory_halves_the_queries_and_says_so(monkeypatch):
+    engine, images = made(random_rows(20)), random_images(41)
+    asked = "one_shot", OBJECTIVES["H"], OPTIONS
+    expected = engine.infer(images, *asked)
+    as_before = engine._infer
+
+    def small(inputs, *others):
+        if len(inputs) > 12:
+            raise torch.OutOfMemoryError("pretended")
+        return as_before(inputs, *others)
+
+    monkeypatch.setattr(engine, "_infer", small)
+    with pytest.warns(RuntimeWarning, match=r"memory for (41|20) queries, got too little"):
+        found = engine.infer(images, *asked)
+    assert torch.equal(found.tasks, expected.tasks)
+    assert found.num_gradients == expected.num_gradients
+    assert engine.queries_together(1) <= 12
+    monkeypatch.setattr(engine, "_infer", lambda *all: small(random_images(13)))
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.infer(images[:1], *asked)

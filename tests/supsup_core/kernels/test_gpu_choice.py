@@ -1,13 +1,14 @@
 """The choice between Triton and torch, and the bookkeeping of CUDA graphs."""
 
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from supsup_core.kernels.gpu import packed_plain, replay
+from supsup_core.kernels.gpu import choose, packed_plain, replay
 from supsup_core.kernels.gpu.choose import packed_kernels
-from supsup_core.kernels.gpu.replay import Replays
+from supsup_core.kernels.gpu.replay import RepeatedStep, Replays
 
 
 class OnGPU:
@@ -73,3 +74,85 @@ def test_a_function_that_cannot_be_recorded_is_called(replays, monkeypatch):
     with pytest.warns(RuntimeWarning, match="CUDA graph must be recorded, got RuntimeError"):
         assert ask() == "computed"
     assert [ask() for _ in range(3)] == ["computed"] * 3
+
+
+# Repeated steps
+
+
+class Counter:
+    """A step that counts its calls, and a graph of it that counts its replays."""
+
+    def __init__(self):
+        self.calls = self.replays = 0
+
+    def __call__(self):
+        self.calls += 1
+
+    def replay(self):
+        self.replays += 1
+
+
+@pytest.mark.parametrize(
+    ("device", "graphs", "expected"),
+    [("cuda", True, (2, 4)), ("cuda", False, (5, 0)), ("cpu", True, (5, 0))],
+)
+def test_the_first_step_records_the_graph_of_the_others(device, graphs, expected, monkeypatch):
+    counter = Counter()
+
+    def record(step, where):
+        step()
+        return SimpleNamespace(replay=counter.replay), None
+
+    monkeypatch.setattr(replay, "_graph_of", record)
+    repeated = RepeatedStep(torch.device(device), graphs=graphs)
+    for _ in range(5):
+        repeated(counter)
+    assert (counter.calls, counter.replays) == expected
+
+
+def test_a_step_that_cannot_be_recorded_is_called_and_said_once(monkeypatch):
+    def fail(error):
+        def record(step, where):
+            raise error
+
+        monkeypatch.setattr(replay, "_graph_of", record)
+
+    fail(RuntimeError("operation not permitted when stream is capturing"))
+    repeated, counter = RepeatedStep(torch.device("cuda"), graphs=True), Counter()
+    with pytest.warns(RuntimeWarning, match="graph must be recorded, got RuntimeError"):
+        repeated(counter)
+    for _ in range(2):  # without a warning, which would be an error
+        repeated(counter)
+    assert counter.calls == 3
+    fail(torch.OutOfMemoryError("pretended"))  # then fewer blocks train at a time
+    with pytest.raises(torch.OutOfMemoryError):
+        RepeatedStep(torch.device("cuda"), graphs=True)(counter)
+
+
+# A machine without a C compiler
+
+
+def test_a_failed_compile_falls_back_to_torch_and_says_so_once(monkeypatch):
+    packed = pytest.importorskip("supsup_core.kernels.gpu.packed")
+    on_cpu = SimpleNamespace(
+        arange=lambda number, device: torch.arange(number),
+        empty=lambda *shape, dtype, device: torch.empty(*shape, dtype=dtype),
+        equal=torch.equal,
+        uint8=torch.uint8,
+        float32=torch.float32,
+    )
+    tried = []
+
+    def compile_with_gcc(rows, out):
+        tried.append(rows)
+        raise subprocess.CalledProcessError(1, ["gcc", "main.c"], "no Python.h")
+
+    monkeypatch.setattr(choose, "torch", on_cpu)
+    monkeypatch.setattr(packed, "unpack", compile_with_gcc)
+    choose.triton_works.cache_clear()
+    with pytest.warns(RuntimeWarning, match="got CalledProcessError: Command .*gcc") as told:
+        found = [packed_kernels(torch.device("cuda")) for _ in range(3)]
+    choose.triton_works.cache_clear()
+    assert found == [packed_plain] * 3
+    assert (len(told), len(tried)) == (1, 1)
+    assert "\n" not in str(told[0].message)

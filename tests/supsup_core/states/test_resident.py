@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from conformance.states import LAYOUTS, NUM_TASKS, StatesTests, random_state
-from supsup_core.states import resident
+from supsup_core.states import resident, resident_products, resident_storage
 from supsup_core.states.resident import ResidentStates
 
 CPU = torch.device("cpu")
@@ -15,9 +15,11 @@ class TestResidentStates(StatesTests):
     def states(self, layout, stored, request, monkeypatch):
         """States whose bits are stored unpacked, or are unpacked in parts, or that have grown."""
         monkeypatch.setattr(resident, "PART_BYTES", 4 * layout.row_bits * 2)
-        monkeypatch.setattr(resident, "SUMMED_BITS", 128)
-        monkeypatch.setattr(resident, "_ROWS_TOGETHER", 2)
-        monkeypatch.setattr(resident, "_SUMS_BYTES", 4 * 3 * 9 * 4)
+        for module in (resident, resident_products):
+            monkeypatch.setattr(module, "SUMMED_BITS", 128)
+        for module in (resident, resident_products, resident_storage):
+            monkeypatch.setattr(module, "ROWS_TOGETHER", 2)
+        monkeypatch.setattr(resident_products, "_SUMS_BYTES", 4 * 3 * 9 * 4)
         monkeypatch.setattr(resident, "_PRODUCT_BYTES", 4 * layout.row_bits * 2)
         rows = layout.pack(stored)
         if request.param == "grown":
@@ -70,7 +72,8 @@ def test_read_only_rows_are_copied(rows):
 
 @pytest.mark.parametrize("num_limbs", [2, 3])
 def test_errors_of_products_are_below_their_bound(rows, num_limbs, monkeypatch):
-    monkeypatch.setattr(resident, "SUMMED_BITS", 256)
+    for module in (resident, resident_products):
+        monkeypatch.setattr(module, "SUMMED_BITS", 256)
     states = ResidentStates(KEEP, rows, CPU)
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(50, KEEP.row_bits, generator=generator).exp()

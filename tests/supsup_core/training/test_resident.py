@@ -18,6 +18,7 @@ from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
 from supsup_core.training.resident_measure import ResidentMeasure
+from supsup_core.training.resident_steps import PlainSteps
 
 CPU = torch.device("cpu")
 NETWORK = MLP("small", (64, 24, 12, 20))
@@ -120,7 +121,7 @@ def test_stages_are_those_of_shorter_trainings(data, blocks):
 def test_tables_are_refilled_when_their_steps_are_used_up(data, blocks, monkeypatch):
     given = blocks("permuted")
     expected = packed(make(ResidentTrainer, data).side_by_side(given))
-    monkeypatch.setattr("supsup_core.training.resident_tensors._TABLE_STEPS", 3)
+    monkeypatch.setattr("supsup_core.training.resident_feed._TABLE_STEPS", 3)
     assert np.array_equal(packed(make(ResidentTrainer, data).side_by_side(given)), expected)
 
 
@@ -179,10 +180,12 @@ def test_states_are_measured_as_by_the_plain_form(family, options, data, make_ta
 
 def test_memory_of_blocks_is_computed_before_it_is_taken(data, blocks):
     given, trainer = blocks("rotated"), make(ResidentTrainer, data)
-    expected = trainer.resident_bytes(given)
+    expected = trainer.memory(given[0])
     assert trainer._resident is None
     trainer.side_by_side(given)
-    assert trainer._resident.num_bytes == expected > 0
+    taken = trainer._resident.num_bytes + trainer._resident.scratch_bytes
+    assert taken == expected.first + 2 * expected.another
+    assert expected.needed(3) - expected.temporary == taken > 0
 
 
 def test_too_little_memory_halves_the_blocks_and_says_so(data, blocks, monkeypatch):
@@ -206,3 +209,42 @@ def test_too_little_memory_halves_the_blocks_and_says_so(data, blocks, monkeypat
     monkeypatch.setattr(trainer, "_make", lambda form: small(replace(form, tasks=3)))
     with pytest.raises(torch.OutOfMemoryError):
         trainer.side_by_side(given[:1])
+
+
+def test_too_little_memory_to_measure_halves_the_masks_and_says_so(data, make_tasks, monkeypatch):
+    tasks = make_tasks("permuted", range(5), side=8, num_classes=10, num_tasks=5)
+    rng, layout = np.random.default_rng(1), layout_of(NETWORK, Threshold())
+    states = [TaskState(tuple(rng.random(t.shape) < 0.5 for t in NETWORK.tensors)) for _ in tasks]
+    measure = ResidentMeasure(NETWORK, layout, data, 0, CPU)
+    expected, as_before = measure.each(tasks, states), measure._some
+
+    def small(some, rows):
+        if len(some) > 2:
+            raise torch.OutOfMemoryError("pretended")
+        return as_before(some, rows)
+
+    monkeypatch.setattr(measure, "_some", small)
+    with pytest.warns(RuntimeWarning, match="memory for 5 masks to measure, got too little: 2 ma"):
+        assert measure.each(tasks, states) == expected
+    assert measure.each(tasks, states) == expected  # without a warning
+
+
+class Uncompiled(PlainSteps):
+    """Parts of a step of which one part cannot be compiled."""
+
+    def back(self, masked, delta, active, out):
+        raise RuntimeError("out of resource: shared memory, Required: 98304\nmore lines")
+
+
+def test_kernels_that_do_not_compile_are_replaced_once_and_said(data, blocks):
+    given = blocks("permuted")
+    expected = packed(make(ResidentTrainer, data).side_by_side(given))
+    trainer = make(ResidentTrainer, data)
+    trainer.parts = Uncompiled()
+    with pytest.warns(RuntimeWarning, match="Triton must compile .* memory, Required: 98304: "):
+        found = trainer.side_by_side(given)
+    assert np.array_equal(packed(found), expected)
+    assert np.array_equal(packed(trainer.side_by_side(given)), expected)  # without a warning
+    given = make(ResidentTrainer, data, parts=Uncompiled())  # the caller wants these parts
+    with pytest.raises(RuntimeError, match="out of resource"):
+        given.side_by_side(blocks("permuted"))

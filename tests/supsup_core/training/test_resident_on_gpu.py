@@ -48,10 +48,11 @@ for _name in ("pick", "forward", "logit_gradient", "back", "learn"):
     setattr(CountedSteps, _name, counted(_name))
 
 
-def trainer_on(device, data, method=Threshold(), **options):  # noqa: B008
-    return trainer_for(
-        *(NETWORK, method, data, data, RECIPE), seed=0, dtype=torch.float64, device=device
-    )
+def trainer_on(device, data, method=Threshold(), kind=None):  # noqa: B008
+    options = {"seed": 0, "dtype": torch.float64, "device": device}
+    if kind is not None:
+        return kind(NETWORK, method, data, None, RECIPE, **options)
+    return trainer_for(*(NETWORK, method, data, data, RECIPE), **options)
 
 
 def blocks_of(make_tasks, family="permuted", num_blocks=3):
@@ -113,8 +114,25 @@ def test_the_blocks_chosen_for_a_memory_fit_into_it(gigabytes, data, make_tasks,
         device=torch.device("cpu"),
     )
     trainer._device = torch.device("cuda")
-    most = trainer._most_blocks(block)
-    one, two = (trainer.resident_bytes([block] * num) for num in (1, 2))
+    most, memory = trainer._most_blocks(block), trainer.memory(block)
     assert most > 100
-    assert one + (most - 1) * (two - one) <= 0.8 * gigabytes * 10**9
-    assert one + most * (two - one) > 0.6 * gigabytes * 10**9
+    assert memory.needed(most) <= 0.8 * gigabytes * 10**9
+    assert memory.needed(most + 1) > 0.7 * gigabytes * 10**9
+
+
+@pytest.mark.parametrize("family", ["permuted", "rotated"])
+def test_memory_is_what_a_gpu_allocates(family, data, make_tasks, monkeypatch):
+    for module in ("resident_steps", "resident_memory"):
+        monkeypatch.setattr(f"supsup_core.training.{module}.PART_BYTES", 200_000)
+    blocks = blocks_of(make_tasks, family)
+    memory = trainer_on(torch.device("cpu"), data, kind=ResidentTrainer).memory(blocks[0])
+    with PretendedCuda() as gpu:
+        trainer = trainer_on(CUDA, data)
+        gpu.reset()
+        before = gpu.allocated_bytes
+        trainer.side_by_side(blocks)
+        kept = gpu.allocated_bytes - before - trainer._copied.num_bytes
+        peak = gpu.peak_bytes - before - trainer._copied.num_bytes
+    assert kept == trainer._resident.num_bytes
+    assert kept < peak <= memory.needed(len(blocks))
+    assert peak > 0.8 * (memory.needed(len(blocks)) - memory.temporary)

@@ -100,17 +100,17 @@ def test_first_scores_are_the_draws_of_their_streams(reorders):
 SIZES = {"OUTPUTS": 300, "INPUTS": 784, "IMAGES": 128}
 STRIDES = {"x_input": 1, "x_image": 784}
 KERNELS = {
-    "_pick": ("*u8 *i32 *i32 *i32 X fp32 fp32", {
+    "pick": ("*u8 *i32 *i32 *i32 X fp32 fp32", {
         "PIXELS": 784, "VALUES": 784, "IMAGES": 128, "CHOOSES": True, "BLOCK": 1024}),
-    "_forward": ("*i8 X X i32 i32", SIZES | STRIDES | {
+    "forward": ("*i8 X X i32 i32", SIZES | STRIDES | {
         "RELU": True, "PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 128}),
-    "_logit_gradient": ("X *i32 *i32 *i32 i32 i32 fp32", {
+    "logit_gradient": ("X *i32 *i32 *i32 i32 i32 fp32", {
         "OUTPUTS": 500, "IMAGES": 128, "BS": 128, "BN": 64}),
-    "_back": ("*i8 X X X", SIZES | {"PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 128}),
-    "_learn": ("X X *fp32 *fp32 *fp32 *i8 *fp32 *i32 i32 i32", SIZES | STRIDES | {
+    "back": ("*i8 X X X", SIZES | {"PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 128}),
+    "learn": ("X X *fp32 *fp32 *fp32 *i8 *fp32 *i32 i32 i32", SIZES | STRIDES | {
         "NUM_CONSTANTS": 7, "HAS_SECOND": True, "BY_MAGNITUDE": False, "MASKS": True,
         "PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 64}),
-    "_draw": ("*i64 *i32 *fp32 fp32", {
+    "draw": ("*i64 *i32 *fp32 fp32", {
         "VALUES": 235200, "INPUTS": 784, "REORDERS": True, "BLOCK": 1024}),
 }  # fmt: skip
 
@@ -124,5 +124,25 @@ def test_kernels_compile_without_a_gpu(name, capability):
     from supsup_core.training.triton_moves import MOVES
 
     types, constants = KERNELS[name]
-    constants = constants | ({"MOVE": MOVES["adam"]} if name == "_learn" else {})
-    compile_for(capability, getattr(triton_steps, name), types.replace("X", "*bf16"), constants)
+    constants = constants | ({"MOVE": MOVES["adam"]} if name == "learn" else {})
+    kernel = getattr(triton_steps, f"{name}_kernel")
+    compile_for(capability, kernel, types.replace("X", "*bf16"), constants)
+
+
+@compiled
+def test_a_unit_with_fewer_tasks_compiles_nothing_again():
+    """Triton compiles a kernel again if a number becomes 1 or a multiple of 16."""
+    from supsup_core.kernels.gpu import packed
+    from supsup_core.training import triton_steps
+
+    vary = {"tasks_per_group", "num_groups", "num_rows", "num_queries", "num_candidates"}
+    kernels = [getattr(triton_steps, f"{name}_kernel") for name in KERNELS]
+    kernels += [kernel for name, kernel in vars(packed).items() if name.endswith("_kernel")]
+    assert len(kernels) == 11
+    found = [
+        (kernel.__name__, parameter.name)
+        for kernel in kernels
+        for parameter in kernel.params
+        if parameter.name in vary and not parameter.do_not_specialize
+    ]
+    assert found == []

@@ -1,0 +1,58 @@
+"""The JSON lines of the benchmark of GPUs, on the CPU. The tests do not judge the times."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def told(monkeypatch, tmp_path, capsys):
+    """A function that runs parts of the benchmark in this process, and returns their lines."""
+    rng, arrays = np.random.default_rng(0), {}
+    for name, count in (("train", 600), ("test", 30)):
+        arrays[f"{name}_images"] = rng.integers(0, 256, (count, 784), dtype=np.uint8)
+        arrays[f"{name}_labels"] = np.arange(count, dtype=np.uint8) % 10
+    np.savez(tmp_path / "images.npz", **arrays)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.delitem(sys.modules, "commandline", raising=False)
+    import gpu
+
+    monkeypatch.setattr(gpu.Bench.seconds, "__defaults__", (0.0, 1))
+
+    def run(*arguments):
+        given = ["--device", "cpu", "--data", str(tmp_path / "images.npz"), "--block", "2"]
+        given += ["--widths", "784", "8", "12", "--tasks", "2", "--steps", "3", "--masks", "20"]
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments, *given])
+        gpu.main()
+        lines = map(json.loads, capsys.readouterr().out.splitlines())
+        return [line for line in lines if line["part"] != "machine"]
+
+    return run
+
+
+def test_training_and_inference_have_lines_without_errors(told):
+    lines = told("train", "infer", "check", "--dtype", "float32")
+    assert [line["part"] for line in lines] == ["train", *["infer"] * 4, "check", "check"]
+    assert not [line for line in lines if "error" in line]
+    assert all(line["same_as_cpu"] == line["compared"] > 0 for line in lines[1:5])
+    assert all(line["bits_that_differ_alone"] == 0 for line in lines[5:])
+
+
+def test_the_plan_of_memory_grows_with_the_gpu(told):
+    lines = told("memory")
+    assert not [line for line in lines if "error" in line]
+    plans, training, inference = (
+        [line for line in lines if line["of"] == kind] for kind in ("plan", "training", "inference")
+    )
+    assert [line["gigabytes"] for line in plans] == [16, 24, 80]
+    most = [line["most_tasks"] for line in plans]
+    assert most == sorted(most)
+    for line in plans:
+        assert 0.7 < line["computed_bytes"] / line["gigabytes"] / 1e9 <= 0.8
+    assert [(line["tasks"], line["peak_bytes"]) for line in training] == [(2, None)]
+    assert [line["queries"] for line in inference] == [1, 32]

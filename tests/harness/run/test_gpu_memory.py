@@ -1,0 +1,53 @@
+"""The memory that the log promises for training on a GPU."""
+
+import pytest
+
+from harness.config.compose import compose_overrides, unchecked
+from harness.config.options import resolved_options
+from harness.plan.resolve import resolve
+from harness.plan.side_by_side import blocks_side_by_side
+from harness.run.gpu_memory import training_bytes
+from harness.run.spec import RunSpec
+
+SMALL = ("network=mlp", "network_options.hidden=[16]", "tasks=4")
+
+
+def spec_of(*overrides, shape=(1, 28, 28)):
+    probe = RunSpec(resolved_options(unchecked(compose_overrides([*overrides]))), shape, 10)
+    return RunSpec(resolve(probe.config, probe.capabilities, bfloat16_is_faster=True), shape, 10)
+
+
+@pytest.mark.parametrize(("gigabytes", "actors"), [(16, 3), (24, 4), (80, 4)])
+def test_the_actors_of_a_gpu_fit_into_its_memory(gigabytes, actors):
+    """The plan of 2500 tasks of LeNet. An actor of training also measures, which takes 2 GB."""
+    for train in ("paper", "fast"):
+        spec = spec_of("tasks=2500", f"train={train}")
+        blocks = blocks_side_by_side(spec.config, actors, True, 2500)
+        assert blocks * int(spec.config.train.block) == 256
+        needed = training_bytes(spec, blocks)
+        assert 2.2e9 < needed < 3e9
+        measuring, cuda = 2e9, 0.6e9
+        assert actors * (needed + measuring + cuda) <= 1e9 * gigabytes
+
+
+def test_memory_grows_with_the_blocks():
+    spec = spec_of(*SMALL, "train.block=2")
+    few, more, most = (training_bytes(spec, num) for num in (1, 2, 3))
+    assert most - more == more - few > 2 * 4 * (784 + 500) * 16
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (*SMALL, "method=signed"),
+        (*SMALL, "train.weight_decay=0.1"),
+        (*SMALL, "family=permuted_rotated", "family_options.interpolation=bilinear"),
+        ("network=small_conv", "tasks=4"),
+    ],
+)
+def test_other_trainers_have_no_plan(others):
+    assert training_bytes(spec_of(*others), 1) is None
+
+
+def test_images_with_colours_have_no_plan():
+    assert training_bytes(spec_of(*SMALL, shape=(3, 8, 8)), 1) is None
