@@ -10,6 +10,7 @@ import pytest
 
 from analysis.load import load
 from analysis.summary import WAYS, evaluation_summary, largest_samples
+from composing import configured
 from harness import evaluate, scale
 from harness.config.identity import from_yaml
 from harness.driver.train import Train
@@ -31,12 +32,18 @@ RUN = (
 SAME = tuple(option for option in RUN if option.startswith("evaluate."))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a complete small run. Tests must not change this folder."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert scale.run(configured(*RUN, f"run_dir={run_dir}")) == 0
+    return run_dir
+
+
 @pytest.fixture
-def run(typed, tmp_path):
-    """The folder of a complete small run."""
-    code, _, err = typed(scale, *RUN, "run_dir=run")
-    assert code == 0, err
-    return tmp_path / "run"
+def run(whole, tmp_path):
+    """A copy of the complete small run, in the folder in which commands are typed."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
 class Reversed(Permuted):
