@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import ray.util.metrics
-from hydra import compose, initialize_config_module
 
-from harness.config.compose import checked
+from composing import configured
 from harness.scale import run as run_job
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS
@@ -57,8 +56,7 @@ ray.shutdown()
 
 
 def configure(*overrides):
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        return checked(compose("config", [*SMALL, *overrides]))
+    return configured(*SMALL, *overrides)
 
 
 def total(lines, name):
@@ -143,7 +141,8 @@ def test_rays_endpoint_serves_them(tmp_path):
         pytest.skip("needs root, unshare and ip for a network with loopback only")
     shutil.copy(__file__, tmp_path / "tests_metrics.py")
     (tmp_path / "scraped.py").write_text(SCRAPED)
-    paths = [str(tmp_path), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    tests, root = Path(__file__).parents[2], Path(__file__).parents[3]
+    paths = [str(tmp_path), str(tests), str(root), os.environ.get("PYTHONPATH", "")]
     inside = 'ip link set lo up; exec "$@"'
     done = subprocess.run(
         [
