@@ -383,6 +383,7 @@ def test_a_broken_file_of_the_log_is_named(typed, run):
     assert f"{path} is not a whole Parquet file: continue the run with harness/scale.py" in line
 
 
+@pytest.mark.long  # test_run.py compares the evaluations of whole runs
 def test_ray_gives_the_rows_of_the_serial_executor(typed, run, ray_session):
     found = []
     for executor in ("serial", "ray"):

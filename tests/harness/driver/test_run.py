@@ -109,7 +109,10 @@ def test_states_of_planes_and_floats_are_the_same_on_two_actors_and_after_a_stop
         assert (mask_bytes(tmp_path / name), observations(tmp_path / name)) == expected
 
 
-@pytest.mark.parametrize(("dtype", "actors"), [("float32", 2), ("bfloat16", 1)])
+@pytest.mark.parametrize(
+    ("dtype", "actors"),
+    [("float32", 2), pytest.param("bfloat16", 1, marks=pytest.mark.long)],
+)
 def test_the_real_network_has_the_same_masks_on_any_number_of_actors(
     dtype: str, actors: int, tmp_path: Path, ray_session: ModuleType
 ) -> None:
