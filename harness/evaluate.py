@@ -33,8 +33,9 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
     """Return the functions that make the stages of this command."""
     from harness.driver.evaluate import Evaluate
     from harness.driver.recall import Recall
+    from harness.driver.recover import Recover
 
-    return [Evaluate, *([Recall] if config.evaluate.reservoir else [])]
+    return [Evaluate, *([Recall, Recover] if config.evaluate.reservoir else [])]
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:

@@ -39,7 +39,7 @@ from supsup_core.methods.protocol import (
     top_share,
     uniform_bound,
 )
-from supsup_core.names import INITS, SIGNED_CONSTANT
+from supsup_core.names import KAIMING_INITS, SIGNED_CONSTANT
 from supsup_core.networks.mlp import draw_unscaled
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, num_gains
 from supsup_core.states.layout import PlaneSpec, TaskState
@@ -54,7 +54,7 @@ Magnitudes = Annotated[
         "Distribution of the magnitudes |W|, with the meaning of network_options.init. They "
         "determine the scale of a tensor and the sizes of gradients. signed_constant: all "
         "magnitudes of a tensor are equal, and the rule is that of edge_popup.",
-        one_of=INITS,
+        one_of=KAIMING_INITS,
     ),
 ]
 
