@@ -24,7 +24,7 @@ def run(typed, tmp_path):
     return tmp_path / "run"
 
 
-def test_each_step_of_each_task_is_a_row(run, typed):
+def test_each_step_of_each_task_is_a_row(run, typed, capsys):
     table = read_tables(run / "recovery", RECOVERY).to_pandas()
     assert table.groupby("task_id")["step"].apply(list).to_list() == [[0, 1, 2, 3, 4]] * 5
     # The descent starts from the mean of the masks; a bit of 1 wins a draw.
@@ -47,8 +47,11 @@ def test_each_step_of_each_task_is_a_row(run, typed):
 
     code, _, err = typed(scale, *FIGURE_7)
     assert (code, "complete already" in err) == (0, True)
-    _, out, _ = typed(status, "run_dir=run")
-    assert "checkpoint 5: complete, 30 rows" in out  # 25 of the descents, and 5 evaluations
+    capsys.readouterr()
+    assert status.main(["run_dir=run"]) == 0
+    assert (
+        "checkpoint 5: complete, 30 rows" in capsys.readouterr().out
+    )  # 25 of the descents, and 5 evaluations
 
 
 def test_a_recall_recovers_with_other_rules_and_more_steps(run, typed):

@@ -131,7 +131,7 @@ def test_an_upper_bound_may_continue_from_the_previous_task(digits, make_tasks):
     assert not np.array_equal(second.floats["layer1.gain"], first.floats["layer1.gain"])
     # Adam moves a weight by at most about the learning rate in each step.
     moved = second.floats["layer1.gain"] - first.floats["layer1.gain"]
-    assert abs(moved).max() * signed_constant(64) < 0.04
+    assert abs(moved).max() * signed_constant(64) < 0.06
 
 
 def test_factors_start_as_random_signs():
