@@ -35,7 +35,10 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
     from harness.driver.recall import Recall
     from harness.driver.recover import Recover
 
-    return [Evaluate, *([Recall, Recover] if config.evaluate.reservoir else [])]
+    found: list[Callable[[Work], Stage]] = [Evaluate]
+    if config.evaluate.reservoir:
+        found += [Recall, Recover]
+    return found
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:

@@ -41,7 +41,10 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
 
     if is_streamed(config):
         return [Allocate, Evaluate]
-    return [Train, Evaluate, *([Recall, Recover] if config.evaluate.reservoir else [])]
+    found: list[Callable[[Work], Stage]] = [Train, Evaluate]
+    if config.evaluate.reservoir:
+        found += [Recall, Recover]
+    return found
 
 
 def run(*configs: Config) -> int:
