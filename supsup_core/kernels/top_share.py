@@ -243,11 +243,11 @@ class TopShare:
         """
         of, kind = self._of, self._of.patterns.dtype.type
         # A magnitude above the range of a coat must not be in the range of an earlier coat.
-        highs = np.minimum.accumulate(np.array(highs[::-1], kind))[::-1].copy()
+        ends = np.minimum.accumulate(np.array(highs[::-1], kind))[::-1].copy()
         given = of.signs, of.masked, of.zero
         num_above, num_near = _settle(
             *(of.magnitudes, of.patterns, of.odd, *given, self._gains),
-            *(np.array(lows, kind), highs, near.reshape(-1)),
+            *(np.array(lows, kind), ends, near.reshape(-1)),
         )
         missing = [int(num) for num in np.array(self._num_kept) - num_above]
         lists = [row[:num] for row, num in zip(near, num_near, strict=True)]
