@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from analysis.allocation import masks_by_task
 from analysis.commandline import Parser, figure_file, run_command, run_directory
 from analysis.load import load
+from analysis.recovery import wrong_bits_by_step
 from analysis.stored import Layout
 from analysis.summary import (
     RECALL_SETTINGS,
@@ -433,6 +434,7 @@ FIGURES = {
     "recall_by_masks": (recall_by_masks, "reservoir"),
     "masks_by_task": (masks_by_task, "allocation"),
     "sweeps_by_masks": (sweeps_by_masks, "reservoir"),
+    "wrong_bits_by_step": (wrong_bits_by_step, "recovery"),
 }
 
 

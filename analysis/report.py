@@ -29,6 +29,7 @@ from analysis.load import load, read_configuration
 from analysis.page import figure as _figure
 from analysis.page import number as _number
 from analysis.reading import LARGEST_JSON, parse_json, read_text
+from analysis.recovery import DESCENTS, steps_until_found, wrong_bits_by_step
 from analysis.several import runs_in
 
 NAME = "report.html"
@@ -45,7 +46,7 @@ def read_tables(run_dir: Path) -> Tables:
         or a recall was done twice, only the row with the larger sample is kept.
     """
     found = {}
-    for name in ("tasks", "evaluations", "reservoir", "allocation"):
+    for name in ("tasks", "evaluations", "reservoir", "recovery", "allocation"):
         try:
             found[name] = load(run_dir, name).to_pandas()
         except FileNotFoundError:
@@ -93,6 +94,8 @@ def render(run_dir: Path) -> str:
         sections += _inference(tables["evaluations"], masks, run_dir)
     if "reservoir" in tables:
         sections.append(_reservoir(tables["reservoir"]))
+    if "recovery" in tables:
+        sections.append(_recovery(tables["recovery"]))
     if "allocation" in tables:
         counted = config["train.steps"], config["tasks"], len(tables["tasks"])
         sections.append(_allocation(tables["allocation"], mistakes(tables["allocation"], *counted)))
@@ -241,6 +244,8 @@ _HEADS = {
     "log_base": "base",
     "block": "bits per reservoir",
     "most_steps": "most sweeps",
+    "num_tasks": "masks",
+    "gradients": "gradient steps",
 }
 
 
@@ -356,6 +361,35 @@ def _reservoir(reservoir: pd.DataFrame) -> str:
             "sweeps",
         ),
         page.table("Recall", [*heads, "accuracy GG", "reservoir bytes", "packed bytes"], rows),
+    )
+
+
+def _recovery(recovery: pd.DataFrame) -> str:
+    found = steps_until_found(recovery)
+    way, ways = _way_columns(found, DESCENTS)
+    rows = [
+        [
+            *cells,
+            *(int(row.task_id), _plain(row.found_after), int(row.wrong_bits)),
+            *(_number(row.accuracy), _number(row.accuracy_gg)),
+        ]
+        for cells, row in zip(ways, found.itertuples(), strict=True)
+    ]
+    caption = (
+        "Masks after the last gradient step. found after: gradient steps after which no bit was "
+        "wrong any more; empty if the mask was not found."
+    )
+    heads = [*way, "task", "found after", "wrong bits", "accuracy", "accuracy GG"]
+    return page.section(
+        "Recovery by gradient descent",
+        _figure(
+            "Left: wrong bits of each layer's mask against the number of gradient steps; thin "
+            "lines are tasks, and a thick line is their mean. Right: accuracy with the mask of "
+            "each step, and with the stored masks (dashed).",
+            lambda: wrong_bits_by_step(recovery),
+            "recovery",
+        ),
+        page.table(caption, heads, rows),
     )
 
 

@@ -42,6 +42,7 @@ MOST_ACTORS = 4096  # in a pool: more than any cluster has
 EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
+DESCENT = "descent"  # the cue of gradient descent, whose results have a table of their own
 
 # gn: the task is given in training. nns: the task is given neither in training nor in inference.
 SCENARIOS = ("gn", "nns")
@@ -322,11 +323,13 @@ class ReservoirConfig:
     )
     cues: list[str] = knob(
         lambda: [*CUES],
-        one_of=CUES,
+        one_of=(*CUES, DESCENT),
         filled=True,
         distinct=True,
         help="Starting points of recall. flipped is the mask with some bits inverted. erased is "
-        "the mask with some bits unknown. data is a batch of images without labels.",
+        "the mask with some bits unknown. data is a batch of images without labels. descent is the "
+        "mean of all stored masks: gradient descent then changes the mask until the outputs for "
+        "images without labels are certain and the energy is low, as in HopSupSup.",
     )
     share: float = knob(
         0.1,
@@ -347,6 +350,13 @@ class ReservoirConfig:
         at_least=1,
         at_most=MOST_SWEEPS,
         help="Largest number of sweeps over all bits in one recall.",
+    )
+    gradients: int = knob(
+        30,
+        at_least=1,
+        at_most=MOST_GRADIENTS,
+        help="Number of gradient steps of the cue descent. Each step uses another test batch. If "
+        "the task has fewer batches, the first batch follows the last.",
     )
 
 

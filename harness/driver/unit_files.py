@@ -16,7 +16,7 @@ logger = logging.getLogger("harness")
 
 U = TypeVar("U", bound=TableUnit)
 
-_RESULTS = ("evaluations", "reservoir")  # tables in which each file belongs to one unit
+_RESULTS = ("evaluations", "reservoir", "recovery")  # tables in which each file belongs to one unit
 
 
 class UnitFiles:

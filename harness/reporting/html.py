@@ -18,7 +18,7 @@ from harness.places.temporary import temporary_files_in
 logger = logging.getLogger("harness")
 
 REPORT = "report.html"
-TABLE_FOLDERS = ("log", "evaluations", "reservoir")
+TABLE_FOLDERS = ("log", "evaluations", "reservoir", "recovery")
 TIMEOUT_SECONDS = 120  # for each report
 
 

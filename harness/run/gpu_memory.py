@@ -27,10 +27,10 @@ def training_bytes(spec: RunSpec, num_blocks: int) -> int | None:
     """
     network, method = spec.network, spec.method
     one_channel = len(spec.input_shape) < 3 or spec.input_shape[0] == 1
-    if not trains_on_blocks(network, method, spec.recipe) or not one_channel:
+    on_blocks = trains_on_blocks(network, method, spec.recipe) and one_channel
+    if not on_blocks or not isinstance(method, KeepMethod):
         return None
     assert isinstance(network, MLP)  # as trains_on_blocks says
-    assert isinstance(method, KeepMethod)
     config = spec.config
     try:
         block = [spec.task(i) for i in range(min(int(config.train.block), config.tasks))]

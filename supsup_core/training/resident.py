@@ -21,7 +21,7 @@ from jaxtyping import Int32
 
 from supsup_core.kernels.gpu.choose import triton_works
 from supsup_core.kernels.gpu.memory import free_and_warn, free_bytes
-from supsup_core.methods.protocol import Shared, layout_of, uniform_bound
+from supsup_core.methods.protocol import KeepMethod, Shared, layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.streams import Role, key
@@ -73,6 +73,8 @@ class ResidentTrainer(MLPTrainer):
         graphs: whether a CUDA graph repeats the steps on a CUDA device. A change has an effect on
             the next training.
     """
+
+    _method: KeepMethod
 
     def __init__(
         self, *args: Any, parts: PlainSteps | None = None, graphs: bool = True, **options: Any

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from supsup_core.methods.protocol import FastRule
+from supsup_core.methods.rules import AboveZero, FastRule, TopShares
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
 from supsup_core.training.triton_draw import draw_kernel
 from supsup_core.training.triton_kernels import (
@@ -43,7 +43,7 @@ class _Rule:
     masks: bool
 
 
-_RULES: dict[FastRule, _Rule] = {"threshold": _Rule(False, True), "top_share": _Rule(True, False)}
+_RULES: dict[type[FastRule], _Rule] = {AboveZero: _Rule(False, True), TopShares: _Rule(True, False)}
 
 
 class TritonSteps(PlainSteps):
@@ -59,7 +59,7 @@ class TritonSteps(PlainSteps):
 
     def scratch_bytes(self, layer: ResidentLayer) -> int:
         """Return 0 if a kernel uses each gradient without storing it; see PlainSteps."""
-        if layer.method.fast_rule is not None:
+        if _rule_of(layer) is not None:
             return 0
         return layer.masked.numel() * layer.scores.element_size()
 
@@ -149,11 +149,10 @@ class TritonSteps(PlainSteps):
 
     def learn(self, layer: ResidentLayer, delta: Tensor, x: Tensor, feed: Feed) -> None:
         """Take a step of the optimiser; see PlainSteps.learn."""
-        fast_rule = layer.method.fast_rule
-        if fast_rule is None:
+        rule = _rule_of(layer)
+        if rule is None:
             super().learn(layer, delta, x, feed)
             return
-        rule = _RULES[fast_rule]
         num_tasks, num_outputs, num_inputs = layer.masked.shape
         first, *others = layer.state
         o, i, n = _LEARN_TILE_FLOAT32 if x.dtype == torch.float32 else _LEARN_TILE
@@ -203,6 +202,12 @@ class TritonSteps(PlainSteps):
             REORDERS=sources is not None,
             BLOCK=block,
         )
+
+
+def _rule_of(layer: ResidentLayer) -> _Rule | None:
+    """Return the work of learn_kernel for the finder of a layer; None if it has no kernel."""
+    fast_rule = layer.method.fast_rule(layer.tensor)
+    return None if fast_rule is None else _RULES.get(type(fast_rule))
 
 
 def _precision(values: Tensor) -> str:

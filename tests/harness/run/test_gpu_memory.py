@@ -36,6 +36,13 @@ def test_memory_grows_with_the_blocks():
     assert most - more == more - few > 2 * 4 * (784 + 500) * 16
 
 
+def test_a_finder_without_a_kernel_stores_the_gradients_of_its_largest_layer():
+    pytest.importorskip("triton")
+    specs = [spec_of(*SMALL, "family=rotated", f"method={m}") for m in ("edge_popup", "n_of_m")]
+    few, more = (training_bytes(spec, 1) for spec in specs)
+    assert more - few == 4 * 784 * 16 * int(specs[0].config.train.block)
+
+
 @pytest.mark.parametrize(
     "others",
     [

@@ -51,7 +51,7 @@ for _name in ("pick", "forward", "logit_gradient", "back", "learn"):
 def trainer_on(device, data, method=Threshold(), kind=None):  # noqa: B008
     options = {"seed": 0, "dtype": torch.float64, "device": device}
     if kind is not None:
-        return kind(NETWORK, method, data, None, RECIPE, **options)
+        return kind(NETWORK, method, data, lambda task, state: None, RECIPE, **options)
     return trainer_for(*(NETWORK, method, data, data, RECIPE), **options)
 
 
