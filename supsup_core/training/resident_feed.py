@@ -51,8 +51,7 @@ class Tables:
         num_constants = len(optimizer.constants(recipe.learning_rate, 1))
         shape = self.num_steps, num_groups, num_images
         self.index = torch.empty(shape, dtype=torch.int32, device=device)
-        shape = self.num_steps, num_constants
-        self.constants = torch.empty(shape, dtype=dtype, device=device)
+        self.constants = torch.empty((self.num_steps, num_constants), dtype=dtype, device=device)
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
 
     def tell(self, done: int, batches: Iterator[Int32[np.ndarray, "G N"]]) -> None:

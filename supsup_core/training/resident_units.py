@@ -260,7 +260,7 @@ class UnitBlock:
             pixels = shown[:, :, :-1]
         if len(pixels) == 1:
             sums = whole_products(self._signs.flatten(0, 1), pixels[0].t())
-            return sums.unflatten(0, self._signs.shape[:2])
+            return sums.view(*self._signs.shape[:2], -1)
         signs = self._signs.expand(len(pixels), -1, -1)
         pairs = zip(signs, pixels, strict=True)
         return torch.stack([whole_products(own, its.t()) for own, its in pairs])

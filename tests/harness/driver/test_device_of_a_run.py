@@ -11,6 +11,7 @@ from harness.executors.protocol import Trainers
 from harness.executors.serial import SerialExecutor
 from harness.plan import device
 from harness.plan.pools import pool_sizes
+from harness.run import directory
 from harness.workers import training
 
 SMALL = (
@@ -59,10 +60,11 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(typed, tm
 
 def test_a_run_on_gpus_says_how_much_memory_training_takes(typed, monkeypatch):
     on_gpus(monkeypatch, True)
+    monkeypatch.setattr(directory, "device_type", lambda: "cuda")
     monkeypatch.setattr(training, "training_device", lambda kind: torch.device("cpu"))
     given = *SMALL, "train.device=cuda", "actors.side_by_side=2"
     code, _, err = typed(scale, *given)
-    assert code == 0
+    assert code == 0, err
     told = (
         r"each training actor takes up to \d\.\d GB of its GPU for 2 tasks at a time, and 4 actors"
     )
