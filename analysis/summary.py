@@ -5,6 +5,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 Z = 1.959964  # the 97.5 % quantile of the normal distribution
+CONFIDENCE = 0.95  # of the intervals
 GIVEN = "given"  # the algorithm that infers nothing: it uses the true task
 FEWEST_SIZES, LEAST_SPAN = 4, 10  # limits for the fit of an exponent; see scaling_exponent
 
@@ -19,10 +20,14 @@ def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Serie
     Returns:
         Two series: the lower ends and the upper ends of the intervals.
     """
-    middle = (fractions + Z**2 / (2 * counts)) / (1 + Z**2 / counts)
-    spread = fractions * (1 - fractions) / counts + Z**2 / (4 * counts**2)
-    half = Z * spread**0.5 / (1 + Z**2 / counts)
-    return middle - half, middle + half
+    from scipy.stats import binomtest  # here, because the import takes a second
+
+    intervals = [
+        binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
+        for share, count in zip(fractions, counts.astype(int), strict=True)
+    ]
+    ends = pd.DataFrame(intervals, columns=["low", "high"], index=fractions.index, dtype=float)
+    return ends["low"], ends["high"]
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
@@ -44,11 +49,20 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
     kept = np.asarray(values, dtype=float)
     if not len(kept):
         raise ValueError("values must hold at least one value, got none: give one value per task")
-    generator = np.random.default_rng(seed)
-    # Draw one mean at a time. A matrix of all draws would need much more memory.
-    means = [kept[generator.integers(len(kept), size=len(kept))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    if len(kept) == 1 or kept.min() == kept.max():  # every drawn mean is equal
+        return float(kept[0]), float(kept[0])
+    from scipy import stats  # here, because the import takes a second
+
+    found = stats.bootstrap(
+        (kept,),
+        np.mean,
+        n_resamples=draws,
+        batch=100,  # a matrix of all draws would need much more memory
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
@@ -66,7 +80,9 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
     x, y = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
     if len(np.unique(x)) < FEWEST_SIZES or x.max() < LEAST_SPAN * x.min():
         return float("nan")
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+    from scipy.stats import linregress  # here, because the import takes a second
+
+    return float(linregress(np.log(x), np.log(y)).slope)
 
 
 # These settings of an evaluation change what is measured. The other settings, `tasks_asked` and
@@ -178,6 +194,18 @@ def main_way(
     return max((rows for _, rows in largest.groupby(WAYS, dropna=False)), key=fitness)
 
 
+def num_right(rows: pd.DataFrame) -> tuple[int, int]:
+    """Count the queries whose task was inferred right, and all queries.
+
+    A query is the images of one task from which the task is inferred.
+
+    Args:
+        rows: rows of the table `evaluations`.
+    """
+    right = (rows["task_accuracy"] * rows["num_batches"]).round().sum()
+    return int(right), int(rows["num_batches"].sum())
+
+
 def result(rows: pd.DataFrame) -> str:
     """Say in one sentence how well an algorithm infers the tasks of a run.
 
@@ -191,11 +219,11 @@ def result(rows: pd.DataFrame) -> str:
             f"{rows['accuracy_gg'].mean():.4f}."
         )
     by = " ".join(part for part in first[["algorithm", "objective"]] if isinstance(part, str))
-    num_right = int((rows["task_accuracy"] * rows["num_batches"]).round().sum())
+    right, asked = num_right(rows)
     return (
-        f"Among {first['num_tasks']} masks, {by} infers the right task for {num_right} of "
-        f"{rows['num_batches'].sum()} test batches: accuracy {rows['accuracy_gg'].mean():.4f} with "
-        f"the task given (GG), {rows['accuracy_gnu'].mean():.4f} with the task inferred (GNu)."
+        f"Among {first['num_tasks']} masks, {by} infers the right task for {right:,} of {asked:,} "
+        f"queries: accuracy {rows['accuracy_gg'].mean():.4f} with the task given (GG), "
+        f"{rows['accuracy_gnu'].mean():.4f} with the task inferred (GNu)."
     )
 
 

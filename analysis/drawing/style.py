@@ -1,0 +1,113 @@
+"""The look that all figures share: size of a panel, ticks, legends and texts for the pointer.
+
+A figure has one or more panels side by side. Text has one size. A legend stands outside the panels.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+PANEL_INCHES = (4.8, 3.4)  # width and height
+SIZE = "medium"  # of all text
+HOVER = "hover:"  # an artist's id begins with this text if its points have texts of their own
+_LETTER = 0.024  # width of a letter, as a fraction of a panel's width
+_LABEL_WIDTH = 60  # letters in a line of a legend below the panels
+
+
+def panels(count: int, *, height: float = PANEL_INCHES[1]) -> tuple[Figure, list[Axes]]:
+    """Make a figure with panels side by side.
+
+    Args:
+        count: number of panels.
+        height: height of the figure in inches.
+    """
+    figure = Figure(figsize=(PANEL_INCHES[0] * count, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Write the names of a panel's axes and its title, and draw a grid."""
+    axes.set(xlabel=x, ylabel=y)
+    axes.set_title(title, fontsize=SIZE)
+    axes.grid(alpha=0.3)
+
+
+def legend_entries(figure: Figure) -> dict[str, Any]:
+    """Return the labels of a figure with their handles. A label of two panels appears once."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return found
+
+
+def legend_below(figure: Figure) -> None:
+    """Put one legend for all panels below them."""
+    found = legend_entries(figure)
+    labels = [textwrap.fill(label, _LABEL_WIDTH) for label in found]
+    columns = max(1, round(figure.get_size_inches()[0] / PANEL_INCHES[0]))
+    figure.legend(
+        list(found.values()), labels, loc="outside lower center", ncols=columns, fontsize=SIZE
+    )
+
+
+def tick_checkpoints(axes: Axes, sizes: Iterable[float], scale: str | None = None) -> None:
+    """Draw a tick at each checkpoint, and write the numbers for which there is space.
+
+    Args:
+        axes: the panel, whose horizontal axis is the number of masks.
+        sizes: the numbers of masks at the checkpoints, positive.
+        scale: "linear" or "log"; None: the scale on which the checkpoints lie further apart.
+    """
+    ticks = np.unique(np.fromiter(sizes, dtype=float))
+    scale = scale or _wider_scale(ticks)
+    axes.set_xscale(scale)
+    axes.set_xticks(ticks, _fitting_labels(_places(ticks, scale), ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _places(ticks: np.ndarray, scale: str) -> np.ndarray:
+    """Return where ticks lie between the first tick (0) and the last tick (1)."""
+    values = np.log(ticks) if scale == "log" else ticks
+    return (values - values[0]) / max(values[-1] - values[0], 1e-12)
+
+
+def _wider_scale(ticks: np.ndarray) -> str:
+    if len(ticks) < 3:
+        return "linear"
+    gaps = {scale: np.diff(_places(ticks, scale)).min() for scale in ("linear", "log")}
+    return max(gaps, key=lambda scale: float(gaps[scale]))
+
+
+def _fitting_labels(places: np.ndarray, ticks: np.ndarray) -> list[str]:
+    """Return a label for each tick; "" if the label would touch the next label to the right."""
+    labels, left_end = [""] * len(ticks), np.inf
+    for i in range(len(ticks) - 1, -1, -1):
+        text = f"{ticks[i]:g}" if ticks[i] < 1e6 else f"{ticks[i]:.0e}"
+        half = _LETTER * len(text) / 2
+        if places[i] + half < left_end:
+            labels[i], left_end = text, places[i] - half - _LETTER
+    return labels
+
+
+def hover(artist: Artist, texts: Sequence[str]) -> None:
+    """Give each point of an artist a text, which a browser shows if the pointer is on the point.
+
+    Args:
+        artist: a line with markers, or a collection.
+        texts: one text per point. Every point must be drawn, so no coordinate may be NaN.
+    """
+    artist.set_gid(HOVER + json.dumps(list(texts)))
+
+
+def told(label: str, x: float, of_what: str, mean: float, low: float, high: float) -> str:
+    """Make the text of a point: its line, its place, its mean, and an interval unless it is NaN."""
+    interval = f" ({low:.4f} to {high:.4f})" if np.isfinite([low, high]).all() else ""
+    return f"{label}, {x:g} {of_what}: {mean:.4f}{interval}"

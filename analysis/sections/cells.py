@@ -1,0 +1,50 @@
+"""Columns that several tables of a report share."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.pages.content import Cell, as_cell
+
+# Column of a table -> its head in the report.
+_HEADS = {
+    "num_distractors": "untrained masks",
+    "num_images": "images",
+    "batch_size": "batch size",
+    "log_base": "base",
+    "block": "bits per reservoir",
+    "most_steps": "most sweeps",
+    "num_tasks": "tasks",
+}
+
+
+def head(column: str) -> str:
+    """Return the head of a table's column in the report."""
+    return _HEADS.get(column, column.replace("_", " "))
+
+
+def way_columns(rows: pd.DataFrame, ways: Sequence[str]) -> tuple[list[str], list[list[Cell]]]:
+    """Make the heads and cells of the columns that say how tasks were inferred or masks recalled.
+
+    Args:
+        rows: rows of a table.
+        ways: names of these columns. A column without any value is left out. So is the column of
+            untrained masks, if there are none.
+
+    Returns:
+        The heads of the columns, and the cells of each row.
+    """
+    used = [name for name in ways if rows[name].notna().any()]
+    if "num_distractors" in used and not rows["num_distractors"].any():
+        used.remove("num_distractors")
+    cells = [[as_cell(value) for value in row] for row in rows[used].itertuples(index=False)]
+    # Some versions of pandas yield no tuple if no column is left.
+    return [head(name) for name in used], cells or [[] for _ in range(len(rows))]
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people, such as "98.7 MB"."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,87 @@
+"""The section that shows masks: as images, and by the density and the overlap of each layer."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis import pictures, stored
+from analysis.drawing.masks import masks_by_layer
+from analysis.pages.content import Gallery, Part, Picture, Section, number, table
+from analysis.pages.svg import drawing
+
+_TASKS_SHOWN = 6
+
+
+def masks(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path) -> Section:
+    """Show the masks of a run. The states of the run must have planes of bits."""
+    return Section("Masks", [*_pictures(tasks, run_dir), *_statistics(tasks, layout, run_dir)])
+
+
+def _pictures(tasks: pd.DataFrame, run_dir: Path) -> list[Part]:
+    ids = np.sort(tasks["task_id"].to_numpy())
+    chosen = ids[np.linspace(0, len(ids) - 1, min(_TASKS_SHOWN, len(ids))).round().astype(int)]
+    layers = pictures.first_layers(run_dir, [int(task) for task in chosen])
+    if not layers:
+        return []
+    if layers[0].side is None:
+        return [
+            Gallery(
+                "The corner of the first layer's mask, for some tasks. A row has the bits of one "
+                "output. A dark bit keeps its weight.",
+                [_matrix(layer) for layer in layers],
+            )
+        ]
+    return [_by_pixel(layers), _of_units(layers[0])]
+
+
+def _matrix(layer: pictures.FirstLayer) -> Picture:
+    url = pictures.as_url(pictures.matrix(layer), "Greys", 0, 1)
+    return Picture(f"task {layer.task_id}", url)
+
+
+def _by_pixel(layers: list[pictures.FirstLayer]) -> Gallery:
+    shares = [pictures.kept_by_pixel(layer) for layer in layers]
+    low, high = min(one.min() for one in shares), max(one.max() for one in shares)
+    return Gallery(
+        "Fraction of the first layer's weights that the mask of a task keeps, for each pixel. The "
+        f"scale goes from {low:.2f} (dark) to {high:.2f} (bright). If tasks permute pixels, each "
+        "pixel is shown at its place in the original image, so the digits' place is visible.",
+        [
+            Picture(f"task {layer.task_id}", pictures.as_url(share, "viridis", low, high))
+            for layer, share in zip(layers, shares, strict=True)
+        ],
+    )
+
+
+def _of_units(layer: pictures.FirstLayer) -> Gallery:
+    units = range(min(pictures.MOST_UNITS, len(layer.weights)))
+    images = [pictures.weights_of_unit(layer, unit) for unit in units]
+    largest = max(float(np.abs(one).max()) for one in images) or 1.0
+    return Gallery(
+        f"Weights of the first units of the first layer, with the mask of task {layer.task_id}. "
+        "Blue weights are negative, red weights are positive, and the mask drops the white ones.",
+        [
+            Picture(f"unit {unit}", pictures.as_url(image, "RdBu_r", -largest, largest))
+            for unit, image in zip(units, images, strict=True)
+        ],
+    )
+
+
+def _statistics(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path) -> list[Part]:
+    """Make the figure and the table of the masks' densities and overlaps, plane by plane."""
+    statistics = stored.layer_statistics(stored.sample_masks(run_dir, tasks), layout)
+    rows = [
+        [row["layer"], *(number(row[name]) for name in ("density", "overlap", "chance"))]
+        for _, row in statistics.iterrows()
+    ]
+    return [
+        drawing(
+            "Density of the masks, and the fraction of ones that two masks have in common, by "
+            f"layer. Lines go from the smallest to the largest value. The sample has "
+            f"{min(stored.SAMPLE, len(tasks))} masks, spread evenly over the tasks.",
+            lambda: masks_by_layer(statistics),
+            "layers",
+        ),
+        table("Means by layer", ["layer", "density", "overlap", "by chance"], rows),
+    ]
