@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -27,24 +28,29 @@ class FirstLayer:
 
     Attributes:
         task_id: number of the task.
-        kept: (H, I) the bits of the first plane, which say which weights the mask keeps.
+        gains: (H, I) the gains of the weights, without a scale. A gain of 0 drops the weight.
         weights: (H, I) the fixed weights.
         side: length of a side if the inputs are the pixels of square images of one channel, else
-            None. The inputs are then in the order of the original image's pixels.
+            None. If a task permutes pixels, the inputs are in the order of the original image.
     """
 
     task_id: int
-    kept: NDArray[np.bool_]
+    gains: NDArray[np.float32]
     weights: NDArray[np.float32]
     side: int | None
 
 
-def first_layers(run_dir: Path, task_ids: Sequence[int]) -> list[FirstLayer]:
+def first_layers(
+    run_dir: Path, task_ids: Sequence[int], *, is_stream: bool = False
+) -> list[FirstLayer]:
     """Read the first layer of some tasks.
 
     Args:
         run_dir: the run directory.
         task_ids: numbers of committed tasks.
+        is_stream: whether the masks belong to a learner on a stream. Such a mask may belong to
+            another task than the task with its number. So its inputs cannot be put in order, and
+            `side` is None.
 
     Returns:
         The first layer of each task. Empty if the states have no planes, if the masks are over
@@ -54,50 +60,68 @@ def first_layers(run_dir: Path, task_ids: Sequence[int]) -> list[FirstLayer]:
         ValueError: the store cannot be read.
     """
     with stored.readable(run_dir):
-        group = stored.open_store(run_dir)
-        planes, tensors = group.attrs["planes"], group.attrs["tensors"]
-        if not planes or "trained_weights" in group.attrs:
+        store = stored.open_store(run_dir)
+        tensor = _first_tensor(dict(store.attrs))
+        if tensor is None:
             return []
-        plane = planes[0]
-        tensor = next(one for one in tensors if one["name"] == plane["tensor"])
         shape = tensor["shape"]
-        if tensor.get("over") == "units" or len(shape) < 2:
-            return []
-        weights = np.asarray(group["weights"][tensor.get("source", tensor["name"])][:], np.float32)
+        weights = np.asarray(store["weights"][tensor["source"]][:], np.float32)
         weights = weights.reshape(shape[0], -1)
-        one_channel = len(group.attrs.get("normalisation", {}).get("mean", [])) == 1
-        side = round(weights.shape[1] ** 0.5) if len(shape) == 2 and one_channel else 0
-        is_image = side > 0 and side**2 == weights.shape[1]
+        orders = store["inputs"].get("permutations")
+        one_channel = len(store.attrs.get("normalisation", {}).get("mean", [])) == 1
+        side = round(weights.shape[1] ** 0.5)
+        is_image = one_channel and len(shape) == 2 and side**2 == weights.shape[1]
+        is_image = is_image and not (is_stream and orders is not None)
+        planes = [one for one in store.attrs["planes"] if one["tensor"] == tensor["name"]]
         found = []
         for task in task_ids:
-            packed = group["masks"][task][int(plane["byte_offset"]) :]
-            bits = np.unpackbits(packed, count=int(plane["num_bits"]), bitorder="little")
-            kept, values = bits.reshape(weights.shape).astype(bool), weights
-            if is_image and "permutations" in group["inputs"]:
-                original = np.argsort(group["inputs"]["permutations"][task])
-                kept, values = kept[:, original], weights[:, original]
-            found.append(FirstLayer(int(task), kept, values, side if is_image else None))
+            gains, own = _gains(store["masks"][task], planes, weights.shape), weights
+            if is_image and orders is not None:
+                original = np.argsort(orders[task])
+                gains, own = gains[:, original], weights[:, original]
+            found.append(FirstLayer(task, gains, own, side if is_image else None))
         return found
+
+
+def _first_tensor(attributes: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the tensor of the first plane; None if its masks cannot be shown."""
+    if not attributes["planes"] or "trained_weights" in attributes:
+        return None
+    name = attributes["planes"][0]["tensor"]
+    tensor: dict[str, Any] = next(one for one in attributes["tensors"] if one["name"] == name)
+    return None if tensor["over"] == "units" or len(tensor["shape"]) < 2 else tensor
+
+
+def _gains(
+    row: NDArray[np.uint8], planes: Sequence[dict[str, Any]], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Add the planes of a tensor, each multiplied by its coefficient."""
+    gains = np.zeros(shape, np.float32)
+    for plane in planes:
+        packed = row[int(plane["byte_offset"]) :]
+        bits = np.unpackbits(packed, count=int(plane["num_bits"]), bitorder="little")
+        gains += plane["coefficient"] * bits.reshape(shape)
+    return gains
 
 
 def kept_by_pixel(layer: FirstLayer) -> NDArray[np.float64]:
     """Return the fraction of units that keep their weight to each pixel, as an image."""
     assert layer.side is not None
-    share: NDArray[np.float64] = layer.kept.mean(axis=0).reshape(layer.side, layer.side)
+    share: NDArray[np.float64] = (layer.gains != 0).mean(axis=0).reshape(layer.side, layer.side)
     return share
 
 
 def weights_of_unit(layer: FirstLayer, unit: int) -> NDArray[np.float64]:
-    """Return the weights of a unit as an image, with 0 for the weights that the mask drops."""
+    """Return the effective weights of a unit as an image: 0 for weights that the mask drops."""
     assert layer.side is not None
-    values = np.where(layer.kept[unit], layer.weights[unit], 0)
+    values = layer.gains[unit] * layer.weights[unit]
     return values.reshape(layer.side, layer.side).astype(float)
 
 
 def matrix(layer: FirstLayer) -> NDArray[np.float64]:
     """Return the corner of a mask, with at most 64 units and 160 inputs, as an image of 0 and 1."""
     rows, columns = _MATRIX
-    return layer.kept[:rows, :columns].astype(float)
+    return (layer.gains[:rows, :columns] != 0).astype(float)
 
 
 def as_url(image: NDArray[np.float64], colors: str, low: float, high: float) -> str:

@@ -125,7 +125,7 @@ def _sections(
     committed = "masks" if counted is not None else f"of {num_tasks} tasks"
     sections.append(training(tasks, committed))
     if layout.layers:
-        sections.append(masks(tasks, layout, run_dir))
+        sections.append(masks(tasks, layout, run_dir, is_stream=counted is not None))
     if "reservoir" in tables:
         sections.append(reservoirs(tables["reservoir"]))
     inferred = way if way is not None and way["algorithm"].iloc[0] != summary.GIVEN else None

@@ -4,7 +4,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints, told
+from analysis.drawing.style import (
+    hover,
+    legend_below,
+    line_style,
+    name_axes,
+    panels,
+    tick_checkpoints,
+    told,
+)
 from analysis.drawing.ways import agreeing
 from analysis.several import lines
 
@@ -21,9 +29,10 @@ def accuracy_over_seeds(over: pd.DataFrame) -> Figure:
         over seeds by Student's t. Ways that agree in all values are one line.
     """
     figure, (left, right) = panels(2)
-    for label, rows in agreeing(lines(over), ["accuracy_gnu", "task_accuracy"]):
-        _band(left, "num_tasks", "accuracy_gnu", rows, label)
-        _band(right, "num_tasks", "task_accuracy", rows, label)
+    found = agreeing(lines(over), ["accuracy_gnu", "task_accuracy"])
+    for number, (label, rows) in enumerate(found):
+        _band(left, "num_tasks", "accuracy_gnu", rows, label, line_style(number))
+        _band(right, "num_tasks", "task_accuracy", rows, label, line_style(number))
     own = over[over["num_distractors"] == 0].drop_duplicates("num_tasks")
     if len(own):
         style = "k--" if len(own) > 1 else "k_"  # one point makes no line
@@ -51,8 +60,8 @@ def task_accuracy_by_outputs(over: pd.DataFrame) -> Figure:
     """
     figure, [axes] = panels(1)
     last = over[over["num_tasks"] == over["num_tasks"].max()]
-    for label, rows in agreeing(lines(last), ["task_accuracy"]):
-        _band(axes, "outputs", "task_accuracy", rows, label)
+    for number, (label, rows) in enumerate(agreeing(lines(last), ["task_accuracy"])):
+        _band(axes, "outputs", "task_accuracy", rows, label, line_style(number))
     axes.set_ylim(-0.02, 1.02)
     tick_checkpoints(axes, last["outputs"])
     name_axes(axes, "number of outputs", "task accuracy", "correctly inferred tasks")
@@ -60,15 +69,12 @@ def task_accuracy_by_outputs(over: pd.DataFrame) -> Figure:
     return figure
 
 
-def _band(
-    axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str | None = None
-) -> None:
+def _band(axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str) -> None:
     """Draw means as a line, and the intervals of the means as a band around it."""
     ordered = rows.sort_values(x)
-    [line] = axes.plot(ordered[x], ordered[y], *([style] if style else ["o-"]), ms=5, label=label)
+    [line] = axes.plot(ordered[x], ordered[y], style, ms=5, label=label)
     low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
     axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
-    if not style:
-        points = zip(ordered[x], ordered[y], low, high, strict=True)
-        what = x.removeprefix("num_")
-        hover(line, [told(label, at, what, *values) for at, *values in points])
+    points = zip(ordered[x], ordered[y], low, high, strict=True)
+    what = x.removeprefix("num_")
+    hover(line, [told(label, at, what, *values) for at, *values in points])

@@ -65,7 +65,7 @@ def readable(run_dir: str | Path) -> Iterator[None]:
     """Turn an error in the `with` block, which reads a store, into a ValueError with advice."""
     try:
         yield
-    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got files that cannot be "
             f"read ({type(error).__name__}: {error}): python harness/status.py run_dir={run_dir} "

@@ -5,7 +5,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints, told
+from analysis.drawing.style import (
+    hover,
+    legend_below,
+    line_style,
+    name_axes,
+    panels,
+    tick_checkpoints,
+    told,
+)
 from analysis.drawing.ways import agreeing, lines
 from analysis.summary import Z, bootstrap
 
@@ -28,8 +36,8 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     figure, (left, right) = panels(2)
     found = agreeing(lines(evaluations), ["accuracy_gnu", "task_accuracy"])
     for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
-        for label, rows in found:
-            _draw_means(axes, rows.groupby("num_tasks")[column], label)
+        for number, (label, rows) in enumerate(found):
+            _draw_means(axes, rows.groupby("num_tasks")[column], label, line_style(number))
         # The vertical axis starts at 0.8 or lower. Otherwise, the noise of a line near 1 fills it.
         means = [rows.groupby("num_tasks")[column].mean().min() for _, rows in found]
         axes.set_ylim(min(0.8, min(means) - 0.02), 1.005)
@@ -45,12 +53,12 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_means(axes: Axes, by_size: "pd.api.typing.SeriesGroupBy", label: str) -> None:
+def _draw_means(axes: Axes, by_size: "pd.api.typing.SeriesGroupBy", label: str, style: str) -> None:
     stats = by_size.agg(["mean", "sem"]).fillna(0)
     mean, half = stats["mean"], Z * stats["sem"]
     high = np.minimum(mean + half, 1)
     bars = [half, high - mean]
-    drawn = axes.errorbar(stats.index, mean, yerr=bars, marker="o", ms=5, label=label)
+    drawn = axes.errorbar(stats.index, mean, yerr=bars, fmt=style, ms=5, label=label)
     ends = zip(stats.index, mean, mean - half, high, strict=True)
     hover(drawn.lines[0], [told(label, k, "masks", *values) for k, *values in ends])
 
@@ -122,8 +130,8 @@ def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
     figure, axes_of = panels(len(groups))
     means: list[float] = []
     for axes, (title, rows) in zip(axes_of, groups.items(), strict=True):
-        for label, part in agreeing(lines(rows), ["task_accuracy"]):
-            means += _draw_wrong(axes, label, part)
+        for number, (label, part) in enumerate(agreeing(lines(rows), ["task_accuracy"])):
+            means += _draw_wrong(axes, part, label, line_style(number))
         tick_checkpoints(axes, rows["num_tasks"])
         name_axes(axes, MASKS, "fraction of wrong tasks", title)
     positive = [mean for mean in means if mean > 0]
@@ -137,12 +145,12 @@ def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _draw_wrong(axes: Axes, label: str, rows: pd.DataFrame) -> list[float]:
+def _draw_wrong(axes: Axes, rows: pd.DataFrame, label: str, style: str) -> list[float]:
     """Draw one line with its band, and return the means of the line."""
     wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]
     sizes, means = [k for k, _ in wrong], [float(values.mean()) for _, values in wrong]
     low, high = zip(*(bootstrap(values) for _, values in wrong), strict=True)
-    [line] = axes.plot(sizes, means, "o-", ms=5, label=label)
+    [line] = axes.plot(sizes, means, style, ms=5, label=label)
     axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
     points = zip(sizes, means, low, high, strict=True)
     hover(line, [told(label, k, "masks, wrong", *values) for k, *values in points])

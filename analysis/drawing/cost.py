@@ -5,7 +5,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.drawing.accuracy import MASKS
-from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints
+from analysis.drawing.style import (
+    hover,
+    legend_below,
+    line_style,
+    name_axes,
+    panels,
+    tick_checkpoints,
+)
 from analysis.drawing.ways import lines
 
 
@@ -25,21 +32,22 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
     """
     figure, (left, right) = panels(2)
     own = evaluations[evaluations["num_distractors"] == 0]
-    for label, rows in lines(own):
+    for number, (label, rows) in enumerate(lines(own)):
+        style = line_style(number)
         seconds = rows.groupby("num_tasks")["seconds_per_inference"]
         middle, low, high = seconds.median(), seconds.quantile(0.25), seconds.quantile(0.75)
-        [line] = left.plot(middle.index, middle, "o-", ms=5, label=label)
+        [line] = left.plot(middle.index, middle, style, ms=5, label=label)
         left.fill_between(middle.index, low, high, color=line.get_color(), alpha=0.15)
         hover(line, [f"{label}, {k:g} masks: {1000 * one:.3g} ms" for k, one in middle.items()])
         read = rows.groupby("num_tasks")["bits_read_fraction"].mean()
         read = read * read.index * row_bytes
-        [line] = right.plot(read.index, read, "o-", ms=5, label=label)
+        [line] = right.plot(read.index, read, style, ms=5, label=label)
         hover(line, [f"{label}, {k:g} masks: {one:,.0f} bytes" for k, one in read.items()])
     sizes = np.array(sorted(own["num_tasks"].unique()))
-    style = "k--" if len(sizes) > 1 else "k_"  # one point makes no line
+    bound = "k--" if len(sizes) > 1 else "k_"  # one point makes no line
     wall = f"lower bound of a full scan, at {bandwidth / 1e9:.1f} GB/s"
-    left.plot(sizes, sizes * row_bytes / bandwidth, style, label=wall)
-    right.plot(sizes, sizes * row_bytes, style, label="all packed masks")
+    left.plot(sizes, sizes * row_bytes / bandwidth, bound, label=wall)
+    right.plot(sizes, sizes * row_bytes, bound, label="all packed masks")
     for axes in (left, right):
         axes.set_yscale("log")
         tick_checkpoints(axes, sizes, "log")

@@ -5,7 +5,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints, told
+from analysis.drawing.style import (
+    hover,
+    legend_below,
+    line_style,
+    name_axes,
+    panels,
+    tick_checkpoints,
+    told,
+)
 from analysis.summary import (
     RECALL_SETTINGS,
     RECALL_WAYS,
@@ -92,9 +100,13 @@ def sweeps_by_masks(reservoir: pd.DataFrame) -> Figure:
     found = list(ordered.groupby(RECALL_WAYS, dropna=False))
     ways = pd.DataFrame([key for key, _ in found], columns=RECALL_WAYS)
     names, apart = _reservoirs(ways), told_apart(ways, RECALL_SETTINGS)
-    for (_, rows), cue, name, settings in zip(found, ways["cue"], names, apart, strict=True):
-        label = f"{name}, {cue}{settings}"
-        [line] = axes.plot(rows["num_tasks"], rows["steps"], "o-", ms=5, label=label)
+    labels = [
+        f"{name}, {cue}{settings}"
+        for name, cue, settings in zip(names, ways["cue"], apart, strict=True)
+    ]
+    for number, ((_, rows), label) in enumerate(zip(found, labels, strict=True)):
+        style = line_style(number)
+        [line] = axes.plot(rows["num_tasks"], rows["steps"], style, ms=5, label=label)
         points = zip(rows["num_tasks"], rows["steps"], strict=True)
         hover(line, [f"{label}, {k:g} masks: {steps:.3g} sweeps" for k, steps in points])
     tick_checkpoints(axes, reservoir["num_tasks"])

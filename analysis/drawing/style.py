@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 PANEL_INCHES = (4.8, 3.4)  # width and height
@@ -30,6 +31,11 @@ def panels(count: int, *, height: float = PANEL_INCHES[1]) -> tuple[Figure, list
     """
     figure = Figure(figsize=(PANEL_INCHES[0] * count, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def line_style(number: int) -> str:
+    """Return the style of a figure's line: lines differ in their markers, not only in colours."""
+    return f"{'os^Dv'[number % 5]}-"
 
 
 def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
@@ -101,9 +107,11 @@ def hover(artist: Artist, texts: Sequence[str]) -> None:
     """Give each point of an artist a text, which a browser shows if the pointer is on the point.
 
     Args:
-        artist: a line with markers, or a collection.
+        artist: a line or a collection. A line without markers has no points, so it gets no texts.
         texts: one text per point. Every point must be drawn, so no coordinate may be NaN.
     """
+    if isinstance(artist, Line2D) and artist.get_marker() == "None":
+        return
     artist.set_gid(HOVER + json.dumps(list(texts)))
 
 

@@ -13,15 +13,24 @@ from analysis.pages.svg import drawing
 _TASKS_SHOWN = 6
 
 
-def masks(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path) -> Section:
-    """Show the masks of a run. The states of the run must have planes of bits."""
-    return Section("Masks", [*_pictures(tasks, run_dir), *_statistics(tasks, layout, run_dir)])
+def masks(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path, *, is_stream: bool) -> Section:
+    """Show the masks of a run. The states of the run must have planes of bits.
+
+    Args:
+        tasks: rows of the table `tasks`.
+        layout: the layout of the masks.
+        run_dir: the run directory.
+        is_stream: whether the masks belong to a learner on a stream.
+    """
+    return Section(
+        "Masks", [*_pictures(tasks, run_dir, is_stream), *_statistics(tasks, layout, run_dir)]
+    )
 
 
-def _pictures(tasks: pd.DataFrame, run_dir: Path) -> list[Part]:
+def _pictures(tasks: pd.DataFrame, run_dir: Path, is_stream: bool) -> list[Part]:
     ids = np.sort(tasks["task_id"].to_numpy())
     chosen = ids[np.linspace(0, len(ids) - 1, min(_TASKS_SHOWN, len(ids))).round().astype(int)]
-    layers = pictures.first_layers(run_dir, [int(task) for task in chosen])
+    layers = pictures.first_layers(run_dir, [int(one) for one in chosen], is_stream=is_stream)
     if not layers:
         return []
     if layers[0].side is None:

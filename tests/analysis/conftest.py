@@ -37,7 +37,9 @@ def run_dir(tmp_path_factory):
     evaluations = _rows(EVALUATIONS, 4, **asked)
     write_table(evaluations, run / "evaluations" / "a.parquet", "r")
     root = zarr.open_group(run / "masks.zarr", mode="w")
-    planes = [{"tensor": "layer1", "role": "keep", "byte_offset": 0, "num_bits": 8}]
+    planes = [
+        {"tensor": "layer1", "role": "keep", "coefficient": 1, "byte_offset": 0, "num_bits": 8}
+    ]
     tensors = [{"name": "layer1", "source": "layer1", "shape": [2, 4], "over": "weights"}]
     root.attrs.update({"tensors": tensors, "planes": planes, "row_bytes": 1, "run_id": "r"})
     root.attrs["normalisation"] = {"mean": [0.1], "std": [0.3]}

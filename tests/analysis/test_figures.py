@@ -261,7 +261,7 @@ def test_checkpoints_are_ticks_with_labels_that_fit(sizes, scale, labels):
 
 
 def _trained(*blocks):
-    """Rows of the table `tasks`, from worker, end, number of tasks and seconds per task of blocks."""
+    """Rows of the table `tasks`. A block is (worker, end, number of tasks, seconds per task)."""
     rows = [
         {"worker": worker, "finished_at": pd.Timestamp(end, unit="s"), "train_seconds": seconds}
         for worker, end, size, seconds in blocks

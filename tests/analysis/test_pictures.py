@@ -16,7 +16,7 @@ ORDER = np.array([2, 0, 3, 1])  # pixel j of the task's image is pixel ORDER[j] 
 def make_store(run, *, shape=(2, 4), over="weights", channels=1, **attributes):
     """Make a store with one task. Its mask keeps weight 0 of unit 0 and weights 0, 1 of unit 1."""
     root = zarr.open_group(run / "masks.zarr", mode="w")
-    plane = {"tensor": "a", "role": "keep", "byte_offset": 0, "num_bits": 8}
+    plane = {"tensor": "a", "coefficient": 1, "byte_offset": 0, "num_bits": 8}
     tensor = {"name": "a", "source": "a", "shape": shape, "over": over}
     root.attrs.update({"planes": [plane], "tensors": [tensor], **attributes})
     root.attrs["normalisation"] = {"mean": [0.0] * channels, "std": [1.0] * channels}
@@ -42,6 +42,12 @@ def test_other_layers_are_shown_as_a_matrix(changed, side, tmp_path):
     [layer] = pictures.first_layers(make_store(tmp_path, **changed), [0])
     assert layer.side == side
     assert pictures.matrix(layer).shape == (2, 4)
+
+
+def test_a_mask_of_a_stream_may_be_of_another_task_so_no_pixel_is_moved(tmp_path):
+    [layer] = pictures.first_layers(make_store(tmp_path), [0], is_stream=True)
+    assert layer.side is None
+    assert pictures.matrix(layer).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0]]
 
 
 @pytest.mark.parametrize("changed", [{"over": "units"}, {"trained_weights": "rule"}])
