@@ -160,7 +160,7 @@ def _table(over: pd.DataFrame) -> Table:
     way, ways = way_columns(over, ["method", "outputs", "num_tasks", *WAYS, "seeds"])
     heads = list(way)
     for name in MEASURES:
-        heads += [head(name).replace("accuracy g", "accuracy G"), "std", "95 %"]
+        heads += [head(name), "std", "95 %"]
     has_spread = bool((over["seeds"] > 1).any())
     rows = []
     for (_, row), cells in zip(over.iterrows(), ways, strict=True):

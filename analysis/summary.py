@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 
-Z = 1.959964  # the 97.5 % quantile of the normal distribution
-CONFIDENCE = 0.95  # of the intervals
+MOST_DRAWN = 10**5  # values that a bootstrap draws at once; a matrix of all draws needs more memory
 GIVEN = "given"  # the algorithm that infers nothing: it uses the true task
 FEWEST_SIZES, LEAST_SPAN = 4, 10  # limits for the fit of an exponent; see scaling_exponent
 
@@ -15,19 +15,18 @@ def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Serie
 
     Args:
         fractions: fractions of trials that were successful, in [0, 1].
-        counts: number of trials for each fraction, at least 1.
+        counts: number of trials for each fraction, a whole number of at least 1.
 
     Returns:
         Two series: the lower ends and the upper ends of the intervals.
     """
-    from scipy.stats import binomtest  # here, because the import takes a second
-
-    intervals = [
-        binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
-        for share, count in zip(fractions, counts.astype(int), strict=True)
+    hits = (fractions * counts).round().astype(int)
+    ends = [
+        stats.binomtest(hit, count).proportion_ci(method="wilson")
+        for hit, count in zip(hits, counts.astype(int), strict=True)
     ]
-    ends = pd.DataFrame(intervals, columns=["low", "high"], index=fractions.index, dtype=float)
-    return ends["low"], ends["high"]
+    lows, highs = [one.low for one in ends], [one.high for one in ends]
+    return pd.Series(lows, fractions.index), pd.Series(highs, fractions.index)
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
@@ -49,18 +48,15 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
     kept = np.asarray(values, dtype=float)
     if not len(kept):
         raise ValueError("values must hold at least one value, got none: give one value per task")
-    if len(kept) == 1 or kept.min() == kept.max():  # every drawn mean is equal
+    if len(kept) == 1:  # scipy needs two values
         return float(kept[0]), float(kept[0])
-    from scipy import stats  # here, because the import takes a second
-
     found = stats.bootstrap(
         (kept,),
         np.mean,
         n_resamples=draws,
-        batch=100,  # a matrix of all draws would need much more memory
-        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
+        batch=max(1, MOST_DRAWN // len(kept)),
     ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -80,9 +76,7 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
     x, y = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
     if len(np.unique(x)) < FEWEST_SIZES or x.max() < LEAST_SPAN * x.min():
         return float("nan")
-    from scipy.stats import linregress  # here, because the import takes a second
-
-    return float(linregress(np.log(x), np.log(y)).slope)
+    return float(stats.linregress(np.log(x), np.log(y)).slope)
 
 
 # These settings of an evaluation change what is measured. The other settings, `tasks_asked` and

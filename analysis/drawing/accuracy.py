@@ -15,9 +15,10 @@ from analysis.drawing.style import (
     told,
 )
 from analysis.drawing.ways import agreeing, lines
-from analysis.summary import Z, bootstrap
+from analysis.summary import bootstrap
 
 MASKS = "masks in the superposition"
+_Z = 1.959964  # the 97.5 % quantile of the normal distribution
 _LARGEST_RATIO = 30  # of two fractions that a linear axis can show
 
 
@@ -55,9 +56,9 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
 
 def _draw_means(axes: Axes, by_size: "pd.api.typing.SeriesGroupBy", label: str, style: str) -> None:
     stats = by_size.agg(["mean", "sem"]).fillna(0)
-    mean, half = stats["mean"], Z * stats["sem"]
+    mean, half = stats["mean"], _Z * stats["sem"]
     high = np.minimum(mean + half, 1)
-    bars = [half, high - mean]
+    bars = [half, np.maximum(high - mean, 0)]
     drawn = axes.errorbar(stats.index, mean, yerr=bars, fmt=style, ms=5, label=label)
     ends = zip(stats.index, mean, mean - half, high, strict=True)
     hover(drawn.lines[0], [told(label, k, "masks", *values) for k, *values in ends])
@@ -111,13 +112,8 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
 
 def by_objective(evaluations: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Divide rows of the table `evaluations` by objective. The keys are titles of panels."""
-    groups = evaluations.fillna({"objective": ""}).groupby("objective")
-    return {
-        f"objective {name}" if name else "without objective": rows.assign(
-            objective=rows["objective"].replace("", None)
-        )
-        for name, rows in groups
-    }
+    groups = evaluations.groupby(evaluations["objective"].fillna(""))
+    return {f"objective {name}" if name else "without objective": rows for name, rows in groups}
 
 
 def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:

@@ -1,5 +1,7 @@
 """Draw the training of a run: masks and accuracies over time, and the work of each actor."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -104,13 +106,13 @@ def _draw_timeline(axes: Axes, blocks: pd.DataFrame, size: float, unit: str) -> 
     if not crowded:
         hover(bars, [_described(one, size, unit) for one in blocks.itertuples()])
     axes.add_collection(bars)
-    axes.set(xlim=(0, blocks["end"].max() / size), ylim=(len(actors) - 0.4, -0.6))
+    axes.set(xlim=(0, max(blocks["end"].max() / size, 1e-9)), ylim=(len(actors) - 0.4, -0.6))
     named = actors if len(actors) <= _MOST_ACTORS else []
     axes.set_yticks(range(len(named)), named)
     name_axes(axes, unit, "", f"blocks of {len(actors)} training actors")
 
 
-def _described(block: "pd.Series", size: float, unit: str) -> str:
+def _described(block: Any, size: float, unit: str) -> str:
     tasks = f"task {block.first}" if block.size == 1 else f"tasks {block.first} to {block.last}"
     return (
         f"{block.worker}, {tasks}: {block.begin / size:.3g} to {block.end / size:.3g} {unit}, mean "

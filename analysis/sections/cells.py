@@ -15,6 +15,9 @@ _HEADS = {
     "block": "bits per reservoir",
     "most_steps": "most sweeps",
     "num_tasks": "tasks",
+    "accuracy_gg": "accuracy GG",
+    "accuracy_gns": "accuracy GNs",
+    "accuracy_gnu": "accuracy GNu",
 }
 
 
