@@ -30,7 +30,7 @@ LOOK = """(() => {
   for (const text of document.querySelectorAll("p, figcaption, td, th button, li, svg text"))
     if (contrast(getComputedStyle(text)[text.closest("svg") ? "fill" : "color"], ground) < 4.5)
       say("no contrast", text);
-  for (const panel of document.querySelectorAll(".panels svg")) {
+  for (const panel of document.querySelectorAll(".panels > div > svg")) {
     const outer = box(panel), texts = [...panel.querySelectorAll("text")].map(box);
     if (outer.width < 200 || outer.height < 100) say("too small", panel);
     if (texts.length < 3) say("no text", panel);
