@@ -5,7 +5,7 @@ Shape letters: H outputs of the tensor, I inputs.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ class FirstLayer:
 
 def first_layers(
     run_dir: Path, task_ids: Sequence[int], *, is_stream: bool = False
-) -> list[FirstLayer]:
-    """Read the first layer of some tasks.
+) -> Iterator[FirstLayer]:
+    """Read the first layer of some tasks, one after another.
 
     Args:
         run_dir: the run directory.
@@ -52,8 +52,8 @@ def first_layers(
             another task than the task with its number. So its inputs cannot be put in order, and
             `side` is None.
 
-    Returns:
-        The first layer of each task. Empty if the states have no planes, if the masks are over
+    Yields:
+        The first layer of each task. Nothing if the states have no planes, if the masks are over
         units, or if tasks train the weights.
 
     Raises:
@@ -63,7 +63,7 @@ def first_layers(
         store = stored.open_store(run_dir)
         tensor = _first_tensor(dict(store.attrs))
         if tensor is None:
-            return []
+            return
         shape = tensor["shape"]
         weights = np.asarray(store["weights"][tensor["source"]][:], np.float32)
         weights = weights.reshape(shape[0], -1)
@@ -73,14 +73,12 @@ def first_layers(
         is_image = one_channel and len(shape) == 2 and side**2 == weights.shape[1]
         is_image = is_image and not (is_stream and orders is not None)
         planes = [one for one in store.attrs["planes"] if one["tensor"] == tensor["name"]]
-        found = []
         for task in task_ids:
             gains, own = _gains(store["masks"][task], planes, weights.shape), weights
             if is_image and orders is not None:
                 original = np.argsort(orders[task])
                 gains, own = gains[:, original], weights[:, original]
-            found.append(FirstLayer(task, gains, own, side if is_image else None))
-        return found
+            yield FirstLayer(task, gains, own, side if is_image else None)
 
 
 def _first_tensor(attributes: dict[str, Any]) -> dict[str, Any] | None:

@@ -157,7 +157,7 @@ def _by_bytes(points: pd.DataFrame) -> Section:
 
 
 def _table(over: pd.DataFrame) -> Table:
-    way, ways = way_columns(over, ["method", "outputs", "num_tasks", *WAYS, "seeds"])
+    way, ways, told = way_columns(over, ["method", "outputs", "num_tasks", *WAYS, "seeds"])
     heads = list(way)
     for name in MEASURES:
         heads += [head(name), "std", "95 %"]
@@ -177,7 +177,7 @@ def _table(over: pd.DataFrame) -> Table:
         kept = [i for i, name in enumerate(heads) if name not in ("std", "95 %")]
         heads, rows = [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
         caption = "Means over tasks. With one seed, there is no interval over seeds."
-    return table(caption, heads, rows)
+    return table(f"{caption} {told}", heads, rows)
 
 
 def _runs(runs: list[str]) -> Section:

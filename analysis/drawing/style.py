@@ -43,6 +43,7 @@ def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=SIZE)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
 
 
 def legend_entries(figure: Figure) -> dict[str, Any]:

@@ -42,12 +42,12 @@ def _exponents(found: pd.DataFrame) -> Part:
             f"{summary.FEWEST_SIZES} or more numbers of masks, and the largest number must be at "
             f"least {summary.LEAST_SPAN} times the smallest."
         )
-    way, ways = way_columns(exponents, summary.WAYS)
+    way, ways, told = way_columns(exponents, summary.WAYS)
     rows = [
         [*cells, int(row["checkpoints"]), number(row["exponent"], ".2f")]
         for cells, (_, row) in zip(ways, exponents.iterrows(), strict=True)
     ]
     caption = (
-        "Growth of time: the exponent b in seconds = a * masks^b, by least squares on logarithms"
+        "Growth of time: the exponent b in seconds = a * masks^b, by least squares on logarithms."
     )
-    return table(caption, [*way, "checkpoints", "exponent"], rows)
+    return table(f"{caption} {told}", [*way, "checkpoints", "exponent"], rows)

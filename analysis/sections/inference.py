@@ -44,10 +44,11 @@ def inference(evaluations: pd.DataFrame, found: pd.DataFrame, run_dir: Path) -> 
             )
         )
     most = found["num_tasks"].max()
-    parts.append(_evaluations(found[found["num_tasks"] == most], f"Results for {most} masks."))
-    if found["num_tasks"].nunique() > 1:
+    last = found[found["num_tasks"] == most]
+    parts.append(_evaluations(last, f"Results for {most} masks."))
+    if len(last) < len(found):
         parts.append(Details("Results at all checkpoints", [_evaluations(found, "")]))
-        parts.append(_continual(continual_measures(evaluations)))
+        parts.append(_continual(evaluations))
     return Section("Task inference", parts)
 
 
@@ -94,14 +95,15 @@ def _no_error(own: pd.DataFrame) -> str:
 
 
 def _evaluations(found: pd.DataFrame, told: str) -> Table:
-    way, ways = way_columns(found, summary.WAYS)
-    heads = ["masks", *way, "tasks", "task accuracy", "task accuracy, 95 %", "accuracy GG"]
-    heads += ["accuracy GNs", "accuracy GNu", "accuracy GNu, 95 %", "ms", "bits read"]
+    way, ways, settings = way_columns(found, summary.WAYS)
+    has_checkpoints = found["num_tasks"].nunique() > 1
+    heads = [*(["masks"] if has_checkpoints else []), *way, "tasks", "task accuracy", "95 %"]
+    heads += ["accuracy GG", "accuracy GNs", "accuracy GNu", "95 %", "ms", "bits read"]
     rows = []
     for (_, row), cells_of_way in zip(found.iterrows(), ways, strict=True):
         rows.append(
             [
-                int(row["num_tasks"]),
+                *([int(row["num_tasks"])] if has_checkpoints else []),
                 *cells_of_way,
                 int(row["tasks"]),
                 number(row["task_accuracy"]),
@@ -113,29 +115,30 @@ def _evaluations(found: pd.DataFrame, told: str) -> Table:
             ]
         )
     caption = (
-        f"{told} Means over tasks. The 95 % intervals are by bootstrap over tasks. GNs: fraction "
-        "of right labels with the inferred task. GNu: the same, but if the inferred task of a "
-        "query is wrong, no label counts as right. ms: median milliseconds per inference."
+        f"{told} Means over tasks. 95 %: the interval by bootstrap over tasks. GNs: fraction of "
+        "right labels with the inferred task. GNu: the same, but if the inferred task of a query "
+        f"is wrong, no label counts as right. ms: median milliseconds per inference. {settings}"
     )
     return table(caption.strip(), heads, rows)
 
 
-def _continual(found: pd.DataFrame) -> Table:
-    way, ways = way_columns(found, summary.WAYS)
+def _continual(evaluations: pd.DataFrame) -> Table:
+    """Make the table of the measures of continual learning. Ways that agree are one row."""
+    measures = ["average_accuracy", "forgetting", "backward_transfer"]
     rows = [
         [
             int(row["num_tasks"]),
-            *cells,
-            *(number(row[name]) for name in ("average_accuracy", "forgetting")),
-            number(row["backward_transfer"]),
+            label,
+            *(number(row[name]) for name in measures),
             int(row["earlier_tasks"]),
         ]
-        for cells, (_, row) in zip(ways, found.iterrows(), strict=True)
+        for label, part in agreeing(lines(evaluations), ["accuracy_gnu"])
+        for _, row in continual_measures(part).iterrows()
     ]
     caption = (
         "Measures of continual learning, with the accuracy GNu. Forgetting and backward transfer "
         "are means over the tasks that were also evaluated with fewer masks. With the task given, "
         "both are 0, because a mask never changes."
     )
-    heads = ["masks", *way, "average accuracy", "forgetting", "backward transfer", "tasks compared"]
-    return table(caption, heads, rows)
+    heads = ["masks", "inferred by", *(name.replace("_", " ") for name in measures)]
+    return table(caption, [*heads, "tasks compared"], rows)

@@ -1,5 +1,6 @@
 """The section that shows masks: as images, and by the density and the overlap of each layer."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,37 +30,48 @@ def masks(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path, *, is_strea
 
 def _pictures(tasks: pd.DataFrame, run_dir: Path, is_stream: bool) -> list[Part]:
     ids = np.sort(tasks["task_id"].to_numpy())
-    chosen = ids[np.linspace(0, len(ids) - 1, min(_TASKS_SHOWN, len(ids))).round().astype(int)]
+    chosen = ids[np.linspace(0, len(ids) - 1, min(stored.SAMPLE, len(ids))).round().astype(int)]
     layers = pictures.first_layers(run_dir, [int(one) for one in chosen], is_stream=is_stream)
-    if not layers:
+    first = next(layers, None)
+    if first is None:
         return []
-    if layers[0].side is None:
-        return [
-            Gallery(
-                "The corner of the first layer's mask, for some tasks. A row has the bits of one "
-                "output. A dark bit keeps its weight.",
-                [_matrix(layer) for layer in layers],
-            )
-        ]
-    return [_by_pixel(layers), _of_units(layers[0])]
+    if first.side is None:
+        return [_matrices([first, *islice(layers, _TASKS_SHOWN - 1)])]
+    shares = {one.task_id: pictures.kept_by_pixel(one) for one in (first, *layers)}
+    return [_by_pixel(shares), _of_units(first)]
 
 
-def _matrix(layer: pictures.FirstLayer) -> Picture:
-    url = pictures.as_url(pictures.matrix(layer), "Greys", 0, 1)
-    return Picture(f"task {layer.task_id}", url)
-
-
-def _by_pixel(layers: list[pictures.FirstLayer]) -> Gallery:
-    shares = [pictures.kept_by_pixel(layer) for layer in layers]
-    low, high = min(one.min() for one in shares), max(one.max() for one in shares)
+def _matrices(layers: list[pictures.FirstLayer]) -> Gallery:
     return Gallery(
-        "Fraction of the first layer's weights that the mask of a task keeps, for each pixel. The "
-        f"scale goes from {low:.2f} (dark) to {high:.2f} (bright). If tasks permute pixels, each "
-        "pixel is shown at its place in the original image, so the digits' place is visible.",
+        "The corner of the first layer's mask, for some tasks. A row has the bits of one output. A "
+        "dark bit keeps its weight.",
         [
-            Picture(f"task {layer.task_id}", pictures.as_url(share, "viridis", low, high))
-            for layer, share in zip(layers, shares, strict=True)
+            Picture(f"task {layer.task_id}", pictures.as_url(pictures.matrix(layer), "Greys", 0, 1))
+            for layer in layers
         ],
+    )
+
+
+def _by_pixel(shares: dict[int, np.ndarray]) -> Gallery:
+    """Show the mean over tasks, and some tasks. Tasks have a scale of their own.
+
+    Args:
+        shares: task number -> the result of pictures.kept_by_pixel.
+    """
+    mean, step = np.mean(list(shares.values()), axis=0), -(-len(shares) // (_TASKS_SHOWN - 1))
+    some = dict(islice(shares.items(), 0, None, step))
+    low, high = min(one.min() for one in some.values()), max(one.max() for one in some.values())
+    shown = [
+        Picture(f"task {task}", pictures.as_url(share, "viridis", low, high))
+        for task, share in some.items()
+    ]
+    mean_url = pictures.as_url(mean, "viridis", mean.min(), mean.max())
+    return Gallery(
+        "Fraction of the first layer's weights that the mask keeps, for each pixel: dark pixels "
+        f"have the lowest fraction. The mean over {len(shares)} tasks goes from {mean.min():.2f} "
+        f"to {mean.max():.2f}, and the tasks from {low:.2f} to {high:.2f}. If tasks permute "
+        "pixels, each pixel is shown at its place in the original image.",
+        [Picture(f"mean of {len(shares)} tasks", mean_url), *shown],
     )
 
 

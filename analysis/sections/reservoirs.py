@@ -41,7 +41,7 @@ def reservoirs(reservoir: pd.DataFrame) -> Section:
 def _recalls(reservoir: pd.DataFrame) -> Table:
     columns = ["bit_accuracy", "exact_recall", "accuracy", "accuracy_gg"]
     ordered = reservoir.sort_values(["rule", "cue", "num_tasks"])
-    way, ways = way_columns(ordered, ["rule", "block", "cue", *summary.RECALL_SETTINGS])
+    way, ways, told = way_columns(ordered, ["rule", "block", "cue", *summary.RECALL_SETTINGS])
     rows = [
         [
             *cells_of_way,
@@ -54,4 +54,4 @@ def _recalls(reservoir: pd.DataFrame) -> Table:
         for cells_of_way, row in zip(ways, ordered.itertuples(), strict=True)
     ]
     heads = [*way, "masks", "cues", "bits right", "masks exact", "accuracy", "accuracy GG"]
-    return table("Recall", [*heads, "reservoir bytes", "packed bytes"], rows)
+    return table(f"Recall. {told}", [*heads, "reservoir bytes", "packed bytes"], rows)

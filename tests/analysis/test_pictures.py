@@ -52,7 +52,7 @@ def test_a_mask_of_a_stream_may_be_of_another_task_so_no_pixel_is_moved(tmp_path
 
 @pytest.mark.parametrize("changed", [{"over": "units"}, {"trained_weights": "rule"}])
 def test_masks_over_units_and_trained_weights_have_no_pictures(changed, tmp_path):
-    assert pictures.first_layers(make_store(tmp_path, **changed), [0]) == []
+    assert list(pictures.first_layers(make_store(tmp_path, **changed), [0])) == []
 
 
 def test_a_picture_has_whole_pixels_in_the_colours_of_its_map():
