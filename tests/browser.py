@@ -4,15 +4,24 @@ import base64
 import json
 import os
 import select
-import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from patience import PATIENCE
 
 CHROMIUM = shutil.which("chromium")
+
+# Start the browser, which reads commands from its file 3, and writes answers to its file 4.
+_LAUNCH = """
+import os, sys
+to_read, to_write = map(int, sys.argv[1:3])
+for given, number in ((to_read, 100), (to_write, 101), (100, 3), (101, 4)):
+    os.dup2(given, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -26,13 +35,12 @@ class Browser:
     """
 
     def __init__(self, profile: Path) -> None:
-        options = f"--headless=new --no-sandbox --disable-gpu --user-data-dir={profile}"
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        # The browser reads commands from its file 3, and writes answers to its file 4.
-        command = f"exec {shlex.quote(CHROMIUM or 'chromium')} {options} --remote-debugging-pipe "
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        options += [f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
-            ["sh", "-c", f"{command} about:blank 3<&{to_read} 4>&{to_write}"],
+            [sys.executable, "-c", _LAUNCH, str(to_read), str(to_write), CHROMIUM, *options],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
