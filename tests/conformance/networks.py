@@ -74,7 +74,7 @@ class NetworkTests:
     def make(self):
         raise NotImplementedError
 
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def network(self):
         return self.make()
 
