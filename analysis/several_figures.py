@@ -74,7 +74,10 @@ def _band(axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str
     ordered = rows.sort_values(x)
     [line] = axes.plot(ordered[x], ordered[y], style, ms=5, label=label)
     low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
-    axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
+    if len(ordered) > 1:
+        axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
+    else:  # one point has no band
+        axes.vlines(ordered[x], low, high, color=line.get_color())
     points = zip(ordered[x], ordered[y], low, high, strict=True)
     what = x.removeprefix("num_")
     hover(line, [told(label, at, what, *values) for at, *values in points])

@@ -11,6 +11,7 @@ from analysis.drawing.style import (
     line_style,
     name_axes,
     panels,
+    place_beside,
     tick_checkpoints,
     told,
 )
@@ -38,7 +39,7 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     found = agreeing(lines(evaluations), ["accuracy_gnu", "task_accuracy"])
     for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
         for number, (label, rows) in enumerate(found):
-            _draw_means(axes, rows.groupby("num_tasks")[column], label, line_style(number))
+            _draw_means(axes, rows.groupby("num_tasks")[column], label, number, len(found))
         # The vertical axis starts at 0.8 or lower. Otherwise, the noise of a line near 1 fills it.
         means = [rows.groupby("num_tasks")[column].mean().min() for _, rows in found]
         axes.set_ylim(min(0.8, min(means) - 0.02), 1.005)
@@ -54,12 +55,15 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_means(axes: Axes, by_size: "pd.api.typing.SeriesGroupBy", label: str, style: str) -> None:
+def _draw_means(
+    axes: Axes, by_size: "pd.api.typing.SeriesGroupBy", label: str, number: int, count: int
+) -> None:
     stats = by_size.agg(["mean", "sem"]).fillna(0)
     mean, half = stats["mean"], _Z * stats["sem"]
     high = np.minimum(mean + half, 1)
     bars = [half, np.maximum(high - mean, 0)]
-    drawn = axes.errorbar(stats.index, mean, yerr=bars, fmt=style, ms=5, label=label)
+    x = place_beside(stats.index, number, count)
+    drawn = axes.errorbar(x, mean, yerr=bars, fmt=line_style(number), ms=5, label=label)
     ends = zip(stats.index, mean, mean - half, high, strict=True)
     hover(drawn.lines[0], [told(label, k, "masks", *values) for k, *values in ends])
 
@@ -126,8 +130,9 @@ def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
     figure, axes_of = panels(len(groups))
     means: list[float] = []
     for axes, (title, rows) in zip(axes_of, groups.items(), strict=True):
-        for number, (label, part) in enumerate(agreeing(lines(rows), ["task_accuracy"])):
-            means += _draw_wrong(axes, part, label, line_style(number))
+        found = agreeing(lines(rows), ["task_accuracy"])
+        for number, (label, part) in enumerate(found):
+            means += _draw_wrong(axes, part, label, number, len(found))
         tick_checkpoints(axes, rows["num_tasks"])
         name_axes(axes, MASKS, "fraction of wrong tasks", title)
     positive = [mean for mean in means if mean > 0]
@@ -141,13 +146,17 @@ def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _draw_wrong(axes: Axes, rows: pd.DataFrame, label: str, style: str) -> list[float]:
+def _draw_wrong(axes: Axes, rows: pd.DataFrame, label: str, number: int, count: int) -> list[float]:
     """Draw one line with its band, and return the means of the line."""
     wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]
     sizes, means = [k for k, _ in wrong], [float(values.mean()) for _, values in wrong]
     low, high = zip(*(bootstrap(values) for _, values in wrong), strict=True)
-    [line] = axes.plot(sizes, means, style, ms=5, label=label)
-    axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
+    x = place_beside(sizes, number, count)
+    [line] = axes.plot(x, means, line_style(number), ms=5, label=label)
+    if len(sizes) > 1:
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15)
+    else:  # one point has no band
+        axes.vlines(x, low, high, color=line.get_color())
     points = zip(sizes, means, low, high, strict=True)
     hover(line, [told(label, k, "masks, wrong", *values) for k, *values in points])
     return means

@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from analysis.drawing.style import hover, legend_below, name_axes, panels
 from analysis.drawing.ways import agreeing, lines
 
+_LETTERS = 40  # of all layers' names that fit below a panel; else the ticks are numbers from 0
+
 
 def masks_by_layer(statistics: pd.DataFrame) -> Figure:
     """Draw the density and the overlap of masks, layer by layer.
@@ -34,9 +36,10 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
             [f"{one.layer}: {getattr(one, column):.4f}" for one in statistics.itertuples()],
         )
         axes.set_xlim(-0.5, len(statistics) - 0.5)
-        axes.set_xticks(place, statistics["layer"], rotation=30 if len(place) > 4 else 0)
         axes.margins(y=0.3)
-        name_axes(axes, "", "fraction", title)
+        if sum(map(len, statistics["layer"])) <= _LETTERS:
+            axes.set_xticks(place, statistics["layer"])
+        name_axes(axes, "layer" if len(place) > 1 else "", "fraction", title)
     if "overlap" in columns:
         axes_of[1].plot(place, statistics["chance"], "k_", ms=22, label="by chance")
     legend_below(figure)

@@ -78,6 +78,20 @@ def tick_checkpoints(axes: Axes, sizes: Iterable[float], scale: str | None = Non
     axes.set_xscale(scale)
     axes.set_xticks(ticks, _fitting_labels(_places(ticks, scale), ticks))
     axes.xaxis.set_minor_locator(NullLocator())
+    if len(ticks) == 1:
+        axes.set_xlim(ticks[0] - 1, ticks[0] + 1)  # see place_beside
+
+
+def place_beside(sizes: np.ndarray, number: int, count: int) -> np.ndarray:
+    """Return where to draw the points of a line. At a single checkpoint, lines stand side by side.
+
+    Args:
+        sizes: numbers of masks of the line's points.
+        number: number of the line, from 0.
+        count: number of lines.
+    """
+    shift = 1.4 * ((number + 0.5) / count - 0.5) if len(sizes) == 1 else 0.0
+    return np.asarray(sizes, dtype=float) + shift
 
 
 def _places(ticks: np.ndarray, scale: str) -> np.ndarray:

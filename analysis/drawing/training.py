@@ -109,7 +109,12 @@ def _draw_timeline(axes: Axes, blocks: pd.DataFrame, size: float, unit: str) -> 
     axes.set(xlim=(0, max(blocks["end"].max() / size, 1e-9)), ylim=(len(actors) - 0.4, -0.6))
     named = actors if len(actors) <= _MOST_ACTORS else []
     axes.set_yticks(range(len(named)), named)
-    name_axes(axes, unit, "", f"blocks of {len(actors)} training actors")
+    name_axes(
+        axes,
+        unit,
+        "",
+        f"blocks of {len(actors)} actors" if len(actors) > 1 else "blocks of one actor",
+    )
 
 
 def _described(block: Any, size: float, unit: str) -> str:

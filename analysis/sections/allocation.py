@@ -32,7 +32,7 @@ def allocation(rows: pd.DataFrame, found: pd.Series) -> Section:
         "Allocation",
         [
             Text(
-                f"{allocated(found)} A false split is a mask for a task that had a mask. A "
+                "A false split is a mask for a task that had a mask. A "
                 "false merge is a task for which the learner mostly used the mask of another task."
             ),
             table("Counts", heads, [[int(value) for value in found]]),

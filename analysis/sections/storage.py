@@ -50,7 +50,7 @@ def storage(
 
 
 def _exponent(sizes: pd.Series) -> float:
-    return summary.scaling_exponent(sizes.index, sizes)
+    return round(summary.scaling_exponent(sizes.index, sizes), 2) + 0.0  # never -0.0
 
 
 def _against_the_paper(

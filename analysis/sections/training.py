@@ -25,7 +25,7 @@ def training(tasks: pd.DataFrame, committed: str) -> Section:
     told = (
         f"{len(tasks)} {committed} are committed. The mean accuracy with the task given is "
         f"{tasks['accuracy'].mean():.4f} (95 % by bootstrap: {low:.4f} to {high:.4f}). All actors "
-        f"together trained for {tasks['train_seconds'].sum():,.0f} seconds."
+        f"together trained for {tasks['train_seconds'].sum():,.1f} seconds."
     )
     worst = tasks.nsmallest(LEAST_ACCURATE, "accuracy")
     return Section(
