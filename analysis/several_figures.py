@@ -76,7 +76,7 @@ def _band(axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str
     low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
     if len(ordered) > 1:
         axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
-    else:  # one point has no band
+    elif low.notna().all():  # one point has no band
         axes.vlines(ordered[x], low, high, color=line.get_color())
     points = zip(ordered[x], ordered[y], low, high, strict=True)
     what = x.removeprefix("num_")
