@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import stored
-from analysis.drawing.style import hover, legend_below, name_axes, panels, told
+from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints, told
 from analysis.several import lines, swept_values
 from analysis.summary import GIVEN
 
@@ -106,7 +106,8 @@ def accuracy_by_bytes(points: pd.DataFrame) -> Figure:
             axes.plot(row.bytes_per_task, row.inferred, "o", mfc="none", color=line.get_color())
     front = points[points["is_best"]].sort_values("bytes_per_task")
     axes.plot(front["bytes_per_task"], front["accuracy"], "k-", lw=0.8, zorder=0)
-    axes.set_xscale("log")
+    tick_checkpoints(axes, points["bytes_per_task"], "log")
+    axes.margins(x=0.1)
     name_axes(axes, "bytes per task", "accuracy", "accuracy and bytes of methods")
     legend_below(figure)
     return figure

@@ -69,8 +69,8 @@ def tick_checkpoints(axes: Axes, sizes: Iterable[float], scale: str | None = Non
     """Draw a tick at each checkpoint, and write the numbers for which there is space.
 
     Args:
-        axes: the panel, whose horizontal axis is the number of masks.
-        sizes: the numbers of masks at the checkpoints, positive.
+        axes: the panel, whose horizontal axis is the number of masks, or another size.
+        sizes: the sizes at the checkpoints, positive.
         scale: "linear" or "log"; None: the scale on which the checkpoints lie further apart.
     """
     ticks = np.unique(np.fromiter(sizes, dtype=float))
@@ -78,7 +78,7 @@ def tick_checkpoints(axes: Axes, sizes: Iterable[float], scale: str | None = Non
     axes.set_xscale(scale)
     axes.set_xticks(ticks, _fitting_labels(_places(ticks, scale), ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    if len(ticks) == 1:
+    if len(ticks) == 1 and scale == "linear":
         axes.set_xlim(ticks[0] - 1, ticks[0] + 1)  # see place_beside
 
 
