@@ -74,7 +74,7 @@ class NetworkTests:
     def make(self):
         raise NotImplementedError
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def network(self):
         return self.make()
 
