@@ -112,14 +112,16 @@ def kept_by_pixel(layer: FirstLayer) -> NDArray[np.float64]:
 def weights_of_unit(layer: FirstLayer, unit: int) -> NDArray[np.float64]:
     """Return the effective weights of a unit as an image: 0 for weights that the mask drops."""
     assert layer.side is not None
-    values = layer.gains[unit] * layer.weights[unit]
-    return values.reshape(layer.side, layer.side).astype(float)
+    values = (layer.gains[unit] * layer.weights[unit]).astype(float)
+    image: NDArray[np.float64] = values.reshape(layer.side, layer.side)
+    return image
 
 
 def matrix(layer: FirstLayer) -> NDArray[np.float64]:
     """Return the corner of a mask, with at most 64 units and 160 inputs, as an image of 0 and 1."""
     rows, columns = _MATRIX
-    return (layer.gains[:rows, :columns] != 0).astype(float)
+    kept: NDArray[np.float64] = (layer.gains[:rows, :columns] != 0).astype(float)
+    return kept
 
 
 def as_url(image: NDArray[np.float64], colors: str, low: float, high: float) -> str:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
+from numpy.typing import ArrayLike
 
 PANEL_INCHES = (4.8, 3.4)  # width and height
 SIZE = "medium"  # of all text
@@ -82,7 +83,7 @@ def tick_checkpoints(axes: Axes, sizes: Iterable[float], scale: str | None = Non
         axes.set_xlim(ticks[0] - 1, ticks[0] + 1)  # see place_beside
 
 
-def place_beside(sizes: np.ndarray, number: int, count: int) -> np.ndarray:
+def place_beside(sizes: ArrayLike, number: int, count: int) -> np.ndarray:
     """Return where to draw the points of a line. At a single checkpoint, lines stand side by side.
 
     Args:
@@ -90,14 +91,15 @@ def place_beside(sizes: np.ndarray, number: int, count: int) -> np.ndarray:
         number: number of the line, from 0.
         count: number of lines.
     """
-    shift = 1.4 * ((number + 0.5) / count - 0.5) if len(sizes) == 1 else 0.0
-    return np.asarray(sizes, dtype=float) + shift
+    places = np.asarray(sizes, dtype=float)
+    return places + 1.4 * ((number + 0.5) / count - 0.5) if len(places) == 1 else places
 
 
 def _places(ticks: np.ndarray, scale: str) -> np.ndarray:
     """Return where ticks lie between the first tick (0) and the last tick (1)."""
     values = np.log(ticks) if scale == "log" else ticks
-    return (values - values[0]) / max(values[-1] - values[0], 1e-12)
+    places: np.ndarray = (values - values[0]) / max(values[-1] - values[0], 1e-12)
+    return places
 
 
 def _wider_scale(ticks: np.ndarray) -> str:

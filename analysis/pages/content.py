@@ -45,7 +45,7 @@ def as_cell(value: object) -> Cell:
     """Convert a value to a cell. A missing value becomes "", a whole float a text without point."""
     if isinstance(value, Cell):
         return value
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return Cell("" if value is None else str(value))
     amount = float(value)
     if amount != amount:

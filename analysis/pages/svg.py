@@ -75,8 +75,8 @@ def drawing(caption: str, draw: Callable[[], Figure], salt: str) -> Drawing:
 
 def _panel(figure: Figure, axes: Axes, described: str) -> Markup:
     """Draw one of a figure's panels alone, in the size that all panels of a page have."""
-    if axes.get_legend():
-        axes.get_legend().remove()
+    if legend := axes.get_legend():
+        legend.remove()
     for other in figure.axes:
         other.set_visible(other is axes)
         other.set_in_layout(other is axes)

@@ -27,7 +27,7 @@ def test_the_report_stands_alone_and_says_what_the_run_was(run_dir):
     assert page.count("<figure>") == page.count("<figcaption>") == 8
     # Accuracy 2, rotations 1, time 2, training 3, layers 2, bytes 1
     assert page.count('role="img"') == 11
-    assert page.count("data:image/png;base64,") == 1 + 3 + 2  # the mean, 3 masks, 2 units
+    assert page.count("data:image/png;base64,") == 1 + 3 + 2 + 1  # mean, masks, units, angles
     assert [path.name for path in run_dir.iterdir() if "partial" in path.name] == []
 
 
