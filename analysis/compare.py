@@ -122,10 +122,9 @@ def accuracy_and_bytes(rows: pd.DataFrame) -> Figure:
         half = np.nan_to_num(last["accuracy_gg_high"] - last["accuracy_gg"])
         at = (last["bytes"], last["accuracy_gg"])
         right.errorbar(*at, half, fmt="o", capsize=3, color=color)
-        right.annotate(str(name), at, (5, 5), textcoords="offset points")
     tick_checkpoints(left, rows["num_tasks"])
     tick_checkpoints(right, last_rows(rows)["bytes"], "log")
-    right.margins(x=0.3)  # space for the names
+    right.margins(x=0.1)
     right.set_ylim(left.get_ylim())
     name_axes(left, "number of tasks", "accuracy")
     name_axes(right, "bytes of all tasks", "accuracy", "task given, all tasks")

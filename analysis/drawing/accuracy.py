@@ -129,10 +129,12 @@ def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
     """
     figure, axes_of = panels(len(groups))
     means: list[float] = []
+    numbers: dict[str, int] = {}  # a line has one colour in all panels, and no other line has it
     for axes, (title, rows) in zip(axes_of, groups.items(), strict=True):
         found = agreeing(lines(rows), ["task_accuracy"])
-        for number, (label, part) in enumerate(found):
-            means += _draw_wrong(axes, part, label, number, len(found))
+        for place, (label, part) in enumerate(found):
+            number = numbers.setdefault(label, len(numbers))
+            means += _draw_wrong(axes, part, label, number, (place, len(found)))
         tick_checkpoints(axes, rows["num_tasks"])
         name_axes(axes, MASKS, "fraction of wrong tasks", title)
     positive = [mean for mean in means if mean > 0]
@@ -146,17 +148,27 @@ def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _draw_wrong(axes: Axes, rows: pd.DataFrame, label: str, number: int, count: int) -> list[float]:
-    """Draw one line with its band, and return the means of the line."""
+def _draw_wrong(
+    axes: Axes, rows: pd.DataFrame, label: str, number: int, place: tuple[int, int]
+) -> list[float]:
+    """Draw one line with its band, and return the means of the line.
+
+    Args:
+        axes: the panel.
+        rows: the line's rows of the table `evaluations`.
+        label: the line's text in the legend.
+        number: number of the line in the figure, which gives its colour and its markers.
+        place: number of the line in its panel, and number of the panel's lines.
+    """
     wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]
     sizes, means = [k for k, _ in wrong], [float(values.mean()) for _, values in wrong]
     low, high = zip(*(bootstrap(values) for _, values in wrong), strict=True)
-    x = place_beside(sizes, number, count)
-    [line] = axes.plot(x, means, line_style(number), ms=5, label=label)
+    x, color = place_beside(sizes, *place), f"C{number % 10}"
+    [line] = axes.plot(x, means, line_style(number), color=color, ms=5, label=label)
     if len(sizes) > 1:
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15)
+        axes.fill_between(x, low, high, color=color, alpha=0.15)
     else:  # one point has no band
-        axes.vlines(x, low, high, color=line.get_color())
+        axes.vlines(x, low, high, color=color)
     points = zip(sizes, means, low, high, strict=True)
     hover(line, [told(label, k, "masks, wrong", *values) for k, *values in points])
     return means

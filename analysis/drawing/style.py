@@ -20,7 +20,8 @@ PANEL_INCHES = (4.8, 3.4)  # width and height
 SIZE = "medium"  # of all text
 HOVER = "hover:"  # an artist's id begins with this text if its points have texts of their own
 _LETTER = 0.024  # width of a letter, as a fraction of a panel's width
-_LABEL_WIDTH = 60  # letters in a line of a legend below the panels
+_LABEL_WIDTH = 44  # letters in a line of a legend below the panels
+_LINE_INCHES = 0.19  # height of a line of a legend
 
 
 def panels(count: int, *, height: float = PANEL_INCHES[1]) -> tuple[Figure, list[Axes]]:
@@ -57,10 +58,13 @@ def legend_entries(figure: Figure) -> dict[str, Any]:
 
 
 def legend_below(figure: Figure) -> None:
-    """Put one legend for all panels below them."""
+    """Put one legend for all panels below them. The figure grows by the height of the legend."""
     found = legend_entries(figure)
     labels = [textwrap.fill(label, _LABEL_WIDTH) for label in found]
-    columns = max(1, round(figure.get_size_inches()[0] / PANEL_INCHES[0]))
+    width, height = figure.get_size_inches()
+    columns = max(1, round(width / PANEL_INCHES[0]))
+    num_lines = sum(label.count("\n") + 1 for label in labels)
+    figure.set_size_inches(width, height + _LINE_INCHES * (num_lines / columns + 1))
     figure.legend(
         list(found.values()), labels, loc="outside lower center", ncols=columns, fontsize=SIZE
     )

@@ -47,8 +47,9 @@ def inference(evaluations: pd.DataFrame, found: pd.DataFrame, run_dir: Path) -> 
     last = found[found["num_tasks"] == most]
     parts.append(_evaluations(last, f"Results for {most} masks."))
     if len(last) < len(found):
-        parts.append(Details("Results at all checkpoints", [_evaluations(found, "")]))
-        parts.append(_continual(evaluations))
+        parts.append(_continual(evaluations, last_only=True))
+        all_of = [_evaluations(found, ""), _continual(evaluations, last_only=False)]
+        parts.append(Details("Results at all checkpoints", all_of))
     return Section("Task inference", parts)
 
 
@@ -122,8 +123,9 @@ def _evaluations(found: pd.DataFrame, told: str) -> Table:
     return table(caption.strip(), heads, rows)
 
 
-def _continual(evaluations: pd.DataFrame) -> Table:
+def _continual(evaluations: pd.DataFrame, *, last_only: bool) -> Table:
     """Make the table of the measures of continual learning. Ways that agree are one row."""
+    last = evaluations["num_tasks"].max()
     measures = ["average_accuracy", "forgetting", "backward_transfer"]
     rows = [
         [
@@ -134,6 +136,7 @@ def _continual(evaluations: pd.DataFrame) -> Table:
         ]
         for label, part in agreeing(lines(evaluations), ["accuracy_gnu"])
         for _, row in continual_measures(part).iterrows()
+        if row["num_tasks"] == last or not last_only
     ]
     caption = (
         "Measures of continual learning, with the accuracy GNu. Forgetting and backward transfer "

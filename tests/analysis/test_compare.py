@@ -81,7 +81,8 @@ def test_the_figure_has_a_line_for_each_way_and_for_each_given_task(folders):
     assert drawn["psp0, task given"].get_xdata().tolist() == [1, 4]
     assert drawn["psp0, task given"].get_ydata().tolist() == [0.9, 0.5]
     assert drawn[both].get_ydata().tolist() == pytest.approx([0.45, 0.35])
-    at = [tuple(text.xy) for text in right.texts]
+    points = [bar.lines[0] for bar in right.containers]
+    at = [(point.get_xdata()[0], point.get_ydata()[0]) for point in points]
     assert at == [(4 * 128 + 8, pytest.approx(0.7)), (4 * 64 + 60, 0.5)]
 
 
