@@ -12,6 +12,7 @@ After a run, the harness starts this module in a separate process, because `harn
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pandas as pd
 
 from analysis import several_report, stored, summary
 from analysis.allocation import mistakes
-from analysis.commandline import Parser, run_command, run_directory
+from analysis.commandline import Parser, exit_code, run_command, run_directory
 from analysis.load import load, read_configuration
 from analysis.pages.content import Page, Section
 from analysis.pages.render import render as render_page
@@ -36,6 +37,7 @@ from analysis.sections.training import training
 from analysis.several import runs_in
 
 NAME = "report.html"
+PROGRAM = "python -m analysis.report"
 
 Tables = dict[str, pd.DataFrame]
 
@@ -220,16 +222,27 @@ def write(run_dir: Path) -> Path:
     return file
 
 
-def main() -> None:
-    """Write the reports of the runs that the command line names."""
-    parser = Parser(__doc__, "run_dir=runs/mnist5k-permuted-32")
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    """Write the reports of the runs that the command line names.
+
+    Args:
+        arguments: the arguments of the command line; None: those of this process.
+        program: the text by which the user started the program, for the help.
+    """
+    about = (__doc__ or "").replace(PROGRAM, program)
+    parser = Parser(about, "run_dir=runs/mnist5k-permuted-32", program)
     told = "run directories, as run_dir=FOLDER"
     parser.add_argument("run_dir", type=run_directory, nargs="+", help=told)
-    for run_dir in parser.parse_args().run_dir:
+    for run_dir in parser.parse_args(arguments).run_dir:
         if "://" in run_dir:
             told = f"run_dir must be a folder on this machine, got {run_dir}: try a copy of it"
             parser.error(told)
         print(write(Path(run_dir)))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Write reports for the command `supermask report`, and return the exit code."""
+    return exit_code(lambda: main(arguments, "supermask report"))
 
 
 if __name__ == "__main__":
