@@ -22,7 +22,7 @@ from analysis.drawing.storage import PACKED, SHARED_ARRAYS, WEIGHTS_SEED, storag
 from analysis.drawing.style import legend_below, name_axes, panels, tick_checkpoints
 from analysis.drawing.ways import agreeing
 from analysis.load import configuration
-from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in
+from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in, swept_values
 from analysis.summary import GIVEN
 
 # The keys in which the runs of a folder may differ. Means are computed over the seeds.
@@ -75,8 +75,8 @@ def compared(folders: Sequence[str]) -> pd.DataFrame:
 
 def _apart(run: str) -> tuple[Any, ...]:
     """Return the values of a run in which the runs of one folder may differ, without the seed."""
-    config = configuration(run)
-    return tuple(config[key] for key in _APART)
+    values = swept_values(run)
+    return tuple(values[key] for key in _APART)
 
 
 def short_names(folders: Sequence[str]) -> list[str]:

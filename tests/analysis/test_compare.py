@@ -86,6 +86,13 @@ def test_the_figure_has_a_line_for_each_way_and_for_each_given_task(folders):
     assert at == [(4 * 128 + 8, pytest.approx(0.7)), (4 * 64 + 60, 0.5)]
 
 
+def test_methods_of_a_folder_are_told_apart_by_their_options(tmp_path):
+    for name in ("method-b_x1-seed-0", "method-b_x2-seed-0"):
+        make_run(tmp_path / "m" / name, "b", [("one_shot", "H")], {4: 0.8}, row_bytes=8)
+    names = compared([str(tmp_path / "m")])["name"].to_list()
+    assert names == ["m, method b_x1, outputs 20", "m, method b_x2, outputs 20"]
+
+
 def test_names_are_the_shortest_that_differ():
     assert short_names(["x/a", "x/b/"]) == ["a", "b"]
     assert short_names(["x/a", "y/a"]) == ["x/a", "y/a"]
