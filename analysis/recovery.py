@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.style import legend_below, name_axes, panels
+
 # Two rows with equal values in these columns are steps of descents with the same reservoirs. The
 # columns `batches` and `tasks_asked` only change the size of the sample.
 DESCENTS = ["num_tasks", "rule", "block", "gradients", "batch_size"]
@@ -66,8 +68,7 @@ def wrong_bits_by_step(recovery: pd.DataFrame) -> Figure:
         is the mean over tasks. Right: the accuracy with the mask of each step, as a mean over
         tasks. The dashed line is the accuracy with the stored masks.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
+    figure, (left, right) = panels(2)
     rows = largest_descents(recovery)
     rows = rows[rows["num_tasks"] == rows["num_tasks"].max()]
     color = 0
@@ -86,13 +87,12 @@ def wrong_bits_by_step(recovery: pd.DataFrame) -> Figure:
             color += 1
         means = of_descent.groupby("step")[["accuracy", "accuracy_gg"]].mean()
         [line] = right.plot(means.index, means["accuracy"], lw=2, label=f"recovered, {label}")
-        style = {"color": line.get_color(), "ls": "--", "label": f"stored, {label}"}
-        right.plot(means.index, means["accuracy_gg"], **style)
-    left.set(ylabel="wrong bits", title="distance to the stored mask")
+        color_of_line = line.get_color()
+        of_stored = f"stored, {label}"
+        right.plot(means.index, means["accuracy_gg"], "--", color=color_of_line, label=of_stored)
+    name_axes(left, "gradient steps", "wrong bits", "distance to the stored mask")
     left.set_ylim(bottom=0)
-    right.set(ylabel="accuracy", title="correct labels", ylim=(0, 1.02))
-    for axes in (left, right):
-        axes.set_xlabel("gradient steps")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    name_axes(right, "gradient steps", "accuracy", "correct labels")
+    right.set_ylim(0, 1.02)
+    legend_below(figure)
     return figure

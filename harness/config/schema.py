@@ -49,6 +49,13 @@ SCENARIOS = ("gn", "nns")
 
 ALLOCATION_RULES = ("margin", "paper")
 
+# Programs that show experiments -> classes that copy a run to them.
+LOGGERS: Mapping[str, str] = {
+    "tensorboard": "harness.reporting.loggers.tensorboard:TensorBoard",
+    "mlflow": "harness.reporting.loggers.mlflow:MLflow",
+    "wandb": "harness.reporting.loggers.wandb:WandB",
+}
+
 # A named thing is a function or a class that the configuration selects by its name, such as a
 # network. This mapping gives, for each kind of named thing, the key of its options.
 OPTION_KEYS = {
@@ -484,6 +491,14 @@ class Config:
         True, help="Whether missing data files may be downloaded. Their sha256 is checked."
     )
     quiet: bool = knob(False, help="Whether the screen shows log lines instead of progress bars.")
+    loggers: list[str] = knob(
+        list,
+        one_of=tuple(LOGGERS),
+        distinct=True,
+        example=["tensorboard"],
+        help="Programs that get a copy of the accuracies while the run works: TensorBoard, MLflow "
+        "and Weights & Biases.",
+    )
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -495,7 +510,7 @@ def is_streamed(config: Config) -> bool:
 
 
 # Keys that may change when a run is continued: no result depends on them.
-FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
+FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet", "loggers")
 
 # The keys of the groups `evaluate` and `reservoir` that harness/recall.py reads.
 RECALL_KEYS = (

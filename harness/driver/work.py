@@ -34,8 +34,7 @@ class Work:
         files: the result files of evaluation and recall units.
         seen: the tasks that the run has seen, and the masks of its checkpoints.
         failures: the table `failures`.
-        metrics: the metrics that Prometheus can read. There are no metrics before the executor is
-            made. Only the driver reports metrics; workers do not.
+        metrics: the listener to the run's events. Before the driver begins, it does nothing.
     """
 
     def __init__(self, typed: Config, run: Run, display: Display, label: str = "") -> None:
