@@ -28,10 +28,16 @@ RUN = "0123456789abcdef"  # the identity of a run
 OPTIONS = ("log_base", "steps", "rate")
 
 
+_NULLABLE = (
+    *("objective", "agreement", "share", "capacity", "batches"),
+    *("base_accuracy", "free_share"),
+)
+
+
 @pytest.mark.parametrize(
     ("schema", "name", "version"),
     [
-        (TASKS, b"tasks", b"3"),
+        (TASKS, b"tasks", b"4"),
         (EVALUATIONS, b"evaluations", b"3"),
         (RESERVOIR, b"reservoir", b"2"),
     ],
@@ -41,7 +47,7 @@ def test_schemas_describe_themselves(schema, name, version):
     for field in schema:
         assert set(field.metadata) == {b"unit", b"description"}
         assert field.metadata[b"description"]
-        if field.name in ("objective", "agreement", "share", "capacity", "batches", "free_share"):
+        if field.name in _NULLABLE:
             assert field.nullable
         elif field.nullable:  # settings that only some algorithms read
             assert (name, field.name) in {(b"evaluations", one) for one in OPTIONS}
@@ -49,8 +55,8 @@ def test_schemas_describe_themselves(schema, name, version):
 
 def test_columns_are_those_of_the_contract():
     assert " ".join(TASKS.names) == (
-        "task_id method accuracy loss steps train_seconds density free_share mask_bytes row_crc32c "
-        "worker device finished_at"
+        "task_id method accuracy loss steps train_seconds density base_accuracy free_share "
+        "mask_bytes row_crc32c worker device finished_at"
     )
     assert " ".join(EVALUATIONS.names) == (
         "num_tasks num_distractors task_id algorithm objective num_images batch_size log_base "
