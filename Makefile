@@ -18,7 +18,7 @@ run: $(VENV)/.run ## set up, then train and evaluate; ARGS="tasks=250 data=mnist
 	@$(BIN)/python harness/scale.py $(ARGS)
 
 test: $(VENV)/.test ## set up, then run the tests; ARGS="-k store" selects tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-long: $(VENV)/.test ## run the tests that take minutes: chaos, a cluster over ssh, lost nodes
 	@$(BIN)/python -m pytest -m long $(ARGS)

@@ -14,8 +14,10 @@ SCHEMA_VERSIONS = {
     "reservoir": "2",
     "allocation": "1",
     "failures": "2",
+    "trials": "1",
 }
 
+_REST = "..."  # stands for any number of columns
 _COLUMNS = {
     "tasks": """
         task_id:int64 method:string accuracy:double loss:double steps:int64 train_seconds:double
@@ -44,6 +46,12 @@ _COLUMNS = {
         task_id:int64 unit:string pool:string tries:int64 error:string
         failed_at:timestamp[us,tz=UTC]
     """,
+    # The table of a search has a column for each searched key.
+    "trials": f"""
+        trial:int64 status:string {_REST} accuracy:double task_accuracy:double
+        expected_task_accuracy:double expected_accuracy:double among:int64 num_tasks:int64
+        steps:int64 seconds:double config_hash:string config:string
+    """,
 }
 
 
@@ -60,5 +68,8 @@ def wrong_column(table: str, found: pa.Schema) -> str | None:
     """
     expected = _COLUMNS[table].split()
     got = [f"{column.name}:{column.type}".replace(" ", "") for column in found]
+    if _REST in expected:
+        first = expected.index(_REST)
+        expected[first : first + 1] = got[first : first + 1 + len(got) - len(expected)]
     pairs = zip_longest(expected, got, fillvalue="none")
     return next((f"{one}, got {other}" for one, other in pairs if one != other), None)

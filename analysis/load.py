@@ -20,13 +20,14 @@ from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 from analysis.columns import SCHEMA_VERSIONS, wrong_column
 from analysis.reading import check_file, parse_configuration, read_text
 
-# Table -> its folder in the run directory.
+# Table -> its folder in the run directory. A search has the table `trials` alone.
 FOLDERS = {
     "tasks": "log",
     "evaluations": "evaluations",
     "reservoir": "reservoir",
     "allocation": "allocation",
     "failures": "failures",
+    "trials": "trials",
 }
 
 

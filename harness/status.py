@@ -5,9 +5,11 @@
 json=true prints the same values as JSON, for scripts. verify=true also checks the mask store: every
 mask must match its checksum, and the rest of the store must have the values that the configuration
 gives. This check takes seconds. If run_dir has several runs, for example one for each seed, the
-command prints the progress of all of them. It writes no file and waits for no process. It does not
-take the run's lock. If it took the lock, a driver that starts at the same moment could fail. It
-parses its three options without Hydra and does not import torch, so that it starts fast.
+command prints the progress of all of them. If run_dir is the folder of a search of harness/tune.py,
+the command prints how many trials have ended, and the best result. It writes no file and waits for
+no process. It does not take the run's lock. If it took the lock, a driver that starts at the same
+moment could fail. It parses its three options without Hydra and does not import torch, so that it
+starts fast.
 """
 
 from harness.config.command import imported, run_command
@@ -22,14 +24,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from harness.config.checks import must_be
 from harness.config.command import version_text
 from harness.config.help import plain_help
 from harness.config.kinds import read_text
 from harness.config.option import knob, nearest_key, options_of
 from harness.config.run_folders import runs_in
+from harness.config.stored import stored_values
 from harness.errors import UserError
 from harness.places.places import is_url, local
 from harness.reporting.progress import RATE_OVER, Part, Progress, look
+from harness.search.progress import SearchProgress, is_search, look_at_search
 
 
 @dataclass
@@ -146,7 +151,34 @@ def lines(seen: Progress) -> list[str]:
     return found
 
 
-def _who(seen: Progress) -> str:
+def search_as_json(seen: SearchProgress) -> dict[str, Any]:
+    """Return the progress of a search as a mapping from name to JSON value."""
+    return {
+        "run_dir": str(seen.directory),
+        "state": seen.state,
+        "holder": vars(seen.holder) if seen.holder else None,
+        "trials": seen.asked,
+        "ended": dict(seen.ended),
+        "metric": seen.metric,
+        "best": dict(seen.best) if seen.best else None,
+    }
+
+
+def search_lines(seen: SearchProgress) -> list[str]:
+    """Return the progress of a search as lines of text."""
+    told = ", ".join(f"{count} {status}" for status, count in sorted(seen.ended.items()))
+    found = [
+        f"{seen.directory}: search, {seen.state}{_who(seen)}",
+        f"  {sum(seen.ended.values())} of {seen.asked} trials ended{': ' if told else ''}{told}",
+    ]
+    if seen.best:
+        found.append(
+            f"  best {seen.metric}: {seen.best[seen.metric]:.4f}, trial {seen.best['trial']}"
+        )
+    return found
+
+
+def _who(seen: Progress | SearchProgress) -> str:
     if seen.holder is None:
         return ""
     who = f"process {seen.holder.pid} on host {seen.holder.host} since {seen.holder.since}"
@@ -220,13 +252,34 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     asked = parse(arguments)
     directory = local(asked.run_dir)
-    folders = [one for one in runs_in(directory) if isinstance(one, Path)]
     try:
-        told = [
-            (look(one), damage(one) if asked.verify else None) for one in folders or [directory]
-        ]
+        values = _values_of_a_search(directory)
+        return _tell_search(directory, values, asked) if values else _tell_runs(directory, asked)
     except OSError as error:
         raise UserError(str(error)) from error
+
+
+def _values_of_a_search(directory: Path) -> Any:
+    """Read the config.yaml of a search. None if the folder is not the folder of a search."""
+    path = directory / "config.yaml"
+    values = stored_values(path) if path.exists() else None
+    return values if is_search(values) else None
+
+
+def _tell_search(directory: Path, values: Any, asked: StatusConfig) -> int:
+    if asked.verify:
+        raise must_be("verify", "false for a search, which has no mask store", True, "verify=false")
+    seen = look_at_search(directory, values)
+    if asked.json:
+        print(json.dumps(search_as_json(seen)))
+    else:
+        print("\n".join(search_lines(seen)))
+    return 0
+
+
+def _tell_runs(directory: Path, asked: StatusConfig) -> int:
+    folders = [one for one in runs_in(directory) if isinstance(one, Path)]
+    told = [(look(one), damage(one) if asked.verify else None) for one in folders or [directory]]
     if asked.json:
         found = [{**as_json(seen), "damage": damaged} for seen, damaged in told]
         several = {"run_dir": str(directory), "runs": found}

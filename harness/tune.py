@@ -20,11 +20,9 @@ if __name__ == "__main__":  # first, so that run_command does the other imports
 from omegaconf import DictConfig
 
 from harness.config.commandline import Job
-from harness.config.compose import checked, store_schema
+from harness.config.compose import checked
 from harness.search.config import TuneJob
 from harness.search.sweeps import with_space
-
-store_schema("tune_schema", TuneJob)
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:

@@ -22,7 +22,7 @@ from harness.plan.ownership import Mistakes
 from harness.plan.resolve import most_masks
 from harness.plan.units import EvaluationUnit, WorkUnit, evaluation_units, recall_units
 from harness.run.seen import seen_tasks
-from harness.storage.lock import Holder, lock_holder
+from harness.storage.lock import Holder, driver_state, lock_holder
 from harness.tables.files import read_table_file, table_files
 from harness.tables.schemas import ALLOCATION, FAILURES, SCHEMAS, TASKS
 
@@ -104,20 +104,8 @@ class Progress:
 
     @property
     def state(self) -> str:
-        """The state of the run: "live", "complete", "stopped", "dead" or "unknown".
-
-        A run is live if its driver works on it. It is complete if all its work is done. It is
-        stopped if the lock file names no process. It is dead if its driver was killed: the lock
-        file still names the driver, but no process has the lock. It is unknown if the lock file
-        names a process of another host, because only that host can check this process.
-        """
-        if self.holder is not None and self.holder.alive:
-            return "live"
-        if self.is_whole:
-            return "complete"
-        if self.holder is None:
-            return "stopped"
-        return "dead" if self.holder.alive is False else "unknown"
+        """The state of the run; see harness.storage.lock.driver_state."""
+        return driver_state(self.holder, self.is_whole)
 
     @property
     def seconds_left(self) -> float | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.config.checks import must_be
+from harness.config.compose import store_schema
 from harness.config.option import knob
 from harness.config.schema import Config, is_streamed
 from harness.places.places import is_url
@@ -11,7 +12,6 @@ from harness.places.places import is_url
 METRICS = ("expected_accuracy", "accuracy", "task_accuracy")
 SEARCHES = ("optuna", "random")
 SCHEDULERS = ("asha", "none")
-FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status of a trial
 # The expected task accuracy needs the standard deviation of the slopes of the wrong tasks. So there
 # must be at least two wrong tasks.
 _FEWEST_TASKS = 3
@@ -84,6 +84,9 @@ class TuneJob(Config):
     """
 
     tune: TuneConfig = field(default_factory=TuneConfig)
+
+
+store_schema("tune_schema", TuneJob)
 
 
 def base_config(job: TuneJob) -> Config:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.reporting.display import fits, say
-from harness.search.config import FAILED, FINISHED, STOPPED_EARLY
+from harness.search.table import FAILED, FINISHED, STOPPED_EARLY
 
 _SHOWN = 10
 _CAPTION = (
@@ -19,21 +19,6 @@ _CAPTION = (
     'accuracy among {among} masks. "both" is the product of the columns "label" and "of {among}". '
     '"s" is the time of one actor in seconds.'
 )
-
-
-def best_trial(table: pa.Table, metric: str) -> dict[str, Any] | None:
-    """Find the finished trial with the largest metric.
-
-    Args:
-        table: the table `trials`.
-        metric: name of the column to maximise.
-
-    Returns:
-        The row of this trial, as a mapping from column name to value. If several trials have the
-        largest metric, this is the row of the first of them. None if no trial has finished.
-    """
-    finished = [row for row in table.to_pylist() if row["status"] == FINISHED]
-    return max(finished, key=lambda row: row[metric], default=None)
 
 
 def print_trials(console: Console, table: pa.Table, metric: str, keys: Sequence[str]) -> None:

@@ -33,16 +33,18 @@ from harness.run.refusals import (
 )
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.spec import RunSpec
-from harness.search.config import FAILED, TuneJob, base_config, check_tune
-from harness.search.end_table import best_trial, print_trials
+from harness.search.config import TuneJob, base_config, check_tune
+from harness.search.end_table import print_trials
+from harness.search.search import Search
 from harness.search.space import one_by_one, read_space, search_differences, with_values
-from harness.search.tuning import Search, run_trials
+from harness.search.table import FAILED, TABLE, best_trial
+from harness.search.trials import write_trials
+from harness.search.tuning import run_trials
 from harness.storage.lock import run_lock
-from harness.tables.files import read_table_file, write_table
+from harness.tables.files import read_table_file
 
 logger = logging.getLogger("harness")
 
-_TABLE = "trials/trials.parquet"
 _BEST = "recipe/best.yaml"
 # The name of the recipe in the file of the best trial. The folder names of runs with this recipe
 # contain it.
@@ -87,7 +89,7 @@ def carry_out_search(job: TuneJob) -> int:
         try:
             table = _done(directory, search)
             if table is None:
-                table = run_trials(search, data, directory, display)
+                table = run_trials(search, data, directory, _search_id(directory), display)
                 _keep(directory, table, search)
             else:
                 logger.info("complete already: no trial is left")
@@ -132,7 +134,7 @@ def _done(directory: Path, search: Search) -> pa.Table | None:
         The table `trials`. None if the table is missing or damaged, if a trial failed, or if not
         all trials have run.
     """
-    path = directory / _TABLE
+    path = directory / TABLE
     if not path.exists():
         return None
     try:
@@ -152,11 +154,10 @@ def _search_id(directory: Path) -> str:
 def _keep(directory: Path, table: pa.Table, search: Search) -> None:
     """Write the table `trials`, and a file for Hydra with the configuration of the best trial."""
     with readable_path_errors(directory):
-        for name in (_TABLE, _BEST):
-            (directory / name).parent.mkdir(exist_ok=True)
         if found := best_trial(table, search.tune.metric):
+            (directory / _BEST).parent.mkdir(exist_ok=True)
             write_durably(directory / _BEST, recipe_file(found, search.tune.metric).encode())
-        write_table(table, directory / _TABLE, _search_id(directory))
+        write_trials(directory, table, _search_id(directory))
 
 
 def recipe_file(trial: dict[str, Any], metric: str) -> str:

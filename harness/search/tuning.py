@@ -7,9 +7,8 @@ Tune), trials/trials.parquet and recipe/best.yaml.
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,27 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from harness.config.command import show_traceback
-from harness.config.identity import to_yaml
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO, Config, leaf
+from harness.config.schema import AUTO
 from harness.data.dataset import Dataset
 from harness.errors import Failure, UserError
 from harness.executors.on_ray import capacity
 from harness.executors.ray_start import call_on, start_ray
 from harness.reporting.display import Display
-from harness.run.carried_code import CarriedCode
 from harness.run.products import Call, measured_rates
-from harness.run.provenance import config_hash, read_rates, record_rates
+from harness.run.provenance import read_rates, record_rates
 from harness.run.spec import RunSpec
-from harness.search.config import FAILED, FINISHED, STOPPED_EARLY, TuneConfig
+from harness.search.config import TuneConfig
+from harness.search.search import Search
+from harness.search.shown import Shown, now
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
-from harness.search.space import Dimension, one_by_one, with_values
-from harness.search.trial import BlockTrial, Report, resolve_trial
-from harness.tables.schemas import trials_schema
-from supsup_core.data import ImageSet
+from harness.search.space import one_by_one, with_values
+from harness.search.trainable import Trial
+from harness.search.trials import trials_table, write_trials
 
 logger = logging.getLogger("harness")
 
 RAY_FOLDER = "ray"
-BAR = "trials"
 _TRIES = 3
 
 # With these settings, Ray Tune writes no log files per trial, does not catch Ctrl-C, and does not
@@ -59,138 +56,16 @@ ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Search:
-    """The specification of a search, which the driver and every trial get.
-
-    Attributes:
-        base: the configuration from which each trial starts.
-        tune: the settings of the search.
-        dimensions: the searched keys and their values.
-        input_shape: shape of one image: channels, rows, columns.
-        num_classes: number of classes of the data set.
-        bfloat16_is_faster: whether `train.dtype=auto` means bfloat16 in all trials, not float32.
-    """
-
-    base: Config
-    tune: TuneConfig
-    dimensions: Sequence[Dimension]
-    input_shape: tuple[int, ...]
-    num_classes: int
-    bfloat16_is_faster: bool = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "code": CarriedCode.of(self.base)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state.pop("code").install()
-        self.__dict__.update(state)
-
-    def config(self, sampled: Mapping[str, Any]) -> Config:
-        """Make the configuration of a trial, with a value in place of every `auto`.
-
-        Args:
-            sampled: a mapping from dotted key to the number or the name that Optuna drew.
-        """
-        values = {d.key: d.value(sampled[d.key]) for d in self.dimensions}
-        return resolve_trial(
-            with_values(self.base, values),
-            self.input_shape,
-            self.num_classes,
-            bfloat16_is_faster=self.bfloat16_is_faster,
-        )
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The schema of the table `trials`."""
-        kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-        return trials_schema({d.key: kinds.get(d.kind, pa.string()) for d in self.dimensions})
-
-
-class _Trial(tune.Trainable):
-    """A trial in the form that Ray Tune needs. One step of Ray Tune is one stage of the trial."""
-
-    def setup(  # type: ignore[override]  # with_parameters adds arguments
-        self, config: dict[str, Any], search: Search, train: ImageSet, test: ImageSet
-    ) -> None:
-        self._search, self._train, self._test = search, train, test
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial in this actor.
-
-        A new actor takes seconds to start, which may be longer than a trial.
-        """
-        self._begin(new_config)
-        return True
-
-    def _begin(self, sampled: dict[str, Any]) -> None:
-        search = self._search
-        spec = RunSpec(search.config(sampled), search.input_shape, search.num_classes)
-        self._reports: Iterator[Report] = BlockTrial(
-            spec, self._train, self._test, search.tune
-        ).reports()
-
-    def step(self) -> dict[str, Any]:
-        report = next(self._reports)
-        return {**report.as_dict(), tune.result.DONE: report.rung == self._search.tune.last_rung}
-
-
-class Shown(tune.Callback):
-    """A callback of Ray Tune that shows how many trials have ended, and the best metric.
-
-    Ray Tune pickles its callbacks with the state of the search, but the progress bar on the screen
-    cannot be pickled. So when Ray Tune reads a pickled callback, it gets the callback that this
-    process has made.
-    """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _shown_now, ()
-
-    def __init__(self, display: Display, metric: str, last_rung: int) -> None:
-        self._display, self._metric, self._last_rung = display, metric, last_rung
-        self._done, self._best = 0, None
-
-    def begin(self, total: int, ended: int) -> None:
-        """Show the progress bar.
-
-        Args:
-            total: number of trials.
-            ended: number of trials that ended before this start.
-        """
-        self._done = ended
-        self._display.add(BAR, total, ended, "trials", f"best {self._metric}")
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Keep the best metric. Only trials that have completed all stages count."""
-        if result["rung"] == self._last_rung:
-            found = result[self._metric]
-            self._best = found if self._best is None else max(self._best, found)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count an ended trial, and update the progress bar."""
-        self._done += 1
-        self._display.update(BAR, self._done, self._best)
-
-    on_trial_error = on_trial_complete
-
-
-_now: ContextVar[Shown | None] = ContextVar("shown", default=None)
-
-
-def _shown_now() -> Shown | None:
-    return _now.get()
-
-
-def run_trials(search: Search, data: Dataset, directory: Path, display: Display) -> pa.Table:
+def run_trials(
+    search: Search, data: Dataset, directory: Path, search_id: str, display: Display
+) -> pa.Table:
     """Run all trials, or the remaining trials of a search that was stopped.
 
     Args:
         search: the checked specification of the search.
         data: the data set of the trials.
         directory: the search's folder. This process must hold the lock of this folder.
+        search_id: the identity of the search.
         display: shows the progress.
 
     Returns:
@@ -209,10 +84,14 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
     try:
         gpus = search.base.actors.gpus if capacity(ray.cluster_resources())[1] else 0
         search = _with_type(search, directory, partial(call_on, ray, 0 if gpus else 1, gpus))
-        with_data = tune.with_parameters(_Trial, search=search, train=data.train, test=data.test)
+        with_data = tune.with_parameters(Trial, search=search, train=data.train, test=data.test)
         trainable = tune.with_resources(with_data, {"cpu": 0 if gpus else 1, "gpu": gpus})
-        shown = Shown(display, search.tune.metric, search.tune.last_rung)
-        _now.set(shown)
+
+        def keep(trials: Sequence[Any]) -> None:
+            write_trials(directory, trials_table(search, trials), search_id)
+
+        shown = Shown(display, search.tune.metric, search.tune.last_rung, keep)
+        now.set(shown)
         tuner = _tuner(search, trainable, directory, shown)
         with display, warnings.catch_warnings():
             # A trial that is tried again reports its first stage again. Optuna warns about this.
@@ -223,9 +102,11 @@ def run_trials(search: Search, data: Dataset, directory: Path, display: Display)
             failure = Failure.described(getattr(error, "cause", None) or error, str(error))
             show_traceback(failure.traceback)
             logger.error("a trial failed three times: %s", failure.line)
-        return _table(search, results)
+        # Ray Tune's internal list of trials also has the drawn values of trials that failed before
+        # their first report.
+        return trials_table(search, results._experiment_analysis.trials)
     finally:
-        _now.set(None)
+        now.set(None)
         if began:
             ray.shutdown()
 
@@ -356,49 +237,3 @@ def _scheduler(settings: TuneConfig) -> ASHAScheduler | None:
         max_t=settings.last_rung,
         reduction_factor=settings.reduction,
     )
-
-
-def _table(search: Search, results: tune.ResultGrid) -> pa.Table:
-    rows = []
-    names = ("accuracy", "task_accuracy", "expected_task_accuracy", "expected_accuracy")
-    # The result grid lacks the drawn values of trials that failed before their first report. Ray
-    # Tune's internal list of trials has these values, in the order of the grid.
-    grid = [results[i] for i in range(len(results))]
-    tried = zip(results._experiment_analysis.trials, grid, strict=True)
-    for number, (trial, result) in enumerate(sorted(tried, key=_began_as)):
-        metrics = result.metrics or {}
-        finished = metrics.get("rung") == search.tune.last_rung
-        config = search.config(trial.config)
-        values = {d.key: _cell(d.kind, leaf(config, d.key)) for d in search.dimensions}
-        rows.append(
-            {
-                "trial": number,
-                "status": FAILED if result.error else FINISHED if finished else STOPPED_EARLY,
-                **values,
-                **{name: metrics.get(name) for name in names},
-                "among": search.tune.among,
-                "num_tasks": search.base.tasks,
-                "steps": metrics.get("steps", 0),
-                "seconds": metrics.get("time_total_s", 0.0),
-                "config_hash": config_hash(config),
-                "config": to_yaml(config),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=search.schema)
-
-
-def _began_as(tried: tuple[Any, Any]) -> int:
-    """Return the number of a trial. Trials are numbered in the order in which they started.
-
-    The results are sorted by this number, because a restored search lists them in another order.
-    """
-    return int(tried[0].experiment_tag.partition("_")[0])
-
-
-def _cell(kind: Any, value: Any) -> Any:
-    """Convert the value of a searched key to the type of its column in the table `trials`.
-
-    If `kind`, the key's declared type, is int, float or bool, the column has this type, and the
-    value stays the same. Every other value becomes a text.
-    """
-    return value if kind in (int, float, bool) else str(value)

@@ -145,6 +145,27 @@ class Holder:
     alive: bool | None
 
 
+def driver_state(holder: Holder | None, is_whole: bool) -> str:
+    """Return the state of a run or a search: live, complete, stopped, dead or unknown.
+
+    It is live if its driver works on it. It is complete if all its work is done. It is stopped if
+    the lock file names no process. It is dead if its driver was killed: the lock file still names
+    the driver, but no process has the lock. It is unknown if the lock file names a process of
+    another host, because only that host can check this process.
+
+    Args:
+        holder: the process that the lock file names; None if it names no process.
+        is_whole: whether all work is done.
+    """
+    if holder is not None and holder.alive:
+        return "live"
+    if is_whole:
+        return "complete"
+    if holder is None:
+        return "stopped"
+    return "dead" if holder.alive is False else "unknown"
+
+
 def lock_holder(run_dir: Path) -> Holder | None:
     """Read which process has the lock of a run, without taking the lock.
 

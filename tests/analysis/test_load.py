@@ -130,7 +130,7 @@ def test_a_table_without_files_says_so(tmp_path):
 def test_the_schema_versions_are_those_that_the_harness_writes():
     written = {
         schema.metadata[b"table"].decode(): schema.metadata[b"schema_version"].decode()
-        for schema in results.SCHEMAS.values()
+        for schema in (*results.SCHEMAS.values(), results.trials_schema({}))
     }
     assert written == SCHEMA_VERSIONS
 
@@ -138,6 +138,14 @@ def test_the_schema_versions_are_those_that_the_harness_writes():
 @pytest.mark.parametrize("table", results.SCHEMAS)
 def test_the_columns_are_those_that_the_harness_writes(table):
     assert wrong_column(table, results.SCHEMAS[table]) is None
+
+
+def test_the_trials_of_a_search_may_have_any_searched_keys():
+    searched = {"train.steps": pa.int64(), "train.optimizer": pa.string()}
+    for schema in (results.trials_schema({}), results.trials_schema(searched)):
+        assert wrong_column("trials", schema) is None
+    first = results.trials_schema(searched).field(0)
+    assert wrong_column("trials", pa.schema([first])) == "status:string, got none"
 
 
 def test_runs_are_read_together_and_differ_by_key(tmp_path):

@@ -11,17 +11,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 
 from analysis.load import load
-from harness.config.compose import checked
+from composing import configured
 from harness.scale import run
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "analysis" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 
-SMALL = "data=digits executor=serial quiet=true evaluate.batches=2"
+SMALL = "data=digits executor=serial quiet=true evaluate.batches=2 train.dtype=float32"
 WEIGHTS = (
     f"{SMALL} tasks=6 network=mlp network_options.hidden=[24,16] outputs=20 train.block=3 "
     "evaluate.algorithms=[one_shot,one_shot_ranked,binary] evaluate.checkpoints=[3,6]"
@@ -40,8 +39,7 @@ def runs(tmp_path_factory):
     folder, log = tmp_path_factory.mktemp("runs"), logging.getLogger("harness")
     before = log.level, log.propagate, log.handlers[:]
     for name, options in OPTIONS.items():
-        with initialize_config_module("harness.conf", version_base="1.3"):
-            config = checked(compose("config", [*options.split(), f"run_dir={folder / name}"]))
+        config = configured(*options.split(), f"run_dir={folder / name}")
         assert run(config) == 0
     log.level, log.propagate, log.handlers[:] = before
     return {name: folder / name for name in OPTIONS}

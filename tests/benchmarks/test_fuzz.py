@@ -1,4 +1,4 @@
-"""Twelve fixed cases of the fuzzer pass its checks. `make fuzz` runs hundreds."""
+"""Six fixed cases of the fuzzer pass its checks. `make fuzz` runs hundreds."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 
 @pytest.mark.slow
 def test_absurd_configurations_damaged_runs_and_damaged_data_end_as_they_should() -> None:
-    command = [sys.executable, str(PROGRAM), "--cases=12", "--seed=7"]
+    command = [sys.executable, str(PROGRAM), "--cases=6", "--seed=7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed checks of 0 kinds" in done.stdout

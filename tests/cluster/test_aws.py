@@ -15,7 +15,6 @@ from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.servicequotas.models import ServiceQuotasBackend
-from moto.ssm.models import Parameter, ssm_backends
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "cluster"))
@@ -140,6 +139,9 @@ def test_the_head_keeps_an_image_of_the_user(tmp_path: Path) -> None:
 
 def prepare(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Provide all that a cluster file needs. Returns the quotas, which the test may change."""
+    # Imported here, because this module reads large files when it is imported.
+    from moto.ssm.models import Parameter, ssm_backends
+
     monkeypatch.chdir(ROOT)
     token = home / ".ray" / "auth_token"
     token.parent.mkdir()

@@ -118,6 +118,7 @@ class EngineTests:
     device = CPU  # a device that the engine supports
     # With weak evidence, the ranked scan of bits may give another answer than autograd.
     inexact = (RANKED,)
+    algorithms = ALGORITHMS  # the tests use those algorithms that the engine supports
 
     @pytest.fixture(params=["mlp"])
     def case(self, request, digits, make_tasks):
@@ -129,9 +130,18 @@ class EngineTests:
         return case.made(self.engine)
 
     def pytest_generate_tests(self, metafunc):
-        """Run a test with `algorithm` once for each algorithm that the engine supports."""
-        if "algorithm" in metafunc.fixturenames:
-            metafunc.parametrize("algorithm", [a for a in ALGORITHMS if a in self.engine.supports])
+        """Run a test with `algorithm` once for each algorithm that the engine supports.
+
+        A test with `objective` too runs once for each objective of an algorithm. Algorithms that
+        use forward passes only have no objective.
+        """
+        supported = [a for a in self.algorithms if a in self.engine.supports]
+        if "objective" in metafunc.fixturenames:
+            some = {a: ["none"] if a in FORWARD_ALGORITHMS else OBJECTIVES for a in supported}
+            pairs = [(a, objective) for a, objectives in some.items() for objective in objectives]
+            metafunc.parametrize(("algorithm", "objective"), pairs)
+        elif "algorithm" in metafunc.fixturenames:
+            metafunc.parametrize("algorithm", supported)
 
     def test_it_fits_what_it_is_tested_with(self, case):
         assert self.engine.fits(case.network, case.layout, self.device)
@@ -140,7 +150,6 @@ class EngineTests:
         assert self.engine.supports
         assert self.engine.supports <= set(ALGORITHMS)
 
-    @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_answers_are_those_of_autograd(self, made, case, algorithm, objective):
         named = set()
         for inputs in ["many"] if algorithm in self.inexact else ["many", "few"]:

@@ -1,14 +1,26 @@
-"""Fixtures for the harness tests: type command lines, compose configurations, restore state."""
+"""Fixtures for the harness tests: type command lines, compose configurations, restore state.
+
+A start of a run measures matrix products, rehearses all kernels and waits for the disk. All three
+take longer than the work of a small run, so the fixture `_quick_starts` replaces them.
+"""
 
 import logging
+import os
 import signal
 import sys
 
 import pytest
 
+from composing import configured, remembered
 from harness import scale
+from harness.config import commandline
 from harness.config.command import run_command
-from harness.config.compose import checked, compose_overrides
+from harness.driver import together
+from harness.run import products
+from harness.run.products import ProductRates
+
+COMPOSE_ONCE = remembered(commandline.compose_overrides)
+RATES = ProductRates(float32=2.0, bfloat16=1.0, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +38,8 @@ def _own_log():
     ]
     yield
     for one, level, handlers, disabled, propagate in before:
-        one.setLevel(level)
+        if one.level != level:  # setLevel clears the caches of all loggers, which is slow
+            one.setLevel(level)
         one.handlers[:] = handlers
         one.disabled, one.propagate = disabled, propagate
 
@@ -40,14 +53,25 @@ def _own_signals():
         signal.signal(one, handler)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_starts():
+    """Make runs in this process quick, where the test has another subject.
+
+    `train.dtype=auto` is float32, without a measurement. Kernels are not rehearsed, so each one
+    compiles when it is first called. A flush to the disk only checks that its file is open. The
+    scope is the module, so that the runs of a module's fixtures are quick too.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(products, "measure_rates", lambda *_: RATES)
+        patched.setattr(together, "compile_kernels", lambda *_: None)
+        patched.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture
 def composed():
     """A function that composes and checks the configuration of command-line overrides."""
-
-    def compose_from(*overrides):
-        return checked(compose_overrides(overrides))
-
-    return compose_from
+    return configured
 
 
 @pytest.fixture
@@ -56,6 +80,7 @@ def typed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # The report takes seconds in a separate process. Only the tests of the script write it.
     monkeypatch.setattr(scale, "write_reports", lambda run_dirs: None)
+    monkeypatch.setattr(commandline, "compose_overrides", COMPOSE_ONCE)
 
     def type_in(job, *arguments):
         monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])

@@ -13,12 +13,16 @@ import pytest
 
 from analysis import figures, report
 from analysis.load import load
+from composing import configured
 from harness import evaluate, recall, scale, status, tune
+from harness.config.command import STOPPED
 from harness.config.compose import checked, compose_overrides
 from harness.config.identity import run_directory
 from harness.config.option import options_of
 from harness.config.options import NAMED, options_of_kind
 from harness.config.schema import OPTION_KEYS, Config, is_taken
+from harness.driver import start
+from harness.executors.serial import SerialExecutor
 from harness.search.config import TuneJob
 from harness.search.sweeps import with_space
 from harness.storage.lock import run_lock
@@ -224,13 +228,59 @@ REFUSED = {
 EVERY_KEY = "--help lists every key"
 
 
+@pytest.fixture
+def accepted(cli, monkeypatch):
+    """Return a function that checks that a command begins its work: options -> None.
+
+    Nothing is trained: all checks of a command come before its work.
+    """
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def type_in(*arguments):
+        monkeypatch.setattr(start, "carry_out_together", stop)
+        monkeypatch.setattr(start, "make_executor", lambda _: SerialExecutor())  # starts no Ray
+        code, out, err = cli(*arguments)
+        assert (code, "stopped: 0 of 3 tasks are committed" in out) == (STOPPED, True), err
+
+    return type_in
+
+
 @pytest.mark.parametrize("line_typed", REFUSED)
-def test_what_no_run_can_have_is_refused_in_one_line(line_typed, refused, tmp_path):
-    line = refused(*line_typed.split())
+def test_what_no_run_can_have_is_refused_in_one_line(line_typed, cli, refused, accepted, tmp_path):
+    """The line is complete, and its hint works when it is typed."""
+    given = line_typed.split()
+    line = refused(*given)
     for part in REFUSED[line_typed]:
         assert part in line
     assert ", got " in line
     assert names(tmp_path) == []
+    if line.endswith((EVERY_KEY, "correct the path")):
+        assert cli("--help")[0] == 0
+        return
+    accepted(*SMALL, "train.steps=1", *corrected(given, line), "tasks=3", "train.batch_size=8")
+
+
+def corrected(given, line):
+    """Return the typed options after the correction that the line of error advises."""
+    key = line.partition(" must be ")[0]
+    if line.endswith((" it out", "this option out", "give a local folder")):
+        hint = []
+    else:
+        hint = line.partition(": try ")[2].split()
+        assert hint, line
+    got = line.partition(", got ")[2].partition(":")[0]
+    wrong = {key, key_of(got), key.partition(" must have ")[0], *(key_of(one) for one in hint)}
+    # The error for an unknown option names the option without its group.
+    wrong |= {f"{group}.{got}" for group in OPTION_KEYS.values()}
+    return [*(one for one in given if key_of(one) not in wrong), *hint]
+
+
+def test_a_corrected_run_is_completed(cli, refused):
+    given = ["evaluate.algorithms=[max_logit,binary,max_logit]", "evaluate.objectives=[H]"]
+    code, out, err = cli(*SMALL, *corrected(given, refused(*given)))
+    assert (code, "3 masks" in out) == (0, True), err
 
 
 def test_an_unknown_experiment_names_the_known_ones(refused):
@@ -244,28 +294,6 @@ def test_an_unknown_experiment_names_the_known_ones(refused):
 
 def key_of(override):
     return override.lstrip("+~").partition("=")[0]
-
-
-@pytest.mark.parametrize("line_typed", REFUSED)
-def test_the_hint_of_a_refusal_works_when_typed(line_typed, cli, refused):
-    given = line_typed.split()
-    line = refused(*given)
-    key = line.partition(" must be ")[0]
-    if line.endswith((EVERY_KEY, "correct the path")):
-        assert cli("--help")[0] == 0
-        return
-    if line.endswith((" it out", "this option out", "give a local folder")):
-        hint = []
-    else:
-        hint = line.partition(": try ")[2].split()
-        assert hint, line
-    got = line.partition(", got ")[2].partition(":")[0]
-    wrong = {key, key_of(got), key.partition(" must have ")[0], *(key_of(one) for one in hint)}
-    # The error for an unknown option names the option without its group.
-    wrong |= {f"{group}.{got}" for group in OPTION_KEYS.values()}
-    kept = [one for one in given if key_of(one) not in wrong]
-    code, _, err = cli(*SMALL, "train.steps=1", *kept, *hint, "tasks=3", "train.batch_size=8")
-    assert code == 0, f"{line}\n{err}"
 
 
 def test_missing_data_names_the_embedded_sets(refused, tmp_path, monkeypatch):
@@ -320,12 +348,18 @@ def test_a_run_that_another_process_works_on_is_refused(refused, tmp_path):
     assert left(tmp_path) == ["run/lock"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the folder of a small complete run. Tests must not change this folder."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert scale.run(configured(*SMALL, f"run_dir={run_dir}")) == 0
+    return run_dir
+
+
 @pytest.fixture
-def finished(cli, tmp_path):
-    """Return the folder of a small complete run (run_dir=run)."""
-    code, _, err = cli(*SMALL, "run_dir=run")
-    assert code == 0, err
-    return tmp_path / "run"
+def finished(whole, tmp_path):
+    """Return the folder of a small complete run (run_dir=run): a copy that the test may change."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
 def content(folder):
@@ -507,7 +541,8 @@ def test_the_same_text_names_the_same_run_in_every_command(
 ):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     run = tmp_path / folder
-    assert typed(scale, *SMALL, f"run_dir={text}")[0] == 0
+    small = ("network=mlp", "network_options.hidden=[8]", f"run_dir={text}")
+    assert typed(scale, *SMALL, *small)[0] == 0
     assert json.loads(status_of(f"run_dir={text}", capsys))["run_dir"] == str(run)
     quick = ("evaluate.tasks=1", "evaluate.batches=1", "evaluate.algorithms=[max_logit]")
     code, _, err = typed(evaluate, f"run_dir={text}", *quick, "executor=serial")

@@ -1,6 +1,8 @@
 import sys
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +30,12 @@ from supsup_core.names import ALGORITHMS, METHODS
 
 
 def typed(*overrides):
-    """Return the configuration of a command line."""
+    """Return the configuration of a command line. Each line is composed once in this file."""
+    return deepcopy(_typed_once(overrides))
+
+
+@cache
+def _typed_once(overrides):
     return checked(compose_overrides(overrides))
 
 

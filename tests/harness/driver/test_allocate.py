@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hydra import compose, initialize_config_module
 
+from composing import configured
 from harness import evaluate, recall, scale
-from harness.config.compose import checked
 from harness.config.schema import Config
 from harness.driver.allocate import Allocate
 from harness.driver.start import carry_out
@@ -41,8 +40,7 @@ RUN = (
 
 def configure(run_dir: Path, *overrides: str) -> Config:
     """Configure a run of a second, in which every decision is right."""
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        return checked(compose("config", [*RUN, f"run_dir={run_dir}", *overrides]))
+    return configured(*RUN, f"run_dir={run_dir}", *overrides)
 
 
 def mask_bytes(run_dir: Path, num_masks: int = 4) -> bytes:

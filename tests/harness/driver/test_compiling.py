@@ -23,7 +23,7 @@ SMALL = [
 WATCHED = """
 import runpy, sys
 from numba.core.event import Listener, install_listener
-from harness.driver import loop
+from harness.driver import together
 
 class Late(Listener):
     def on_start(self, event):
@@ -31,11 +31,11 @@ class Late(Listener):
     def on_end(self, event):
         pass
 
-def rehearsed(*arguments, compile_kernels=loop.compile_kernels):
+def rehearsed(*arguments, compile_kernels=together.compile_kernels):
     compile_kernels(*arguments)
     install_listener("numba:compile", Late()).__enter__()
 
-loop.compile_kernels = rehearsed
+together.compile_kernels = rehearsed
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.load import load
 from analysis.summary import WAYS, evaluation_summary, largest_samples
+from composing import configured
 from harness import evaluate, scale
 from harness.config.identity import from_yaml
 from harness.driver.train import Train
@@ -31,12 +32,18 @@ RUN = (
 SAME = tuple(option for option in RUN if option.startswith("evaluate."))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a complete small run. Tests must not change this folder."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert scale.run(configured(*RUN, f"run_dir={run_dir}")) == 0
+    return run_dir
+
+
 @pytest.fixture
-def run(typed, tmp_path):
-    """The folder of a complete small run."""
-    code, _, err = typed(scale, *RUN, "run_dir=run")
-    assert code == 0, err
-    return tmp_path / "run"
+def run(whole, tmp_path):
+    """A copy of the complete small run, in the folder in which commands are typed."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
 class Reversed(Permuted):
@@ -376,6 +383,7 @@ def test_a_broken_file_of_the_log_is_named(typed, run):
     assert f"{path} is not a whole Parquet file: continue the run with harness/scale.py" in line
 
 
+@pytest.mark.long  # test_run.py compares the evaluations of whole runs
 def test_ray_gives_the_rows_of_the_serial_executor(typed, run, ray_session):
     found = []
     for executor in ("serial", "ray"):

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,10 +23,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hydra import compose, initialize_config_module
 
 from analysis.load import load
-from harness.config.compose import checked
+from composing import configured
 from harness.config.schema import Config
 from harness.driver.failures import Failures
 from harness.errors import UserError
@@ -72,8 +72,7 @@ def configure(run_dir: Path, options: list[str], *more: str) -> Config:
     # If a key occurs twice, keep its last value: LONG and MEDIUM repeat keys of SMALL.
     values = dict(option.split("=", 1) for option in (*options, "executor=serial", *more))
     overrides = [f"{key}={value}" for key, value in values.items()]
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        return checked(compose("config", [*overrides, f"run_dir={run_dir}"]))
+    return configured(*overrides, f"run_dir={run_dir}")
 
 
 def mask_bytes(run_dir: Path) -> bytes:
@@ -363,16 +362,18 @@ UNITS = [f"unit-{first:06d}" for first in range(0, 16, 2)]  # the units of MEDIU
 
 
 class Assassin(RayExecutor):
-    """An executor that kills the actor of the unit `victim` in each of the first `kills` tries."""
+    """An executor that kills the actors of some units in the first tries of these units."""
 
-    victim, kills, killed = "unit-000002", 0, 0
+    kills: Mapping[str, int] = {}  # unit -> number of tries in which its actor is killed
+    killed: Counter[str]
     collected: list[str]
 
     def poll(self) -> list[Outcome]:
         pool = self._pools["train"]
         for actor, entry in list(pool.running.values()):
-            if entry.unit.name == self.victim and self.killed < min(entry.tries, self.kills):
-                self.killed += 1
+            name = entry.unit.name
+            if self.killed[name] < min(entry.tries, self.kills.get(name, 0)):
+                self.killed[name] += 1
                 pid = self._ray.get(actor.__ray_call__.remote(lambda worker: os.getpid()))
                 while self._ray.get(actor.progress.remote()) == 0:
                     time.sleep(0.01)
@@ -387,35 +388,25 @@ class Assassin(RayExecutor):
 @pytest.fixture
 def assassin(monkeypatch: pytest.MonkeyPatch) -> type[Assassin]:
     class Hired(Assassin):
+        killed: Counter[str] = Counter()  # noqa: RUF012
         collected: list[str] = []  # noqa: RUF012
 
     monkeypatch.setattr("harness.driver.start.RayExecutor", Hired)
     return Hired
 
 
-def test_the_unit_of_a_killed_actor_is_done_again_and_nothing_else(
-    assassin: type[Assassin], medium: Path, tmp_path: Path, ray_session: ModuleType
-) -> None:
-    assassin.kills = 1
-    config = configure(tmp_path, MEDIUM, "executor=ray", "actors.train=2")
-    assert run(config) == 0
-    trained = [name for name in assassin.collected if name.startswith("unit-")]
-    assert sorted(trained) == sorted([*UNITS, "unit-000002"])
-    assert_same_end(tmp_path, medium)
-
-
-def test_a_unit_that_kills_every_actor_is_set_aside(
+def test_the_unit_of_a_killed_actor_is_done_again_and_one_that_kills_each_actor_is_set_aside(
     assassin: type[Assassin],
     medium: Path,
     tmp_path: Path,
     ray_session: ModuleType,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assassin.kills = 3
+    assassin.kills = {"unit-000002": 3, "unit-000006": 1}
     config = configure(tmp_path, MEDIUM, "executor=ray", "actors.train=2")
     assert run(config) == 1
     trained = [name for name in assassin.collected if name.startswith("unit-")]
-    assert sorted(trained) == sorted([*UNITS, *["unit-000002"] * 2])
+    assert sorted(trained) == sorted([*UNITS, *["unit-000002"] * 2, "unit-000006"])
     assert committed(tmp_path) == [i for i in range(16) if i not in (2, 3)]
     said = capsys.readouterr().err.splitlines()
     assert sum("trying unit-000002 again: ActorDiedError" in line for line in said) == 2
@@ -578,14 +569,16 @@ def test_an_evaluation_that_fails_is_in_the_table_until_it_is_done(
 
 
 @pytest.mark.parametrize(
-    ("written_by", "good_writes"),
+    ("written_by", "good_writes", "code"),
     [
-        ("harness.storage.chunks.write_durably", 1),  # fails at the second chunk of masks
-        ("harness.tables.files.write_durably", 0),  # fails at the first file of the log
-        ("harness.tables.files.write_durably", 3),  # fails at an evaluation
+        # fails at the second chunk of masks
+        ("harness.storage.chunks.write_durably", 1, errno.ENOSPC),
+        # fails at the first file of the log
+        ("harness.tables.files.write_durably", 0, errno.EDQUOT),
+        # fails at an evaluation
+        ("harness.tables.files.write_durably", 3, errno.ENOSPC),
     ],
 )
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_ends_a_run_in_one_line_and_a_later_start_completes_it(
     written_by: str,
     good_writes: int,
@@ -636,7 +629,7 @@ def flip_byte(run_dir: Path, task_id: int) -> None:
 def test_one_flipped_byte_costs_one_task_which_is_named_and_trained_again(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(configure(tmp_path, SMALL)) == 0
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     tasks = {row["task_id"]: row for row in read_tables(tmp_path / "log", TASKS).to_pylist()}
     evaluations = files(tmp_path / "evaluations")
     flip_byte(tmp_path, 3)
@@ -665,7 +658,7 @@ def test_one_flipped_byte_costs_one_task_which_is_named_and_trained_again(
 def test_a_truncated_file_costs_its_tasks_alone_which_are_trained_again(
     victim: str, again: Sequence[int], small: Path, tmp_path: Path
 ) -> None:
-    assert run(configure(tmp_path, SMALL)) == 0
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     before = {row["task_id"]: row for row in read_tables(tmp_path / "log", TASKS).to_pylist()}
     path = tmp_path / victim
     path.write_bytes(path.read_bytes()[:64])
@@ -723,7 +716,7 @@ def test_a_disk_that_fills_up_or_is_read_only_is_said_in_one_line_and_costs_noth
 def test_a_broken_file_of_evaluations_is_put_aside_and_made_again(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(configure(tmp_path, SMALL)) == 0
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     victim = sorted((tmp_path / "evaluations").glob("*.parquet"))[0]
     victim.write_bytes(victim.read_bytes()[:100])
     capsys.readouterr()
@@ -755,7 +748,7 @@ def test_a_mask_damaged_under_way_ends_the_run_and_the_next_start_mends_it(
 
 
 def test_a_lost_file_of_the_log_costs_its_tasks_alone(small: Path, tmp_path: Path) -> None:
-    assert run(configure(tmp_path, SMALL)) == 0
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     before = files(tmp_path / "log")
     (tmp_path / "log" / "unit-000002.parquet").unlink()
     assert run(configure(tmp_path, SMALL)) == 0

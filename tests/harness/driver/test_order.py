@@ -1,7 +1,9 @@
 """Runs whose tasks need earlier tasks: stopped, damaged, resumed, and on any executor."""
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from hydra import compose, initialize_config_module
 
+from composing import configured
 from harness import evaluate, tune
-from harness.config.compose import checked
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.driver.train import Train
@@ -85,8 +86,23 @@ def configure(run_dir: Path, *overrides: str) -> Config:
         "train.learning_rate=0.01 train.smoothing=0.9 evaluate.batches=1 evaluate.tasks=2 "
         f"evaluate.checkpoints=[3,7] executor=serial run_dir={run_dir}"
     )
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        return checked(compose("config", [*given.split(), *overrides]))
+    return configured(*given.split(), *overrides)
+
+
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function from options to the folder of an undisturbed run, which is trained once.
+
+    Tests must not change this folder.
+    """
+
+    @cache
+    def made(*options: str) -> Path:
+        run_dir = tmp_path_factory.mktemp("whole")
+        assert run(configure(run_dir, *options)) == 0
+        return run_dir
+
+    return made
 
 
 def everything(run_dir: Path) -> tuple[Any, ...]:
@@ -132,35 +148,44 @@ def trained_units(patched: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], tu
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 def test_a_sequence_is_the_same_after_a_stop(
-    options: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: Sequence[str],
+    whole_of: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert run(configure(tmp_path / "whole", *options)) == 0
     with monkeypatch.context() as patched:
         stop_after_commits(patched, 2)
         assert run(configure(tmp_path / "stopped", *options)) == 130
     assert run(configure(tmp_path / "stopped", *options)) == 0
-    assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
+    assert everything(tmp_path / "stopped") == everything(whole_of(*options))
 
 
 @pytest.mark.parametrize(
-    ("way", "actors"), [("lower_bound", 2), ("after_first", 1), ("after_first", 2)]
+    ("way", "actors"),
+    [
+        ("lower_bound", 2),
+        pytest.param("after_first", 1, marks=pytest.mark.long),
+        ("after_first", 2),
+    ],
 )
 def test_a_sequence_is_the_same_on_any_number_of_actors(
-    way: str, actors: int, tmp_path: Path, ray_session: ModuleType
+    way: str, actors: int, whole_of: Callable[..., Path], tmp_path: Path, ray_session: ModuleType
 ) -> None:
-    assert run(configure(tmp_path / "serial", *WAYS[way])) == 0
     on_ray = ("executor=ray", f"actors.train={actors}", "actors.side_by_side=3")
     assert run(configure(tmp_path / "ray", *WAYS[way], *on_ray)) == 0
-    assert everything(tmp_path / "ray") == everything(tmp_path / "serial")
+    assert everything(tmp_path / "ray") == everything(whole_of(*WAYS[way]))
     workers = read_tables(tmp_path / "ray" / "log", TASKS)["worker"].to_pylist()
     assert len(set(workers)) <= actors  # an actor is kept until no more task can become due
 
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 def test_damaged_masks_are_trained_again_from_the_same_data(
-    options: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: Sequence[str],
+    whole_of: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert run(configure(tmp_path, *options)) == 0
+    shutil.copytree(whole_of(*options), tmp_path, dirs_exist_ok=True)
     expected = everything(tmp_path)
     (chunk,) = (tmp_path / "masks.zarr" / "masks" / "c").glob("*/0")
     content, row_bytes = bytearray(chunk.read_bytes()), mask_bytes(tmp_path)
@@ -180,9 +205,9 @@ def mask_bytes(run_dir: Path) -> int:
 
 
 def test_a_damaged_row_is_replayed_from_the_last_kept_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(configure(tmp_path, "method=lower_bound")) == 0
+    shutil.copytree(whole_of("method=lower_bound"), tmp_path, dirs_exist_ok=True)
     expected = everything(tmp_path)
     (chunk,) = (tmp_path / "masks.zarr" / "masks" / "c").glob("*/0")
     content = bytearray(chunk.read_bytes())
@@ -196,9 +221,9 @@ def test_a_damaged_row_is_replayed_from_the_last_kept_weights(
 
 
 def test_damaged_weights_are_computed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    whole_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(configure(tmp_path, "method=lower_bound")) == 0
+    shutil.copytree(whole_of("method=lower_bound"), tmp_path, dirs_exist_ok=True)
     expected = everything(tmp_path)
     damaged, lost = (
         tmp_path / "masks.zarr" / "shared" / name / "c" / str(place) / "0" / "0"
@@ -297,8 +322,10 @@ def test_tasks_with_masks_in_a_trained_base_are_inferred(tmp_path: Path) -> None
         assert np.mean(found) > 0.5  # chance is 1/3 or 1/7
 
 
-def test_other_evaluations_need_kept_weights(typed: Any, tmp_path: Path) -> None:
-    assert run(configure(tmp_path / "run", "method=lower_bound")) == 0
+def test_other_evaluations_need_kept_weights(
+    whole_of: Callable[..., Path], typed: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(whole_of("method=lower_bound"), tmp_path / "run")
     code, _, err = typed(evaluate, "run_dir=run", "evaluate.checkpoints=[5]", "executor=serial")
     assert code == 2
     line = "evaluate.checkpoints must be among the checkpoints with which the run began, "
@@ -314,9 +341,11 @@ def test_other_evaluations_need_kept_weights(typed: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("options", [WAYS["mean"], WAYS["lower_bound"]], ids=["mean", "weights"])
 def test_a_task_that_fails_stops_the_sequence_until_it_succeeds(
-    options: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: Sequence[str],
+    whole_of: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert run(configure(tmp_path / "other", *options)) == 0
     with monkeypatch.context() as patched:
         train = TrainWorker._run
 
@@ -330,14 +359,14 @@ def test_a_task_that_fails_stops_the_sequence_until_it_succeeds(
     assert len(read_tables(tmp_path / "run" / "log", TASKS)) == 4
     assert len(read_tables(tmp_path / "run" / "failures", FAILURES)) == 1
     assert run(configure(tmp_path / "run", *options)) == 0
-    assert everything(tmp_path / "run") == everything(tmp_path / "other")
+    assert everything(tmp_path / "run") == everything(whole_of(*options))
     assert len(read_tables(tmp_path / "run" / "failures", FAILURES)) == 0
 
 
 def test_a_state_that_cannot_be_measured_is_tried_again_in_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(configure(tmp_path / "other", *WAYS["mean_scores"])) == 0
+    expected = everything(whole_of(*WAYS["mean_scores"]))
     measured, tries = TrainWorker._measured, []
 
     def sometimes(worker: TrainWorker, pairs: Any, shared: Any, failed: Any) -> dict[int, Measured]:
@@ -352,7 +381,7 @@ def test_a_state_that_cannot_be_measured_is_tried_again_in_its_place(
     monkeypatch.setattr(TrainWorker, "_measured", sometimes)
     assert run(configure(tmp_path / "run", *WAYS["mean_scores"])) == 0
     assert len(tries) == 3
-    assert everything(tmp_path / "run") == everything(tmp_path / "other")
+    assert everything(tmp_path / "run") == expected
 
 
 def test_transfer_changes_the_masks_of_all_tasks_but_the_first(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Reservoirs in the harness store and recall masks over units and over weights."""
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
 
+from composing import configured
 from harness import evaluate, recall, scale
 from harness.config.identity import from_yaml
 from harness.config.schema import ReservoirConfig
@@ -43,12 +46,18 @@ def rows(run, **wanted):
     ]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a complete run of masks over units, with reservoirs. Tests only read it."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert scale.run(configured(*UNITS, f"run_dir={run_dir}")) == 0
+    return run_dir
+
+
 @pytest.fixture
-def run(typed, tmp_path):
-    """The folder of a complete small run of masks over units, with reservoirs."""
-    code, _, err = typed(scale, *UNITS)
-    assert code == 0, err
-    return tmp_path / "run"
+def run(whole, tmp_path):
+    """A copy of this run, in the folder in which commands are typed."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
 def test_a_run_of_unit_masks_is_inferred_and_recalled(run):

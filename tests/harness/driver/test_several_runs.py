@@ -1,6 +1,7 @@
 """Runs side by side in one command have the same bytes as runs alone, also after a fault."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import zarr
 from analysis import several_report
 from analysis.methods import by_method
 from analysis.several import load_several, over_seeds, runs_in
+from composing import configured
 from harness import evaluate, recall, scale, status
 from harness.driver.masks import CommittedMasks
 from harness.driver.train import Train
@@ -65,13 +67,26 @@ def results(run_dir: Path) -> tuple[bytes, list[str], str]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[bytes, list[str], str]]:
     """The results of each seed in a command of its own."""
-    from harness.config.compose import checked, compose_overrides
-
     folder = tmp_path_factory.mktemp("alone")
     for seed in SEEDS:
         given = [*RUN, f"seed={seed}", f"run_dir={folder / str(seed)}"]
-        assert scale.run(checked(compose_overrides(given))) == 0
+        assert scale.run(configured(*given)) == 0
     return {seed: results(folder / str(seed)) for seed in SEEDS}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of complete runs of seeds 0 and 1. Tests must not change this folder."""
+    many = tmp_path_factory.mktemp("whole") / "many"
+    configs = [configured(*RUN, f"seed={i}", f"run_dir={many / f'seed-{i}'}") for i in (0, 1)]
+    assert scale.run(*configs) == 0
+    return many
+
+
+@pytest.fixture
+def many(whole: Path, tmp_path: Path) -> Path:
+    """A copy of these runs, in the folder in which commands are typed."""
+    return shutil.copytree(whole, tmp_path / "many")
 
 
 def assert_table(out: str, run_dirs: list[Path]) -> None:
@@ -114,12 +129,9 @@ def test_seeds_side_by_side_have_the_bytes_of_seeds_alone(
         assert (tmp_path / "many" / "seed-1" / name).exists()
 
 
-def test_units_of_the_runs_are_interleaved(typed: Any, tmp_path: Path) -> None:
-    assert typed(scale, *RUN, "seeds=[0,1]", "run_dir=many")[0] == 0
+def test_units_of_the_runs_are_interleaved(whole: Path) -> None:
     times = [
-        sorted(
-            read_tables(tmp_path / "many" / f"seed-{i}" / "log", TASKS)["finished_at"].to_pylist()
-        )
+        sorted(read_tables(whole / f"seed-{i}" / "log", TASKS)["finished_at"].to_pylist())
         for i in (0, 1)
     ]
     assert times[1][0] < times[0][-1]
@@ -127,15 +139,14 @@ def test_units_of_the_runs_are_interleaved(typed: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_of_the_folder_is_an_ordinary_run(
-    typed: Any, tmp_path: Path, alone: dict[int, Any]
+    many: Path, typed: Any, alone: dict[int, Any]
 ) -> None:
-    assert typed(scale, *RUN, "seeds=[0,1]", "run_dir=many")[0] == 0
     code, _, err = typed(scale, *RUN, "seed=1", "run_dir=many/seed-1")
     assert (code, "complete already" in err) == (0, True)
     code, _, err = typed(scale, *RUN, "seeds=[0,1,2]", "run_dir=many")
     assert code == 0, err
     for seed in SEEDS:
-        assert results(tmp_path / "many" / f"seed-{seed}") == alone[seed]
+        assert results(many / f"seed-{seed}") == alone[seed]
     code, _, err = typed(scale, *RUN, "seeds=[0,1,2]", "run_dir=many")
     assert (code, "complete already: nothing left to train or evaluate" in err) == (0, True)
 
@@ -290,20 +301,18 @@ def test_one_run_and_several_runs_have_different_folders(typed: Any) -> None:
     assert "many/seed-3" in err
 
 
-def test_all_runs_of_a_folder_are_evaluated_again(typed: Any, tmp_path: Path) -> None:
-    assert typed(scale, *RUN, "seeds=[0,1]", "run_dir=many")[0] == 0
+def test_all_runs_of_a_folder_are_evaluated_again(many: Path, typed: Any) -> None:
     more = ("run_dir=many", "evaluate.algorithms=[binary]", "evaluate.batches=1")
     code, out, err = typed(evaluate, *more, "executor=serial", "evaluate.checkpoints=[6]")
     assert code == 0, err
     assert "binary H" in out
     for seed in (0, 1):
-        found = read_tables(tmp_path / "many" / f"seed-{seed}" / "evaluations", EVALUATIONS)
+        found = read_tables(many / f"seed-{seed}" / "evaluations", EVALUATIONS)
         assert len(found.filter(pc.field("algorithm") == "binary")) == 2 * 6
 
 
-def test_runs_of_different_data_are_not_evaluated_together(typed: Any, tmp_path: Path) -> None:
-    assert typed(scale, *RUN, "seeds=[0,1]", "run_dir=many")[0] == 0
-    config = tmp_path / "many" / "seed-1" / "config.yaml"
+def test_runs_of_different_data_are_not_evaluated_together(many: Path, typed: Any) -> None:
+    config = many / "seed-1" / "config.yaml"
     config.write_text(config.read_text().replace("data: digits", "data: mnist5k"))
     code, _, err = typed(evaluate, "run_dir=many")
     assert (code, err.count("\n")) == (2, 1)
@@ -321,16 +330,13 @@ def test_the_masks_of_all_runs_of_a_folder_are_recalled(typed: Any, tmp_path: Pa
         assert len(read_tables(tmp_path / "many" / f"seed-{seed}" / "reservoir", RESERVOIR)) == 1
 
 
-def test_status_tells_of_all_runs(
-    typed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert typed(scale, *RUN, "seeds=[0,1]", "run_dir=many")[0] == 0
+def test_status_tells_of_all_runs(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert status.main([f"run_dir={tmp_path / 'many'}", "verify=true"]) == 0
+    assert status.main([f"run_dir={whole}", "verify=true"]) == 0
     out = capsys.readouterr().out
     assert out.count(": complete\n") == 2
     assert out.count("every mask is intact") == 2
-    assert status.main([f"run_dir={tmp_path / 'many'}", "json=true"]) == 0
+    assert status.main([f"run_dir={whole}", "json=true"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["committed"] for one in found["runs"]] == [6, 6]
     assert [Path(one["run_dir"]).name for one in found["runs"]] == ["seed-0", "seed-1"]

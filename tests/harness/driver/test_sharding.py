@@ -1,14 +1,11 @@
 """Evaluation by several actors. Each actor holds a part of the masks."""
 
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from composing import configured
 from harness import evaluate, scale
-from harness.config.command import run_command
-from harness.config.compose import checked, compose_overrides
 from harness.driver.sharding import ShardedEvaluation, shard_pool
 from harness.executors.protocol import Outcome
 from harness.plan.units import EvaluationUnit
@@ -25,13 +22,6 @@ RUN = (
 )
 
 
-def typed(monkeypatch, job, *arguments):
-    monkeypatch.setattr(sys, "argv", [job.__file__, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        run_command(job.JOB)
-    return ended.value.code
-
-
 def rows_of(run):
     """Return all evaluations, without their seconds and the share of bits that the scan read."""
     tables = [read_table_file(path, EVALUATIONS) for path in sorted(run.glob("evaluations/*"))]
@@ -42,29 +32,26 @@ def rows_of(run):
 def one(tmp_path_factory):
     """The evaluations of a run with one evaluation actor."""
     run_dir = tmp_path_factory.mktemp("one")
-    config = checked(compose_overrides([*RUN, "executor=serial", f"run_dir={run_dir}"]))
-    assert scale.run(config) == 0
+    assert scale.run(configured(*RUN, "executor=serial", f"run_dir={run_dir}")) == 0
     found = rows_of(run_dir)
     assert found.num_rows == 2 * 2 * (1 + 3 + 7)
     return found
 
 
-def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, monkeypatch, one):
+def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, typed, one):
     run_dir = f"run_dir={tmp_path}"
-    assert typed(monkeypatch, scale, *RUN, "executor=serial", run_dir, "actors.shards=3") == 0
+    assert typed(scale, *RUN, "executor=serial", run_dir, "actors.shards=3")[0] == 0
     assert rows_of(tmp_path).equals(one)
     # A run's masks do not depend on its number of shards, so two shards can evaluate it too.
     again = ("executor=serial", "evaluate.num_images=4", *RUN[-2:-1], run_dir)
-    assert typed(monkeypatch, evaluate, *again, "actors.shards=2") == 0
+    assert typed(evaluate, *again, "actors.shards=2")[0] == 0
     assert rows_of(tmp_path).num_rows == one.num_rows + 2 * 2 * 7
 
 
 @pytest.mark.long
-def test_shards_on_ray_leave_the_rows_that_one_actor_leaves(
-    tmp_path, monkeypatch, ray_session, one
-):
+def test_shards_on_ray_leave_the_rows_that_one_actor_leaves(tmp_path, typed, ray_session, one):
     sharded = ("executor=ray", f"run_dir={tmp_path}", "actors.shards=2")
-    assert typed(monkeypatch, scale, *RUN, *sharded) == 0
+    assert typed(scale, *RUN, *sharded)[0] == 0
     assert rows_of(tmp_path).equals(one)
 
 
@@ -76,10 +63,9 @@ def test_shards_on_ray_leave_the_rows_that_one_actor_leaves(
         ("actors.shards=0", "actors.shards must be"),
     ],
 )
-def test_what_parts_cannot_do_is_refused(tmp_path, monkeypatch, capsys, option, told):
-    monkeypatch.chdir(tmp_path)
-    assert typed(monkeypatch, scale, *RUN, "actors.shards=2", option) == 2
-    assert told in capsys.readouterr().err
+def test_what_parts_cannot_do_is_refused(typed, option, told):
+    code, _, err = typed(scale, *RUN, "actors.shards=2", option)
+    assert (code, told in err) == (2, True)
 
 
 class Recorder:
@@ -225,7 +211,7 @@ def test_a_unit_that_cannot_be_scored_ends_alone(begun):
 
 
 @pytest.mark.long
-def test_a_shard_that_dies_is_replaced(tmp_path, monkeypatch, ray_session):
+def test_a_shard_that_dies_is_replaced(tmp_path, typed, monkeypatch, ray_session):
     """The first unit of each kind kills its actor."""
     import os
 
@@ -242,11 +228,10 @@ def test_a_shard_that_dies_is_replaced(tmp_path, monkeypatch, ray_session):
                 os._exit(1)
             return super().run(unit, *arguments)
 
-    monkeypatch.chdir(tmp_path)
-    assert typed(monkeypatch, scale, *RUN, "executor=serial", "run_dir=one") == 0
+    assert typed(scale, *RUN, "executor=serial", "run_dir=one")[0] == 0
     monkeypatch.setattr(driver, "ShardWorker", Mortal)
     sharded = (*RUN, "executor=ray", "run_dir=two", "actors.shards=2")
-    assert typed(monkeypatch, scale, *sharded) == 0
+    assert typed(scale, *sharded)[0] == 0
     assert sorted(path.name for path in flags.iterdir()) == [
         "CountUnit",
         "LeadersUnit",

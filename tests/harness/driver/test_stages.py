@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hydra import compose, initialize_config_module
 
-from harness.config.compose import checked
+from composing import configured
 from harness.config.schema import Config
 from harness.data.dataset import Dataset
 from harness.driver.evaluate import Evaluate
@@ -37,8 +36,7 @@ def configure(run_dir: Path, *overrides: str) -> Config:
         "train.block=2 evaluate.batches=1 evaluate.algorithms=[max_logit] "
         f"evaluate.checkpoints=[2,6] executor=serial run_dir={run_dir}"
     )
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        return checked(compose("config", [*given.split(), *overrides]))
+    return configured(*given.split(), *overrides)
 
 
 def make_classes() -> tuple[type, type]:
@@ -144,16 +142,10 @@ def test_a_stage_of_one_s_own_runs_beside_the_others(
     assert "nothing left to train or evaluate or count" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("executor", ["serial", "ray"])
-def test_a_stage_runs_alone_on_a_run_that_exists(
-    executor: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_stage_runs_alone_on_a_run_that_exists(tmp_path: Path) -> None:
     assert carry_out([configure(tmp_path)], open_trained, [Train]) == 0
     assert len(read_tables(tmp_path / "evaluations", EVALUATIONS)) == 0
-    if executor == "ray":
-        request.getfixturevalue("ray_session")
-    config = configure(tmp_path, f"executor={executor}")
-    assert carry_out([config], open_evaluated, [Ones]) == 0
+    assert carry_out([configure(tmp_path)], open_evaluated, [Ones]) == 0
     assert counted(tmp_path) == ones(tmp_path)
 
 

@@ -29,6 +29,7 @@ class Unit:
     name: str
     value: int = 0
     run: str = ""
+    folder: Path | None = None  # None: the folder of the worker
 
 
 def make_workers():
@@ -44,8 +45,9 @@ def make_workers():
             return 0.5
 
         def run(self, unit, *arguments):
-            trial = len(list(self.folder.glob(f"{unit.name}.*")))
-            (self.folder / f"{unit.name}.{trial}").write_text(str(os.getpid()))
+            folder = unit.folder or self.folder
+            trial = len(list(folder.glob(f"{unit.name}.*")))
+            (folder / f"{unit.name}.{trial}").write_text(str(os.getpid()))
             match unit.name.split("-")[0]:
                 case "raises":
                     raise ArithmeticError(f"no use\n  for {unit.value}")
@@ -53,18 +55,26 @@ def make_workers():
                     raise ArithmeticError("try again")
                 case "exits":
                     os._exit(1)
-                case "exits_once" if trial == 0:
-                    os._exit(1)
                 case "killed_once" if trial == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "sleeps":
                     time.sleep(unit.value)
                 case "meets":  # ends when this many of its kind have begun
-                    while len(list(self.folder.glob("meets-*"))) < unit.value:
+                    while len(list(folder.glob("meets-*"))) < unit.value:
                         time.sleep(0.02)
             return unit.value + int(self.shared.sum()) + sum(int(a.sum()) for a in arguments)
 
     return Worker
+
+
+def new_executor(kind, num_actors, request, cpus=1.0):
+    """Make an executor, which the caller must close. Each training actor reserves some CPUs."""
+    if kind == "serial":
+        return SerialExecutor()
+    request.getfixturevalue("ray_session")
+    size = PoolSize(num_actors, num_actors, cpus=cpus, gpus=0.0)
+    guest = PoolSize(1, num_actors, cpus=0.0, gpus=0.0)
+    return RayExecutor(lambda cpus, gpus: {"train": size, "evaluate": guest})
 
 
 @pytest.fixture
@@ -73,18 +83,25 @@ def make_executor(request):
     made = []
 
     def make(kind, num_actors):
-        if kind == "serial":
-            made.append(SerialExecutor())
-        else:
-            request.getfixturevalue("ray_session")
-            size = PoolSize(num_actors, num_actors, cpus=1.0, gpus=0.0)
-            guest = PoolSize(1, num_actors, cpus=0.0, gpus=0.0)
-            made.append(RayExecutor(lambda cpus, gpus: {"train": size, "evaluate": guest}))
+        made.append(new_executor(kind, num_actors, request))
         return made[-1]
 
     yield make
     for executor in made:
         executor.close()
+
+
+@pytest.fixture(scope="module", params=["serial", "ray"])
+def working(request, tmp_path_factory):
+    """An executor that was started once for several tests, because actors take seconds to start.
+
+    The folder of a unit is the folder of its test. The executor is closed after the last test of
+    this file, so its actors reserve no CPU, which other tests need.
+    """
+    executor = new_executor(request.param, 1, request, cpus=0.0)
+    start(executor, tmp_path_factory.mktemp("unused"))
+    yield executor
+    executor.close()
 
 
 @pytest.fixture(params=["serial", "ray"])
@@ -129,13 +146,12 @@ def by_name(outcomes):
     return {outcome.unit.name: outcome for outcome in outcomes}
 
 
-def test_every_unit_comes_back_once_with_its_result(executor, tmp_path):
-    start(executor, tmp_path)
-    units = [Unit(f"good-{i}", i) for i in range(6)]
+def test_every_unit_comes_back_once_with_its_result(working, tmp_path):
+    units = [Unit(f"good-{i}", i, folder=tmp_path) for i in range(6)]
     for unit in units:
-        executor.submit("train", unit)
-    executor.submit("evaluate", Unit("good-last", 10))
-    found = by_name(collect(executor))
+        working.submit("train", unit)
+    working.submit("evaluate", Unit("good-last", 10, folder=tmp_path))
+    found = by_name(collect(working))
     assert {name: outcome.result for name, outcome in found.items()} == {
         **{f"good-{i}": i for i in range(6)},
         "good-last": 10,
@@ -154,26 +170,25 @@ def test_shared_values_and_arguments_arrive(executor, tmp_path):
     assert outcome.result == 1051
 
 
-def test_units_may_be_submitted_while_others_run(executor, tmp_path):
-    start(executor, tmp_path)
-    executor.submit("train", Unit("good-0", 0))
+def test_units_may_be_submitted_while_others_run(working, tmp_path):
+    working.submit("train", Unit("good-0", 0, folder=tmp_path))
     outcomes = []
-    while executor.busy():
-        for outcome in executor.poll():
+    while working.busy():
+        for outcome in working.poll():
             outcomes.append(outcome)
             if outcome.pool == "train" and outcome.unit.value < 1:
                 i = outcome.unit.value + 1
-                executor.submit("train", Unit(f"good-{i}", i))
-                executor.submit("evaluate", Unit(f"good-after-{i}", i))
+                working.submit("train", Unit(f"good-{i}", i, folder=tmp_path))
+                working.submit("evaluate", Unit(f"good-after-{i}", i, folder=tmp_path))
     assert len(by_name(outcomes)) == 3
 
 
-def test_a_unit_that_raises_is_tried_three_times_and_set_aside(executor, tmp_path):
-    start(executor, tmp_path)
-    units = [Unit("good-0", 0), Unit("raises", 7), Unit("good-1", 1), Unit("good-2", 2)]
+def test_a_unit_that_raises_is_tried_three_times_and_set_aside(working, tmp_path):
+    named = {"good-0": 0, "raises": 7, "good-1": 1, "good-2": 2}
+    units = [Unit(name, value, folder=tmp_path) for name, value in named.items()]
     for unit in units:
-        executor.submit("train", unit)
-    found = by_name(collect(executor))
+        working.submit("train", unit)
+    found = by_name(collect(working))
     assert found["raises"].error.startswith(f"ArithmeticError: no use for 7 ({__file__}, line ")
     assert "in run\n" in found["raises"].traceback
     assert found["raises"].result is None
@@ -185,21 +200,19 @@ def test_a_unit_that_raises_is_tried_three_times_and_set_aside(executor, tmp_pat
         assert tries(tmp_path, Unit(f"good-{i}")) == 1
 
 
-def test_a_unit_that_raised_once_still_has_its_result(executor, tmp_path):
-    start(executor, tmp_path)
-    executor.submit("train", Unit("raises_once", 4))
-    [outcome] = collect(executor)
+def test_a_unit_that_raised_once_still_has_its_result(working, tmp_path):
+    working.submit("train", Unit("raises_once", 4, folder=tmp_path))
+    [outcome] = collect(working)
     assert (outcome.error, outcome.result) == (None, 4)
     assert tries(tmp_path, outcome.unit) == 2
 
 
-def test_an_executor_is_busy_until_its_last_unit_is_collected(executor, tmp_path):
-    start(executor, tmp_path)
-    assert not executor.busy()
-    executor.submit("evaluate", Unit("good"))
-    assert executor.busy()
-    assert len(collect(executor)) == 1
-    assert not executor.busy()
+def test_an_executor_is_busy_until_its_last_unit_is_collected(working, tmp_path):
+    assert not working.busy()
+    working.submit("evaluate", Unit("good", folder=tmp_path))
+    assert working.busy()
+    assert len(collect(working)) == 1
+    assert not working.busy()
 
 
 def test_closing_twice_is_closing_once(executor, tmp_path):
@@ -247,12 +260,13 @@ def test_impossible_sizes_are_the_user_s_error_and_leave_ray_alone(ray_session):
     assert ray_session.is_initialized()
 
 
-@pytest.mark.parametrize(
-    "death", [pytest.param("exits_once", marks=pytest.mark.slow), "killed_once"]
-)
-def test_a_unit_whose_actor_died_is_done_by_another(death, ray_executor, tmp_path):
+def test_a_unit_whose_actor_died_is_done_by_another(ray_executor, tmp_path):
     start(ray_executor, tmp_path)
-    units = [Unit("good-0", 0), Unit(death, 7), *(Unit(f"good-{i}", i) for i in range(1, 5))]
+    units = [
+        Unit("good-0", 0),
+        Unit("killed_once", 7),
+        *(Unit(f"good-{i}", i) for i in range(1, 5)),
+    ]
     for unit in units:
         ray_executor.submit("train", unit)
     found = by_name(collect(ray_executor))
@@ -260,7 +274,7 @@ def test_a_unit_whose_actor_died_is_done_by_another(death, ray_executor, tmp_pat
         unit.name: unit.value for unit in units
     }
     assert [tries(tmp_path, unit) for unit in units] == [1, 2, 1, 1, 1, 1]
-    first, second = ((tmp_path / f"{death}.{i}").read_text() for i in (0, 1))
+    first, second = ((tmp_path / f"killed_once.{i}").read_text() for i in (0, 1))
     assert first != second
 
 
@@ -355,7 +369,7 @@ def test_a_machine_that_the_provider_took_back_costs_no_try(
 
     def taken(reference, **options):
         asked.append(reference)
-        if len(asked) in range(2, 12, 2):  # the calls between them ask whether an actor is up
+        if len(asked) in (2, 4, 6):  # the calls between them ask whether an actor is up
             raise lost()
         return get(reference, **options)
 

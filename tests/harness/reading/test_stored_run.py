@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from hydra import compose, initialize_config_module
 from safetensors import safe_open
 
+from composing import configured
 from harness import open_run
-from harness.config.compose import checked
 from harness.data.catalogue import load_dataset
 from harness.errors import UserError
 from harness.run.spec import RunSpec
@@ -53,8 +52,7 @@ def folder_of(tmp_path_factory):
             "evaluate.num_images=2 evaluate.batch_size=64 evaluate.batches=null "
             f"evaluate.checkpoints=[3] executor=serial run_dir={run_dir}"
         )
-        with initialize_config_module("harness.conf", version_base="1.3"):
-            config = checked(compose("config", [*given.split(), *WAYS[way]]))
+        config = configured(*given.split(), *WAYS[way])
         assert run(config) == 0
         return run_dir
 

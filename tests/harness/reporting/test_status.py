@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from hydra import compose, initialize_config_module
 
+from composing import configured
 from harness import status
-from harness.config.compose import checked
 from harness.config.identity import to_yaml
 from harness.errors import UserError
 from harness.plan.units import evaluation_units, recall_units
@@ -48,15 +47,21 @@ with run_lock(Path(sys.argv[1])):
 
 
 def configure(*overrides):
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        return checked(compose("config", [*SMALL, *overrides]))
+    return configured(*SMALL, *overrides)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a complete small run. Tests must not change this folder."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert run_job(configure(f"run_dir={run_dir}")) == 0
+    return run_dir
 
 
 @pytest.fixture
-def run(tmp_path):
-    """The folder of a complete small run."""
-    assert run_job(configure(f"run_dir={tmp_path / 'run'}")) == 0
-    return tmp_path / "run"
+def run(whole, tmp_path):
+    """A copy of the complete small run, which the test may change."""
+    return shutil.copytree(whole, tmp_path / "run")
 
 
 @pytest.fixture

@@ -1,25 +1,32 @@
 """Small searches on the digits are run, resumed and refused. recipe/best repeats the best trial."""
 
 import gc
+import json
 import pickle
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
+from ray import tune as ray_tune
 
-from harness import scale, tune
-from harness.config.identity import job_from_yaml
+import harness
+from analysis.load import load
+from harness import open_search, scale, status, tune
+from harness.config.identity import job_from_yaml, to_yaml
 from harness.data.catalogue import load_dataset
+from harness.errors import UserError
 from harness.search import start as job
 from harness.search import tuning
 from harness.search.config import TuneConfig, TuneJob, base_config
+from harness.search.search import Search
 from harness.search.space import read_space
 from harness.search.trial import stage_steps
-from harness.search.tuning import Search
-from harness.tables.files import read_table_file, read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.search.trials import write_trials
+from harness.tables.files import read_tables
+from harness.tables.schemas import EVALUATIONS, TASKS, trials_schema
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=12", "tasks=6"),
@@ -38,10 +45,12 @@ def _own_environment(monkeypatch):
 
 
 def trials(directory):
+    table = open_search(directory).table()
     job = job_from_yaml(directory / "config.yaml", TuneJob)
     space = read_space(job.tune.space, base_config(job))
-    schema = Search(base_config(job), job.tune, space, 8, 10).schema
-    return read_table_file(directory / "trials/trials.parquet", schema).to_pylist()
+    assert table.schema.equals(Search(base_config(job), job.tune, space, 8, 10).schema)
+    assert load(directory, "trials").num_rows == table.num_rows
+    return table.to_pylist()
 
 
 def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
@@ -70,6 +79,17 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert max(map(len, out.splitlines()[:12])) <= 110
     assert "Trial" not in err + out  # Ray Tune itself prints nothing
 
+    search = open_search(tmp_path / "found")
+    results = search.results()
+    assert len(results) == 8
+    assert results.get_best_result(scope="last").metrics["expected_accuracy"] == max(
+        row["expected_accuracy"] for row in found
+    )
+    assert {result.config["train.learning_rate"] for result in results} == {
+        row["train.learning_rate"] for row in found
+    }
+    assert search.best() == yaml.safe_load(best["config"])
+
     taken = ("--config-dir", str(tmp_path / "found"), "+recipe=best")
     code, _, err = typed(scale, *taken, "run_dir=run", "executor=serial")
     assert code == 0, err
@@ -94,6 +114,45 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert err.count("\n") == 1
     assert "holds another search: tune.space.train.optimizer is rmsprop,adam in" in err
     assert "not given in this command" in err
+
+
+def test_status_tells_how_far_a_search_is(tmp_path, capsys):
+    row = {"trial": 3, "status": "finished", "train.steps": 9, "accuracy": 0.5, "among": 2500}
+    row |= {"task_accuracy": 0.5, "expected_task_accuracy": 0.5, "expected_accuracy": 0.25}
+    row |= {"num_tasks": 4, "steps": 9, "seconds": 1.0, "config_hash": "", "config": "{}"}
+    worse = row | {"trial": 4, "expected_accuracy": 0.125}
+    stopped = row | {"trial": 5, "status": "stopped", "expected_accuracy": 0.75}
+    schema = trials_schema({"train.steps": pa.int64()})
+    (tmp_path / "config.yaml").write_text(to_yaml(TuneJob(tune=TuneConfig(trials=8))))
+    assert status.main([f"run_dir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["  0 of 8 trials ended"]
+    write_trials(tmp_path, pa.Table.from_pylist([row, worse, stopped], schema=schema), "search")
+    assert status.main([f"run_dir={tmp_path}"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}: search, stopped",
+        "  3 of 8 trials ended: 2 finished, 1 stopped",
+        "  best expected_accuracy: 0.2500, trial 3",
+    ]
+    assert status.main([f"run_dir={tmp_path}", "json=true"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["trials"], told["best"]["trial"]) == (8, 3)
+    assert told["ended"] == {"finished": 2, "stopped": 1}
+    with pytest.raises(UserError, match="verify must be false for a search"):
+        status.main([f"run_dir={tmp_path}", "verify=true"])
+
+
+def test_the_trials_of_ones_own_tuner_are_those_of_a_search(ray_session, tmp_path):
+    own = ray_tune.Tuner(
+        harness.trainable(*SMALL, "tune.stages=2"),
+        param_space={"train.optimizer": ray_tune.grid_search(["rmsprop", "adam"])},
+        tune_config=ray_tune.TuneConfig(metric="accuracy", mode="max"),
+        run_config=ray_tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    results = own.fit()
+    assert len(results) == 2
+    assert not results.errors
+    assert {one.metrics["steps"] for one in results} == {27}
+    assert results[0].metrics["accuracy"] != results[1].metrics["accuracy"]
 
 
 @pytest.mark.long

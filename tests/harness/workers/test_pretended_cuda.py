@@ -1,9 +1,8 @@
 """Evaluation workers on a pretended GPU: the results of the CPU, and few copies."""
 
 import pytest
-from hydra import compose, initialize_config_module
 
-from harness.config.compose import checked
+from composing import configured
 from harness.config.options import resolved_options
 from harness.config.schema import CUES
 from harness.data.catalogue import load_dataset
@@ -33,8 +32,7 @@ def make_spec(*overrides):
         "data=digits tasks=6 train.steps=12 train.block=6 train.dtype=float32 "
         "train.learning_rate=0.01 evaluate.checkpoints=[3,6] evaluate.batches=2 evaluate.steps=3"
     )
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        config = checked(compose("config", [*given.split(), *overrides]))
+    config = configured(*given.split(), *overrides)
     probe = RunSpec(resolved_options(config), (1, 8, 8), 10)
     config = resolve(probe.config, probe.capabilities, bfloat16_is_faster=False)
     return RunSpec(config, (1, 8, 8), 10)

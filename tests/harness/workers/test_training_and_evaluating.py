@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
-from harness.config.compose import checked
+from composing import configured
 from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
@@ -57,8 +56,7 @@ def make_job(*overrides: str) -> RunSpec:
         "train.learning_rate=0.01 train.smoothing=0.9 train.block=6 train.dtype=float32 "
         "evaluate.checkpoints=[6]"
     )
-    with initialize_config_module("harness.conf", version_base="1.3"):
-        config = checked(compose("config", [*given.split(), *overrides]))
+    config = configured(*given.split(), *overrides)
     return RunSpec(resolved(config), (1, 8, 8), 10)
 
 

@@ -8,6 +8,7 @@ from supsup_core.engines.device import DeviceEngine
 from supsup_core.engines.floats import FloatEngine
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
+from supsup_core.names import RANKED
 
 
 class TestPlainEngine(EngineTests):
@@ -52,6 +53,8 @@ class TestDeviceEngine(EngineTests):
 
 class TestDeviceEngineWithCandidates(TestDeviceEngine):
     """With one candidate, many queries need the exact products of all states."""
+
+    algorithms = ("one_shot", RANKED)  # those that look for candidates
 
     @pytest.fixture(autouse=True)
     def _candidates(self, monkeypatch):

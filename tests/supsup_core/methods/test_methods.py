@@ -20,6 +20,8 @@ CPU = torch.device("cpu")
 
 class TestThreshold(MethodTests):
     method = Threshold()
+    ways = ("mean", "last", "random", "similar", "knn")
+    networks_that_learn = tuple(NETWORKS.values())
 
 
 class TestEdgePopup(MethodTests):

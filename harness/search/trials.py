@@ -1,0 +1,87 @@
+"""The table `trials` of a search, made from Ray Tune's trials.
+
+While a search runs, the table has the trials that have ended so far. At the end it has all trials.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from ray.tune.experiment import Trial
+
+from harness.config.identity import to_yaml
+from harness.config.schema import leaf
+from harness.run.provenance import config_hash
+from harness.search.search import Search
+from harness.search.table import FAILED, FINISHED, STOPPED_EARLY, TABLE
+from harness.tables.files import write_table
+
+_MEASURED = ("accuracy", "task_accuracy", "expected_task_accuracy", "expected_accuracy")
+
+
+def has_ended(trial: Trial) -> bool:
+    """Return whether Ray Tune runs no more stage of a trial."""
+    return trial.status in (Trial.TERMINATED, Trial.ERROR)
+
+
+def trials_table(search: Search, trials: Sequence[Trial]) -> pa.Table:
+    """Make the table `trials`.
+
+    Args:
+        search: the specification of the search.
+        trials: trials that have ended, in any order.
+
+    Returns:
+        One row per trial, in the order in which the trials started.
+    """
+    # A restored search lists its trials in another order.
+    ordered = sorted(trials, key=_number)
+    return pa.Table.from_pylist([_row(search, one) for one in ordered], schema=search.schema)
+
+
+def write_trials(directory: Path, table: pa.Table, search_id: str) -> None:
+    """Write the table `trials` into the folder of a search.
+
+    Args:
+        directory: the search's folder.
+        table: the table.
+        search_id: the identity of the search, which the file stores.
+    """
+    path = directory / TABLE
+    path.parent.mkdir(exist_ok=True)
+    write_table(table, path, search_id)
+
+
+def _number(trial: Trial) -> int:
+    """Return the number of a trial. Trials are numbered from 0 in the order of their starts."""
+    return int(trial.experiment_tag.partition("_")[0]) - 1  # Ray Tune begins with 1
+
+
+def _row(search: Search, trial: Trial) -> dict[str, Any]:
+    reported = trial.last_result or {}
+    finished = reported.get("rung") == search.tune.last_rung
+    failed = trial.status == Trial.ERROR
+    config = search.config(trial.config)
+    values = {d.key: _cell(d.kind, leaf(config, d.key)) for d in search.dimensions}
+    return {
+        "trial": _number(trial),
+        "status": FAILED if failed else FINISHED if finished else STOPPED_EARLY,
+        **values,
+        **{name: reported.get(name) for name in _MEASURED},
+        "among": search.tune.among,
+        "num_tasks": search.base.tasks,
+        "steps": reported.get("steps", 0),
+        "seconds": reported.get("time_total_s", 0.0),
+        "config_hash": config_hash(config),
+        "config": to_yaml(config),
+    }
+
+
+def _cell(kind: Any, value: Any) -> Any:
+    """Convert the value of a searched key to the type of its column.
+
+    If `kind`, the key's declared type, is int, float or bool, the column has this type, and the
+    value stays the same. Every other value becomes a text.
+    """
+    return value if kind in (int, float, bool) else str(value)
