@@ -317,9 +317,9 @@ def test_tasks_with_masks_in_a_trained_base_are_inferred(tmp_path: Path) -> None
     assert root.attrs["after_task"] == [0]
     rows = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pylist()
     assert {row["algorithm"] for row in rows} == {"one_shot", "max_logit", "given"}
-    for algorithm in ("one_shot", "max_logit"):
+    for algorithm, least in (("one_shot", 0.8), ("max_logit", 0.3)):
         found = [row["task_accuracy"] for row in rows if row["algorithm"] == algorithm]
-        assert np.mean(found) > 0.5  # chance is 1/3 or 1/7
+        assert np.mean(found) > least  # chance is 0.2 for batches of 3 and of 7 tasks together
 
 
 def test_other_evaluations_need_kept_weights(

@@ -96,11 +96,13 @@ def test_later_tasks_search_in_the_base_of_task_0_and_leave_it_as_it_is(digits, 
 
 
 def test_the_search_makes_a_pruned_base_more_accurate(digits, tasks):
-    trainer = made(Jackpots(density=0.2), digits)
+    # In the small network of the other tests, too few weights remain to be as accurate as the base.
+    network = mlp((64,), 12, hidden=[300, 100], init="kaiming_normal")
+    trainer = made(Jackpots(density=0.2), digits, network=network)
     ((pruned,), _), ((state,), base) = trainer.stages(tasks[:1], [HALF, STEPS], {})
     before, after = (trainer.measure(tasks[0], one, base) for one in (pruned, state))
     assert after.base_accuracy == before.base_accuracy > 0.9
-    assert before.accuracy + 0.1 < after.accuracy > after.base_accuracy - 0.1
+    assert before.accuracy + 0.1 < after.accuracy > after.base_accuracy - 0.01
 
 
 def test_the_base_is_measured_without_a_mask(digits, tasks):
