@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.drawing.style import legend_below, name_axes, panels
+
 
 def in_order(allocation: pd.DataFrame) -> pd.DataFrame:
     """Sort the rows of the table `allocation` by batch, and add two columns.
@@ -104,24 +106,21 @@ def masks_by_task(allocation: pd.DataFrame) -> Figure:
     Returns:
         A figure. Left: the number of allocated masks. On the dashed line, each task has one mask.
         Right: the score of each decision, divided by the threshold of this decision. The first
-        decision about a task should be below 1 (dashed), so that a mask is allocated. The other
+        decision about a task should be below 1 (dotted), so that a mask is allocated. The other
         decisions should be above 1.
     """
     rows = in_order(allocation)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(2)
     shown = rows["task_id"] + 1
     left.step(shown, rows["allocations"], where="post", label="masks")
     left.plot([1, shown.max()], [1, shown.max()], "k--", label="one mask per task")
-    left.set(xlabel="tasks of the stream", ylabel="allocated masks")
     scored = rows.dropna(subset=["score"])
     for begins, label in ((False, "later decision about a task"), (True, "first decision")):
         some = scored[scored["begins"] == begins]
         ratio = some["score"] / some["threshold"]
         right.plot(some["task_id"] + 1, ratio, "o", ms=3, alpha=0.6, label=label, rasterized=True)
-    right.axhline(1, color="k", ls="--", lw=1, label="threshold")
-    right.set(xlabel="tasks of the stream", ylabel="score / threshold")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    right.axhline(1, color="k", ls=":", lw=1, label="threshold")
+    name_axes(left, "tasks of the stream", "masks", "allocated masks")
+    name_axes(right, "tasks of the stream", "score / threshold", "decisions")
+    legend_below(figure)
     return figure

@@ -12,6 +12,7 @@ SCHEMA_VERSIONS = {
     "tasks": "4",
     "evaluations": "3",
     "reservoir": "2",
+    "recovery": "1",
     "allocation": "1",
     "failures": "2",
     "trials": "1",
@@ -37,6 +38,12 @@ _COLUMNS = {
         exact_recall:double other:double spurious:double unsettled:double steps:double
         accuracy:double accuracy_gg:double capacity:double reservoir_bytes:int64 store_bytes:int64
         seconds:double store_seconds:double device:string
+    """,
+    "recovery": """
+        rule:string block:int64 num_tasks:int64 gradients:int64 batch_size:int64 batches:int64
+        tasks_asked:int64 task_id:int64 step:int64 wrong_bits:list<element:int64notnull>
+        entropy:double energy:double accuracy:double accuracy_gg:double reservoir_bytes:int64
+        seconds:double device:string
     """,
     "allocation": """
         batch:int64 task_id:int64 mask:int64 score:double threshold:double allocated:bool

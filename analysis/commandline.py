@@ -25,11 +25,12 @@ class Parser(argparse.ArgumentParser):
     Args:
         about: description of the program, which --help prints without changes.
         example: options that a message suggests if it has no other advice.
+        program: name of the program in the help; None: the name of its file.
     """
 
-    def __init__(self, about: str, example: str = "--help") -> None:
+    def __init__(self, about: str, example: str = "--help", program: str | None = None) -> None:
         raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=about, formatter_class=raw, allow_abbrev=False)
+        super().__init__(program, description=about, formatter_class=raw, allow_abbrev=False)
         self._example = example
         self.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
 
@@ -52,26 +53,32 @@ def run_command(
     command: Callable[[], int | None],
     mistakes: tuple[type[Exception], ...] = (OSError, ValueError),
 ) -> NoReturn:
-    """Run a program, and end the process with the program's exit code.
+    """Run a program, and end the process with the program's exit code; see `exit_code`."""
+    sys.exit(exit_code(command, mistakes))
+
+
+def exit_code(
+    command: Callable[[], int | None],
+    mistakes: tuple[type[Exception], ...] = (OSError, ValueError),
+) -> int:
+    """Run a program, print a mistake of the user as one line, and return the exit code.
 
     Args:
         command: function that does the work, and returns an exit code or None for 0.
         mistakes: classes of errors that the user can correct. For such an error, one line is
-            printed, and the exit code is 2. For any other error, which is a bug, Python prints the
-            traceback.
+            printed, and the exit code is 2. Any other error, which is a bug, is raised.
     """
     try:
-        code = command() or 0
+        return command() or 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        code = STOPPED
+        return STOPPED
     except mistakes as error:
         # Only errors of the operating system have an errno. They do not say what to do.
         by_system = isinstance(error, OSError) and error.errno is not None
         advice = ": check the path, its permissions and the free space" if by_system else ""
         print_error(f"{error}{advice}")
-        code = MISTAKE
-    sys.exit(code)
+        return MISTAKE
 
 
 def print_error(message: str) -> None:

@@ -18,15 +18,17 @@ from matplotlib.figure import Figure
 
 from analysis import stored
 from analysis.commandline import Parser, figure_file, run_command, run_directory
-from analysis.figures import PACKED_ROWS, SHARED_ARRAYS, WEIGHTS_SEED, storage_bytes
+from analysis.drawing.storage import PACKED, SHARED_ARRAYS, WEIGHTS_SEED, storage_bytes
+from analysis.drawing.style import legend_below, name_axes, panels, tick_checkpoints
+from analysis.drawing.ways import agreeing
 from analysis.load import configuration
-from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in
+from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in, swept_values
 from analysis.summary import GIVEN
 
 # The keys in which the runs of a folder may differ. Means are computed over the seeds.
 _APART = [key for key in SWEPT if key != "seed"]
 # The fixed weights are made from their seed.
-_NEEDED = (PACKED_ROWS, SHARED_ARRAYS, WEIGHTS_SEED)
+_NEEDED = (PACKED, SHARED_ARRAYS, WEIGHTS_SEED)
 
 
 def compared(folders: Sequence[str]) -> pd.DataFrame:
@@ -73,8 +75,8 @@ def compared(folders: Sequence[str]) -> pd.DataFrame:
 
 def _apart(run: str) -> tuple[Any, ...]:
     """Return the values of a run in which the runs of one folder may differ, without the seed."""
-    config = configuration(run)
-    return tuple(config[key] for key in _APART)
+    values = swept_values(run)
+    return tuple(values[key] for key in _APART)
 
 
 def short_names(folders: Sequence[str]) -> list[str]:
@@ -104,34 +106,36 @@ def accuracy_and_bytes(rows: pd.DataFrame) -> Figure:
         accuracy with the task given against the bytes of the largest number of tasks. Bands and
         bars are 95 % intervals of the mean over seeds by Student's t.
     """
-    figure = Figure(figsize=(13, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = panels(2)
     for i, (name, of_name) in enumerate(rows.groupby("name", sort=False)):
-        inferred = of_name[of_name["algorithm"] != GIVEN]
-        for j, (way, of_way) in enumerate(inferred.groupby("way", sort=False)):
-            style = {"color": f"C{i % 10}", "marker": "os^vD"[j % 5], "label": f"{name}, {way}"}
+        color, inferred = f"C{i % 10}", of_name[of_name["algorithm"] != GIVEN]
+        by_way = list(inferred.groupby("way", sort=False))
+        for j, (way, of_way) in enumerate(agreeing(by_way, ["accuracy_gnu"])):
+            style = {"color": color, "marker": "os^vD"[j % 5], "label": f"{name}, {way}"}
             _draw(left, of_way, "accuracy_gnu", style)
         given = of_name.drop_duplicates("num_tasks")
-        style = {"color": f"C{i % 10}", "linestyle": "--", "label": f"{name}, task given"}
-        _draw(left, given, "accuracy_gg", style)
-        last = given.loc[[given["num_tasks"].idxmax()]]
-        half = (last["accuracy_gg_high"] - last["accuracy_gg"]).fillna(0)
-        right.errorbar(last["bytes"], last["accuracy_gg"], half, fmt="o", capsize=3, color=f"C{i}")
-        at = (last["bytes"].item(), last["accuracy_gg"].item())
-        right.annotate(str(name), at, (4, 4), textcoords="offset points", fontsize="small")
-    left.set(xlabel="number of tasks", ylabel="accuracy")
-    right.set(xlabel="bytes of all tasks", xscale="log", title="task given, all tasks")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    # The legend may have many lines, which would hide the curves.
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+        dashed = {"linestyle": "--", "marker": "" if len(given) > 1 else "_"}
+        _draw(
+            left, given, "accuracy_gg", {"color": color, **dashed, "label": f"{name}, task given"}
+        )
+        last = given.loc[given["num_tasks"].idxmax()]
+        half = np.nan_to_num(last["accuracy_gg_high"] - last["accuracy_gg"])
+        at = (last["bytes"], last["accuracy_gg"])
+        right.errorbar(*at, half, fmt="o", capsize=3, color=color)
+    tick_checkpoints(left, rows["num_tasks"])
+    tick_checkpoints(right, last_rows(rows)["bytes"], "log")
+    right.margins(x=0.1)
+    right.set_ylim(left.get_ylim())
+    name_axes(left, "number of tasks", "accuracy")
+    name_axes(right, "bytes of all tasks", "accuracy", "task given, all tasks")
+    legend_below(figure)
     return figure
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, column: str, style: dict[str, Any]) -> None:
     ordered = rows.sort_values("num_tasks")
-    x = ordered["num_tasks"]
-    axes.plot(x, ordered[column], ms=4, **style)
+    x, mean = ordered["num_tasks"], ordered[column]
+    axes.plot(x, mean, ms=5, **style)
     low, high = ordered[f"{column}_low"], ordered[f"{column}_high"]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15)
 

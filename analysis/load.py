@@ -25,6 +25,7 @@ FOLDERS = {
     "tasks": "log",
     "evaluations": "evaluations",
     "reservoir": "reservoir",
+    "recovery": "recovery",
     "allocation": "allocation",
     "failures": "failures",
     "trials": "trials",

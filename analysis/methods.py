@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import stored
+from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints, told
 from analysis.several import lines, swept_values
 from analysis.summary import GIVEN
 
@@ -91,8 +92,7 @@ def accuracy_by_bytes(points: pd.DataFrame) -> Figure:
         A figure. Points: accuracy with the task given (GG), with 95 % intervals over seeds. Open
         circles: accuracy with the task inferred (GNu). The line joins the points on the front.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = panels(1)
     several_outputs = points["outputs"].nunique() > 1
     for row in points.itertuples():
         label = f"{row.method}, {row.outputs} outputs" if several_outputs else row.method
@@ -100,11 +100,14 @@ def accuracy_by_bytes(points: pd.DataFrame) -> Figure:
         drawn = axes.errorbar(
             row.bytes_per_task, row.accuracy, yerr=np.nan_to_num(bars), fmt="o", label=label
         )
-        color = drawn.lines[0].get_color()
-        axes.plot(row.bytes_per_task, row.inferred, "o", mfc="none", color=color)
+        line = drawn.lines[0]
+        hover(line, [told(label, row.bytes_per_task, "bytes", row.accuracy, row.low, row.high)])
+        if np.isfinite(row.inferred):
+            axes.plot(row.bytes_per_task, row.inferred, "o", mfc="none", color=line.get_color())
     front = points[points["is_best"]].sort_values("bytes_per_task")
     axes.plot(front["bytes_per_task"], front["accuracy"], "k-", lw=0.8, zorder=0)
-    axes.set(xlabel="bytes per task", ylabel="accuracy", xscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    tick_checkpoints(axes, points["bytes_per_task"], "log")
+    axes.margins(x=0.1)
+    name_axes(axes, "bytes per task", "accuracy", "accuracy and bytes of methods")
+    legend_below(figure)
     return figure

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileType
+from scipy.stats import t
 
 from analysis.load import configuration, file_system, load
 from analysis.summary import SETTINGS, WAYS, largest_samples, told_apart
@@ -149,8 +150,6 @@ def student_t(counts: pd.Series) -> np.ndarray:
 
     A quantile is NaN if the count is 1.
     """
-    from scipy.stats import t  # here, because the import takes a second
-
     degrees = counts.to_numpy(dtype=float) - 1
     quantiles: np.ndarray = t.ppf((1 + CONFIDENCE) / 2, np.where(degrees > 0, degrees, np.nan))
     return quantiles

@@ -4,6 +4,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.drawing.style import (
+    hover,
+    legend_below,
+    line_style,
+    name_axes,
+    panels,
+    tick_checkpoints,
+    told,
+)
+from analysis.drawing.ways import agreeing
 from analysis.several import lines
 
 
@@ -15,26 +25,25 @@ def accuracy_over_seeds(over: pd.DataFrame) -> Figure:
 
     Returns:
         A figure. Left: accuracy with the task inferred (GNu), and with the task given (GG). Right:
-        the fraction of batches whose task was inferred right. Bands are 95 % intervals of the mean
-        over seeds by Student's t.
+        the fraction of queries whose task was inferred right. Bands are 95 % intervals of the mean
+        over seeds by Student's t. Ways that agree in all values are one line.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    for label, rows in lines(over):
-        _band(left, "num_tasks", "accuracy_gnu", rows, label)
-        _band(right, "num_tasks", "task_accuracy", rows, label)
+    figure, (left, right) = panels(2)
+    found = agreeing(lines(over), ["accuracy_gnu", "task_accuracy"])
+    for number, (label, rows) in enumerate(found):
+        _band(left, "num_tasks", "accuracy_gnu", rows, label, line_style(number))
+        _band(right, "num_tasks", "task_accuracy", rows, label, line_style(number))
     own = over[over["num_distractors"] == 0].drop_duplicates("num_tasks")
     if len(own):
-        _band(left, "num_tasks", "accuracy_gg", own, "task given (GG)", "k--")
-    left.set(ylabel="accuracy", title="correct labels")
-    right.set(ylabel="task accuracy", title="correctly inferred tasks")
-    for axes in (left, right):
-        axes.set_xlabel("number of tasks")
-        axes.grid(alpha=0.3)
+        style = "k--" if len(own) > 1 else "k_"  # one point makes no line
+        _band(left, "num_tasks", "accuracy_gg", own, "task given (GG)", style)
     # The vertical axes start at 0.8 or lower. Otherwise the noise of a line near 1 fills the panel.
     for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
         axes.set_ylim(min(0.8, over[column].min() - 0.02), 1.005)
-    left.legend(fontsize="small")
+        tick_checkpoints(axes, over["num_tasks"])
+    name_axes(left, "number of tasks", "accuracy", "correct labels")
+    name_axes(right, "number of tasks", "task accuracy", "correctly inferred tasks")
+    legend_below(figure)
     return figure
 
 
@@ -46,24 +55,29 @@ def task_accuracy_by_outputs(over: pd.DataFrame) -> Figure:
 
     Returns:
         A figure with one line for each way of inference, such as one-shot by H and by G. If there
-        are several seeds, bands are 95 % intervals of the mean over seeds by Student's t.
+        are several seeds, bands are 95 % intervals of the mean over seeds by Student's t. Ways that
+        agree in all values are one line.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = panels(1)
     last = over[over["num_tasks"] == over["num_tasks"].max()]
-    for label, rows in lines(last):
-        _band(axes, "outputs", "task_accuracy", rows, label)
-    axes.set(xlabel="number of outputs", ylabel="task accuracy", ylim=(-0.02, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    for number, (label, rows) in enumerate(agreeing(lines(last), ["task_accuracy"])):
+        _band(axes, "outputs", "task_accuracy", rows, label, line_style(number))
+    axes.set_ylim(-0.02, 1.02)
+    tick_checkpoints(axes, last["outputs"])
+    name_axes(axes, "number of outputs", "task accuracy", "correctly inferred tasks")
+    legend_below(figure)
     return figure
 
 
-def _band(
-    axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str | None = None
-) -> None:
+def _band(axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str) -> None:
     """Draw means as a line, and the intervals of the means as a band around it."""
     ordered = rows.sort_values(x)
-    [line] = axes.plot(ordered[x], ordered[y], *([style] if style else ["o-"]), ms=4, label=label)
+    [line] = axes.plot(ordered[x], ordered[y], style, ms=5, label=label)
     low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
-    axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
+    if len(ordered) > 1:
+        axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
+    elif low.notna().all():  # one point has no band
+        axes.vlines(ordered[x], low, high, color=line.get_color())
+    points = zip(ordered[x], ordered[y], low, high, strict=True)
+    what = x.removeprefix("num_")
+    hover(line, [told(label, at, what, *values) for at, *values in points])

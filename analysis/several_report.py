@@ -1,19 +1,31 @@
 """Build the report of a folder of several runs: means over seeds, and links to their reports."""
 
 from functools import partial
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import page
 from analysis.load import differences, load, read_configuration
 from analysis.methods import accuracy_by_bytes, by_method
-from analysis.several import MEASURES, SWEPT, load_several, over_seeds, runs_in, swept_values
+from analysis.pages.content import (
+    Code,
+    Details,
+    Links,
+    Page,
+    Part,
+    Section,
+    Table,
+    Text,
+    interval,
+    number,
+    table,
+)
+from analysis.pages.render import render as render_page
+from analysis.pages.svg import drawing
+from analysis.sections.cells import head, way_columns
+from analysis.several import MEASURES, SWEPT, lines, load_several, over_seeds, runs_in, swept_values
 from analysis.several_figures import accuracy_over_seeds, task_accuracy_by_outputs
-from analysis.summary import WAYS
-
-_HEADS = {"num_distractors": "untrained masks", "num_images": "images", "num_tasks": "tasks"}
+from analysis.summary import GIVEN, WAYS
 
 
 def render(folder: Path) -> str:
@@ -28,26 +40,65 @@ def render(folder: Path) -> str:
     """
     runs = runs_in(folder)
     text, config = read_configuration(runs[0])
-    sections = []
+    sections, result = [], "No run has reached a checkpoint yet."
     try:
         over = over_seeds(load_several(folder, "evaluations").to_pandas())
     except FileNotFoundError:  # no run has reached a checkpoint
         pass
     else:
         if over["method"].nunique() > 1:
-            sections.append(_by_bytes(runs, over))
+            points = by_method(runs, over)
+            result = _best_method(points)
+            sections.append(_by_bytes(points))
+        else:
+            result = _best_way(over)
         sections.append(_over_seeds(over))
-    sections += [_runs(runs), _configuration(text, runs)]
     described = " ".join(str(config[key]) for key in ("network", "data", "family"))
-    lead = f'<p class="soft">{len(runs)} runs: {escape(described)}</p>'
-    return page.page(folder.name, lead, sections)
+    return render_page(
+        Page(
+            title=folder.name,
+            result=result,
+            described=f"{len(runs)} runs: {described}",
+            sections=[*sections, _runs(runs), _configuration(text, runs)],
+        )
+    )
 
 
-def _over_seeds(over: pd.DataFrame) -> str:
-    parts = []
+def _best_way(over: pd.DataFrame) -> str:
+    """State the result of runs with one method: the best way of inference at the most tasks."""
+    own = over[over["num_distractors"] == 0]
+    last = own[own["num_tasks"] == own["num_tasks"].max()]
+    last = last[last["outputs"] == last["outputs"].max()]
+    row = last.loc[last["accuracy_gnu"].idxmax()]
+    seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
+    told = f"At {row['num_tasks']} tasks, the mean over {seeds} is"
+    if row["algorithm"] == GIVEN:
+        return f"{told} {row['accuracy_gg']:.4f} for the accuracy with the task given (GG)."
+    [(way, _)] = lines(last.loc[[row.name]])
+    return (
+        f"{told} {row['task_accuracy']:.4f} for the task accuracy of {way}, "
+        f"{row['accuracy_gg']:.4f} for the accuracy with the task given (GG), and "
+        f"{row['accuracy_gnu']:.4f} with the task inferred (GNu)."
+    )
+
+
+def _best_method(points: pd.DataFrame) -> str:
+    """State the result of runs with several methods."""
+    best = points.loc[points["accuracy"].idxmax()]
+    least = points.loc[points["bytes_per_task"].idxmin()]
+    return (
+        f"Of {points['method'].nunique()} methods at {best['num_tasks']} tasks, {best['method']} "
+        f"has the highest accuracy with the task given (GG): {best['accuracy']:.4f}, with "
+        f"{best['bytes_per_task']:,.0f} bytes per task. {least['method']} needs the fewest bytes: "
+        f"{least['bytes_per_task']:,.0f} per task, with an accuracy of {least['accuracy']:.4f}."
+    )
+
+
+def _over_seeds(over: pd.DataFrame) -> Section:
+    parts: list[Part] = []
     if over["outputs"].nunique() > 1:
         parts.append(
-            page.figure(
+            drawing(
                 "Task accuracy against the number of outputs, at the largest number of tasks. "
                 "Bands are 95 % intervals of the mean over seeds by Student's t.",
                 lambda: task_accuracy_by_outputs(over),
@@ -55,19 +106,22 @@ def _over_seeds(over: pd.DataFrame) -> str:
             )
         )
     for (method, outputs), rows in over.groupby(["method", "outputs"]):
-        alt = (
+        caption = (
             f"{method}, {outputs} outputs: accuracy (left) and task accuracy (right) against the "
             "number of tasks. A line is a mean over seeds. Bands are 95 % intervals of this mean "
             "by Student's t."
         )
         draw = partial(accuracy_over_seeds, rows)
-        parts.append(page.figure(alt, draw, f"seeds{method}{outputs}"))
-    return page.section("Over seeds", *parts, _table(over))
+        parts.append(drawing(caption, draw, f"seeds{method}{outputs}"))
+    last = over[over["num_tasks"] == over["num_tasks"].max()]
+    parts.append(_table(last))
+    if len(last) < len(over):
+        parts.append(Details("Means at all numbers of tasks", [_table(over)]))
+    return Section("Over seeds", parts)
 
 
-def _by_bytes(runs: list[str], over: pd.DataFrame) -> str:
+def _by_bytes(points: pd.DataFrame) -> Section:
     """Make the section that compares methods by accuracy and bytes."""
-    points = by_method(runs, over)
     caption = (
         f"Accuracy with the task given (GG) at {points['num_tasks'].iloc[0]} tasks, against the "
         "bytes that are stored per task. The line is the Pareto front: no other method has a "
@@ -79,58 +133,54 @@ def _by_bytes(runs: list[str], over: pd.DataFrame) -> str:
         [
             row.method,
             row.outputs,
-            page.number(row.bytes_per_task, ".0f"),
-            page.number(row.accuracy),
-            page.number(row.inferred),
+            number(row.bytes_per_task, ",.0f"),
+            number(row.accuracy),
+            number(row.inferred),
             row.way,
             "yes" if row.is_best else "",
         ]
         for row in points.itertuples()
     ]
     heads = ["method", "outputs", "bytes per task", "accuracy GG", "accuracy GNu", "inferred by"]
-    return page.section(
+    return Section(
         "Accuracy and bytes",
-        page.figure(caption, lambda: accuracy_by_bytes(points), "bytes"),
-        page.table(
-            "Bytes of a state in the store, and the task's share of the floats that tasks share. "
-            "The fixed weights are made from their seed.",
-            [*heads, "on the front"],
-            rows,
-        ),
+        [
+            drawing(caption, lambda: accuracy_by_bytes(points), "bytes"),
+            table(
+                "Bytes of a state in the store, and the task's share of the floats that tasks "
+                "share. The fixed weights are made from their seed.",
+                [*heads, "on the front"],
+                rows,
+            ),
+        ],
     )
 
 
-def _table(over: pd.DataFrame) -> str:
-    settings = [name for name in WAYS if over[name].notna().any()]
-    keys = ["method", "outputs", "num_tasks", *settings]
-    heads = [_HEADS.get(name, name.replace("_", " ")) for name in [*keys, "seeds"]]
+def _table(over: pd.DataFrame) -> Table:
+    way, ways, told = way_columns(over, ["method", "outputs", "num_tasks", *WAYS, "seeds"])
+    heads = list(way)
     for name in MEASURES:
-        told = name.replace("_", " ").replace("accuracy g", "accuracy G")
-        heads += [told, "std", "95 %"]
+        heads += [head(name), "std", "95 %"]
+    has_spread = bool((over["seeds"] > 1).any())
     rows = []
-    for _, row in over.iterrows():
-        cells: list[object] = [_plain(row[name]) for name in [*keys, "seeds"]]
+    for (_, row), cells in zip(over.iterrows(), ways, strict=True):
         for name in MEASURES:
-            cells += [page.number(row[name]), page.number(row[f"{name}_std"])]
-            low, high = row[f"{name}_low"], row[f"{name}_high"]
-            cells.append(("" if pd.isna(low) else f"{low:.4f} to {high:.4f}", float(low)))
+            cells += [number(row[name]), number(row[f"{name}_std"])]
+            cells.append(interval(row[f"{name}_low"], row[f"{name}_high"]))
         rows.append(cells)
     caption = (
         "Means over seeds of the runs' means over tasks. std: standard deviation over seeds, with "
         "the divisor n - 1. 95 %: interval of the mean over seeds by Student's t. It assumes that "
         "the means of runs are normally distributed, and may end above 1."
     )
-    return page.table(caption, heads, rows)
+    if not has_spread:  # one seed has neither a standard deviation nor an interval
+        kept = [i for i, name in enumerate(heads) if name not in ("std", "95 %")]
+        heads, rows = [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
+        caption = "Means over tasks. With one seed, there is no interval over seeds."
+    return table(f"{caption} {told}", heads, rows)
 
 
-def _plain(value: object) -> object:
-    """Convert a missing value to "", and a float without a fraction to an int."""
-    if pd.isna(value):
-        return ""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _runs(runs: list[str]) -> str:
+def _runs(runs: list[str]) -> Section:
     rows, links = [], []
     for run in runs:
         name = Path(run).name
@@ -142,18 +192,17 @@ def _runs(runs: list[str]) -> str:
         else:
             done, accuracy = len(tasks), tasks["accuracy"].mean()
         values = [of_run[key] for key in SWEPT]
-        rows.append([name, *values, f"{done} of {num_tasks}", page.number(accuracy)])
+        rows.append([name, *values, f"{done} of {num_tasks}", number(accuracy)])
         if (Path(run) / "report.html").exists():
-            links.append(f'<a href="{escape(name)}/report.html">{escape(name)}</a>')
+            links.append((name, f"{name}/report.html"))
     heads = ["run", *SWEPT, "tasks committed", "accuracy, task given"]
-    told = f"<p>Reports of the runs: {', '.join(links)}.</p>" if links else ""
-    return page.section("Runs", page.table("Runs of this folder", heads, rows), told)
+    parts: list[Part] = [table("Runs of this folder", heads, rows)]
+    if links:
+        parts.append(Links("Reports of the runs:", links))
+    return Section("Runs", parts)
 
 
-def _configuration(text: str, runs: list[str]) -> str:
+def _configuration(text: str, runs: list[str]) -> Section:
     apart = ", ".join(differences(runs)) or "no key"
-    return page.section(
-        "Configuration",
-        f"<p>This is the configuration of {escape(Path(runs[0]).name)}. The runs differ in: "
-        f"{escape(apart)}.</p><pre>{escape(text)}</pre>",
-    )
+    told = f"This is the configuration of {Path(runs[0]).name}. The runs differ in: {apart}."
+    return Section("Configuration", [Text(told), Code(text)])

@@ -53,18 +53,19 @@ class Layout:
         return sum(bits for _, _, bits in self.layers)
 
 
-def _group(run_dir: str | Path) -> Any:
+def open_store(run_dir: str | Path) -> Any:
+    """Open a run's store, a Zarr group, to read. Use it in a with block of `readable`."""
     folder = run_dir if isinstance(run_dir, Path) else Path(as_path(run_dir))
     check_store(folder / "masks.zarr")
     return zarr.open_group(folder / "masks.zarr", mode="r", use_consolidated=False)
 
 
 @contextmanager
-def _readable(run_dir: str | Path) -> Iterator[None]:
+def readable(run_dir: str | Path) -> Iterator[None]:
     """Turn an error in the `with` block, which reads a store, into a ValueError with advice."""
     try:
         yield
-    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got files that cannot be "
             f"read ({type(error).__name__}: {error}): python harness/status.py run_dir={run_dir} "
@@ -78,8 +79,8 @@ def layout(run_dir: str | Path) -> Layout:
     Raises:
         ValueError: the store cannot be read, or its attributes give no valid layout.
     """
-    with _readable(run_dir):
-        group = _group(run_dir)
+    with readable(run_dir):
+        group = open_store(run_dir)
         attributes = dict(group.attrs)
         planes, row_bytes = attributes["planes"], int(attributes["row_bytes"])
         layers = tuple((_named(p), int(p["byte_offset"]), int(p["num_bits"])) for p in planes)
@@ -118,8 +119,8 @@ def sample_masks(run_dir: str | Path, tasks: pd.DataFrame) -> NDArray[np.uint8]:
     """
     ids = np.sort(tasks["task_id"].to_numpy())
     chosen = ids[np.linspace(0, len(ids) - 1, min(SAMPLE, len(ids))).round().astype(int)]
-    with _readable(run_dir):
-        masks = _group(run_dir)["masks"]
+    with readable(run_dir):
+        masks = open_store(run_dir)["masks"]
         return np.stack([masks[int(task)] for task in chosen])
 
 
@@ -173,6 +174,6 @@ def angles(run_dir: str | Path) -> NDArray[np.float64] | None:
     Raises:
         ValueError: the store cannot be read.
     """
-    with _readable(run_dir):
-        inputs = _group(run_dir)["inputs"]
+    with readable(run_dir):
+        inputs = open_store(run_dir)["inputs"]
         return np.asarray(inputs["angles"][:], dtype=float) if "angles" in inputs else None

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 
-Z = 1.959964  # the 97.5 % quantile of the normal distribution
+MOST_DRAWN = 10**5  # values that a bootstrap draws at once; a matrix of all draws needs more memory
 GIVEN = "given"  # the algorithm that infers nothing: it uses the true task
 FEWEST_SIZES, LEAST_SPAN = 4, 10  # limits for the fit of an exponent; see scaling_exponent
 
@@ -14,15 +15,18 @@ def wilson(fractions: pd.Series, counts: pd.Series) -> tuple[pd.Series, pd.Serie
 
     Args:
         fractions: fractions of trials that were successful, in [0, 1].
-        counts: number of trials for each fraction, at least 1.
+        counts: number of trials for each fraction, a whole number of at least 1.
 
     Returns:
         Two series: the lower ends and the upper ends of the intervals.
     """
-    middle = (fractions + Z**2 / (2 * counts)) / (1 + Z**2 / counts)
-    spread = fractions * (1 - fractions) / counts + Z**2 / (4 * counts**2)
-    half = Z * spread**0.5 / (1 + Z**2 / counts)
-    return middle - half, middle + half
+    hits = (fractions * counts).round().astype(int)
+    ends = [
+        stats.binomtest(hit, count).proportion_ci(method="wilson")
+        for hit, count in zip(hits, counts.astype(int), strict=True)
+    ]
+    lows, highs = [one.low for one in ends], [one.high for one in ends]
+    return pd.Series(lows, fractions.index), pd.Series(highs, fractions.index)
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
@@ -44,11 +48,17 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
     kept = np.asarray(values, dtype=float)
     if not len(kept):
         raise ValueError("values must hold at least one value, got none: give one value per task")
-    generator = np.random.default_rng(seed)
-    # Draw one mean at a time. A matrix of all draws would need much more memory.
-    means = [kept[generator.integers(len(kept), size=len(kept))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    if len(kept) == 1:  # scipy needs two values
+        return float(kept[0]), float(kept[0])
+    found = stats.bootstrap(
+        (kept,),
+        np.mean,
+        n_resamples=draws,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        batch=max(1, MOST_DRAWN // len(kept)),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
@@ -66,7 +76,7 @@ def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
     x, y = np.asarray(sizes, dtype=float), np.asarray(values, dtype=float)
     if len(np.unique(x)) < FEWEST_SIZES or x.max() < LEAST_SPAN * x.min():
         return float("nan")
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+    return float(stats.linregress(np.log(x), np.log(y)).slope)
 
 
 # These settings of an evaluation change what is measured. The other settings, `tasks_asked` and
@@ -178,6 +188,18 @@ def main_way(
     return max((rows for _, rows in largest.groupby(WAYS, dropna=False)), key=fitness)
 
 
+def num_right(rows: pd.DataFrame) -> tuple[int, int]:
+    """Count the queries whose task was inferred right, and all queries.
+
+    A query is the images of one task from which the task is inferred.
+
+    Args:
+        rows: rows of the table `evaluations`.
+    """
+    right = (rows["task_accuracy"] * rows["num_batches"]).round().sum()
+    return int(right), int(rows["num_batches"].sum())
+
+
 def result(rows: pd.DataFrame) -> str:
     """Say in one sentence how well an algorithm infers the tasks of a run.
 
@@ -191,11 +213,11 @@ def result(rows: pd.DataFrame) -> str:
             f"{rows['accuracy_gg'].mean():.4f}."
         )
     by = " ".join(part for part in first[["algorithm", "objective"]] if isinstance(part, str))
-    num_right = int((rows["task_accuracy"] * rows["num_batches"]).round().sum())
+    right, asked = num_right(rows)
     return (
-        f"Among {first['num_tasks']} masks, {by} infers the right task for {num_right} of "
-        f"{rows['num_batches'].sum()} test batches: accuracy {rows['accuracy_gg'].mean():.4f} with "
-        f"the task given (GG), {rows['accuracy_gnu'].mean():.4f} with the task inferred (GNu)."
+        f"Among {first['num_tasks']} masks, {by} infers the right task for {right:,} of {asked:,} "
+        f"queries: accuracy {rows['accuracy_gg'].mean():.4f} with the task given (GG), "
+        f"{rows['accuracy_gnu'].mean():.4f} with the task inferred (GNu)."
     )
 
 

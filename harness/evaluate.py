@@ -33,8 +33,12 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
     """Return the functions that make the stages of this command."""
     from harness.driver.evaluate import Evaluate
     from harness.driver.recall import Recall
+    from harness.driver.recover import Recover
 
-    return [Evaluate, *([Recall] if config.evaluate.reservoir else [])]
+    found: list[Callable[[Work], Stage]] = [Evaluate]
+    if config.evaluate.reservoir:
+        found += [Recall, Recover]
+    return found
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:

@@ -3,11 +3,12 @@
     python harness/recall.py run_dir=runs/mnist5k-permuted-32 reservoir.rules=[hebb,projection]
 
 At each checkpoint, some masks are recalled in two ways: from noisy copies of the masks, and from
-images without labels. The results are rows of the table `reservoir`. The keys evaluate.tasks,
-evaluate.batches and evaluate.batch_size choose the tasks and the batches of images. If you do not
-give one of these keys, it has the run's value. All masks of a checkpoint must be committed. Type
-the same command again to continue a recall that was stopped. If run_dir has several runs, for
-example one for each seed, the masks of all of them are recalled.
+images without labels. The results are rows of the table `reservoir`. With the cue descent, masks
+are also recovered by gradient descent, and the results are rows of the table `recovery`. The keys
+evaluate.tasks, evaluate.batches and evaluate.batch_size choose the tasks and the batches of images.
+If you do not give one of these keys, it has the run's value. All masks of a checkpoint must be
+committed. Type the same command again to continue a recall that was stopped. If run_dir has several
+runs, for example one for each seed, the masks of all of them are recalled.
 """
 
 from harness.config.command import imported, run_command
@@ -26,6 +27,7 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
     """Recall masks of the runs, and return the exit code."""
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.driver.recall import Recall
+    from harness.driver.recover import Recover
     from harness.driver.start import carry_out
     from harness.run.directory import open_evaluated
     from harness.run.existing import recall_configuration
@@ -33,7 +35,7 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
     typed, given = unchecked(composed), typed_keys(overrides)
     configs = [recall_configuration(one, given) for one in each_run(typed)]
-    return carry_out(configs, open_evaluated, [Recall])
+    return carry_out(configs, open_evaluated, [Recall, Recover])
 
 
 JOB = Job("recall", __doc__, main, takes=(*RECALL_KEYS, *FREE_KEYS))

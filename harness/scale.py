@@ -36,11 +36,15 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
     from harness.driver.allocate import Allocate
     from harness.driver.evaluate import Evaluate
     from harness.driver.recall import Recall
+    from harness.driver.recover import Recover
     from harness.driver.train import Train
 
     if is_streamed(config):
         return [Allocate, Evaluate]
-    return [Train, Evaluate, *([Recall] if config.evaluate.reservoir else [])]
+    found: list[Callable[[Work], Stage]] = [Train, Evaluate]
+    if config.evaluate.reservoir:
+        found += [Recall, Recover]
+    return found
 
 
 def run(*configs: Config) -> int:

@@ -225,8 +225,8 @@ def _checkpoint(k: int, parts: list[Part]) -> list[str]:
 
 
 def _label(part: Part) -> str:
-    if part.table == "reservoir":
-        return f"reservoir {part.name}"
+    if part.table != "evaluations":
+        return f"{part.table} {part.name}"
     beside = part.num_distractors
     return f"{part.name} + {beside} distractors" if beside else part.name
 

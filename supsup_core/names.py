@@ -26,7 +26,9 @@ NETWORKS: Mapping[str, str] = {
 
 # Distributions of the fixed weights of a layer; see draw_weights in networks/mlp.py.
 SIGNED_CONSTANT = "signed_constant"
-INITS = (SIGNED_CONSTANT, "kaiming_normal", "kaiming_uniform")
+KAIMING_INITS = (SIGNED_CONSTANT, "kaiming_normal", "kaiming_uniform")  # variance 2 / fan_in
+XAVIER_NORMAL = "xavier_normal"
+INITS = (*KAIMING_INITS, XAVIER_NORMAL)
 
 # Classes in methods/ and baselines/. Their arguments are the options of the run.
 METHODS: Mapping[str, str] = {

@@ -106,7 +106,7 @@ def test_packages_of_the_arrows_exist(package):
 
 def test_only_commands_and_errors_stand_at_the_door():
     commands = {file.stem for file in (ROOT / "harness").glob("*.py")} - {"__init__", "errors"}
-    assert commands == {"scale", "evaluate", "recall", "tune", "status"}
+    assert commands == {"supermask", "scale", "evaluate", "recall", "tune", "status"}
     for name in commands:
         assert 'if __name__ == "__main__":' in (ROOT / "harness" / f"{name}.py").read_text()
 

@@ -17,8 +17,8 @@ import pandas as pd
 
 import analysis
 from analysis import figures, stored, summary
+from analysis.bandwidth import memory_bandwidth
 from analysis.load import load
-from analysis.report import memory_bandwidth
 
 plt.ion()  # otherwise Jupyter prints the names of the figures and does not show them
 default = Path(analysis.__file__).parents[1] / "runs" / "mnist5k-permuted-32"

@@ -37,6 +37,7 @@ def check(config: Config) -> None:
         _check_stream(config)
     if config.run_dir is not None and is_url(config.run_dir):
         check_url(config.run_dir)
+        _check_loggers(config)
 
 
 def must_be(key: str, expected: str, value: Any, instead: str) -> UserError:
@@ -133,6 +134,12 @@ def _check_stream(config: Config) -> None:
     for key, (values, expected) in allowed.items():
         if leaf(config, key) not in values:
             raise must_be(key, expected, leaf(config, key), f"{key}={as_typed(values[0])}")
+
+
+def _check_loggers(config: Config) -> None:
+    """Refuse loggers of a run in object storage, because they write files beside the run."""
+    if config.loggers:
+        raise must_be("loggers", "[] for a run_dir in object storage", config.loggers, "loggers=[]")
 
 
 def _check_shards(config: Config) -> None:

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from harness.config.calls import as_called
 from harness.config.signals import stop_on_signals
 from harness.errors import Failure, UserError, keep_traceback
 
@@ -101,7 +102,7 @@ def _print_error(error: BaseException, is_debugging: bool) -> None:
     if is_debugging:
         traceback.print_exception(error)
     if isinstance(error, UserError):
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", as_called(" ".join(str(error).split())), file=sys.stderr)
         return
     failure = Failure.of(error)
     path = None if is_debugging else keep_traceback(failure.traceback)

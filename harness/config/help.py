@@ -8,6 +8,7 @@ from inspect import getdoc
 from textwrap import fill
 from typing import Any
 
+from harness.config.calls import as_called
 from harness.config.kinds import as_typed
 from harness.config.option import Option, options_of
 from harness.config.schema import CONFIG_MODULE, OPTION_KEYS, Config, is_taken
@@ -123,7 +124,7 @@ def named_options(kind: str, config: Config) -> str:
 
 def _opening(path: str, about: str, more: str = "") -> list[str]:
     usage = f"usage: python {path} [KEY=VALUE ...] [--help] [--version] [--debug]{more}"
-    return [_filled(usage, "    "), about.strip()]
+    return [_filled(as_called(usage), "    "), as_called(about.strip())]
 
 
 def _files() -> list[str]:

@@ -42,11 +42,19 @@ MOST_ACTORS = 4096  # in a pool: more than any cluster has
 EXECUTORS = ("ray", "serial")
 
 CUES = ("flipped", "erased", "data")
+DESCENT = "descent"  # the cue of gradient descent, whose results have a table of their own
 
 # gn: the task is given in training. nns: the task is given neither in training nor in inference.
 SCENARIOS = ("gn", "nns")
 
 ALLOCATION_RULES = ("margin", "paper")
+
+# Programs that show experiments -> classes that copy a run to them.
+LOGGERS: Mapping[str, str] = {
+    "tensorboard": "harness.reporting.loggers.tensorboard:TensorBoard",
+    "mlflow": "harness.reporting.loggers.mlflow:MLflow",
+    "wandb": "harness.reporting.loggers.wandb:WandB",
+}
 
 # A named thing is a function or a class that the configuration selects by its name, such as a
 # network. This mapping gives, for each kind of named thing, the key of its options.
@@ -322,11 +330,13 @@ class ReservoirConfig:
     )
     cues: list[str] = knob(
         lambda: [*CUES],
-        one_of=CUES,
+        one_of=(*CUES, DESCENT),
         filled=True,
         distinct=True,
         help="Starting points of recall. flipped is the mask with some bits inverted. erased is "
-        "the mask with some bits unknown. data is a batch of images without labels.",
+        "the mask with some bits unknown. data is a batch of images without labels. descent is the "
+        "mean of all stored masks: gradient descent then changes the mask until the outputs for "
+        "images without labels are certain and the energy is low, as in HopSupSup.",
     )
     share: float = knob(
         0.1,
@@ -347,6 +357,13 @@ class ReservoirConfig:
         at_least=1,
         at_most=MOST_SWEEPS,
         help="Largest number of sweeps over all bits in one recall.",
+    )
+    gradients: int = knob(
+        30,
+        at_least=1,
+        at_most=MOST_GRADIENTS,
+        help="Number of gradient steps of the cue descent. Each step uses another test batch. If "
+        "the task has fewer batches, the first batch follows the last.",
     )
 
 
@@ -474,6 +491,14 @@ class Config:
         True, help="Whether missing data files may be downloaded. Their sha256 is checked."
     )
     quiet: bool = knob(False, help="Whether the screen shows log lines instead of progress bars.")
+    loggers: list[str] = knob(
+        list,
+        one_of=tuple(LOGGERS),
+        distinct=True,
+        example=["tensorboard"],
+        help="Programs that get a copy of the accuracies while the run works: TensorBoard, MLflow "
+        "and Weights & Biases.",
+    )
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -485,7 +510,7 @@ def is_streamed(config: Config) -> bool:
 
 
 # Keys that may change when a run is continued: no result depends on them.
-FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet")
+FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet", "loggers")
 
 # The keys of the groups `evaluate` and `reservoir` that harness/recall.py reads.
 RECALL_KEYS = (

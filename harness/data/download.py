@@ -1,4 +1,10 @@
-"""Download files from a web address or from an npm package."""
+"""Download files from a web address or from an npm package.
+
+The package pooch also downloads files and checks checksums. It does not fit: it has no npm packages
+and no limit of the size, its checksums are those of the packed files, and it searches one folder.
+This module reads at most one byte more than the published size, and harness/data/files.py checks
+the unpacked content, in whichever folder and form the user has the file.
+"""
 
 import gzip
 import http.client

@@ -102,9 +102,8 @@ class Allocate:
         self._work.files.keep(unit, part.decisions)
         masks = self._work.masks
         if unit.mask not in masks:  # only the decisions may have been lost
-            self._work.metrics.committed(
-                masks.commit([(unit.name, part.tasks, part.row)]), masks.accuracy
-            )
+            num_committed = masks.commit([(unit.name, part.tasks, part.row)])
+            self._work.metrics.committed(num_committed, len(masks), masks.accuracy)
         self._seen.add(unit.mask, part.decisions)
         for warning in part.warnings:
             logger.warning("%s", warning)

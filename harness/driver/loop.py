@@ -12,13 +12,13 @@ from typing import Any
 from harness.config.command import show_traceback
 from harness.data.dataset import Dataset
 from harness.driver.failures import failed_tasks
+from harness.driver.listeners import make_metrics
 from harness.driver.protocol import Shared, Stage
 from harness.driver.work import Work
 from harness.executors.protocol import Executor, Outcome, Pool
 from harness.places.places import Place
 from harness.plan.ownership import Mistakes
 from harness.plan.units import RunUnit
-from harness.reporting.metrics import make_metrics
 from harness.run.directory import Run
 from harness.run.refusals import readable_path_errors
 
@@ -100,13 +100,16 @@ class Driver:
     def begin(self, executor: Executor, train: Any, test: Any) -> dict[str, Pool]:
         """Log how this start works, begin the stages, and return a mapping from name to pool.
 
+        Call `end` later, also if this method raises an error.
+
         Args:
             executor: the executor that will run the units.
             train: the training images, in the form that Executor.share returned.
             test: the test images, in the form that Executor.share returned.
         """
         run, share = self._work.run, executor.share
-        self._work.metrics = make_metrics(run.directory, executor, self.label)
+        asked = (unit for stage in self._stages for unit in stage.asked())
+        self._work.metrics = make_metrics(self._work, executor, asked)
         # A start that only reads masks has no training actors, but `describe` would name them.
         reads = f"evaluating, executor {self._work.typed.executor}"
         how = reads if run.read_only else executor.describe()
@@ -158,6 +161,10 @@ class Driver:
         for stage in self._stages:
             stage.show(running)
         self._work.metrics.watch()
+
+    def end(self) -> None:
+        """End the listeners of the run's events."""
+        self._work.metrics.end()
 
     def report_failures(self) -> int:
         """Log the incomplete checkpoints and the failed units.

@@ -66,6 +66,7 @@ class Recall:
                 if outcome.error is None:
                     rows = outcome.result.slice(row, 1)
                     self._work.files.keep(unit, rows)
+                    self._work.metrics.recalled(unit, rows)
                     self._bars.add(unit, rows)
                 ended.append(replace(outcome, unit=unit))
         return ended

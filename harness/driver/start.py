@@ -27,6 +27,7 @@ from harness.places.temporary import temporary_files_in
 from harness.plan.pools import EVALUATE, TRAIN, PoolSize, pool_sizes
 from harness.reporting.display import Display, make_console, make_display, say
 from harness.reporting.end_table import print_summary
+from harness.reporting.loggers.protocol import check_packages
 from harness.reporting.over_runs import OneRun, print_over_runs
 from harness.run.dataset import dataset_of
 from harness.run.directory import Run
@@ -70,6 +71,7 @@ def carry_out(
             the work on one of several runs, the work on the other runs was done before.
     """
     check_same_data(configs)
+    check_packages(sorted({name for config in configs for name in config.loggers}))
     console = make_console()
     display = make_display(console, quiet=configs[0].quiet)
     data = dataset_of(configs[0], download=configs[0].download)

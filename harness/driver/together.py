@@ -48,6 +48,8 @@ def carry_out_together(
                 _poll(drivers, executor)
     finally:
         executor.close()
+        for driver in drivers:
+            driver.end()
 
 
 def _poll(drivers: Sequence[Driver], executor: Executor) -> None:

@@ -130,7 +130,7 @@ class Train:
             for warning in {text for unit in trained for text in unit.warnings} - self._warned:
                 self._warned.add(warning)
                 logger.warning("%s", warning)
-            self._work.metrics.committed(num_committed, self._masks.accuracy)
+            self._work.metrics.committed(num_committed, len(self._masks), self._masks.accuracy)
             self._tell(len(self._masks))
 
     def _ended(self, trained: TrainedUnit) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """Find, write and check the result files of work units. Each unit has one file."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ logger = logging.getLogger("harness")
 
 U = TypeVar("U", bound=TableUnit)
 
-_RESULTS = ("evaluations", "reservoir")  # tables in which each file belongs to one unit
+_RESULTS = ("evaluations", "reservoir", "recovery")  # tables in which each file belongs to one unit
 
 
 class UnitFiles:
@@ -65,6 +65,19 @@ class UnitFiles:
         paths = [self._path(unit.table, unit.name) for unit in units]
         there = each(lambda path: path.is_file(), paths, self._directory)
         return [path for path, is_there in zip(paths, there, strict=True) if is_there]
+
+    def stored(self, units: Iterable[U]) -> Iterator[tuple[U, pa.Table]]:
+        """Yield each unit whose result file exists, and its rows.
+
+        `missing` must have checked the files before.
+        """
+        for unit in units:
+            path = self._path(unit.table, unit.name)
+            try:
+                rows = read_table_file(path, SCHEMAS[unit.table], run_id=self._run_id)
+            except FileNotFoundError:
+                continue
+            yield unit, rows
 
     def has(self, name: str) -> bool:
         """Return whether a unit of this name has a file in any table."""

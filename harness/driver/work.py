@@ -9,7 +9,7 @@ from harness.driver.masks import CommittedMasks
 from harness.driver.protocol import TableUnit
 from harness.driver.unit_files import UnitFiles
 from harness.plan.pools import TRAIN
-from harness.plan.units import evaluation_units, recall_units
+from harness.plan.units import evaluation_units, recall_units, recovery_units
 from harness.reporting.display import Display, Labelled
 from harness.reporting.metrics import NoMetrics
 from harness.run.directory import Run
@@ -34,8 +34,7 @@ class Work:
         files: the result files of evaluation and recall units.
         seen: the tasks that the run has seen, and the masks of its checkpoints.
         failures: the table `failures`.
-        metrics: the metrics that Prometheus can read. There are no metrics before the executor is
-            made. Only the driver reports metrics; workers do not.
+        metrics: the listener to the run's events. Before the driver begins, it does nothing.
     """
 
     def __init__(self, typed: Config, run: Run, display: Display, label: str = "") -> None:
@@ -68,6 +67,7 @@ class Work:
             yield from evaluation_units(own, k)
             if own.evaluate.reservoir:
                 yield from recall_units(own, k)
+                yield from recovery_units(own, k)
 
     def _was_done(self, pool: str, unit: str, task_id: int) -> bool:
         """Return whether the result exists for a row of the table `failures`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, chain, count, islice
 from typing import Any
 
-from harness.config.schema import AUTO, Config, EvaluateConfig
+from harness.config.schema import AUTO, DESCENT, Config, EvaluateConfig
 from supsup_core.names import RANKED, WITHOUT_OBJECTIVE
 
 # Number of tasks of one evaluation unit.
@@ -200,7 +200,44 @@ class ReservoirUnit:
         return self.recalls[0].name
 
 
-WorkUnit = EvaluationUnit | RecallUnit
+@dataclass(frozen=True)
+class RecoveryUnit:
+    """The recovery of some masks by gradient descent, among the first k masks of a run.
+
+    Attributes:
+        num_tasks: k. The masks of tasks 0 to k - 1 are in the reservoirs.
+        rule: name of the rule that stores the masks.
+        gradients: number of gradient steps per task.
+        task_ids: tasks whose masks are recovered.
+        variant: short hash of the options that change the result and are not in the attributes
+            `num_tasks` and `rule`.
+    """
+
+    num_tasks: int
+    rule: str
+    gradients: int
+    task_ids: tuple[int, ...]
+    variant: str
+
+    table = "recovery"
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the unit's table: the start and each step, for each task."""
+        return len(self.task_ids) * (1 + self.gradients)
+
+    @property
+    def name(self) -> str:
+        """Name of the unit's file in the table, without .parquet."""
+        return f"k{self.num_tasks:06d}-{self.rule}-{DESCENT}-{self.variant}"
+
+    @property
+    def way(self) -> str:
+        """A text for the screen: the rule and the kind of cue."""
+        return f"{self.rule} {DESCENT}"
+
+
+WorkUnit = EvaluationUnit | RecallUnit | RecoveryUnit
 
 
 @dataclass(frozen=True)
@@ -343,7 +380,7 @@ def recall_settings(config: Config, cue: str, num_tasks: int) -> dict[str, Any]:
 
 
 def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
-    """Plan all recall units of one checkpoint: one unit per rule and kind of cue.
+    """Plan all recall units of one checkpoint: one unit per rule and kind of cue, except descent.
 
     Args:
         config: the requested configuration, with `auto` resolved.
@@ -354,6 +391,44 @@ def recall_units(config: Config, num_tasks: int) -> list[RecallUnit]:
         RecallUnit(num_tasks, rule, cue, asked, _digest(recall_settings(config, cue, num_tasks)))
         for rule in config.reservoir.rules
         for cue in config.reservoir.cues
+        if cue != DESCENT
+    ]
+
+
+def recovery_settings(config: Config, num_tasks: int) -> dict[str, Any]:
+    """Return the settings that can change the rows of a recovery unit.
+
+    Args:
+        config: the requested configuration, with `auto` resolved.
+        num_tasks: k, the checkpoint.
+
+    Returns:
+        A mapping from column name of the table `recovery` to setting.
+    """
+    reservoir, evaluate = config.reservoir, config.evaluate
+    return {
+        "block": reservoir.block,
+        "gradients": reservoir.gradients,
+        "batch_size": evaluate.batch_size,
+        "batches": evaluate.batches,
+        "tasks_asked": len(evaluated_tasks(num_tasks, evaluate.tasks)),
+    }
+
+
+def recovery_units(config: Config, num_tasks: int) -> list[RecoveryUnit]:
+    """Plan all recovery units of one checkpoint: one unit per rule, if descent is among the cues.
+
+    Args:
+        config: the requested configuration, with `auto` resolved.
+        num_tasks: k, the checkpoint.
+    """
+    if DESCENT not in config.reservoir.cues:
+        return []
+    asked = tuple(evaluated_tasks(num_tasks, config.evaluate.tasks))
+    variant = _digest(recovery_settings(config, num_tasks))
+    gradients = config.reservoir.gradients
+    return [
+        RecoveryUnit(num_tasks, rule, gradients, asked, variant) for rule in config.reservoir.rules
     ]
 
 

@@ -13,8 +13,9 @@ from harness.places.places import Place, each
 from harness.plan.ownership import Mistakes
 from harness.plan.units import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.reporting.display import fits, say
+from harness.reporting.recoveries import recovered
 from harness.tables.files import read_table_file, read_tables, table_files
-from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
+from harness.tables.schemas import EVALUATIONS, FAILURES, RECOVERY, RESERVOIR, TASKS
 from supsup_core.names import GIVEN
 
 _CAPTION = (
@@ -228,14 +229,16 @@ def print_summary(
         console: the console to print to.
         directory: the run directory.
         run_id: the identity of the run, which is written in its files.
-        files: the files of the tables `evaluations` and `reservoir` to summarise, in the order of
-            the configuration's algorithms and rules; None: all files of the run.
+        files: the files of the tables `evaluations`, `reservoir` and `recovery` to summarise, in
+            the order of the configuration's algorithms and rules; None: all files of the run.
         mistakes: the mistakes of a learner on a stream; None: the task was given in training.
     """
     tasks = read_tables(directory / "log", TASKS, TRAINING_COLUMNS, run_id=run_id)
     evaluations = result_rows(directory / "evaluations", EVALUATIONS, run_id, files)
     reservoir = result_rows(directory / "reservoir", RESERVOIR, run_id, files)
-    for table, state in ((evaluations, inferred), (reservoir, recalled)):
+    recovery = result_rows(directory / "recovery", RECOVERY, run_id, files)
+    stated = ((evaluations, inferred), (reservoir, recalled), (recovery, recovered))
+    for table, state in stated:
         if len(table):
             say(console, state(table))
             console.print()

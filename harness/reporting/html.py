@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.config.calls import as_called
 from harness.places.places import Place
 from harness.places.temporary import temporary_files_in
 
 logger = logging.getLogger("harness")
 
 REPORT = "report.html"
-TABLE_FOLDERS = ("log", "evaluations", "reservoir")
+TABLE_FOLDERS = ("log", "evaluations", "reservoir", "recovery")
 TIMEOUT_SECONDS = 120  # for each report
 
 
@@ -52,7 +53,8 @@ def write_reports(run_dirs: Sequence[Place]) -> None:
     except KeyboardInterrupt:
         typed = shlex.join(f"run_dir={one}" for one in wanted)
         logger.warning(
-            "report not written: stopped; to write it, type python -m analysis.report %s", typed
+            "report not written: stopped; to write it, type %s %s",
+            *(as_called("python -m analysis.report"), typed),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("report not written: %s", error)

@@ -1,37 +1,33 @@
-"""Metrics of a run for Prometheus. The driver reports them to Ray, and Ray exports them.
+"""The events of a run that other programs can follow, such as Prometheus or TensorBoard.
 
-Only the driver reports metrics, because the code of the workers does not use Ray. Only this module
-uses Ray's metric classes. If `ray[default]` is installed, an agent of Ray on each node offers the
-metrics to Prometheus. Otherwise, the metrics are dropped, at almost no cost. Ray adds the prefix
-`ray_` to every name and the suffix `_total` to the names of counters. For example, Prometheus
-computes the tasks per second by rate(ray_supermask_tasks_committed_total[5m]).
+Only the driver reports events, after the results are on disk. The code of the workers does not
+report anything.
 """
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 
-from harness.executors.on_ray import RayExecutor
-from harness.executors.protocol import Executor
-from harness.places.places import Place
-from harness.plan.units import EvaluationUnit
-
-# Upper limits of the histogram's buckets, in seconds. The smallest limits are for one-shot on a
-# small network, the largest for gradient descent over thousands of large masks.
-LATENCIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
+from harness.plan.units import EvaluationUnit, RecallUnit
 
 
 class NoMetrics:
-    """Metrics of a run without Ray: every method does nothing."""
+    """A listener to the events of a run. Every method does nothing."""
 
-    def committed(self, num_tasks: int, accuracy: float | None) -> None:
+    def committed(self, num_tasks: int, num_masks: int, accuracy: float | None) -> None:
         """Report that tasks were committed.
 
         Args:
             num_tasks: number of tasks in this commit.
+            num_masks: number of all committed masks.
             accuracy: mean accuracy of all committed tasks, in [0, 1]; None if unknown.
         """
 
     def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
         """Report that the table rows of an evaluation unit are on disk."""
+
+    def recalled(self, unit: RecallUnit, rows: pa.Table) -> None:
+        """Report that the table rows of a recall unit are on disk."""
 
     def set_aside(self, pool: str) -> None:
         """Report that a work unit of a pool was set aside, because it failed three times."""
@@ -39,69 +35,46 @@ class NoMetrics:
     def watch(self) -> None:
         """Report how many work units wait and run now. The driver calls this method regularly."""
 
+    def end(self) -> None:
+        """Report that the work on the run has ended in this process."""
 
-class RayMetrics(NoMetrics):
-    """Metrics of a run on Ray, reported by the driver.
+
+class JoinedMetrics(NoMetrics):
+    """Several listeners. Each of them gets every event.
 
     Args:
-        run_dir: the run directory. Every metric has this path as its tag `run`.
-        executor: the executor. The run's waiting and running work units are reported.
-        label: the label of the run in the executor.
+        listeners: the listeners.
     """
 
-    def __init__(self, run_dir: Place, executor: RayExecutor, label: str) -> None:
-        from ray.util.metrics import Counter, Gauge, Histogram
+    def __init__(self, listeners: Sequence[NoMetrics]) -> None:
+        self._listeners = listeners
 
-        self._executor, self._label = executor, label
-        self._run = {"run": str(run_dir)}
-        self._committed = Counter(
-            "supermask_tasks_committed", "Tasks committed since the driver started.", ("run",)
-        )
-        self._accuracy = Gauge(
-            "supermask_accuracy", "Mean accuracy of the committed tasks, task given.", ("run",)
-        )
-        self._set_aside = Counter(
-            "supermask_units_set_aside", "Work units that failed three times.", ("run", "pool")
-        )
-        self._waiting = Gauge(
-            "supermask_units_waiting", "Work units in a pool's queue.", ("run", "pool")
-        )
-        self._running = Gauge(
-            "supermask_units_running", "Work units on a pool's actors.", ("run", "pool")
-        )
-        self._seconds = Histogram(
-            "supermask_inference_seconds",
-            "Time per task inference; each observation is the mean in one row of evaluations.",
-            LATENCIES,
-            ("run", "algorithm", "objective"),
-        )
-
-    def committed(self, num_tasks: int, accuracy: float | None) -> None:
+    def committed(self, num_tasks: int, num_masks: int, accuracy: float | None) -> None:
         """See NoMetrics."""
-        self._committed.inc(num_tasks, self._run)
-        if accuracy is not None:
-            self._accuracy.set(accuracy, self._run)
+        for one in self._listeners:
+            one.committed(num_tasks, num_masks, accuracy)
 
     def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
         """See NoMetrics."""
-        # Prometheus treats an empty label like a missing label.
-        tags = {"algorithm": unit.algorithm, "objective": unit.objective or "", **self._run}
-        for seconds in rows["seconds_per_inference"].to_pylist():
-            self._seconds.observe(seconds, tags)
+        for one in self._listeners:
+            one.evaluated(unit, rows)
+
+    def recalled(self, unit: RecallUnit, rows: pa.Table) -> None:
+        """See NoMetrics."""
+        for one in self._listeners:
+            one.recalled(unit, rows)
 
     def set_aside(self, pool: str) -> None:
         """See NoMetrics."""
-        self._set_aside.inc(1, {"pool": pool, **self._run})
+        for one in self._listeners:
+            one.set_aside(pool)
 
     def watch(self) -> None:
         """See NoMetrics."""
-        for pool, (waiting, running) in self._executor.queues(self._label).items():
-            self._waiting.set(waiting, {"pool": pool, **self._run})
-            self._running.set(running, {"pool": pool, **self._run})
+        for one in self._listeners:
+            one.watch()
 
-
-def make_metrics(run_dir: Place, executor: Executor, label: str) -> NoMetrics:
-    """Make the metrics of a run: RayMetrics for the Ray executor, otherwise NoMetrics."""
-    if isinstance(executor, RayExecutor):
-        return RayMetrics(run_dir, executor, label)
-    return NoMetrics()
+    def end(self) -> None:
+        """See NoMetrics."""
+        for one in self._listeners:
+            one.end()

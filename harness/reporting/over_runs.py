@@ -25,9 +25,10 @@ from harness.reporting.end_table import (
     result_rows,
     summarise,
 )
+from harness.reporting.recoveries import recovered
 from harness.run.directory import Run
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+from harness.tables.schemas import EVALUATIONS, RECOVERY, RESERVOIR, TASKS
 
 # Heading of the printed row -> column of the table `evaluations`.
 _MEASURES = {"task": "task_accuracy", "GG": "accuracy_gg", "GNu": "accuracy_gnu"}
@@ -127,6 +128,9 @@ def _print_run(console: Console, run: OneRun) -> None:
     reservoir = result_rows(run.directory / "reservoir", RESERVOIR, run.run_id, run.files)
     if len(reservoir):
         say(console, recalled(reservoir))
+    recovery = result_rows(run.directory / "recovery", RECOVERY, run.run_id, run.files)
+    if len(recovery):
+        say(console, recovered(recovery))
     print_failures(console, run.directory, run.run_id)
 
 

@@ -20,7 +20,13 @@ from harness.places.places import Place
 from harness.places.reading import read_json
 from harness.plan.ownership import Mistakes
 from harness.plan.resolve import most_masks
-from harness.plan.units import EvaluationUnit, WorkUnit, evaluation_units, recall_units
+from harness.plan.units import (
+    EvaluationUnit,
+    WorkUnit,
+    evaluation_units,
+    recall_units,
+    recovery_units,
+)
 from harness.run.seen import seen_tasks
 from harness.storage.lock import Holder, driver_state, lock_holder
 from harness.tables.files import read_table_file, table_files
@@ -40,7 +46,7 @@ class Part:
     A part is the evaluation of one algorithm with one objective, or the recall with one rule.
 
     Attributes:
-        table: "evaluations" or "reservoir".
+        table: "evaluations", "reservoir" or "recovery".
         num_tasks: k, the checkpoint.
         num_distractors: number of untrained masks in addition to the k masks.
         name: algorithm and objective, or the reservoir's rule.
@@ -71,8 +77,8 @@ class Progress:
             these are the 5 minutes before the end of the last trained task. None if no task is
             committed.
         parts: the parts of the checkpoints in config.yaml.
-        other_files: number of files in evaluations/ and reservoir/ that do not belong to these
-            parts, such as files that harness/evaluate.py added later.
+        other_files: number of files of these tables that do not belong to these parts, such as
+            files that harness/evaluate.py added later.
         failed: the last error of each work unit that was set aside. The keys are the units' names.
         broken: paths of table files that cannot be read or belong to another run. If the mask store
             is missing, its path is also in this list.
@@ -180,6 +186,7 @@ def _configuration(directory: Path) -> tuple[Config, list[WorkUnit]]:
             units += evaluation_units(config, k)
             if config.evaluate.reservoir:
                 units += recall_units(config, k)
+                units += recovery_units(config, k)
     return config, units
 
 
@@ -291,7 +298,7 @@ def _parts(
     """
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
-    for name in ("evaluations", "reservoir"):
+    for name in ("evaluations", "reservoir", "recovery"):
         for path, table in _read_files(directory / name, SCHEMAS[name], run_id, broken):
             rows[name, path.name.removesuffix(".parquet")] = len(table)
     lines: dict[tuple[str, int, int, str], list[WorkUnit]] = {}

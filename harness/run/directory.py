@@ -2,8 +2,8 @@
 
 A run directory contains:
 
-config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  allocation/
-failures/
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  recovery/
+allocation/  failures/
 """
 
 import logging
@@ -17,7 +17,7 @@ import numpy as np
 from harness.config.checks import must_be
 from harness.config.identity import differences, from_yaml, to_yaml
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO, Config, EvaluateConfig, is_streamed
+from harness.config.schema import AUTO, DESCENT, Config, EvaluateConfig, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
@@ -85,6 +85,11 @@ class Run:
     def reservoir(self) -> Place:
         """The folder of the table `reservoir`."""
         return self.directory / "reservoir"
+
+    @property
+    def recovery(self) -> Place:
+        """The folder of the table `recovery`; it may be missing."""
+        return self.directory / "recovery"
 
     @property
     def allocation(self) -> Place:
@@ -313,6 +318,8 @@ def _make_table_folders(run: Run) -> None:
     wanted = [run.evaluations]
     if run.spec.config.evaluate.reservoir:
         wanted.append(run.reservoir)
+        if DESCENT in run.spec.config.reservoir.cues:
+            wanted.append(run.recovery)
     if is_streamed(run.spec.config):
         wanted.append(run.allocation)
     for folder in wanted:

@@ -75,7 +75,8 @@ def recall_configuration(typed: Config, given: Sequence[str]) -> Config:
 def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[str]) -> Config:
     """Read the run's configuration, and reset values that suit the machine of the training.
 
-    These are actors.train, actors.shards and train.device. This start may be on another machine.
+    These are actors.train, actors.shards, train.device and loggers. This start may be on another
+    machine.
 
     Args:
         typed: the configuration of the command line, with defaults for keys that were not typed.
@@ -108,6 +109,7 @@ def _stored_configuration(typed: Config, given: Sequence[str], taken: Sequence[s
         actors=replace(stored.actors, train=AUTO, shards=1),
         # Nothing is trained, so the actors may have other devices than those that trained.
         train=replace(stored.train, device=AUTO),
+        loggers=[],  # a stranger's run must not send results to the user's account
     )
 
 

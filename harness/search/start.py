@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import yaml
 from rich.console import Console
 
+from harness.config.calls import as_called
 from harness.config.command import STOPPED
 from harness.config.identity import job_from_yaml, run_name, to_yaml
 from harness.config.options import resolved_options
@@ -192,7 +193,7 @@ def _report(console: Console, directory: Path, table: pa.Table) -> int:
     lines = [f"table and configuration: {directory}"]
     if (directory / _BEST).exists():
         lines.append(
-            "best configuration: python harness/scale.py --config-dir "
+            f"best configuration: {as_called('python harness/scale.py')} --config-dir "
             f"{shlex.quote(str(directory))} +recipe=best tasks=..."
         )
     for line in lines:

@@ -271,6 +271,50 @@ RESERVOIR = _schema(
     ],
 )
 
+RECOVERY = _schema(
+    "recovery",
+    1,
+    [
+        _column("rule", pa.string(), "", "rule that stored the masks"),
+        _column("block", pa.int64(), "bits", "largest number of mask bits in one reservoir"),
+        _column("num_tasks", pa.int64(), "tasks", "number of masks in the reservoirs"),
+        _column("gradients", pa.int64(), "steps", "number of gradient steps of the whole descent"),
+        _column("batch_size", pa.int64(), "images", "largest number of images per test batch"),
+        _BATCHES,
+        _column("tasks_asked", pa.int64(), "tasks", "tasks whose masks are recovered"),
+        _column("task_id", pa.int64(), "1", "task whose mask is recovered"),
+        _column("step", pa.int64(), "steps", "gradient steps so far, from 0"),
+        _column(
+            "wrong_bits",
+            # The name of a list's items in a Parquet file, so that the type is read as written.
+            pa.list_(pa.field("element", pa.int64(), nullable=False)),
+            "bits",
+            "for each masked tensor, the number of bits in which the mask differs from the task's "
+            "stored mask",
+        ),
+        _column(
+            "entropy",
+            pa.float64(),
+            "nats",
+            "mean entropy of the outputs for the images of the next step; null after the last step",
+            nullable=True,
+        ),
+        _column("energy", pa.float64(), "1", "energy of the mask, as a sum over all reservoirs"),
+        _column(
+            "accuracy",
+            pa.float64(),
+            "fraction",
+            "fraction of right labels with this mask, on the task's test batches",
+        ),
+        _column("accuracy_gg", pa.float64(), "fraction", "the same fraction with the stored mask"),
+        _column("reservoir_bytes", pa.int64(), "bytes", "size of all reservoirs together"),
+        _column(
+            "seconds", pa.float64(), "seconds", "time of the task's descent, divided by its steps"
+        ),
+        _column("device", pa.string(), "", "device that stored and recovered the masks"),
+    ],
+)
+
 ALLOCATION = _schema(
     "allocation",
     1,
@@ -379,6 +423,7 @@ SCHEMAS = {
     "tasks": TASKS,
     "evaluations": EVALUATIONS,
     "reservoir": RESERVOIR,
+    "recovery": RECOVERY,
     "allocation": ALLOCATION,
     "failures": FAILURES,
 }

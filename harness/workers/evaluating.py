@@ -2,7 +2,7 @@
 
 The worker infers the tasks of test batches among the masks of a checkpoint. It then counts the
 right labels of each batch with the mask of the inferred task. For work with reservoirs it uses
-harness/workers/recalling.py.
+harness/workers/recalling.py and harness/workers/recovering.py.
 """
 
 import time
@@ -13,12 +13,13 @@ import torch
 
 from harness.plan.device import pick_device
 from harness.plan.ownership import BY_NUMBER, Ownership
-from harness.plan.units import EvaluationUnit, ReservoirUnit
+from harness.plan.units import EvaluationUnit, RecoveryUnit, ReservoirUnit
 from harness.run.spec import RunSpec
 from harness.workers.images import own
 from harness.workers.prepared import CheckpointMasks, PreparedMasks
 from harness.workers.queries import Answers, Queries, compared
 from harness.workers.recalling import ReservoirWorker
+from harness.workers.recovering import recovered
 from supsup_core.data import ImageSet
 from supsup_core.inference.algorithms import Inference
 from supsup_core.inference.objectives import OBJECTIVES
@@ -53,12 +54,12 @@ class EvaluateWorker:
 
     def run(
         self,
-        unit: EvaluationUnit | ReservoirUnit,
+        unit: EvaluationUnit | ReservoirUnit | RecoveryUnit,
         rows: np.ndarray,
         own: Ownership = BY_NUMBER,
         shared: Shared | None = None,
     ) -> pa.Table:
-        """Do an evaluation unit, or the recalls from one reservoir.
+        """Do an evaluation unit, the recalls from one reservoir, or a recovery by descent.
 
         Args:
             unit: the unit.
@@ -69,10 +70,14 @@ class EvaluateWorker:
 
         Returns:
             The unit's rows of the table `evaluations`. For a ReservoirUnit, the rows of the table
-            `reservoir`.
+            `reservoir`. For a RecoveryUnit, the rows of the table `recovery`.
         """
         if isinstance(unit, ReservoirUnit):
             table = self._reservoirs.run(unit, rows, self._on_share)
+            self._steps_done = 0.0
+            return table
+        if isinstance(unit, RecoveryUnit):
+            table = recovered(self._spec, self._queries, unit, rows, self._on_share)
             self._steps_done = 0.0
             return table
         if shared is not None:

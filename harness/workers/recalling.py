@@ -34,7 +34,7 @@ from supsup_core.streams import Role, stream
 OnShare = Callable[[float], None]  # gets the fraction of a unit that is done, from 0 to 1
 
 _NOISES = {"flipped": flipped, "erased": erased}
-_REHEARSALS = 200  # largest number of passes over all stored patterns
+REHEARSALS = 200  # largest number of passes over all stored patterns
 _TOGETHER = 8  # number of tasks whose batches go through the network together
 # Largest number of values in the cues that are recalled together: 128 MB as float32. Recall itself
 # needs a few times as much.
@@ -213,7 +213,7 @@ class ReservoirWorker:
         """
         for part, units in filled.perceptrons():
             own = unpacked(filled.stored, units.start, units.stop).to(self._device)
-            part.rehearse(filled.centred.centred(own, units), _REHEARSALS)
+            part.rehearse(filled.centred.centred(own, units), REHEARSALS)
 
     def _recalled(
         self, reservoir: Centred, cue: str, asked: Sequence[TaskQueries], wanted: torch.Tensor

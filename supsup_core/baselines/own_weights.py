@@ -5,35 +5,42 @@ effective weight is sign(W) * score. Optimisers treat positive and negative numb
 training the scores is the same as training the weights. A state stores the gains of the trained
 tensors.
 
-Source: the baselines "upper bound" and "separate heads" of Wortsman et al. 2020. Their upper bound
-continues from the weights of the previous task; here each task starts from its own random weights.
+Source: the baselines "upper bound" and "separate heads" of Wortsman et al. 2020. The paper gives
+each task of the upper bound a network of its own. In the authors' code, a task continues from the
+weights of the previous task, and is measured before the next task changes them.
 """
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from torch import Tensor
 
 from supsup_core.baselines.gains_of_floats import FloatMethod
 from supsup_core.baselines.trunk import TrunkMethod
-from supsup_core.methods.protocol import Scores, Shared
+from supsup_core.knobs import Knob, check_knobs
+from supsup_core.methods.protocol import Scores, Shared, of_one_task
+from supsup_core.methods.trained_weights import as_shared
 from supsup_core.names import SIGNED_CONSTANT
 from supsup_core.networks.mlp import signed_constant
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network
 from supsup_core.states.layout import TaskState
 from supsup_core.streams import Role, stream
 
+RANDOM, PREVIOUS = STARTS = ("random", "previous")
 
-class UpperBound(FloatMethod):
-    """The baseline that trains and stores all weights of a network for each task.
+
+class OwnWeights(FloatMethod):
+    """The base class of baselines that train and store weights for each task.
 
     The first weights have a normal distribution with the variance 2 / fan_in (He et al. 2015).
     """
 
+    @abstractmethod
     def trained(self, network: Network) -> Sequence[MaskedTensor]:
-        """Return the tensors whose weights are trained: all masked tensors."""
-        return network.tensors
+        """Return the tensors whose weights are trained and stored for each task."""
 
     def float_specs(self, network: Network) -> list[FloatSpec]:
         """Describe the gains of the trained tensors.
@@ -77,7 +84,55 @@ class UpperBound(FloatMethod):
 
 
 @dataclass(frozen=True)
-class Heads(TrunkMethod, UpperBound):
+class UpperBound(OwnWeights):
+    """The baseline that trains and stores all weights of a network for each task.
+
+    Raises:
+        ValueError: start is unknown.
+    """
+
+    start: Annotated[
+        str,
+        Knob(
+            "First weights of a task. random: each task draws its own weights. previous: a task "
+            "continues from the weights of the previous task, as in the authors' code.",
+            one_of=STARTS,
+        ),
+    ] = RANDOM
+
+    def __post_init__(self) -> None:
+        check_knobs(type(self), vars(self))
+
+    @property
+    def order(self) -> Literal["any", "sequence"]:
+        """See Method.order. With start=previous, a task needs the previous task."""
+        return "sequence" if self.start == PREVIOUS else "any"
+
+    def trained(self, network: Network) -> Sequence[MaskedTensor]:
+        """Return all masked tensors."""
+        return network.tensors
+
+    def shared_shapes(self, network: Network) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of the scores that the next task starts from, with start=previous."""
+        if self.start == RANDOM:
+            return {}
+        return {spec.name: spec.shape for spec in self.float_specs(network)}
+
+    def begin(
+        self, network: Network, task_id: int, seed: int, shared: Shared | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the scores after the previous task, or draw scores; see Method.begin."""
+        if not shared:
+            return super().begin(network, task_id, seed, shared)
+        return {name: shared[name].copy() for name in self.shared_shapes(network)}
+
+    def pass_on(self, network: Network, scores: Scores, shared: Shared | None) -> Shared:
+        """Return the scores after the task, in float32, with start=previous."""
+        return as_shared({n: of_one_task(scores[n]) for n in self.shared_shapes(network)})
+
+
+@dataclass(frozen=True)
+class Heads(TrunkMethod, OwnWeights):
     """The baseline that trains and stores the last layer for each task. All tasks share the trunk.
 
     The trunk is all other layers. It is random, or task 0 trains it; see trunk.py.

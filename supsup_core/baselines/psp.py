@@ -9,8 +9,9 @@ has learned looks like noise, so tasks disturb each other less than in one netwo
 takes 4 bytes per weight, once.
 
 Source: Cheung et al. 2019, arXiv:1902.05522, as a baseline of Wortsman et al. 2020. As in the
-latter, contexts are not trained, and layers have no bias. Here, W starts from the network's fixed
-random weights. Their W starts from a Xavier normal distribution.
+latter, contexts are not trained, and layers have no bias. W starts from the network's fixed random
+weights. Wortsman et al. draw W from a Xavier normal distribution:
+network_options.init=xavier_normal.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,8 @@ weights learn faster. After the training, |W| is no longer needed: a state has t
 
 The fixed network must therefore have signed constants, +c or -c. The magnitudes |W| are drawn from
 the run's seed, and are the same for all tasks. The stored scale is g / c. If the magnitudes are
-constant too, the scale is always 1, no state stores it, and the rule is that of edge-popup.
+constant too, the scale is always 1, no state stores it, and the rule is that of edge-popup. The
+training then has the fast step of edge-popup.
 
 With the scope "global", one threshold decides for all tensors. It compares |score| / b, where b is
 the largest first |score| of a tensor. The authors compare |score|, which has other first ranges in
@@ -39,7 +40,7 @@ from supsup_core.methods.protocol import (
     top_share,
     uniform_bound,
 )
-from supsup_core.names import INITS, SIGNED_CONSTANT
+from supsup_core.names import KAIMING_INITS, SIGNED_CONSTANT
 from supsup_core.networks.mlp import draw_unscaled
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, num_gains
 from supsup_core.states.layout import PlaneSpec, TaskState
@@ -54,7 +55,7 @@ Magnitudes = Annotated[
         "Distribution of the magnitudes |W|, with the meaning of network_options.init. They "
         "determine the scale of a tensor and the sizes of gradients. signed_constant: all "
         "magnitudes of a tensor are equal, and the rule is that of edge_popup.",
-        one_of=INITS,
+        one_of=KAIMING_INITS,
     ),
 ]
 
@@ -92,14 +93,9 @@ class Biprop(EdgePopup):
             raise ValueError(f"kappa must be 0 with scope=global, got {self.kappa}")
 
     @property
-    def only_keeps(self) -> bool:
-        """Whether the rule is that of edge-popup; see Method.only_keeps."""
-        kind = type(self)
-        is_same = (
-            kind.gains is Biprop.gains
-            and kind.end is Biprop.end
-            and kind.after_step is Biprop.after_step
-        )
+    def only_planes(self) -> bool:
+        """Whether the rule is that of edge-popup; see Method.only_planes."""
+        is_same = self.keeps_methods(Biprop, "gains", "end", "after_step")
         return is_same and not self.has_scale and self.scope == "layer"
 
     @property

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.magnitude import MagnitudeMethod
-from supsup_core.methods.protocol import FastRule, kept_count, top_share
+from supsup_core.methods.protocol import kept_count, top_share
+from supsup_core.methods.rules import FastRule, TopShares
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec
 
@@ -56,12 +57,10 @@ class EdgePopup(MagnitudeMethod):
     def __post_init__(self) -> None:
         check_knobs(EdgePopup, vars(self))
 
-    @property
-    def fast_rule(self) -> FastRule | None:
-        """The rule of the largest |score|. A subclass with another rule has no fast form."""
-        kind = type(self)
-        is_same = kind.mask is EdgePopup.mask and kind.slope is EdgePopup.slope
-        return "top_share" if is_same else None
+    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
+        """Return the rule of one coat. A subclass with another rule has no fast step."""
+        is_same = self.keeps_methods(EdgePopup, "choose", "mask", "slope", "decay")
+        return TopShares((self.num_kept(tensor),)) if is_same else None
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
         """Return one plane. Its bits are the gains.

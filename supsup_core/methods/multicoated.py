@@ -31,19 +31,19 @@ from torch import Tensor
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.magnitude import magnitudes_from, slope_of_magnitude
 from supsup_core.methods.protocol import (
-    Method,
-    Scores,
+    PlaneMethod,
     Values,
     kept_count,
     top_share,
     uniform_bound,
 )
-from supsup_core.networks.protocol import MaskedTensor, Network
-from supsup_core.states.layout import PlaneSpec, TaskState
+from supsup_core.methods.rules import FastRule, TopShares
+from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.states.layout import PlaneSpec
 
 
 @dataclass(frozen=True)
-class Multicoated(Method):
+class Multicoated(PlaneMethod):
     """The finder with nested masks, whose sum is the gain: strong weights count several times.
 
     Raises:
@@ -95,46 +95,23 @@ class Multicoated(Method):
         earlier = uniform_bound(tensor) / num_coats * gains / np.float32(self._coefficient)
         return magnitudes_from(earlier, drawn, num_states, 1 / (num_coats + 1))
 
-    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Compute the gains: the sum of the coats.
+    def choose(self, tensor: MaskedTensor, scores: Tensor) -> Sequence[Bool[Tensor, "B ..."]]:
+        """Choose the weights that each coat of a tensor keeps; see PlaneMethod.choose."""
+        magnitudes = scores.abs()
+        return [top_share(magnitudes, num) for num in self.num_kept(tensor)]
 
-        In the backward pass, d gain / d score is the number of coats times sign(score), and times
-        the scale of the gains.
-        """
-        found = {}
-        for tensor in network.tensors:
-            score = scores[tensor.name]
-            value = score.detach()
-            # The coats are added one by one, as in StateLayout.unflatten, so that stored states
-            # have the same gains, bit for bit.
-            coats = [coat.to(value.dtype) * self._coefficient for coat in self.coats(value)]
-            gain = coats[0]
-            for coat in coats[1:]:
-                gain = gain + coat
-            slope = slope_of_magnitude(value) * (self._coefficient * len(coats))
-            found[tensor.name] = gain + slope * (score - value)
-        return found
+    def num_kept(self, tensor: MaskedTensor) -> tuple[int, ...]:
+        """Return how many weights of a tensor each coat keeps."""
+        return tuple(kept_count(density, tensor.num_gains) for density in self.densities)
 
-    def coats(self, scores: Tensor) -> list[Bool[Tensor, "B ..."]]:
-        """Choose the weights that each coat of a tensor keeps.
+    def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
+        """Return sign(score), times the number of coats, and times the scale of the gains."""
+        return slope_of_magnitude(scores) * (self._coefficient * len(self.densities))
 
-        Args:
-            scores: (B, *shape) the tensor's scores, for B tasks.
-
-        Returns:
-            One mask (B, *shape) per coat, from the first coat to the last.
-        """
-        magnitudes, num = scores.abs(), scores[0].numel()
-        return [top_share(magnitudes, kept_count(density, num)) for density in self.densities]
-
-    def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Make the states of B tasks from their scores: one plane per coat of each tensor."""
-        planes = [
-            coat.cpu().numpy()
-            for tensor in network.tensors
-            for coat in self.coats(scores[tensor.name].detach())
-        ]
-        return [TaskState(own) for own in zip(*planes, strict=True)]
+    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
+        """Return the rule of the coats. A subclass with another rule has no fast step."""
+        is_same = self.keeps_methods(Multicoated, "planes", "choose", "slope", "decay")
+        return TopShares(self.num_kept(tensor), self._coefficient) if is_same else None
 
     @property
     def _coefficient(self) -> float:

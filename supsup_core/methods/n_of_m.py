@@ -28,6 +28,7 @@ from torch import Tensor
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.magnitude import MagnitudeMethod
 from supsup_core.methods.protocol import kept_count
+from supsup_core.methods.rules import FastRule, TopOfGroups
 from supsup_core.networks.protocol import MaskedTensor
 
 LARGEST_GROUP = 64
@@ -68,6 +69,16 @@ class NOfM(MagnitudeMethod):
         if self.n > self.m:
             raise ValueError(f"n must be at most m={self.m}, got {self.n}")
 
+    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
+        """Return the rule of groups. A subclass with another rule has no fast step.
+
+        A convolution has none either, because the channels at one place are apart in memory.
+        """
+        is_same = self.keeps_methods(NOfM, "choose", "mask", "slope", "decay")
+        if not is_same or len(tensor.shape) != 2:
+            return None
+        return TopOfGroups(self.n, self.m, self._last(tensor.shape[1]), self.decay_of_dropped)
+
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
         """Keep the N weights with the largest |score| of each group of M.
 
@@ -79,8 +90,7 @@ class NOfM(MagnitudeMethod):
         groups = by_unit[..., : num_inputs - last].unflatten(-1, (-1, self.m))
         parts = [_top(groups, self.n).flatten(-2)]
         if last:
-            num_kept = kept_count(self.n / self.m, last)
-            parts.append(_top(by_unit[..., num_inputs - last :], num_kept))
+            parts.append(_top(by_unit[..., num_inputs - last :], self._last(num_inputs)))
         return _from_units(tensor, torch.cat(parts, dim=-1), scores)
 
     def decay(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | None:
@@ -88,6 +98,10 @@ class NOfM(MagnitudeMethod):
         if not self.decay_of_dropped:
             return None
         return self.decay_of_dropped * scores * ~self.mask(tensor, scores)
+
+    def _last(self, num_inputs: int) -> int:
+        """Return how many weights are kept in the last group, if it is smaller than m."""
+        return kept_count(self.n / self.m, num_inputs % self.m)
 
 
 def _by_unit(tensor: MaskedTensor, values: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
+from supsup_core.methods.rules import FastRule
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, Weights
 from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState
 from supsup_core.streams import Role, stream
@@ -33,9 +34,6 @@ Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one 
 
 # A function from the weights that all tasks share to the weights of one task.
 WeightsOfTask = Callable[[Weights], Weights]
-
-# Rules from scores to masks for which trainers have a fast form; see KeepMethod.fast_rule.
-FastRule = Literal["threshold", "top_share"]
 
 
 @dataclass(frozen=True)
@@ -173,10 +171,10 @@ class Method(ABC):
         return {}
 
     @property
-    def only_keeps(self) -> bool:
-        """Whether two methods of KeepMethod, `mask` and `slope`, are the whole rule.
+    def only_planes(self) -> bool:
+        """Whether three methods of PlaneMethod, `choose`, `slope` and `decay`, are the whole rule.
 
-        The fast trainers call no other method of a finder.
+        The fast trainers call no other method of a finder in a training step.
         """
         return False
 
@@ -385,10 +383,11 @@ def of_one_task(scores: Tensor) -> Tensor:
     return scores[0]
 
 
-class KeepMethod(Method):
-    """A finder with gains of 0 and 1, which are stored as one plane per tensor.
+class PlaneMethod(Method):
+    """A finder whose planes of a tensor are a rule of the scores of this tensor alone.
 
-    A subclass only has to define `mask`. MLPTrainer can then train masks of this finder on an MLP.
+    A subclass defines `planes` and `choose`. The fast trainers can then train masks of this finder
+    on an MLP or a module.
 
     Attributes:
         reorders: whether a trainer may permute the inputs of a tensor during training. This is
@@ -400,35 +399,92 @@ class KeepMethod(Method):
     reorders: bool = True
 
     @property
-    def only_keeps(self) -> bool:
-        """Whether `mask` and `slope` are the whole rule; see Method.only_keeps.
+    def only_planes(self) -> bool:
+        """Whether `choose`, `slope` and `decay` are the whole rule; see Method.only_planes.
 
         This is true if a subclass overrides no other method that a training calls, if scores are
         trained, and if tasks need no earlier tasks.
         """
-        kind = type(self)
+        own = ("gains", "end", "gain_of")
         return (
-            kind.gains is KeepMethod.gains
-            and kind.end is KeepMethod.end
-            and kind.trained_names is Method.trained_names
-            and kind.after_step is Method.after_step
+            self.keeps_methods(PlaneMethod, *own)
+            and self.keeps_methods(Method, "trained_names", "after_step")
             and not self.searches
             and self.order == "any"
         )
 
-    @property
-    def fast_rule(self) -> FastRule | None:
-        """The rule of `mask` and `slope`, if trainers have a fast form of the rule, else None.
+    def keeps_methods(self, base: type, *names: str) -> bool:
+        """Return whether the finder's class overrides none of the named methods of a base class."""
+        return all(getattr(type(self), name) is getattr(base, name) for name in names)
 
-        "threshold": a gain is 1 if its score is not negative, and the slope is 1. "top_share": the
-        `num_kept` largest |score| of a tensor have the gain 1, and the slope is the sign of the
-        score.
+    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
+        """Return the rule of a tensor, if trainers have a fast step for the rule, else None.
+
+        The rule must describe `choose`, `slope` and `decay`. A finder whose subclasses may override
+        these methods returns None for a subclass that does.
         """
         return None
 
-    def num_kept(self, tensor: MaskedTensor) -> int | None:
-        """Return how many gains of a tensor are 1; None if the rule does not fix this number."""
-        return None
+    @abstractmethod
+    def choose(self, tensor: MaskedTensor, scores: Tensor) -> Sequence[Bool[Tensor, "B ..."]]:
+        """Choose the bits of each plane of a tensor.
+
+        Args:
+            tensor: the masked tensor.
+            scores: (B, *shape) the tensor's scores, for B tasks.
+
+        Returns:
+            The bits (B, *shape) of each plane, in the order of `planes`.
+        """
+
+    def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | float:
+        """Return the derivative d gain / d score that training uses.
+
+        The result is a tensor with the shape of the scores, or one number for all scores.
+        """
+        return 1.0
+
+    def gain_of(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
+        """Compute the gains of one tensor without gradients: the sum of coefficient * bits.
+
+        Args:
+            tensor: the masked tensor.
+            scores: (B, *shape) the tensor's scores, for B tasks.
+
+        Returns:
+            (B, *shape) the gains, in the dtype of the scores.
+        """
+        pairs = zip(self.planes(tensor), self.choose(tensor, scores), strict=True)
+        # The planes are added one by one, as in StateLayout.unflatten, so that stored states have
+        # the same gains, bit for bit.
+        first, *others = (bits.to(scores.dtype) * spec.coefficient for spec, bits in pairs)
+        return sum(others, start=first)
+
+    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
+        """Compute the gains by `gain_of`. In the backward pass, `slope` is d gain / d score."""
+        found = {}
+        for tensor in network.tensors:
+            score = scores[tensor.name]
+            value = score.detach()
+            slope = self.slope(tensor, value)
+            found[tensor.name] = self.gain_of(tensor, value) + slope * (score - value)
+        return found
+
+    def end(self, network: Network, scores: Scores) -> list[TaskState]:
+        """Make the states of B tasks from their scores, with the planes of all tensors."""
+        planes = [
+            bits.cpu().numpy()
+            for tensor in network.tensors
+            for bits in self.choose(tensor, scores[tensor.name].detach())
+        ]
+        return [TaskState(own) for own in zip(*planes, strict=True)]
+
+
+class KeepMethod(PlaneMethod):
+    """A finder with gains of 0 and 1, which are stored as one plane per tensor.
+
+    A subclass only has to define `mask`.
+    """
 
     @abstractmethod
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
@@ -442,12 +498,9 @@ class KeepMethod(Method):
             (B, *shape) True for each gain that is 1.
         """
 
-    def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | float:
-        """Return the derivative d gain / d score that training uses.
-
-        The result is a tensor with the shape of the scores, or one number for all scores.
-        """
-        return 1.0
+    def choose(self, tensor: MaskedTensor, scores: Tensor) -> Sequence[Bool[Tensor, "B ..."]]:
+        """Return the mask, whose bits are the gains; see PlaneMethod.choose."""
+        return (self.mask(tensor, scores),)
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
         """Return one plane. Its bits are the gains."""
@@ -462,21 +515,6 @@ class KeepMethod(Method):
         as -b.
         """
         return mixed(uniform_bound(tensor) * (2 * gains - 1), drawn, num_states)
-
-    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Compute gains of 0 and 1 by `mask`. In the backward pass, `slope` is d gain / d score."""
-        found = {}
-        for tensor in network.tensors:
-            score = scores[tensor.name]
-            value = score.detach()
-            kept = self.mask(tensor, value).to(score.dtype)
-            found[tensor.name] = kept + self.slope(tensor, value) * (score - value)
-        return found
-
-    def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Make the states of B tasks from their scores: one plane per masked tensor."""
-        masks = [self.mask(t, scores[t.name].detach()).cpu().numpy() for t in network.tensors]
-        return [TaskState(planes) for planes in zip(*masks, strict=True)]
 
 
 def kept_count(density: float, num: int) -> int:

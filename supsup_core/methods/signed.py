@@ -5,6 +5,7 @@
 The score gets the gradient of the gain unchanged (straight-through). tau is constant. It is a
 fraction of b, the largest |score| that a tensor can have at the start. Weight decay
 (train.weight_decay) makes |score| smaller, so more scores fall below tau and masks become sparser.
+With weight decay, the training has no fast step.
 
 When to use: if masks may have two bits per weight, and few kept weights count more than bytes.
 
@@ -19,17 +20,18 @@ from math import sqrt
 from typing import Annotated
 
 import numpy as np
-import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import Method, Scores, Values, mixed, uniform_bound
-from supsup_core.networks.protocol import MaskedTensor, Network
-from supsup_core.states.layout import PlaneSpec, TaskState
+from supsup_core.methods.protocol import PlaneMethod, Values, mixed, uniform_bound
+from supsup_core.methods.rules import FastRule, SignedAbove
+from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.states.layout import PlaneSpec
 
 
 @dataclass(frozen=True)
-class Signed(Method):
+class Signed(PlaneMethod):
     """The finder with a gain of -1, 0 or +1 for each weight.
 
     Raises:
@@ -69,25 +71,17 @@ class Signed(Method):
         own_share = min(self.threshold, (1 - self.threshold) / 2)
         return mixed(uniform_bound(tensor) * gains, drawn, num_states, own_share)
 
-    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Compute gains of -1, 0 and +1. In the backward pass, d gain / d score is 1."""
-        found = {}
-        for tensor in network.tensors:
-            score = scores[tensor.name]
-            value = score.detach()
-            signs = value.sign() * (value.abs() > self._tau(tensor))
-            found[tensor.name] = signs + (score - value)
-        return found
+    def choose(self, tensor: MaskedTensor, scores: Tensor) -> Sequence[Bool[Tensor, "B ..."]]:
+        """Choose the bits of the two planes; see PlaneMethod.choose."""
+        kept = scores.abs() > self._tau(tensor)
+        return kept, kept & (scores < 0)
 
-    def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Make the states of B tasks from their scores: two planes per masked tensor."""
-        planes = []
-        for tensor in network.tensors:
-            value = scores[tensor.name].detach()
-            kept = value.abs() > self._tau(tensor)
-            planes += [kept.cpu().numpy(), (kept & (value < 0)).cpu().numpy()]
-        return [TaskState(own) for own in zip(*planes, strict=True)]
+    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
+        """Return the signed threshold. A subclass with another rule has no fast step."""
+        is_same = self.keeps_methods(Signed, "planes", "choose", "slope", "decay")
+        return SignedAbove(self._tau(tensor)) if is_same else None
 
-    def _tau(self, tensor: MaskedTensor) -> Tensor:
-        # tau is a float32, as the scores are. So `gains` and `end` compare with the same number.
-        return torch.tensor(np.float32(self.threshold / sqrt(tensor.fan_in)))
+    def _tau(self, tensor: MaskedTensor) -> float:
+        # A number that float32 holds exactly, because scores are float32 or float64. So all steps
+        # and states compare with the same number.
+        return float(np.float32(self.threshold / sqrt(tensor.fan_in)))

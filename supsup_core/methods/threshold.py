@@ -11,7 +11,8 @@ Source: Wortsman et al. 2020 (the MNIST experiments), after Mallya et al. 2018.
 from jaxtyping import Bool
 from torch import Tensor
 
-from supsup_core.methods.protocol import FastRule, KeepMethod
+from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.rules import AboveZero, FastRule
 from supsup_core.networks.protocol import MaskedTensor
 
 
@@ -26,12 +27,10 @@ class Threshold(KeepMethod):
     # a network with two or more hidden layers would have no gradient.
     zero_units = True
 
-    @property
-    def fast_rule(self) -> FastRule | None:
-        """The threshold rule. A subclass with another rule has no fast form."""
-        kind = type(self)
-        is_same = kind.mask is Threshold.mask and kind.slope is Threshold.slope
-        return "threshold" if is_same else None
+    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
+        """Return the threshold rule. A subclass with another rule has no fast step."""
+        is_same = self.keeps_methods(Threshold, "choose", "mask", "slope", "decay")
+        return AboveZero() if is_same else None
 
     def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
         """Keep the weights or units whose score is >= 0."""

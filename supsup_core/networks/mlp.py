@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.names import INITS, SIGNED_CONSTANT
+from supsup_core.names import INITS, SIGNED_CONSTANT, XAVIER_NORMAL
 from supsup_core.networks.protocol import (
     Floats,
     FloatSpec,
@@ -34,7 +34,8 @@ Init = Annotated[
     Knob(
         "Distribution of the fixed weights of a layer with n inputs per unit. signed_constant: "
         "+sqrt(2/n) or -sqrt(2/n). kaiming_normal: normal with the standard deviation sqrt(2/n). "
-        "kaiming_uniform: uniform between -sqrt(6/n) and +sqrt(6/n).",
+        "kaiming_uniform: uniform between -sqrt(6/n) and +sqrt(6/n). xavier_normal: normal with "
+        "the standard deviation sqrt(2/(n+m)), for m outputs per input.",
         one_of=INITS,
     ),
 ]
@@ -71,7 +72,8 @@ def draw_weights(
 
     The weights of a layer depend only on the seed, on the index of the layer, on the shape and on
     the distribution. They do not depend on tasks or on other layers. All distributions have the
-    mean 0 and the variance 2 / fan_in, as in He et al. 2015 for layers before a ReLU.
+    mean 0. The variance is 2 / fan_in, as in He et al. 2015 for layers before a ReLU, except for
+    xavier_normal. Its variance is 2 / (fan_in + fan_out), as in Glorot & Bengio 2010.
 
     Args:
         tensors: masked tensors, in the order of the layers.
@@ -85,9 +87,16 @@ def draw_weights(
         tensor.source: torch.from_numpy(
             draw_unscaled(tensor.shape, stream(seed, Role.WEIGHTS, i), init)
         )
-        * signed_constant(tensor.fan_in)
+        * _standard_deviation(tensor, init)
         for i, tensor in enumerate(tensors)
     }
+
+
+def _standard_deviation(tensor: MaskedTensor, init: str) -> float:
+    if init != XAVIER_NORMAL:
+        return signed_constant(tensor.fan_in)
+    fan_out = tensor.shape[0] * prod(tensor.shape[2:])  # a filter's weights count for each output
+    return sqrt(2.0 / (tensor.fan_in + fan_out))
 
 
 def draw_unscaled(
@@ -102,7 +111,7 @@ def draw_unscaled(
     """
     if init == SIGNED_CONSTANT:
         return _signs(shape, generator).astype(np.float32)
-    if init == "kaiming_normal":
+    if init in ("kaiming_normal", XAVIER_NORMAL):
         drawn: np.ndarray = generator.standard_normal(tuple(shape), dtype=np.float32)
         return drawn
     if init == "kaiming_uniform":

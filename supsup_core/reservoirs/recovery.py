@@ -1,14 +1,14 @@
-"""Recover the masks of a task (masks over units) from reservoirs and from images without labels.
+"""Recover the masks of a task from reservoirs and from images without labels, as HopSupSup does.
 
 Gradient descent changes the masks. The loss is a weighted sum: the entropy of the outputs plus the
 energy of the reservoirs. With every step, the factor of the entropy gets smaller and the factor of
 the energy gets larger.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
-Shape letters: N images of a batch, P pixels, O units of a hidden layer.
+Shape letters: N images of a batch, U gains of a masked tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,7 @@ class Descent:
         learning_rate: SGD's learning rate.
         momentum: SGD's momentum.
         weight_decay: SGD's weight decay.
-        energy: factor of the energy in the loss. It grows linearly from 0 to this value.
+        energy: factor of the energy in the last step. It grows linearly from step to step.
     """
 
     learning_rate: float = 500.0
@@ -38,16 +38,19 @@ class Descent:
 
 
 @dataclass(frozen=True, eq=False)  # == of tensors has no single truth value
-class Recovered:
-    """The masks that gradient descent reached.
+class Point:
+    """The masks after some steps of gradient descent.
 
     Attributes:
-        masks: one mask per hidden layer: -1 or +1 for each unit of the layer.
-        steps: number of steps until the last change of a mask; 0 if no mask changed.
+        masks: one mask per masked tensor, with the values -1 and +1.
+        energy: the sum of the energies of these masks in their reservoirs.
+        entropy: the mean entropy of the outputs, in nats, for the images of the next step. None
+            after the last step.
     """
 
     masks: tuple[Float32[Tensor, " _"], ...]
-    steps: int
+    energy: float
+    entropy: float | None
 
 
 def recover(
@@ -57,19 +60,25 @@ def recover(
     starts: Sequence[Float32[Tensor, " _"]],
     batches: Sequence[Float32[Tensor, "N ..."]],
     descent: Descent,
-) -> Recovered:
+) -> Iterator[Point]:
     """Recover the masks of a task by gradient descent, with one step per batch.
 
-    The loss is a weighted sum of the entropy of the outputs and the energy of the reservoirs.
+    A mask is the sign of real values, and gradients pass through the sign unchanged. Step t of T
+    steps minimises
+
+        (1 - t / T) * entropy  +  (t / T) * descent.energy * energy
 
     Args:
-        network: the fixed network, with masks over its hidden units.
+        network: the fixed network.
         weights: a mapping from tensor name to the network's fixed weights.
-        reservoirs: one reservoir per hidden layer. It holds the stored masks of this layer.
-        starts: for each hidden layer, the real values (one per unit) from which descent starts, for
-            example the mean of the stored masks.
-        batches: batches of normalised images, all from the same task.
+        reservoirs: one reservoir per masked tensor. It holds the stored masks of this tensor.
+        starts: for each masked tensor, the real values (one per gain, in C order) from which
+            descent starts, for example the mean of the stored masks.
+        batches: the normalised images of the T steps, all from the same task.
         descent: settings of the gradient descent.
+
+    Yields:
+        T + 1 points: the start, and the masks after each step.
     """
     reals = [start.clone().requires_grad_() for start in starts]
     optimizer = torch.optim.SGD(
@@ -78,25 +87,35 @@ def recover(
         momentum=descent.momentum,
         weight_decay=descent.weight_decay,
     )
-    now, steps = [_binary(real) for real in reals], 0
-    for step, images in enumerate(batches):
+    for step, images in enumerate(batches, start=1):
         done = step / len(batches)
         optimizer.zero_grad()
-        # The gradient passes through _binary unchanged, as if _binary were the identity.
-        states = [_binary(real) + real - real.detach() for real in reals]
-        pairs = zip(network.tensors, states, strict=True)
-        gains = {tensor.name: (state + 1) / 2 for tensor, state in pairs}
+        bits = [_bits(real) for real in reals]
+        pairs = zip(network.tensors, bits, strict=True)
+        gains = {tensor.name: bit.reshape(tensor.shape) for tensor, bit in pairs}
         logits = network.logits(weights, gains, images)
-        loss = (1 - done) * entropy(logits, logits.shape[-1]).mean()
-        for reservoir, state in zip(reservoirs, states, strict=True):
-            loss = loss + descent.energy * done * reservoir.energy(state[None])[0]
-        loss.backward()
+        uncertain = entropy(logits, logits.shape[-1]).mean()
+        energy = _energy(reservoirs, bits)
+        yield Point(_masks(reals), float(energy.detach()), float(uncertain.detach()))
+        ((1 - done) * uncertain + done * descent.energy * energy).backward()
         optimizer.step()
-        before, now = now, [_binary(real) for real in reals]
-        if any(not torch.equal(a, b) for a, b in zip(before, now, strict=True)):
-            steps = step + 1
-    return Recovered(tuple(now), steps)
+    with torch.no_grad():
+        energy = _energy(reservoirs, [_bits(real) for real in reals])
+    yield Point(_masks(reals), float(energy), None)
 
 
-def _binary(real: Tensor) -> Tensor:
-    return torch.where(real.detach() >= 0, 1.0, -1.0)
+def _energy(
+    reservoirs: Sequence[Reservoir], bits: Sequence[Float32[Tensor, " _"]]
+) -> Float32[Tensor, ""]:
+    """Return the sum of the energies of masks, whose bits are 0 and 1, in their reservoirs."""
+    pairs = zip(reservoirs, bits, strict=True)
+    return torch.stack([one.energy(2 * bit[None] - 1)[0] for one, bit in pairs]).sum()
+
+
+def _bits(real: Float32[Tensor, " U"]) -> Float32[Tensor, " U"]:
+    """Return 1 for values of at least 0, else 0. The gradient is that of the identity."""
+    return (real.detach() >= 0).to(real.dtype) + (real - real.detach())
+
+
+def _masks(reals: Sequence[Float32[Tensor, " _"]]) -> tuple[Float32[Tensor, " _"], ...]:
+    return tuple(torch.where(real.detach() >= 0, 1.0, -1.0) for real in reals)

@@ -1,23 +1,25 @@
-"""Train all tasks of a block on an MLP at the same time, with the classes of layers.py.
+"""Train all tasks of a block on an MLP at the same time, with the classes of fused_layers.py.
 
 Tests compare the result with the result of autograd.py, which is simpler and slower.
 
 Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from math import prod
 
 import numpy as np
 
-from supsup_core.methods.protocol import KeepMethod, Shared
+from supsup_core.methods.protocol import PlaneMethod, Shared
 from supsup_core.networks.mlp import MLP, draw_signs
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, block_batches
+from supsup_core.training.fused_layers import layer_form
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import BlockLayer, backpropagate, layer_form
+from supsup_core.training.layers import BlockLayer, backpropagate
 from supsup_core.training.protocol import OnStep
 from supsup_core.training.recipe import Recipe
 
@@ -30,17 +32,12 @@ def logit_scale(network: MLP, recipe: Recipe) -> float:
     return prod(network.constants) / recipe.temperature
 
 
-class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
-    """A fast trainer, for an MLP and a finder with gains of 0 and 1.
+class MLPTrainer(BlockTrainer[MLP, PlaneMethod]):
+    """A fast trainer, for an MLP and a finder with a rule for each tensor.
 
     The arguments are those of BlockTrainer. The images must have one channel, and the recipe must
     have no weight decay.
     """
-
-    @property
-    def form(self) -> Callable[..., BlockLayer]:
-        """The class of the block's layers. It depends on the finder and on the device."""
-        return layer_form(self._method, self._device)
 
     def stages(
         self,
@@ -65,9 +62,9 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
         last = max(after)
         for step in range(last + 1):
             if step in after:
-                masks = [layer.masks() for layer in layers]
-                masks[0] = inputs.from_columns(masks[0])
-                yield [TaskState(planes) for planes in zip(*masks, strict=True)], {}
+                first, *others = (layer.planes() for layer in layers)
+                planes = [*map(inputs.from_columns, first), *chain.from_iterable(others)]
+                yield [TaskState(own) for own in zip(*planes, strict=True)], {}
             if step == last:
                 return
             x, labels = inputs.of(next(order))
@@ -89,7 +86,8 @@ class MLPTrainer(BlockTrainer[MLP, KeepMethod]):
             if i == 0:
                 scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
             optimizer = self._recipe.make_optimizer()
+            form = layer_form(self._method, tensor, self._device)
             layers.append(
-                self.form(tensor, scores, signs, self._method, optimizer, self._dtype, self._device)
+                form(tensor, scores, signs, self._method, optimizer, self._dtype, self._device)
             )
         return layers

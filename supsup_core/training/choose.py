@@ -3,7 +3,7 @@
 import torch
 
 from supsup_core.data import ImageSet
-from supsup_core.methods.protocol import KeepMethod, Method, layout_of
+from supsup_core.methods.protocol import KeepMethod, Method, PlaneMethod, layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import MEAN_SCORES, NO_CHANGE, NO_TRANSFER
 from supsup_core.networks.mlp import MLP
@@ -26,11 +26,11 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether MLPTrainer supports a network, a finder and a recipe.
 
     The network must be an MLP whose weights are signed constants, and the recipe must have no
-    weight decay and must not change images at random. The methods `mask` and `slope` must be the
-    whole rule of the finder (KeepMethod.only_keeps), because MLPTrainer calls no other method.
+    weight decay and must not change images at random. The methods `choose`, `slope` and `decay`
+    must be the whole rule of the finder (Method.only_planes).
     """
     fits_network = type(network) is MLP and network.has_constants
-    return fits_network and _only_keeps(method, recipe) and recipe.augment == NO_CHANGE
+    return fits_network and _only_planes(method, recipe) and recipe.augment == NO_CHANGE
 
 
 def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
@@ -40,13 +40,15 @@ def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
     for the finder and the weight decay are those of trains_on_blocks.
     """
     return (
-        isinstance(network, ModuleNetwork) and network.has_constants and _only_keeps(method, recipe)
+        isinstance(network, ModuleNetwork)
+        and network.has_constants
+        and _only_planes(method, recipe)
     )
 
 
-def _only_keeps(method: Method, recipe: Recipe) -> bool:
+def _only_planes(method: Method, recipe: Recipe) -> bool:
     return (
-        method.only_keeps
+        method.only_planes
         and recipe.transfer != MEAN_SCORES  # the fast trainers do not keep the scores
         and not recipe.weight_decay
     )
@@ -108,8 +110,10 @@ def trainer_for(
         measure = measure_for(network, layout, test, seed, device)
     if trains_on_blocks(network, method, recipe) and one_channel:
         assert isinstance(network, MLP)
-        assert isinstance(method, KeepMethod)
-        kind = ResidentTrainer if on_gpu else MLPTrainer
+        assert isinstance(method, PlaneMethod)
+        # ResidentTrainer stores one plane per tensor. MLPTrainer works on a GPU too.
+        is_resident = on_gpu and isinstance(method, KeepMethod)
+        kind = ResidentTrainer if is_resident else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
     slower: type[AutogradTrainer] = SearchTrainer if method.searches else AutogradTrainer
     if trains_on_modules(network, method, recipe) and not on_gpu:

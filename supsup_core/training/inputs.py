@@ -30,7 +30,7 @@ class BlockInputs:
         dtype: dtype of the images that `at` returns.
         device: device of the images and labels.
         reorders: whether the columns of the first layer may be permuted during training; see
-            KeepMethod.reorders.
+            PlaneMethod.reorders.
 
     Attributes:
         columns: (B, P) for each task and each pixel of the original image, the index of the pixel's

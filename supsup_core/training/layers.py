@@ -1,9 +1,10 @@
 """The layers of a block in training: forward pass, backward pass, and steps of the scores.
 
-The block computes with masked signs m = mask * sign instead of masked weights. The weights of a
+The block computes with masked signs m = gain * sign instead of masked weights. The weights of a
 layer are +c or -c. With L layers and ReLU between them, the logits for an input x are therefore
-C m_L relu(... relu(m_1 x)), and C is the product of the layers' constants c. The masked signs are
-0, +1 and -1, which are exact in bfloat16. Activations have the shape (B, units, N).
+C m_L relu(... relu(m_1 x)), and C is the product of the layers' constants c. With gains of 0 and 1,
+the masked signs are 0, +1 and -1, which are exact in bfloat16. Activations have the shape
+(B, units, N). fused_layers.py has faster forms of the steps for some finders.
 
 If tasks have the same images, they share each batch. If the tasks are permutations, the columns of
 the first layer are permuted instead of the images. The first layer of the whole block is then a
@@ -12,8 +13,7 @@ single matrix product.
 Shape letters: B tasks of the block, N images of a batch, O outputs and I inputs of a layer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from supsup_core.kernels.cross_entropy import logit_gradient_for
-from supsup_core.methods.protocol import FastRule, KeepMethod
+from supsup_core.methods.protocol import PlaneMethod
 from supsup_core.networks.protocol import MaskedTensor
-from supsup_core.training.optimizers import FusedStep, Optimizer
-from supsup_core.training.top_share_step import TopShareStep
-
-Step = FusedStep | TopShareStep
+from supsup_core.training.optimizers import Optimizer
 
 
 def _product(masked: Float[Tensor, "B O I"], x: Tensor) -> Float[Tensor, "B O N"]:
@@ -98,7 +95,7 @@ def sign_mask_gradients(
 
 
 def score_gradients(
-    method: KeepMethod, tensor: MaskedTensor, scores: Tensor, gradients: Tensor, signs: Tensor
+    method: PlaneMethod, tensor: MaskedTensor, scores: Tensor, gradients: Tensor, signs: Tensor
 ) -> Tensor:
     """Compute d loss / d score from d loss / d masked sign, and add the finder's decay.
 
@@ -122,14 +119,14 @@ class BlockLayer:
         scores: (B, O, I) the first scores; O and I are the layer's numbers of outputs and inputs.
             If the caller uses only `learn_from`, the layer may also have other axes after O.
         signs: signs of the weights, +1 and -1, in the shape of the scores.
-        method: the finder, which computes a mask from scores.
+        method: the finder, which computes gains from scores.
         optimizer: the optimiser of the scores.
         dtype: dtype of the masked signs and of the matrix products. The dtype of the scores is
             float32 or more precise.
         device: device of all tensors.
 
     Attributes:
-        masked: masked signs, sign * mask, in the shape of the scores.
+        masked: masked signs, sign * gain, in the shape of the scores.
     """
 
     def __init__(
@@ -137,7 +134,7 @@ class BlockLayer:
         tensor: MaskedTensor,
         scores: Float[np.ndarray, "B O ..."],
         signs: np.ndarray,
-        method: KeepMethod,
+        method: PlaneMethod,
         optimizer: Optimizer,
         dtype: torch.dtype,
         device: torch.device,
@@ -148,7 +145,7 @@ class BlockLayer:
         self._scores = torch.tensor(scores, dtype=accurate, device=device)
         of_weights = torch.tensor(signs, dtype=accurate, device=device)
         self._state = optimizer.begin(of_weights)
-        self.masked = (of_weights * method.mask(tensor, self._scores)).to(dtype)
+        self.masked = (of_weights * method.gain_of(tensor, self._scores)).to(dtype)
 
     def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
         """Take one step of the optimiser: change the scores and the masked signs.
@@ -200,112 +197,8 @@ class BlockLayer:
         signs = self._optimizer.signs(state)
         own = score_gradients(self._method, self._tensor, scores, gradients, signs)
         self._optimizer.move(scores, state, own, constants)
-        masked.copy_(signs * self._method.mask(self._tensor, scores))
+        masked.copy_(signs * self._method.gain_of(self._tensor, scores))
 
-    def masks(self) -> Bool[np.ndarray, "B O ..."]:
-        """Compute the masks of all tasks from the current scores."""
-        return self._method.mask(self._tensor, self._scores).cpu().numpy()
-
-
-class FusedBlockLayer(BlockLayer):
-    """A BlockLayer for the threshold rule on the CPU: a step is one pass over memory.
-
-    Memory, not arithmetic, limits the speed of a step. Therefore, if the tasks share the layer's
-    inputs, a step handles one task after another. The gradient of one task stays in the cache. Then
-    the step reads and writes only the scores, the optimiser's state and the masked signs in memory.
-    With RMSprop and float32, these take at most 12 bytes per weight. The tasks share the inputs of
-    the first layer, which has three quarters of LeNet's weights.
-    """
-
-    @cached_property
-    def _by_task(self) -> tuple[Tensor, list[Step]]:
-        gradient = torch.empty_like(self.masked[0])
-        return gradient, self._each(gradient.expand_as(self.masked))
-
-    @cached_property
-    def _at_once(self) -> tuple[Tensor, list[Step]]:
-        gradients = torch.empty_like(self.masked)
-        step = FusedStep(self._optimizer, self._scores, self._state, gradients, self.masked)
-        return gradients, [step]
-
-    def _each(self, gradients: Tensor) -> list[Step]:
-        """Make one object per task of the block. It takes the steps of the optimiser."""
-        tasks = zip(
-            self._scores, zip(*self._state, strict=True), gradients, self.masked, strict=True
-        )
-        return [self._of_task(*parts) for parts in tasks]
-
-    def _of_task(
-        self, scores: Tensor, state: tuple[Tensor, ...], gradients: Tensor, masked: Tensor
-    ) -> Step:
-        return FusedStep(self._optimizer, scores, state, gradients, masked)
-
-    def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
-        if x.dim() == 2:
-            gradient, steps = self._by_task
-            for received, step in zip(delta, steps, strict=True):
-                torch.mm(received, x.t(), out=gradient)
-                step.step(learning_rate, self._count)
-        else:
-            gradients, steps = self._at_once
-            torch.bmm(delta, x.transpose(1, 2), out=gradients)
-            for step in steps:
-                step.step(learning_rate, self._count)
-
-    def _move_by(self, gradients: Tensor, learning_rate: float) -> None:
-        own, steps = self._at_once
-        own.copy_(gradients)
-        for step in steps:
-            step.step(learning_rate, self._count)
-
-
-class FusedTopShareLayer(FusedBlockLayer):
-    """A FusedBlockLayer for edge-popup. The layer stores magnitudes of scores (top_share_step.py).
-
-    A step always handles one task after another, because the largest scores must be found for each
-    task separately.
-    """
-
-    def __init__(
-        self,
-        tensor: MaskedTensor,
-        scores: Float[np.ndarray, "B O ..."],
-        signs: np.ndarray,
-        method: KeepMethod,
-        optimizer: Optimizer,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        super().__init__(tensor, np.abs(scores), signs, method, optimizer, dtype, device)
-        num_kept = method.num_kept(tensor)
-        assert num_kept is not None, "a finder with the rule top_share must fix this number"
-        self._num_kept = num_kept
-
-    @cached_property
-    def _at_once(self) -> tuple[Tensor, list[Step]]:
-        gradients = torch.empty_like(self.masked)
-        return gradients, self._each(gradients)
-
-    def _of_task(
-        self, scores: Tensor, state: tuple[Tensor, ...], gradients: Tensor, masked: Tensor
-    ) -> Step:
-        optimizer, num_kept = self._optimizer, self._num_kept
-        return TopShareStep(optimizer, scores, state, gradients, masked, num_kept)
-
-
-# Rules that have a layer class of their own, in which a step is one pass over memory.
-FUSED: Mapping[FastRule, Callable[..., BlockLayer]] = {
-    "threshold": FusedBlockLayer,
-    "top_share": FusedTopShareLayer,
-}
-
-
-def layer_form(method: KeepMethod, device: torch.device) -> Callable[..., BlockLayer]:
-    """Return the class of the layers of a block, for a finder and a device.
-
-    On the CPU, this is the class in FUSED for the finder's rule, or BlockLayer if no fast form of
-    the rule exists. On a GPU, it is BlockLayer. (ResidentTrainer, the trainer for GPUs, has layers
-    of its own.)
-    """
-    rule = method.fast_rule
-    return BlockLayer if rule is None or device.type != "cpu" else FUSED[rule]
+    def planes(self) -> list[Bool[np.ndarray, "B O ..."]]:
+        """Compute the planes of all tasks from the current scores; see PlaneMethod.choose."""
+        return [bits.cpu().numpy() for bits in self._method.choose(self._tensor, self._scores)]

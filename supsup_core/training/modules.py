@@ -1,9 +1,9 @@
 """Train tasks on a torch.nn.Module on the CPU, one task after another within each step.
 
-Autograd computes only the gradient in the effective weights. The kernels of layers.py do the rest:
-the optimiser's step and the new mask. A task has its own scores, its own optimiser and its own
-graph. So the memory of activations does not grow with the block, and a mask does not depend on the
-other tasks of the block, as long as its images do not.
+Autograd computes only the gradient in the effective weights. The layers of fused_layers.py do the
+rest: the optimiser's step and the new mask. A task has its own scores, its own optimiser and its
+own graph. So the memory of activations does not grow with the block, and a mask does not depend on
+the other tasks of the block, as long as its images do not.
 
 Tests compare the result with the result of the plain form in autograd.py.
 
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from supsup_core.methods.protocol import KeepMethod, Shared
+from supsup_core.methods.protocol import PlaneMethod, Shared
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.networks.module import ModuleNetwork
 from supsup_core.networks.protocol import MaskedTensor
@@ -30,7 +30,8 @@ from supsup_core.training.allocation import keep_freed_memory
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.batches import Batch, block_batches
 from supsup_core.training.descent import first_statistics, with_floats
-from supsup_core.training.layers import BlockLayer, layer_form
+from supsup_core.training.fused_layers import layer_form
+from supsup_core.training.layers import BlockLayer
 from supsup_core.training.protocol import OnStep
 
 
@@ -48,14 +49,14 @@ class TaskLayers:
 
     def state(self) -> TaskState:
         """Make the state of the task."""
-        masks = tuple(layer.masks()[0] for layer in self.layers)
+        planes = tuple(bits[0] for layer in self.layers for bits in layer.planes())
         floats = {name: values[None] for name, values in self.floats.items()}
-        (state,) = with_floats([TaskState(masks)], floats)
+        (state,) = with_floats([TaskState(planes)], floats)
         return state
 
 
 class ModuleTrainer(AutogradTrainer):
-    """A fast trainer on the CPU, for a ModuleNetwork and a finder with gains of 0 and 1.
+    """A fast trainer on the CPU, for a ModuleNetwork and a finder with a rule for each tensor.
 
     The arguments are those of BlockTrainer. trains_on_modules in choose.py says which networks,
     finders and recipes are supported.
@@ -120,8 +121,8 @@ class ModuleTrainer(AutogradTrainer):
     def _layer(
         self, index: int, tensor: MaskedTensor, begun: Mapping[str, np.ndarray]
     ) -> BlockLayer:
-        assert isinstance(self._method, KeepMethod)
-        return layer_form(self._method, self._device)(
+        assert isinstance(self._method, PlaneMethod)
+        return layer_form(self._method, tensor, self._device)(
             tensor,
             begun[tensor.name][None],
             draw_signs(tensor.shape, self._seed, index)[None],

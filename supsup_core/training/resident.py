@@ -21,7 +21,7 @@ from jaxtyping import Float, Int32, Integer, UInt8
 from torch import Tensor
 
 from supsup_core.kernels.gpu.choose import triton_works
-from supsup_core.methods.protocol import Shared, layout_of, uniform_bound
+from supsup_core.methods.protocol import KeepMethod, Shared, layout_of, uniform_bound
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.states.resident import free_bytes
@@ -66,6 +66,8 @@ class ResidentTrainer(MLPTrainer):
     Attributes:
         parts: the parts of a step, in Triton or in torch.
     """
+
+    _method: KeepMethod
 
     def __init__(self, *args: Any, parts: PlainSteps | None = None, **options: Any) -> None:
         super().__init__(*args, **options)

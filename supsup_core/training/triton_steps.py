@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from supsup_core.methods.protocol import FastRule
+from supsup_core.methods.rules import AboveZero, FastRule, TopShares
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
 from supsup_core.training.triton_moves import MOVES
 
@@ -327,7 +327,7 @@ class _Rule:
     masks: bool
 
 
-_RULES: dict[FastRule, _Rule] = {"threshold": _Rule(False, True), "top_share": _Rule(True, False)}
+_RULES: dict[type[FastRule], _Rule] = {AboveZero: _Rule(False, True), TopShares: _Rule(True, False)}
 
 
 class TritonSteps(PlainSteps):
@@ -427,11 +427,11 @@ class TritonSteps(PlainSteps):
 
     def learn(self, layer: ResidentLayer, delta: Tensor, x: Tensor, feed: Feed) -> None:
         """Take a step of the optimiser; see PlainSteps.learn."""
-        fast_rule = layer.method.fast_rule
-        if fast_rule is None:
+        fast_rule = layer.method.fast_rule(layer.tensor)
+        rule = None if fast_rule is None else _RULES.get(type(fast_rule))
+        if rule is None:
             super().learn(layer, delta, x, feed)
             return
-        rule = _RULES[fast_rule]
         num_tasks, num_outputs, num_inputs = layer.masked.shape
         first, *others = layer.state
         o, i, n = _LEARN_TILE_FLOAT32 if x.dtype == torch.float32 else _LEARN_TILE

@@ -76,14 +76,21 @@ def test_each_line_has_its_accuracies_and_bytes(folders):
 def test_the_figure_has_a_line_for_each_way_and_for_each_given_task(folders):
     left, right = accuracy_and_bytes(compared(folders)).axes
     drawn = {line.get_label(): line for line in left.lines}
-    assert list(drawn) == [
-        *("masks, one_shot G", "masks, one_shot H", "masks, task given", "psp0, task given"),
-    ]
+    both = "masks, 2 ways, identical: one_shot G, one_shot H"
+    assert list(drawn) == [both, "masks, task given", "psp0, task given"]
     assert drawn["psp0, task given"].get_xdata().tolist() == [1, 4]
     assert drawn["psp0, task given"].get_ydata().tolist() == [0.9, 0.5]
-    assert drawn["masks, one_shot H"].get_ydata().tolist() == pytest.approx([0.45, 0.35])
-    at = [tuple(text.xy) for text in right.texts]
+    assert drawn[both].get_ydata().tolist() == pytest.approx([0.45, 0.35])
+    points = [bar.lines[0] for bar in right.containers]
+    at = [(point.get_xdata()[0], point.get_ydata()[0]) for point in points]
     assert at == [(4 * 128 + 8, pytest.approx(0.7)), (4 * 64 + 60, 0.5)]
+
+
+def test_methods_of_a_folder_are_told_apart_by_their_options(tmp_path):
+    for name in ("method-b_x1-seed-0", "method-b_x2-seed-0"):
+        make_run(tmp_path / "m" / name, "b", [("one_shot", "H")], {4: 0.8}, row_bytes=8)
+    names = compared([str(tmp_path / "m")])["name"].to_list()
+    assert names == ["m, method b_x1, outputs 20", "m, method b_x2, outputs 20"]
 
 
 def test_names_are_the_shortest_that_differ():

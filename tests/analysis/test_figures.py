@@ -6,6 +6,9 @@ import pytest
 
 from analysis import figures
 from analysis.commandline import run_command
+from analysis.drawing import style
+from analysis.drawing.accuracy import wrong_tasks
+from analysis.drawing.training import blocks_of
 from analysis.figures import (
     FIGURES,
     accuracy_by_masks,
@@ -207,10 +210,85 @@ def test_every_storage_is_counted():
     reservoir = pd.DataFrame({"rule": ["hebb", "hebb"], "reservoir_bytes": [900, 900]})
     sizes = storage_bytes(np.array([1, 3]), masks, 0.1, reservoir)
     assert sizes.loc[3].to_dict() == {
-        "packed rows": 192,
+        "packed masks": 192,
         "float32": 1200,
-        "index lists": 120,
+        "index lists, 16 bits": 60,
         "reservoir, hebb": 900,
         "fixed weights": 800,
         "seed of the weights": 8,
     }
+
+
+def test_lines_with_the_same_values_are_drawn_once_and_named():
+    rows = _evaluations(
+        num_tasks=[2, 4] * 3,
+        algorithm=["one_shot"] * 4 + ["max_logit"] * 2,
+        objective=["H", "H", "G", "G", None, None],
+        accuracy_gg=[0.9] * 6,
+        accuracy_gnu=[0.9, 0.8, 0.9, 0.8, 0.9, 0.7],
+        task_accuracy=[1.0] * 6,
+    )
+    left, right = accuracy_by_masks(rows).axes
+    same = "2 ways, identical: one_shot G, one_shot H"
+    for axes in (left, right):
+        assert sorted(c.get_label() for c in axes.containers) == [same, "max_logit"]
+    [axes] = wrong_tasks({"all": rows}).axes
+    assert [line.get_label() for line in axes.lines] == [
+        "3 ways, identical: max_logit, one_shot G, one_shot H"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scale", "labels"),
+    [
+        (
+            [10, 500, 1000, 1500, 2000, 2500],
+            "linear",
+            ["10", "500", "1000", "1500", "2000", "2500"],
+        ),
+        ([1, 10, 100, 1000], "log", ["1", "10", "100", "1000"]),
+        ([8], "linear", ["8"]),
+        ([2400, 2450, 2500, 10], "linear", ["10", "", "", "2500"]),
+    ],
+)
+def test_checkpoints_are_ticks_with_labels_that_fit(sizes, scale, labels):
+    _, [axes] = style.panels(1)
+    style.tick_checkpoints(axes, sizes)
+    assert axes.get_xscale() == scale
+    assert list(axes.get_xticks()) == sorted(sizes)
+    assert [text.get_text() for text in axes.get_xticklabels()] == labels
+    assert list(axes.get_xticks(minor=True)) == []
+
+
+def _trained(*blocks):
+    """Rows of the table `tasks`. A block is (worker, end, number of tasks, seconds per task)."""
+    rows = [
+        {"worker": worker, "finished_at": pd.Timestamp(end, unit="s"), "train_seconds": seconds}
+        for worker, end, size, seconds in blocks
+        for _ in range(size)
+    ]
+    return pd.DataFrame(rows).assign(task_id=range(len(rows)), accuracy=0.9)
+
+
+def test_blocks_are_found_and_pauses_are_cut():
+    tasks = _trained(("train-1", 10, 2, 5.0), ("train-2", 12, 4, 2.5), ("train-1", 1020, 1, 8.0))
+    blocks = blocks_of(tasks)
+    assert blocks["worker"].to_list() == ["train-1", "train-2", "train-1"]
+    assert blocks["begin"].to_list() == [0, 2, 12]  # the pause from 12 to 1012 is cut
+    assert blocks["end"].to_list() == [10, 12, 20]
+    assert blocks[["first", "last"]].to_numpy().tolist() == [[0, 1], [2, 5], [6, 6]]
+
+
+def test_training_is_drawn_over_time_with_a_row_for_each_actor():
+    tasks = _trained(("train-1", 90, 2, 45.0), ("train-10", 90, 1, 60.0), ("train-2", 120, 1, 30.0))
+    left, middle, right = figures.training_over_time(tasks).axes
+    assert left.get_xlabel() == "minutes"
+    assert left.lines[0].get_xdata().tolist() == [0, 1.5, 1.5, 2]
+    assert left.lines[0].get_ydata()[-1] == 4
+    assert middle.lines[0].get_ydata().tolist() == pytest.approx([0.9] * 3)
+    assert [text.get_text() for text in right.get_yticklabels()] == [
+        "train-1",
+        "train-2",
+        "train-10",
+    ]
+    assert [len(path.vertices) for path in right.collections[0].get_paths()] == [5] * 3

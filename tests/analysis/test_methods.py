@@ -28,8 +28,9 @@ def test_equal_points_are_both_on_the_front():
 
 def test_the_figure_has_each_method_and_joins_the_front():
     points = POINTS.assign(is_best=on_front(POINTS["bytes_per_task"], POINTS["accuracy"]))
-    [axes] = accuracy_by_bytes(points).axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    figure = accuracy_by_bytes(points)
+    [axes] = figure.axes
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["a", "b", "c", "d"]
     front = next(line for line in axes.lines if line.get_linestyle() == "-")
     assert front.get_xdata().tolist() == [100, 300]

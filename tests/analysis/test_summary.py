@@ -140,8 +140,8 @@ def test_the_result_is_one_sentence_about_the_first_way_among_the_most_masks():
     ).assign(**PLAIN)
     rows.loc[5, "num_distractors"] = 3
     assert result(main_way(rows, "one_shot", "H")) == (
-        "Among 9 masks, one_shot H infers the right task for 4 of 7 test batches: accuracy 0.8500 "
-        "with the task given (GG), 0.6500 with the task inferred (GNu)."
+        "Among 9 masks, one_shot H infers the right task for 4 of 7 queries: accuracy 0.8500 with "
+        "the task given (GG), 0.6500 with the task inferred (GNu)."
     )
     assert set(main_way(rows, "max_logit", "H")["algorithm"]) == {"max_logit"}
     assert set(main_way(rows)["algorithm"]) == {"max_logit"}  # most inferences

@@ -1,8 +1,9 @@
 """The base class of the optimisers of scores, and an optimiser's step in one pass over memory.
 
-A step reads d loss / d masked sign, which is called `gradient` here. A masked sign is the mask bit
-times the sign of the weight. The gradient of a score is gradient * sign (straight-through). The
-step changes the scores, and writes the masked signs that the new scores give.
+A step reads d loss / d masked sign, which is called `gradient` here. A masked sign is the gain
+times the sign of the weight. The gradient of a score is gradient * sign (straight-through), times
+the slope of the finder's rule. The step changes the scores, and writes the masked signs that the
+new scores give.
 
 Memory limits the speed of a step, so a step should read and write few bytes. A running mean of
 squares is never negative, so its sign bit is not needed. This sign bit stores the sign of the
@@ -26,8 +27,7 @@ class Optimizer(ABC):
     """A rule that changes scores to lower the loss.
 
     `move` is one step with torch, on any device. `kernel` is the same step in one pass over memory
-    on the CPU. It also writes the masked signs of the threshold rule: the sign of the weight if the
-    score is >= 0, otherwise 0.
+    on the CPU. It also writes masked signs (kernels/gains.py).
 
     Attributes:
         name: the name in names.OPTIMIZERS.
@@ -40,9 +40,10 @@ class Optimizer(ABC):
     def kernel(self) -> Callable[..., None]:
         """The Numba kernel of the step. It changes the scores, the state and the masked signs.
 
-        Its arguments are (scores, *state, gradients, masked, zero, constants). The arguments before
-        `zero` are flat arrays. `zero` is a zero in the type of `masked`, and the last argument is
-        the tuple that the method `constants` returns.
+        Its arguments are (scores, *state, gradients, masked, zero, constants, rule). The arguments
+        before `zero` are flat arrays. `zero` is a zero in the type of `masked`, and `constants` is
+        the tuple that the method `constants` returns. `rule` is the tuple (slope, decay, tau); see
+        kernels/gains.py.
         """
 
     @property
@@ -127,6 +128,12 @@ class FusedStep:
         gradients: d loss / d masked sign. Each step reads this tensor. Several FusedStep objects
             may use the same tensor.
         masked: the masked signs, in the gradients' dtype. Each step overwrites them.
+        slope: magnitude of d gain / d score.
+        decay: if a weight's masked sign is 0 before a step, decay * score is added to the gradient
+            of its score.
+        tau: None for the masked signs of the threshold rule: the sign of the weight if the score is
+            >= 0, otherwise 0. With a number, the gain is the sign of the score if |score| is above
+            `tau`, otherwise 0.
 
     Raises:
         ValueError: the shapes differ. The kernel does not check indices, so it would read and
@@ -141,6 +148,10 @@ class FusedStep:
         state: tuple[Tensor, ...],
         gradients: Tensor,
         masked: Tensor,
+        *,
+        slope: float = 1.0,
+        decay: float = 0.0,
+        tau: float | None = None,
     ) -> None:
         tensors = (scores, *state, gradients, masked)
         shapes = {tuple(t.shape) for t in tensors}
@@ -151,6 +162,9 @@ class FusedStep:
         self._optimizer = optimizer
         self._arrays = [as_stored(t).reshape(-1) for t in tensors]
         self._zero = self._arrays[-1].dtype.type(0)
+        self._real = self._arrays[0].dtype.type
+        used = (slope if slope != 1 else None, decay or None, tau)
+        self._rule = tuple(None if number is None else self._real(number) for number in used)
 
     def step(self, learning_rate: float, count: int) -> None:
         """Take one step of the optimiser, and write the new masked signs.
@@ -159,6 +173,5 @@ class FusedStep:
             learning_rate: the learning rate of the step.
             count: the number of this step; the first step has the number 1.
         """
-        real_type = self._arrays[0].dtype.type
-        constants = self._optimizer.constants(learning_rate, count)
-        self._optimizer.kernel(*self._arrays, self._zero, tuple(real_type(c) for c in constants))
+        constants = tuple(map(self._real, self._optimizer.constants(learning_rate, count)))
+        self._optimizer.kernel(*self._arrays, self._zero, constants, self._rule)

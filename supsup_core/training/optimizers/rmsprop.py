@@ -16,23 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.kernels.bfloat16 import real, sign_of, stored
+from supsup_core.kernels.bfloat16 import sign_of
 from supsup_core.kernels.compiled import compiled
+from supsup_core.kernels.gains import masked_sign, score_gradient
 from supsup_core.training.optimizers.protocol import EPSILON, Optimizer, signed_squares, signs_of
 
 
 @compiled()
 @no_type_check
-def _fused(scores, squares, gradients, masked, zero, constants):  # pragma: no cover
+def _fused(scores, squares, gradients, masked, zero, constants, rule):  # pragma: no cover
     learning_rate, smoothing, rest, epsilon = constants
+    slope, decay, tau = rule
     for i in range(scores.size):
         sign = sign_of(squares[i])
-        g = real(gradients[i]) * sign
+        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay)
         v = smoothing * (squares[i] * sign) + rest * g * g
         s = scores[i] - learning_rate * g / (np.sqrt(v) + epsilon)
         squares[i] = v * sign
         scores[i] = s
-        masked[i] = stored(sign, zero) if s >= scores.dtype.type(0) else zero
+        masked[i] = masked_sign(s, sign, zero, tau)
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,25 @@ from typing import Any, no_type_check
 import torch
 from torch import Tensor
 
-from supsup_core.kernels.bfloat16 import real, stored
+from supsup_core.kernels.bfloat16 import real
 from supsup_core.kernels.compiled import compiled
+from supsup_core.kernels.gains import masked_sign, score_gradient
 from supsup_core.training.optimizers.protocol import Optimizer
 
 
 @compiled()
 @no_type_check
-def _fused(scores, signs, sums, gradients, masked, zero, constants):  # pragma: no cover
+def _fused(scores, signs, sums, gradients, masked, zero, constants, rule):  # pragma: no cover
     learning_rate, momentum = constants
+    slope, decay, tau = rule
     for i in range(scores.size):
         sign = real(signs[i])
-        u = momentum * sums[i] + real(gradients[i]) * sign
+        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay)
+        u = momentum * sums[i] + g
         s = scores[i] - learning_rate * u
         sums[i] = u
         scores[i] = s
-        masked[i] = stored(sign, zero) if s >= scores.dtype.type(0) else zero
+        masked[i] = masked_sign(s, sign, zero, tau)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from composing import configured
 from harness import status
 from harness.config.identity import to_yaml
 from harness.errors import UserError
-from harness.plan.units import evaluation_units, recall_units
+from harness.plan.units import evaluation_units, recall_units, recovery_units
 from harness.reporting.progress import look
 from harness.scale import run as run_job
 from harness.storage.lock import lock_holder, run_lock
@@ -114,6 +114,7 @@ def begun(directory, *overrides, **changes):
         [
             *("experiment=reservoir", "network_options.hidden=[1024]", "evaluate.reservoir=true"),
             *("evaluate.algorithms=[one_shot]", "reservoir.rules=[hebb,projection]"),
+            "reservoir.cues=[flipped,descent]",
         ],
     ],
 )
@@ -123,6 +124,7 @@ def test_a_look_wants_what_the_plan_has(overrides, tmp_path):
     for k in config.evaluate.checkpoints:
         units = evaluation_units(config, k)
         units += recall_units(config, k) if config.evaluate.reservoir else []
+        units += recovery_units(config, k) if config.evaluate.reservoir else []
         for unit in units:
             name = getattr(unit, "rule", None) or f"{unit.algorithm} {unit.objective or ''}".strip()
             line = unit.table, k, getattr(unit, "num_distractors", 0), name

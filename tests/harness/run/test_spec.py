@@ -18,7 +18,7 @@ from supsup_core.engines.mlp import MLPEngine
 from supsup_core.engines.plain import PlainEngine
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
-from supsup_core.training.layers import FusedBlockLayer, FusedTopShareLayer
+from supsup_core.training.fused_layers import FusedThresholdLayer, layer_form
 from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.units import UnitTrainer
 
@@ -49,7 +49,7 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
     spec = spec_of("experiment=fig4")
     found = trainer(spec, rng)
     assert type(found) is MLPTrainer
-    assert found.form is FusedBlockLayer
+    assert layer_form(spec.method, spec.network.tensors[0], CPU) is FusedThresholdLayer
     assert engine_type(spec.network, spec.layout, CPU) is BitsEngine
     assert spec.capabilities.bfloat16_serves
     assert spec.capabilities.bits_serve
@@ -59,13 +59,16 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
     ("options", "kind", "engine"),
     [
         (["method=edge_popup"], MLPTrainer, BitsEngine),
-        (["method=signed"], AutogradTrainer, MLPEngine),
+        (["method=n_of_m"], MLPTrainer, BitsEngine),
+        (["method=signed"], MLPTrainer, MLPEngine),
+        (["method=multicoated"], MLPTrainer, MLPEngine),
         (["network=small_conv"], ModuleTrainer, PlainEngine),
         (["experiment=reservoir"], UnitTrainer, PlainEngine),
         (["experiment=fig3_lenet"], MLPTrainer, BitsEngine),
         (["experiment=fig3_fc"], MLPTrainer, BitsEngine),
         (["experiment=fig5_left"], MLPTrainer, BitsEngine),
         (["experiment=fig5_right"], AutogradTrainer, FloatEngine),
+        (["experiment=fig7"], UnitTrainer, PlainEngine),
         (["train.weight_decay=1e-4"], AutogradTrainer, BitsEngine),
     ],
 )
@@ -73,10 +76,6 @@ def test_each_combination_gets_what_serves_it(spec_of, rng, options, kind, engin
     spec = spec_of(*options)
     assert type(trainer(spec, rng)) is kind
     assert engine_type(spec.network, spec.layout, CPU) is engine
-
-
-def test_edge_popup_has_a_fused_step(spec_of, rng):
-    assert trainer(spec_of("method=edge_popup"), rng).form is FusedTopShareLayer
 
 
 def test_what_follows_does_not_travel_to_workers(spec_of):

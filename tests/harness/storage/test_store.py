@@ -785,7 +785,7 @@ def test_a_lock_with_no_process_is_not_signed(tmp_path, pid):
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluations", "log", "masks.zarr", "reservoir", "allocation", "failures"]
+    "name", ["evaluations", "log", "masks.zarr", "reservoir", "recovery", "allocation", "failures"]
 )
 def test_nothing_is_written_through_a_folder_that_is_a_link(tmp_path, digits, name):
     run_dir, outside = tmp_path / "run", tmp_path / "outside"

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.tables.files import create_table_file, read_table_file, read_tables, write_table
-from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+from harness.tables.schemas import EVALUATIONS, RECOVERY, RESERVOIR, TASKS
 
 
 def names(folder):
@@ -26,11 +26,9 @@ def evaluations(*task_ids, objective="entropy"):
 
 RUN = "0123456789abcdef"  # the identity of a run
 OPTIONS = ("log_base", "steps", "rate")
-
-
-_NULLABLE = (
+NULLABLE = (
     *("objective", "agreement", "share", "capacity", "batches"),
-    *("base_accuracy", "free_share"),
+    *("base_accuracy", "free_share", "entropy"),
 )
 
 
@@ -40,6 +38,7 @@ _NULLABLE = (
         (TASKS, b"tasks", b"4"),
         (EVALUATIONS, b"evaluations", b"3"),
         (RESERVOIR, b"reservoir", b"2"),
+        (RECOVERY, b"recovery", b"1"),
     ],
 )
 def test_schemas_describe_themselves(schema, name, version):
@@ -47,7 +46,7 @@ def test_schemas_describe_themselves(schema, name, version):
     for field in schema:
         assert set(field.metadata) == {b"unit", b"description"}
         assert field.metadata[b"description"]
-        if field.name in _NULLABLE:
+        if field.name in NULLABLE:
             assert field.nullable
         elif field.nullable:  # settings that only some algorithms read
             assert (name, field.name) in {(b"evaluations", one) for one in OPTIONS}

@@ -9,10 +9,15 @@ from supsup_core.baselines.batche import BatchE
 from supsup_core.baselines.own_weights import Heads, UpperBound
 from supsup_core.engines.choose import engine_for, states_for
 from supsup_core.inference.algorithms import Options
+from supsup_core.inference.objectives import OBJECTIVES
+from supsup_core.inference.slopes import GainSlopes
 from supsup_core.methods.protocol import layout_of
-from supsup_core.networks.mlp import mlp
+from supsup_core.networks.mlp import mlp, signed_constant
 from supsup_core.networks.units import units
 from supsup_core.states.choose import stored_states
+from supsup_core.states.floats import FloatStates
+from supsup_core.training.choose import trainer_for
+from supsup_core.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 NETWORK = mlp((8, 8), 12, hidden=[32, 16])
@@ -80,6 +85,53 @@ def test_min_entropy_is_inference_from_tiled_images():
     found = engine.infer(images, "min_entropy", None, Options()).tasks
     assert torch.equal(found, entropies.argmin(dim=1))
     assert len(found.unique()) > 2
+
+
+@pytest.mark.parametrize("objective", ["H", "G"])
+def test_slopes_of_one_shot_are_those_of_superposed_rank_one_factors(objective):
+    # The paper's one-shot on BatchE: W is multiplied by sum_i alpha_i a_i b_i^T. Autograd computes
+    # the derivatives for alpha in float64.
+    generator = torch.Generator().manual_seed(2)
+    scores = {n: torch.randn(s.shape, generator=generator) for n, s in begun(BatchE(), 4).items()}
+    weights, images = NETWORK.weights(0), torch.randn(3, 2, 8, 8, generator=generator)
+    layout = layout_of(NETWORK, BatchE())
+    states = FloatStates(layout, layout.pack(BatchE().end(NETWORK, scores)), CPU)
+    given = NETWORK, weights, states, images, OBJECTIVES[objective], 10
+    found = GainSlopes(*given)(torch.full((1, 4), 0.25))
+    for query, slopes in zip(images.double(), found, strict=True):
+        alphas = torch.full((4,), 0.25, dtype=torch.float64, requires_grad=True)
+        x = query.flatten(1)
+        for i in (1, 2, 3):
+            b, a = (scores[f"layer{i}.{side}"].double() for side in SIDES)
+            gain = torch.einsum("t,to,ti->oi", alphas, a, b)
+            x = x @ (weights[f"layer{i}"].double() * gain).T
+            x = x if i == 3 else x.relu()
+        if objective == "H":
+            value = -(x.softmax(dim=1) * x.log_softmax(dim=1)).sum(dim=1).mean()
+        else:
+            value = torch.cat([x[:, :10].detach(), x[:, 10:]], dim=1).logsumexp(dim=1).mean()
+        (expected,) = torch.autograd.grad(value, alphas)
+        torch.testing.assert_close(slopes.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_upper_bound_may_continue_from_the_previous_task(digits, make_tasks):
+    network, recipe = mlp((64,), 12, hidden=[16]), Recipe(3, 16, 1e-2, optimizer="adam")
+    method = UpperBound(start="previous")
+    assert (method.order, UpperBound().order) == ("sequence", "any")
+    trainer = trainer_for(network, method, *digits, recipe, seed=0)
+    tasks = make_tasks("permuted", range(2), side=8, num_classes=10, num_tasks=2)
+    (((first,), shared),) = trainer.stages(tasks[:1], [3], {})
+    begun = method.begin(network, 1, 0, shared)
+    for tensor in network.tensors:
+        name = f"{tensor.name}.gain"
+        kept = begun[name] / signed_constant(tensor.fan_in)
+        np.testing.assert_allclose(kept, first.floats[name], rtol=1e-6)
+        assert not np.shares_memory(begun[name], shared[name])
+    (((second,), _),) = trainer.stages(tasks[1:], [3], shared)
+    assert not np.array_equal(second.floats["layer1.gain"], first.floats["layer1.gain"])
+    # Adam moves a weight by at most about the learning rate in each step.
+    moved = second.floats["layer1.gain"] - first.floats["layer1.gain"]
+    assert abs(moved).max() * signed_constant(64) < 0.06
 
 
 def test_factors_start_as_random_signs():

@@ -3,12 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supsup_core.kernels.top_share import (
-    BLOCK,
-    TopShare,
-    keep_largest_plain,
-    reflect_plain,
-)
+from supsup_core.kernels.patterns import BLOCK, reflect_plain
+from supsup_core.kernels.top_share import TopShare, keep_largest_plain
 
 TYPES = [
     (torch.float32, torch.float32),
@@ -28,7 +24,7 @@ def alternating(size):
     return (1 - 2 * (torch.arange(size) % 3 == 0).int()).float()
 
 
-def settled(form, values, num_kept, narrow=torch.float32):
+def settled(form, values, coats, narrow=torch.float32):
     """Apply a form of the kernel to `values`, the magnitudes after a step, some below zero.
 
     Returns:
@@ -40,19 +36,22 @@ def settled(form, values, num_kept, narrow=torch.float32):
     if form == "plain":
         magnitudes.copy_(values)
         reflect_plain(magnitudes, [odd])
-        keep_largest_plain(magnitudes, signs, masked, num_kept)
+        keep_largest_plain(magnitudes, signs, masked, coats)
     else:
-        share = TopShare(magnitudes, [odd], signs * magnitudes, masked, num_kept)
+        share = TopShare(magnitudes, [odd], signs * magnitudes, masked, coats)
         magnitudes.copy_(values)
         share.settle()
     return magnitudes, odd, masked
 
 
-def assert_forms_agree(values, num_kept, narrow=torch.float32):
-    fused, plain = (settled(form, values, num_kept, narrow) for form in ("fused", "plain"))
+def assert_forms_agree(values, *num_kept, narrow=torch.float32):
+    """Check that both forms agree on coats with these numbers of weights."""
+    coats = [(num, 1.5 * (j + 1)) for j, num in enumerate(num_kept)]
+    fused, plain = (settled(form, values, coats, narrow) for form in ("fused", "plain"))
     for one, same in zip(fused, plain, strict=True):
         assert torch.equal(bits(one), bits(same))
-    assert (fused[2] != 0).sum() == num_kept
+    for num, gain in coats:
+        assert (fused[2].abs() >= gain).sum() == num
     return fused
 
 
@@ -61,7 +60,8 @@ def assert_forms_agree(values, num_kept, narrow=torch.float32):
 def test_fused_form_equals_plain_form_for_any_number_kept(size, wide, narrow):
     values = torch.randn(size, generator=torch.Generator().manual_seed(size), dtype=wide)
     for num_kept in {1, (size + 1) // 3, size} - {0}:
-        assert_forms_agree(values, num_kept, narrow)
+        assert_forms_agree(values, num_kept, narrow=narrow)
+        assert_forms_agree(values, size, num_kept, num_kept, 1, narrow=narrow)
 
 
 @pytest.mark.parametrize("wide", [torch.float32, torch.float64])
@@ -97,22 +97,27 @@ def test_denormals_are_told_apart_and_from_zero():
     st.data(),
 )
 def test_fused_form_equals_plain_form_whatever_ties(values, data):
-    num_kept = data.draw(st.integers(1, len(values)))
-    assert_forms_agree(torch.tensor(values), num_kept)
+    sizes = data.draw(st.lists(st.integers(1, len(values)), min_size=1, max_size=4))
+    assert_forms_agree(torch.tensor(values), *sorted(sizes, reverse=True))
 
 
+# The thresholds of the first two coats are so close that their ranges overlap.
+MANY = [(1700, 1.0), (1690, 2.0), (300, 3.0), (300, 4.0), (2, 5.0)]
+
+
+@pytest.mark.parametrize("coats", [[(1700, 1.0)], MANY], ids=len)
 @pytest.mark.parametrize("change", [1e-7, 1e-3, 0.1, 100.0])
-def test_the_mask_does_not_depend_on_how_far_the_threshold_moves(change):
+def test_the_mask_does_not_depend_on_how_far_the_threshold_moves(change, coats):
     generator = torch.Generator().manual_seed(0)
     magnitudes, signs = torch.rand(5000, generator=generator), alternating(5000)
     masked, expected = torch.empty(5000), torch.empty(5000)
-    share = TopShare(magnitudes, [], signs, masked, 1700)
+    share = TopShare(magnitudes, [], signs, masked, coats)
     for i in range(12):
         step = torch.randn(5000, generator=generator) + 3 * (i % 3 - 1)  # mean -3, 0 or 3
         magnitudes.add_(change * step)
         after = magnitudes.abs()
         share.settle()
-        keep_largest_plain(after, signs, expected, 1700)
+        keep_largest_plain(after, signs, expected, coats)
         assert torch.equal(magnitudes, after)
         assert torch.equal(masked, expected)
 
@@ -120,14 +125,14 @@ def test_the_mask_does_not_depend_on_how_far_the_threshold_moves(change):
 def test_many_magnitudes_near_the_threshold_are_found_exactly():
     magnitudes, signs = 1 + 1e-5 * torch.rand(5000), alternating(5000)
     masked, expected = torch.empty(5000), torch.empty(5000)
-    TopShare(magnitudes, [], signs, masked, 2500).settle()
-    keep_largest_plain(magnitudes, signs, expected, 2500)
+    TopShare(magnitudes, [], signs, masked, [(2500, 1.0)]).settle()
+    keep_largest_plain(magnitudes, signs, expected, [(2500, 1.0)])
     assert torch.equal(masked, expected)
 
 
 def test_values_that_are_not_finite_leave_the_right_number():
     magnitudes, masked = torch.tensor([float("nan"), float("inf"), 1.0, 2.0]), torch.empty(4)
-    TopShare(magnitudes, [], torch.ones(4), masked, 3).settle()
+    TopShare(magnitudes, [], torch.ones(4), masked, [(3, 1.0)]).settle()
     assert masked.tolist() == [1, 1, 0, 1]
 
 
@@ -135,12 +140,18 @@ def test_values_that_are_not_finite_leave_the_right_number():
 def test_a_number_out_of_range_is_refused(num_kept):
     ones = torch.ones(3)
     with pytest.raises(ValueError, match=rf"num_kept must be in \[1, 3\], got {num_kept}"):
-        TopShare(ones, [], ones, ones.clone(), num_kept)
+        TopShare(ones, [], ones, ones.clone(), [(num_kept, 1.0)])
+
+
+def test_a_coat_that_keeps_more_than_the_coat_before_is_refused():
+    ones = torch.ones(9)
+    with pytest.raises(ValueError, match=r"num_kept must be in \[1, 3\], got 4"):
+        TopShare(ones, [], ones, ones.clone(), [(3, 1.0), (4, 2.0)])
 
 
 def test_scores_that_are_no_magnitudes_are_refused():
     with pytest.raises(ValueError, match=r"must be >= 0, got -2"):
-        TopShare(torch.tensor([1.0, -2.0]), [], torch.ones(2), torch.ones(2), 1)
+        TopShare(torch.tensor([1.0, -2.0]), [], torch.ones(2), torch.ones(2), [(1, 1.0)])
 
 
 def test_shapes_that_differ_are_refused_where_no_bounds_are_checked():
@@ -148,4 +159,4 @@ def test_shapes_that_differ_are_refused_where_no_bounds_are_checked():
     for i in range(4):
         magnitudes, odd, signs, masked = (t[0] if i == j else t for j, t in enumerate(whole))
         with pytest.raises(ValueError, match="must have the same shape"):
-            TopShare(magnitudes, [odd], signs, masked, 2)
+            TopShare(magnitudes, [odd], signs, masked, [(2, 1.0)])

@@ -12,7 +12,7 @@ from supsup_core.networks.mlp import MLP, mlp
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.choose import trainer_for
-from supsup_core.training.layers import FusedTopShareLayer
+from supsup_core.training.fused_layers import FusedTopShareLayer, layer_form
 from supsup_core.training.measure import measure_for
 from supsup_core.training.recipe import Recipe
 
@@ -82,7 +82,7 @@ def test_constant_magnitudes_get_the_fast_trainer_and_the_engine_of_bits(digits)
         trainer = trainer_for(network, method, *shaped(digits, network), recipe, seed=0)
         assert isinstance(trainer, MLPTrainer) == fast
         if fast:
-            assert trainer.form is FusedTopShareLayer
+            assert layer_form(method, network.tensors[0], CPU) is FusedTopShareLayer
         layout = layout_of(network, method)
         assert keeps_alone(layout) == (method.magnitudes == "signed_constant")
         assert (engine_type(network, layout, CPU) is BitsEngine) == keeps_alone(layout)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from supsup_core import names
-from supsup_core.names import INITS
-from supsup_core.networks.mlp import MLP, draw_signs, forward, lenet_300_100, mlp
-from supsup_core.networks.protocol import num_gains
+from supsup_core.names import KAIMING_INITS
+from supsup_core.networks.mlp import MLP, draw_signs, draw_weights, forward, lenet_300_100, mlp
+from supsup_core.networks.protocol import MaskedTensor, num_gains
 
 
 def layers_of(network, seed):
@@ -153,14 +153,23 @@ def test_logits_of_gains_are_those_of_the_weights_they_multiply(tiny, rng):
         torch.testing.assert_close(alone, own[b])
 
 
-@pytest.mark.parametrize("init", INITS)
-def test_all_distributions_of_weights_have_the_variance_of_he(init):
+@pytest.mark.parametrize("init", KAIMING_INITS)
+def test_distributions_of_weights_have_the_variance_of_he(init):
     (weight, *_) = mlp((50,), 400, hidden=[500], init=init).weights(0).values()
     assert weight.dtype == torch.float32
     assert float(weight.mean()) == pytest.approx(0, abs=0.01)
     assert float(weight.var()) == pytest.approx(2 / 50, rel=0.05)
     most = {"signed_constant": sqrt(2 / 50), "kaiming_uniform": sqrt(6 / 50)}
     assert float(weight.abs().max()) <= most.get(init, 1.5) * 1.000001
+
+
+def test_xavier_weights_have_the_variance_of_inputs_and_outputs():
+    (weight, *_) = mlp((50,), 400, hidden=[500], init="xavier_normal").weights(0).values()
+    assert float(weight.mean()) == pytest.approx(0, abs=0.01)
+    assert float(weight.var()) == pytest.approx(2 / (50 + 500), rel=0.05)
+    kernel = MaskedTensor("conv", (400, 30, 3, 3), 30 * 9, "conv")
+    (weight,) = draw_weights([kernel], 0, "xavier_normal").values()
+    assert float(weight.var()) == pytest.approx(2 / (9 * (30 + 400)), rel=0.05)
 
 
 def test_an_unknown_distribution_is_refused():

@@ -11,7 +11,7 @@ from supsup_core.data import ImageSet, normalise
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import num_gains
 from supsup_core.networks.units import NORM_EPSILON, UnitMLP, WholePixels, normalised, signed_sums
-from supsup_core.reservoirs import Centred, Projection, Storkey
+from supsup_core.reservoirs import Centred, Hebb, Projection, Storkey
 from supsup_core.reservoirs.recovery import Descent, recover
 from supsup_core.reservoirs.seeking import information, seek
 from supsup_core.training.recipe import Recipe
@@ -141,17 +141,49 @@ def test_masks_are_recovered_from_images_without_labels(rule, generator):
     start = [patterns[0].mean(dim=0)]
     for t in range(3):
         batches = [drawn(points, 64, generator)[0][t] for _ in range(30)]
-        found = recover(network, weights, [reservoir], start, batches, Descent(energy=0.01))
-        assert torch.equal(found.masks[0], patterns[0][t])
-        assert 1 <= found.steps <= 30
+        path = list(recover(network, weights, [reservoir], start, batches, Descent(energy=0.01)))
+        assert len(path) == 31
+        assert not torch.equal(path[0].masks[0], patterns[0][t])
+        assert torch.equal(path[-1].masks[0], patterns[0][t])
+        energy = float(reservoir.energy(patterns[0][t, None]))
+        assert path[-1].energy == pytest.approx(energy, rel=1e-4)
+        assert path[-1].entropy is None
 
 
 def test_without_a_step_the_start_is_what_is_recovered(weights):
     start = [torch.full((64,), -0.5), torch.zeros(48)]
     reservoirs = [Storkey(64), Storkey(48)]
-    found = recover(NETWORK, weights, reservoirs, start, [], Descent())
-    assert found.steps == 0
-    assert [mask.unique().item() for mask in found.masks] == [-1, 1]
+    (point,) = recover(NETWORK, weights, reservoirs, start, [], Descent())
+    assert [mask.unique().item() for mask in point.masks] == [-1, 1]
+    assert (point.energy, point.entropy) == (0, None)
+
+
+def test_a_step_of_recovery_is_a_step_of_the_authors(weights, generator):
+    # The authors hold a real score per unit. A mask is 1 where the score is at least 0; its
+    # derivative counts as 1. The energy is that of 2 mask - 1, so its derivative is doubled.
+    start = [torch.randn(64, generator=generator), torch.randn(48, generator=generator)]
+    reservoirs = [Hebb(64), Hebb(48)]
+    for one in reservoirs:
+        one.store(torch.randn(one.dim, generator=generator).sign())
+    images = torch.randn(2, 16, 20, generator=generator)
+    descent = Descent(learning_rate=2.0, energy=0.5)
+    *_, point = recover(NETWORK, weights, reservoirs, start, list(images), descent)
+    scores, speed = [s.clone() for s in start], [torch.zeros_like(s) for s in start]
+    for t, batch in enumerate(images, start=1):
+        masks = [(s >= 0).float().requires_grad_() for s in scores]
+        gains = {tensor.name: m for tensor, m in zip(NETWORK.tensors, masks, strict=True)}
+        p = NETWORK.logits(weights, gains, batch).softmax(dim=1)
+        loss = -(p * p.log()).sum(dim=1).mean() * (1 - t / 2)
+        for one, m in zip(reservoirs, masks, strict=True):
+            s = 2 * m - 1
+            loss = loss + 0.5 * t / 2 * (-s @ (one.weights - one.weights.diag().diag()) @ s / 2)
+        loss.backward()
+        for i, (score, mask) in enumerate(zip(scores, masks, strict=True)):
+            speed[i] = 0.9 * speed[i] + mask.grad + 1e-4 * score
+            scores[i] = score - 2.0 * speed[i]
+    for found, score, first in zip(point.masks, scores, start, strict=True):
+        assert torch.equal(found, torch.where(score >= 0, 1.0, -1.0))
+        assert not torch.equal(found, torch.where(first >= 0, 1.0, -1.0))
 
 
 # From pixels

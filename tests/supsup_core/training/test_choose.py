@@ -9,7 +9,10 @@ import torch
 from supsup_core.data import ImageSet
 from supsup_core.engines.choose import engine_type
 from supsup_core.engines.mlp import MLPEngine
+from supsup_core.methods.biprop import Biprop
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.multicoated import Multicoated
+from supsup_core.methods.n_of_m import NOfM
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
@@ -20,7 +23,14 @@ from supsup_core.networks.units import UnitMLP
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.choose import trainer_for
-from supsup_core.training.layers import BlockLayer, FusedBlockLayer, FusedTopShareLayer
+from supsup_core.training.fused_layers import (
+    FusedGroupsLayer,
+    FusedSignedLayer,
+    FusedThresholdLayer,
+    FusedTopShareLayer,
+    layer_form,
+)
+from supsup_core.training.layers import BlockLayer
 from supsup_core.training.measure import PlainMeasure, measure_for
 from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.recipe import Recipe
@@ -68,10 +78,27 @@ def chosen(network, method, recipe=RECIPE, data=None):
     return trainer_for(network, method, data, data, recipe, seed=0)
 
 
-def test_lenet_and_the_threshold_get_the_fused_block_path():
-    trainer = chosen(LENET, Threshold())
-    assert type(trainer) is MLPTrainer
-    assert trainer.form is FusedBlockLayer
+def forms(method, network=LENET):
+    """Return the classes of the layers of a network on the CPU."""
+    return {layer_form(method, tensor, torch.device("cpu")) for tensor in network.tensors}
+
+
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [
+        (Threshold(), FusedThresholdLayer),
+        (EdgePopup(0.3), FusedTopShareLayer),
+        (EdgePopup(kappa=1.0), FusedTopShareLayer),
+        (Biprop(magnitudes="signed_constant"), FusedTopShareLayer),
+        (Multicoated(), FusedTopShareLayer),
+        (NOfM(), FusedGroupsLayer),
+        (Signed(), FusedSignedLayer),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_lenet_and_a_finder_with_a_fast_rule_get_the_fused_block_path(method, form):
+    assert type(chosen(LENET, method)) is MLPTrainer
+    assert forms(method) == {form}
 
 
 class OtherShare(EdgePopup):
@@ -79,26 +106,37 @@ class OtherShare(EdgePopup):
         return ~super().mask(tensor, scores)
 
 
-@pytest.mark.parametrize("method", [EdgePopup(0.3), EdgePopup(kappa=1.0)])
-def test_lenet_and_edge_popup_get_their_fused_block_path(method):
-    trainer = chosen(LENET, method)
-    assert type(trainer) is MLPTrainer
-    assert trainer.form is FusedTopShareLayer
+class OtherCoats(Multicoated):
+    def slope(self, tensor, scores):
+        return 1.0
 
 
-@pytest.mark.parametrize("method", [OtherShare(0.3), OtherMask()])
-def test_other_rules_of_one_plane_get_the_block_path_in_torch(method):
-    trainer = chosen(LENET, method)
-    assert type(trainer) is MLPTrainer
-    assert trainer.form is BlockLayer
+class OtherDecay(Threshold):
+    def decay(self, tensor, scores):
+        return 0.1 * scores
+
+
+class OtherSigns(Signed):
+    def choose(self, tensor, scores):
+        return [~bits for bits in super().choose(tensor, scores)]
 
 
 @pytest.mark.parametrize(
     "method",
-    [Signed(), OtherGains(), OtherEnd(), AfterStep(), InSequence()],
+    [OtherShare(0.3), OtherMask(), OtherCoats(), OtherDecay(), OtherSigns()],
     ids=lambda method: type(method).__name__,
 )
-def test_finders_that_do_more_than_keep_a_weight_get_autograd(method):
+def test_other_rules_of_planes_get_the_block_path_in_torch(method):
+    assert type(chosen(LENET, method)) is MLPTrainer
+    assert forms(method) == {BlockLayer}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Biprop(), OtherGains(), OtherEnd(), AfterStep(), InSequence()],
+    ids=lambda method: type(method).__name__,
+)
+def test_finders_that_do_more_than_choose_planes_get_autograd(method):
     assert type(chosen(LENET, method)) is AutogradTrainer
 
 
@@ -126,9 +164,9 @@ def test_modules_get_their_fast_trainer_if_the_finder_and_the_weights_allow_it()
         return as_network("conv", small_conv((6, 2, 2), 10, channels=(3,), init=init), (6, 2, 2))
 
     data = images((6, 2, 2))
-    for method in (Threshold(), EdgePopup(0.3), OtherMask()):
+    for method in (Threshold(), EdgePopup(0.3), OtherMask(), Signed(), Multicoated(), NOfM()):
         assert type(chosen(made(), method, data=data)) is ModuleTrainer
-    assert type(chosen(made(), Signed(), data=data)) is AutogradTrainer
+    assert type(chosen(made(), Biprop(), data=data)) is AutogradTrainer
     assert type(chosen(made("kaiming_normal"), Threshold(), data=data)) is AutogradTrainer
     decayed = replace(RECIPE, weight_decay=1e-4)
     assert type(chosen(made(), Threshold(), decayed, data=data)) is AutogradTrainer

@@ -15,12 +15,8 @@ from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training import blocks
 from supsup_core.training.batches import task_batches
-from supsup_core.training.layers import (
-    BlockLayer,
-    FusedBlockLayer,
-    backpropagate,
-    sign_mask_gradients,
-)
+from supsup_core.training.fused_layers import FusedThresholdLayer
+from supsup_core.training.layers import BlockLayer, backpropagate, sign_mask_gradients
 from supsup_core.training.recipe import Recipe
 
 METHOD = Threshold()
@@ -170,8 +166,8 @@ def test_fused_layers_train_what_plain_ones_train(
     """Compare the layer for any device, run here on the CPU, with the fused layer for the CPU."""
     tasks = make_tasks(family)
     masks = []
-    for form in (FusedBlockLayer, BlockLayer):
-        monkeypatch.setattr(blocks, "layer_form", lambda method, device, form=form: form)
+    for form in (FusedThresholdLayer, BlockLayer):
+        monkeypatch.setattr(blocks, "layer_form", lambda method, tensor, device, form=form: form)
         masks.append(block(tiny, tasks, few_images, brief, dtype))
     for fused, plain in zip(*masks, strict=True):
         # Rounding differs in the last bit, so a score that is almost 0 may get another sign.

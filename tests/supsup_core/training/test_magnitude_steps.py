@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from supsup_core.kernels.top_share import keep_largest_plain
+from supsup_core.training.magnitude_steps import TopShareStep
 from supsup_core.training.optimizers import SGD, Adam, FusedStep, RMSprop
-from supsup_core.training.top_share_step import TopShareStep
 
 SIZE = 1000
 TYPES = [
@@ -42,7 +42,7 @@ def signed_step(move, optimizer, scores, state, gradients, masked, num_kept, rat
     """Make a step of edge-popup on signed scores."""
     slope = gradients * sign(scores).to(gradients.dtype)
     move(optimizer, scores, state, slope, rate, count)
-    keep_largest_plain(scores.abs(), optimizer.signs(state), masked, num_kept)
+    keep_largest_plain(scores.abs(), optimizer.signs(state), masked, [(num_kept, 1.0)])
 
 
 def beginning(optimizer, wide, narrow, seed=0):
@@ -63,7 +63,7 @@ def steps(optimizer, wide, narrow, num_kept, move, num_steps):
     scores, signs, masked, generator = beginning(optimizer, wide, narrow)
     state, magnitudes, expected = optimizer.begin(signs), scores.abs(), masked.clone()
     moved, gradients = optimizer.begin(signs), torch.empty(SIZE).to(narrow)
-    fused = TopShareStep(optimizer, magnitudes, moved, gradients, masked, num_kept)
+    fused = TopShareStep(optimizer, magnitudes, moved, gradients, masked, [(num_kept, 1.0)])
     crossings = 0
     for count in range(1, num_steps + 1):
         rate, before = RATES[optimizer] / (1 + count // 10), sign(scores)
@@ -98,7 +98,7 @@ def test_fused_step_equals_plain_step(optimizer):
 def test_the_signs_of_the_weights_outlast_crossings(optimizer):
     scores, signs, masked, generator = beginning(optimizer, torch.float32, torch.float32)
     state, gradients = optimizer.begin(signs), torch.empty(SIZE)
-    fused = TopShareStep(optimizer, scores.abs_(), state, gradients, masked, SIZE)
+    fused = TopShareStep(optimizer, scores.abs_(), state, gradients, masked, [(SIZE, 1.0)])
     for count in range(1, 6):
         gradients.copy_(torch.randn(SIZE, generator=generator))
         fused.step(1e-2, count)
@@ -113,7 +113,7 @@ def test_scores_of_zero_move_as_positive_ones(optimizer):
     gradients = torch.tensor([-1.0, -1.0, 1.0, 0.0])
     state, plain_state, masked = optimizer.begin(signs), optimizer.begin(signs), torch.empty(4)
     magnitudes, scores = torch.zeros(4), torch.zeros(4)
-    fused = TopShareStep(optimizer, magnitudes, state, gradients, masked, 2)
+    fused = TopShareStep(optimizer, magnitudes, state, gradients, masked, [(2, 1.0)])
     for count in (1, 2, 3):
         fused.step(1e-2, count)
         signed_step(
@@ -126,7 +126,7 @@ def test_scores_of_zero_move_as_positive_ones(optimizer):
 def test_a_score_that_lands_on_zero_from_below_keeps_its_momentum_as_if_negative():
     optimizer, gradients = SGD(0.5), torch.tensor([1.0])
     magnitudes, state = torch.tensor([0.25]), optimizer.begin(torch.ones(1))
-    fused = TopShareStep(optimizer, magnitudes, state, gradients, torch.empty(1), 1)
+    fused = TopShareStep(optimizer, magnitudes, state, gradients, torch.empty(1), [(1, 1.0)])
     fused.step(0.25, 1)
     assert magnitudes.item() == 0
     assert state[1].item() == 1  # momentum of the magnitude, which went down
@@ -159,4 +159,4 @@ def test_memory_that_is_not_contiguous_is_refused(optimizer):
             turned[j] if i == j else t for j, t in enumerate(whole)
         )
         with pytest.raises(RuntimeError):
-            TopShareStep(optimizer, scores, tuple(state), gradients, masked, 3)
+            TopShareStep(optimizer, scores, tuple(state), gradients, masked, [(3, 1.0)])

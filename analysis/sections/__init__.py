@@ -1,0 +1,1 @@
+"""The sections of a run's report: each module makes one section from the run's tables."""

@@ -1,0 +1,1 @@
+"""Loggers: each module copies the results of a run to one program that shows experiments."""

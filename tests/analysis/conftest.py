@@ -1,0 +1,78 @@
+"""Small run directories, made without training."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import zarr
+
+from analysis import report
+from harness.tables.files import write_table
+from harness.tables.schemas import EVALUATIONS, TASKS
+
+
+def _rows(schema, num_rows, **columns):
+    plain = {"string": "x", "int64": 1, "uint32": 1, "double": 0.5}
+    made = {f.name: [plain.get(str(f.type))] * num_rows for f in schema}
+    made["finished_at"] = [pd.Timestamp(0, tz="UTC")] * num_rows
+    return pa.table({f.name: (made | columns)[f.name] for f in schema}, schema=schema)
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory):
+    """A run directory with three tasks, two of them evaluated, and a report."""
+    run = tmp_path_factory.mktemp("runs") / "a<b"
+    for folder in ("log", "evaluations"):
+        (run / folder).mkdir(parents=True)
+    named = "tasks: 3\nnetwork: n\ndata: d\nfamily: rotated\nmethod: m\nseed: 0\n"
+    named += "evaluate: {algorithms: [one_shot, binary], objectives: [H, G]}\n"
+    (run / "config.yaml").write_text(named + "train: {name: <i>}\n...\n")
+    (run / "provenance.json").write_text(json.dumps({"starts": [{"command": ["scale.py"]}]}))
+    tasks = _rows(TASKS, 3, task_id=[0, 1, 2], accuracy=[0.9, 0.11, 0.8])
+    write_table(tasks, run / "log" / "a.parquet", "r")
+    asked = {"task_id": [0, 1] * 2, "num_tasks": [2] * 4, "num_distractors": [0] * 4}
+    asked |= {"objective": ["H", "H", "G", "G"], "algorithm": ["one_shot"] * 2 + ["binary"] * 2}
+    evaluations = _rows(EVALUATIONS, 4, **asked)
+    write_table(evaluations, run / "evaluations" / "a.parquet", "r")
+    root = zarr.open_group(run / "masks.zarr", mode="w")
+    planes = [
+        {"tensor": "layer1", "role": "keep", "coefficient": 1, "byte_offset": 0, "num_bits": 8}
+    ]
+    tensors = [{"name": "layer1", "source": "layer1", "shape": [2, 4], "over": "weights"}]
+    root.attrs.update({"tensors": tensors, "planes": planes, "row_bytes": 1, "run_id": "r"})
+    root.attrs["normalisation"] = {"mean": [0.1], "std": [0.3]}
+    root.create_array("weights/layer1", data=np.ones((2, 4), np.float32))
+    root.create_array("masks", data=np.array([[15], [3], [9]], np.uint8))
+    root.create_array("inputs/angles", data=np.array([0.0, 90.0, 180.0]))
+    report.write(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def folder_of_methods(tmp_path_factory):
+    """A folder with runs of three methods and two seeds, each evaluated at two checkpoints."""
+    folder = tmp_path_factory.mktemp("methods")
+    ways = [(k, way) for k in (2, 16) for way in (("one_shot", "H"), ("one_shot", "G"))]
+    for number, method in enumerate(("threshold", "edge_popup_density0.3", "batche")):
+        for seed in (0, 1):
+            run = folder / f"method-{method}-seed-{seed}"
+            (run / "evaluations").mkdir(parents=True)
+            text = f"tasks: 16\nnetwork: n\ndata: d\nfamily: f\nmethod: {method}\n"
+            (run / "config.yaml").write_text(f"{text}outputs: 20\nseed: {seed}\n...\n")
+            columns = {
+                "num_tasks": [k for k, _ in ways],
+                "num_distractors": [0] * 4,
+                "algorithm": [algorithm for _, (algorithm, _) in ways],
+                "objective": [objective for _, (_, objective) in ways],
+                "accuracy_gg": [0.9 + 0.02 * number + 0.01 * seed] * 4,
+                "accuracy_gnu": [0.8 + 0.02 * number + 0.01 * seed] * 4,
+            }
+            write_table(_rows(EVALUATIONS, 4, **columns), run / "evaluations" / "a.parquet", "r")
+            root = zarr.open_group(run / "masks.zarr", mode="w")
+            tensors = [{"name": "layer1", "source": "layer1", "shape": [2, 4], "over": "weights"}]
+            root.attrs.update({"tensors": tensors, "planes": [], "row_bytes": 3 * 4**number})
+            root.attrs["run_id"] = "r"
+            root.create_array("weights/layer1", data=np.zeros((2, 4), np.float32))
+    return folder
