@@ -69,7 +69,7 @@ def trainable(*overrides: str) -> Any:
     `harness.search.trial.Report` at the end of each stage: `rung`, `steps`, `accuracy`,
     `task_accuracy`, `expected_task_accuracy` and `expected_accuracy`. A scheduler needs
     time_attr="rung". A trial needs one CPU, or the fraction of a GPU that one gives to
-    `tune.with_resources`.
+    `tune.with_resources`. For example::
 
         from ray import tune
         import harness
