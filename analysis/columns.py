@@ -9,7 +9,7 @@ from itertools import zip_longest
 import pyarrow as pa
 
 SCHEMA_VERSIONS = {
-    "tasks": "3",
+    "tasks": "4",
     "evaluations": "3",
     "reservoir": "2",
     "recovery": "1",
@@ -22,8 +22,8 @@ _REST = "..."  # stands for any number of columns
 _COLUMNS = {
     "tasks": """
         task_id:int64 method:string accuracy:double loss:double steps:int64 train_seconds:double
-        density:double free_share:double mask_bytes:int64 row_crc32c:uint32 worker:string
-        device:string finished_at:timestamp[us,tz=UTC]
+        density:double base_accuracy:double free_share:double mask_bytes:int64 row_crc32c:uint32
+        worker:string device:string finished_at:timestamp[us,tz=UTC]
     """,
     "evaluations": """
         num_tasks:int64 num_distractors:int64 task_id:int64 algorithm:string objective:string

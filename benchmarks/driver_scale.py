@@ -124,6 +124,7 @@ class ReadyActors:
                 "steps": [self._spec.config.train.steps] * num,
                 "train_seconds": self._random.uniform(0.1, 0.2, num),
                 "density": np.full(num, 0.5),
+                "base_accuracy": [None] * num,
                 "free_share": [None] * num,
                 "mask_bytes": [row_bytes] * num,
                 "worker": [f"train-{unit.task_ids[0] % self._num_actors}"] * num,

@@ -1,13 +1,17 @@
 """Measure how many training steps tasks need to reach a test accuracy, with and without transfer.
 
     python benchmarks/transfer.py data=mnist family=rotated --ways mean similar last
+    python benchmarks/transfer.py data=fashion_mnist family=split outputs=10 method=exssnet \
+        train=adam train.learning_rate=1e-3 --ways knn --tasks 5 --share-of-end 0.95
 
 The program trains one sequence of tasks without transfer, and one sequence for each way of transfer
 (train.transfer). The sequences take turns after each task. A task with transfer starts from the
 earlier tasks of its own sequence. After every --every steps, the accuracy of the task is measured
 on all its test images. The number of steps to the target is the number of finished steps when the
-accuracy is first at least the target (--target). If a task does not reach the target, its number of
-steps is set to train.steps plus --every. The mean over tasks is then too small.
+accuracy is first at least the target. The target is one accuracy for all tasks (--target), or a
+fraction of the accuracy after the last step of the same task without transfer (--share-of-end). If
+a task does not reach the target, its number of steps is set to train.steps plus --every. The mean
+over tasks is then too small.
 
 For each sequence, the program prints the mean number of steps over all tasks except the first task,
 and the mean number of steps that transfer saves. The trainings of a task with and without transfer
@@ -51,8 +55,7 @@ class TaskSequence:
         trainer: the trainer of the tasks.
         rows: the packed states of the trained tasks.
         carried: the data for the next task.
-        steps: for each trained task, the number of steps to the target.
-        accuracies: for each trained task, the accuracies before the first and after the last step.
+        curves: for each trained task, the accuracy after each measured number of steps, in order.
     """
 
     way: str
@@ -60,8 +63,7 @@ class TaskSequence:
     trainer: Trainer
     rows: list[np.ndarray] = field(default_factory=list)
     carried: Shared = field(default_factory=dict)
-    steps: list[int] = field(default_factory=list)
-    accuracies: list[tuple[float, float]] = field(default_factory=list)
+    curves: list[dict[int, float]] = field(default_factory=list)
 
     @classmethod
     def of(cls, way: str, config: Config, data: Dataset) -> "TaskSequence":
@@ -69,7 +71,7 @@ class TaskSequence:
         spec = resolved_job(config, data)
         return cls(way, spec, trainer_of(spec, data.train, data.test, torch.device("cpu")))
 
-    def train_next(self, every: int, target: float) -> None:
+    def train_next(self, every: int) -> None:
         """Train the next task, and measure its accuracy after every few steps."""
         number, config = len(self.rows), self.spec.config
         task, steps = self.spec.task(number), config.train.steps
@@ -77,20 +79,40 @@ class TaskSequence:
         shared = dict(self.carried)
         if sources := source_tasks(self.way, [number], config.seed):
             shared[ROWS] = np.stack([self.rows[i] for i in sources])
-        found = []
-        for (state,), carried in self.trainer.stages([task], after, shared):
-            found.append(self.trainer.measure(task, state, carried).accuracy)
-        reached = (step for step, one in zip(after, found, strict=True) if one >= target)
-        self.steps.append(next(reached, steps + every))
-        self.accuracies.append((found[0], found[-1]))
+        found = {}
+        stages = self.trainer.stages([task], after, shared)
+        for step, ((state,), carried) in zip(after, stages, strict=True):
+            found[step] = self.trainer.measure(task, state, carried).accuracy
+        self.curves.append(found)
         self.rows.append(self.spec.layout.pack([state])[0])
         self.carried = carried
 
+    def steps_to(self, targets: Sequence[float], every: int) -> list[float]:
+        """Return for each trained task the number of steps to its target accuracy."""
+        never = self.spec.config.train.steps + every
+        return [
+            float(next((step for step, accuracy in curve.items() if accuracy >= target), never))
+            for curve, target in zip(self.curves, targets, strict=True)
+        ]
 
-def report(one: TaskSequence, plain: TaskSequence) -> dict[str, object]:
-    """Return the results of a sequence, without its first task."""
-    steps = [float(number) for number in one.steps[1:]]
-    saved = [before - now for before, now in zip(plain.steps[1:], steps, strict=True)]
+    def accuracies(self, place: int) -> list[float]:
+        """Return for each trained task an accuracy of its curve: 0 is the first, -1 the last."""
+        return [list(curve.values())[place] for curve in self.curves]
+
+
+def report(
+    one: TaskSequence, plain: TaskSequence, targets: Sequence[float], every: int
+) -> dict[str, object]:
+    """Return the results of a sequence, without its first task.
+
+    Args:
+        one: the sequence.
+        plain: the sequence without transfer.
+        targets: the target accuracy of each task.
+        every: number of steps between two measurements.
+    """
+    steps, before = (found.steps_to(targets, every)[1:] for found in (one, plain))
+    saved = [long - short for long, short in zip(before, steps, strict=True)]
     limit = one.spec.config.train.steps
     return {
         "transfer": one.way,
@@ -98,8 +120,8 @@ def report(one: TaskSequence, plain: TaskSequence) -> dict[str, object]:
         "steps": _rounded(steps),
         "steps_saved": _rounded(saved),
         "not_reached": sum(number > limit for number in steps),
-        "accuracy_before": round(mean(first for first, _ in one.accuracies[1:]), 4),
-        "accuracy_after": round(mean(last for _, last in one.accuracies[1:]), 4),
+        "accuracy_before": round(mean(one.accuracies(0)[1:]), 4),
+        "accuracy_after": round(mean(one.accuracies(-1)[1:]), 4),
     }
 
 
@@ -117,7 +139,13 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--ways", nargs="+", choices=TRANSFERS[1:], default=["mean"])
     parser.add_argument("--tasks", type=whole(FEWEST_TASKS, 10_000), default=12)
-    parser.add_argument("--target", type=real(above=0, at_most=1), default=0.93)
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--target", type=real(above=0, at_most=1), default=0.93)
+    target.add_argument(
+        "--share-of-end",
+        type=real(above=0, at_most=1),
+        help="the target as a fraction of the accuracy after the last step without transfer",
+    )
     parser.add_argument("--every", type=whole(), default=25, help="steps between measurements")
     parser.add_argument("options", nargs="*", help="keys of a run, such as family=rotated")
     arguments = parser.parse_intermixed_args()
@@ -128,11 +156,14 @@ def main() -> None:
     sequences = [TaskSequence.of(way, config, data) for way, config in configs.items()]
     for _ in range(arguments.tasks):
         for one in sequences:
-            one.train_next(arguments.every, arguments.target)
-    told = {name: getattr(arguments, name) for name in ("options", "target", "every")}
+            one.train_next(arguments.every)
+    plain, share = sequences[0], arguments.share_of_end
+    targets = [end * share if share else arguments.target for end in plain.accuracies(-1)]
+    aim = "share_of_end" if share else "target"
+    told = {name: getattr(arguments, name) for name in ("options", aim, "every")}
     print(json.dumps({**told, "processor": platform.processor(), "torch": torch.__version__}))
     for one in sequences:
-        print(json.dumps(report(one, sequences[0])))
+        print(json.dumps(report(one, plain, targets, arguments.every)))
 
 
 if __name__ == "__main__":

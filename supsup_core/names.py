@@ -43,6 +43,7 @@ METHODS: Mapping[str, str] = {
     "random_search": "supsup_core.methods.random_search:RandomSearch",
     "exssnet": "supsup_core.methods.exssnet:ExSSNeT",
     "wsn": "supsup_core.methods.wsn:WSN",
+    "jackpots": "supsup_core.methods.jackpots:Jackpots",
     "batche": "supsup_core.baselines.batche:BatchE",
     "heads": "supsup_core.baselines.own_weights:Heads",
     "upper_bound": "supsup_core.baselines.own_weights:UpperBound",

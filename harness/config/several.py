@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.config.checks import check, must_be
 from harness.config.identity import method_label, run_name
-from harness.config.option import knob
+from harness.config.kinds import converted
+from harness.config.option import knob, options_of
 from harness.config.run_folders import SWEPT, label
 from harness.config.schema import OPTION_KEYS, Config
 from harness.errors import UserError
@@ -53,9 +54,10 @@ class ScaleConfig(Config):
         filled=True,
         example=["threshold", "edge_popup"],
         help="Methods of several runs that one command makes, in the folders RUN_DIR/method-NAME. "
-        "An entry is a name, or a name with options such as {name: edge_popup, density: 0.3}. With "
-        "another list, there is a run for each pair. null means one method, that of the key "
-        "method.",
+        "An entry is a name, or a name with options such as {name: edge_popup, density: 0.3}. A "
+        "key with a dot, such as train.transfer: mean, is a key of train or network_options for "
+        "this run alone. With another list, there is a run for each pair. null means one method, "
+        "that of the key method.",
     )
 
 
@@ -82,7 +84,7 @@ def configurations(job: ScaleConfig, given: Sequence[str]) -> list[Config]:
         _refuse_both(key, values, base, given)
     folder = (base.run_dir or f"runs/{'-'.join([run_name(base), *lists])}").rstrip("/")
     found: dict[str, Config] = {}
-    for values in product(*([_of_run(key, one) for one in lists[key]] for key in lists)):
+    for values in product(*([_of_run(key, one, base) for one in lists[key]] for key in lists)):
         own: dict[str, Any] = {}
         for changed, _ in values:
             own |= changed
@@ -112,8 +114,13 @@ def _refuse_both(key: str, values: Sequence[Any], base: Config, given: Sequence[
         )
 
 
-def _of_run(key: str, value: Any) -> tuple[dict[str, Any], int | str]:
+def _of_run(key: str, value: Any, base: Config) -> tuple[dict[str, Any], int | str]:
     """Read one value of a list.
+
+    Args:
+        key: the key of the list.
+        value: the value.
+        base: the configuration without the lists.
 
     Returns:
         A mapping from key of a run to value, and the text of the value in the name of the folder.
@@ -121,7 +128,8 @@ def _of_run(key: str, value: Any) -> tuple[dict[str, Any], int | str]:
     if key != "methods":
         return {SWEPT[key]: value}, value
     named = {"name": value} if isinstance(value, str) else value
-    options = {name: one for name, one in named.items() if name != "name"}
+    others = {name: one for name, one in named.items() if "." in str(name)}
+    options = {name: one for name, one in named.items() if name != "name" and name not in others}
     if not isinstance(named.get("name"), str):
         raise must_be(
             key,
@@ -129,7 +137,33 @@ def _of_run(key: str, value: Any) -> tuple[dict[str, Any], int | str]:
             [value],
             "methods=[threshold,edge_popup]",
         )
-    return {
-        "method": named["name"],
-        "method_options": options,
-    }, method_label(named["name"], options)
+    own: dict[str, Any] = {"method": named["name"], "method_options": options}
+    for dotted, one in others.items():
+        own |= _with(replace(base, **own), dotted, one)
+    shown = options | {dotted.rpartition(".")[2]: one for dotted, one in others.items()}
+    return own, method_label(named["name"], shown)
+
+
+def _with(config: Config, dotted: str, value: Any) -> dict[str, Any]:
+    """Set a key of train or network_options for one run.
+
+    Returns:
+        A mapping from the group of the key to the new values of the group.
+
+    Raises:
+        UserError: the key does not exist, or belongs to another group, or the value is not allowed.
+    """
+    group, _, name = dotted.partition(".")
+    if group == "network_options":
+        return {group: {**config.network_options, name: value}}
+    option = options_of(Config).get(dotted)
+    if group != "train" or option is None:
+        raise must_be(
+            "methods",
+            "a list whose keys with a dot are keys of train or network_options",
+            [dotted],
+            "methods=[threshold,{name: edge_popup, train.transfer: mean}]",
+        )
+    option.check(value)
+    own = value if value == option.instead else converted(value, option.kind)
+    return {group: replace(config.train, **{name: own})}

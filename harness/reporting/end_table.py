@@ -34,7 +34,7 @@ _CAPTIONS = {
 _FAILURES_SHOWN = 5
 
 # The columns of the table `tasks` that print_training reads.
-TRAINING_COLUMNS = ["accuracy", "train_seconds", "free_share"]
+TRAINING_COLUMNS = ["task_id", "accuracy", "base_accuracy", "train_seconds", "free_share"]
 
 # Two rows of the table `evaluations` with equal values in these columns differ only in the task.
 WAY_KEYS = (
@@ -296,11 +296,17 @@ def _trained(tasks: pa.Table, which: str) -> str:
         return "0 masks"
     accuracies = tasks["accuracy"].to_numpy()
     free = tasks["free_share"].drop_null().to_pylist()  # it falls from task to task
+    bases = [
+        (row["accuracy"], row["base_accuracy"])
+        for row in tasks.select(["task_id", "accuracy", "base_accuracy"]).to_pylist()
+        if row["task_id"] == 0 and row["base_accuracy"] is not None  # task 0 trains the base
+    ]
     return (
         f"{len(tasks)} masks: accuracy on all test images, {which}: mean "
         f"{accuracies.mean():.4f}, lowest {accuracies.min():.4f}; "
         f"{tasks['train_seconds'].to_numpy().mean():.2f} s of one actor per mask"
         + (f"; no mask keeps {min(free):.1%} of the weights" if free else "")
+        + "".join(f"; task 0: mask {one:.4f}, dense base {base:.4f}" for one, base in bases)
     )
 
 

@@ -154,17 +154,16 @@ class RunSpec:
         network, layout = self.network, self.layout
         # The driver may run on a machine without a GPU, so a configuration is checked for the CPU.
         # The engine of a GPU supports more.
-        engine = engine_type(network, layout, torch.device("cpu"))
         trains_weights, order = bool(self.trained_weights), order_of(self.method, self.recipe)
-        # An engine keeps the weights of one checkpoint, and engines for planes may need constants.
-        changes = trains_weights and (order == "sequence" or bool(layout.planes))
+        engine = engine_type(network, layout, torch.device("cpu"), trained=trains_weights)
+        changes = trains_weights and order == "sequence"  # an engine keeps the weights
         return Capabilities(
             num_gains=num_gains(network),
             num_bits=layout.num_bits,
             num_activations=network.num_activations,
             normalises=network.normalises,
             supports=frozenset([GIVEN]) if changes else engine.supports | {GIVEN},
-            keeps_alone=keeps_alone(layout) and not changes,
+            keeps_alone=keeps_alone(layout) and not trains_weights,
             has_planes=bool(layout.planes),
             bits_serve=issubclass(engine, BitsEngine),
             bfloat16_serves=self._num_channels == 1

@@ -24,7 +24,7 @@ def _schema(table: str, version: int, columns: list[pa.Field]) -> pa.Schema:
 
 TASKS = _schema(
     "tasks",
-    3,
+    4,
     [
         _column(
             "task_id",
@@ -50,6 +50,14 @@ TASKS = _schema(
             "training time of the block divided by its number of tasks",
         ),
         _column("density", pa.float64(), "fraction", "fraction of gains that are not zero"),
+        _column(
+            "base_accuracy",
+            pa.float64(),
+            "fraction",
+            "fraction of these test images to which the dense base gives the right label, without "
+            "a mask; null if the finder has no base that task 0 trains",
+            nullable=True,
+        ),
         _column(
             "free_share",
             pa.float64(),

@@ -84,8 +84,9 @@ class CheckpointMasks:
 
     def _prepared(self, rows: np.ndarray) -> PreparedMasks:
         spec = self._spec
-        states = states_for(spec.network, spec.layout, rows, self._device)
-        engine = engine_for(spec.network, self._weights, states, spec.num_real)
+        trained = bool(spec.trained_weights)
+        states = states_for(spec.network, spec.layout, rows, self._device, trained=trained)
+        engine = engine_for(spec.network, self._weights, states, spec.num_real, trained=trained)
         return PreparedMasks(rows, engine)
 
 

@@ -299,7 +299,8 @@ def tasks_table(
 
     Args:
         spec: the run's specification.
-        measured: a mapping from task number to the accuracy and the loss of the task's state.
+        measured: a mapping from task number to the accuracy and the loss of the task's state, and
+            the accuracy of the dense base.
         rows: the packed states of these tasks, in the same order.
         steps: the training steps of a task.
         seconds: the training time per task, in seconds.
@@ -318,6 +319,7 @@ def tasks_table(
             "steps": [steps] * num,
             "train_seconds": [seconds] * num,
             "density": density(spec.layout, rows),
+            "base_accuracy": [one.base_accuracy for one in measured.values()],
             "free_share": [free_share] * num,
             "mask_bytes": [spec.layout.row_bytes] * num,
             "worker": [worker] * num,

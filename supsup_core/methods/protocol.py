@@ -290,6 +290,14 @@ class Method(ABC):
         """
         return None
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the weights that tasks share are a trained dense network, the base of all masks.
+
+        The accuracy of the base is then measured too, without a mask.
+        """
+        return False
+
     def trained_names(
         self, network: Network, names: Collection[str], step: int, steps: int
     ) -> Collection[str]:

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.protocol import Progress, Scores, Shared, of_one_task
-from supsup_core.methods.trained_weights import as_shared, first_weights
+from supsup_core.methods.trained_weights import WEIGHTS, as_shared, first_weights
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec
 
-# Prefixes of names. The source of a masked tensor follows.
-_WEIGHTS = "weights "  # an entry of the scores: weights in training
-_TAKEN = "taken "  # a shared array: True for each weight that the mask of an earlier task keeps
+# Prefix of the names of shared arrays: True for each weight that the mask of an earlier task keeps.
+# The source of a masked tensor follows.
+_TAKEN = "taken "
 
 
 class SharedWeights(EdgePopup):
@@ -66,7 +66,7 @@ class SharedWeights(EdgePopup):
         """Draw the first scores of one task, and add the weights after the previous task."""
         scores, earlier = super().begin(network, task_id, seed, shared), shared or {}
         first = first_weights(network, dict.fromkeys(t.source for t in network.tensors), seed)
-        weights = {_WEIGHTS + n: earlier.get(n, drawn).copy() for n, drawn in first.items()}
+        weights = {WEIGHTS + n: earlier.get(n, drawn).copy() for n, drawn in first.items()}
         return scores | weights
 
     def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ class SharedWeights(EdgePopup):
         Raises:
             ValueError: the scores are those of several tasks.
         """
-        return {t.source: of_one_task(scores[_WEIGHTS + t.source]) for t in network.tensors}
+        return {t.source: of_one_task(scores[WEIGHTS + t.source]) for t in network.tensors}
 
     def after_step(
         self, network: Network, scores: Scores, shared: Shared | None, progress: Progress
@@ -88,7 +88,7 @@ class SharedWeights(EdgePopup):
             return
         earlier = shared or {}
         for name, weight in scores.items():
-            source = name.removeprefix(_WEIGHTS)
+            source = name.removeprefix(WEIGHTS)
             if source != name and source in earlier:
                 taken = torch.tensor(earlier[_TAKEN + source], device=weight.device)
                 before = torch.tensor(earlier[source], device=weight.device, dtype=weight.dtype)

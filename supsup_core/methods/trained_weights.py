@@ -9,6 +9,10 @@ from torch import Tensor
 from supsup_core.methods.protocol import Scores, Shared, of_one_task
 from supsup_core.networks.protocol import Network, Weights
 
+# Prefix of the names of scores that are weights in training, for finders that also have scores of
+# masks. The name of the weights follows.
+WEIGHTS = "weights "
+
 
 def first_weights(network: Network, names: Collection[str], seed: int) -> dict[str, np.ndarray]:
     """Return the network's fixed weights of the given names, as scores of the first task."""

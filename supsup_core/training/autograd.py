@@ -6,6 +6,7 @@ Shape letters: B tasks of the block, N images of a batch.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -79,7 +80,11 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
             return super().measure(task, state)
         assert isinstance(self._measure, PlainMeasure)
         of_task = self._method.weights_of_task(self._network, task.task_id, self._seed)
-        return self._measure.with_weights(of_task(trained))(task, state)
+        measure = self._measure.with_weights(of_task(trained))
+        measured = measure(task, state)
+        if not self._method.has_base:
+            return measured
+        return replace(measured, base_accuracy=measure.without_mask(task).accuracy)
 
     def _batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Make the images and labels of a batch, which has N images for each of B tasks.

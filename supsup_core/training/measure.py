@@ -19,7 +19,7 @@ from torch import Tensor
 from supsup_core.data import ImageSet, normalise
 from supsup_core.kernels.scoring import score_fused, score_plain
 from supsup_core.networks.mlp import MLP
-from supsup_core.networks.protocol import Network, Weights
+from supsup_core.networks.protocol import Floats, Gains, Network, Weights
 from supsup_core.states.bits import BitStates
 from supsup_core.states.choose import stored_states
 from supsup_core.states.layout import StateLayout, TaskState
@@ -84,7 +84,18 @@ class PlainMeasure:
     def __call__(self, task: Task, state: TaskState) -> Measured:
         """Measure the accuracy and the loss of one state on the images of its task."""
         states = stored_states(self._layout, self._layout.pack([state]), self._device)
-        gains, floats = states.gains(0), states.floats(0) or None
+        return self._measured(task, states.gains(0), states.floats(0) or None)
+
+    def without_mask(self, task: Task) -> Measured:
+        """Measure the network with gains of 1 on the images of a task.
+
+        If the network normalises, it uses the statistics of each batch, because no state stores the
+        running statistics of the network without a mask.
+        """
+        ones = {t.name: torch.ones(t.shape, device=self._device) for t in self._network.tensors}
+        return self._measured(task, ones, None)
+
+    def _measured(self, task: Task, gains: Gains, floats: Floats | None) -> Measured:
         shares_statistics = self._network.normalises and floats is None
         at_most = MEASURED_TOGETHER if shares_statistics else _IMAGES_AT_ONCE
         right, loss, num_images = 0, 0.0, 0

@@ -22,12 +22,15 @@ class Measured:
     Attributes:
         accuracy: fraction of the test inputs that get the right label, in [0, 1].
         loss: mean cross-entropy in nats.
+        base_accuracy: accuracy of the dense base on the same inputs, without a mask; None if the
+            finder has no base (Method.has_base).
         metrics: a mapping from the name of another measure to its value, for tasks other than
             classification.
     """
 
     accuracy: float
     loss: float
+    base_accuracy: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

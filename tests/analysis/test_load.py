@@ -30,7 +30,7 @@ def test_all_files_of_a_table_are_read_and_hidden_ones_are_not(tmp_path):
     assert load(tmp_path, "evaluations")["num_tasks"].to_pylist() == [1, 2]
 
 
-@pytest.mark.parametrize(("table", "version"), [("tasks", "3"), ("evaluations", "3")])
+@pytest.mark.parametrize(("table", "version"), [("tasks", "4"), ("evaluations", "3")])
 def test_another_schema_version_is_refused_by_file_and_version(tmp_path, table, version):
     folder = tmp_path / {"tasks": "log"}.get(table, table)
     folder.mkdir()

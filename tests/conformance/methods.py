@@ -339,14 +339,15 @@ class MethodTests:
         trainer, shared = plain(self.recipe, torch.float32), {}
         for block in blocks(make_tasks("split", side=8, num_classes=10)):
             stages = trainer.stages(block, [0, self.recipe.steps], shared)
-            (before, untrained), (after, shared) = stages
+            (before, untrained), (after, passed) = stages
             for task, first, last in zip(block, before, after, strict=True):
                 begun, learnt = (
-                    trainer.measure(task, first, untrained),
-                    trainer.measure(task, last, shared),
+                    trainer.measure(task, first, shared | untrained),
+                    trainer.measure(task, last, shared | passed),
                 )
                 assert learnt.loss < begun.loss
                 assert learnt.accuracy > self.least_accuracy
+            shared = shared | passed
 
     def test_masks_of_tasks_trained_together_are_those_trained_alone(
         self, network, plain, make_tasks

@@ -70,6 +70,24 @@ def test_each_method_has_its_options_and_a_folder():
     ]
 
 
+def test_a_method_may_have_keys_of_its_own_recipe_and_network():
+    one, other = made(
+        "methods=[threshold,{name: jackpots, density: 0.2, train.transfer: last, train.steps: 7,"
+        " train.learning_rate: 1, network_options.init: kaiming_normal}]",
+        "train.batch_size=9",
+        "run_dir=many",
+    )
+    assert (one.train.transfer, one.network_options) == ("none", {})
+    assert other.method_options == {"density": 0.2}
+    assert other.network_options == {"init": "kaiming_normal"}
+    train = other.train
+    assert (train.transfer, train.steps, train.batch_size) == ("last", 7, 9)
+    assert repr(train.learning_rate) == "1.0"
+    assert other.run_dir == (
+        "many/method-jackpots_density0.2_transferlast_steps7_learning_rate1_initkaiming_normal"
+    )
+
+
 def test_methods_replace_the_method_of_an_experiment():
     assert {one.method for one in made("experiment=fig4", "methods=[signed]")} == {"signed"}
     configs = made("experiment=finders")
@@ -90,6 +108,16 @@ def test_methods_replace_the_method_of_an_experiment():
             ["methods=[{density: 0.3}]"],
             "{name: edge_popup, density: 0.3}, got [{density: 0.3}]: try",
         ),
+        (
+            ["methods=[{name: signed, train.steps: -1}]"],
+            "train.steps must be a whole number in [1, ",
+        ),
+        (
+            ["methods=[{name: signed, seed.x: 1}]"],
+            "methods must be a list whose keys with a dot are keys of train or network_options, "
+            "got [seed.x]: try ",
+        ),
+        (["methods=[{name: signed, train.pace: 1}]"], "got [train.pace]: try methods=[threshold,"),
         (["methods=[signed,signed]"], "methods must have each method once, got two runs for "),
         (["methods=[signed]", "method=threshold"], "try methods=[threshold]"),
         (

@@ -44,6 +44,7 @@ WAYS = {
     "exssnet": ("method=exssnet", "method_options.density=0.3"),
     "wsn": ("method=wsn", "train.transfer=knn"),
     "psp": ("method=psp",),
+    "jackpots": ("method=jackpots", "train.block=2"),
     "trained_trunk": (
         *("method=batche", "method_options.trunk=trained", "train.block=2"),
         "train.first_learning_rate=1e-3",
@@ -301,6 +302,26 @@ def test_later_checkpoints_do_not_forget_earlier_tasks(method: str, tmp_path: Pa
     assert free[-1] == pytest.approx(1 - taken / sum(sizes.values()), abs=1e-12)
 
 
+def test_tasks_with_masks_in_a_trained_base_are_inferred(tmp_path: Path) -> None:
+    options = ("evaluate.algorithms=[one_shot,max_logit,given]", "evaluate.tasks=null")
+    learns = ("train.steps=150", "network_options.hidden=[64]", "evaluate.num_images=64")
+    spare = ("method=jackpots", "method_options.density=0.3", *learns)
+    assert run(configure(tmp_path, *spare, *options)) == 0
+    first, *others = read_tables(tmp_path / "log", TASKS).sort_by("task_id").to_pylist()
+    assert first["accuracy"] > 0.4
+    assert first["base_accuracy"] > 0.6
+    # The base has learnt the permutation of task 0 only.
+    assert max(row["base_accuracy"] for row in others) < 0.4
+    assert min(row["accuracy"] for row in others) > 0.3
+    root = zarr.open_group(tmp_path / "masks.zarr", mode="r")
+    assert root.attrs["after_task"] == [0]
+    rows = read_tables(tmp_path / "evaluations", EVALUATIONS).to_pylist()
+    assert {row["algorithm"] for row in rows} == {"one_shot", "max_logit", "given"}
+    for algorithm, least in (("one_shot", 0.8), ("max_logit", 0.3)):
+        found = [row["task_accuracy"] for row in rows if row["algorithm"] == algorithm]
+        assert np.mean(found) > least  # chance is 0.2 for batches of 3 and of 7 tasks together
+
+
 def test_other_evaluations_need_kept_weights(
     whole_of: Callable[..., Path], typed: Any, tmp_path: Path
 ) -> None:
@@ -416,6 +437,16 @@ def test_transfer_changes_the_masks_of_all_tasks_but_the_first(tmp_path: Path) -
             ("method=wsn", "evaluate.algorithms=[one_shot]"),
             "evaluate.algorithms must be a list with one or more of given with network=mlp and "
             "method=wsn, got [one_shot]: try evaluate.algorithms=[given]",
+        ),
+        (
+            ("method=jackpots", "train.transfer=mean"),
+            "train.transfer must be none with method=jackpots, whose first scores cannot start "
+            "from earlier masks, got mean: try train.transfer=none",
+        ),
+        (
+            ("method=jackpots", "evaluate.distractors=3"),
+            "evaluate.distractors must be 0 with network=mlp and method=jackpots, because tasks "
+            "train weights, got 3: try evaluate.distractors=0",
         ),
         (
             ("method=wsn", "evaluate.reservoir=true"),

@@ -167,6 +167,13 @@ def test_the_summary_says_how_many_weights_are_free(tmp_path):
     assert "per mask; no mask keeps 81.2% of the weights" in printed(tmp_path, 200)
 
 
+def test_the_summary_compares_the_mask_of_task_0_with_its_dense_base(tmp_path):
+    (tmp_path / "log").mkdir()
+    rows = [task(0, 0.75) | {"base_accuracy": 0.8125}, task(1, 0.25) | {"base_accuracy": 0.1}]
+    write_table(pa.Table.from_pylist(rows, schema=TASKS), tmp_path / "log" / "unit.parquet", RUN)
+    assert "per mask; task 0: mask 0.7500, dense base 0.8125" in printed(tmp_path, 200)
+
+
 def test_the_summary_begins_with_the_result_in_one_sentence(tmp_path):
     (tmp_path / "evaluations").mkdir()
     asked_first = {"num_tasks": 25, "algorithm": "one_shot", "objective": "H"}

@@ -26,13 +26,16 @@ def evaluations(*task_ids, objective="entropy"):
 
 RUN = "0123456789abcdef"  # the identity of a run
 OPTIONS = ("log_base", "steps", "rate")
-NULLABLE = ("objective", "agreement", "share", "capacity", "batches", "free_share", "entropy")
+NULLABLE = (
+    *("objective", "agreement", "share", "capacity", "batches"),
+    *("base_accuracy", "free_share", "entropy"),
+)
 
 
 @pytest.mark.parametrize(
     ("schema", "name", "version"),
     [
-        (TASKS, b"tasks", b"3"),
+        (TASKS, b"tasks", b"4"),
         (EVALUATIONS, b"evaluations", b"3"),
         (RESERVOIR, b"reservoir", b"2"),
         (RECOVERY, b"recovery", b"1"),
@@ -51,8 +54,8 @@ def test_schemas_describe_themselves(schema, name, version):
 
 def test_columns_are_those_of_the_contract():
     assert " ".join(TASKS.names) == (
-        "task_id method accuracy loss steps train_seconds density free_share mask_bytes row_crc32c "
-        "worker device finished_at"
+        "task_id method accuracy loss steps train_seconds density base_accuracy free_share "
+        "mask_bytes row_crc32c worker device finished_at"
     )
     assert " ".join(EVALUATIONS.names) == (
         "num_tasks num_distractors task_id algorithm objective num_images batch_size log_base "
