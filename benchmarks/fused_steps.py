@@ -38,7 +38,7 @@ from harness.plan.resolve import resolve
 from harness.run.spec import RunSpec
 from supsup_core import names
 from supsup_core.data import ImageSet, normalise
-from supsup_core.methods.protocol import PlaneMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches

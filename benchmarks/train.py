@@ -42,7 +42,7 @@ from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import normalise
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.batches import task_batches

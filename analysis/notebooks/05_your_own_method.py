@@ -18,7 +18,8 @@ from supsup_core.data import normalise
 from supsup_core.engines.choose import engine_for
 from supsup_core.inference.algorithms import Options
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.methods.protocol import KeepMethod, kept_count, layout_of, top_share
+from supsup_core.methods.planes import KeepMethod, kept_count, top_share
+from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.protocol import MaskedTensor

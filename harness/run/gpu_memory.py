@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 
 from harness.run.spec import RunSpec
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.training.choose import trains_on_blocks
 from supsup_core.training.resident_feed import needs_host

@@ -32,14 +32,9 @@ from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.protocol import (
-    Progress,
-    Scores,
-    Shared,
-    kept_count,
-    top_share,
-    uniform_bound,
-)
+from supsup_core.methods.first_scores import uniform_bound
+from supsup_core.methods.planes import kept_count, top_share
+from supsup_core.methods.protocol import Progress, Scores, Shared
 from supsup_core.names import KAIMING_INITS, SIGNED_CONSTANT
 from supsup_core.networks.mlp import draw_unscaled
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, num_gains

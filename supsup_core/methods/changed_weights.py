@@ -18,7 +18,8 @@ from torch import Tensor
 
 from supsup_core.knobs import Knob
 from supsup_core.methods.biprop import Biprop, Magnitudes
-from supsup_core.methods.protocol import Progress, Scores, Shared, Values
+from supsup_core.methods.first_scores import Values
+from supsup_core.methods.protocol import Progress, Scores, Shared
 from supsup_core.names import SIGNED_CONSTANT
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.magnitude import MagnitudeMethod
-from supsup_core.methods.protocol import kept_count, top_share
+from supsup_core.methods.planes import kept_count, top_share
 from supsup_core.methods.rules import FastRule, TopShares
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec

@@ -35,18 +35,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import (
-    Method,
-    Progress,
-    Scores,
-    Shared,
-    Values,
-    kept_count,
-    mixed,
-    of_one_task,
-    top_share,
-    uniform_bound,
-)
+from supsup_core.methods.first_scores import Values, mixed, uniform_bound
+from supsup_core.methods.planes import kept_count, top_share
+from supsup_core.methods.protocol import Method, Progress, Scores, Shared, of_one_task
 from supsup_core.methods.trained_weights import WEIGHTS, as_shared, first_weights
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supsup_core.methods.protocol import KeepMethod, Values, mixed, uniform_bound
+from supsup_core.methods.first_scores import Values, mixed, uniform_bound
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.networks.protocol import MaskedTensor
 
 
@@ -39,7 +40,7 @@ def magnitudes_from(
         earlier: the mean of the magnitudes that the earlier states stand for.
         drawn: the task's own scores, in the same shape.
         num_states: the number of earlier states.
-        own_share: see `mixed` in methods/protocol.py.
+        own_share: see `mixed` in methods/first_scores.py.
     """
     scores: Values = np.copysign(mixed(earlier, np.abs(drawn), num_states, own_share), drawn)
     return scores

@@ -29,14 +29,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
+from supsup_core.methods.first_scores import Values, uniform_bound
 from supsup_core.methods.magnitude import magnitudes_from, slope_of_magnitude
-from supsup_core.methods.protocol import (
-    PlaneMethod,
-    Values,
-    kept_count,
-    top_share,
-    uniform_bound,
-)
+from supsup_core.methods.planes import PlaneMethod, kept_count, top_share
 from supsup_core.methods.rules import FastRule, TopShares
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec

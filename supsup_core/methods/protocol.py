@@ -1,4 +1,4 @@
-"""The base classes of mask finders.
+"""The base class of mask finders.
 
 Training changes scores, which are real numbers. A finder computes the gains of a task from the
 scores of the task. The gains determine the effective weights. The stored state of a task has planes
@@ -10,15 +10,12 @@ Shape letters: B tasks of a block.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from supsup_core.methods.rules import FastRule
+from supsup_core.methods.first_scores import Values, mixed, uniform_bound, uniform_scores
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, Weights
 from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState
 from supsup_core.streams import Role, stream
@@ -29,8 +26,6 @@ Scores = Mapping[str, Tensor]
 
 # The data that a task gets from earlier tasks: a mapping from name to array.
 Shared = Mapping[str, np.ndarray]
-
-Values = Float32[np.ndarray, "..."]  # values of the gains or the scores of one tensor
 
 # A function from the weights that all tasks share to the weights of one task.
 WeightsOfTask = Callable[[Weights], Weights]
@@ -338,32 +333,6 @@ def layout_of(network: Network, method: Method) -> StateLayout:
     return StateLayout.of(planes, (*network.float_specs(), *method.float_specs(network)))
 
 
-def uniform_scores(tensor: MaskedTensor, generator: np.random.Generator) -> np.ndarray:
-    """Draw float32 scores of a tensor, uniform in (-b, b) with b = uniform_bound(tensor)."""
-    draws: np.ndarray = generator.random(tensor.shape, dtype=np.float32)
-    scores: np.ndarray = (2 * draws - 1) * np.float32(uniform_bound(tensor))
-    return scores
-
-
-def uniform_bound(tensor: MaskedTensor) -> float:
-    """Return 1 / sqrt(fan_in), the bound of the magnitudes that `uniform_scores` draws."""
-    return 1 / sqrt(tensor.fan_in)
-
-
-def mixed(earlier: Values, drawn: Values, num_states: int, own_share: float = 0.5) -> Values:
-    """Compute a weighted mean of earlier scores and the random first scores, in float32.
-
-    Args:
-        earlier: the mean of the scores of some earlier states.
-        drawn: the random first scores of the task, in the same shape.
-        num_states: the number of earlier states. All states have equal weights.
-        own_share: the weight of `drawn` if there is one earlier state, in [0, 1).
-    """
-    own = own_share / (own_share + (1 - own_share) * num_states)
-    found: np.ndarray = (1 - own) * earlier + own * drawn
-    return found.astype(np.float32)
-
-
 def of_one_task(scores: Tensor) -> Tensor:
     """Remove the axis of tasks from the scores of one task.
 
@@ -381,167 +350,3 @@ def of_one_task(scores: Tensor) -> Tensor:
     if len(scores) != 1:
         raise ValueError(f"a block must have 1 task with trained weights, got {len(scores)}")
     return scores[0]
-
-
-class PlaneMethod(Method):
-    """A finder whose planes of a tensor are a rule of the scores of this tensor alone.
-
-    A subclass defines `planes` and `choose`. The fast trainers can then train masks of this finder
-    on an MLP or a module.
-
-    Attributes:
-        reorders: whether a trainer may permute the inputs of a tensor during training. This is
-            allowed if the rule does not depend on the positions of the scores. It is also allowed
-            if the rule uses positions only to choose between equal scores. The positions during
-            training then determine the mask.
-    """
-
-    reorders: bool = True
-
-    @property
-    def only_planes(self) -> bool:
-        """Whether `choose`, `slope` and `decay` are the whole rule; see Method.only_planes.
-
-        This is true if a subclass overrides no other method that a training calls, if scores are
-        trained, and if tasks need no earlier tasks.
-        """
-        own = ("gains", "end", "gain_of")
-        return (
-            self.keeps_methods(PlaneMethod, *own)
-            and self.keeps_methods(Method, "trained_names", "after_step")
-            and not self.searches
-            and self.order == "any"
-        )
-
-    def keeps_methods(self, base: type, *names: str) -> bool:
-        """Return whether the finder's class overrides none of the named methods of a base class."""
-        return all(getattr(type(self), name) is getattr(base, name) for name in names)
-
-    def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
-        """Return the rule of a tensor, if trainers have a fast step for the rule, else None.
-
-        The rule must describe `choose`, `slope` and `decay`. A finder whose subclasses may override
-        these methods returns None for a subclass that does.
-        """
-        return None
-
-    @abstractmethod
-    def choose(self, tensor: MaskedTensor, scores: Tensor) -> Sequence[Bool[Tensor, "B ..."]]:
-        """Choose the bits of each plane of a tensor.
-
-        Args:
-            tensor: the masked tensor.
-            scores: (B, *shape) the tensor's scores, for B tasks.
-
-        Returns:
-            The bits (B, *shape) of each plane, in the order of `planes`.
-        """
-
-    def slope(self, tensor: MaskedTensor, scores: Tensor) -> Tensor | float:
-        """Return the derivative d gain / d score that training uses.
-
-        The result is a tensor with the shape of the scores, or one number for all scores.
-        """
-        return 1.0
-
-    def gain_of(self, tensor: MaskedTensor, scores: Tensor) -> Tensor:
-        """Compute the gains of one tensor without gradients: the sum of coefficient * bits.
-
-        Args:
-            tensor: the masked tensor.
-            scores: (B, *shape) the tensor's scores, for B tasks.
-
-        Returns:
-            (B, *shape) the gains, in the dtype of the scores.
-        """
-        pairs = zip(self.planes(tensor), self.choose(tensor, scores), strict=True)
-        # The planes are added one by one, as in StateLayout.unflatten, so that stored states have
-        # the same gains, bit for bit.
-        first, *others = (bits.to(scores.dtype) * spec.coefficient for spec, bits in pairs)
-        return sum(others, start=first)
-
-    def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:
-        """Compute the gains by `gain_of`. In the backward pass, `slope` is d gain / d score."""
-        found = {}
-        for tensor in network.tensors:
-            score = scores[tensor.name]
-            value = score.detach()
-            slope = self.slope(tensor, value)
-            found[tensor.name] = self.gain_of(tensor, value) + slope * (score - value)
-        return found
-
-    def end(self, network: Network, scores: Scores) -> list[TaskState]:
-        """Make the states of B tasks from their scores, with the planes of all tensors."""
-        planes = [
-            bits.cpu().numpy()
-            for tensor in network.tensors
-            for bits in self.choose(tensor, scores[tensor.name].detach())
-        ]
-        return [TaskState(own) for own in zip(*planes, strict=True)]
-
-
-class KeepMethod(PlaneMethod):
-    """A finder with gains of 0 and 1, which are stored as one plane per tensor.
-
-    A subclass only has to define `mask`.
-    """
-
-    @abstractmethod
-    def mask(self, tensor: MaskedTensor, scores: Tensor) -> Bool[Tensor, "B ..."]:
-        """Choose which gains of a masked tensor are 1.
-
-        Args:
-            tensor: the masked tensor.
-            scores: (B, *shape) the tensor's scores, for B tasks.
-
-        Returns:
-            (B, *shape) True for each gain that is 1.
-        """
-
-    def choose(self, tensor: MaskedTensor, scores: Tensor) -> Sequence[Bool[Tensor, "B ..."]]:
-        """Return the mask, whose bits are the gains; see PlaneMethod.choose."""
-        return (self.mask(tensor, scores),)
-
-    def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
-        """Return one plane. Its bits are the gains."""
-        return (PlaneSpec("keep"),)
-
-    def scores_from(
-        self, tensor: MaskedTensor, gains: Values, num_states: int, drawn: Values
-    ) -> Values:
-        """Make first scores from the mean mask; see Method.scores_from.
-
-        The score of a mean mask m is (2 m - 1) b, so a kept weight counts as b and a dropped weight
-        as -b.
-        """
-        return mixed(uniform_bound(tensor) * (2 * gains - 1), drawn, num_states)
-
-
-def kept_count(density: float, num: int) -> int:
-    """Return how many of `num` gains are 1: density * num, rounded, and at least 1."""
-    return max(1, min(num, round(density * num)))
-
-
-def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
-    """Mark the `num_kept` largest scores of each task.
-
-    If scores are equal, the scores with the lower indices (in C order) are marked, so that exactly
-    `num_kept` scores are marked.
-
-    Args:
-        scores: (B, *shape) the scores of B tasks.
-        num_kept: number of scores to mark per task, from 1 to the number of scores of a task.
-
-    Returns:
-        (B, *shape) True for each marked score.
-    """
-    # A trainer may permute the scores. Of equal scores, those that come first in the trainer's
-    # order are then marked.
-    # This does no harm: the mask that was trained is the mask that is stored, and equal scores at
-    # the cut are rare.
-    flat = scores.flatten(1)
-    lowest = flat.kthvalue(flat.shape[1] - num_kept + 1, dim=1, keepdim=True).values
-    above, equal = flat > lowest, flat == lowest
-    num_missing = num_kept - above.sum(dim=1, keepdim=True)
-    first = equal.cumsum(dim=1, dtype=torch.int32) <= num_missing
-    return (above | (equal & first)).reshape(scores.shape)

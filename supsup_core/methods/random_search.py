@@ -19,13 +19,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import (
-    KeepMethod,
-    Shared,
-    kept_count,
-    top_share,
-    uniform_scores,
-)
+from supsup_core.methods.first_scores import uniform_scores
+from supsup_core.methods.planes import KeepMethod, kept_count, top_share
+from supsup_core.methods.protocol import Shared
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.streams import Role, stream
 

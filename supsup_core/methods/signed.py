@@ -24,7 +24,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
-from supsup_core.methods.protocol import PlaneMethod, Values, mixed, uniform_bound
+from supsup_core.methods.first_scores import Values, mixed, uniform_bound
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.rules import FastRule, SignedAbove
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.states.layout import PlaneSpec

@@ -11,7 +11,7 @@ Source: Wortsman et al. 2020 (the MNIST experiments), after Mallya et al. 2018.
 from jaxtyping import Bool
 from torch import Tensor
 
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.methods.rules import AboveZero, FastRule
 from supsup_core.networks.protocol import MaskedTensor
 

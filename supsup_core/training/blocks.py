@@ -11,7 +11,8 @@ from math import prod
 
 import numpy as np
 
-from supsup_core.methods.protocol import PlaneMethod, Shared
+from supsup_core.methods.planes import PlaneMethod
+from supsup_core.methods.protocol import Shared
 from supsup_core.networks.mlp import MLP, draw_signs
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task

@@ -3,7 +3,8 @@
 import torch
 
 from supsup_core.data import ImageSet
-from supsup_core.methods.protocol import KeepMethod, Method, PlaneMethod, layout_of
+from supsup_core.methods.planes import KeepMethod, PlaneMethod
+from supsup_core.methods.protocol import Method, layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import MEAN_SCORES, NO_CHANGE, NO_TRANSFER
 from supsup_core.networks.mlp import MLP

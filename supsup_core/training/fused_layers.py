@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from supsup_core.methods.protocol import PlaneMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.rules import AboveZero, FastRule, SignedAbove, TopOfGroups, TopShares
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.layers import BlockLayer

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from supsup_core.kernels.cross_entropy import logit_gradient_for
-from supsup_core.methods.protocol import PlaneMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.optimizers import Optimizer
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from supsup_core.methods.protocol import PlaneMethod, Shared
+from supsup_core.methods.planes import PlaneMethod
+from supsup_core.methods.protocol import Shared
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.networks.module import ModuleNetwork
 from supsup_core.networks.protocol import MaskedTensor

@@ -21,7 +21,9 @@ from jaxtyping import Int32
 
 from supsup_core.kernels.gpu.choose import triton_works
 from supsup_core.kernels.gpu.memory import free_and_warn, free_bytes
-from supsup_core.methods.protocol import KeepMethod, Shared, layout_of, uniform_bound
+from supsup_core.methods.first_scores import uniform_bound
+from supsup_core.methods.planes import KeepMethod
+from supsup_core.methods.protocol import Shared, layout_of
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.streams import Role, key

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from supsup_core.data import normalise
 from supsup_core.kernels.cross_entropy import logit_gradient_plain
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.layers import score_gradients
 from supsup_core.training.optimizers import Optimizer

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet
 from supsup_core.kernels.gpu.replay import RepeatedStep
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.blocks import logit_scale

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from supsup_core.kernels.groups import TopOfGroups
 from supsup_core.kernels.patterns import BLOCK, reflect_plain
 from supsup_core.methods.n_of_m import NOfM
-from supsup_core.methods.protocol import kept_count
+from supsup_core.methods.planes import kept_count
 from supsup_core.networks.protocol import MaskedTensor
 
 SMALLEST = 1e-45  # a denormal float32

@@ -9,7 +9,8 @@ import torch
 
 from conformance.methods import CPU, NETWORKS, SLIM, MethodTests, assert_same_planes, shaped
 from supsup_core.methods.jackpots import Jackpots, swap
-from supsup_core.methods.protocol import layout_of, top_share
+from supsup_core.methods.planes import top_share
+from supsup_core.methods.protocol import layout_of
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.units import units
 from supsup_core.states.choose import stored_states

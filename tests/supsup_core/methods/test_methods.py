@@ -5,7 +5,8 @@ import torch
 from conformance.methods import NETWORKS, OVER_WEIGHTS, MethodTests
 from supsup_core import names
 from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.protocol import kept_count, top_share, uniform_scores
+from supsup_core.methods.first_scores import uniform_scores
+from supsup_core.methods.planes import kept_count, top_share
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.protocol import KeepMethod
+from supsup_core.methods.planes import KeepMethod
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.fused_layers import FusedThresholdLayer, layer_form

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from supsup_core.data import ImageSet, normalise
-from supsup_core.methods.protocol import KeepMethod, layout_of
+from supsup_core.methods.planes import KeepMethod
+from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import FAMILIES
 from supsup_core.networks.mlp import forward, mlp

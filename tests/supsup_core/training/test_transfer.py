@@ -8,7 +8,8 @@ import torch
 
 from supsup_core.baselines.lower_bound import LowerBound
 from supsup_core.methods.edge_popup import EdgePopup
-from supsup_core.methods.protocol import layout_of, uniform_bound
+from supsup_core.methods.first_scores import uniform_bound
+from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import mlp
