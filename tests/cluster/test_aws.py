@@ -67,6 +67,9 @@ def image_of(config: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# Ray leaves the file ray-bootstrap open until the garbage is collected.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_head_starts_from_the_parameter_and_workers_from_the_head_s_image(
     name: str, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

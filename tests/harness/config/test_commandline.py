@@ -287,7 +287,7 @@ def test_an_unknown_experiment_names_the_known_ones(refused):
     line = refused("experiment=fig44")
     known = (
         "fig2_left, fig2_right, fig3_fc, fig3_lenet, fig4, fig5_left, fig5_right, fig6, fig7, "
-        "finders, nns, reservoir"
+        "finders, finders_split, nns, reservoir"
     )
     assert line == f"experiment must be one of {known}, got fig44: try experiment=fig4"
 

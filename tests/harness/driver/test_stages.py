@@ -16,6 +16,7 @@ from harness.data.dataset import Dataset
 from harness.driver.evaluate import Evaluate
 from harness.driver.protocol import Shared, Submission, TableUnit
 from harness.driver.recall import Recall
+from harness.driver.recover import Recover
 from harness.driver.start import carry_out
 from harness.driver.train import Train
 from harness.driver.work import Work
@@ -181,6 +182,6 @@ def test_a_checkpoint_s_masks_are_shared_once_for_all_stages(tmp_path: Path) -> 
             return value
 
     config = configure(tmp_path, "evaluate.reservoir=true", "reservoir.cues=[flipped]")
-    assert stages(config) == [Train, Evaluate, Recall]
+    assert stages(config) == [Train, Evaluate, Recall, Recover]
     assert carry_out([config], open_trained, [*stages(config), Ones], lambda _: Sharing()) == 0
     assert shared == {2: 1, 6: 1}

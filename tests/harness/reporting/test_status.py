@@ -279,7 +279,7 @@ def test_tables_of_another_version_are_one_line(run, capsys):
     table = pa.parquet.read_table(path)
     metadata = table.schema.metadata | {b"schema_version": b"1"}
     pa.parquet.write_table(table.replace_schema_metadata(metadata), path)
-    with pytest.raises(UserError, match="must have schema_version 3, got 1: choose another"):
+    with pytest.raises(UserError, match="must have schema_version 4, got 1: choose another"):
         status.main([f"run_dir={run}"])
 
 

@@ -111,7 +111,7 @@ def test_both_rates_are_on_the_screen(digits, composed, caplog):
     ]
 
 
-@pytest.mark.parametrize("override", ["train.dtype=float32", "method=signed"])
+@pytest.mark.parametrize("override", ["train.dtype=float32", "method=iterand"])
 def test_nothing_is_measured_if_the_type_is_fixed(override, digits, composed):
     config = composed(*SMALL, override)
     spec = RunSpec(config, digits.input_shape, digits.num_classes)
