@@ -31,7 +31,7 @@ def test_the_wheel_has_the_packages_their_types_and_their_recipes_only(wheel):
     written = {
         str(path.relative_to(ROOT))
         for package in PACKAGES
-        for kind in ("*.py", "*.yaml", "py.typed")
+        for kind in ("*.py", "*.yaml", "*.j2", "*.css", "*.js", "py.typed")
         for path in (ROOT / package).rglob(kind)
     }
     assert names == {one for one in written if not one.startswith("analysis/notebooks/")}

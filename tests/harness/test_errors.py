@@ -5,6 +5,8 @@ import tempfile
 
 import pytest
 
+import shape_checks
+from harness import errors
 from harness.errors import Failure, keep_traceback, origin
 from supsup_core import streams
 from supsup_core.streams import Role, stream
@@ -37,7 +39,10 @@ def test_the_line_is_that_of_the_user_s_code_below_the_project_s():
     assert failure.traceback.endswith("KeyError: 3\n")
 
 
-def test_the_line_is_that_of_the_user_s_code_above_the_project_s():
+def test_the_line_is_that_of_the_user_s_code_above_the_project_s(monkeypatch):
+    # The tests wrap the functions of the project to check shapes. The wrapper is no code of a user.
+    libraries = (*errors._LIBRARIES, shape_checks.__file__)
+    monkeypatch.setattr(errors, "_LIBRARIES", libraries)
     failure = caught(lambda: stream(-1, Role.WEIGHTS, 0))
     assert f" ({__file__}, line " in failure.line
 

@@ -43,7 +43,9 @@ class TestMulticoated(MulticoatedTests):
 
 
 class TestScaledCoats(MulticoatedTests):
-    method = Multicoated(densities=(0.5, 0.25), scale_fan=True)
+    # With some densities, the trainers do not agree to the bit: if the inputs of a unit cancel,
+    # rounding decides whether the unit is above 0.
+    method = Multicoated(densities=(0.6, 0.2), scale_fan=True)
 
     @pytest.fixture(params=[NETWORKS["mlp"], SLIM], ids=["mlp", "resnet"])
     def network(self, request):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from supsup_core.methods.iterand import IteRand
 from supsup_core.methods.protocol import layout_of
-from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import mlp
 from supsup_core.states.choose import stored_states
@@ -93,6 +93,6 @@ def test_the_first_images_are_those_of_the_first_steps(share, at_most, num_image
     images, labels = trainer._first_images(tasks[:2], share, at_most)
     assert images.shape == (2, num_images, 64)
     first = next(block_batches(tasks[:2], digits[0], RECIPE, 0))
-    expected, classes = trainer_for(NETWORK, Signed(), *digits, RECIPE, seed=0)._batch(first)
+    expected, classes = trainer_for(NETWORK, IteRand(), *digits, RECIPE, seed=0)._batch(first)
     assert torch.equal(images[:, :32], expected)
     assert torch.equal(labels[:, :32], classes)
