@@ -58,7 +58,7 @@ def recover(
     weights: Weights,
     reservoirs: Sequence[Reservoir],
     starts: Sequence[Float32[Tensor, " _"]],
-    batches: Sequence[Float32[Tensor, "N ..."]],
+    batches: Sequence[Float32[Tensor, "_ ..."]],
     descent: Descent,
 ) -> Iterator[Point]:
     """Recover the masks of a task by gradient descent, with one step per batch.
