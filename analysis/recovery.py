@@ -87,9 +87,8 @@ def wrong_bits_by_step(recovery: pd.DataFrame) -> Figure:
             color += 1
         means = of_descent.groupby("step")[["accuracy", "accuracy_gg"]].mean()
         [line] = right.plot(means.index, means["accuracy"], lw=2, label=f"recovered, {label}")
-        color_of_line = line.get_color()
-        of_stored = f"stored, {label}"
-        right.plot(means.index, means["accuracy_gg"], "--", color=color_of_line, label=of_stored)
+        stored = means["accuracy_gg"]
+        right.plot(stored.index, stored, "--", color=line.get_color(), label=f"stored, {label}")
     name_axes(left, "gradient steps", "wrong bits", "distance to the stored mask")
     left.set_ylim(bottom=0)
     name_axes(right, "gradient steps", "accuracy", "correct labels")

@@ -15,7 +15,6 @@ from rich.console import Console
 from harness.config.calls import as_called
 from harness.config.command import STOPPED
 from harness.config.identity import job_from_yaml, run_name, to_yaml
-from harness.config.options import resolved_options
 from harness.config.schema import AUTO, FREE_KEYS
 from harness.errors import UserError
 from harness.places.durable import write_durably
@@ -24,21 +23,17 @@ from harness.places.reading import parse_yaml
 from harness.reporting.display import make_console, make_display, say
 from harness.run.dataset import dataset_of
 from harness.run.images import check_images
-from harness.run.memory import check_weights
 from harness.run.provenance import config_hash, record_start
 from harness.run.refusals import (
-    check_against_data,
-    check_any_order,
-    check_capabilities,
     readable_path_errors,
 )
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
-from harness.run.spec import RunSpec
 from harness.search.config import TuneJob, base_config, check_tune
 from harness.search.end_table import print_trials
 from harness.search.search import Search
 from harness.search.space import one_by_one, read_space, search_differences, with_values
 from harness.search.table import FAILED, TABLE, best_trial
+from harness.search.trial import checked_spec
 from harness.search.trials import write_trials
 from harness.search.tuning import run_trials
 from harness.storage.lock import run_lock
@@ -72,12 +67,7 @@ def carry_out_search(job: TuneJob) -> int:
     display = make_display(console, quiet=job.quiet)
     data = dataset_of(job, download=job.download)
     for values in one_by_one(dimensions):
-        config = resolved_options(with_values(base, values))
-        check_against_data(config, data)
-        check_weights(config, data.input_shape, data.num_classes)
-        spec = RunSpec(config, data.input_shape, data.num_classes)
-        check_any_order(config, spec.capabilities, "in a search, which trains tasks in any order")
-        check_capabilities(config, spec.capabilities)
+        spec = checked_spec(with_values(base, values), data)
     with family_errors(spec.config.family):
         warn_of_equal_tasks(spec)
         check_images(spec, data)

@@ -7,11 +7,10 @@ from ray import tune
 
 from harness.config.compose import checked, compose_overrides
 from harness.run.dataset import dataset_of
-from harness.run.refusals import check_against_data
 from harness.run.spec import RunSpec
 from harness.search.config import TuneJob, base_config, check_tune
 from harness.search.search import Search
-from harness.search.trial import BlockTrial, Report
+from harness.search.trial import BlockTrial, Report, checked_spec
 from supsup_core.data import ImageSet
 
 
@@ -93,7 +92,7 @@ def trainable(*overrides: str) -> Any:
     check_tune(job)
     data = dataset_of(job, download=job.download)
     base = base_config(job)
-    check_against_data(base, data)
+    checked_spec(base, data)
     search = Search(base, job.tune, (), data.input_shape, data.num_classes)
     with_data = tune.with_parameters(Trial, search=search, train=data.train, test=data.test)
     return tune.with_resources(with_data, {"cpu": 1})

@@ -13,9 +13,12 @@ import torch
 
 from harness.config.options import resolved_options
 from harness.config.schema import AUTO, Config
+from harness.data.dataset import Dataset
 from harness.plan.device import pick_device
 from harness.plan.resolve import automatic_block, resolve
 from harness.plan.units import evaluation_units, train_units
+from harness.run.memory import check_weights
+from harness.run.refusals import check_against_data, check_any_order, check_capabilities
 from harness.run.spec import RunSpec
 from harness.search.config import TuneConfig
 from harness.workers.evaluating import EvaluateWorker
@@ -84,6 +87,25 @@ def resolve_trial(
         )
         config = replace(config, train=replace(config.train, block=block))
     return resolve(config, capabilities, bfloat16_is_faster=bfloat16_is_faster)
+
+
+def checked_spec(config: Config, data: Dataset) -> RunSpec:
+    """Make the specification of a trial, and check it against the data set.
+
+    Args:
+        config: the trial's configuration, which may contain `auto`.
+        data: the data set of the search.
+
+    Raises:
+        UserError: a value does not fit the data set, the memory, the network or a search.
+    """
+    config = resolved_options(config)
+    check_against_data(config, data)
+    check_weights(config, data.input_shape, data.num_classes)
+    spec = RunSpec(config, data.input_shape, data.num_classes)
+    check_any_order(config, spec.capabilities, "in a search, which trains tasks in any order")
+    check_capabilities(config, spec.capabilities)
+    return spec
 
 
 def stage_steps(steps: int, tune: TuneConfig) -> dict[int, int]:

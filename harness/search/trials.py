@@ -25,19 +25,34 @@ def has_ended(trial: Trial) -> bool:
     return trial.status in (Trial.TERMINATED, Trial.ERROR)
 
 
-def trials_table(search: Search, trials: Sequence[Trial]) -> pa.Table:
-    """Make the table `trials`.
+class TrialsTable:
+    """Makes the table `trials` again and again while trials end.
+
+    The row of a trial is made once, because its configuration takes time to compute.
 
     Args:
         search: the specification of the search.
-        trials: trials that have ended, in any order.
-
-    Returns:
-        One row per trial, in the order in which the trials started.
     """
-    # A restored search lists its trials in another order.
-    ordered = sorted(trials, key=_number)
-    return pa.Table.from_pylist([_row(search, one) for one in ordered], schema=search.schema)
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def of(self, trials: Sequence[Trial]) -> pa.Table:
+        """Make the table of some trials.
+
+        Args:
+            trials: trials that have ended, in any order.
+
+        Returns:
+            One row per trial, in the order in which the trials started.
+        """
+        for trial in trials:
+            if trial.trial_id not in self._rows:
+                self._rows[trial.trial_id] = _row(self._search, trial)
+        # A restored search lists its trials in another order.
+        rows = [self._rows[trial.trial_id] for trial in sorted(trials, key=_number)]
+        return pa.Table.from_pylist(rows, schema=self._search.schema)
 
 
 def write_trials(directory: Path, table: pa.Table, search_id: str) -> None:

@@ -36,7 +36,7 @@ from harness.search.shown import Shown, now
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
 from harness.search.space import one_by_one, with_values
 from harness.search.trainable import Trial
-from harness.search.trials import trials_table, write_trials
+from harness.search.trials import TrialsTable, write_trials
 
 logger = logging.getLogger("harness")
 
@@ -87,8 +87,10 @@ def run_trials(
         with_data = tune.with_parameters(Trial, search=search, train=data.train, test=data.test)
         trainable = tune.with_resources(with_data, {"cpu": 0 if gpus else 1, "gpu": gpus})
 
+        table = TrialsTable(search)
+
         def keep(trials: Sequence[Any]) -> None:
-            write_trials(directory, trials_table(search, trials), search_id)
+            write_trials(directory, table.of(trials), search_id)
 
         shown = Shown(display, search.tune.metric, search.tune.last_rung, keep)
         now.set(shown)
@@ -104,7 +106,7 @@ def run_trials(
             logger.error("a trial failed three times: %s", failure.line)
         # Ray Tune's internal list of trials also has the drawn values of trials that failed before
         # their first report.
-        return trials_table(search, results._experiment_analysis.trials)
+        return table.of(results._experiment_analysis.trials)
     finally:
         now.set(None)
         if began:

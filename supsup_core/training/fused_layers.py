@@ -41,20 +41,11 @@ class FusedBlockLayer(BlockLayer, Generic[R]):
 
     by_task: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        tensor: MaskedTensor,
-        scores: Float[np.ndarray, "B O ..."],
-        signs: np.ndarray,
-        method: PlaneMethod,
-        optimizer: Optimizer,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        super().__init__(tensor, scores, signs, method, optimizer, dtype, device)
-        rule = method.fast_rule(tensor)
+    @cached_property
+    def _rule(self) -> R:
+        rule = self._method.fast_rule(self._tensor)
         assert rule is not None, "layer_form must choose this class only for a finder with a rule"
-        self._rule: R = rule  # type: ignore[assignment]  # of the class to which FUSED maps the rule
+        return rule  # type: ignore[return-value]  # of the class to which FUSED maps the rule
 
     @cached_property
     def _by_task(self) -> tuple[Tensor, list[Step]]:
