@@ -5,7 +5,7 @@ energy of the reservoirs. With every step, the factor of the entropy gets smalle
 the energy gets larger.
 
 Source: Wortsman et al. 2020, appendix on HopSupSup, and the authors' code.
-Shape letters: N images of a batch, U gains of a masked tensor.
+Shape letters: U gains of a masked tensor.
 """
 
 from collections.abc import Iterator, Sequence
