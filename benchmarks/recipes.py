@@ -1,6 +1,7 @@
 """Search recipes on a grid, by accuracy, expected task accuracy, and seconds per task.
 
     python benchmarks/recipes.py --tasks 32 steps=200 learning_rate=1e-3,2e-3 smoothing=0.9,0.95
+    python benchmarks/recipes.py steps=64,128 temperature=2 --with network=fc_1024_1024 train=fast
 
 Each combination of values is one recipe, and trains the same permuted tasks in blocks. One process
 trains a recipe, and there is one process per core. The masks are measured on the whole test set
@@ -18,6 +19,7 @@ among --tasks masks, and expected among 250 and 2500 masks.
 
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -66,23 +68,32 @@ class Found:
     task_accuracy: dict[str, tuple[float, float, float]]
 
 
-def job(choice: dict[str, str], data: str) -> Config:
-    """Make the configuration that trains by a recipe: keys of `train` and their values."""
+def job(choice: dict[str, str], data: str, others: Sequence[str] = ()) -> Config:
+    """Make the configuration that trains by a recipe.
+
+    Args:
+        choice: keys of `train` and their values.
+        data: name of the data set.
+        others: more options of `scale`, such as network=fc_1024_1024.
+    """
     overrides = [f"train.{key}={value}" for key, value in choice.items()]
-    fixed = [f"data={data}", "tasks=2500", "train.dtype=bfloat16", f"train.block={BLOCK}"]
-    return compose([*overrides, *fixed])
+    fixed = [f"data={data}", "tasks=2500", f"train.block={BLOCK}"]
+    return compose([*fixed, *others, *overrides])
 
 
-def try_recipe(choice: dict[str, str], data: str, num_tasks: int) -> Found:
+def try_recipe(
+    choice: dict[str, str], data: str, num_tasks: int, others: Sequence[str] = ()
+) -> Found:
     """Train `num_tasks` tasks by one recipe, measure the masks, and infer tasks among the masks.
 
     Args:
         choice: keys of `train` and their values.
         data: name of the data set.
         num_tasks: number of tasks to train, at least FEWEST_TASKS.
+        others: more options of `scale`.
     """
     loaded = load_dataset(data)
-    spec = resolved_job(job(choice, data), loaded)
+    spec = resolved_job(job(choice, data, others), loaded)
     test = loaded.test
     worker = TrainWorker(spec, loaded.train, test, name="search")
     began = time.perf_counter()
@@ -120,6 +131,14 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--data", choices=DATASETS, default="mnist")
     parser.add_argument("--tasks", type=whole(FEWEST_TASKS), default=32, help="tasks per recipe")
+    parser.add_argument(
+        "--with",
+        dest="others",
+        metavar="KEY=VALUE",
+        nargs="+",
+        default=[],
+        help="options of scale for every recipe, such as network=fc_1024_1024 train=fast",
+    )
     parser.add_argument("grid", nargs="+", help="key of train, with values: key=value,value,...")
     arguments = parser.parse_args()
     if wrong := [item for item in arguments.grid if "=" not in item]:
@@ -130,10 +149,11 @@ def main() -> None:
     values = [item.partition("=")[2].split(",") for item in arguments.grid]
     choices = [dict(zip(keys, chosen, strict=True)) for chosen in product(*values)]
     for choice in choices:
-        job(choice, arguments.data)  # refuses a wrong recipe before any recipe is tried
+        job(choice, arguments.data, arguments.others)  # refuses a wrong recipe before any recipe is tried
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
-        calls = [pool.submit(try_recipe, c, arguments.data, arguments.tasks) for c in choices]
+        fixed = arguments.data, arguments.tasks, arguments.others
+        calls = [pool.submit(try_recipe, choice, *fixed) for choice in choices]
         found = [call.result() for call in calls]
     print(
         "accuracy (95 %)           H: --tasks, 250, 2500  G: --tasks, 250, 2500  s per task, recipe"
