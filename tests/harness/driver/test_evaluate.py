@@ -403,8 +403,8 @@ def test_ray_gives_the_rows_of_the_serial_executor(typed, run, ray_session):
 def test_ctrl_c_keeps_what_was_evaluated(typed, run, monkeypatch):
     keep = UnitFiles.keep
 
-    def keep_and_stop(files, unit, rows):
-        keep(files, unit, rows)
+    def keep_and_stop(files, unit, rows, details):
+        keep(files, unit, rows, details)
         raise KeyboardInterrupt
 
     before = content(run)
