@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.drawing.style import hover, name_axes, panels
 from analysis.queries import answering_ways, confusion, last_queries
@@ -23,8 +24,8 @@ def tasks_confused(queries: pd.DataFrame) -> Figure:
 
     Returns:
         A figure with a panel for each way of inference that gave wrong answers, at most four: those
-        with the most wrong answers. A square stands for a pair of a true and an inferred task. The
-        darker it is, the more queries of the true task got this answer. Right answers are not
+        with the most wrong answers. A square stands for a pair of a true and an inferred task. Its
+        colour is stronger if more queries of the true task got this answer. Right answers are not
         drawn. They would be on the dotted line. With many tasks, a square stands for groups of
         tasks.
 
@@ -44,7 +45,8 @@ def tasks_confused(queries: pd.DataFrame) -> Figure:
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     cells, size = confusion(rows)
     share = cells["wrong"] / cells["asked"]
-    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * size
+    # A square of one task has the number of the task at its centre.
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * size - 0.5
     lower_left = cells[["inferred", "task_id"]].to_numpy()
     squares = PolyCollection(
         list(lower_left[:, None] + corners),
@@ -54,9 +56,11 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
     )
     hover(squares, [_told(cell, size) for cell in cells.itertuples()])
     axes.add_collection(squares)
-    end = max(rows["num_tasks"].max(), rows["inferred"].max() + 1)
-    axes.plot([0, end], [0, end], "k:", lw=0.8)
-    axes.set(xlim=(0, end), ylim=(end, 0), aspect="equal")
+    ends = -0.5, max(rows["num_tasks"].max(), rows["inferred"].max() + 1) - 0.5
+    axes.plot(ends, ends, "k:", lw=0.8)
+    axes.set(xlim=ends, ylim=ends[::-1], aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
 def _told(cell: Any, size: int) -> str:

@@ -43,10 +43,10 @@ def single_queries(
         kind = "mask" if is_stream else "task"
         caption = (
             f"Wrong answers among {last['num_tasks'].iloc[0]} masks: true task against inferred "
-            f"{kind}, for the ways of inference with the most wrong answers. A darker square "
-            "stands for a larger fraction of the true task's queries. With more than 40 tasks, a "
-            "square is a group of tasks. Right answers are not drawn; with a mask for each task, "
-            "they are on the dotted line."
+            f"{kind}, for the ways of inference with the most wrong answers. A stronger "
+            "colour stands for a larger fraction of the true task's queries. With more than 40 "
+            "tasks, a square is a group of tasks. Right answers are not drawn; with a mask for "
+            "each task, they are on the dotted line."
         )
         parts.append(drawing(caption, lambda: tasks_confused(last), "confused"))
         if not is_stream:
@@ -79,8 +79,8 @@ def _counts(last: pd.DataFrame) -> Part:
 def _examples(last: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
     """Choose queries with a picture: wrong answers first, then right answers by a small margin."""
     both = pd.concat([main, *(rows for _, rows in answering_ways(last))])
-    both = both[both["picture"].notna()].drop_duplicates(["task_id", "batch", "inferred"])
-    wrong = both[~both["right"]].head(_WRONG_SHOWN)
+    wrong = both[both["picture"].notna() & ~both["right"]]
+    wrong = wrong.drop_duplicates(["task_id", "batch"]).head(_WRONG_SHOWN)
     right = main[main["picture"].notna() & main["right"]].sort_values("margin", kind="stable")
     return pd.concat([wrong, right]).head(_SHOWN)
 

@@ -152,7 +152,8 @@ def test_a_batch_moves_images_and_answers_and_waits_once(algorithm, unpacked_byt
         assert (gpu.uploads, gpu.uploaded_bytes) == (1, images.nbytes)
         assert gpu.downloads == gpu.waits == 1
         # One-shot also copies two numbers that say whether the answer is certain.
-        assert gpu.downloaded_bytes <= 8 * (3 * len(images) + 1 + len(INFERENCE_ALGORITHMS))
+        # An answer is a task, a runner-up and a margin.
+        assert gpu.downloaded_bytes <= 8 * (5 * len(images) + 1 + len(INFERENCE_ALGORITHMS))
 
 
 def test_one_query_starts_few_kernels():
@@ -163,11 +164,11 @@ def test_one_query_starts_few_kernels():
         engine.infer(images, "one_shot", OBJECTIVES["H"], OPTIONS)  # makes the superposition
         gpu.reset()
         engine.infer(images, "one_shot", OBJECTIVES["H"], OPTIONS)
-        assert gpu.kernels < 90
+        assert gpu.kernels < 98
 
 
 def test_open_queries_are_decided_on_the_gpu(monkeypatch):
-    monkeypatch.setattr(device, "CANDIDATES", 1)
+    monkeypatch.setattr(device, "CANDIDATES", 2)
     rows = random_rows(30)[np.random.default_rng(5).integers(0, 30, 100)]
     images, objective = random_images(40), OBJECTIVES["H"]
     expected = on_bits(rows).one_shot(images, objective).tasks
