@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from analysis.drawing.ways import Line, agreeing, by_way
 from analysis.summary import WAYS
 
 MOST_BINS = 40  # rows and columns of a picture of all tasks
@@ -21,19 +20,6 @@ def last_queries(queries: pd.DataFrame) -> pd.DataFrame:
     own = queries[queries["num_distractors"] == 0]
     last = own[own["num_tasks"] == own["num_tasks"].max()]
     return last.drop_duplicates([*WAYS, "task_id", "batch"])
-
-
-def answering_ways(queries: pd.DataFrame) -> list[Line]:
-    """Divide queries by the way of inference. Ways with the same answers are one.
-
-    Args:
-        queries: the result of last_queries.
-
-    Returns:
-        Pairs of a label and rows. The way with the most wrong answers is first.
-    """
-    found = agreeing(by_way(queries), ["inferred"])
-    return sorted(found, key=lambda line: line[1]["right"].mean())
 
 
 def of_way(queries: pd.DataFrame, way: pd.Series) -> pd.DataFrame:

@@ -10,10 +10,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.drawing.style import hover, name_axes, panels
-from analysis.queries import answering_ways, confusion, last_queries
+from analysis.drawing.ways import Line, agreeing, by_way
+from analysis.queries import confusion, last_queries
 
 _PANELS = 4  # ways of inference with a panel
 _FAINTEST = 0.25  # opacity of the smallest fraction, so that a single wrong answer is visible
+
+
+def answering_ways(queries: pd.DataFrame) -> list[Line]:
+    """Divide queries by the way of inference. Ways with the same answers are one.
+
+    Args:
+        queries: the result of last_queries.
+
+    Returns:
+        Pairs of a label and rows. The way with the most wrong answers is first.
+    """
+    found = agreeing(by_way(queries), ["inferred"])
+    return sorted(found, key=lambda line: line[1]["right"].mean())
 
 
 def tasks_confused(queries: pd.DataFrame) -> Figure:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis import pictures, stored
-from analysis.drawing.confusion import tasks_confused
+from analysis.drawing.confusion import answering_ways, tasks_confused
 from analysis.pages.content import Gallery, Part, Picture, Section, Text, table
 from analysis.pages.svg import drawing
-from analysis.queries import answering_ways, last_queries, of_way, wrong_counts
+from analysis.queries import last_queries, of_way, wrong_counts
 
 _WRONG_SHOWN, _SHOWN = 6, 8  # pictures of wrong answers, and of all answers together
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.drawing.confusion import tasks_confused
+from analysis.drawing.confusion import answering_ways, tasks_confused
 from analysis.load import load
 from analysis.pages.content import Gallery, Text
 from analysis.pages.svg import drawing
-from analysis.queries import answering_ways, confusion, last_queries, of_way, wrong_counts
+from analysis.queries import confusion, last_queries, of_way, wrong_counts
 from analysis.sections import queries as section
 
 SETTINGS = {"num_images": 1, "batch_size": 8, "log_base": None, "steps": None, "rate": None}
