@@ -67,7 +67,8 @@ def _counts(last: pd.DataFrame) -> Part:
         most = "" if pairs.empty else "{} as {}".format(*pairs.idxmax())
         rows.append([label, asked, num_wrong, seconds, most, pairs.max() if num_wrong else 0])
     return table(
-        "Wrong answers by way of inference. The runner-up is the task with the second best score.",
+        "Wrong answers by way of inference. The runner-up is the task with the second best score. "
+        "If several ways gave the same answers, it is the runner-up of the first way.",
         [
             *("inferred by", "queries", "wrong", "right task is the runner-up"),
             *("most frequent confusion", "times"),
