@@ -36,7 +36,7 @@ from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import StateLayout
 from supsup_core.states.resident import FEW_VECTORS, PART_BYTES, ResidentStates
 
-# Number of states per query whose products are computed in float64.
+# Number of states per query whose products are computed in float64, at least 2.
 CANDIDATES = 8
 # With this number of queries, matrix products use nearly all of a GPU's speed.
 _QUERIES = 512
