@@ -198,20 +198,7 @@ class Queries:
         own: Ownership,
     ) -> pa.Table:
         every = [(one.task, i, batch) for one in asked for i, batch in enumerate(one.batches)]
-
-        def shown(query: int) -> np.ndarray:
-            task, _, batch = every[query]
-            return np.asarray(self._shown.of(task, batch[:1])[0].cpu())
-
-        return query_rows(
-            same,
-            np.array([task.task_id for task, _, _ in every]),
-            np.array([i for _, i, _ in every]),
-            np.array([batch[0] for _, _, batch in every]),
-            answers,
-            own,
-            shown,
-        )
+        return query_rows(same, every, answers, own, self._shown)
 
     def _counted(
         self,

@@ -5,18 +5,20 @@ examples without the data set.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from harness.plan.ownership import Ownership
 from harness.tables.schemas import QUERIES
 from harness.workers.answers import Answers
 from supsup_core.inference.answers import NO_TASK
+from supsup_core.tasks.protocol import Task
+from supsup_core.tasks.shown import ShownImages
 
 # Number of queries of a unit whose pictures are stored. Wrong answers are more interesting.
 WRONG_SHOWN, RIGHT_SHOWN = 3, 1
@@ -24,30 +26,27 @@ WRONG_SHOWN, RIGHT_SHOWN = 3, 1
 # Larger images would take more space than all other columns.
 LARGEST_PICTURE = 4096
 
-Shown = Callable[[int], UInt8[np.ndarray, "..."]]
+Query = tuple[Task, int, np.ndarray]
 
 
 def query_rows(
     same: Mapping[str, Any],
-    truth: Int64[np.ndarray, " Q"],
-    batches: Int64[np.ndarray, " Q"],
-    images: Int64[np.ndarray, " Q"],
+    queries: Sequence[Query],
     answers: Answers,
     own: Ownership,
-    shown: Shown,
+    shown: ShownImages,
 ) -> pa.Table:
     """Make the rows of one evaluation unit.
 
     Args:
         same: a mapping from column name to a value that all rows have.
-        truth: (Q,) the task of each query.
-        batches: (Q,) the number of each query's batch among the batches of its task, from 0.
-        images: (Q,) the index of each query's first image in the test set.
+        queries: for each query: its task, the number of its batch among the batches of the task,
+            from 0, and the indices of the batch's images in the test set.
         answers: the answers to the queries.
         own: the tasks that the masks belong to.
-        shown: a function that takes the number of a query, and returns the pixels of the query's
-            first image as the task shows it.
+        shown: the images of the test set.
     """
+    truth = np.array([task.task_id for task, _, _ in queries])
     found = answers.found
     inferred, runners_up = found.tasks.numpy(), found.runners_up.numpy()
     margins = found.margins.numpy().astype(np.float32)
@@ -55,24 +54,27 @@ def query_rows(
     right = np.array([own.task_of(mask) == task for mask, task in pairs])
     columns: dict[str, Any] = {
         "task_id": truth,
-        "batch": batches,
-        "image": images,
+        "batch": [number for _, number, _ in queries],
+        "image": [batch[0] for _, _, batch in queries],
         "inferred": inferred,
         "runner_up": pa.array(runners_up, pa.int32(), mask=runners_up == NO_TASK),
         "margin": pa.array(margins, mask=np.isnan(margins)),
         "right": right,
-        "picture": _pictures(right, shown),
+        "picture": _pictures(right, queries, shown),
     }
     columns |= {name: [value] * len(truth) for name, value in same.items()}
     return pa.table({name: columns[name] for name in QUERIES.names}, schema=QUERIES)
 
 
-def _pictures(right: Bool[np.ndarray, " Q"], shown: Shown) -> Sequence[bytes | None]:
+def _pictures(
+    right: Bool[np.ndarray, " Q"], queries: Sequence[Query], shown: ShownImages
+) -> list[bytes | None]:
     """Return the PNG file of each query's picture; None for a query without a picture."""
     chosen = [*np.flatnonzero(~right)[:WRONG_SHOWN], *np.flatnonzero(right)[:RIGHT_SHOWN]]
     found: list[bytes | None] = [None] * len(right)
     for query in chosen:
-        found[query] = as_png(shown(int(query)))
+        task, _, batch = queries[query]
+        found[query] = as_png(shown.of(task, batch[:1])[0].cpu().numpy())
     return found
 
 
