@@ -11,6 +11,7 @@ import pyarrow as pa
 SCHEMA_VERSIONS = {
     "tasks": "4",
     "evaluations": "3",
+    "queries": "1",
     "reservoir": "2",
     "recovery": "1",
     "allocation": "1",
@@ -31,6 +32,12 @@ _COLUMNS = {
         batches:int64 num_batches:int64 task_accuracy:double accuracy_gg:double accuracy_gns:double
         accuracy_gnu:double seconds_per_inference:double num_gradients:int64
         bits_read_fraction:double agreement:double device:string
+    """,
+    "queries": """
+        num_tasks:int32 num_distractors:int32 task_id:int32 algorithm:string objective:string
+        num_images:int32 batch_size:int32 log_base:int32 steps:int32 rate:double tasks_asked:int32
+        batches:int32 batch:int32 image:int32 inferred:int32 runner_up:int32 margin:float right:bool
+        picture:binary
     """,
     "reservoir": """
         rule:string dim:int64 num_blocks:int64 block:int64 num_tasks:int64 cue:string share:double

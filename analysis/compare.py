@@ -111,7 +111,7 @@ def accuracy_and_bytes(rows: pd.DataFrame) -> Figure:
         color, inferred = f"C{i % 10}", of_name[of_name["algorithm"] != GIVEN]
         by_way = list(inferred.groupby("way", sort=False))
         for j, (way, of_way) in enumerate(agreeing(by_way, ["accuracy_gnu"])):
-            style = {"color": color, "marker": "os^vD"[j % 5], "label": f"{name}, {way}"}
+            style = {"color": color, "marker": "os^vD<>"[j % 7], "label": f"{name}, {way}"}
             _draw(left, of_way, "accuracy_gnu", style)
         given = of_name.drop_duplicates("num_tasks")
         dashed = {"linestyle": "--", "marker": "" if len(given) > 1 else "_"}

@@ -7,6 +7,7 @@ python -m analysis.figures runs/units recall.png --figure recall_by_masks
 from analysis.allocation import masks_by_task
 from analysis.commandline import Parser, figure_file, run_command, run_directory
 from analysis.drawing.accuracy import accuracy_by_masks, algorithms_compared, objectives_compared
+from analysis.drawing.confusion import tasks_confused
 from analysis.drawing.cost import time_by_masks
 from analysis.drawing.masks import masks_by_layer, nearest_angles, rotations_confused
 from analysis.drawing.reservoirs import recall_by_masks, sweeps_by_masks
@@ -27,6 +28,7 @@ __all__ = [
     "rotations_confused",
     "storage_bytes",
     "sweeps_by_masks",
+    "tasks_confused",
     "time_by_masks",
     "training_over_time",
     "wrong_bits_by_step",
@@ -39,6 +41,7 @@ FIGURES = {
     "algorithms_compared": (algorithms_compared, "evaluations"),
     "recall_by_masks": (recall_by_masks, "reservoir"),
     "masks_by_task": (masks_by_task, "allocation"),
+    "tasks_confused": (tasks_confused, "queries"),
     "sweeps_by_masks": (sweeps_by_masks, "reservoir"),
     "training_over_time": (training_over_time, "tasks"),
     "wrong_bits_by_step": (wrong_bits_by_step, "recovery"),

@@ -24,6 +24,7 @@ from analysis.reading import check_file, parse_configuration, read_text
 FOLDERS = {
     "tasks": "log",
     "evaluations": "evaluations",
+    "queries": "queries",
     "reservoir": "reservoir",
     "recovery": "recovery",
     "allocation": "allocation",

@@ -135,8 +135,24 @@ def as_url(image: NDArray[np.float64], colors: str, low: float, high: float) -> 
     """
     scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
     pixels = (colormaps[colors](scaled)[..., :3] * 255).round().astype(np.uint8)
+    return _url(Image.fromarray(_enlarged(pixels)).quantize(64))
+
+
+def pixels_url(pixels: NDArray[np.uint8]) -> str:
+    """Convert an image to a PNG file in a `data:` URL, with its own colours.
+
+    Args:
+        pixels: (rows, columns) grey values, or (rows, columns, 3) colours.
+    """
+    return _url(Image.fromarray(_enlarged(pixels)))
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     repeats = max(1, _WIDTH // pixels.shape[1])
-    pixels = pixels.repeat(repeats, axis=0).repeat(repeats, axis=1)
+    return pixels.repeat(repeats, axis=0).repeat(repeats, axis=1)
+
+
+def _url(image: Image.Image) -> str:
     file = io.BytesIO()
-    Image.fromarray(pixels).quantize(64).save(file, format="PNG", optimize=True)
+    image.save(file, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -30,6 +30,7 @@ from analysis.sections.cost import cost
 from analysis.sections.inference import inference
 from analysis.sections.masks import masks
 from analysis.sections.origin import origin, read_starts
+from analysis.sections.queries import single_queries
 from analysis.sections.recovery import recovery
 from analysis.sections.reservoirs import reservoirs
 from analysis.sections.storage import storage
@@ -50,7 +51,7 @@ def read_tables(run_dir: Path) -> Tables:
         or a recall was done twice, only the row with the larger sample is kept.
     """
     found = {}
-    for name in ("tasks", "evaluations", "reservoir", "recovery", "allocation"):
+    for name in ("tasks", "evaluations", "queries", "reservoir", "recovery", "allocation"):
         try:
             found[name] = load(run_dir, name).to_pandas()
         except FileNotFoundError:
@@ -121,6 +122,9 @@ def _sections(
         evaluations = tables["evaluations"]
         found = summary.evaluation_summary(evaluations)
         sections.append(inference(evaluations, found, run_dir))
+        if "queries" in tables and (tables["queries"]["num_distractors"] == 0).any():
+            is_stream = counted is not None
+            sections.append(single_queries(tables["queries"], way, run_dir, is_stream=is_stream))
         is_given = evaluations["algorithm"] == summary.GIVEN
         if not is_given.all():
             inferring = found[found["algorithm"] != summary.GIVEN]

@@ -75,7 +75,7 @@ def _band(axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str
     [line] = axes.plot(ordered[x], ordered[y], style, ms=5, label=label)
     low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
     if len(ordered) > 1:
-        axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.15)
+        axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.08, lw=0)
     elif low.notna().all():  # one point has no band
         axes.vlines(ordered[x], low, high, color=line.get_color())
     points = zip(ordered[x], ordered[y], low, high, strict=True)

@@ -241,9 +241,9 @@ class Chaos:
         return self._output.read_text(errors="replace")
 
 
-def rows_of(run_dir: Path, table: str, but: str) -> list[tuple[Any, ...]]:
-    """Read and sort the rows of a table, without the column `but`, whose values are durations."""
-    rows = load(run_dir, table).drop([but]).to_pylist()
+def rows_of(run_dir: Path, table: str, *but: str) -> list[tuple[Any, ...]]:
+    """Read and sort the rows of a table, without the columns `but`, whose values are durations."""
+    rows = load(run_dir, table).drop_columns(list(but)).to_pylist()
     return sorted((tuple(row.values()) for row in rows), key=repr)
 
 
@@ -262,6 +262,8 @@ def differences(run_dir: Path, undisturbed: Path, num_tasks: int) -> list[str]:
     timing = "seconds_per_inference"
     if rows_of(run_dir, "evaluations", timing) != rows_of(undisturbed, "evaluations", timing):
         found.append("the evaluations differ")
+    if rows_of(run_dir, "queries") != rows_of(undisturbed, "queries"):
+        found.append("the queries differ")
     if list(run_dir.rglob("*.partial")):
         found.append("unfinished files are left")
     if len(load(run_dir, "failures")) if (run_dir / "failures").exists() else 0:

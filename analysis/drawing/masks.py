@@ -49,8 +49,8 @@ def masks_by_layer(statistics: pd.DataFrame) -> Figure:
 def rotations_confused(evaluations: pd.DataFrame, angles: np.ndarray) -> Figure:
     """Draw the task accuracy of rotations against the angle to the nearest other stored task.
 
-    The table does not say which task was inferred. But if inference confuses tasks with similar
-    angles, the figure shows a low task accuracy for these tasks.
+    If inference confuses tasks with similar angles, the figure shows a low task accuracy for these
+    tasks.
 
     Args:
         evaluations: rows of the table `evaluations`.

@@ -24,7 +24,7 @@ from analysis.summary import (
 )
 
 STORED = "masks stored"
-_STYLES = {"data": "--", "erased": "-."}  # cue -> style of its lines
+_STYLES = {"flipped": "o-", "erased": "s-.", "data": "^--"}  # cue -> markers and lines
 
 
 def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
@@ -35,11 +35,12 @@ def recall_by_masks(reservoir: pd.DataFrame) -> Figure:
 
     Returns:
         A figure. Left: the fraction of cues whose mask was recalled without an error. Each
-        reservoir has a colour. Lines are solid for cues with flipped bits, dash-dotted for cues
-        with erased bits, and dashed for cues from data. Bands are 95 % intervals by Wilson. A
-        dotted vertical line is the number of masks that a reservoir can hold in theory. If masks
-        were recalled twice with the same settings, the larger sample is drawn. Right: the bytes of
-        each reservoir. The dashed line shows the bytes of the same masks as packed bits.
+        reservoir has a colour. Lines are solid with circles for cues with flipped bits, dash-dotted
+        with squares for cues with erased bits, and dashed with triangles for cues from data. Bands
+        are 95 % intervals by Wilson. A dotted vertical line is the number of masks that a reservoir
+        can hold in theory. If masks were recalled twice with the same settings, the larger sample
+        is drawn. Right: the bytes of each reservoir. The dashed line shows the bytes of the same
+        masks as packed bits.
     """
     figure, (left, right) = panels(2)
     by_rule = list(
@@ -76,7 +77,7 @@ def _draw_recalls(axes: Axes, of_rule: pd.DataFrame, color: str, name: str) -> N
         low, high = wilson(rows["exact_recall"], rows["num_cues"])
         share = "" if np.isnan(way.share) else f" {way.share:.0%}"
         label = f"{name}, {way.cue}{share}{settings}"
-        style = f"o{_STYLES.get(way.cue, '-')}"
+        style = _STYLES.get(way.cue, "o-")
         [line] = axes.plot(
             rows["num_tasks"], rows["exact_recall"], style, color=color, ms=5, label=label
         )

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.summary import SETTINGS, largest_samples, told_apart
 
 Line = tuple[str, pd.DataFrame]  # label and rows
-_KEYS = ("num_tasks", "outputs", "task_id")
+_KEYS = ("num_tasks", "outputs", "task_id", "batch")
 
 
 def lines(evaluations: pd.DataFrame) -> list[Line]:
@@ -24,7 +24,15 @@ def lines(evaluations: pd.DataFrame) -> list[Line]:
     Returns:
         One pair per line of the figure: the label of the line, and its rows.
     """
-    rows = largest_samples(evaluations)
+    return by_way(largest_samples(evaluations))
+
+
+def by_way(rows: pd.DataFrame) -> list[Line]:
+    """Divide rows by the way of inference, and name the ways by what they differ in.
+
+    Args:
+        rows: rows of the table `evaluations` or `queries`.
+    """
     trained = rows["num_tasks"] - rows["num_distractors"]
     rows = rows.assign(trained=trained.where(rows["num_distractors"] > 0))
     by = ["algorithm", "objective", "trained", *SETTINGS]
@@ -44,7 +52,7 @@ def agreeing(found: Sequence[Line], columns: Sequence[str]) -> list[Line]:
     Args:
         found: lines of a figure.
         columns: the columns that the figure shows. Two lines agree if these columns are equal for
-            each number of masks, number of outputs and task.
+            each number of masks, number of outputs, task and batch.
 
     Returns:
         The lines in the same order. A line that stands for several lines has a label such as

@@ -116,10 +116,11 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image: its title, and its file as a `data:` URL."""
+    """An image: its title, its file as a `data:` URL, and a text for the pointer."""
 
     title: str
     url: str
+    told: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ _HEADS = {
 }
 
 
-_SETTINGS = {"num_distractors", "block", *SETTINGS, *RECALL_SETTINGS}
+_SETTINGS = {
+    *("method", "outputs", "seeds", "num_distractors", "block"),
+    *(*SETTINGS, *RECALL_SETTINGS),
+}
 
 
 def head(column: str) -> str:
@@ -54,6 +57,11 @@ def way_columns(rows: pd.DataFrame, ways: Sequence[str]) -> tuple[list[str], lis
     told = f"Settings: {', '.join(fixed)}." if fixed else ""
     # Some versions of pandas yield no tuple if no column is left.
     return [head(name) for name in used], cells or [[] for _ in range(len(rows))], told
+
+
+def bytes_cell(count: float) -> Cell:
+    """Make the cell of a number of bytes, such as "98.7 MB". It sorts by the number."""
+    return Cell(size(int(count)), float(count))
 
 
 def size(count: int) -> str:

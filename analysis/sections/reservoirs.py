@@ -6,7 +6,7 @@ from analysis import summary
 from analysis.drawing.reservoirs import recall_by_masks, sweeps_by_masks
 from analysis.pages.content import Section, Table, number, table
 from analysis.pages.svg import drawing
-from analysis.sections.cells import way_columns
+from analysis.sections.cells import bytes_cell, way_columns
 
 
 def reservoirs(reservoir: pd.DataFrame) -> Section:
@@ -48,10 +48,10 @@ def _recalls(reservoir: pd.DataFrame) -> Table:
             row.num_tasks,
             row.num_cues,
             *(number(getattr(row, name)) for name in columns),
-            row.reservoir_bytes,
-            row.store_bytes,
+            bytes_cell(row.reservoir_bytes),
+            bytes_cell(row.store_bytes),
         ]
         for cells_of_way, row in zip(ways, ordered.itertuples(), strict=True)
     ]
     heads = [*way, "masks", "cues", "bits right", "masks exact", "accuracy", "accuracy GG"]
-    return table(f"Recall. {told}", [*heads, "reservoir bytes", "packed bytes"], rows)
+    return table(f"Recall. {told}", [*heads, "reservoir", "packed masks"], rows)

@@ -7,7 +7,7 @@ from analysis import stored, summary
 from analysis.drawing.storage import FLOATS, INDEX_LISTS, PACKED, bytes_by_masks, storage_bytes
 from analysis.pages.content import Part, Section, number, table
 from analysis.pages.svg import drawing
-from analysis.sections.cells import size
+from analysis.sections.cells import bytes_cell, size
 
 
 def storage(
@@ -29,7 +29,8 @@ def storage(
     steps = np.unique(np.geomspace(1, most, 40).round().astype(int))
     sizes = storage_bytes(steps, masks, float(tasks["density"].mean()), reservoir)
     rows = [
-        [name, int(sizes[name].iloc[-1]), number(_exponent(sizes[name]), ".2f")] for name in sizes
+        [name, bytes_cell(sizes[name].iloc[-1]), number(_exponent(sizes[name]), ".2f")]
+        for name in sizes
     ]
     parts: list[Part] = [
         drawing(
@@ -40,7 +41,7 @@ def storage(
         ),
         table(
             f"Sizes for {most} masks. The exponent is b in bytes = a * masks^b.",
-            ["storage", "bytes", "exponent"],
+            ["storage", "size", "exponent"],
             rows,
         ),
     ]

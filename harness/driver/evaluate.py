@@ -93,9 +93,11 @@ class Evaluate:
             whole = [outcome] if self._sharded is None else self._sharded.settle(outcome)
             for one in whole:
                 if one.error is None:
-                    self._work.files.keep(one.unit, one.result)
-                    self._work.metrics.evaluated(one.unit, one.result)
-                    self._bars.add(one.unit, one.result)
+                    details = dict(one.result)
+                    rows = details.pop(one.unit.table)
+                    self._work.files.keep(one.unit, rows, details)
+                    self._work.metrics.evaluated(one.unit, rows)
+                    self._bars.add(one.unit, rows)
             ended += whole
         return ended
 

@@ -55,11 +55,16 @@ class Shared:
 
 
 class FileUnit(Protocol):
-    """A work unit whose rows are written to one file: TABLE/NAME.parquet in the run directory."""
+    """A work unit whose rows are written to a file: TABLE/NAME.parquet in the run directory."""
 
     @property
     def table(self) -> str:
         """The table's name, a key of harness.tables.schemas.SCHEMAS."""
+        ...
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Names of further tables in which the unit has a file of the same name."""
         ...
 
     @property

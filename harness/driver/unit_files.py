@@ -1,7 +1,11 @@
-"""Find, write and check the result files of work units. Each unit has one file."""
+"""Find, write and check the result files of work units.
+
+Each unit has one file. Some units also have a file with details, such as a row for each query.
+"""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 import pyarrow as pa
@@ -17,6 +21,8 @@ logger = logging.getLogger("harness")
 U = TypeVar("U", bound=TableUnit)
 
 _RESULTS = ("evaluations", "reservoir", "recovery")  # tables in which each file belongs to one unit
+_DETAILS = ("queries",)  # tables whose files belong to the units of another table
+_NONE: Mapping[str, pa.Table] = MappingProxyType({})
 
 
 class UnitFiles:
@@ -31,7 +37,7 @@ class UnitFiles:
         self._directory, self._run_id = directory, run_id
 
     def missing(self, units: Sequence[U]) -> list[U]:
-        """List the units that have no complete result file.
+        """List the units that lack a complete result file, or a file with details.
 
         If a file is damaged, or belongs to another run, it is renamed to NAME.broken and its unit
         is listed.
@@ -51,10 +57,10 @@ class UnitFiles:
         Raises:
             UserError: another version of this program wrote a file, or a path is no regular file.
         """
-        checked = {(unit.table, unit.name) for unit in units}
+        checked = {(table, one.name) for one in units for table in (one.table, *one.details)}
         others = [
             (table, path)
-            for table in _RESULTS
+            for table in (*_RESULTS, *_DETAILS)
             for path in table_files(self._directory / table)
             if (table, path.name.removesuffix(".parquet")) not in checked
         ]
@@ -80,26 +86,38 @@ class UnitFiles:
             yield unit, rows
 
     def has(self, name: str) -> bool:
-        """Return whether a unit of this name has a file in any table."""
-        return any(self._path(table, name).is_file() for table in SCHEMAS)
+        """Return whether a unit of this name has a result file in any table."""
+        return any(self._path(table, name).is_file() for table in SCHEMAS if table not in _DETAILS)
 
-    def keep(self, unit: FileUnit, rows: pa.Table) -> None:
-        """Write the rows of a unit to its file. The file is on disk when this method returns.
+    def keep(self, unit: FileUnit, rows: pa.Table, details: Mapping[str, pa.Table] = _NONE) -> None:
+        """Write the rows of a unit to its files. The files are on disk when this method returns.
+
+        The result file is written last. So if the process is killed between two files, the unit
+        counts as missing.
+
+        Args:
+            unit: the unit.
+            rows: the rows of the unit's table.
+            details: the rows of the unit's further tables; see FileUnit.details.
 
         Raises:
             UserError: the run directory cannot be written, or its disk is full.
         """
-        path = self._path(unit.table, unit.name)
         with readable_path_errors(self._directory):
-            path.parent.mkdir(exist_ok=True)
-            write_table(rows, path, self._run_id)
+            for table, one in (*details.items(), (unit.table, rows)):
+                path = self._path(table, unit.name)
+                path.parent.mkdir(exist_ok=True)
+                write_table(one, path, self._run_id)
 
     def _path(self, table: str, name: str) -> Place:
         return self._directory / table / f"{name}.parquet"
 
     def _is_kept(self, unit: TableUnit) -> bool:
-        path = self._path(unit.table, unit.name)
-        return self._is_intact(unit.table, path, unit.num_rows, "evaluating again")
+        sizes = {unit.table: unit.num_rows, **dict.fromkeys(unit.details)}
+        return all(
+            self._is_intact(table, self._path(table, unit.name), size, "evaluating again")
+            for table, size in sizes.items()
+        )
 
     def _is_intact(self, table: str, path: Place, num_rows: int | None, then: str) -> bool:
         """Return whether a file is complete and belongs to this run; rename it if it is damaged.

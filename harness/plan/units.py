@@ -11,7 +11,7 @@ from itertools import accumulate, chain, count, islice
 from typing import Any
 
 from harness.config.schema import AUTO, DESCENT, Config, EvaluateConfig
-from supsup_core.names import RANKED, WITHOUT_OBJECTIVE
+from supsup_core.names import GIVEN, RANKED, WITHOUT_OBJECTIVE
 
 # Number of tasks of one evaluation unit.
 TASKS_PER_EVALUATION = 25
@@ -81,6 +81,7 @@ class StreamUnit:
     first: int
 
     table = "allocation"
+    details = ()
 
     @property
     def name(self) -> str:
@@ -115,6 +116,11 @@ class EvaluationUnit:
     variant: str = ""
 
     table = "evaluations"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The table `queries`, unless nothing is inferred."""
+        return () if self.algorithm == GIVEN else ("queries",)
 
     @property
     def inferred_by(self) -> str:
@@ -170,6 +176,7 @@ class RecallUnit:
     variant: str
 
     table = "reservoir"
+    details = ()
     num_rows = 1
 
     @property
@@ -220,6 +227,7 @@ class RecoveryUnit:
     variant: str
 
     table = "recovery"
+    details = ()
 
     @property
     def num_rows(self) -> int:

@@ -215,7 +215,7 @@ class StoredRun:
         )
 
     def table(self, name: str) -> pa.Table:
-        """Read a table of the run: tasks, evaluations, reservoir, recovery, allocation or failures.
+        """Read a table of the run: tasks, evaluations, queries, reservoir and others.
 
         Returns:
             All rows that the run has written so far. The table is empty if there are none.

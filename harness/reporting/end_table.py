@@ -19,7 +19,7 @@ from harness.tables.schemas import EVALUATIONS, FAILURES, RECOVERY, RESERVOIR, T
 from supsup_core.names import GIVEN
 
 _CAPTION = (
-    "k: number of masks (+ untrained masks). n: number of inferences. task: fraction of inferences "
+    "k: number of masks (+ untrained masks). task: fraction of queries (one per test batch) "
     "with the right task. Accuracy of labels: GG with the given task, GNs with the inferred task, "
     "GNu like GNs, but 0 for a batch whose inferred task is wrong. ms: milliseconds per inference."
 )
@@ -100,7 +100,7 @@ def _table(rows: Sequence[dict[str, Any]], title: str, extra: Sequence[str]) -> 
     table.add_column("k", justify="right", no_wrap=True)
     # In this column, long texts wrap and long words are divided, so that no number is cut.
     table.add_column("inferred by", overflow="fold")
-    for name in ("n", "task", "GG", "GNs", "GNu", *extra, "ms"):
+    for name in ("queries", "task", "GG", "GNs", "GNu", *extra, "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         extras = {"bits": row["bits_read_fraction_mean"], "agree": row["agreement_mean"]}
@@ -184,7 +184,7 @@ def inferred(evaluations: pa.Table) -> str:
         return f"After {k} tasks, the accuracy with the task given (GG) is {gg:.4f}."
     return (
         f"Among {k} masks, {inferred_by(rows[0])} infers the right task for {num_right} of "
-        f"{sum(row['num_batches'] for row in rows)} test batches: accuracy {gg:.4f} with the task "
+        f"{sum(row['num_batches'] for row in rows)} queries: accuracy {gg:.4f} with the task "
         f"given (GG), {gnu:.4f} with the task inferred (GNu)."
     )
 

@@ -108,14 +108,14 @@ def print_over_runs(console: Console, runs: Sequence[OneRun]) -> None:
     ways: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         evaluations = result_rows(run.directory / "evaluations", EVALUATIONS, run.run_id, run.files)
-        _print_run(console, run)
         if len(evaluations):
-            say(console, inferred(evaluations))
+            say(console, f"{run.directory.name}: {inferred(evaluations)}")
             for row in summarise(evaluations).to_pylist():
                 row |= {key: value for key, value in run.swept.items() if key != "seed"}
                 ways[tuple(row[key] for key in (*WAY_KEYS, *SWEPT.values()) if key in row)].append(
                     row
                 )
+        _print_run(console, run)
         console.print()
     if ways:
         console.print(_table(list(ways.values()), len(runs)))
@@ -124,13 +124,13 @@ def print_over_runs(console: Console, runs: Sequence[OneRun]) -> None:
 
 def _print_run(console: Console, run: OneRun) -> None:
     tasks = read_tables(run.directory / "log", TASKS, TRAINING_COLUMNS, run_id=run.run_id)
-    print_training(console, tasks, run.mistakes, f"{run.directory.name}: ")
     reservoir = result_rows(run.directory / "reservoir", RESERVOIR, run.run_id, run.files)
     if len(reservoir):
         say(console, recalled(reservoir))
     recovery = result_rows(run.directory / "recovery", RECOVERY, run.run_id, run.files)
     if len(recovery):
         say(console, recovered(recovery))
+    print_training(console, tasks, run.mistakes, f"{run.directory.name}: ")
     print_failures(console, run.directory, run.run_id)
 
 

@@ -298,7 +298,7 @@ def _parts(
     """
     rows: dict[tuple[str, str], int] = {}
     broken: list[Place] = []
-    for name in ("evaluations", "reservoir", "recovery"):
+    for name in ("evaluations", "queries", "reservoir", "recovery"):
         for path, table in _read_files(directory / name, SCHEMAS[name], run_id, broken):
             rows[name, path.name.removesuffix(".parquet")] = len(table)
     lines: dict[tuple[str, int, int, str], list[WorkUnit]] = {}
@@ -308,11 +308,25 @@ def _parts(
         Part(
             *line,
             wanted=sum(unit.num_rows for unit in own),
-            rows=sum(min(unit.num_rows, rows.get((unit.table, unit.name), 0)) for unit in own),
+            rows=sum(_num_kept(unit, rows) for unit in own),
         )
         for line, own in lines.items()
     ]
-    return parts, len(rows.keys() - {(unit.table, unit.name) for unit in units}), broken
+    known = {(table, one.name) for one in units for table in (one.table, *one.details)}
+    # A unit has the same name in all its tables.
+    return parts, len({name for _, name in rows.keys() - known}), broken
+
+
+def _num_kept(unit: WorkUnit, rows: Mapping[tuple[str, str], int]) -> int:
+    """Count the rows of a unit that exist; 0 if a file with details is missing.
+
+    Args:
+        unit: the unit.
+        rows: the number of rows of each file. The keys are the name of the table and of the file.
+    """
+    if any((table, unit.name) not in rows for table in unit.details):
+        return 0
+    return min(unit.num_rows, rows.get((unit.table, unit.name), 0))
 
 
 def _line(unit: WorkUnit) -> tuple[str, int, int, str]:

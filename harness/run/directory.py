@@ -2,8 +2,8 @@
 
 A run directory contains:
 
-config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  reservoir/  recovery/
-allocation/  failures/
+config.yaml  provenance.json  lock  masks.zarr/  log/  evaluations/  queries/  reservoir/
+recovery/  allocation/  failures/
 """
 
 import logging
@@ -80,6 +80,11 @@ class Run:
     def evaluations(self) -> Place:
         """The folder of the table `evaluations`."""
         return self.directory / "evaluations"
+
+    @property
+    def queries(self) -> Place:
+        """The folder of the table `queries`."""
+        return self.directory / "queries"
 
     @property
     def reservoir(self) -> Place:
@@ -315,7 +320,7 @@ def _check_folders(directory: Place) -> None:
 
 def _make_table_folders(run: Run) -> None:
     """Make the folders of the result tables, and remove partial files that crashes left."""
-    wanted = [run.evaluations]
+    wanted = [run.evaluations, run.queries]
     if run.spec.config.evaluate.reservoir:
         wanted.append(run.reservoir)
         if DESCENT in run.spec.config.reservoir.cues:

@@ -13,6 +13,10 @@ from harness.places.reading import read_bytes
 # Even a table of few rows takes kilobytes of memory. So read_tables reads this many files at a time
 # and merges their tables.
 _FILES_TOGETHER = 256
+# Tables with many rows have columns of these types. Their values differ from row to row, so a
+# dictionary would be as large as the values: a row of the table `queries` takes 8 bytes with these
+# encodings, and 16 bytes with dictionaries (1975 queries among 2500 masks, without the metadata).
+_ENCODINGS = {pa.int32(): "DELTA_BINARY_PACKED", pa.float32(): "BYTE_STREAM_SPLIT"}
 
 
 def _parquet(table: pa.Table, path: Place, run_id: str) -> bytes:
@@ -24,7 +28,19 @@ def _parquet(table: pa.Table, path: Place, run_id: str) -> bytes:
         )
     stamped = table.replace_schema_metadata({**metadata, "run_id": run_id, "name": _name(path)})
     sink = pa.BufferOutputStream()
-    pq.write_table(stamped, sink, write_page_checksum=True)
+    encodings = {
+        column.name: _ENCODINGS[column.type]
+        for column in stamped.schema
+        if column.type in _ENCODINGS
+    }
+    pq.write_table(
+        stamped,
+        sink,
+        compression="zstd",
+        use_dictionary=[name for name in stamped.column_names if name not in encodings],
+        column_encoding=encodings,
+        write_page_checksum=True,
+    )
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

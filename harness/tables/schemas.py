@@ -82,25 +82,29 @@ _BATCHES = _column(
     nullable=True,
 )
 
-EVALUATIONS = _schema(
-    "evaluations",
-    3,
-    [
+
+def _asked(whole: pa.DataType) -> list[pa.Field]:
+    """Make the columns that say which task was inferred, among which masks, and how.
+
+    Args:
+        whole: the type of whole numbers.
+    """
+    return [
         _column(
             "num_tasks",
-            pa.int64(),
+            whole,
             "tasks",
             "number of masks in the superposition; with scenario=nns, the number of tasks that the "
             "stream has shown, and the number of masks may differ",
         ),
         _column(
             "num_distractors",
-            pa.int64(),
+            whole,
             "tasks",
             "number of untrained masks in the superposition, which num_tasks counts too; they are "
             "random, with the densities of the trained masks",
         ),
-        _column("task_id", pa.int64(), "1", "task that the test images belong to"),
+        _column("task_id", whole, "1", "task that the test images belong to"),
         _column("algorithm", pa.string(), "", "algorithm that inferred the task"),
         _column(
             "objective",
@@ -109,11 +113,11 @@ EVALUATIONS = _schema(
             "objective that the algorithm minimised; null if the algorithm needs no objective",
             nullable=True,
         ),
-        _column("num_images", pa.int64(), "images", "images per inference"),
-        _column("batch_size", pa.int64(), "images", "largest number of images per test batch"),
+        _column("num_images", whole, "images", "images per inference"),
+        _column("batch_size", whole, "images", "largest number of images per test batch"),
         _column(
             "log_base",
-            pa.int64(),
+            whole,
             "1",
             "the algorithm binary keeps 1 / log_base of the candidates after each gradient; null "
             "for the other algorithms",
@@ -121,7 +125,7 @@ EVALUATIONS = _schema(
         ),
         _column(
             "steps",
-            pa.int64(),
+            whole,
             "gradients",
             "largest number of gradients per inference; null if the algorithm does not have this "
             "setting",
@@ -134,8 +138,16 @@ EVALUATIONS = _schema(
             "learning rate of gradient_descent; null for the other algorithms",
             nullable=True,
         ),
-        _column("tasks_asked", pa.int64(), "tasks", "number of tasks that are evaluated"),
-        _BATCHES,
+        _column("tasks_asked", whole, "tasks", "number of tasks that are evaluated"),
+        _BATCHES.with_type(whole),
+    ]
+
+
+EVALUATIONS = _schema(
+    "evaluations",
+    3,
+    [
+        *_asked(pa.int64()),
         _column("num_batches", pa.int64(), "batches", "inferences that this row summarises"),
         _column(
             "task_accuracy",
@@ -182,6 +194,54 @@ EVALUATIONS = _schema(
             nullable=True,
         ),
         _column("device", pa.string(), "", "device that inferred the task"),
+    ],
+)
+
+QUERIES = _schema(
+    "queries",
+    1,
+    [
+        *_asked(pa.int32()),
+        _column(
+            "batch",
+            pa.int32(),
+            "1",
+            "number of the query's test batch among the batches of its task, from 0",
+        ),
+        _column("image", pa.int32(), "1", "index of the query's first image in the test set"),
+        _column(
+            "inferred",
+            pa.int32(),
+            "1",
+            "mask that was inferred; its number is the number of its task, but not with "
+            "scenario=nns; untrained masks have the highest numbers",
+        ),
+        _column(
+            "runner_up",
+            pa.int32(),
+            "1",
+            "mask with the second best score; null if the algorithm does not know it",
+            nullable=True,
+        ),
+        _column(
+            "margin",
+            pa.float32(),
+            "1",
+            "score of the runner-up minus score of the inferred mask, at least 0: a difference of "
+            "slopes for one_shot and binary (in the last round), of coefficients for "
+            "gradient_descent and frank_wolfe, of entropies in nats for min_entropy, of logits for "
+            "max_logit; null if it is unknown",
+            nullable=True,
+        ),
+        _column("right", pa.bool_(), "", "whether the inferred mask belongs to the task"),
+        _column(
+            "picture",
+            pa.binary(),
+            "",
+            "PNG file of the query's first image, as the task shows it; only a few queries of each "
+            "file have a picture",
+            nullable=True,
+        ),
     ],
 )
 
@@ -422,6 +482,7 @@ def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
 SCHEMAS = {
     "tasks": TASKS,
     "evaluations": EVALUATIONS,
+    "queries": QUERIES,
     "reservoir": RESERVOIR,
     "recovery": RECOVERY,
     "allocation": ALLOCATION,

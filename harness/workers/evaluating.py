@@ -15,13 +15,14 @@ from harness.plan.device import pick_device, use_fixed_arithmetic
 from harness.plan.ownership import BY_NUMBER, Ownership
 from harness.plan.units import EvaluationUnit, RecoveryUnit, ReservoirUnit
 from harness.run.spec import RunSpec
+from harness.workers.answers import Answers, compared
 from harness.workers.images import own
 from harness.workers.prepared import CheckpointMasks, PreparedMasks
-from harness.workers.queries import Answers, Queries, compared
+from harness.workers.queries import Queries
 from harness.workers.recalling import ReservoirWorker
 from harness.workers.recovering import recovered
 from supsup_core.data import ImageSet
-from supsup_core.inference.algorithms import Inference
+from supsup_core.inference.answers import Inference
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import Shared
 from supsup_core.names import GIVEN, RANKED
@@ -58,7 +59,7 @@ class EvaluateWorker:
         rows: np.ndarray,
         own: Ownership = BY_NUMBER,
         shared: Shared | None = None,
-    ) -> pa.Table:
+    ) -> pa.Table | dict[str, pa.Table]:
         """Do an evaluation unit, the recalls from one reservoir, or a recovery by descent.
 
         Args:
@@ -69,8 +70,9 @@ class EvaluateWorker:
                 checkpoints have the fixed weights of the network.
 
         Returns:
-            The unit's rows of the table `evaluations`. For a ReservoirUnit, the rows of the table
-            `reservoir`. For a RecoveryUnit, the rows of the table `recovery`.
+            The unit's rows of the tables `evaluations` and `queries`, by the name of the table; see
+            Queries.score. For a ReservoirUnit, the rows of the table `reservoir`. For a
+            RecoveryUnit, the rows of the table `recovery`.
         """
         if isinstance(unit, ReservoirUnit):
             table = self._reservoirs.run(unit, rows, self._on_share)
@@ -85,7 +87,8 @@ class EvaluateWorker:
         masks = self._masks.of(rows, unit.num_distractors)
         asked = [self._queries.of(i) for i in unit.task_ids]
         if unit.algorithm == GIVEN:
-            answers = Answers.given(asked, self._queries.device)
+            tasks = [one.task.task_id for one in asked for _ in one.batches]
+            answers = Answers.given(tasks, self._queries.device)
         else:
             answers = self._infer(unit, masks, self._queries.images(asked))
         self._steps_done = 0.0
@@ -116,16 +119,9 @@ class EvaluateWorker:
             seconds += time.perf_counter() - started
             done += len(queries)
             self._steps_done = done / len(images)
-        tasks = [task for part in found for task in part.tasks.tolist()]
-        read = [part.bits_read_fraction for part in found for _ in part.tasks]
-        return Answers(
-            tasks,
-            seconds / len(tasks),
-            found[0].num_gradients,
-            float(np.mean(read)),
-            engine.device,
-            self._agreement(unit, masks, images, tasks),
-        )
+        joined = Inference.joined(found)
+        agreement = self._agreement(unit, masks, images, joined.tasks)
+        return Answers(joined, seconds / len(images), engine.device, agreement)
 
     def _warm_up(self, unit: EvaluationUnit, masks: PreparedMasks, queries: torch.Tensor) -> None:
         """Do the slow first inferences, so that they are not part of the measured time.
@@ -148,7 +144,11 @@ class EvaluateWorker:
         masks.engine.infer(queries, unit.algorithm, objective, self._spec.options)
 
     def _agreement(
-        self, unit: EvaluationUnit, masks: PreparedMasks, images: torch.Tensor, tasks: list[int]
+        self,
+        unit: EvaluationUnit,
+        masks: PreparedMasks,
+        images: torch.Tensor,
+        tasks: torch.Tensor,
     ) -> float | None:
         """Return the fraction of answers of one_shot_ranked that equal the answers of one_shot.
 
@@ -160,4 +160,4 @@ class EvaluateWorker:
         index = compared(len(tasks))
         objective, options = OBJECTIVES[unit.objective], self._spec.options
         exact = masks.engine.infer(images[index], "one_shot", objective, options).tasks
-        return float((exact.numpy() == np.array(tasks)[index]).mean())
+        return float((exact == tasks[index]).double().mean())

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Int64
 
 from harness.plan.device import device_name
 from harness.plan.ownership import BY_NUMBER, Ownership
-from harness.plan.units import COMPARED_PER_EVALUATION, EvaluationUnit, evaluation_settings
+from harness.plan.units import EvaluationUnit, evaluation_settings
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
+from harness.workers.answers import Answers
+from harness.workers.query_rows import query_rows
 from supsup_core.data import ImageSet, normalise
+from supsup_core.names import GIVEN
 from supsup_core.networks.protocol import Floats, Gains
 from supsup_core.states.choose import stored_states
 from supsup_core.states.protocol import States
@@ -61,48 +63,6 @@ class State:
     def of(cls, states: States, task: int) -> "State":
         """Return the state of one task among stored states."""
         return cls(states.gains(task), states.floats(task))
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The inferred tasks of a unit's batches, and the cost of inference.
-
-    Attributes:
-        tasks: the inferred task of each batch, in the order of the batches.
-        seconds: the mean time of one inference, in seconds.
-        num_gradients: the number of gradients of one inference.
-        bits_read_fraction: the fraction of all mask bits that one gradient reads, as a mean over
-            the batches.
-        device: the device that inferred the tasks.
-        agreement: for one_shot_ranked, the fraction of answers that equal the answers of one_shot.
-            Only the answers that `compared` chooses are compared. None for other algorithms.
-    """
-
-    tasks: list[int]
-    seconds: float
-    num_gradients: int
-    bits_read_fraction: float
-    device: torch.device
-    agreement: float | None = None
-
-    @classmethod
-    def given(cls, asked: Sequence[TaskQueries], device: torch.device) -> "Answers":
-        """Return the true tasks of the batches as answers, without any inference."""
-        tasks = [one.task.task_id for one in asked for _ in one.batches]
-        return cls(tasks, 0.0, 0, 0.0, device)
-
-
-def compared(num_queries: int) -> Int64[np.ndarray, " C"]:
-    """Choose the queries of a unit for which one_shot_ranked is compared with one_shot.
-
-    Args:
-        num_queries: the number of queries of the unit.
-
-    Returns:
-        (C,) the indices of the C chosen queries, evenly spaced.
-    """
-    count = min(num_queries, COMPARED_PER_EVALUATION)
-    return np.arange(count) * num_queries // count
 
 
 class Queries:
@@ -197,8 +157,8 @@ class Queries:
         answers: Answers,
         state_of: Callable[[int], State],
         own: Ownership = BY_NUMBER,
-    ) -> pa.Table:
-        """Count the right labels of each batch twice.
+    ) -> dict[str, pa.Table]:
+        """Count the right labels of each batch twice, and make one row for each query.
 
         One count uses the mask of the true task. The other count uses the mask of the inferred
         task. If a learner on a stream has no mask for a task, no label of the first count is right.
@@ -211,24 +171,56 @@ class Queries:
             own: the tasks that the masks belong to.
 
         Returns:
-            Rows of the table `evaluations`, one row per task.
+            Rows of the table `evaluations`, one row per task. If the tasks were inferred, also rows
+            of the table `queries`. The keys are the names of the tables.
         """
+        same = self._settings(unit)
+        tables = {"evaluations": self._counted(same, asked, answers, state_of, own)}
+        if unit.algorithm != GIVEN:
+            tables["queries"] = self._query_rows(same, asked, answers, own)
+        return tables
+
+    def _settings(self, unit: EvaluationUnit) -> dict[str, object]:
+        """Return the values that all rows of a unit have in both tables, by column."""
+        return {
+            "num_tasks": unit.num_tasks + unit.num_distractors,
+            "num_distractors": unit.num_distractors,
+            "algorithm": unit.algorithm,
+            "objective": unit.objective,
+            **evaluation_settings(self._spec.config.evaluate, unit.algorithm, unit.num_tasks),
+        }
+
+    def _query_rows(
+        self,
+        same: Mapping[str, object],
+        asked: Sequence[TaskQueries],
+        answers: Answers,
+        own: Ownership,
+    ) -> pa.Table:
+        every = [(one.task, i, batch) for one in asked for i, batch in enumerate(one.batches)]
+        return query_rows(same, every, answers, own, self._shown)
+
+    def _counted(
+        self,
+        same: Mapping[str, object],
+        asked: Sequence[TaskQueries],
+        answers: Answers,
+        state_of: Callable[[int], State],
+        own: Ownership,
+    ) -> pa.Table:
+        """Make the rows of the table `evaluations`; see `score`."""
         columns: dict[str, list[object]] = defaultdict(list)
         inferred = iter(answers.tasks)
         for one in asked:
             found = [next(inferred) for _ in one.batches]
             self._add_row(columns, one, found, state_of, own)
         same = {
-            "num_tasks": unit.num_tasks + unit.num_distractors,
-            "num_distractors": unit.num_distractors,
-            "algorithm": unit.algorithm,
-            "objective": unit.objective,
+            **same,
             "seconds_per_inference": answers.seconds,
-            "num_gradients": answers.num_gradients,
-            "bits_read_fraction": answers.bits_read_fraction,
+            "num_gradients": answers.found.num_gradients,
+            "bits_read_fraction": answers.found.bits_read_fraction,
             "agreement": answers.agreement,
             "device": device_name(answers.device),
-            **evaluation_settings(self._spec.config.evaluate, unit.algorithm, unit.num_tasks),
         }
         columns |= {name: [value] * len(asked) for name, value in same.items()}
         ordered = {name: columns[name] for name in EVALUATIONS.names}

@@ -5,7 +5,7 @@ harness/driver/sharding.py submits the units of this file, and describes their o
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,10 @@ import torch
 
 from harness.plan.units import EvaluationUnit
 from harness.run.spec import RunSpec
+from harness.workers.answers import Answers, compared
 from harness.workers.images import own
 from harness.workers.prepared import COPIES
-from harness.workers.queries import Answers, Queries, compared
+from harness.workers.queries import Queries
 from supsup_core.bits.infer import BitInference
 from supsup_core.bits.shards import Leaders, leaders, merge
 from supsup_core.data import ImageSet
@@ -138,7 +139,7 @@ class ShardWorker:
         unit: CountUnit | LeadersUnit | ScoreUnit,
         rows: np.ndarray | None = None,
         counts: np.ndarray | None = None,
-    ) -> np.ndarray | PartAnswers | pa.Table:
+    ) -> np.ndarray | PartAnswers | dict[str, pa.Table]:
         """Do one step of a sharded evaluation.
 
         Args:
@@ -148,8 +149,8 @@ class ShardWorker:
                 packed mask, the number of masks with a one at this position. None for other units.
 
         Returns:
-            The part's counts for CountUnit, the part's answers for LeadersUnit, or rows of the
-            table `evaluations` for ScoreUnit.
+            The part's counts for CountUnit, the part's answers for LeadersUnit, or the tables of
+            Queries.score for ScoreUnit.
         """
         self._done = 0.0
         if isinstance(unit, ScoreUnit):
@@ -227,16 +228,15 @@ def agreed(parts: Sequence[PartAnswers]) -> Answers:
     Args:
         parts: the answers of each part, in the order of the parts' tasks.
     """
-    tasks = merge([part.leaders for part in parts])
+    found = merge([part.leaders for part in parts])
     exact = [part.exact for part in parts if part.exact is not None]
-    some = tasks[compared(len(tasks))]
+    some = found.tasks[compared(len(found.tasks))]
     sizes = [part.num_masks for part in parts]
     shares = [part.leaders.bits_read_fraction for part in parts]
+    share = float(np.average(shares, weights=sizes))
     return Answers(
-        tasks.tolist(),
+        replace(found, bits_read_fraction=share),
         max(part.seconds for part in parts),
-        num_gradients=1,
-        bits_read_fraction=float(np.average(shares, weights=sizes)),
         device=_CPU,
-        agreement=float((some == merge(exact)).mean()) if exact else None,
+        agreement=float((some == merge(exact).tasks).double().mean()) if exact else None,
     )

@@ -5,15 +5,15 @@ superposition (evidence.py), and one scan over the bits of the weights that have
 ranked.py). Counts of ones give the superposition of any chosen masks (counts.py). Tests compare
 the algorithms with those of inference/.
 
-Shape letters: Q queries, K images of a query, P pixels, T stored tasks, R bytes and F = 8 R bits
-of a packed row.
+Shape letters: Q queries, K images of a query, P pixels, T stored tasks, C chosen tasks, R bytes and
+F = 8 R bits of a packed row.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
 from supsup_core.bits.counts import OnesCounter, ones_fused
@@ -22,7 +22,8 @@ from supsup_core.bits.ranked import RankedScan
 from supsup_core.bits.scan import Scan, Smallest
 from supsup_core.bits.threads import Threads
 from supsup_core.bits.transposed import TransposedMasks
-from supsup_core.inference.algorithms import Inference, Options, num_kept
+from supsup_core.inference.algorithms import Options, num_kept
+from supsup_core.inference.answers import Inference
 from supsup_core.inference.objectives import Objective
 from supsup_core.states.bits import superpose_counted
 from supsup_core.states.layout import StateLayout
@@ -118,9 +119,11 @@ class BitInference:
         scan = self._ranked if ranked else self._scan
         return self._threads.map(scan.smallest, queries)
 
-    def product(self, evidence: Evidence, task: int) -> float:
-        """Compute the product of one query's evidence and one task's mask, in float64."""
-        return float(self._scan.exact(evidence, np.array([task]))[0])
+    def products(
+        self, evidence: Evidence, tasks: Int64[np.ndarray, " C"]
+    ) -> Float64[np.ndarray, " C"]:
+        """Compute the product of one query's evidence and the mask of each task, in float64."""
+        return self._scan.exact(evidence, tasks)
 
     def evidence(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> list[Evidence]:
         """Compute the evidence of each query by a pass through the superposition.
@@ -183,8 +186,8 @@ class BitInference:
             lambda pair: self._halve(*pair, objective, log_base),
             list(zip(self.evidence(images, objective), images[:, None], strict=True)),
         )
-        tasks, rounds = zip(*found, strict=True)
-        return Inference(torch.tensor(tasks), num_gradients=max(rounds))
+        smallest, rounds = zip(*found, strict=True)
+        return _gathered(smallest, max(rounds))
 
     def _halve(
         self,
@@ -192,22 +195,25 @@ class BitInference:
         query: Float32[Tensor, "1 K P"],
         objective: Objective,
         log_base: int,
-    ) -> tuple[int, int]:
+    ) -> tuple[Smallest, int]:
         """Drop candidate tasks of one query, round by round, until one task is left.
 
         Returns:
-            The task that is left, and the number of rounds. Each round needs one gradient.
+            The task that is left and the best task that the last round dropped, and the number of
+            rounds. Each round needs one gradient.
         """
         candidates, rounds = np.arange(len(self)), 0
-        while len(candidates) > 1:
+        while True:
             if rounds:
                 counts = ones_fused(self._rows, candidates, self._threads)
                 effective = self._superposed(counts, len(candidates))
                 (evidence,) = self._backward(effective, query, objective)
             kept = num_kept(len(candidates), log_base)
+            if kept == 1:
+                last = self._scan.smallest_of(evidence, candidates)
+                return last, rounds + (len(candidates) > 1)
             candidates = self._scan.smaller_part(evidence, candidates, kept)
             rounds += 1
-        return int(candidates[0]), rounds
 
     def _backward(
         self, effective: Sequence[Tensor], images: Tensor, objective: Objective
@@ -219,10 +225,12 @@ class BitInference:
         return [weight * share for weight, share in zip(self._weights, shares, strict=True)]
 
 
-def _gathered(found: Sequence[Smallest]) -> Inference:
+def _gathered(found: Sequence[Smallest], num_gradients: int = 1) -> Inference:
     return Inference(
         torch.tensor([one.task for one in found]),
-        num_gradients=1,
+        torch.tensor([one.runner_up for one in found]),
+        torch.tensor([one.margin for one in found], dtype=torch.float64),
+        num_gradients,
         bits_read_fraction=float(np.mean([one.bits_read_fraction for one in found])),
     )
 

@@ -6,14 +6,16 @@ After each slice, the unread evidence v may still change the difference between 
 The bits of two masks are treated as independent fair coin tosses. The change then has about a
 normal distribution with variance sum(v^2) / 2. A task is dropped if its product exceeds the
 smallest product by more than `confidence` standard deviations of this change. For the few tasks
-that remain, exact products with all evidence are computed. The smallest of them gives the answer.
+that remain, exact products with all evidence are computed. The smallest of them gives the answer,
+and the second smallest gives the runner-up. If one task remains, the runner-up is the task with the
+second smallest product so far, which is approximate.
 
 The answer differs from the exact answer if a dropped task has the smallest exact product.
 
 Shape letters: O units of a layer.
 """
 
-from math import sqrt
+from math import nan, sqrt
 
 import numpy as np
 
@@ -85,7 +87,12 @@ class RankedScan:
             start, end = end, 2 * end
         if len(left) * _DECIDING > len(masks):
             return self._scan.smallest(evidence)
-        return self._scan.decide(evidence, left, num_read)
+        if len(left) == 1:
+            # The margin is unknown, because the scan has not read all evidence.
+            runner_up = int(np.argpartition(products, 1)[1])
+            read = num_read / self._scan.num_weights
+            return Smallest(int(left[0]), runner_up, nan, read)
+        return self._scan.decide(evidence, left, num_read, len(left))
 
 
 def coarse_scale(layer: LayerEvidence, energies: np.ndarray) -> float:

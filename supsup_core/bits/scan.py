@@ -11,7 +11,7 @@ evidence, C candidates, H candidates that are kept.
 """
 
 from dataclasses import dataclass, replace
-from math import inf, sqrt
+from math import inf, nan, sqrt
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
@@ -19,6 +19,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 from supsup_core.bits.evidence import Evidence, Size
 from supsup_core.bits.threads import Threads
 from supsup_core.bits.transposed import TransposedMasks, Weighed
+from supsup_core.inference.answers import NO_TASK
 from supsup_core.kernels.bits import exact_products as fill_exact_products
 from supsup_core.kernels.bits import lay_out
 
@@ -44,12 +45,17 @@ class Smallest:
 
     Attributes:
         task: the task's number.
+        runner_up: the task with the second smallest product; NO_TASK with one mask.
+        margin: the second smallest product minus the smallest; NaN if it is unknown.
         bits_read_fraction: number of bits read, divided by the number of bits of all masks; at
             most 1. Bits of a mask that also needs an exact product count twice. If an exact scan
-            follows a ranked scan, only the exact scan counts.
+            follows a ranked scan, only the exact scan counts. Bits that are read only to find the
+            runner-up do not count.
     """
 
     task: int
+    runner_up: int
+    margin: float
     bits_read_fraction: float
 
 
@@ -79,25 +85,51 @@ class Scan:
         """Find the task whose mask has the smallest product with a query's evidence."""
         weighed = self._weigh(evidence, EXACT_SLACK)
         products = weighed.products
-        leaders = np.flatnonzero(products <= products.min() + weighed.slack)
-        return self.decide(evidence, leaders, weighed.num_rows)
+        second = np.partition(products, 1)[1] if len(products) > 1 else products[0]
+        close = np.flatnonzero(products <= second + weighed.slack)
+        num_leaders = np.count_nonzero(products <= products.min() + weighed.slack)
+        return self.decide(evidence, close, weighed.num_rows, int(num_leaders))
 
     def decide(
-        self, evidence: Evidence, leaders: Int64[np.ndarray, " C"], num_rows: int
+        self, evidence: Evidence, close: Int64[np.ndarray, " C"], num_rows: int, num_leaders: int
     ) -> Smallest:
-        """Choose one of a few tasks: the task whose mask has the smallest exact product.
+        """Choose two of a few tasks: those whose masks have the smallest exact products.
 
         Args:
             evidence: the query's evidence, in all layers.
-            leaders: (C,) task numbers to choose from, lowest first.
+            close: (C,) task numbers to choose from, lowest first.
             num_rows: number of weights whose bits were already read in the transposed masks. The
                 result's `bits_read_fraction` includes these bits.
+            num_leaders: number of these tasks that may have the smallest product. The others may
+                only have the second smallest product.
         """
         read = num_rows / self.num_weights
-        if len(leaders) == 1:
-            return Smallest(int(leaders[0]), read)
-        read += len(leaders) / len(self.masks)
-        return Smallest(int(leaders[self.exact(evidence, leaders).argmin()]), min(1.0, read))
+        if num_leaders > 1:
+            read = min(1.0, read + num_leaders / len(self.masks))
+        return self._two_smallest(evidence, close, read)
+
+    def smallest_of(self, evidence: Evidence, tasks: Int64[np.ndarray, " C"]) -> Smallest:
+        """Choose two of some tasks: those whose masks have the smallest exact products.
+
+        Args:
+            evidence: the query's evidence.
+            tasks: (C,) task numbers, lowest first.
+        """
+        if len(tasks) > max(_FEW, 2):
+            weighed = self._weigh(evidence, HALVING_SLACK)
+            products = weighed.products[tasks]
+            tasks = tasks[products <= np.partition(products, 1)[1] + weighed.slack]
+        return self._two_smallest(evidence, tasks, 1.0)
+
+    def _two_smallest(
+        self, evidence: Evidence, tasks: Int64[np.ndarray, " C"], read: float
+    ) -> Smallest:
+        if len(tasks) == 1:
+            return Smallest(int(tasks[0]), NO_TASK, nan, read)
+        products = self.exact(evidence, tasks)
+        first, second = np.argsort(products, kind="stable")[:2]
+        margin = float(products[second] - products[first])
+        return Smallest(int(tasks[first]), int(tasks[second]), margin, read)
 
     def smaller_part(
         self, evidence: Evidence, tasks: Int64[np.ndarray, " C"], num_kept: int

@@ -13,12 +13,15 @@ Shape letters: Q queries.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf, nan
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
 
 from supsup_core.bits.evidence import Evidence
 from supsup_core.bits.infer import BitInference
+from supsup_core.inference.answers import NO_TASK, Inference
 
 
 @dataclass(frozen=True)
@@ -26,29 +29,31 @@ class Leaders:
     """The leaders of one part of the masks.
 
     For each query, the leader is the task of this part whose mask has the smallest product with the
-    query's evidence.
+    query's evidence. The runner-up is the task of this part with the second smallest product.
 
     Attributes:
-        tasks: (Q,) task number of each query's leader.
-        products: (Q,) product of the leader's mask and the query's evidence.
+        tasks: (2, Q) task numbers of each query's leader and runner-up. If the part has one task,
+            the runner-up is NO_TASK.
+        products: (2, Q) products of their masks and the query's evidence. Without a runner-up,
+            the second product is infinity.
         bits_read_fraction: a query reads this fraction of the part's mask bits (the mean over the
             queries).
     """
 
-    tasks: Int64[np.ndarray, " Q"]
-    products: Float64[np.ndarray, " Q"]
+    tasks: Int64[np.ndarray, "2 Q"]
+    products: Float64[np.ndarray, "2 Q"]
     bits_read_fraction: float
 
     @classmethod
     def joined(cls, some: Sequence["Leaders"]) -> "Leaders":
         """Join the leaders of several groups of queries, in the order of the groups."""
         return cls(
-            np.concatenate([one.tasks for one in some]),
-            np.concatenate([one.products for one in some]),
+            np.concatenate([one.tasks for one in some], axis=1),
+            np.concatenate([one.products for one in some], axis=1),
             float(
                 np.average(
                     [one.bits_read_fraction for one in some],
-                    weights=[len(one.tasks) for one in some],
+                    weights=[one.tasks.shape[1] for one in some],
                 )
             ),
         )
@@ -77,25 +82,36 @@ def leaders(
             approximate. If false, use the exact scan.
     """
     found = part.leaders(queries, ranked=ranked)
-    pairs = zip(queries, found, strict=True)
+    tasks = np.array([(one.task, one.runner_up) for one in found]).T
+    products = np.full(tasks.shape, inf)
+    for i, evidence in enumerate(queries):
+        own = tasks[tasks[:, i] != NO_TASK, i]
+        products[: len(own), i] = part.products(evidence, own)
     return Leaders(
-        np.array([one.task for one in found]) + first,
-        np.array([part.product(evidence, one.task) for evidence, one in pairs]),
+        np.where(tasks == NO_TASK, NO_TASK, tasks + first),
+        products,
         float(np.mean([one.bits_read_fraction for one in found])),
     )
 
 
-def merge(parts: Sequence[Leaders]) -> Int64[np.ndarray, " Q"]:
-    """Find, for each query, the leader with the smallest product among the leaders of all parts.
+def merge(parts: Sequence[Leaders]) -> Inference:
+    """Find, for each query, the two tasks with the smallest products among all leaders.
 
-    If products are equal, the lowest task number wins.
+    If products are equal, the lowest task number is first.
 
     Args:
-        parts: the leaders of each part. The part with the lowest task numbers comes first.
-
-    Returns:
-        (Q,) the task number of each query's answer.
+        parts: the leaders and runners-up of each part. The parts have different numbers of masks,
+            which the result's `bits_read_fraction` does not consider.
     """
-    best = np.stack([part.products for part in parts]).argmin(axis=0)
-    tasks = np.stack([part.tasks for part in parts])
-    return np.asarray(tasks[best, np.arange(tasks.shape[1])])
+    tasks = np.concatenate([part.tasks for part in parts])
+    products = np.concatenate([part.products for part in parts])
+    order = np.lexsort((tasks, products), axis=0)[:2]
+    (first, second), (least, other) = (
+        np.take_along_axis(both, order, axis=0) for both in (tasks, products)
+    )
+    return Inference(
+        torch.from_numpy(first),
+        torch.from_numpy(second),
+        torch.from_numpy(np.where(second == NO_TASK, nan, other - least)),
+        num_gradients=1,
+    )

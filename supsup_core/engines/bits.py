@@ -9,7 +9,8 @@ from torch import Tensor
 
 from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
 from supsup_core.engines.mlp import MLPEngine
-from supsup_core.inference.algorithms import Inference, Options
+from supsup_core.inference.algorithms import Options
+from supsup_core.inference.answers import Inference
 from supsup_core.inference.objectives import Objective
 from supsup_core.names import RANKED
 from supsup_core.networks.mlp import MLP

@@ -13,7 +13,6 @@ Shape letters: Q queries, K inputs of a query, T states, F bits of a packed row,
 """
 
 import sys
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -22,7 +21,8 @@ from torch import Tensor
 
 from supsup_core.engines.bits import keeps_alone
 from supsup_core.engines.plain import PlainEngine
-from supsup_core.inference.algorithms import AlphaGradient, Inference, Options, not_finite
+from supsup_core.inference.algorithms import AlphaGradient, Options
+from supsup_core.inference.answers import NO_TASK, Best, Inference, not_finite, two_smallest
 from supsup_core.inference.backward import backward_factors
 from supsup_core.inference.objectives import Objective
 from supsup_core.inference.slopes import GainSlopes, MLPSlopes
@@ -36,7 +36,7 @@ from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import StateLayout
 from supsup_core.states.resident import FEW_VECTORS, PART_BYTES, ResidentStates
 
-# Number of states per query whose products are computed in float64.
+# Number of states per query whose products are computed in float64, at least 2.
 CANDIDATES = 8
 # With this number of queries, matrix products use nearly all of a GPU's speed.
 _QUERIES = 512
@@ -122,7 +122,7 @@ class DeviceEngine(PlainEngine):
         parts = [
             self.infer(part, algorithm, objective, options) for part in inputs.split(self._limit)
         ]
-        return replace(parts[0], tasks=torch.cat([part.tasks for part in parts]))
+        return Inference.joined(parts)
 
     def _infer(
         self,
@@ -142,24 +142,27 @@ class DeviceEngine(PlainEngine):
     def _one_shot(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> Inference:
         """Infer, for each query, the task with the smallest product of state and evidence.
 
-        The answer is exact. If products are equal, the lowest task number wins.
+        The answer is exact. If products are equal, the lowest task number wins. If no other product
+        is close to the smallest product, the runner-up and the margin come from products with small
+        errors.
 
         Raises:
             FloatingPointError: the evidence is not finite.
         """
         found: _Found = self._replays(self._scan, images, objective)
-        tasks, num_close, absolute = found.told.cpu()  # the only wait, unless queries are open
+        told = found.told.cpu()  # the only wait, unless queries are open
+        num_close, absolute = told[3:]
         if not absolute.isfinite().all():
             raise not_finite(len(self._resident))
         is_open = num_close > CANDIDATES
         if len(self._resident) > CANDIDATES:
             is_open |= (absolute < _LEAST) | (absolute > _MOST)
-        tasks, open_queries = tasks.long(), is_open.nonzero().flatten()
+        open_queries = is_open.nonzero().flatten()
         for start in range(0, len(open_queries), _OPEN_TOGETHER):
             some = open_queries[start : start + _OPEN_TOGETHER]
             evidence = found.evidence.index_select(0, some.to(self.device))
-            tasks[some] = self._decided(evidence, None).cpu()
-        return Inference(tasks, num_gradients=1)
+            told[:3, some] = _stacked(self._decided(evidence, None)).cpu()
+        return Inference(told[0].long(), told[1].long(), told[2], num_gradients=1)
 
     def _scan(self, images: Float32[Tensor, "Q K P"], objective: Objective) -> "_Found":
         """Start the search for the queries' tasks on the device. Do not wait for the device."""
@@ -179,8 +182,8 @@ class DeviceEngine(PlainEngine):
             states.dtype,
         )
         if is_small:
-            tasks = self._decided(evidence.flat, None)
-            num_close = torch.zeros_like(tasks)
+            best = self._decided(evidence.flat, None)
+            num_close = torch.zeros_like(best.tasks)
         else:
             products = states.products(evidence.flat, _LIMBS, evidence.limbs)
             least, order = products.topk(CANDIDATES, dim=1, largest=False)
@@ -189,10 +192,15 @@ class DeviceEngine(PlainEngine):
             limit = torch.add(least[:, 0], evidence.absolute, alpha=bound)
             num_close = (products <= limit[:, None]).sum(dim=1)
             close = torch.where(least <= limit[:, None], order, -1)
-            tasks = self._decided(evidence.flat, close.sort(dim=1).values)
-        # Task numbers and float32 numbers are exact in float64.
-        told = [part.double() for part in (tasks, num_close, evidence.absolute)]
-        return _Found(torch.stack(told), evidence.flat)
+            best = self._decided(evidence.flat, close.sort(dim=1).values)
+            is_clear = best.runners_up == NO_TASK
+            best = Best(
+                best.tasks,
+                torch.where(is_clear, order[:, 1], best.runners_up),
+                torch.where(is_clear, (least[:, 1] - least[:, 0]).double(), best.margins),
+            )
+        others = torch.stack((num_close.double(), evidence.absolute.double()))
+        return _Found(torch.cat((_stacked(best), others)), evidence.flat)
 
     def _superposition(self) -> list[Float32[Tensor, "O I"]]:
         """Return each layer's effective weights in the superposition with equal coefficients."""
@@ -207,8 +215,10 @@ class DeviceEngine(PlainEngine):
 
     def _decided(
         self, evidence: Float32[Tensor, "Q F"], candidates: Int64[Tensor, "Q C"] | None
-    ) -> Int64[Tensor, " Q"]:
-        """Return, for each query, the candidate with the smallest product in float64.
+    ) -> Best:
+        """Return, for each query, the two candidates with the smallest products in float64.
+
+        A query with one candidate has no runner-up.
 
         Args:
             evidence: the evidence of each query.
@@ -219,18 +229,29 @@ class DeviceEngine(PlainEngine):
             every = torch.arange(len(self._resident), device=self.device)
             candidates = every.expand(len(evidence), -1)
         products = self._resident.exact_products(evidence, candidates)
-        return candidates.gather(1, products.argmin(dim=1, keepdim=True))[:, 0]
+        best = two_smallest(products)
+        second = candidates.gather(1, best.runners_up.clamp_min(0)[:, None])[:, 0]
+        return Best(
+            candidates.gather(1, best.tasks[:, None])[:, 0],
+            torch.where(best.runners_up == NO_TASK, NO_TASK, second),
+            best.margins,
+        )
 
 
 class _Found(NamedTuple):
     """The answers of a batch, on the device.
 
     Attributes:
-        told: (3, Q) float64, three rows. Row 0 has the task of each query. Row 1 has the number of
-            states whose product may be the smallest. Row 2 has the sum of the absolute values of
-            the query's evidence.
+        told: (5, Q) float64, five rows. Rows 0 to 2 have the task, the runner-up and the margin of
+            each query. Row 3 has the number of states whose product may be the smallest. Row 4 has
+            the sum of the absolute values of the query's evidence.
         evidence: (Q, F) the evidence of each query, in the order of the bits of a packed row.
     """
 
-    told: Float64[Tensor, "3 Q"]
+    told: Float64[Tensor, "5 Q"]
     evidence: Float32[Tensor, "Q F"]
+
+
+def _stacked(best: Best) -> Float64[Tensor, "3 Q"]:
+    """Return the answers as one array. Task numbers are exact in float64."""
+    return torch.stack([part.double() for part in best])

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from supsup_core.inference.algorithms import BY_GRADIENT, AlphaGradient, Inference, Options
+from supsup_core.inference.algorithms import BY_GRADIENT, AlphaGradient, Options
+from supsup_core.inference.answers import Inference
 from supsup_core.inference.forward import BY_FORWARD
 from supsup_core.inference.objectives import Objective
 from supsup_core.inference.slopes import GainSlopes

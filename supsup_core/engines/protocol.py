@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from supsup_core.inference.algorithms import AlphaGradient, Inference, Options
+from supsup_core.inference.algorithms import AlphaGradient, Options
+from supsup_core.inference.answers import Inference
 from supsup_core.inference.objectives import Objective
 from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.layout import StateLayout

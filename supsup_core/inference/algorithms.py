@@ -22,8 +22,17 @@ from math import inf
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
+
+from supsup_core.inference.answers import (
+    Best,
+    Evidence,
+    Inference,
+    alone,
+    two_largest,
+    two_smallest,
+)
 
 
 @runtime_checkable  # lets tests check annotations at run time
@@ -54,22 +63,6 @@ class AlphaGradient(Protocol):
 
 
 @dataclass(frozen=True)
-class Inference:
-    """The result of an inference algorithm.
-
-    Attributes:
-        tasks: (Q,) the inferred task of each query, a number from 0 to T - 1, on the CPU.
-        num_gradients: number of gradients that were computed per query.
-        bits_read_fraction: fraction of the bits of all stored masks that one gradient reads, in
-            [0, 1].
-    """
-
-    tasks: Int64[Tensor, " Q"]
-    num_gradients: int
-    bits_read_fraction: float = 1.0
-
-
-@dataclass(frozen=True)
 class Options:
     """Options of the inference algorithms that use gradients. One-shot has no options.
 
@@ -90,54 +83,6 @@ class Options:
     rate: float = 0.3
 
 
-class Evidence:
-    """A record of whether all slopes, entropies or logits of an inference are finite.
-
-    The answers depend on these values. On a GPU, reading a value waits until the GPU has computed
-    the value. So the record is read only once, together with the answers.
-    """
-
-    def __init__(self) -> None:
-        self._flags: list[Tensor] = []
-        self._num_candidates: list[int] = []
-
-    def see(self, values: Tensor, num_candidates: int) -> None:
-        """Record whether values are finite.
-
-        This method does not wait until the device has computed the values.
-
-        Args:
-            values: slopes, entropies or logits, which the answers depend on.
-            num_candidates: number of candidate tasks that are left, for the error text.
-        """
-        self._flags.append(torch.isfinite(values).all())
-        self._num_candidates.append(num_candidates)
-
-    def answer(self, tasks: Int64[Tensor, " Q"]) -> Int64[Tensor, " Q"]:
-        """Copy the answers to the CPU, and raise an error if a recorded value is not finite.
-
-        Args:
-            tasks: (Q,) the inferred tasks, on any device.
-
-        Raises:
-            FloatingPointError: a value that `see` has recorded is NaN or infinite.
-        """
-        told = torch.cat([tasks, *(flag[None].to(tasks.dtype) for flag in self._flags)]).cpu()
-        flags = told[len(tasks) :].tolist()
-        for flag, num_candidates in zip(flags, self._num_candidates, strict=True):
-            if not flag:
-                raise not_finite(num_candidates)
-        return told[: len(tasks)]
-
-
-def not_finite(num_candidates: int) -> FloatingPointError:
-    """Make the error for a slope, an entropy or a logit that is NaN or infinite."""
-    return FloatingPointError(
-        f"evidence must be finite, got NaN or infinity with {num_candidates} candidates left: "
-        "check the images and the weights"
-    )
-
-
 def _check_at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"{name} must be >= {least}, got {value}: try {name}={least}")
@@ -156,7 +101,7 @@ def one_shot(gradient: AlphaGradient) -> Inference:
     evidence = Evidence()
     slopes = gradient(torch.full((1, num_tasks), 1 / num_tasks, device=gradient.device))
     evidence.see(slopes, num_tasks)
-    return Inference(evidence.answer(slopes.argmin(dim=1)), num_gradients=1)
+    return evidence.answer(two_smallest(slopes), num_gradients=1)
 
 
 def num_kept(num_left: int, log_base: int) -> int:
@@ -178,7 +123,8 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
     coefficients, and keeps the candidates with the smallest slopes. The number of candidates
     is divided by log_base and rounded up. With log_base >= T, the first round keeps one
     candidate, as one-shot does. If slopes are equal, the candidate with the smaller slope in
-    the round before wins. In the first round, the lower task number wins.
+    the round before wins. In the first round, the lower task number wins. The runner-up is the best
+    candidate that the last round dropped.
 
     Raises:
         ValueError: log_base < 2.
@@ -189,7 +135,7 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
     _check_at_least("log_base", log_base, 2)
     num_queries, device = gradient.num_queries, gradient.device
     candidates = torch.arange(gradient.num_tasks, device=device).expand(num_queries, -1)
-    num_gradients, evidence = 0, Evidence()
+    num_gradients, evidence, best = 0, Evidence(), alone(candidates[:, 0])
     while (num_left := candidates.shape[1]) > 1:
         # In the first round, all queries have the same candidates and share one superposition.
         shared = candidates[:1] if num_gradients == 0 else candidates
@@ -197,10 +143,12 @@ def binary(gradient: AlphaGradient, log_base: int = 2) -> Inference:
         alphas.scatter_(1, shared, 1 / num_left)
         slopes = gradient(alphas).gather(1, candidates)
         evidence.see(slopes, num_left)
-        ranking = torch.argsort(slopes, dim=1, stable=True)
-        candidates = candidates.gather(1, ranking[:, : num_kept(num_left, log_base)])
+        slopes, ranking = torch.sort(slopes, dim=1, stable=True)
+        ranked = candidates.gather(1, ranking)
+        candidates = ranked[:, : num_kept(num_left, log_base)]
+        best = Best(ranked[:, 0], ranked[:, 1], (slopes[:, 1] - slopes[:, 0]).double())
         num_gradients += 1
-    return Inference(evidence.answer(candidates[:, 0]), num_gradients)
+    return evidence.answer(best, num_gradients)
 
 
 def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inference:
@@ -235,7 +183,7 @@ def gradient_descent(gradient: AlphaGradient, *, steps: int, rate: float) -> Inf
         slopes = gradient(alphas)
         evidence.see(slopes, num_tasks)
         alphas = _onto_simplex(alphas - rate * slopes)
-    return Inference(evidence.answer(alphas.argmax(dim=1)), steps)
+    return evidence.answer(two_largest(alphas), steps)
 
 
 def _onto_simplex(points: Float[Tensor, "Q T"]) -> Float[Tensor, "Q T"]:
@@ -290,7 +238,8 @@ def frank_wolfe(gradient: AlphaGradient, *, steps: int) -> Inference:
         added = torch.full_like(chosen, t + 2)
         votes = votes.expand(num_queries, -1).scatter_add(1, chosen, added)
         num_votes += t + 2
-    return Inference(evidence.answer(votes.argmax(dim=1)), steps)
+    # Dividing whole numbers of float64 by the same number keeps their order.
+    return evidence.answer(two_largest(votes.double() / (num_votes + 1)), steps)
 
 
 # The keys are the names in names.GRADIENT_ALGORITHMS. bits/infer.py has faster forms of some of

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from supsup_core.inference.algorithms import Evidence, Inference
+from supsup_core.inference.answers import Evidence, Inference, two_smallest
 from supsup_core.inference.objectives import entropy
 from supsup_core.networks.protocol import Network, Weights
 from supsup_core.states.protocol import States
@@ -73,7 +73,7 @@ def min_entropy(
     entropies = state_entropies(network, weights, states, inputs, num_real)
     evidence = Evidence()
     evidence.see(entropies, len(states))
-    return Inference(evidence.answer(entropies.argmin(dim=0)), num_gradients=0)
+    return evidence.answer(two_smallest(entropies.T), num_gradients=0)
 
 
 def max_logit(
@@ -93,7 +93,7 @@ def max_logit(
     largest = state_logits(network, weights, states, inputs, num_real)
     evidence = Evidence()
     evidence.see(largest, len(states))
-    return Inference(evidence.answer(largest.argmax(dim=0)), num_gradients=0)
+    return evidence.answer(two_smallest(-largest.T), num_gradients=0)
 
 
 def _logits_by_state(

@@ -10,11 +10,12 @@ import zarr
 
 from analysis import report
 from harness.tables.files import write_table
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.schemas import EVALUATIONS, QUERIES, TASKS
+from harness.workers.query_rows import as_png
 
 
 def _rows(schema, num_rows, **columns):
-    plain = {"string": "x", "int64": 1, "uint32": 1, "double": 0.5}
+    plain = {"string": "x", "int64": 1, "int32": 1, "uint32": 1, "double": 0.5, "float": 0.5}
     made = {f.name: [plain.get(str(f.type))] * num_rows for f in schema}
     made["finished_at"] = [pd.Timestamp(0, tz="UTC")] * num_rows
     return pa.table({f.name: (made | columns)[f.name] for f in schema}, schema=schema)
@@ -22,9 +23,9 @@ def _rows(schema, num_rows, **columns):
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
-    """A run directory with three tasks, two of them evaluated, and a report."""
+    """A run directory with three tasks, two of them evaluated and confused, and a report."""
     run = tmp_path_factory.mktemp("runs") / "a<b"
-    for folder in ("log", "evaluations"):
+    for folder in ("log", "evaluations", "queries"):
         (run / folder).mkdir(parents=True)
     named = "tasks: 3\nnetwork: n\ndata: d\nfamily: rotated\nmethod: m\nseed: 0\n"
     named += "evaluate: {algorithms: [one_shot, binary], objectives: [H, G]}\n"
@@ -36,6 +37,11 @@ def run_dir(tmp_path_factory):
     asked |= {"objective": ["H", "H", "G", "G"], "algorithm": ["one_shot"] * 2 + ["binary"] * 2}
     evaluations = _rows(EVALUATIONS, 4, **asked)
     write_table(evaluations, run / "evaluations" / "a.parquet", "r")
+    # Every answer is the other task, and the right task is the runner-up of one query.
+    answers = asked | {"inferred": [1, 0] * 2, "runner_up": [None, 1] * 2, "right": [False] * 4}
+    answers["picture"] = [as_png(np.array([[0, 90], [180, 255]], np.uint8)), None] * 2
+    queries = _rows(QUERIES, 4, **answers)
+    write_table(queries, run / "queries" / "a.parquet", "r")
     root = zarr.open_group(run / "masks.zarr", mode="w")
     planes = [
         {"tensor": "layer1", "role": "keep", "coefficient": 1, "byte_offset": 0, "num_bits": 8}

@@ -24,10 +24,12 @@ def test_the_report_stands_alone_and_says_what_the_run_was(run_dir):
     assert "@import" not in page
     assert "&lt;i&gt;" in page
     assert "<i>" not in page
-    assert page.count("<figure>") == page.count("<figcaption>") == 8
-    # Accuracy 2, rotations 1, time 2, training 3, layers 2, bytes 1
-    assert page.count('role="img"') == 11
-    assert page.count("data:image/png;base64,") == 1 + 3 + 2 + 1  # mean, masks, units, angles
+    assert page.count("<figure>") == page.count("<figcaption>") == 10
+    # Accuracy 2, rotations 1, confused tasks 1, time 2, training 3, layers 2, bytes 1
+    assert page.count('role="img"') == 12
+    assert (
+        page.count("data:image/png;base64,") == 1 + 3 + 2 + 2
+    )  # mean, masks, units, angles and query
     assert [path.name for path in run_dir.iterdir() if "partial" in path.name] == []
 
 

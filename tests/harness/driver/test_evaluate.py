@@ -144,11 +144,14 @@ def evaluated(run):
 
 
 def added(before, folder):
-    """List the new files, and check that no old file except provenance.json has changed."""
+    """List the new files, except those of the table `queries`.
+
+    Check that no old file except provenance.json has changed.
+    """
     after = content(folder)
     assert before.keys() <= after.keys()
     assert {name for name in before if before[name] != after[name]} <= {"provenance.json"}
-    return sorted(after.keys() - before.keys())
+    return sorted(name for name in after.keys() - before.keys() if not name.startswith("queries/"))
 
 
 def rows_of(run, names):
@@ -403,8 +406,8 @@ def test_ray_gives_the_rows_of_the_serial_executor(typed, run, ray_session):
 def test_ctrl_c_keeps_what_was_evaluated(typed, run, monkeypatch):
     keep = UnitFiles.keep
 
-    def keep_and_stop(files, unit, rows):
-        keep(files, unit, rows)
+    def keep_and_stop(files, unit, rows, details):
+        keep(files, unit, rows, details)
         raise KeyboardInterrupt
 
     before = content(run)

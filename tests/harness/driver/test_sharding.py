@@ -13,7 +13,7 @@ from harness.executors.protocol import Outcome
 from harness.plan.pools import TRAIN
 from harness.plan.units import EvaluationUnit
 from harness.tables.files import read_table_file
-from harness.tables.schemas import EVALUATIONS
+from harness.tables.schemas import EVALUATIONS, QUERIES
 from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ScoreUnit, agreed
 from supsup_core.bits.shards import Leaders
 
@@ -31,31 +31,38 @@ def rows_of(run):
     return pa.concat_tables(tables).drop_columns(["seconds_per_inference", "bits_read_fraction"])
 
 
+def exact_queries_of(run):
+    """Return the rows of the table `queries` of exact one-shot."""
+    files = sorted(run.glob("queries/*-one_shot-*"))
+    return pa.concat_tables([read_table_file(path, QUERIES) for path in files])
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """The evaluations of a run with one evaluation actor."""
+    """The evaluations and the queries of a run with one evaluation actor."""
     run_dir = tmp_path_factory.mktemp("one")
     assert scale.run(configured(*RUN, "executor=serial", f"run_dir={run_dir}")) == 0
     found = rows_of(run_dir)
     assert found.num_rows == 2 * 2 * (1 + 3 + 7)
-    return found
+    return found, exact_queries_of(run_dir)
 
 
 def test_shards_leave_the_rows_that_one_actor_leaves(tmp_path, typed, one):
     run_dir = f"run_dir={tmp_path}"
     assert typed(scale, *RUN, "executor=serial", run_dir, "actors.shards=3")[0] == 0
-    assert rows_of(tmp_path).equals(one)
+    assert rows_of(tmp_path).equals(one[0])
+    assert exact_queries_of(tmp_path).equals(one[1])
     # A run's masks do not depend on its number of shards, so two shards can evaluate it too.
     again = ("executor=serial", "evaluate.num_images=4", *RUN[-2:-1], run_dir)
     assert typed(evaluate, *again, "actors.shards=2")[0] == 0
-    assert rows_of(tmp_path).num_rows == one.num_rows + 2 * 2 * 7
+    assert rows_of(tmp_path).num_rows == one[0].num_rows + 2 * 2 * 7
 
 
 @pytest.mark.long
 def test_shards_on_ray_leave_the_rows_that_one_actor_leaves(tmp_path, typed, ray_session, one):
     sharded = ("executor=ray", f"run_dir={tmp_path}", "actors.shards=2")
     assert typed(scale, *RUN, *sharded)[0] == 0
-    assert rows_of(tmp_path).equals(one)
+    assert rows_of(tmp_path).equals(one[0])
 
 
 @pytest.mark.parametrize(
@@ -94,8 +101,10 @@ class Recorder:
 
 
 def answers(tasks, products, num_masks=5, exact=None):
-    found = Leaders(np.array(tasks), np.array(products), 0.5)
-    exactly = None if exact is None else Leaders(np.array(exact), np.array(products), 1.0)
+    # The runner-up of a part is the next task, with a product that is larger by 10.
+    both = np.stack([products, np.add(products, 10.0)])
+    found = Leaders(np.stack([tasks, np.add(tasks, 1)]), both, 0.5)
+    exactly = None if exact is None else Leaders(np.stack([exact, np.add(exact, 1)]), both, 1.0)
     return PartAnswers(found, exactly, 0.1 * num_masks, num_masks)
 
 
@@ -104,9 +113,11 @@ def test_parts_agree_on_the_smallest_product():
         [answers([0, 4], [-1.0, 3.0], 5, exact=[0, 3]), answers([5, 6], [-1.0, 2.0], 3, [5, 6])]
     )
     assert together.tasks == [0, 6]
+    assert together.found.runners_up.tolist() == [5, 4]
+    assert together.found.margins.tolist() == [0.0, 1.0]
     assert together.agreement == 1.0
     assert together.seconds == pytest.approx(0.5)  # parts answer at the same time
-    assert together.bits_read_fraction == pytest.approx(0.5)
+    assert together.found.bits_read_fraction == pytest.approx(0.5)
 
 
 def unit_of(num_tasks, objective="H", first=0):

@@ -187,7 +187,7 @@ def test_the_summary_begins_with_the_result_in_one_sentence(tmp_path):
     )
     write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
     assert printed(tmp_path).partition("\n\n")[0] == (
-        "Among 25 masks, one_shot H infers the right task for 4 of 7 test batches: accuracy 0.8500 "
+        "Among 25 masks, one_shot H infers the right task for 4 of 7 queries: accuracy 0.8500 "
         "with the task given (GG), 0.6500 with the task inferred (GNu)."
     )
 
@@ -236,7 +236,7 @@ def test_the_summary_fits_a_terminal_of_80_columns(tmp_path):
     assert "…" not in table
     assert max(len(line) for line in table.splitlines()) <= 80
     assert cells(text) == [
-        ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", "ms"],
+        ["k", "inferred by", "queries", "task", "GG", "GNs", "GNu", "ms"],
         ["10000", "min_entropy", "200000", *4 * ["1.0000"], "1250.00"],
         ["10000", "one_shot H", "200000", *4 * ["1.0000"], "1250.00"],
     ]
@@ -252,7 +252,7 @@ RANKED = {
 
 @pytest.mark.parametrize(
     ("width", "extra"),
-    [(110, {"agree": "0.995", "bits": "0.117"}), (80, {"agree": "0.995"}), (72, {})],
+    [(110, {"agree": "0.995", "bits": "0.117"}), (84, {"agree": "0.995"}), (78, {})],
 )
 def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra):
     (tmp_path / "evaluations").mkdir()
@@ -260,7 +260,7 @@ def test_agreement_and_bits_are_shown_where_there_is_room(tmp_path, width, extra
     write_table(table, tmp_path / "evaluations" / "k.parquet", RUN)
     text = printed(tmp_path, width)
     assert cells(text) == [
-        ["k", "inferred by", "n", "task", "GG", "GNs", "GNu", *extra, "ms"],
+        ["k", "inferred by", "queries", "task", "GG", "GNs", "GNu", *extra, "ms"],
         ["250+2250", "one_shot_ranked H", "200", *4 * ["1.0000"], *extra.values(), "2.34"],
     ]
     lines = text.split("\n\n", 1)[1].splitlines()

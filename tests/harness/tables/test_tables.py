@@ -3,6 +3,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.tables.files import create_table_file, read_table_file, read_tables, write_table
-from harness.tables.schemas import EVALUATIONS, RECOVERY, RESERVOIR, TASKS
+from harness.tables.schemas import EVALUATIONS, QUERIES, RECOVERY, RESERVOIR, TASKS
 
 
 def names(folder):
@@ -28,7 +29,7 @@ RUN = "0123456789abcdef"  # the identity of a run
 OPTIONS = ("log_base", "steps", "rate")
 NULLABLE = (
     *("objective", "agreement", "share", "capacity", "batches"),
-    *("base_accuracy", "free_share", "entropy"),
+    *("base_accuracy", "free_share", "entropy", "runner_up", "margin", "picture"),
 )
 
 
@@ -37,6 +38,7 @@ NULLABLE = (
     [
         (TASKS, b"tasks", b"4"),
         (EVALUATIONS, b"evaluations", b"3"),
+        (QUERIES, b"queries", b"1"),
         (RESERVOIR, b"reservoir", b"2"),
         (RECOVERY, b"recovery", b"1"),
     ],
@@ -49,7 +51,8 @@ def test_schemas_describe_themselves(schema, name, version):
         if field.name in NULLABLE:
             assert field.nullable
         elif field.nullable:  # settings that only some algorithms read
-            assert (name, field.name) in {(b"evaluations", one) for one in OPTIONS}
+            assert name in (b"evaluations", b"queries")
+            assert field.name in OPTIONS
 
 
 def test_columns_are_those_of_the_contract():
@@ -70,6 +73,28 @@ def test_columns_are_those_of_the_contract():
     )
     assert TASKS.field("row_crc32c").type == pa.uint32()
     assert TASKS.field("finished_at").type == pa.timestamp("us", tz="UTC")
+
+
+def test_a_row_of_queries_takes_few_bytes(tmp_path):
+    rng = np.random.default_rng(0)
+    plain = {"string": "x", "double": 0.5, "bool": True, "binary": None}
+    columns = {
+        column.name: [plain[kind]] * 2000
+        if (kind := str(column.type)) in plain
+        else rng.gamma(5.0, 1.0, 2000).astype(np.float32)
+        if kind == "float"
+        else rng.integers(0, 2500, 2000)
+        if column.name in ("image", "inferred", "runner_up")
+        else [7] * 2000
+        for column in QUERIES
+    }
+    table, path = pa.table(columns, schema=QUERIES), tmp_path / "a.parquet"
+    sizes = []
+    for num_rows in (0, 2000):
+        write_table(table.slice(0, num_rows), path, "r")
+        sizes.append(path.stat().st_size)
+    assert read_table_file(path, QUERIES).equals(table)
+    assert (sizes[1] - sizes[0]) / 2000 < 10  # the margin takes 4, each random task 1.5
 
 
 def test_tables_come_back_in_the_order_of_file_names(tmp_path):

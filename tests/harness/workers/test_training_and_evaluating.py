@@ -1,5 +1,6 @@
 """The results of training and evaluation workers agree with plain calculations."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil, log2
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from composing import configured
 from harness.config.options import resolved_options
@@ -18,8 +20,9 @@ from harness.data.dataset import Dataset
 from harness.plan.resolve import resolve
 from harness.plan.units import EvaluationUnit, TrainUnit, evaluation_units
 from harness.run.spec import RunSpec
+from harness.workers.answers import compared
 from harness.workers.evaluating import EvaluateWorker
-from harness.workers.queries import compared
+from harness.workers.query_rows import as_png
 from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ShardWorker
 from harness.workers.training import TrainedUnit, TrainWorker
 from supsup_core.bits.infer import BitInference
@@ -83,9 +86,15 @@ def trained(train_worker: TrainWorker) -> TrainedUnit:
 def evaluate(
     spec: RunSpec, test_set: ImageSet, rows: np.ndarray, unit: EvaluationUnit
 ) -> list[dict[str, object]]:
-    table = EvaluateWorker(spec, test_set, name="here").run(unit, rows[: unit.num_tasks])
-    assert isinstance(table, pa.Table)
-    return table.to_pylist()
+    return tables_of(spec, test_set, rows, unit)["evaluations"].to_pylist()
+
+
+def tables_of(
+    spec: RunSpec, test_set: ImageSet, rows: np.ndarray, unit: EvaluationUnit
+) -> dict[str, pa.Table]:
+    tables = EvaluateWorker(spec, test_set, name="here").run(unit, rows[: unit.num_tasks])
+    assert isinstance(tables, dict)
+    return tables
 
 
 def evaluate_all(
@@ -93,6 +102,59 @@ def evaluate_all(
 ) -> list[dict[str, object]]:
     units = evaluation_units(spec.config, num_tasks)
     return [row for unit in units for row in evaluate(spec, test_set, rows, unit)]
+
+
+@pytest.mark.parametrize("algorithm", ["one_shot", "one_shot_ranked", "max_logit"])
+def test_queries_say_what_the_evaluations_count(
+    test_set: ImageSet, trained: TrainedUnit, algorithm: str
+) -> None:
+    spec = make_job("evaluate.batches=3", "evaluate.batch_size=40", "evaluate.num_images=2")
+    objective = None if algorithm == "max_logit" else "G"
+    found = tables_of(spec, test_set, trained.rows, EvaluationUnit(6, algorithm, objective, ALL))
+    queries, counts = found["queries"].to_pandas(), found["evaluations"].to_pandas()
+    assert len(queries) == counts["num_batches"].sum() == 18
+    by_task = queries.groupby("task_id")
+    assert by_task["right"].mean().tolist() == counts["task_accuracy"].tolist()
+    assert (queries["right"] == (queries["inferred"] == queries["task_id"])).all()
+    assert by_task["batch"].apply(list).tolist() == [[0, 1, 2]] * 6
+    named = queries["runner_up"].notna()
+    assert (queries["runner_up"] != queries["inferred"]).all()
+    assert (queries.loc[queries["margin"].notna(), "margin"] >= 0).all()
+    assert named.all()
+    # A picture shows the query's image as its task shows it.
+    shown = queries[queries["picture"].notna()]
+    assert sorted(shown["right"]) == [False] * (len(shown) - 1) + [True]
+    for one in shown.itertuples():
+        pixels = spec.task(one.task_id).images(test_set.images[[one.image]])[0]
+        assert np.array_equal(Image.open(io.BytesIO(one.picture)), pixels.reshape(8, 8))
+
+
+def test_given_tasks_have_no_queries(test_set: ImageSet, trained: TrainedUnit) -> None:
+    unit = EvaluationUnit(6, "given", None, (0,))
+    found = tables_of(make_job("evaluate.batches=1"), test_set, trained.rows, unit)
+    assert list(found) == [unit.table]
+    assert unit.details == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((9, 7), (7, 9)), ((1, 9, 7), (7, 9)), ((3, 8, 6), (6, 8))]
+)
+def test_pictures_are_of_images_in_grey_or_in_colour(
+    shape: tuple[int, ...], size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    found = as_png(pixels)
+    assert found is not None
+    image = Image.open(io.BytesIO(found))
+    assert image.size == size
+    assert np.array_equal(
+        np.asarray(image), pixels.transpose(1, 2, 0) if shape[0] == 3 else pixels.reshape(9, 7)
+    )
+
+
+@pytest.mark.parametrize("shape", [(64,), (2, 8, 8), (65, 65)])
+def test_other_or_large_images_have_no_picture(shape: tuple[int, ...]) -> None:
+    assert as_png(np.zeros(shape, np.uint8)) is None
 
 
 def test_missing_masks_of_a_block_are_made_again_bit_for_bit(
@@ -213,8 +275,8 @@ def test_compiling_is_no_part_of_the_seconds_of_the_first_inference(
         for objective in ("H", "G"):
             for num_tasks in (2, 6):
                 unit = EvaluationUnit(num_tasks, algorithm, objective, (0,))
-                table = worker.run(unit, trained.rows[:num_tasks])
-                assert table["seconds_per_inference"].to_pylist() == [1]
+                tables = worker.run(unit, trained.rows[:num_tasks])
+                assert tables["evaluations"]["seconds_per_inference"].to_pylist() == [1]
 
 
 def test_preparing_masks_is_no_part_of_the_seconds_of_an_inference(
@@ -223,8 +285,8 @@ def test_preparing_masks_is_no_part_of_the_seconds_of_an_inference(
     clock = SlowFirst(monkeypatch)
     clock.watch(BitInference, "__init__", lambda weights, *arguments: id(arguments[2]))
     worker = EvaluateWorker(make_job("evaluate.batches=1"), test_set, name="here")
-    table = worker.run(EvaluationUnit(6, "binary", "H", (0,)), trained.rows)
-    assert table["seconds_per_inference"].to_pylist() == [0]
+    tables = worker.run(EvaluationUnit(6, "binary", "H", (0,)), trained.rows)
+    assert tables["evaluations"]["seconds_per_inference"].to_pylist() == [0]
 
 
 def test_compiling_is_no_part_of_the_seconds_of_a_part_of_the_masks(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -195,7 +197,13 @@ def test_scans_find_the_smallest_product_of_float64(num_images):
             exact += (mask * values).sum(axis=(1, 2))
         found = bits._scan.exact(evidence, np.arange(60))
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
-        assert bits._scan.smallest(evidence).task == exact.argmin()
+        first, second = np.argsort(found, kind="stable")[:2]
+        smallest = bits._scan.smallest(evidence)
+        assert (smallest.task, smallest.runner_up) == (first, second)
+        assert smallest.margin == found[second] - found[first]
+        assert bits._scan.smallest_of(evidence, np.arange(60)) == replace(
+            smallest, bits_read_fraction=1.0
+        )
         half = np.sort(np.argsort(found, kind="stable")[:30])
         assert bits._scan.smaller_part(evidence, np.arange(60), 30).tolist() == half.tolist()
         weighed = bits._scan._weigh(evidence, 0.5)

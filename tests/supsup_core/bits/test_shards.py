@@ -5,6 +5,7 @@ import torch
 from supsup_core.bits.infer import BIT_ALGORITHMS, BitInference
 from supsup_core.bits.shards import leaders, merge, part_bounds
 from supsup_core.inference.algorithms import Options
+from supsup_core.inference.answers import NO_TASK
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
@@ -35,8 +36,8 @@ def rows(rng):
 def test_parts_answer_as_one_place_does(num_parts, name, objective, rows):
     images = torch.randn(30, 1, 130, generator=torch.Generator().manual_seed(5))
     together = bits_of(rows)
-    expected = BIT_ALGORITHMS[name](together, images, OBJECTIVES[objective], Options()).tasks
-    assert len(set(expected.tolist())) > 3
+    expected = BIT_ALGORITHMS[name](together, images, OBJECTIVES[objective], Options())
+    assert len(set(expected.tasks.tolist())) > 3
 
     bounds = part_bounds(len(rows), num_parts)
     parts = [bits_of(rows[first:end]) for first, end in bounds]
@@ -53,7 +54,24 @@ def test_parts_answer_as_one_place_does(num_parts, name, objective, rows):
         )
         for part, (first, _) in zip(parts, bounds, strict=True)
     ]
-    assert merge(found).tolist() == expected.tolist()
+    merged = merge(found)
+    assert merged.tasks.tolist() == expected.tasks.tolist()
+    if name == "one_shot":
+        assert merged.runners_up.tolist() == expected.runners_up.tolist()
+        assert merged.margins.tolist() == expected.margins.tolist()
+
+
+def test_parts_of_one_mask_have_no_runner_up_of_their_own(rows):
+    images = torch.randn(4, 1, 130, generator=torch.Generator().manual_seed(5))
+    alone, two = bits_of(rows[:1]), bits_of(rows[:2])
+    alone.superpose(two.counts, 2)
+    evidence = two.evidence(images, OBJECTIVES["H"])
+    first = leaders(alone, 0, evidence)
+    assert torch.equal(merge([first]).runners_up, torch.full((4,), NO_TASK))
+    assert merge([first]).margins.isnan().all()
+    other = leaders(bits_of(rows[1:2]), 1, evidence)
+    expected = two.one_shot(images, OBJECTIVES["H"])
+    assert merge([first, other]).runners_up.tolist() == expected.runners_up.tolist()
 
 
 @pytest.mark.parametrize(("num_masks", "num_parts"), [(7, 1), (7, 3), (7, 7), (2500, 4)])

@@ -11,6 +11,7 @@ from supsup_core.data import normalise
 from supsup_core.engines import device
 from supsup_core.engines.choose import engine_for, engine_type, states_for
 from supsup_core.engines.device import DeviceEngine
+from supsup_core.inference.answers import Inference
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
@@ -74,17 +75,23 @@ def test_answers_are_those_of_inference_on_bits(shown, objective, num_images, un
     weights, objective = network.weights(0), OBJECTIVES[objective]
     queries = images[: len(images) // num_images * num_images].unflatten(0, (-1, num_images))
     bits = BitInference(list(weights.values()), layout, rows, NUM_REAL)
-    expected = bits.one_shot(queries.flatten(2), objective).tasks
+    exact = bits.one_shot(queries.flatten(2), objective)
+    expected = exact.tasks
     states = ResidentStates(layout, rows, CPU, unpacked_bytes=unpacked_bytes)
     engine = DeviceEngine(network, weights, states, NUM_REAL)
     parts = queries.split(500)
-    found = [engine.infer(part, "one_shot", objective, OPTIONS).tasks for part in parts]
+    answers = Inference.joined(
+        [engine.infer(part, "one_shot", objective, OPTIONS) for part in parts]
+    )
     assert len(queries) * num_images > 1000
     assert len(set(expected.tolist())) >= 5
-    assert torch.equal(torch.cat(found), expected)
+    assert torch.equal(answers.tasks, expected)
+    # Only products that are close to the smallest one are exact.
+    torch.testing.assert_close(answers.margins, exact.margins, rtol=1e-2, atol=1e-7)
+    assert (answers.runners_up == exact.runners_up).double().mean() > 0.99
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 8])
+@pytest.mark.parametrize("candidates", [2, 8])
 def test_close_products_are_decided_exactly(candidates, monkeypatch):
     monkeypatch.setattr(device, "CANDIDATES", candidates)
     # Many copies of each mask, so that up to 40 products are equal
@@ -145,7 +152,8 @@ def test_a_batch_moves_images_and_answers_and_waits_once(algorithm, unpacked_byt
         assert (gpu.uploads, gpu.uploaded_bytes) == (1, images.nbytes)
         assert gpu.downloads == gpu.waits == 1
         # One-shot also copies two numbers that say whether the answer is certain.
-        assert gpu.downloaded_bytes <= 8 * (3 * len(images) + 1 + len(INFERENCE_ALGORITHMS))
+        # An answer is a task, a runner-up and a margin.
+        assert gpu.downloaded_bytes <= 8 * (5 * len(images) + 1 + len(INFERENCE_ALGORITHMS))
 
 
 def test_one_query_starts_few_kernels():
@@ -156,11 +164,11 @@ def test_one_query_starts_few_kernels():
         engine.infer(images, "one_shot", OBJECTIVES["H"], OPTIONS)  # makes the superposition
         gpu.reset()
         engine.infer(images, "one_shot", OBJECTIVES["H"], OPTIONS)
-        assert gpu.kernels < 90
+        assert gpu.kernels < 98
 
 
 def test_open_queries_are_decided_on_the_gpu(monkeypatch):
-    monkeypatch.setattr(device, "CANDIDATES", 1)
+    monkeypatch.setattr(device, "CANDIDATES", 2)
     rows = random_rows(30)[np.random.default_rng(5).integers(0, 30, 100)]
     images, objective = random_images(40), OBJECTIVES["H"]
     expected = on_bits(rows).one_shot(images, objective).tasks

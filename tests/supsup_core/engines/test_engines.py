@@ -52,13 +52,13 @@ class TestDeviceEngine(EngineTests):
 
 
 class TestDeviceEngineWithCandidates(TestDeviceEngine):
-    """With one candidate, many queries need the exact products of all states."""
+    """With two candidates, more queries need the exact products of all states."""
 
     algorithms = ("one_shot", RANKED)  # those that look for candidates
 
     @pytest.fixture(autouse=True)
     def _candidates(self, monkeypatch):
-        monkeypatch.setattr(device, "CANDIDATES", 1)
+        monkeypatch.setattr(device, "CANDIDATES", 2)
 
 
 def test_bits_are_prepared_once_and_taken_over(digits, make_tasks):

@@ -13,6 +13,7 @@ from supsup_core.inference.algorithms import (
     num_kept,
     one_shot,
 )
+from supsup_core.inference.answers import NO_TASK
 from supsup_core.names import GRADIENT_ALGORITHMS
 
 CPU = torch.device("cpu")
@@ -57,6 +58,33 @@ def test_one_shot_gives_the_lowest_task_on_ties():
 def test_slope_that_is_not_finite_is_refused(algorithm, bad):
     with pytest.raises(FloatingPointError, match="4 candidates"):
         algorithm(Answers(lambda _: [0.0, 1.0, bad, 2.0], 4), Options())
+
+
+# Runner-up
+
+
+@pytest.mark.parametrize(
+    ("name", "slopes", "runner_up", "margin"),
+    [
+        ("one_shot", [[3.0, -1.0, 0.5, -1.0]], 3, 0.0),
+        ("one_shot", [[3.0, -1.0, 0.5, 1.5]], 2, 1.5),
+        # Round 1 keeps tasks 1 and 2. Only round 2 ranks them.
+        ("binary", [[3.0, -1.0, 0.5, 1.5], [0.0, 4.0, 2.0, 0.0]], 1, 2.0),
+        # Both steps choose task 1, so the other tasks are equal.
+        ("frank_wolfe", [[3.0, -1.0, 0.5, 1.5]] * 2, NO_TASK, None),
+        # The votes are 2 for task 1, then 3 for task 3.
+        ("frank_wolfe", [[3.0, -1.0, 0.5, 1.5], [3.0, 0.0, 0.5, -1.0]], 1, 1 / 6),
+        ("gradient_descent", [[0.25, 0.0, 0.05, 0.1]] * 2, 2, 0.1),
+        ("gradient_descent", [[9.0, -9.0, 5.0, 7.0]] * 2, NO_TASK, None),
+    ],
+)
+def test_the_runner_up_has_the_second_best_score(name, slopes, runner_up, margin):
+    found = BY_GRADIENT[name](Answers(in_turn(*slopes), 4), Options(steps=2, rate=1.0))
+    assert found.runners_up.tolist() == [runner_up]
+    if margin is None:
+        assert found.margins.isnan().all()
+    else:
+        assert found.margins.item() == pytest.approx(margin, abs=1e-6)
 
 
 # Binary
