@@ -2,12 +2,15 @@
 
 python -m analysis.compare runs/masks runs/batche runs/psp
 python -m analysis.compare runs/masks-seeds runs/psp-seeds --file figure3.pdf
+python -m analysis.compare runs/masks-seeds runs/psp-seeds --difference
 
-A folder of several runs counts as one: its lines are means over seeds.
+A folder of several runs counts as one: its lines are means over seeds. --difference also prints how
+much each run or method differs from the first, over pairs of equal tasks and seeds.
 """
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from analysis.drawing.storage import PACKED, SHARED_ARRAYS, WEIGHTS_SEED, storag
 from analysis.drawing.style import legend_below, name_axes, panels, tick_checkpoints
 from analysis.drawing.ways import agreeing
 from analysis.load import configuration
+from analysis.paired import check_same_tasks, differences_table
 from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in, swept_values
 from analysis.summary import GIVEN
 
@@ -31,6 +35,40 @@ _APART = [key for key in SWEPT if key != "seed"]
 _NEEDED = (PACKED, SHARED_ARRAYS, WEIGHTS_SEED)
 
 
+@dataclass(frozen=True, eq=False)  # data frames have no single truth value
+class Group:
+    """Runs of one folder that differ only in the seed.
+
+    Attributes:
+        name: the shortest end of the folder's path that no other folder has. If the folder has
+            several groups, the name also has the method and the number of outputs.
+        runs: the run directories.
+        evaluations: the rows of the table `evaluations`, from several.load_several.
+    """
+
+    name: str
+    runs: Sequence[str]
+    evaluations: pd.DataFrame
+
+
+def groups(folders: Sequence[str]) -> list[Group]:
+    """Divide the runs of some folders into groups that differ only in the seed.
+
+    The arguments and errors are those of `compared`.
+    """
+    found = []
+    for folder, name in zip(folders, short_names(folders), strict=True):
+        evaluations = load_several(folder, "evaluations").to_pandas()
+        runs: dict[tuple[Any, ...], list[str]] = {}
+        for run in runs_in(folder) or [folder]:
+            runs.setdefault(_apart(run), []).append(run)
+        for values, rows in evaluations.groupby(_APART):
+            names = [f"{key} {value}" for key, value in zip(_APART, values, strict=True)]
+            label = ", ".join([name, *(names if len(runs) > 1 else ())])
+            found.append(Group(label, runs[values], rows))
+    return found
+
+
 def compared(folders: Sequence[str]) -> pd.DataFrame:
     """Compute accuracies and bytes of runs.
 
@@ -38,8 +76,8 @@ def compared(folders: Sequence[str]) -> pd.DataFrame:
         folders: run directories, or folders of several runs; paths on this machine.
 
     Returns:
-        The rows of several.over_seeds for each folder, with more columns. `name` is the shortest
-        end of the folder's path that no other folder has. `method` is the run's method. `way` is
+        The rows of several.over_seeds for each group, with more columns. `name` is the name of the
+        group. `method` is the run's method. `way` is
         the way of inference, such as "one_shot H". `bytes` is the number of bytes that the first
         `num_tasks` tasks need: their states, the floats that tasks share, and the seed of the fixed
         weights. `bytes_per_task` is the size of one state.
@@ -49,28 +87,36 @@ def compared(folders: Sequence[str]) -> pd.DataFrame:
         ValueError: a file of a run is damaged.
     """
     found = []
-    for folder, name in zip(folders, short_names(folders), strict=True):
-        over = over_seeds(load_several(folder, "evaluations").to_pandas())
-        over = over[over["num_distractors"] == 0]
-        runs = {_apart(run): run for run in runs_in(folder) or [folder]}
-        for values, rows in over.groupby(_APART):
-            run = runs[values]
-            names = [f"{key} {value}" for key, value in zip(_APART, values, strict=True)]
-            label = ", ".join([name, *(names if len(runs) > 1 else ())])
-            masks, method = stored.layout(run), configuration(run)["method"]
-            for way, of_way in lines(rows):
-                sizes = storage_bytes(of_way["num_tasks"].to_numpy(), masks, density=1.0)
-                needed = sizes[[one for one in _NEEDED if one in sizes]].sum(axis=1)
-                found.append(
-                    of_way.assign(
-                        name=label,
-                        method=method,
-                        way=way,
-                        bytes=needed.to_numpy(),
-                        bytes_per_task=masks.row_bytes,
-                    )
+    for group in groups(folders):
+        over = over_seeds(group.evaluations)
+        last = group.runs[-1]
+        masks, method = stored.layout(last), configuration(last)["method"]
+        for way, of_way in lines(over[over["num_distractors"] == 0]):
+            sizes = storage_bytes(of_way["num_tasks"].to_numpy(), masks, density=1.0)
+            needed = sizes[[one for one in _NEEDED if one in sizes]].sum(axis=1)
+            found.append(
+                of_way.assign(
+                    name=group.name,
+                    method=method,
+                    way=way,
+                    bytes=needed.to_numpy(),
+                    bytes_per_task=masks.row_bytes,
                 )
+            )
     return pd.concat(found, ignore_index=True)
+
+
+def differences(folders: Sequence[str]) -> str:
+    """Return a table of text: the differences of all groups from the first group.
+
+    Raises:
+        ValueError: there is one group only, or groups have different tasks.
+        OSError, ValueError: see `compared`.
+    """
+    found = groups(folders)
+    names = [group.name for group in found]
+    check_same_tasks(names, [configuration(group.runs[0]) for group in found])
+    return differences_table({group.name: group.evaluations for group in found})
 
 
 def _apart(run: str) -> tuple[Any, ...]:
@@ -152,7 +198,7 @@ def table(rows: pd.DataFrame) -> str:
             "tasks": last["num_tasks"],
             "seeds": last["seeds"],
             "GG": last["accuracy_gg"].map("{:.4f}".format),
-            "GNu": inferred.map("{:.4f}".format, na_action="ignore").fillna(""),
+            "GNu": ["" if pd.isna(one) else f"{one:.4f}" for one in inferred],
             "bytes per task": last["bytes_per_task"],
             "bytes": last["bytes"].astype(np.int64),
         }
@@ -177,11 +223,16 @@ def main() -> None:
     parser.add_argument(
         "--file", type=figure_file, default=Path("comparison.svg"), help="file of the figure"
     )
+    parser.add_argument(
+        "--difference",
+        action="store_true",
+        help="also print how much each run or method differs from the first",
+    )
     arguments = parser.parse_args()
-    rows = compared(arguments.folders)
+    rows, folders = compared(arguments.folders), arguments.folders
+    printed = [table(rows), *([differences(folders)] if arguments.difference else ())]
     accuracy_and_bytes(rows).savefig(arguments.file, dpi=120)
-    print(table(rows))
-    print(f"figure: {os.fspath(arguments.file)}")
+    print("\n".join([*printed, f"figure: {os.fspath(arguments.file)}"]))
 
 
 if __name__ == "__main__":

@@ -179,8 +179,8 @@ class TrainConfig:
     first_learning_rate: float | None = knob(
         None,
         above=0,
-        help="Learning rate of the first step of task 0, for a method whose other tasks need the "
-        "result of task 0. null means train.learning_rate.",
+        help="Value of train.learning_rate while task 0 trains the weights that all other tasks "
+        "need, such as a trunk or a dense base. null means train.learning_rate.",
         example=1e-4,
     )
 

@@ -7,7 +7,7 @@ import torch
 from harness.run.spec import RunSpec
 from supsup_core.methods.planes import KeepMethod
 from supsup_core.networks.mlp import MLP
-from supsup_core.training.choose import trains_on_blocks
+from supsup_core.training.choose import stays_resident, trains_on_blocks
 from supsup_core.training.resident_feed import needs_host
 from supsup_core.training.resident_memory import training_memory
 from supsup_core.training.resident_steps import PlainSteps
@@ -28,9 +28,10 @@ def training_bytes(spec: RunSpec, num_blocks: int) -> int | None:
     network, method = spec.network, spec.method
     one_channel = len(spec.input_shape) < 3 or spec.input_shape[0] == 1
     on_blocks = trains_on_blocks(network, method, spec.recipe) and one_channel
-    if not on_blocks or not isinstance(method, KeepMethod):
+    if not on_blocks or not stays_resident(method, spec.recipe):
         return None
     assert isinstance(network, MLP)  # as trains_on_blocks says
+    assert isinstance(method, KeepMethod)  # as stays_resident says
     config = spec.config
     try:
         block = [spec.task(i) for i in range(min(int(config.train.block), config.tasks))]

@@ -15,7 +15,7 @@ from supsup_core.kernels.bfloat16 import real, sign_of, stored
 
 @numba.njit
 @no_type_check  # Numba needs the functions themselves, not wrappers that check shapes in tests
-def score_gradient(gradient, sign, score, masked, slope, decay):  # pragma: no cover
+def score_gradient(gradient, sign, score, masked, slope, decay, weight_decay):  # pragma: no cover
     """Compute d loss / d score.
 
     Args:
@@ -25,12 +25,15 @@ def score_gradient(gradient, sign, score, masked, slope, decay):  # pragma: no c
         masked: the masked sign before the step.
         slope: d gain / d score; None means 1.
         decay: if the weight is dropped, decay * score is added; None means 0.
+        weight_decay: weight_decay * score is added in any case; None means 0.
     """
     g = real(gradient) * sign
     if slope is not None:
         g = g * slope
     if decay is not None and real(masked) == np.float32(0):
         g = g + decay * score
+    if weight_decay is not None:
+        g = g + weight_decay * score
     return g
 
 

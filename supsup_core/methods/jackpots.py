@@ -5,6 +5,10 @@ each task, also task 0, searches a mask in the base, and changes no weight. The 
 the weights with the largest magnitudes: the first score of a weight is its magnitude |w|. The
 gradient of a score is the gradient of the gain.
 
+Weights and scores may have different learning rates: train.first_learning_rate is for the base, and
+train.learning_rate is for the search. Warm-up and decay of the learning rate follow the recipe once
+for the base, and once for the search.
+
 The mask follows the scores slowly, which is called short restriction. After a step of the
 optimiser, let S be the number of weights that the largest scores would bring into the mask. Of
 these S weights, only the ceil(share * S) weights with the largest scores enter the mask, and as
@@ -36,6 +40,7 @@ from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
 from supsup_core.methods.first_scores import Values, mixed, uniform_bound
+from supsup_core.methods.phases import Phase
 from supsup_core.methods.planes import kept_count, top_share
 from supsup_core.methods.protocol import Method, Progress, Scores, Shared, of_one_task
 from supsup_core.methods.trained_weights import WEIGHTS, as_shared, first_weights
@@ -155,10 +160,17 @@ class Jackpots(Method):
         self, network: Network, names: Collection[str], step: int, steps: int
     ) -> Collection[str]:
         """Return the names of the weights while the base is trained, then those of the scores."""
-        weights = [name for name in names if name.startswith(WEIGHTS)]
-        if weights and step < self._base_steps(steps):
-            return weights
+        if self.phase(names, step, steps).for_later_tasks:
+            return [name for name in names if name.startswith(WEIGHTS)]
         return [tensor.name for tensor in network.tensors]
+
+    def phase(self, names: Collection[str], step: int, steps: int) -> Phase:
+        """Return the training of the base, or the search of the mask; see Method.phase."""
+        trains = any(name.startswith(WEIGHTS) for name in names)
+        before = self._base_steps(steps) if trains else 0
+        if step < before:
+            return Phase(0, before)
+        return Phase(before, steps - before, for_later_tasks=False)
 
     def trained_weights(self, network: Network, scores: Scores) -> dict[str, Tensor]:
         """Return the weights of the base, if the task trains them; see Method.trained_weights.
@@ -182,15 +194,14 @@ class Jackpots(Method):
         self, network: Network, scores: Scores, shared: Shared | None, progress: Progress
     ) -> None:
         """Choose the first mask when the base is trained, then change it; see Method.after_step."""
-        trains = any(name.startswith(WEIGHTS) for name in scores)
-        before = self._base_steps(progress.steps) if trains else 0
-        if progress.step < before:
+        search = self.phase(scores.keys(), progress.step, progress.steps)
+        if search.for_later_tasks:
             return
         # A mask that follows a stream may be trained for more steps. It then stays as it is.
-        left = max(0, progress.steps - progress.step) / max(1, progress.steps - before)
+        left = max(0, progress.steps - progress.step) / max(1, search.steps)
         for tensor in network.tensors:
             score, kept = scores[tensor.name], scores[_mask_of(tensor.name)]
-            if progress.step == before:
+            if progress.step == search.first:
                 sizes = _sizes(scores[WEIGHTS + tensor.source], score)
                 kept.copy_(top_share(sizes, self.num_kept(tensor)))
                 score.copy_(sizes)

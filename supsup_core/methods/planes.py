@@ -42,7 +42,7 @@ class PlaneMethod(Method):
         own = ("gains", "end", "gain_of")
         return (
             self.keeps_methods(PlaneMethod, *own)
-            and self.keeps_methods(Method, "trained_names", "after_step")
+            and self.keeps_methods(Method, "trained_names", "phase", "after_step")
             and not self.searches
             and self.order == "any"
         )

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from supsup_core.methods.first_scores import Values, mixed, uniform_bound, uniform_scores
+from supsup_core.methods.phases import Phase
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, Weights
 from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState
 from supsup_core.streams import Role, stream
@@ -309,6 +310,19 @@ class Method(ABC):
             steps: number of steps of the whole training.
         """
         return names
+
+    def phase(self, names: Collection[str], step: int, steps: int) -> Phase:
+        """Return the phase of the training that a step belongs to. Most finders have one phase.
+
+        The learning rate follows the recipe once in each phase. A trainer other than
+        AutogradTrainer has one phase.
+
+        Args:
+            names: the names of all scores.
+            step: number of finished steps, from 0. It may exceed `steps`; see Progress.
+            steps: number of steps of the whole training.
+        """
+        return Phase(0, steps)
 
     def after_step(  # noqa: B027
         self, network: Network, scores: Scores, shared: Shared | None, progress: Progress

@@ -5,7 +5,6 @@
 The score gets the gradient of the gain unchanged (straight-through). tau is constant. It is a
 fraction of b, the largest |score| that a tensor can have at the start. Weight decay
 (train.weight_decay) makes |score| smaller, so more scores fall below tau and masks become sparser.
-With weight decay, the training has no fast step.
 
 When to use: if masks may have two bits per weight, and few kept weights count more than bytes.
 

@@ -51,18 +51,17 @@ class AutogradTrainer(BlockTrainer[Network, Method]):
     ) -> Iterator[tuple[list[TaskState], Shared]]:
         """Train a block of tasks; see Trainer.stages."""
         ids = [task.task_id for task in tasks]
-        recipe = self._recipe.for_tasks(ids)
         descent = Descent(
             self._network,
             self._method,
-            recipe,
+            self._recipe,
             self._weights,
             self._starts(tasks, shared),
             shared,
             task_ids=ids,
             seed=self._seed,
         )
-        order = batches or block_batches(tasks, self._data, recipe, self._seed)
+        order = batches or block_batches(tasks, self._data, self._recipe, self._seed)
         last = max(after)
         for step in range(last + 1):
             if step in after:

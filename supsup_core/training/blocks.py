@@ -36,8 +36,7 @@ def logit_scale(network: MLP, recipe: Recipe) -> float:
 class MLPTrainer(BlockTrainer[MLP, PlaneMethod]):
     """A fast trainer, for an MLP and a finder with a rule for each tensor.
 
-    The arguments are those of BlockTrainer. The images must have one channel, and the recipe must
-    have no weight decay.
+    The arguments are those of BlockTrainer. The images must have one channel.
     """
 
     def stages(

@@ -27,9 +27,9 @@ from supsup_core.training.units import UnitTrainer
 def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether MLPTrainer supports a network, a finder and a recipe.
 
-    The network must be an MLP whose weights are signed constants, and the recipe must have no
-    weight decay and must not change images at random. The methods `choose`, `slope` and `decay`
-    must be the whole rule of the finder (Method.only_planes).
+    The network must be an MLP whose weights are signed constants, and the recipe must not change
+    images at random. The methods `choose`, `slope` and `decay` must be the whole rule of the finder
+    (Method.only_planes).
     """
     fits_network = type(network) is MLP and network.has_constants
     return fits_network and _only_planes(method, recipe) and recipe.augment == NO_CHANGE
@@ -39,7 +39,7 @@ def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether ModuleTrainer supports a network, a finder and a recipe.
 
     The network must be a ModuleNetwork whose masked weights are signed constants. The conditions
-    for the finder and the weight decay are those of trains_on_blocks.
+    for the finder are those of trains_on_blocks.
     """
     return (
         isinstance(network, ModuleNetwork)
@@ -49,11 +49,16 @@ def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
 
 
 def _only_planes(method: Method, recipe: Recipe) -> bool:
-    return (
-        method.only_planes
-        and recipe.transfer != MEAN_SCORES  # the fast trainers do not keep the scores
-        and not recipe.weight_decay
-    )
+    # The fast trainers do not keep the scores.
+    return method.only_planes and recipe.transfer != MEAN_SCORES
+
+
+def stays_resident(method: Method, recipe: Recipe) -> bool:
+    """Return whether ResidentTrainer can replace MLPTrainer on a GPU, for a finder and a recipe.
+
+    ResidentTrainer stores one plane per tensor, and its kernels have no weight decay.
+    """
+    return isinstance(method, KeepMethod) and not recipe.weight_decay
 
 
 def reads_whole_arrays(network: Network, num_channels: int) -> bool:
@@ -113,9 +118,8 @@ def trainer_for(
     if trains_on_blocks(network, method, recipe) and one_channel:
         assert isinstance(network, MLP)
         assert isinstance(method, PlaneMethod)
-        # ResidentTrainer stores one plane per tensor. MLPTrainer works on a GPU too.
-        is_resident = on_gpu and isinstance(method, KeepMethod)
-        kind = ResidentTrainer if is_resident else MLPTrainer
+        # MLPTrainer works on a GPU too.
+        kind = ResidentTrainer if on_gpu and stays_resident(method, recipe) else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
     slower: type[AutogradTrainer] = SearchTrainer if method.searches else AutogradTrainer
     if trains_on_modules(network, method, recipe) and not on_gpu:

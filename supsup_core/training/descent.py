@@ -72,9 +72,11 @@ class Descent:
             images: (B, N, *shape) normalised images of each task, in the dtype of the weights.
             labels: (B, N) their labels.
         """
-        self._optimizer.param_groups[0]["lr"] = self._recipe.learning_rate_at(step)
-        self._optimizer.zero_grad()  # the optimiser changes no tensor that has no gradient
         method, steps = self._method, self._recipe.steps
+        phase = method.phase(self.scores.keys(), step, steps)
+        recipe = self._recipe.in_phase(phase, self._task_ids[0])
+        self._optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step - phase.first)
+        self._optimizer.zero_grad()  # the optimiser changes no tensor that has no gradient
         self._train_only(method.trained_names(self._network, self.scores.keys(), step, steps))
         self._loss(images, labels).backward()
         self._add_decay()

@@ -1,12 +1,12 @@
 """The recipe of a training: the optimiser of the scores, its options, and the learning rates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import cos, pi
 
 import torch
 from torch import Tensor
 
+from supsup_core.methods.phases import Phase
 from supsup_core.names import AUGMENTS, DECAYS, NO_CHANGE, NO_TRANSFER, TRANSFERS
 from supsup_core.training.optimizers import Optimizer, make_optimizer
 
@@ -20,7 +20,8 @@ class Recipe:
         batch_size: number of images per step.
         learning_rate: the largest learning rate. The first step has this rate. With a warm-up, the
             last step of the warm-up has it.
-        first_learning_rate: the value of `learning_rate` for task 0; None for the same value.
+        first_learning_rate: the value of `learning_rate` for task 0, in the phases that train data
+            for later tasks; None for the same value.
         smoothing: for rmsprop and adam, the decay per step of the running mean of squares.
         decay: "none": the learning rate is constant after the warm-up. "linear": it falls linearly
             towards 0. "cosine": it falls towards 0 like half a period of a cosine (Loshchilov &
@@ -78,16 +79,16 @@ class Recipe:
             )
         self.make_optimizer()
 
-    def for_tasks(self, task_ids: Sequence[int]) -> "Recipe":
-        """Return the recipe of a block of tasks. Task 0 may have another learning rate.
+    def in_phase(self, phase: Phase, task_id: int) -> "Recipe":
+        """Return the recipe of one phase of a training. Its step 0 is the phase's first step.
 
         Args:
-            task_ids: the tasks of the block. With a `first_learning_rate`, task 0 is a block of its
-                own.
+            phase: the phase.
+            task_id: the first task of the block. With a `first_learning_rate`, task 0 is a block of
+                its own.
         """
-        if self.first_learning_rate is None or task_ids[0]:
-            return self
-        return replace(self, learning_rate=self.first_learning_rate)
+        first = None if task_id or not phase.for_later_tasks else self.first_learning_rate
+        return replace(self, steps=phase.steps, learning_rate=first or self.learning_rate)
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step. The first step is step 0.
@@ -112,13 +113,13 @@ class Recipe:
         Args:
             scores: the tensors of scores that the optimiser changes.
         """
-        made = self.make_optimizer().torch_form(scores, self.learning_rate)
-        made.param_groups[0]["weight_decay"] = self.weight_decay
-        return made
+        return self.make_optimizer().torch_form(scores, self.learning_rate)
 
     def make_optimizer(self) -> Optimizer:
-        """Make an optimiser of this project with the settings of this recipe.
-
-        The optimiser has no weight decay.
-        """
-        return make_optimizer(self.optimizer, smoothing=self.smoothing, momentum=self.momentum)
+        """Make an optimiser of this project with the settings of this recipe."""
+        return make_optimizer(
+            self.optimizer,
+            smoothing=self.smoothing,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )

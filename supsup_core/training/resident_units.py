@@ -245,8 +245,7 @@ class UnitBlock:
         gradients = torch.autograd.grad(loss, leaves)
         constants = tables.constants.index_select(0, tables.step)[0].unbind()
         for score, state, gradient in zip(self._scores, self._states, gradients, strict=True):
-            decayed = gradient.add(score, alpha=recipe.weight_decay)
-            self._optimizer.move(score, state, decayed, constants)
+            self._optimizer.move(score, state, gradient, constants)
         tables.step.add_(1)
 
     def _sums(self, index: Int64[Tensor, "G N"]) -> Float32[Tensor, "_ O N"]:

@@ -112,6 +112,24 @@ def test_the_command_draws_the_figure_and_prints_the_table(folders, tmp_path, mo
     assert "psp0, task given" in (tmp_path / "both.svg").read_text()
 
 
+def test_the_command_prints_differences_from_the_first_method(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, accuracy in (
+        ("a-seed-0", 0.5),
+        ("a-seed-1", 0.7),
+        ("b-seed-0", 0.6),
+        ("b-seed-1", 0.9),
+    ):
+        given = name[0], [("given", None)], {1: 0.5, 4: accuracy}
+        make_run(tmp_path / "m" / f"method-{name}", *given, row_bytes=8)
+    monkeypatch.setattr(sys, "argv", ["compare", "m", "--difference"])
+    compare.main()
+    out = capsys.readouterr().out
+    assert "\ndifferences from m, method a, outputs 20\n" in out
+    row = "m, method b, outputs 20 4 2 2 +0.1500 (+0.1000 to +0.2000) (-0.4853 to +0.7853)"
+    assert row in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
@@ -119,6 +137,8 @@ def test_the_command_draws_the_figure_and_prints_the_table(folders, tmp_path, mo
         (["nowhere"], "nowhere must have a run with the table evaluations, got none"),
         (["psp0", "psp0"], "folders must be different"),
         (["psp0", "--file", "a.xyz"], "--file must end in one of .eps, "),
+        (["psp0", "--difference"], "--difference must have at least two runs or methods, got psp0"),
+        (["masks", "psp0", "--difference"], "runs must have evaluated the same tasks, seeds"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(typed, said, folders, tmp_path, monkeypatch, capsys):

@@ -118,7 +118,7 @@ REFUSED = [
     ("fused_steps", ["--method", "nope"], "--method: invalid choice: 'nope'"),
     ("fused_steps", ["--method", "wsn"], "--method must have a fused step with these options, got"),
     ("fused_steps", ["train.block=0"], "train.block must be"),
-    ("fused_steps", ["train.weight_decay=1"], "--method must have a fused step with these"),
+    ("fused_steps", ["train.augment=crop"], "--method must have a fused step with these"),
     ("gpu", ["train", "--tasks", "0"], "--tasks must be a whole number in [1, 1000000000], got 0"),
     ("gpu", ["train", "--data", "nope"], "--data must be an existing file, got 'nope'"),
     ("growth", ["nope", "f.svg"], "rows must be an existing file, got 'nope'"),

@@ -11,7 +11,9 @@ from supsup_core.training.optimizers.rmsprop import RMSprop
 from supsup_core.training.optimizers.sgd import SGD
 
 
-def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer:
+def make_optimizer(
+    name: str, *, smoothing: float, momentum: float, weight_decay: float = 0.0
+) -> Optimizer:
     """Make an optimiser of scores.
 
     Args:
@@ -20,6 +22,7 @@ def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer
             not use this value.
         momentum: for adam, the decay per step of the running mean of gradients. For sgd, the decay
             per step of the running sum of gradients. For rmsprop, it must be 0.
+        weight_decay: weight_decay * score is added to the gradient of each score.
 
     Raises:
         ValueError: the name is unknown, or the momentum is not 0 for rmsprop.
@@ -31,11 +34,11 @@ def make_optimizer(name: str, *, smoothing: float, momentum: float) -> Optimizer
                     f"momentum must be 0 with rmsprop, got {momentum}: try momentum 0, or the "
                     "optimizer adam or sgd"
                 )
-            return RMSprop(smoothing)
+            return RMSprop(smoothing, weight_decay)
         case "adam":
-            return Adam(momentum, smoothing)
+            return Adam(momentum, smoothing, weight_decay)
         case "sgd":
-            return SGD(momentum)
+            return SGD(momentum, weight_decay)
         case _:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
 

@@ -1,6 +1,6 @@
-"""Adam (Kingma & Ba 2015), with the same steps as torch.optim.Adam without weight decay.
+"""Adam (Kingma & Ba 2015), with the same steps as torch.optim.Adam.
 
-    g <- gradient * sign
+    g <- gradient * sign + weight_decay s
     u <- momentum u + (1 - momentum) g
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate / (1 - momentum^t) u / (sqrt(v / (1 - smoothing^t)) + epsilon)
@@ -29,10 +29,10 @@ from supsup_core.training.optimizers.protocol import EPSILON, Optimizer, signed_
 @no_type_check
 def _fused(scores, squares, means, gradients, masked, zero, constants, rule):  # pragma: no cover
     size, momentum, rest_momentum, smoothing, rest, correction, epsilon = constants
-    slope, decay, tau = rule
+    slope, decay, weight_decay, tau = rule
     for i in range(scores.size):
         sign = sign_of(squares[i])
-        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay)
+        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay, weight_decay)
         u = momentum * means[i] + rest_momentum * g
         v = smoothing * (squares[i] * sign) + rest * g * g
         s = scores[i] - size * u / (np.sqrt(v) * correction + epsilon)
@@ -51,10 +51,12 @@ class Adam(Optimizer):
     Attributes:
         momentum: decay per step of the running mean of gradients (beta 1).
         smoothing: decay per step of the running mean of squares (beta 2).
+        weight_decay: see Optimizer.
     """
 
     momentum: float
     smoothing: float
+    weight_decay: float = 0.0
 
     name = "adam"
 
@@ -101,6 +103,7 @@ class Adam(Optimizer):
     ) -> None:
         """Take one step with torch; see Optimizer.move."""
         squares, means = state
+        g = self.decayed(g, scores)
         size, momentum, rest_momentum, smoothing, rest, correction, epsilon = constants
         means.copy_(momentum * means + rest_momentum * g)
         v = smoothing * squares.abs() + rest * g * g
@@ -109,4 +112,5 @@ class Adam(Optimizer):
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Make a torch.optim.Adam with the same settings; see Optimizer.torch_form."""
-        return torch.optim.Adam(parameters, learning_rate, (self.momentum, self.smoothing))
+        betas = self.momentum, self.smoothing
+        return torch.optim.Adam(parameters, learning_rate, betas, weight_decay=self.weight_decay)

@@ -2,8 +2,8 @@
 
 A step reads d loss / d masked sign, which is called `gradient` here. A masked sign is the gain
 times the sign of the weight. The gradient of a score is gradient * sign (straight-through), times
-the slope of the finder's rule. The step changes the scores, and writes the masked signs that the
-new scores give.
+the slope of the finder's rule. A finder and an optimiser may add a decay of the score to this
+gradient. The step changes the scores, and writes the masked signs that the new scores give.
 
 Memory limits the speed of a step, so a step should read and write few bytes. A running mean of
 squares is never negative, so its sign bit is not needed. This sign bit stores the sign of the
@@ -31,9 +31,11 @@ class Optimizer(ABC):
 
     Attributes:
         name: the name in names.OPTIMIZERS.
+        weight_decay: weight_decay * score is added to the gradient of each score (L2 decay).
     """
 
     name: ClassVar[str]
+    weight_decay: float
 
     @property
     @abstractmethod
@@ -42,8 +44,8 @@ class Optimizer(ABC):
 
         Its arguments are (scores, *state, gradients, masked, zero, constants, rule). The arguments
         before `zero` are flat arrays. `zero` is a zero in the type of `masked`, and `constants` is
-        the tuple that the method `constants` returns. `rule` is the tuple (slope, decay, tau); see
-        kernels/gains.py.
+        the tuple that the method `constants` returns. `rule` is the tuple (slope, decay,
+        weight_decay, tau); see kernels/gains.py.
         """
 
     @property
@@ -88,9 +90,15 @@ class Optimizer(ABC):
             scores: the scores, of any shape.
             state: the optimiser's state. Its first tensor also stores the signs of the fixed
                 weights, in its sign bits. The step keeps these sign bits.
-            g: d loss / d score, with the shape and dtype of the scores.
+            g: d loss / d score, with the shape and dtype of the scores. The step adds the weight
+                decay.
             constants: what the method `constants` returns, as numbers or 0-dimensional tensors.
         """
+
+    def decayed(self, g: Tensor, scores: Tensor) -> Tensor:
+        """Add the weight decay to the gradients `g` of the scores."""
+        # add(alpha=...) may round only once, and the kernels round twice.
+        return g + self.weight_decay * scores if self.weight_decay else g
 
     @abstractmethod
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
@@ -163,7 +171,7 @@ class FusedStep:
         self._arrays = [as_stored(t).reshape(-1) for t in tensors]
         self._zero = self._arrays[-1].dtype.type(0)
         self._real = self._arrays[0].dtype.type
-        used = (slope if slope != 1 else None, decay or None, tau)
+        used = (slope if slope != 1 else None, decay or None, optimizer.weight_decay or None, tau)
         self._rule = tuple(None if number is None else self._real(number) for number in used)
 
     def step(self, learning_rate: float, count: int) -> None:

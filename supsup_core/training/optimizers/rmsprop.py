@@ -1,6 +1,6 @@
-"""RMSprop, with the same steps as torch.optim.RMSprop without momentum and without weight decay.
+"""RMSprop, with the same steps as torch.optim.RMSprop without momentum.
 
-    g <- gradient * sign
+    g <- gradient * sign + weight_decay s
     v <- smoothing v + (1 - smoothing) g g
     s <- s - learning_rate g / (sqrt(v) + epsilon)
 
@@ -26,10 +26,10 @@ from supsup_core.training.optimizers.protocol import EPSILON, Optimizer, signed_
 @no_type_check
 def _fused(scores, squares, gradients, masked, zero, constants, rule):  # pragma: no cover
     learning_rate, smoothing, rest, epsilon = constants
-    slope, decay, tau = rule
+    slope, decay, weight_decay, tau = rule
     for i in range(scores.size):
         sign = sign_of(squares[i])
-        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay)
+        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay, weight_decay)
         v = smoothing * (squares[i] * sign) + rest * g * g
         s = scores[i] - learning_rate * g / (np.sqrt(v) + epsilon)
         squares[i] = v * sign
@@ -45,9 +45,11 @@ class RMSprop(Optimizer):
 
     Attributes:
         smoothing: decay per step of the running mean v.
+        weight_decay: see Optimizer.
     """
 
     smoothing: float
+    weight_decay: float = 0.0
 
     name = "rmsprop"
 
@@ -82,10 +84,12 @@ class RMSprop(Optimizer):
         """Take one step with torch; see Optimizer.move."""
         (squares,) = state
         learning_rate, smoothing, rest, epsilon = constants
+        g = self.decayed(g, scores)
         v = smoothing * squares.abs() + rest * g * g
         scores.sub_(learning_rate * g / (v.sqrt() + epsilon))
         squares.copy_(torch.copysign(v, squares))
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Make a torch.optim.RMSprop with the same settings; see Optimizer.torch_form."""
-        return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=self.smoothing)
+        decay = self.weight_decay
+        return torch.optim.RMSprop(parameters, learning_rate, self.smoothing, weight_decay=decay)

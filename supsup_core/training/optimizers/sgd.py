@@ -1,6 +1,6 @@
-"""SGD, with the same steps as torch.optim.SGD without dampening and without weight decay.
+"""SGD, with the same steps as torch.optim.SGD without dampening.
 
-    g <- gradient * sign
+    g <- gradient * sign + weight_decay s
     u <- momentum u + g
     s <- s - learning_rate u
 
@@ -25,10 +25,10 @@ from supsup_core.training.optimizers.protocol import Optimizer
 @no_type_check
 def _fused(scores, signs, sums, gradients, masked, zero, constants, rule):  # pragma: no cover
     learning_rate, momentum = constants
-    slope, decay, tau = rule
+    slope, decay, weight_decay, tau = rule
     for i in range(scores.size):
         sign = real(signs[i])
-        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay)
+        g = score_gradient(gradients[i], sign, scores[i], masked[i], slope, decay, weight_decay)
         u = momentum * sums[i] + g
         s = scores[i] - learning_rate * u
         sums[i] = u
@@ -43,9 +43,11 @@ class SGD(Optimizer):
     Attributes:
         momentum: decay per step of the running sum. With 0, the sum is only the gradient of the
             current step.
+        weight_decay: see Optimizer.
     """
 
     momentum: float
+    weight_decay: float = 0.0
 
     name = "sgd"
 
@@ -80,9 +82,10 @@ class SGD(Optimizer):
         """Take one step with torch; see Optimizer.move."""
         _, sums = state
         learning_rate, momentum = constants
-        sums.copy_(momentum * sums + g)
+        sums.copy_(momentum * sums + self.decayed(g, scores))
         scores.sub_(learning_rate * sums)
 
     def torch_form(self, parameters: list[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Make a torch.optim.SGD with the same settings; see Optimizer.torch_form."""
-        return torch.optim.SGD(parameters, learning_rate, self.momentum)
+        decay = self.weight_decay
+        return torch.optim.SGD(parameters, learning_rate, self.momentum, weight_decay=decay)

@@ -69,7 +69,7 @@ def test_figure_4_gets_the_fused_step_and_inference_on_bits(spec_of, rng):
         (["experiment=fig5_left"], MLPTrainer, BitsEngine),
         (["experiment=fig5_right"], AutogradTrainer, FloatEngine),
         (["experiment=fig7"], UnitTrainer, PlainEngine),
-        (["train.weight_decay=1e-4"], AutogradTrainer, BitsEngine),
+        (["train.weight_decay=1e-4"], MLPTrainer, BitsEngine),
     ],
 )
 def test_each_combination_gets_what_serves_it(spec_of, rng, options, kind, engine):

@@ -11,10 +11,12 @@ from conformance.methods import CPU, NETWORKS, SLIM, MethodTests, assert_same_pl
 from supsup_core.methods.jackpots import Jackpots, swap
 from supsup_core.methods.planes import top_share
 from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.trained_weights import WEIGHTS
 from supsup_core.networks.mlp import mlp
 from supsup_core.networks.units import units
 from supsup_core.states.choose import stored_states
 from supsup_core.training.choose import trainer_for
+from supsup_core.training.descent import Descent
 from supsup_core.training.recipe import Recipe
 
 NETWORK = mlp((64,), 12, hidden=[48, 32], init="kaiming_normal")
@@ -145,6 +147,32 @@ def test_equal_magnitudes_are_ordered_at_random():
     kept = Jackpots(base_share=0.0).begin(network, 0, 0)["layer1.kept"]
     assert kept.sum() == 256
     assert (kept.sum(axis=1) > 0).sum() > 30  # not whole units first
+
+
+# Learning rates
+
+
+def test_the_base_and_the_search_have_learning_rates_of_their_own(rng):
+    # The first step of Adam changes each number by the learning rate.
+    recipe = replace(RECIPE, steps=4, learning_rate=1e-3, first_learning_rate=1e-2)
+    images = torch.from_numpy(rng.standard_normal((1, 16, 64), np.float32))
+    labels, layer, base = torch.arange(16)[None] % 10, "layer1", WEIGHTS + "layer1"
+
+    def largest_changes(task_id, shared):
+        starts = [Jackpots().begin(NETWORK, task_id, 0, shared)]
+        given = NETWORK, Jackpots(), recipe, NETWORK.weights(0), starts, shared
+        descent = Descent(*given, task_ids=[task_id], seed=0)
+        for step in range(4):
+            before = {name: scores.detach().clone() for name, scores in descent.scores.items()}
+            descent.step(step, images, labels)
+            pairs = ((n, s.detach().float() - before[n].float()) for n, s in descent.scores.items())
+            yield {name: float(change.abs().max()) for name, change in pairs}
+
+    of_base, _, of_search, _ = largest_changes(0, None)
+    assert (of_base[layer], of_base[base]) == (0, pytest.approx(1e-2, rel=1e-2))
+    assert (of_search[layer], of_search[base]) == (pytest.approx(1e-3, rel=1e-2), 0)
+    trained = {name: weights.numpy() for name, weights in NETWORK.weights(0).items()}
+    assert next(largest_changes(1, trained))[layer] == pytest.approx(1e-3, rel=1e-2)
 
 
 # Short restriction

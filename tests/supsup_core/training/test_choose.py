@@ -22,7 +22,7 @@ from supsup_core.networks.module import as_network
 from supsup_core.networks.units import UnitMLP
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.blocks import MLPTrainer
-from supsup_core.training.choose import trainer_for
+from supsup_core.training.choose import stays_resident, trainer_for
 from supsup_core.training.fused_layers import (
     FusedGroupsLayer,
     FusedSignedLayer,
@@ -140,10 +140,15 @@ def test_finders_that_do_more_than_choose_planes_get_autograd(method):
     assert type(chosen(LENET, method)) is AutogradTrainer
 
 
-def test_weight_decay_and_other_networks_get_autograd():
-    decayed = replace(RECIPE, weight_decay=1e-4)
-    assert type(chosen(LENET, Threshold(), decayed)) is AutogradTrainer
+def test_another_network_gets_autograd():
     assert type(chosen(OtherMLP("other", (24, 10)), Threshold())) is AutogradTrainer
+
+
+def test_weight_decay_has_a_fast_form_on_the_cpu_and_none_for_data_that_stay_on_a_gpu():
+    decayed = replace(RECIPE, weight_decay=1e-4)
+    assert type(chosen(LENET, Signed(), decayed)) is MLPTrainer
+    assert [stays_resident(Threshold(), recipe) for recipe in (RECIPE, decayed)] == [True, False]
+    assert not stays_resident(Signed(), RECIPE)
 
 
 @pytest.mark.parametrize("network", [LENET, UNITS], ids=lambda network: network.name)
@@ -169,7 +174,7 @@ def test_modules_get_their_fast_trainer_if_the_finder_and_the_weights_allow_it()
     assert type(chosen(made(), Biprop(), data=data)) is AutogradTrainer
     assert type(chosen(made("kaiming_normal"), Threshold(), data=data)) is AutogradTrainer
     decayed = replace(RECIPE, weight_decay=1e-4)
-    assert type(chosen(made(), Threshold(), decayed, data=data)) is AutogradTrainer
+    assert type(chosen(made(), Threshold(), decayed, data=data)) is ModuleTrainer
 
 
 def test_units_and_the_threshold_get_the_trainer_of_whole_pixels():

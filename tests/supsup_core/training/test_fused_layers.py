@@ -1,5 +1,7 @@
 """The fused step of every rule, against the steps of BlockLayer in torch."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -66,10 +68,10 @@ def test_fused_steps_give_the_masks_of_plain_steps(method, brief, rng):
         assert (bits != now).any() == moves
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fused_steps_without_roots_are_plain_steps_bit_for_bit(method, dtype, rng):
+@pytest.mark.parametrize(("dtype", "weight_decay"), [(torch.float32, 0.0), (torch.bfloat16, 3.0)])
+def test_fused_steps_without_roots_are_plain_steps_bit_for_bit(method, dtype, weight_decay, rng):
     """Square roots in torch may differ in the last bit, so the optimiser is SGD."""
-    fused, plain = pair(method, SGD(0.9), dtype, rng)
+    fused, plain = pair(method, SGD(0.9, weight_decay), dtype, rng)
     for _ in range(10):
         gradients = torch.from_numpy(rng.standard_normal((2, 20, 32))).to(dtype)
         for layer in (fused, plain):
@@ -78,3 +80,14 @@ def test_fused_steps_without_roots_are_plain_steps_bit_for_bit(method, dtype, rn
         assert torch.equal(fused.masked, plain.masked)
         assert torch.equal(fused._scores.abs(), plain._scores.abs())
         assert_same_planes(fused, plain)
+
+
+def test_weight_decay_makes_signed_masks_sparser(rng):
+    """Without gradients, each |score| falls below the threshold."""
+    fused, _ = pair(METHODS["signed"], SGD(0.0, weight_decay=0.5), torch.float32, rng)
+    densities = []
+    for _ in range(5):
+        densities.append(np.mean(fused.planes()[0]))
+        fused.learn_from(torch.zeros(2, 20, 32), 0.5)
+    assert all(after < before for before, after in pairwise(densities))
+    assert densities[-1] == 0  # 0.75 ** 4 < 0.4

@@ -68,6 +68,9 @@ OF_TORCH = {
     Adam(0.0, 0.9): lambda scores: torch.optim.Adam([scores], betas=(0.0, 0.9)),
     SGD(0.0): lambda scores: torch.optim.SGD([scores]),
     SGD(0.9): lambda scores: torch.optim.SGD([scores], momentum=0.9),
+    RMSprop(0.9, 0.3): lambda s: torch.optim.RMSprop([s], alpha=0.9, weight_decay=0.3),
+    Adam(0.9, 0.9, 0.3): lambda s: torch.optim.Adam([s], betas=(0.9, 0.9), weight_decay=0.3),
+    SGD(0.9, 0.3): lambda s: torch.optim.SGD([s], momentum=0.9, weight_decay=0.3),
 }
 
 
@@ -157,7 +160,7 @@ def test_a_name_makes_its_optimizer_with_what_it_has():
     made = [make_optimizer(name, smoothing=0.9, momentum=0.0) for name in OPTIMIZERS]
     assert made == [RMSprop(0.9), Adam(0.0, 0.9), SGD(0.0)]
     assert make_optimizer("adam", smoothing=0.9, momentum=0.8) == Adam(0.8, 0.9)
-    assert make_optimizer("sgd", smoothing=0.9, momentum=0.8) == SGD(0.8)
+    assert make_optimizer("sgd", smoothing=0.9, momentum=0.8, weight_decay=0.1) == SGD(0.8, 0.1)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
