@@ -54,23 +54,24 @@ class Copied(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Copy the report of a stage."""
+        if not self._names:
+            return
         if trial.trial_id not in self._open:
             self._open[trial.trial_id] = self._begin(self._names, trial)
         self._open[trial.trial_id].log(_values(result), result["steps"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the copies of the trials that have ended, and copy the best metric so far."""
-        if not self._names:
-            return
         ended = [trial for trial in trials if has_ended(trial)]
+        if not self._names or len(ended) == self._num_ended:
+            return
+        self._num_ended = len(ended)
         for trial in ended:
             self._finish(trial)
-        if len(ended) > self._num_ended:
-            self._num_ended = len(ended)
-            metric, last_rung = self._search.tune.metric, self._search.tune.last_rung
-            scores = [t.last_result[metric] for t in ended if has_finished(t, last_rung)]
-            if scores:
-                self._whole.log({f"search/best_{metric}": max(scores)}, len(ended))
+        metric, last_rung = self._search.tune.metric, self._search.tune.last_rung
+        scores = [trial.last_result[metric] for trial in ended if has_finished(trial, last_rung)]
+        if scores:
+            self._whole.log({f"search/best_{metric}": max(scores)}, len(ended))
 
     def get_state(self) -> dict[str, Any] | None:
         """Return which trials each logger has copied, for Ray Tune to store."""

@@ -23,13 +23,15 @@ from harness.places.secret import make_secret, read_secret
 
 logger = logging.getLogger("harness")
 
+REPORTS = "result.json"  # Ray Tune's name for the file with the reports of a trial
 _KEY = "supermasks/search_key"
 _SIGNATURE_BYTES = 1 + 256  # a line break, and a space or a tabulator for each bit of SHA-256
 
 
 def is_signed(path: Path) -> bool:
-    """Return whether a file of Ray Tune has a signature: each file, except events and CSV files."""
-    return path.suffix != ".csv" and not path.name.startswith("events.out.tfevents")
+    """Return whether a file of Ray Tune has a signature: each file that may contain a pickle."""
+    is_plain = path.suffix == ".csv" or path.name.startswith("events.out.tfevents")
+    return not is_plain and path.name != REPORTS
 
 
 class UnsignedError(UserError):
@@ -92,7 +94,7 @@ def check_signed(folder: Path) -> None:
         UnsignedError: a file has no valid signature.
     """
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".pkl"):
+        if path.suffix in (".json", ".pkl") and is_signed(path):
             try:
                 read_signed(path)
             except OSError as error:

@@ -33,6 +33,7 @@ from harness.run.spec import RunSpec
 from harness.search.callbacks import Callbacks, now
 from harness.search.config import TuneConfig
 from harness.search.copied import Copied
+from harness.search.reported import Reported
 from harness.search.search import Search
 from harness.search.shown import Shown
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
@@ -111,7 +112,7 @@ def _run(
             write_trials(directory, table.of(trials), search_id)
 
         shown = Shown(display, search.tune.metric, search.tune.last_rung, keep)
-        callbacks = Callbacks([shown, copied])
+        callbacks = Callbacks([shown, copied, Reported(directory / RAY_FOLDER)])
         now.set(callbacks)
         tuner = _tuner(search, trainable, directory, callbacks)
         with display, warnings.catch_warnings():

@@ -113,12 +113,13 @@ def test_programs_that_know_no_signature_read_the_files(tmp_path):
     write_signed(tmp_path / "state.pkl", pickle.dumps([1, 2]))
     with (tmp_path / "state.pkl").open("rb") as file:
         assert pickle.load(file) == [1, 2]
-    for name in ("events.out.tfevents.1.host", "progress.csv"):
+    for name in ("events.out.tfevents.1.host", "progress.csv", "result.json"):
         with signed_files().open_output_stream(str(tmp_path / name)) as file:
             file.write(b"1,2")
         assert (tmp_path / name).read_bytes() == b"1,2"
         with signed_files().open_input_stream(str(tmp_path / name)) as file:
             assert file.read() == b"1,2"
+    check_signed(tmp_path)
 
 
 def test_a_write_that_was_broken_off_leaves_the_old_file(tmp_path):

@@ -119,7 +119,7 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert there["train"].pop("device") == "auto"  # the run has chosen a device
     there["train"]["device"] = "cpu"
     assert there == yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {
-        key: there[key] for key in ("executor", "actors", "run_dir", "quiet")
+        key: there[key] for key in ("executor", "actors", "run_dir", "quiet", "loggers")
     }
 
     code, _, err = typed(tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8")
