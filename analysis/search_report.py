@@ -35,8 +35,8 @@ def render(folder: Path) -> str:
     text, config = read_configuration(folder)
     starts = read_starts(folder)
     trials = load(folder, "trials").to_pandas()
-    metric = config.get("tune.metric")
     _check(config, trials, folder)
+    metric: str = config["tune.metric"]
     options = options_of(config, trials)
     found = scored(trials, metric)
     best = best_of(found)

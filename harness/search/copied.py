@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from harness.config.schema import keys, leaf
 from harness.errors import UserError
 from harness.reporting.loggers.begun import Begun, warn_of_failure
-from harness.reporting.loggers.protocol import Logged, begin_loggers
+from harness.reporting.loggers.protocol import Logged, Logger, begin_loggers
 from harness.search.search import Search
 from harness.search.space import flat_space
 from harness.search.trials import MEASURED, has_ended, has_finished, trial_number
@@ -88,7 +88,8 @@ class Copied(tune.Callback):
 
     def _begin(self, names: Sequence[str], trial: Trial) -> Begun:
         """Begin a copy of a trial with some loggers. A logger that cannot begin is left out."""
-        logged, found = self._of_trial(trial), {}
+        logged = self._of_trial(trial)
+        found: dict[str, Logger] = {}
         for name in names:
             try:
                 found |= begin_loggers([name], logged)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.utils.util import SafeFallbackEncoder
 
 from harness.search.signed import REPORTS
 
@@ -31,4 +30,4 @@ class Reported(tune.Callback):
         path = self._folder / str(trial.trial_id) / REPORTS
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if result["training_iteration"] == 1 else "a") as file:
-            file.write(json.dumps(result, cls=SafeFallbackEncoder) + "\n")
+            file.write(json.dumps(result, default=str) + "\n")
