@@ -196,7 +196,7 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
     assert code == 130, err
     assert "type the same command again" in out
     assert len(ended) == 3
-    assert not (tmp_path / "found/trials").exists()
+    assert len(trials(tmp_path / "found")) <= 3
     gc.collect()  # ends the actors of the stopped search, as the end of a process would
 
     monkeypatch.setattr(tuning, "Shown", Watching)
