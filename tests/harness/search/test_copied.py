@@ -109,8 +109,8 @@ def test_a_continued_search_copies_what_a_logger_lacks(started):
 def test_a_logger_that_fails_is_left_out_of_the_search(started, caplog):
     copied = started("wandb", "tensorboard")
     with caplog.at_level(logging.WARNING):
-        for number in (1, 2):
-            copied.on_step_end(0, [trial(number, 3, Trial.TERMINATED)])
+        for last in (1, 2):
+            copied.on_step_end(0, [trial(1 + i, 3, Trial.TERMINATED) for i in range(last)])
     assert [*Broken.calls] == ["", "trial-1"]
     assert [*Kept.calls] == ["", "trial-1", "trial-2"]
     assert [record.getMessage() for record in caplog.records] == [
