@@ -16,7 +16,7 @@ SCHEMA_VERSIONS = {
     "recovery": "1",
     "allocation": "1",
     "failures": "2",
-    "trials": "1",
+    "trials": "2",
 }
 
 _REST = "..."  # stands for any number of columns
@@ -64,7 +64,8 @@ _COLUMNS = {
     "trials": f"""
         trial:int64 status:string {_REST} accuracy:double task_accuracy:double
         expected_task_accuracy:double expected_accuracy:double among:int64 num_tasks:int64
-        steps:int64 seconds:double config_hash:string config:string
+        steps:int64 seconds:double measured_at:timestamp[us,tz=UTC] error:string config_hash:string
+        config:string
     """,
 }
 

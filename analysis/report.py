@@ -4,10 +4,11 @@ python -m analysis.report run_dir=runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32-seeds
 
-The last command is for a folder of several runs, for example one for each seed.
+The last command is for a folder of several runs, for example one for each seed. The folder of a
+search (harness/tune.py) gets a report too.
 
-After a run, the harness starts this module in a separate process, because `harness` may not import
-`analysis`, and because an error in the report must not end the run.
+After a run or a search, the harness starts this module in a separate process, because `harness` may
+not import `analysis`, and because an error in the report must not end the run.
 """
 
 import os
@@ -18,12 +19,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import several_report, stored, summary
+from analysis import search_report, several_report, stored, summary
 from analysis.allocation import mistakes
 from analysis.commandline import Parser, exit_code, run_command, run_directory
-from analysis.load import load, read_configuration
+from analysis.load import configuration, load, read_configuration
 from analysis.pages.content import Page, Section
 from analysis.pages.render import render as render_page
+from analysis.search import is_search
 from analysis.sections.allocation import allocated, allocation
 from analysis.sections.cells import size
 from analysis.sections.cost import cost
@@ -199,13 +201,15 @@ def _facts(tables: Tables, num_tasks: int, way: pd.DataFrame | None) -> list[tup
 
 
 def write(run_dir: Path) -> Path:
-    """Write the report of a run or of several runs. If this fails, the old report stays unchanged.
+    """Write the report of a run, of several runs or of a search.
+
+    If this fails, the old report stays unchanged.
 
     The modification time of the file is set to the time at which this function began to read the
     run. If a table changes after this time, the report is out of date.
 
     Args:
-        run_dir: the run directory, or the folder of several runs.
+        run_dir: the run directory, the folder of several runs, or the folder of a search.
 
     Returns:
         The path of the report.
@@ -217,13 +221,20 @@ def write(run_dir: Path) -> Path:
     begin, file = time.time(), run_dir / NAME
     partial = file.with_name(f".{NAME}.{os.getpid()}.partial")
     try:
-        html = several_report.render(run_dir) if runs_in(run_dir) else render(run_dir)
-        partial.write_text(html, encoding="utf-8")
+        partial.write_text(_html(run_dir), encoding="utf-8")
         os.utime(partial, (begin, begin))
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
     return file
+
+
+def _html(folder: Path) -> str:
+    if runs_in(folder):
+        return several_report.render(folder)
+    if is_search(configuration(folder)):
+        return search_report.render(folder)
+    return render(folder)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:

@@ -19,7 +19,11 @@ from numpy.typing import ArrayLike
 PANEL_INCHES = (4.8, 3.4)  # width and height
 SIZE = "medium"  # of all text
 HOVER = "hover:"  # an artist's id begins with this text if its points have texts of their own
-_LETTER = 0.024  # width of a letter, as a fraction of a panel's width
+LETTER = 0.024  # width of a letter, as a fraction of a panel's width
+# Colours of an amount, from small to large, and the colour of the page behind a figure, on a light
+# page. analysis/templates/style.css has the same colours, and others for dark pages.
+SEQUENCE = ("#b4c4d4", "#8eb0cf", "#6699c9", "#3b7db8", "#125d9c")
+GROUND = "#fefeff"
 _LABEL_WIDTH = 44  # letters in a line of a legend below the panels
 _LINE_INCHES = 0.19  # height of a line of a legend
 
@@ -118,10 +122,21 @@ def _fitting_labels(places: np.ndarray, ticks: np.ndarray) -> list[str]:
     labels, left_end = [""] * len(ticks), np.inf
     for i in range(len(ticks) - 1, -1, -1):
         text = f"{ticks[i]:g}" if ticks[i] < 1e6 else f"{ticks[i]:.0e}"
-        half = _LETTER * len(text) / 2
+        half = LETTER * len(text) / 2
         if places[i] + half < left_end:
-            labels[i], left_end = text, places[i] - half - _LETTER
+            labels[i], left_end = text, places[i] - half - LETTER
     return labels
+
+
+def cut(text: str, width: float = 0.96) -> str:
+    """Cut a text that is wider than a part of a panel.
+
+    Args:
+        text: the text.
+        width: width of the part, as a fraction of the panel's width.
+    """
+    most = max(2, int(width / LETTER))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def hover(artist: Artist, texts: Sequence[str]) -> None:

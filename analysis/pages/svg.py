@@ -19,7 +19,7 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
-from analysis.drawing.style import HOVER, PANEL_INCHES, legend_entries
+from analysis.drawing.style import GROUND, HOVER, PANEL_INCHES, SEQUENCE, legend_entries
 from analysis.pages.content import Drawing, Entry
 
 # The colours of lines on a light page. analysis/templates/style.css has the same colours, and
@@ -49,17 +49,22 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 _ON_PAGE = {
     _INK: "currentColor",
     "#000000": "currentColor",
+    GROUND: "var(--ground)",
     **{color: f"var(--c{number})" for number, color in enumerate(PALETTE)},
+    **{color: f"var(--s{number})" for number, color in enumerate(SEQUENCE)},
 }
 
 
-def drawing(caption: str, draw: Callable[[], Figure], salt: str) -> Drawing:
+def drawing(
+    caption: str, draw: Callable[[], Figure], salt: str, *, height: float = PANEL_INCHES[1]
+) -> Drawing:
     """Draw a figure for a page. Each panel becomes an SVG, so a narrow page can stack the panels.
 
     Args:
         caption: the caption, which also describes the figure for readers who cannot see it.
         draw: a function that makes the figure.
         salt: a text that differs for each figure of the page, so that SVG ids differ too.
+        height: height of a panel in inches. All panels of a page have the same width.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = draw()
@@ -69,19 +74,20 @@ def drawing(caption: str, draw: Callable[[], Figure], salt: str) -> Drawing:
         panels = []
         for number, axes in enumerate(figure.axes):
             mpl.rcParams["svg.hashsalt"] = f"{salt}-{number}"
-            panels.append(_panel(figure, axes, f"{axes.get_title()}. {caption}"))
+            described = f"{axes.get_title()}. {caption}" if axes.get_title() else caption
+            panels.append(_panel(figure, axes, height, described))
     return Drawing(caption, panels, entries)
 
 
-def _panel(figure: Figure, axes: Axes, described: str) -> Markup:
-    """Draw one of a figure's panels alone, in the size that all panels of a page have."""
+def _panel(figure: Figure, axes: Axes, height: float, described: str) -> Markup:
+    """Draw one of a figure's panels alone, in the width that all panels of a page have."""
     if legend := axes.get_legend():
         legend.remove()
     for other in figure.axes:
         other.set_visible(other is axes)
         other.set_in_layout(other is axes)
     axes.set_subplotspec(GridSpec(1, 1, figure)[0])
-    figure.set_size_inches(*PANEL_INCHES)
+    figure.set_size_inches(PANEL_INCHES[0], height)
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return _for_page(file.getvalue(), described)

@@ -19,7 +19,7 @@ from harness.places.temporary import temporary_files_in
 logger = logging.getLogger("harness")
 
 REPORT = "report.html"
-TABLE_FOLDERS = ("log", "evaluations", "reservoir", "recovery")
+TABLE_FOLDERS = ("log", "evaluations", "reservoir", "recovery", "trials")
 TIMEOUT_SECONDS = 120  # for each report
 
 
@@ -44,7 +44,8 @@ def write_reports(run_dirs: Sequence[Place]) -> None:
     object storage gets no report.
 
     Args:
-        run_dirs: the run directories of a command. The driver of the runs must have ended.
+        run_dirs: the run directories of a command, or the folder of a search. The driver must have
+            ended.
     """
     try:
         wanted = _wanted([one for one in run_dirs if isinstance(one, Path)])

@@ -1,18 +1,15 @@
 """Copy the results of a run to its loggers."""
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from harness.errors import one_line
 from harness.plan.units import EvaluationUnit, RecallUnit, WorkUnit
+from harness.reporting.loggers.begun import Begun
 from harness.reporting.loggers.protocol import Logger
 from harness.reporting.metrics import NoMetrics
-
-logger = logging.getLogger("harness")
 
 # Table -> the columns whose means are copied.
 COLUMNS: Mapping[str, Sequence[str]] = {
@@ -53,7 +50,7 @@ class LoggedMetrics(NoMetrics):
         units: Iterable[WorkUnit],
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self._loggers, self._working = loggers, dict(loggers)
+        self._begun = Begun(loggers)
         self._settings = settings or {}
         self._parts: dict[tuple[str, int, str], _Part] = {}
         for unit in units:
@@ -62,7 +59,7 @@ class LoggedMetrics(NoMetrics):
     def committed(self, num_tasks: int, num_masks: int, accuracy: float | None) -> None:
         """See NoMetrics."""
         if accuracy is not None:
-            self._log({"tasks/accuracy": accuracy}, num_masks)
+            self._begun.log({"tasks/accuracy": accuracy}, num_masks)
 
     def evaluated(self, unit: EvaluationUnit, rows: pa.Table) -> None:
         """See NoMetrics."""
@@ -87,26 +84,11 @@ class LoggedMetrics(NoMetrics):
                 for column, found in part.values.items()
                 if found
             }
-            self._log(means, unit.num_tasks)
+            self._begun.log(means, unit.num_tasks)
 
     def end(self) -> None:
         """See NoMetrics."""
-        for name, one in self._loggers.items():
-            try:
-                one.end()
-            except Exception as error:
-                logger.warning("the logger %s could not end: %s", name, one_line(error))
-
-    def _log(self, values: Mapping[str, float], num_masks: int) -> None:
-        for name, one in [*self._working.items()]:
-            try:
-                one.log(values, num_masks)
-            except Exception as error:
-                logger.warning(
-                    "the logger %s failed, and the run goes on without it: %s",
-                    *(name, one_line(error)),
-                )
-                del self._working[name]
+        self._begun.end()
 
 
 def _part(unit: WorkUnit) -> tuple[str, int, str]:

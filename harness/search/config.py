@@ -110,8 +110,6 @@ def check_tune(job: TuneJob) -> None:
         )
     if is_streamed(job):
         raise must_be("scenario", "gn for a search", job.scenario, "scenario=gn")
-    if job.loggers:
-        raise must_be("loggers", "[] for a search", job.loggers, "loggers=[]")
     if job.seed > _LARGEST_SEED:
         raise must_be("seed", f"<= {_LARGEST_SEED} for a search", job.seed, "seed=0")
     if job.tasks < _FEWEST_TASKS:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from ray import tune
@@ -19,14 +18,7 @@ class Shown(tune.Callback):
     """A callback of Ray Tune that shows how many trials have ended, and the best metric.
 
     It also keeps the table of the trials that have ended up to date.
-
-    Ray Tune pickles its callbacks with the state of the search, but the progress bar on the screen
-    cannot be pickled. So when Ray Tune reads a pickled callback, it gets the callback that this
-    process has made.
     """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _shown_now, ()
 
     def __init__(
         self,
@@ -79,10 +71,3 @@ class Shown(tune.Callback):
         if waited and len(ended) > self._num_kept:
             self._keep(ended)
             self._kept_at, self._num_kept = time.monotonic(), len(ended)
-
-
-now: ContextVar[Shown | None] = ContextVar("shown", default=None)
-
-
-def _shown_now() -> Shown | None:
-    return now.get()

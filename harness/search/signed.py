@@ -23,7 +23,15 @@ from harness.places.secret import make_secret, read_secret
 
 logger = logging.getLogger("harness")
 
+REPORTS = "result.json"  # Ray Tune's name for the file with the reports of a trial
 _KEY = "supermasks/search_key"
+_SIGNATURE_BYTES = 1 + 256  # a line break, and a space or a tabulator for each bit of SHA-256
+
+
+def is_signed(path: Path) -> bool:
+    """Return whether a file of Ray Tune has a signature: each file that may contain a pickle."""
+    is_plain = path.suffix == ".csv" or path.name.startswith("events.out.tfevents")
+    return not is_plain and path.name != REPORTS
 
 
 class UnsignedError(UserError):
@@ -69,7 +77,8 @@ def read_signed(path: Path) -> bytes:
     """
     if path.exists() and not path.is_file():  # a pipe would block, and a device may have no end
         raise UnsignedError(f"{path} is no regular file")
-    signature, _, data = path.read_bytes().partition(b"\n")
+    content = path.read_bytes()
+    data, signature = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
     if not hmac.compare_digest(signature, _signature(path.name, data)):
         raise UnsignedError(f"{path} has no valid signature of this user")
     return data
@@ -85,7 +94,7 @@ def check_signed(folder: Path) -> None:
         UnsignedError: a file has no valid signature.
     """
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".pkl"):
+        if path.suffix in (".json", ".pkl") and is_signed(path):
             try:
                 read_signed(path)
             except OSError as error:
@@ -93,16 +102,18 @@ def check_signed(folder: Path) -> None:
 
 
 def write_signed(path: Path, data: bytes) -> None:
-    """Write a file. Its first line is a signature of the file's name and content.
+    """Write a file. Its last line is a signature of the file's name and content.
 
     When this function returns, the whole file is on disk.
     """
-    write_durably(path, _signature(path.name, data) + b"\n" + data)
+    write_durably(path, data + _signature(path.name, data))
 
 
 def _signature(name: str, data: bytes) -> bytes:
     key = read_secret(key_path())
-    return hmac.digest(key, os.fsencode(name) + b"\0" + data, "sha256").hex().encode()
+    code = hmac.digest(key, os.fsencode(name) + b"\0" + data, "sha256")
+    bits = "".join(f"{byte:08b}" for byte in code)
+    return b"\n" + bits.replace("0", " ").replace("1", "\t").encode()
 
 
 class _Output:
@@ -141,8 +152,8 @@ class _Output:
 class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annotations
     """The local file system. It signs each file that it writes, and checks each file that it reads.
 
-    Ray Tune pickles this object together with the state of the search. So the object must not
-    contain the key.
+    Files that have no signature (see is_signed) are written and read as they are. Ray Tune pickles
+    this object together with the state of the search. So the object must not contain the key.
     """
 
     def __init__(self) -> None:
@@ -155,12 +166,16 @@ class _SignedFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no annot
         return "signed"
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
+        if not is_signed(Path(path)):
+            return super().open_input_stream(path)
         return pa.BufferReader(read_signed(Path(path)))
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         return self.open_input_stream(path)
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
+        if not is_signed(Path(path)):
+            return super().open_output_stream(path, metadata)
         return pa.PythonFile(_Output(Path(path)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:

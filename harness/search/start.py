@@ -21,12 +21,11 @@ from harness.places.durable import write_durably
 from harness.places.places import local
 from harness.places.reading import parse_yaml
 from harness.reporting.display import make_console, make_display, say
+from harness.reporting.loggers.protocol import check_packages
 from harness.run.dataset import dataset_of
 from harness.run.images import check_images
 from harness.run.provenance import config_hash, record_start
-from harness.run.refusals import (
-    readable_path_errors,
-)
+from harness.run.refusals import readable_path_errors
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.search.config import TuneJob, base_config, check_tune
 from harness.search.end_table import print_trials
@@ -60,6 +59,7 @@ def carry_out_search(job: TuneJob) -> int:
         UserError: a problem that the user can fix, described in one line.
     """
     check_tune(job)
+    check_packages(job.loggers)
     base = base_config(job)
     base.train = replace(base.train, name=TUNED)
     dimensions = read_space(job.tune.space, base)

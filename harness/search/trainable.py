@@ -1,5 +1,6 @@
 """A trial in the form that Ray Tune needs, for `harness/tune.py` and for one's own Tuner."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,10 +42,18 @@ class Trial(tune.Trainable):
         self._num_stages = 0
 
     def step(self) -> dict[str, Any]:
-        """Train one stage, and return its Report as a mapping."""
+        """Train one stage, and return its Report as a mapping.
+
+        `measured_at` is the time of the report, in seconds since the start of 1970 (UTC). Ray
+        Tune's own `timestamp` has whole seconds, in which many short trials may end.
+        """
         report = next(self._reports)
         self._num_stages += 1
-        return {**report.as_dict(), tune.result.DONE: report.rung == self._search.tune.last_rung}
+        return {
+            **report.as_dict(),
+            "measured_at": time.time(),
+            tune.result.DONE: report.rung == self._search.tune.last_rung,
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, int]:
         """Return the number of finished stages.
@@ -66,7 +75,8 @@ def trainable(*overrides: str) -> Any:
     The keys of `param_space` are those of a run, such as "train.learning_rate", and a value that
     Tune draws is the value of the key. A trial reports the attributes of
     `harness.search.trial.Report` at the end of each stage: `rung`, `steps`, `accuracy`,
-    `task_accuracy`, `expected_task_accuracy` and `expected_accuracy`. A scheduler needs
+    `task_accuracy`, `expected_task_accuracy` and `expected_accuracy`. `measured_at` is the time of
+    the report, in seconds since the start of 1970. A scheduler needs
     time_attr="rung". A trial needs one CPU, or the fraction of a GPU that one gives to
     `tune.with_resources`. For example::
 

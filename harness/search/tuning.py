@@ -1,7 +1,7 @@
 """Run a search with Ray Tune. Each trial runs in an actor, and a stopped search can be continued.
 
 The folder of a search has these files: config.yaml, provenance.json, lock, ray/ (the state of Ray
-Tune), trials/trials.parquet and recipe/best.yaml.
+Tune), trials/trials.parquet, recipe/best.yaml and report.html. Loggers may add their own files.
 """
 
 import logging
@@ -30,9 +30,12 @@ from harness.reporting.display import Display
 from harness.run.products import Call, measured_rates
 from harness.run.provenance import read_rates, record_rates
 from harness.run.spec import RunSpec
+from harness.search.callbacks import Callbacks, now
 from harness.search.config import TuneConfig
+from harness.search.copied import Copied
+from harness.search.reported import Reported
 from harness.search.search import Search
-from harness.search.shown import Shown, now
+from harness.search.shown import Shown
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
 from harness.search.space import one_by_one, with_values
 from harness.search.trainable import Trial
@@ -72,13 +75,29 @@ def run_trials(
         The table `trials`, in the order in which the trials started.
 
     Raises:
-        UserError: Ray did not start, Ray Tune cannot read the stored state of the search, or
-            another user may have written this state.
+        UserError: Ray did not start, a logger cannot begin, Ray Tune cannot read the stored state
+            of the search, or another user may have written this state.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_own(directory)
+    copied = Copied(search, directory, search_id)
+    try:
+        return _run(search, data, directory, search_id, display, copied)
+    finally:
+        copied.end()
+
+
+def _run(
+    search: Search,
+    data: Dataset,
+    directory: Path,
+    search_id: str,
+    display: Display,
+    copied: Copied,
+) -> pa.Table:
+    """Start Ray, and run the trials; see run_trials."""
     ray, began = start_ray()
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -93,8 +112,9 @@ def run_trials(
             write_trials(directory, table.of(trials), search_id)
 
         shown = Shown(display, search.tune.metric, search.tune.last_rung, keep)
-        now.set(shown)
-        tuner = _tuner(search, trainable, directory, shown)
+        callbacks = Callbacks([shown, copied, Reported(directory / RAY_FOLDER)])
+        now.set(callbacks)
+        tuner = _tuner(search, trainable, directory, callbacks)
         with display, warnings.catch_warnings():
             # A trial that is tried again reports its first stage again. Optuna warns about this.
             warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
@@ -166,7 +186,7 @@ def _check_own(directory: Path) -> None:
         ) from error
 
 
-def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tune.Tuner:
+def _tuner(search: Search, trainable: Any, directory: Path, callbacks: Callbacks) -> tune.Tuner:
     """Make a new search. If the folder has the state of a search, restore this search instead."""
     path, files = directory / RAY_FOLDER, signed_files()
     if tune.Tuner.can_restore(str(path), files):
@@ -204,7 +224,7 @@ def _tuner(search: Search, trainable: Any, directory: Path, shown: Shown) -> tun
             name=RAY_FOLDER,
             storage_path=str(directory),
             storage_filesystem=files,
-            callbacks=[shown],
+            callbacks=[callbacks],
             # A failed trial starts again from its first step. A trial takes only seconds.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=_TRIES - 1),

@@ -438,7 +438,7 @@ def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
     """
     return _schema(
         "trials",
-        1,
+        2,
         [
             _column("trial", pa.int64(), "1", "trial number, from 0, in the order of the starts"),
             _column(
@@ -468,6 +468,14 @@ def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
             _column("num_tasks", pa.int64(), "tasks", "masks that the trial trained"),
             _column("steps", pa.int64(), "steps", "training steps per task so far"),
             _column("seconds", pa.float64(), "seconds", "time of one actor to train and measure"),
+            _column(
+                "measured_at",
+                pa.timestamp("us", tz="UTC"),
+                "UTC",
+                "time of the trial's last measurement",
+                nullable=True,
+            ),
+            _column("error", pa.string(), "", "last error of a failed trial", nullable=True),
             _column(
                 "config_hash",
                 pa.string(),

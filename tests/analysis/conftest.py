@@ -10,14 +10,14 @@ import zarr
 
 from analysis import report
 from harness.tables.files import write_table
-from harness.tables.schemas import EVALUATIONS, QUERIES, TASKS
+from harness.tables.schemas import EVALUATIONS, QUERIES, TASKS, trials_schema
 from harness.workers.query_rows import as_png
 
 
 def _rows(schema, num_rows, **columns):
     plain = {"string": "x", "int64": 1, "int32": 1, "uint32": 1, "double": 0.5, "float": 0.5}
+    plain["timestamp[us, tz=UTC]"] = pd.Timestamp(0, tz="UTC")
     made = {f.name: [plain.get(str(f.type))] * num_rows for f in schema}
-    made["finished_at"] = [pd.Timestamp(0, tz="UTC")] * num_rows
     return pa.table({f.name: (made | columns)[f.name] for f in schema}, schema=schema)
 
 
@@ -81,4 +81,63 @@ def folder_of_methods(tmp_path_factory):
             root.attrs.update({"tensors": tensors, "planes": [], "row_bytes": 3 * 4**number})
             root.attrs["run_id"] = "r"
             root.create_array("weights/layer1", data=np.zeros((2, 4), np.float32))
+    return folder
+
+
+SEARCH = """
+tasks: 6
+network: mlp
+data: digits
+family: permuted
+method: edge_popup
+seed: 0
+tune:
+  trials: 16
+  metric: expected_accuracy
+  among: 2500
+  search: optuna
+  scheduler: asha
+  space:
+    train.learning_rate: tag(log, interval(1e-4, 1e-1))
+    train: {optimizer: "rmsprop,<i>"}
+    network_options.hidden: "choice([24],[24,24])"
+...
+"""
+
+
+@pytest.fixture(scope="session")
+def search_dir(tmp_path_factory):
+    """A search with 16 trials, and its report. Its score depends mostly on the learning rate."""
+    folder = tmp_path_factory.mktemp("searches") / "tune-digits-permuted-6"
+    (folder / "trials").mkdir(parents=True)
+    (folder / "config.yaml").write_text(SEARCH)
+    drawn = np.random.default_rng(0)
+    rates = 10 ** drawn.uniform(-4, -1, 16)
+    scores = 0.9 - 0.2 * (np.log10(rates) + 2.2) ** 2 + 0.01 * drawn.standard_normal(16)
+    is_failed = [i in (3, 11) for i in range(16)]
+    names = np.where(is_failed, "failed", np.where(scores > 0.8, "finished", "stopped"))
+    schema = trials_schema(
+        {
+            "train.learning_rate": pa.float64(),
+            "train.optimizer": pa.string(),
+            "network_options.hidden": pa.string(),
+        }
+    )
+    trials = _rows(
+        schema,
+        16,
+        trial=range(16),
+        status=names.tolist(),
+        expected_accuracy=[None if f else x for f, x in zip(is_failed, scores, strict=True)],
+        error=["OSError: no <b>labels</b>" if failed else None for failed in is_failed],
+        steps=np.where(names == "finished", 27, 3),
+        measured_at=[pd.Timestamp(16 - i, unit="s", tz="UTC") for i in range(16)],
+        **{
+            "train.learning_rate": rates,
+            "train.optimizer": ["rmsprop", "<i>"] * 8,
+            "network_options.hidden": ["[24]", "[24, 24]", "[24, 24]", "[24]"] * 4,
+        },
+    )
+    write_table(trials, folder / "trials" / "trials.parquet", "s")
+    report.write(folder)
     return folder

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import report
-from analysis.drawing.style import hover, panels
+from analysis.drawing.style import SEQUENCE, hover, panels
 from analysis.pages.content import Page, Section, Text, as_cell, number, table
 from analysis.pages.render import render
 from analysis.pages.svg import PALETTE, drawing
@@ -63,9 +63,9 @@ SORT = """(() => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_a_browser_shows_every_page_whole_at_every_width_in_light_and_dark(
-    run_dir, folder_of_methods, tmp_path
+    run_dir, folder_of_methods, search_dir, tmp_path
 ):
-    pages = [run_dir / report.NAME, report.write(folder_of_methods)]
+    pages = [run_dir / report.NAME, report.write(folder_of_methods), search_dir / report.NAME]
     with Browser(tmp_path / "profile") as browser:
         for page in pages:
             browser.open(page)
@@ -126,6 +126,8 @@ def test_the_colours_of_figures_are_those_of_the_page():
     light = css.partition("@media")[0]
     assert [f"--c{i}: {color};" in light for i, color in enumerate(PALETTE)] == [True] * 10
     assert [css.count(f"--c{i}:") for i in range(10)] == [2] * 10  # light and dark
+    assert [f"--s{i}: {color};" in light for i, color in enumerate(SEQUENCE)] == [True] * 5
+    assert [css.count(f"--s{i}:") for i in range(5)] == [2] * 5
 
 
 def test_every_text_of_a_page_is_escaped():

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from composing import configured, remembered
-from harness import scale
+from harness import scale, tune
 from harness.config import commandline
 from harness.config.command import run_command
 from harness.driver import together
@@ -79,7 +79,8 @@ def typed(tmp_path, monkeypatch, capsys):
     """A function that runs a command in an empty folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     # The report takes seconds in a separate process. Only the tests of the script write it.
-    monkeypatch.setattr(scale, "write_reports", lambda run_dirs: None)
+    for command in (scale, tune):
+        monkeypatch.setattr(command, "write_reports", lambda run_dirs: None)
     monkeypatch.setattr(commandline, "compose_overrides", COMPOSE_ONCE)
 
     def type_in(job, *arguments):

@@ -2,7 +2,8 @@
 
 Without this variable, the file is mlflow.db in the folder that contains the run directory, so that
 MLflow compares the runs of this folder. To look at them, type
-`mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`.
+`mlflow ui --backend-store-uri sqlite:///runs/mlflow.db`. MLflow shows the trials of a search below
+the run of the search.
 """
 
 import logging
@@ -15,6 +16,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from harness.config.kinds import as_typed
 from harness.reporting.loggers.protocol import Logged
@@ -35,16 +37,15 @@ class MLflow:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
         self._client = MlflowClient(tracking_uri=uri)
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT, run)
-        found = self._client.search_runs(
-            [experiment], f"tags.`{_IDENTITY}` = '{run.identity}'", max_results=1
-        )
-        if found:
-            self._run: str = found[0].info.run_id
+        known = self._find(experiment, run.identity)
+        if known is not None:
+            self._run = known
             self._client.update_run(self._run, status="RUNNING")
             return
-        made = self._client.create_run(
-            experiment, tags={_IDENTITY: run.identity}, run_name=run.directory.name
-        )
+        tags = {_IDENTITY: run.identity}
+        if run.search and (search := self._find(experiment, run.search)):
+            tags[MLFLOW_PARENT_RUN_ID] = search
+        made = self._client.create_run(experiment, tags=tags, run_name=run.name)
         self._run = made.info.run_id
         options = [Param(key, as_typed(value)) for key, value in run.options.items()]
         for first in range(0, len(options), _AT_ONCE):
@@ -57,12 +58,19 @@ class MLflow:
             return str(found.experiment_id)
         return str(self._client.create_experiment(name))
 
-    def log(self, values: Mapping[str, float], num_masks: int) -> None:
+    def _find(self, experiment: str, identity: str) -> str | None:
+        """Return MLflow's identifier of a run that an earlier call has made; None if none has."""
+        found = self._client.search_runs(
+            [experiment], f"tags.`{_IDENTITY}` = '{identity}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def log(self, values: Mapping[str, float], at: int) -> None:
         """See Logger.log."""
         now = int(1000 * time.time())
-        metrics = [Metric(name, value, now, num_masks) for name, value in values.items()]
+        metrics = [Metric(name, value, now, at) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def end(self) -> None:
+    def end(self, *, failed: bool = False) -> None:
         """See Logger.end."""
-        self._client.set_terminated(self._run)
+        self._client.set_terminated(self._run, status="FAILED" if failed else "FINISHED")

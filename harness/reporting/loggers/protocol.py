@@ -1,7 +1,7 @@
 """The protocol of a logger, and the function that begins the loggers of a run.
 
-A logger copies numbers from the tables of a run to a program that shows experiments. Only the
-driver has loggers. No result depends on a logger.
+A logger copies numbers from the tables of a run, or of a trial of a search, to a program that shows
+experiments. Only the driver has loggers. No result depends on a logger.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,32 @@ from supsup_core.names import load
 
 @dataclass(frozen=True)
 class Logged:
-    """The run that a logger copies.
+    """The run that a logger copies. A search and each of its trials are runs of a logger too.
 
     Attributes:
-        directory: the run directory.
+        directory: the folder of the run or of the search.
         identity: text of letters and digits. It is the same in each start of the run, and differs
-            from the texts of other run directories.
+            from the texts of all other runs.
         options: dotted key, such as train.steps -> value.
+        axis: name of the horizontal axis, such as num_masks.
+        trial: the name of the trial in its search, such as trial-3; "" if this is no trial.
+        search: the identity of the trial's search; "" if this is no trial.
+        searched: the keys of `options` whose values differ between the trials of the search; empty
+            if this is no trial.
     """
 
     directory: Path
     identity: str
     options: Mapping[str, Any]
+    axis: str = "num_masks"
+    trial: str = ""
+    search: str = ""
+    searched: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the run in the other program: its folder's name, and the trial's name."""
+        return f"{self.directory.name}/{self.trial}" if self.trial else self.directory.name
 
 
 class Logger(Protocol):
@@ -42,15 +56,15 @@ class Logger(Protocol):
         """
         ...
 
-    def log(self, values: Mapping[str, float], num_masks: int) -> None:
+    def log(self, values: Mapping[str, float], at: int) -> None:
         """Add numbers.
 
         Args:
             values: name, such as tasks/accuracy -> number. A name consists of words of letters,
                 digits and underscores, with slashes between the words.
-            num_masks: number of masks to which the numbers belong. The calls need not be in the
-                order of these numbers. The same name and number may come again, with the same
-                value, after the run was stopped.
+            at: the place of the numbers on the axis `Logged.axis`, such as the number of masks to
+                which they belong. The calls need not be in the order of these places. The same name
+                and place may come again, with the same value, after the run was stopped.
 
         Raises:
             Exception: the numbers cannot be written. The logger is then not called again, except
@@ -58,8 +72,12 @@ class Logger(Protocol):
         """
         ...
 
-    def end(self) -> None:
-        """Write all numbers, and close the copy."""
+    def end(self, *, failed: bool = False) -> None:
+        """Write all numbers, and close the copy.
+
+        Args:
+            failed: whether the run is a trial that failed.
+        """
         ...
 
 

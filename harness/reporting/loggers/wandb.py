@@ -15,7 +15,6 @@ import wandb
 from harness.reporting.loggers.protocol import Logged
 
 PROJECT = "supermask-scaling"
-_X = "num_masks"  # horizontal axis of all numbers
 
 
 class WandB:
@@ -25,7 +24,8 @@ class WandB:
         """See Logger.begin."""
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
-            name=run.directory.name,
+            name=run.name,
+            group=run.directory.name if run.trial else None,
             id=run.identity,
             resume="allow",
             dir=str(run.directory),
@@ -33,13 +33,14 @@ class WandB:
             reinit="create_new",  # a command may have several runs at the same time
             settings=wandb.Settings(console="off", silent=True),
         )
-        # Without this call, wandb would drop numbers whose num_masks is below an earlier one.
-        self._run.define_metric("*", step_metric=_X)
+        self._axis = run.axis
+        # Without this call, wandb would drop numbers whose place is before that of earlier numbers.
+        self._run.define_metric("*", step_metric=run.axis)
 
-    def log(self, values: Mapping[str, float], num_masks: int) -> None:
+    def log(self, values: Mapping[str, float], at: int) -> None:
         """See Logger.log."""
-        self._run.log({**values, _X: num_masks})
+        self._run.log({**values, self._axis: at})
 
-    def end(self) -> None:
+    def end(self, *, failed: bool = False) -> None:
         """See Logger.end."""
-        self._run.finish()
+        self._run.finish(exit_code=1 if failed else 0)

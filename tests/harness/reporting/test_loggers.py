@@ -1,14 +1,11 @@
 """Loggers copy what the tables of a run say, and a logger that fails never ends a run."""
 
 import logging
-import struct
 import sys
-from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from harness import evaluate, scale
 from harness.config.checks import check
@@ -20,6 +17,7 @@ from harness.reporting.loggers.protocol import Logged, begin_loggers, check_pack
 from harness.reporting.loggers.tensorboard import TensorBoard
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+from tensorboard_files import events
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12"),
@@ -28,23 +26,6 @@ SMALL = (
     *("evaluate.objectives=[H]", "evaluate.checkpoints=[2,5]", "evaluate.reservoir=true"),
     *("reservoir.cues=[flipped]", "executor=serial", "quiet=true", "run_dir=run"),
 )
-
-
-def events(folder):
-    """Return the numbers of TensorBoard's event files: name -> {step: value}, and their texts."""
-    numbers, texts = defaultdict(dict), []
-    for file in sorted(folder.iterdir()):
-        content = file.read_bytes()
-        while content:  # a record is: size, checksum, event, checksum
-            (size,) = struct.unpack("<Q", content[:8])
-            event = Event.FromString(content[12 : 12 + size])
-            content = content[16 + size :]
-            for value in event.summary.value:
-                if value.HasField("tensor"):
-                    texts += [one.decode() for one in value.tensor.string_val]
-                else:
-                    numbers[value.tag][event.step] = value.simple_value
-    return dict(numbers), texts
 
 
 def means(run, table, schema, where):
@@ -122,12 +103,13 @@ class Copy:
     def __init__(self, fails=False):
         self.calls, self.fails = [], fails
 
-    def log(self, values, num_masks):
-        self.calls.append((values, num_masks))
+    def log(self, values, at):
+        self.calls.append((values, at))
         if self.fails:
             raise OSError("disk full")
 
-    def end(self):
+    def end(self, *, failed=False):
+        assert not failed
         self.calls.append("end")
         if self.fails:
             raise OSError("disk still full")
@@ -165,7 +147,7 @@ def test_a_logger_that_fails_is_left_out_with_a_warning(unit, caplog):
 def test_if_a_logger_cannot_begin_those_before_it_end(monkeypatch, tmp_path):
     ended = []
     monkeypatch.setattr(TensorBoard, "begin", lambda self, run: None)
-    monkeypatch.setattr(TensorBoard, "end", lambda self: ended.append(self))
+    monkeypatch.setattr(TensorBoard, "end", lambda self, **how: ended.append(self))
     monkeypatch.setitem(LOGGERS, "wandb", "builtins:object")  # has no method begin
     with pytest.raises(UserError, match=r"loggers=\[wandb\] must be able to begin, got Attrib"):
         begin_loggers(["tensorboard", "wandb"], Logged(tmp_path, "abc", {}))
@@ -176,13 +158,13 @@ RUN_OPTIONS = {"steps": 2, "run_dir": None, "checkpoints": [2, 5]}
 VALUES = {"tasks/accuracy": 0.5, "evaluations/one_shot_H/accuracy_gnu": 0.25}
 
 
-def started(name, directory):
+def started(name, directory, identity="abc123", **trial):
     """Begin the logger of this name, or skip the test if its package is not installed."""
     try:
         check_packages([name])
     except UserError as error:
         pytest.skip(str(error))
-    return begin_loggers([name], Logged(directory, "abc123", RUN_OPTIONS))[name]
+    return begin_loggers([name], Logged(directory, identity, RUN_OPTIONS, **trial))[name]
 
 
 @pytest.mark.long  # MLflow takes seconds to import and to make its file
@@ -204,6 +186,12 @@ def test_mlflow_continues_its_run(tmp_path, monkeypatch):
     assert run.data.params == {"steps": "2", "run_dir": "null", "checkpoints": "[2,5]"}
     history = client.get_metric_history(run.info.run_id, "evaluations/one_shot_H/accuracy_gnu")
     assert sorted((one.step, one.value) for one in history) == [(2, 0.25), (5, 0.25)]
+
+    trial = started("mlflow", directory, "def456", trial="trial-0", search="abc123")
+    trial.end(failed=True)
+    below = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    [child] = client.search_runs([experiment.experiment_id], below)
+    assert (child.info.run_name, child.info.status) == ("run's/trial-0", "FAILED")
 
 
 def test_wandb_writes_a_folder_without_a_network(tmp_path, monkeypatch):

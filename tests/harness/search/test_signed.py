@@ -1,5 +1,6 @@
 """Only files that this user wrote are read, and only this user can read the key."""
 
+import json
 import os
 import pickle
 import shutil
@@ -104,6 +105,21 @@ def test_ray_tune_reads_only_signed_files_and_writes_signed_files(tmp_path):
             read(str(target / "state.json"))
     with pytest.raises(UnsignedError):
         pyarrow.fs.copy_files(str(target), str(back), source_filesystem=files)
+
+
+def test_programs_that_know_no_signature_read_the_files(tmp_path):
+    write_signed(tmp_path / "state.json", json.dumps({"a": 1}).encode())
+    assert json.loads((tmp_path / "state.json").read_bytes()) == {"a": 1}
+    write_signed(tmp_path / "state.pkl", pickle.dumps([1, 2]))
+    with (tmp_path / "state.pkl").open("rb") as file:
+        assert pickle.load(file) == [1, 2]
+    for name in ("events.out.tfevents.1.host", "progress.csv", "result.json"):
+        with signed_files().open_output_stream(str(tmp_path / name)) as file:
+            file.write(b"1,2")
+        assert (tmp_path / name).read_bytes() == b"1,2"
+        with signed_files().open_input_stream(str(tmp_path / name)) as file:
+            assert file.read() == b"1,2"
+    check_signed(tmp_path)
 
 
 def test_a_write_that_was_broken_off_leaves_the_old_file(tmp_path):

@@ -13,6 +13,7 @@ import yaml
 from ray import tune as ray_tune
 
 import harness
+from analysis import report
 from analysis.load import load
 from harness import open_search, scale, status, tune
 from harness.config.identity import job_from_yaml, to_yaml
@@ -27,6 +28,7 @@ from harness.search.trial import stage_steps
 from harness.search.trials import write_trials
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, TASKS, trials_schema
+from tensorboard_files import events
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[24]", "outputs=12", "tasks=6"),
@@ -54,9 +56,13 @@ def trials(directory):
 
 
 def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
-    ray_session, typed, tmp_path
+    ray_session, typed, tmp_path, monkeypatch
 ):
-    code, out, err = typed(tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8")
+    reports = []
+    monkeypatch.setattr(tune, "write_reports", reports.append)
+    code, out, err = typed(
+        tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8", "loggers=[tensorboard]"
+    )
     assert code == 0, err
     found = trials(tmp_path / "found")
     assert [row["trial"] for row in found] == list(range(8))
@@ -89,6 +95,18 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
         row["train.learning_rate"] for row in found
     }
     assert search.best() == yaml.safe_load(best["config"])
+    assert len(results.get_dataframe()) == 8
+
+    for row in found:
+        numbers, texts = events(tmp_path / f"found/tensorboard/trial-{row['trial']}")
+        assert numbers["trial/accuracy"][row["steps"]] == pytest.approx(row["accuracy"])
+        assert f"train.learning_rate: {row['train.learning_rate']}" in texts[0]
+    numbers, _ = events(tmp_path / "found/tensorboard")
+    assert numbers["search/best_expected_accuracy"][8] == pytest.approx(best["expected_accuracy"])
+    assert reports == [[tmp_path / "found"]]
+    page = report.write(tmp_path / "found").read_text()
+    assert f'"result">Of 8 trials, trial {best["trial"]} is the best: expected_accuracy ' in page
+    assert "--config-dir" in page
 
     taken = ("--config-dir", str(tmp_path / "found"), "+recipe=best")
     code, _, err = typed(scale, *taken, "run_dir=run", "executor=serial")
@@ -101,7 +119,7 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert there["train"].pop("device") == "auto"  # the run has chosen a device
     there["train"]["device"] = "cpu"
     assert there == yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {
-        key: there[key] for key in ("executor", "actors", "run_dir", "quiet")
+        key: there[key] for key in ("executor", "actors", "run_dir", "quiet", "loggers")
     }
 
     code, _, err = typed(tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8")
@@ -120,6 +138,7 @@ def test_status_tells_how_far_a_search_is(tmp_path, capsys):
     row = {"trial": 3, "status": "finished", "train.steps": 9, "accuracy": 0.5, "among": 2500}
     row |= {"task_accuracy": 0.5, "expected_task_accuracy": 0.5, "expected_accuracy": 0.25}
     row |= {"num_tasks": 4, "steps": 9, "seconds": 1.0, "config_hash": "", "config": "{}"}
+    row |= {"measured_at": None, "error": None}
     worse = row | {"trial": 4, "expected_accuracy": 0.125}
     stopped = row | {"trial": 5, "status": "stopped", "expected_accuracy": 0.75}
     schema = trials_schema({"train.steps": pa.int64()})
@@ -177,7 +196,7 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
     assert code == 130, err
     assert "type the same command again" in out
     assert len(ended) == 3
-    assert not (tmp_path / "found/trials").exists()
+    assert len(trials(tmp_path / "found")) <= 3
     gc.collect()  # ends the actors of the stopped search, as the end of a process would
 
     monkeypatch.setattr(tuning, "Shown", Watching)
@@ -209,7 +228,9 @@ def test_trials_that_failed_are_tried_again(ray_session, typed, tmp_path, monkey
     options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=3", "tune.scheduler=none")
     code, _, err = typed(tune, *options)
     assert code == 1, err
-    assert [row["status"] for row in trials(tmp_path / "found")] == ["failed"] * 3
+    failed = trials(tmp_path / "found")
+    assert [row["status"] for row in failed] == ["failed"] * 3
+    assert all(row["error"].startswith("OSError: labels cannot be read") for row in failed)
     gc.collect()
     broken.unlink()
     code, _, err = typed(tune, *options)
