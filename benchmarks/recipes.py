@@ -5,8 +5,9 @@
 
 Each combination of values is one recipe, and trains the same permuted tasks in blocks. One process
 trains a recipe, and there is one process per core. The masks are measured on the whole test set
-(95 % interval by Student's t over tasks). Then 48 single test images of every task are one-shot
-queries among all masks of the recipe.
+(95 % interval by Student's t over tasks). The tasks of a block share the order of their images, so
+this interval is too narrow if there are few blocks. Then 48 single test images of every task are
+one-shot queries among all masks of the recipe.
 
 The margin z of a query is how far the right task's slope lies below the mean of the other slopes,
 in standard deviations of the other slopes. If the other slopes were normal, the right task would be
@@ -149,7 +150,7 @@ def main() -> None:
     values = [item.partition("=")[2].split(",") for item in arguments.grid]
     choices = [dict(zip(keys, chosen, strict=True)) for chosen in product(*values)]
     for choice in choices:
-        job(choice, arguments.data, arguments.others)  # refuses a wrong recipe before any recipe is tried
+        job(choice, arguments.data, arguments.others)  # refuses a wrong recipe
     context = get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=end_with_parent) as pool:
         fixed = arguments.data, arguments.tasks, arguments.others
