@@ -3,8 +3,8 @@
     python benchmarks/gpu.py ceilings train infer reservoir memory --device cuda
     python benchmarks/gpu.py actors --device cuda --actors 1 2 4
 
-Each part prints JSON objects, one per line. `share_of_floor` is the lower bound of a time, divided
-by the time.
+Each part prints JSON objects, one per line. `floor_seconds` is a lower bound of a time on an H100
+(3.0 TB/s and 798 TFLOP/s in bfloat16), and `share_of_floor` is this bound divided by the time.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
     check      differences of masks: blocks that train together or alone, Triton or torch
@@ -47,7 +47,7 @@ except ModuleNotFoundError:  # without the packages of harness/, limits are not 
         main()
 
 
-from gpu_bench import Bench
+from gpu_bench import H100_BYTES, H100_FLOPS, Bench
 from gpu_inference import infer, memory_of_inference, reservoir
 from gpu_training import RECIPES, TYPES, actors, check, memory_of_training, train, whole
 
@@ -75,6 +75,7 @@ def ceilings(bench: Bench) -> None:
         bfloat16_flops=2 * size**3 / multiplied,
         launch_seconds=launch,
         host_bytes_per_second=len(host) / across,
+        predicted={"memory_bytes_per_second": H100_BYTES, "bfloat16_flops": H100_FLOPS},
     )
 
 
@@ -124,6 +125,7 @@ def main() -> None:
         "--algorithms", nargs="+", choices=INFERENCE_ALGORITHMS, default=["one_shot"]
     )
     parser.add_argument("--patterns", type=number(2), default=20, help="of the reservoir")
+    parser.add_argument("--dim", type=number(), default=315_200, help="units of the reservoir")
     bench = Bench(parser.parse_args())
     name = bench.options.device
     if bench.device.type == "cuda":

@@ -3,7 +3,7 @@
 import torch
 
 from supsup_core.data import ImageSet
-from supsup_core.methods.planes import KeepMethod, PlaneMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.protocol import Method, layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import MEAN_SCORES, NO_CHANGE, NO_TRANSFER
@@ -18,6 +18,7 @@ from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
+from supsup_core.training.resident_autograd import ResidentAutogradTrainer
 from supsup_core.training.resident_measure import ResidentMeasure
 from supsup_core.training.resident_units import ResidentUnitTrainer
 from supsup_core.training.search import SearchTrainer
@@ -48,12 +49,17 @@ def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
     )
 
 
+def trains_by_planes(method: Method, recipe: Recipe) -> bool:
+    """Return whether ResidentAutogradTrainer supports a finder and a recipe, on any network.
+
+    The methods `choose`, `slope` and `decay` must be the whole rule of the finder, and no later
+    task may need the scores.
+    """
+    return method.only_planes and recipe.transfer != MEAN_SCORES
+
+
 def _only_planes(method: Method, recipe: Recipe) -> bool:
-    return (
-        method.only_planes
-        and recipe.transfer != MEAN_SCORES  # the fast trainers do not keep the scores
-        and not recipe.weight_decay
-    )
+    return trains_by_planes(method, recipe) and not recipe.weight_decay
 
 
 def reads_whole_arrays(network: Network, num_channels: int) -> bool:
@@ -113,11 +119,11 @@ def trainer_for(
     if trains_on_blocks(network, method, recipe) and one_channel:
         assert isinstance(network, MLP)
         assert isinstance(method, PlaneMethod)
-        # ResidentTrainer stores one plane per tensor. MLPTrainer works on a GPU too.
-        is_resident = on_gpu and isinstance(method, KeepMethod)
-        kind = ResidentTrainer if is_resident else MLPTrainer
+        kind = ResidentTrainer if on_gpu else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
     slower: type[AutogradTrainer] = SearchTrainer if method.searches else AutogradTrainer
-    if trains_on_modules(network, method, recipe) and not on_gpu:
+    if on_gpu and trains_by_planes(method, recipe):
+        slower = ResidentAutogradTrainer
+    elif trains_on_modules(network, method, recipe) and not on_gpu:
         slower = ModuleTrainer
     return slower(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)

@@ -11,7 +11,9 @@ import torch
 
 from supsup_core.data import ImageSet
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.multicoated import Multicoated
 from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.streams import Role, key, stream
@@ -49,7 +51,17 @@ CASES = [
     ("permuted", Threshold(), RECIPES[0]),
     ("rotated", Threshold(), RECIPES[1]),
     ("split", EdgePopup(0.3), RECIPES[2]),
+    ("permuted", Signed(), RECIPES[1]),
+    ("rotated", Multicoated(), RECIPES[0]),
+    ("permuted", Multicoated(scale_fan=True), RECIPES[2]),
 ]
+
+
+def begun(method, blocks):
+    """Return the packed states before the first step."""
+    starts = [method.begin(NETWORK, task.task_id, 0) for block in blocks for task in block]
+    scores = {n: torch.from_numpy(np.stack([own[n] for own in starts])) for n in starts[0]}
+    return layout_of(NETWORK, method).pack(method.end(NETWORK, scores))
 
 
 @interpreted
@@ -72,6 +84,7 @@ def test_kernels_train_as_the_plain_form(family, method, recipe, data, make_task
         rows.append(layout_of(NETWORK, method).pack(trainer.side_by_side(blocks)))
         layers.append(trainer._resident.layers)
     assert np.array_equal(*rows)
+    assert (rows[0] != begun(method, blocks)).any()
     for plain, found in zip(*layers, strict=True):
         torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=5e-6)
         assert torch.equal(plain.state[0].signbit(), found.state[0].signbit())
@@ -108,7 +121,7 @@ KERNELS = {
         "OUTPUTS": 500, "IMAGES": 128, "BS": 128, "BN": 64}),
     "back": ("*i8 X X X", SIZES | {"PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 128}),
     "learn": ("X X *fp32 *fp32 *fp32 *i8 *fp32 *i32 i32 i32", SIZES | STRIDES | {
-        "NUM_CONSTANTS": 7, "HAS_SECOND": True, "BY_MAGNITUDE": False, "MASKS": True,
+        "NUM_CONSTANTS": 7, "HAS_SECOND": True, "BY_MAGNITUDE": True, "SLOPE": 3.0, "MASKS": True,
         "PRECISION": "tf32", "BO": 64, "BI": 64, "BN": 64}),
     "draw": ("*i64 *i32 *fp32 fp32", {
         "VALUES": 235200, "INPUTS": 784, "REORDERS": True, "BLOCK": 1024}),
