@@ -7,7 +7,8 @@ Each part prints JSON objects, one per line. `floor_seconds` is a lower bound of
 (3.0 TB/s and 798 TFLOP/s in bfloat16), and `share_of_floor` is this bound divided by the time.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
-    check      differences of masks: blocks that train together or alone, Triton or torch
+    check      differences of masks: blocks that train together or alone (three networks), and
+               Triton or torch
     train      time per training step and tasks per second, for each form of the trainer
     whole      time to train, pack and measure --masks tasks by the whole recipe
     actors     tasks per second of several processes on one device
@@ -17,9 +18,9 @@ Each part prints JSON objects, one per line. `floor_seconds` is a lower bound of
                and inference took (null on the CPU)
 
 The program needs only supsup_core, torch, numpy, numba and jaxtyping, so that it runs on a machine
-where Ray is not installed. gpu_training.py and gpu_inference.py have the parts. --data names an
-.npz file with the arrays train_images, train_labels, test_images and test_labels; without it, the
-images are random shapes of ten classes.
+where Ray is not installed. The files gpu_training.py, gpu_check.py and gpu_inference.py have the
+parts. --data names an .npz file with the arrays train_images, train_labels, test_images and
+test_labels; without it, the images are random shapes of ten classes.
 """
 
 import argparse
@@ -48,8 +49,9 @@ except ModuleNotFoundError:  # without the packages of harness/, limits are not 
 
 
 from gpu_bench import H100_BYTES, H100_FLOPS, Bench
+from gpu_check import check
 from gpu_inference import infer, memory_of_inference, reservoir
-from gpu_training import RECIPES, TYPES, actors, check, memory_of_training, train, whole
+from gpu_training import RECIPES, TYPES, actors, memory_of_training, train, whole
 
 from supsup_core.names import INFERENCE_ALGORITHMS
 

@@ -109,38 +109,6 @@ def trained(
     return states
 
 
-def check(bench: Bench) -> None:
-    """Compare masks of blocks side by side with masks of blocks alone, and Triton with torch."""
-    recipe, layout = (
-        replace(RECIPES["fast"], steps=bench.options.steps),
-        layout_of(bench.network, Threshold()),
-    )
-    size = bench.options.block
-    tasks, given = bench.tasks(0, 5 * size), bench.options.dtype
-    for name in TYPES:
-        bench.options.dtype = name
-        rows = {
-            form: layout.pack(trained(bench, make_trainer(bench, recipe, form), tasks))
-            for form in ("triton", "torch")
-        }
-        trainer = make_trainer(bench, recipe, "triton")
-        alone = [
-            layout.pack(trained(bench, trainer, tasks[i : i + size]))
-            for i in range(0, len(tasks), size)
-        ]
-        differ = np.bitwise_count(rows["triton"] ^ rows["torch"]).sum()
-        bench.print(
-            "check",
-            dtype=name,
-            parts=type(trainer.parts).__name__ if isinstance(trainer, ResidentTrainer) else None,
-            bits_that_differ_alone=int(
-                np.bitwise_count(rows["triton"] ^ np.concatenate(alone)).sum()
-            ),
-            share_of_bits_that_differ_from_torch=float(differ / len(tasks) / layout.num_bits),
-        )
-    bench.options.dtype = given
-
-
 def whole(bench: Bench) -> None:
     """Train --masks tasks by the whole recipe, and measure them; keep the rows for `infer`."""
     for name in bench.options.recipes:

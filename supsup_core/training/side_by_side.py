@@ -61,12 +61,12 @@ class SideBySideTrainer(StagedTrainer):
             while waiting:
                 size = min(len(waiting), self._most_blocks(waiting[0]))
                 share = len(states) / len(blocks[0]) / len(blocks), size / len(blocks)
-                found = self._tried(waiting[:size], part_of(on_step, share, self._recipe.steps))
+                found = self._attempted(waiting[:size], part_of(on_step, share, self._recipe.steps))
                 if found is not None:
                     states, waiting = states + found, waiting[size:]
         return states
 
-    def _tried(
+    def _attempted(
         self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None
     ) -> list[TaskState] | None:
         """Train blocks that have the same shape.
