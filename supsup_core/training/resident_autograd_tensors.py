@@ -127,8 +127,8 @@ class AutogradBlocks:
         self._fed: UInt8[Tensor, "T N ..."] | None = None
         self._fed_labels = torch.empty(form.tasks, form.images, dtype=torch.int64, device=device)
         if form.fed:
-            shape = form.tasks, form.images, *data.shape
-            self._fed = torch.empty(shape, dtype=torch.uint8, device=device)
+            of_step = form.tasks, form.images, *data.shape
+            self._fed = torch.empty(of_step, dtype=torch.uint8, device=device)
         else:
             self._labels = torch.from_numpy(data.labels.astype(np.int64)).to(device)
         self._repeated = RepeatedStep(device, graphs=graphs)
