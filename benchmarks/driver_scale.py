@@ -60,7 +60,7 @@ class ReadyActors:
 
     def trainers(self) -> Trainers:
         """Describe the simulated actors."""
-        return Trainers(self._num_actors, on_gpus=False)
+        return Trainers(self._num_actors, gpus=0.0)
 
     def forget(self, run: str) -> None:
         """Do nothing, because the command has one run."""

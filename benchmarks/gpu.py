@@ -3,11 +3,12 @@
     python benchmarks/gpu.py ceilings train infer reservoir memory --device cuda
     python benchmarks/gpu.py actors --device cuda --actors 1 2 4
 
-Each part prints JSON objects, one per line. `share_of_floor` is the lower bound of a time, divided
-by the time.
+Each part prints JSON objects, one per line. `floor_seconds` is a lower bound of a time on an H100
+(3.0 TB/s and 798 TFLOP/s in bfloat16), and `share_of_floor` is this bound divided by the time.
 
     ceilings   speed of memory, of matrix products, of copies to the device, and of launches
-    check      differences of masks: blocks that train together or alone, Triton or torch
+    check      differences of masks: blocks that train together or alone (three networks), and
+               Triton or torch
     train      time per training step and tasks per second, for each form of the trainer
     whole      time to train, pack and measure --masks tasks by the whole recipe
     actors     tasks per second of several processes on one device
@@ -17,9 +18,9 @@ by the time.
                and inference took (null on the CPU)
 
 The program needs only supsup_core, torch, numpy, numba and jaxtyping, so that it runs on a machine
-where Ray is not installed. gpu_training.py and gpu_inference.py have the parts. --data names an
-.npz file with the arrays train_images, train_labels, test_images and test_labels; without it, the
-images are random shapes of ten classes.
+where Ray is not installed. The files gpu_training.py, gpu_check.py and gpu_inference.py have the
+parts. --data names an .npz file with the arrays train_images, train_labels, test_images and
+test_labels; without it, the images are random shapes of ten classes.
 """
 
 import argparse
@@ -47,9 +48,10 @@ except ModuleNotFoundError:  # without the packages of harness/, limits are not 
         main()
 
 
-from gpu_bench import Bench
+from gpu_bench import H100_BYTES, H100_FLOPS, Bench
+from gpu_check import check
 from gpu_inference import infer, memory_of_inference, reservoir
-from gpu_training import RECIPES, TYPES, actors, check, memory_of_training, train, whole
+from gpu_training import RECIPES, TYPES, actors, memory_of_training, train, whole
 
 from supsup_core.names import INFERENCE_ALGORITHMS
 
@@ -75,6 +77,7 @@ def ceilings(bench: Bench) -> None:
         bfloat16_flops=2 * size**3 / multiplied,
         launch_seconds=launch,
         host_bytes_per_second=len(host) / across,
+        predicted={"memory_bytes_per_second": H100_BYTES, "bfloat16_flops": H100_FLOPS},
     )
 
 
@@ -124,6 +127,7 @@ def main() -> None:
         "--algorithms", nargs="+", choices=INFERENCE_ALGORITHMS, default=["one_shot"]
     )
     parser.add_argument("--patterns", type=number(2), default=20, help="of the reservoir")
+    parser.add_argument("--dim", type=number(), default=315_200, help="units of the reservoir")
     bench = Bench(parser.parse_args())
     name = bench.options.device
     if bench.device.type == "cuda":

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from gpu_bench import NUM_CLASSES, Bench, Reported
+from gpu_bench import H100_BYTES, H100_FLOPS, NUM_CLASSES, Bench, Reported
 
 from supsup_core.bits.infer import BitInference
 from supsup_core.data import normalise
@@ -21,6 +21,7 @@ from supsup_core.reservoirs.blocks import Blocks
 from supsup_core.reservoirs.quadratic import Projection
 from supsup_core.reservoirs.stacked import StackedBlocks
 from supsup_core.states.layout import StateLayout
+from supsup_core.states.resident_storage import storage_bytes
 
 
 def engine_of(bench: Bench) -> tuple[Engine, np.ndarray]:
@@ -53,11 +54,31 @@ def infer(bench: Bench) -> None:
                 masks=options.masks,
                 queries=num,
                 seconds_per_query=seconds / num,
+                **_floor(rows, min(num, options.together), algorithm, seconds / num),
                 task_accuracy=float((answers == owners[:num]).mean()),
                 same_as_cpu=sum(same),
                 compared=len(same),
                 peak_bytes=peak,
             )
+
+
+def _floor(rows: np.ndarray, together: int, algorithm: str, seconds: float) -> dict[str, float]:
+    """Compute the lower bound of the seconds of a query; an empty result if there is no bound.
+
+    One-shot inference reads all packed masks once for each batch. It multiplies each bit with two
+    numbers in bfloat16.
+
+    Args:
+        rows: the packed masks.
+        together: number of queries of a batch.
+        algorithm: name of the algorithm.
+        seconds: the measured seconds of a query.
+    """
+    if algorithm not in ("one_shot", "one_shot_ranked"):
+        return {}
+    reading = rows.nbytes / H100_BYTES / together
+    floor = max(reading, 2 * 2 * 8 * rows.nbytes / H100_FLOPS if together > 1 else 0.0)
+    return {"floor_seconds": floor, "share_of_floor": floor / seconds}
 
 
 def random_rows(layout: StateLayout, num_masks: int) -> np.ndarray:
@@ -115,7 +136,9 @@ def _same_as_cpu(
 
 def reservoir(bench: Bench) -> None:
     """Measure a reservoir of blocks: storing patterns, and one update of all units."""
-    dim, block, patterns = 315_200, 1024, bench.options.patterns
+    dim, patterns = bench.options.dim, bench.options.patterns
+    block = min(1024, dim)
+    floor = 4 * dim * block / H100_BYTES / patterns  # to read all weights once
     generator = torch.Generator().manual_seed(0)
     states = (torch.rand(patterns, dim, generator=generator) < 0.5).float() * 2 - 1
     states = states.to(bench.device)
@@ -144,6 +167,8 @@ def reservoir(bench: Bench) -> None:
             patterns=patterns,
             store_seconds=stored,
             field_seconds_per_state=field / patterns,
+            floor_seconds=floor,
+            share_of_floor=floor * patterns / field,
             bytes=kept.num_bytes,
             peak_bytes=bench.peak(),
         )
@@ -165,6 +190,7 @@ def memory_of_inference(bench: Bench) -> None:
                 algorithm=algorithm,
                 masks=len(rows),
                 row_bytes=rows.nbytes,
+                computed_bytes=storage_bytes(rows.shape[1], len(rows)),
                 kept_bytes=kept,
                 queries=num,
                 peak_bytes=bench.peak(),

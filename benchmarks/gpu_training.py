@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_bench import Bench, Reported
+from gpu_bench import H100_BYTES, Bench, Reported
 
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
@@ -34,18 +34,15 @@ GIGABYTES = (16, 24, 80)  # memory of a T4, of an L4 and of an H100
 TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def training_floor(
-    widths: Sequence[int], recipe: Recipe, bytes_per_second: float = 3.0e12
-) -> dict[str, float]:
-    """Compute how many bytes a step of a task must read and write at least, and the time for this.
+def training_floor(widths: Sequence[int], recipe: Recipe) -> float:
+    """Compute the least seconds of a step of a task: the time to read and write the needed bytes.
 
     Scores and means of squares are read and written once as float32, and masks once as bits. Each
     activation is read or written five times as bfloat16.
     """
     weights = sum(i * o for i, o in pairwise(widths))
     activations = 2 * 5 * sum(widths[1:]) * recipe.batch_size
-    floor = 16 * weights + weights / 4 + activations
-    return {"floor_bytes": floor, "floor_seconds": floor / bytes_per_second}
+    return (16 * weights + weights / 4 + activations) / H100_BYTES
 
 
 def train(bench: Bench) -> None:
@@ -91,7 +88,8 @@ def _train(bench: Bench, name: str, num_tasks: int, form: str) -> None:
         tasks=num_tasks,
         step_seconds=step,
         step_seconds_per_task=step / num_tasks,
-        share_of_floor=floor["floor_seconds"] / (step / num_tasks),
+        floor_seconds=floor,
+        share_of_floor=floor / (step / num_tasks),
         begin_and_end_seconds_per_task=around,
         measure_seconds_per_task=seconds_measured,
         tasks_per_second=1 / (recipe.steps * step / num_tasks + around + seconds_measured),
@@ -109,38 +107,6 @@ def trained(
     blocks = [tasks[i : i + size] for i in range(0, len(tasks), size)]
     states: list[TaskState] = trainer.side_by_side(blocks, on_step)
     return states
-
-
-def check(bench: Bench) -> None:
-    """Compare masks of blocks side by side with masks of blocks alone, and Triton with torch."""
-    recipe, layout = (
-        replace(RECIPES["fast"], steps=bench.options.steps),
-        layout_of(bench.network, Threshold()),
-    )
-    size = bench.options.block
-    tasks, given = bench.tasks(0, 5 * size), bench.options.dtype
-    for name in TYPES:
-        bench.options.dtype = name
-        rows = {
-            form: layout.pack(trained(bench, make_trainer(bench, recipe, form), tasks))
-            for form in ("triton", "torch")
-        }
-        trainer = make_trainer(bench, recipe, "triton")
-        alone = [
-            layout.pack(trained(bench, trainer, tasks[i : i + size]))
-            for i in range(0, len(tasks), size)
-        ]
-        differ = np.bitwise_count(rows["triton"] ^ rows["torch"]).sum()
-        bench.print(
-            "check",
-            dtype=name,
-            parts=type(trainer.parts).__name__ if isinstance(trainer, ResidentTrainer) else None,
-            bits_that_differ_alone=int(
-                np.bitwise_count(rows["triton"] ^ np.concatenate(alone)).sum()
-            ),
-            share_of_bits_that_differ_from_torch=float(differ / len(tasks) / layout.num_bits),
-        )
-    bench.options.dtype = given
 
 
 def whole(bench: Bench) -> None:
@@ -231,6 +197,7 @@ def actors(bench: Bench) -> None:
         for other in others:
             other.join()
         done = num * bench.options.tasks[0] * bench.options.steps
+        floor = training_floor(bench.options.widths, RECIPES[bench.options.recipes[0]])
         bench.print(
             "actors",
             actors=num,
@@ -238,6 +205,8 @@ def actors(bench: Bench) -> None:
             tasks=bench.options.tasks[0],
             recipe=bench.options.recipes[0],
             task_steps_per_second=done / max(seconds),
+            floor_seconds=floor,
+            share_of_floor=floor * done / max(seconds),
         )
 
 

@@ -119,11 +119,27 @@ def normalise(
         mean: mean of pixel / 255: one value for all channels, or one value per channel.
         std: standard deviation of pixel / 255, with as many values as `mean`.
     """
-    found = pixels.to(torch.float32)
+    factor, offset = factor_and_offset(mean, std, pixels.device)
+    return pixels.to(torch.float32).mul_(factor).sub_(offset)
+
+
+def factor_and_offset(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor | float, Tensor | float]:
+    """Return two values: `normalise` multiplies a pixel by the first and subtracts the second.
+
+    Args:
+        mean: as for `normalise`.
+        std: as for `normalise`.
+        device: the device of the pixels.
+
+    Returns:
+        Two numbers, or, with one value per channel, two tensors (C, 1, 1) on the device.
+    """
     if len(mean) == 1:
-        return found.mul_(1 / (255 * std[0])).sub_(mean[0] / std[0])
-    means, stds = (torch.tensor(m, device=found.device).reshape(-1, 1, 1) for m in (mean, std))
-    return found.mul_(1 / (255 * stds)).sub_(means / stds)
+        return 1 / (255 * std[0]), mean[0] / std[0]
+    means, stds = (torch.tensor(m, device=device).reshape(-1, 1, 1) for m in (mean, std))
+    return 1 / (255 * stds), means / stds
 
 
 def batches(

@@ -124,7 +124,6 @@ class Supermasks:
         (start,) = transfer.starts(
             [task_id], shared or None, lambda *_: tuple(one[None].cpu() for one in first)
         )
-        recipe = recipe.for_tasks([task_id])
         descent = Descent(
             self.network,
             self._method,

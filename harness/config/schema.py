@@ -387,10 +387,14 @@ class ActorsConfig:
         at_least=1,
         at_most=MOST_ACTORS,
         help="Number of evaluation actors during training. auto means one actor per eight "
-        "CPUs, but at least one actor.",
+        "CPUs (with GPUs, per eight actors), but at least one actor.",
     )
     gpus: float = knob(
-        0.25, above=0, at_most=1, help="Fraction of a GPU per actor, if there are GPUs."
+        0.25,
+        above=0,
+        at_most=1,
+        help="Fraction of a GPU per actor, if there are GPUs. If the training actors need all "
+        "GPUs, the evaluation actors share the GPUs with them, and each actor reserves less.",
     )
     side_by_side: int | str = knob(
         AUTO,

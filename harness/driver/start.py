@@ -187,10 +187,8 @@ def make_executor(config: Config) -> Executor:
         shards = config.actors.shards
         if shards == 1:
             return {TRAIN: train, EVALUATE: evaluate}
-        # Each part has a pool of its own with one actor, which works on the CPU.
-        one = replace(
-            evaluate, actors=1, actors_alone=1, cpus=1.0 if gpus else evaluate.cpus, gpus=0.0
-        )
+        # Each part has a pool of its own with one actor.
+        one = replace(evaluate, actors=1, actors_alone=1)
         return {TRAIN: train, **{shard_pool(i): one for i in range(shards)}}
 
     return RayExecutor(sizes)

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.executors.protocol import MAX_TRIES, Outcome, Pool, Trainers
 from harness.plan.pools import TRAIN
 from harness.plan.side_by_side import blocks_side_by_side
-from harness.run.gpu_memory import training_bytes
+from harness.run.gpu_memory import mask_bytes, training_bytes
 from harness.workers.rehearsal import training_rehearsals
 from harness.workers.training import TrainedUnit, TrainWorker
 
@@ -72,7 +72,7 @@ class Train:
         self._order = order_for(self._work.run, self._masks, self._side_by_side)
         logger.info("training %s", self._described())
         if shared.trainers.on_gpus:
-            self._tell_memory()
+            self._tell_memory(shared.trainers.gpus)
         if done < total:
             self._work.display.add(_BAR, total, done, "tasks", "task given")
             self._work.display.update(_BAR, done, self._masks.accuracy)
@@ -122,15 +122,21 @@ class Train:
         ]
         return f"with recipe {train.name}: {products}, {block}{several}{turns}"
 
-    def _tell_memory(self) -> None:
-        """Log how much memory of a GPU the training takes, if it can be computed."""
-        needed = training_bytes(self._work.run.spec, self._side_by_side)
+    def _tell_memory(self, share: float) -> None:
+        """Log how much memory of a GPU the actors take, if it can be computed.
+
+        Args:
+            share: the fraction of a GPU that a training actor reserves.
+        """
+        spec = self._work.run.spec
+        needed = training_bytes(spec, self._side_by_side)
         if needed is not None:
             logger.info(
                 "each training actor takes up to %.1f GB of its GPU for %d tasks at a time, and "
-                "%d actors fit on one GPU (actors.gpus=%g)",
-                *(needed / 1e9, self._block * self._side_by_side),
-                *(int(1 / self._work.typed.actors.gpus + 1e-9), self._work.typed.actors.gpus),
+                "a GPU has room for %d of them (each reserves %g of it); the masks of an "
+                "evaluation actor take up to %.1f GB",
+                *(needed / 1e9, self._block * self._side_by_side, int(1 / share + 1e-9), share),
+                mask_bytes(spec) / 1e9,
             )
 
     def _commit(self, trained: Sequence[TrainedUnit]) -> None:

@@ -109,7 +109,7 @@ class RayExecutor:
     def trainers(self) -> Trainers:
         """Describe the actors of the training pool, which is the first pool."""
         first, *_ = self._sizes.values()
-        return Trainers(first.actors, on_gpus=first.gpus > 0)
+        return Trainers(first.actors, first.gpus)
 
     def runs_here(self) -> bool:
         """Return whether the cluster is this machine alone, and cannot grow."""

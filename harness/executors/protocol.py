@@ -77,11 +77,16 @@ class Trainers:
 
     Attributes:
         number: the largest number of workers at one time.
-        on_gpus: whether each worker has a GPU, or a fraction of a GPU.
+        gpus: the fraction of a GPU that each worker has; 0 if the workers train on CPUs.
     """
 
     number: int
-    on_gpus: bool
+    gpus: float
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether the workers train on GPUs."""
+        return self.gpus > 0
 
 
 class Executor(Protocol):

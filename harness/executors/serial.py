@@ -35,7 +35,7 @@ class SerialExecutor:
     def trainers(self) -> Trainers:
         """Describe the only worker."""
         on_gpu = pick_device().type != "cpu" if self._on_gpu is None else self._on_gpu
-        return Trainers(1, on_gpus=on_gpu)
+        return Trainers(1, float(on_gpu))
 
     def runs_here(self) -> bool:
         """Return True, because all units run in this process."""

@@ -104,6 +104,7 @@ class ModuleNetwork:
         self._init = init
         self.has_constants = init == SIGNED_CONSTANT
         self._skeleton = Skeleton.of(module, found)
+        self._copied: dict[torch.device, Weights] = {}
         self.normalises = self._skeleton.normalises
         self.num_outputs, self.num_activations = try_out(self._skeleton, found, self.input_shape)
 
@@ -177,7 +178,7 @@ class ModuleNetwork:
     def _runner(self, weights: Weights, device: torch.device, *, given: bool, track: bool) -> Run:
         """Return a function that runs the module, from the tensors of a state and the inputs."""
         shared = {name: weights[name] for name in self._skeleton.fixed}
-        shared |= {name: b.to(device) for name, b in self._skeleton.others.items()}
+        shared |= self._others_on(device)
         module = self._skeleton.module(given=given, track=track)
 
         def run(state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
@@ -185,6 +186,12 @@ class ModuleNetwork:
             return found
 
         return run
+
+    def _others_on(self, device: torch.device) -> Weights:
+        """Return the buffers that are not floats. They are copied to each device only once."""
+        if device not in self._copied:
+            self._copied[device] = {n: b.to(device) for n, b in self._skeleton.others.items()}
+        return self._copied[device]
 
     def features(
         self,

@@ -63,6 +63,17 @@ class Storage:
         self.num_rows = where.stop
 
 
+def storage_bytes(row_bytes: int, num_rows: int) -> int:
+    """Compute the bytes of packed rows and of their unpacked bits in bfloat16.
+
+    Args:
+        row_bytes: R, the number of bytes of a row.
+        num_rows: the number of rows.
+    """
+    capacity = -(-num_rows // ROWS_TOGETHER) * ROWS_TOGETHER
+    return capacity * row_bytes * (1 + 8 * torch.bfloat16.itemsize)
+
+
 def type_of_bits(device: torch.device) -> torch.dtype:
     """Return bfloat16 for a GPU that can multiply bfloat16, and float32 for other devices.
 

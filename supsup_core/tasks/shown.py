@@ -27,18 +27,21 @@ class ShownImages:
     Args:
         data: the images of the data set.
         device: the device of the returned images.
+
+    Attributes:
+        pixels: (M, P) the images of the data set on the GPU; None if the host makes all images.
     """
 
     def __init__(self, data: ImageSet, device: torch.device) -> None:
         self._data, self._device = data, device
-        self._pixels: UInt8[Tensor, "M P"] | None = None
+        self.pixels: UInt8[Tensor, "M P"] | None = None
         # Other actors of the same GPU have copies too.
         if (
             device.type != "cpu"
             and data.in_memory
             and data.flat.nbytes <= _SHARE * free_bytes(device)
         ):
-            self._pixels = torch.from_numpy(data.flat).to(device)
+            self.pixels = torch.from_numpy(data.flat).to(device)
 
     def of(self, task: Task, index: Integer[np.ndarray, " N"]) -> UInt8[Tensor, "N ..."]:
         """Return some images as a task shows them.
@@ -50,9 +53,9 @@ class ShownImages:
         Raises:
             ValueError: see Task.images.
         """
-        if self._pixels is None or task.change is not None:
+        if self.pixels is None or task.change is not None:
             return torch.from_numpy(task.images(self._data.images[index])).to(self._device)
-        shown = self._pixels.index_select(0, self._uploaded(index))
+        shown = self.pixels.index_select(0, self._uploaded(index))
         if task.source is not None:
             # The additional last pixel is black. Channels may have the same source; see Task.
             padded = functional.pad(shown.view(-1, len(task.source)), (0, 1))

@@ -3,7 +3,7 @@
 import torch
 
 from supsup_core.data import ImageSet
-from supsup_core.methods.planes import KeepMethod, PlaneMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.protocol import Method, layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import MEAN_SCORES, NO_CHANGE, NO_TRANSFER
@@ -18,6 +18,7 @@ from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.protocol import Trainer
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident import ResidentTrainer
+from supsup_core.training.resident_autograd import ResidentAutogradTrainer
 from supsup_core.training.resident_measure import ResidentMeasure
 from supsup_core.training.resident_units import ResidentUnitTrainer
 from supsup_core.training.search import SearchTrainer
@@ -32,7 +33,7 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     (Method.only_planes).
     """
     fits_network = type(network) is MLP and network.has_constants
-    return fits_network and _only_planes(method, recipe) and recipe.augment == NO_CHANGE
+    return fits_network and trains_by_planes(method, recipe) and recipe.augment == NO_CHANGE
 
 
 def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
@@ -44,21 +45,17 @@ def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
     return (
         isinstance(network, ModuleNetwork)
         and network.has_constants
-        and _only_planes(method, recipe)
+        and trains_by_planes(method, recipe)
     )
 
 
-def _only_planes(method: Method, recipe: Recipe) -> bool:
-    # The fast trainers do not keep the scores.
-    return method.only_planes and recipe.transfer != MEAN_SCORES
+def trains_by_planes(method: Method, recipe: Recipe) -> bool:
+    """Return whether the trainers that keep no scores support a finder and a recipe.
 
-
-def stays_resident(method: Method, recipe: Recipe) -> bool:
-    """Return whether ResidentTrainer can replace MLPTrainer on a GPU, for a finder and a recipe.
-
-    ResidentTrainer stores one plane per tensor, and its kernels have no weight decay.
+    The methods `choose`, `slope` and `decay` must be the whole rule of the finder, and no later
+    task may need the scores.
     """
-    return isinstance(method, KeepMethod) and not recipe.weight_decay
+    return method.only_planes and recipe.transfer != MEAN_SCORES
 
 
 def reads_whole_arrays(network: Network, num_channels: int) -> bool:
@@ -118,10 +115,11 @@ def trainer_for(
     if trains_on_blocks(network, method, recipe) and one_channel:
         assert isinstance(network, MLP)
         assert isinstance(method, PlaneMethod)
-        # MLPTrainer works on a GPU too.
-        kind = ResidentTrainer if on_gpu and stays_resident(method, recipe) else MLPTrainer
+        kind = ResidentTrainer if on_gpu else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
     slower: type[AutogradTrainer] = SearchTrainer if method.searches else AutogradTrainer
-    if trains_on_modules(network, method, recipe) and not on_gpu:
+    if on_gpu and trains_by_planes(method, recipe):
+        slower = ResidentAutogradTrainer
+    elif trains_on_modules(network, method, recipe) and not on_gpu:
         slower = ModuleTrainer
     return slower(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)

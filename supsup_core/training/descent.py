@@ -118,19 +118,11 @@ class Descent:
         return gains
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Compute the mean cross-entropy of each task, and sum it over the tasks.
-
-        Because the losses are summed, each task gets the same gradient as in a training of its own.
-        """
-        gains = self._gains()
-        floats = self._floats
-        logits = self._network.logits(
-            self._now(), gains, images, floats or None, track=bool(floats)
+        """Compute the loss of a batch; see tracked_loss."""
+        gains, temperature = self._gains(), self._recipe.temperature
+        return tracked_loss(
+            self._network, self._now(), gains, self._floats, images, labels, temperature
         )
-        accurate = torch.promote_types(logits.dtype, torch.float32)
-        flat = logits.to(accurate).flatten(0, 1) / self._recipe.temperature
-        loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
-        return loss / labels.shape[1]
 
     def _now(self) -> dict[str, Tensor]:
         """Return the weights of the forward pass.
@@ -144,6 +136,36 @@ class Descent:
         }
         changed = self._of_task(trained)
         return {**self._weights, **{n: weight.to(self._dtype) for n, weight in changed.items()}}
+
+
+def tracked_loss(
+    network: Network,
+    weights: Weights,
+    gains: Gains,
+    floats: Mapping[str, Tensor],
+    images: Float[Tensor, "B N ..."],
+    labels: Int64[Tensor, "B N"],
+    temperature: float,
+) -> Tensor:
+    """Compute the mean cross-entropy of each of B tasks, and sum it over the tasks.
+
+    Because the losses are summed, each task gets the same gradient as in a training of its own.
+
+    Args:
+        network: the fixed network.
+        weights: a mapping from name to the weights of the forward pass.
+        gains: a mapping from name to the gains of the tasks.
+        floats: a mapping from name to the network's floats, (B, *shape). They are moved towards
+            the statistics of the batch, in place.
+        images: normalised images of each task.
+        labels: their labels.
+        temperature: the logits are divided by this number.
+    """
+    logits = network.logits(weights, gains, images, floats or None, track=bool(floats))
+    accurate = torch.promote_types(logits.dtype, torch.float32)
+    flat = logits.to(accurate).flatten(0, 1) / temperature
+    loss = torch.nn.functional.cross_entropy(flat, labels.flatten(), reduction="sum")
+    return loss / labels.shape[1]
 
 
 def stacked_scores(

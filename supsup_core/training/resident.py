@@ -9,10 +9,8 @@ Shape letters: T tasks of all blocks, G groups of tasks that have the same image
 batch, O outputs and I inputs of a layer, R bytes of a packed row, Z steps of a table.
 """
 
-import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,19 +18,17 @@ import torch
 from jaxtyping import Int32
 
 from supsup_core.kernels.gpu.choose import triton_works
-from supsup_core.kernels.gpu.memory import free_and_warn, free_bytes
+from supsup_core.kernels.gpu.memory import free_bytes
 from supsup_core.methods.first_scores import uniform_bound
-from supsup_core.methods.planes import KeepMethod
 from supsup_core.methods.protocol import Shared, layout_of
 from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.base import part_of
 from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
-from supsup_core.training.resident_feed import joined, needs_host
+from supsup_core.training.resident_feed import joined, steps_of
 from supsup_core.training.resident_measure import ResidentMeasure
 from supsup_core.training.resident_memory import TrainingMemory, training_memory
 from supsup_core.training.resident_order import in_training_order, packed_rows
@@ -43,6 +39,7 @@ from supsup_core.training.resident_tensors import (
     ResidentData,
     reorders_columns,
 )
+from supsup_core.training.side_by_side import SideBySideTrainer
 
 
 def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
@@ -61,7 +58,7 @@ def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
     return TritonSteps()
 
 
-class ResidentTrainer(MLPTrainer):
+class ResidentTrainer(SideBySideTrainer, MLPTrainer):
     """A trainer of several blocks at the same time. The arguments are those of MLPTrainer.
 
     Tasks that change images, as rotations with interpolation do, and tasks that renumber their
@@ -76,8 +73,6 @@ class ResidentTrainer(MLPTrainer):
             the next training.
     """
 
-    _method: KeepMethod
-
     def __init__(
         self, *args: Any, parts: PlainSteps | None = None, graphs: bool = True, **options: Any
     ) -> None:
@@ -85,8 +80,6 @@ class ResidentTrainer(MLPTrainer):
         self.parts, self.graphs = parts or steps_for(self._device, self._dtype), graphs
         self._tried = parts is not None  # whether `parts` has taken a step or must not be replaced
         self._resident: Resident | None = None
-        # Largest number of blocks at a time. It is set if the memory was too small.
-        self._limit = sys.maxsize
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
 
@@ -103,55 +96,21 @@ class ResidentTrainer(MLPTrainer):
         `on_step` is called after the host has given a step to the device. The device may finish
         the step later.
         """
-        if batches is not None or any(map(needs_host, tasks)):
+        if batches is not None or self._on_host(tasks):
             yield from super().stages(tasks, after, shared, on_step, batches)
             return
         for states in self._stages([tasks], after, on_step, shared):
             yield states, {}
 
-    def side_by_side(
-        self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None = None
-    ) -> list[TaskState]:
-        """Train several blocks at the same time; see Trainer.side_by_side.
+    def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
+        return len(block), self._batch_size(block)
 
-        Successive blocks with equal numbers of tasks and images form a group. The groups are
-        trained one after another.
-        """
-        if any(needs_host(task) for block in blocks for task in block):
-            return super().side_by_side(blocks, on_step)
-        shapes = [(len(block), self._batch_size(block)) for block in blocks]
-        states: list[TaskState] = []
-        for _, group in groupby(range(len(blocks)), key=shapes.__getitem__):
-            waiting = [blocks[i] for i in group]
-            while waiting:
-                size = min(len(waiting), self._most_blocks(waiting[0]))
-                share = len(states) / len(blocks[0]) / len(blocks), size / len(blocks)
-                found = self._trained(waiting[:size], part_of(on_step, share, self._recipe.steps))
-                if found is not None:
-                    states, waiting = states + found, waiting[size:]
-        return states
+    def _trained(self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None) -> list[TaskState]:
+        (found,) = self._stages(blocks, [self._recipe.steps], on_step)
+        return found
 
-    def _trained(
-        self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None
-    ) -> list[TaskState] | None:
-        """Train blocks that have the same shape.
-
-        Return None if they do not fit into the memory of the device. After that, `_most_blocks`
-        returns at most half as many blocks.
-        """
-        try:
-            (found,) = self._stages(blocks, [self._recipe.steps], on_step)
-        except torch.OutOfMemoryError:
-            if len(blocks) == 1:
-                raise
-        else:
-            return found
-        self._resident, self._limit = None, len(blocks) // 2
-        free_and_warn(
-            f"{len(blocks)} blocks of {len(blocks[0])} tasks",
-            f"training continues with {self._limit} blocks at a time",
-        )
-        return None
+    def _forget(self) -> None:
+        self._resident = None
 
     def _most_blocks(self, block: Sequence[Task]) -> int:
         """Return how many blocks fit into the free memory of the device, at least 1."""
@@ -182,15 +141,8 @@ class ResidentTrainer(MLPTrainer):
         tasks = [task for block in blocks for task in block]
         columns = self._columns(tasks)
         resident, batches = self._started(blocks, columns, shared)
-        for step in range(self._recipe.steps + 1):
-            if step in after:
-                yield self._states(resident, columns)
-            if step == self._recipe.steps:
-                return
-            resident.tables.tell(step, batches)
-            resident.advance()
-            if on_step is not None:
-                on_step(step + 1)
+        for _ in steps_of(resident.tables, batches, resident.advance, after, on_step):
+            yield self._states(resident, columns)
 
     def measure_each(
         self, tasks: Sequence[Task], states: Sequence[TaskState], shared: Shared | None = None

@@ -3,7 +3,7 @@
 Shape letters: G groups of tasks that have the same images, B tasks of a block, N images of a batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.optimizers import Optimizer
+from supsup_core.training.protocol import OnStep
 from supsup_core.training.recipe import Recipe
 
 # Number of steps of the tables of image indices and constants. While the device works on the steps
@@ -71,6 +72,35 @@ class Tables:
         ]
         send(np.array(constants), self.constants[:num])
         self.step.zero_()
+
+
+def steps_of(
+    tables: Tables,
+    batches: Iterator[Int32[np.ndarray, "G N"]],
+    advance: Callable[[], None],
+    after: Collection[int],
+    on_step: OnStep | None,
+) -> Iterator[int]:
+    """Take training steps, and yield the number of finished steps for each number in `after`.
+
+    Args:
+        tables: the tables that the steps read.
+        batches: the image indices of all steps.
+        advance: a function that takes one step.
+        after: numbers of steps. The training ends after the largest.
+        on_step: a function that is called after each step, with the number of finished steps. The
+            device may finish the step later.
+    """
+    last = max(after)
+    for step in range(last + 1):
+        if step in after:
+            yield step
+        if step == last:
+            return
+        tables.tell(step, batches)
+        advance()
+        if on_step is not None:
+            on_step(step + 1)
 
 
 def needs_host(task: Task) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from supsup_core.methods.planes import KeepMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.recipe import Recipe
@@ -50,7 +50,7 @@ class TrainingMemory:
 
 def training_memory(
     network: MLP,
-    method: KeepMethod,
+    method: PlaneMethod,
     recipe: Recipe,
     dtype: torch.dtype,
     parts: PlainSteps,

@@ -45,7 +45,7 @@ def packed_rows(
     """Pack the masks of all tasks into rows, on the device of the layers.
 
     Args:
-        layout: the layout of a row, with one keep plane per layer.
+        layout: the layout of a row.
         layers: the layers of all tasks.
         columns: for each task and each input of the first layer, the index of the input's column in
             training order. None if the order does not change.
@@ -53,13 +53,14 @@ def packed_rows(
     masked = layers[0].masked
     shape = len(masked), layout.row_bytes
     rows = torch.zeros(shape, dtype=torch.uint8, device=masked.device)
-    for i, (layer, plane) in enumerate(zip(layers, layout.planes, strict=True)):
+    for i, layer in enumerate(layers):
+        own = columns if i == 0 else None
+        planes = [plane for plane in layout.planes if plane.tensor == layer.tensor.name]
         for part in layer.parts():
-            kept = layer.masked[part] != 0
-            if i == 0 and columns is not None:
-                kept = kept.gather(2, wide(columns[part], kept))
-            packed = _packed(kept.flatten(1))
-            rows[part, plane.byte_offset : plane.byte_offset + packed.shape[1]] = packed
+            for plane, bits in zip(planes, layer.bits(part), strict=True):
+                stored = bits if own is None else bits.gather(2, wide(own[part], bits))
+                packed = _packed(stored.flatten(1))
+                rows[part, plane.byte_offset : plane.byte_offset + packed.shape[1]] = packed
     return rows
 
 

@@ -6,21 +6,22 @@ addresses. So a CUDA graph can repeat a step.
 Shape letters: T tasks, G groups of tasks that have the same images, N images of a batch, P values
 of a task's image, O outputs and I inputs of a layer, S outputs of the network, C constants of a
 step, M images of the data set, Q pixels of an image of the data set, Z steps whose constants are
-in one table.
+in one table, B tasks of a part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int32, UInt8, UInt64
+from jaxtyping import Bool, Float, Int, Int32, UInt8, UInt64
 from torch import Tensor
 
 from supsup_core.data import normalise
 from supsup_core.kernels.cross_entropy import logit_gradient_plain
-from supsup_core.methods.planes import KeepMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.protocol import MaskedTensor
+from supsup_core.states.layout import PlaneSpec
 from supsup_core.training.layers import score_gradients
 from supsup_core.training.optimizers import Optimizer
 
@@ -65,11 +66,11 @@ class ResidentLayer:
         scores: (T, O, I) scores.
         state: the optimiser's state, tensors (T, O, I). The sign bits of the first tensor are the
             signs of the weights.
-        masked: (T, O, I) masked signs: the sign of the weight if the gain is 1, otherwise 0.
+        masked: (T, O, I) masked signs: the signs of the weights times the gains.
     """
 
     tensor: MaskedTensor
-    method: KeepMethod
+    method: PlaneMethod
     optimizer: Optimizer
     scores: Float[Tensor, "T O I"]
     state: tuple[Tensor, ...]
@@ -86,18 +87,23 @@ class ResidentLayer:
         """Compute the masked signs from the scores."""
         for part in self.parts():
             signs = self.optimizer.signs(tuple(values[part] for values in self.state))
-            kept = self.method.mask(self.tensor, self.scores[part])
-            self.masked[part].copy_(signs * kept)
+            gains = self.method.gain_of(self.tensor, self.scores[part])
+            self.masked[part].copy_(signs * gains)
+
+    def bits(self, part: slice) -> Sequence[Bool[Tensor, "B O I"]]:
+        """Compute the planes of a range of tasks from the scores; see PlaneMethod.choose."""
+        return self.method.choose(self.tensor, self.scores[part])
 
 
 class PlainSteps:
     """The parts of a training step, with torch on any device."""
 
-    def masked_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Return the type of the masked signs.
+    def masked_dtype(self, dtype: torch.dtype, planes: Sequence[PlaneSpec]) -> torch.dtype:
+        """Return the type of the masked signs of a layer.
 
         Args:
             dtype: the type of the matrix products.
+            planes: the planes of the layer's masked tensor, which determine the gains.
         """
         return dtype
 
@@ -158,7 +164,7 @@ class PlainSteps:
         """Write the gradient with respect to the sums of the previous layer, before its ReLU.
 
         Args:
-            masked: masked signs of the layer: the sign of a weight, or 0 if the mask drops it.
+            masked: masked signs of the layer.
             delta: gradient with respect to the layer's outputs.
             active: the inputs of the layer, which are the outputs of the previous layer's ReLU. If
                 an input is 0, its gradient is 0.

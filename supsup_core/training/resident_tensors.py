@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet
 from supsup_core.kernels.gpu.replay import RepeatedStep
-from supsup_core.methods.planes import KeepMethod
+from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.blocks import logit_scale
@@ -41,7 +41,7 @@ class BlocksForm:
 
     @classmethod
     def of(
-        cls, blocks: Sequence[Sequence[Task]], method: KeepMethod, num_images: int
+        cls, blocks: Sequence[Sequence[Task]], method: PlaneMethod, num_images: int
     ) -> "BlocksForm":
         """Make the form of blocks that have equal numbers of tasks and images.
 
@@ -57,7 +57,7 @@ class BlocksForm:
         return cls(len(tasks), num_groups, num_images, chooses)
 
 
-def reorders_columns(tasks: Sequence[Task], method: KeepMethod) -> bool:
+def reorders_columns(tasks: Sequence[Task], method: PlaneMethod) -> bool:
     """Return whether the columns of the first layer are permuted instead of the tasks' images."""
     return method.reorders and all(task.is_permutation for task in tasks)
 
@@ -123,7 +123,7 @@ class Resident:
     def __init__(
         self,
         network: MLP,
-        method: KeepMethod,
+        method: PlaneMethod,
         recipe: Recipe,
         dtype: torch.dtype,
         parts: PlainSteps,
@@ -164,7 +164,7 @@ class Resident:
                     optimizer,
                     empty(*shape, dtype=accurate),
                     tuple(empty(*shape, dtype=part.dtype) for part in state),
-                    empty(*shape, dtype=self._steps.masked_dtype(dtype)),
+                    empty(*shape, dtype=parts.masked_dtype(dtype, method.planes(tensor))),
                 )
             )
             self._sent.append(empty(form.tasks, tensor.shape[0], form.images))

@@ -213,6 +213,7 @@ def learn_kernel(
     NUM_CONSTANTS: tl.constexpr,
     HAS_SECOND: tl.constexpr,
     BY_MAGNITUDE: tl.constexpr,
+    SLOPE: tl.constexpr,
     MASKS: tl.constexpr,
     PRECISION: tl.constexpr,
     BO: tl.constexpr,
@@ -251,6 +252,8 @@ def learn_kernel(
     slope *= sign
     if BY_MAGNITUDE:
         slope = tl.where(score.to(tl.int32, bitcast=True) < 0, -slope, slope)
+    if SLOPE != 1:
+        slope *= SLOPE
     score, one, two = MOVE(score, one, two, sign, slope, constants + tl.load(step) * NUM_CONSTANTS)
     tl.store(scores + at, score, both)
     tl.store(first_state + at, one.to(first_state.dtype.element_ty), both)

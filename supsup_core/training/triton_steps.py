@@ -1,5 +1,6 @@
 """The parts of a training step of many tasks as Triton kernels; see triton_kernels.py."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 import triton
 from torch import Tensor
 
-from supsup_core.methods.rules import AboveZero, FastRule, TopShares
+from supsup_core.methods.rules import AboveZero, SignedAbove, TopShares
+from supsup_core.states.layout import PlaneSpec
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
 from supsup_core.training.triton_draw import draw_kernel
 from supsup_core.training.triton_kernels import (
@@ -27,6 +29,7 @@ _LEARN_TILE = (64, 64, 64)
 _LEARN_TILE_FLOAT32 = (64, 64, 32)
 _OUTPUTS_AT_ONCE, _IMAGES_AT_ONCE = 128, 64  # tile of logit_gradient_kernel
 _PIXELS_AT_ONCE = 1024
+_MOST_INT8 = 127
 
 
 @dataclass(frozen=True)
@@ -34,28 +37,30 @@ class _Rule:
     """The work of learn_kernel for a rule of finders.
 
     Attributes:
-        by_magnitude: whether the gradient of a score is multiplied by the score's sign.
         masks: whether the kernel writes the masked signs: the sign of the weight if the score is
-            not negative, otherwise 0.
+            not negative, otherwise 0. If not, they are computed with torch after the kernel.
+        by_magnitude: whether the gradient of a score is multiplied by the score's sign.
+        slope: the magnitude of d gain / d score.
     """
 
-    by_magnitude: bool
-    masks: bool
-
-
-_RULES: dict[type[FastRule], _Rule] = {AboveZero: _Rule(False, True), TopShares: _Rule(True, False)}
+    masks: bool = False
+    by_magnitude: bool = False
+    slope: float = 1.0
 
 
 class TritonSteps(PlainSteps):
     """The parts of a training step as Triton kernels; see PlainSteps for the methods.
 
-    The tensors are float32 or bfloat16. Masked signs are stored in one byte. Finders that have no
-    kernel take the step of the optimiser with torch.
+    The tensors are float32 or bfloat16. Masked signs that are whole numbers are stored in one byte.
+    Finders that have no kernel, and recipes with weight decay, take the step of the optimiser with
+    torch.
     """
 
-    def masked_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Return int8, the type of the masked signs."""
-        return torch.int8
+    def masked_dtype(self, dtype: torch.dtype, planes: Sequence[PlaneSpec]) -> torch.dtype:
+        """Return int8 if all masked signs are small whole numbers; see PlainSteps."""
+        coefficients = [plane.coefficient for plane in planes]
+        is_whole = all(float(each).is_integer() for each in coefficients)
+        return torch.int8 if is_whole and sum(map(abs, coefficients)) <= _MOST_INT8 else dtype
 
     def scratch_bytes(self, layer: ResidentLayer) -> int:
         """Return 0 if a kernel uses each gradient without storing it; see PlainSteps."""
@@ -177,6 +182,7 @@ class TritonSteps(PlainSteps):
             NUM_CONSTANTS=feed.constants.shape[1],
             HAS_SECOND=bool(others),
             BY_MAGNITUDE=rule.by_magnitude,
+            SLOPE=rule.slope,
             MASKS=rule.masks,
             PRECISION=_precision(x),
             BO=o,
@@ -205,9 +211,17 @@ class TritonSteps(PlainSteps):
 
 
 def _rule_of(layer: ResidentLayer) -> _Rule | None:
-    """Return the work of learn_kernel for the finder of a layer; None if it has no kernel."""
-    fast_rule = layer.method.fast_rule(layer.tensor)
-    return None if fast_rule is None else _RULES.get(type(fast_rule))
+    """Return the work of learn_kernel for the finder of a layer; None if there is no kernel."""
+    if layer.optimizer.weight_decay:
+        return None
+    match layer.method.fast_rule(layer.tensor):
+        case AboveZero():
+            return _Rule(masks=True)
+        case SignedAbove():
+            return _Rule()
+        case TopShares() as rule:
+            return _Rule(by_magnitude=True, slope=rule.slope)
+    return None
 
 
 def _precision(values: Tensor) -> str:

@@ -27,6 +27,7 @@ def told(monkeypatch, tmp_path, capsys):
     def run(*arguments):
         given = ["--device", "cpu", "--data", str(tmp_path / "images.npz"), "--block", "2"]
         given += ["--widths", "784", "8", "12", "--tasks", "2", "--steps", "3", "--masks", "20"]
+        given += ["--dim", "300", "--patterns", "3"]
         monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments, *given])
         gpu.main()
         lines = map(json.loads, capsys.readouterr().out.splitlines())
@@ -36,11 +37,13 @@ def told(monkeypatch, tmp_path, capsys):
 
 
 def test_training_and_inference_have_lines_without_errors(told):
-    lines = told("train", "infer", "check", "--dtype", "float32")
-    assert [line["part"] for line in lines] == ["train", *["infer"] * 4, "check", "check"]
+    lines = told("train", "infer", "check", "reservoir", "--dtype", "float32")
+    parts = ["train", *["infer"] * 4, *["check"] * 4, *["reservoir"] * 2]
+    assert [line["part"] for line in lines] == parts
+    assert all(0 < line["share_of_floor"] < 1 for line in lines if line["part"] != "check")
     assert not [line for line in lines if "error" in line]
     assert all(line["same_as_cpu"] == line["compared"] > 0 for line in lines[1:5])
-    assert all(line["bits_that_differ_alone"] == 0 for line in lines[5:])
+    assert all(line["bits_that_differ_alone"] == 0 for line in lines[5:9])
 
 
 def test_the_plan_of_memory_grows_with_the_gpu(told):

@@ -27,7 +27,7 @@ def _no_gpu(monkeypatch):
 
 
 def on_gpus(monkeypatch, on_gpus):
-    monkeypatch.setattr(SerialExecutor, "trainers", lambda self: Trainers(1, on_gpus=on_gpus))
+    monkeypatch.setattr(SerialExecutor, "trainers", lambda self: Trainers(1, 0.25 * on_gpus))
 
 
 def test_a_run_stores_its_kind_of_device(typed, tmp_path):
@@ -66,7 +66,8 @@ def test_a_run_on_gpus_says_how_much_memory_training_takes(typed, monkeypatch):
     code, _, err = typed(scale, *given)
     assert code == 0, err
     told = (
-        r"each training actor takes up to \d\.\d GB of its GPU for 2 tasks at a time, and 4 actors"
+        r"each training actor takes up to \d\.\d GB of its GPU for 2 tasks at a time, and a GPU "
+        r"has room for 4 of them \(each reserves 0\.25 of it\); the masks of an evaluation actor"
     )
     assert re.search(told, " ".join(err.split()))
 

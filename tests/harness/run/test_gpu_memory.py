@@ -4,9 +4,10 @@ import pytest
 
 from harness.config.compose import compose_overrides, unchecked
 from harness.config.options import resolved_options
+from harness.plan.pools import pool_sizes
 from harness.plan.resolve import resolve
 from harness.plan.side_by_side import blocks_side_by_side
-from harness.run.gpu_memory import training_bytes
+from harness.run.gpu_memory import mask_bytes, training_bytes
 from harness.run.spec import RunSpec
 
 SMALL = ("network=mlp", "network_options.hidden=[16]", "tasks=4")
@@ -19,7 +20,10 @@ def spec_of(*overrides, shape=(1, 28, 28)):
 
 @pytest.mark.parametrize(("gigabytes", "actors"), [(16, 3), (24, 4), (80, 4)])
 def test_the_actors_of_a_gpu_fit_into_its_memory(gigabytes, actors):
-    """The plan of 2500 tasks of LeNet. An actor of training also measures, which takes 2 GB."""
+    """The plan of 2500 tasks of LeNet, without actors of evaluation.
+
+    An actor of training also measures, which takes 2 GB.
+    """
     for train in ("paper", "fast"):
         spec = spec_of("tasks=2500", f"train={train}")
         blocks = blocks_side_by_side(spec.config, actors, True, 2500)
@@ -28,6 +32,23 @@ def test_the_actors_of_a_gpu_fit_into_its_memory(gigabytes, actors):
         assert 2.2e9 < needed < 3e9
         measuring, cuda = 2e9, 0.6e9
         assert actors * (needed + measuring + cuda) <= 1e9 * gigabytes
+
+
+@pytest.mark.parametrize("gigabytes", [16, 24, 80])
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_both_pools_fit_on_one_gpu_together(share, gigabytes):
+    """The plan of 2500 tasks of LeNet. A GPU with 16 GB has room for 2 actors of training."""
+    typed = f"actors.gpus={max(share, 1 / 3 if gigabytes == 16 else 0)}"
+    spec = spec_of("tasks=2500", typed)
+    train, evaluate = pool_sizes(spec.config, cpus=8, gpus=1.0)
+    blocks = blocks_side_by_side(spec.config, train.actors, True, 2500)
+    measuring, cuda, queries = 2e9, 0.6e9, 1e9
+    taken = train.actors * (training_bytes(spec, blocks) + measuring + cuda)
+    assert 1.6e9 < mask_bytes(spec) < 1.8e9
+    taken += evaluate.actors * (mask_bytes(spec) + queries + cuda)
+    assert train.actors >= 1 <= evaluate.actors
+    assert evaluate.gpus > 0
+    assert taken <= 1e9 * gigabytes
 
 
 def test_memory_grows_with_the_blocks():
@@ -46,8 +67,6 @@ def test_a_finder_without_a_kernel_stores_the_gradients_of_its_largest_layer():
 @pytest.mark.parametrize(
     "others",
     [
-        (*SMALL, "method=signed"),
-        (*SMALL, "train.weight_decay=0.1"),
         (*SMALL, "family=permuted_rotated", "family_options.interpolation=bilinear"),
         ("network=small_conv", "tasks=4"),
     ],

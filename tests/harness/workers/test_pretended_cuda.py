@@ -104,7 +104,9 @@ TRAINED = [
     ("weights", "family=split", "train.optimizer=sgd", "train.momentum=0.9", "tasks=5"),
     ("weights", "family=permuted_rotated", "family_options.interpolation=bilinear"),
     ("weights", "train.dtype=bfloat16", "method=edge_popup"),
-    ("weights", "method=signed", "family=rotated"),  # by autograd
+    ("weights", "method=signed", "family=rotated"),
+    ("weights", "method=multicoated", "family=permuted"),
+    ("weights", "method=biprop", "family=permuted"),  # by autograd
     ("units", "family=permuted"),
     ("units", "family=rotated"),
 ]

@@ -91,6 +91,23 @@ def test_answers_are_those_of_inference_on_bits(shown, objective, num_images, un
     assert (answers.runners_up == exact.runners_up).double().mean() > 0.99
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("objective", ["H", "G"])
+def test_10_000_answers_are_those_of_inference_on_bits(objective, shown, six_permutations, digits):
+    network, layout, rows, _ = shown
+    pixels = np.concatenate(
+        [task.images(part.images) for task in six_permutations[1] for part in digits]
+    )
+    queries = normalise(torch.from_numpy(pixels), digits[0].mean, digits[0].std)[:, None]
+    assert len(queries) > 10_000
+    weights, objective = network.weights(0), OBJECTIVES[objective]
+    bits = BitInference(list(weights.values()), layout, rows, NUM_REAL)
+    engine = DeviceEngine(network, weights, ResidentStates(layout, rows, CPU), NUM_REAL)
+    for part in queries.split(500):
+        found = engine.infer(part, "one_shot", objective, OPTIONS).tasks
+        assert torch.equal(found, bits.one_shot(part.flatten(2), objective).tasks)
+
+
 @pytest.mark.parametrize("candidates", [2, 8])
 def test_close_products_are_decided_exactly(candidates, monkeypatch):
     monkeypatch.setattr(device, "CANDIDATES", candidates)
@@ -154,6 +171,16 @@ def test_a_batch_moves_images_and_answers_and_waits_once(algorithm, unpacked_byt
         # One-shot also copies two numbers that say whether the answer is certain.
         # An answer is a task, a runner-up and a margin.
         assert gpu.downloaded_bytes <= 8 * (5 * len(images) + 1 + len(INFERENCE_ALGORITHMS))
+
+
+def test_512_queries_among_2500_masks_move_images_and_answers():
+    rows, images = random_rows(2500), random_images(512)
+    with PretendedCuda() as gpu:
+        engine = made(rows, CUDA)
+        gpu.reset()
+        engine.infer(images.to(CUDA), "one_shot", OBJECTIVES["H"], OPTIONS)
+        assert gpu.uploaded_bytes + gpu.downloaded_bytes <= images.nbytes + 8 * 3 * len(images)
+        assert gpu.waits == 1
 
 
 def test_one_query_starts_few_kernels():

@@ -9,7 +9,10 @@ import torch
 from pretended_cuda import CUDA, PretendedCuda
 from supsup_core.data import ImageSet
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.multicoated import Multicoated
+from supsup_core.methods.n_of_m import NOfM
 from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import lenet_300_100
 from supsup_core.training.choose import trainer_for
@@ -19,6 +22,14 @@ from supsup_core.training.resident_steps import PlainSteps
 
 NETWORK = lenet_300_100((64,), 20)
 RECIPE = Recipe(6, 16, 1e-3, smoothing=0.9)
+CASES = [  # the families with each form of the images, and the finders with each kind of planes
+    ("permuted", Threshold()),
+    ("rotated", Threshold()),
+    ("rotated", EdgePopup(0.3)),
+    ("permuted", Signed()),
+    ("permuted", Multicoated(scale_fan=True)),
+    ("permuted", NOfM()),
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +74,11 @@ def blocks_of(make_tasks, family="permuted", num_blocks=3):
     ]
 
 
-@pytest.mark.parametrize("family", ["permuted", "rotated"])
-@pytest.mark.parametrize("method", [Threshold(), EdgePopup(0.3)], ids=["threshold", "edge_popup"])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    CASES,
+    ids=[f"{family}-{type(method).__name__}" for family, method in CASES],
+)
 def test_masks_and_accuracies_are_those_of_the_cpu(family, method, data, make_tasks):
     blocks, layout = blocks_of(make_tasks, family), layout_of(NETWORK, method)
     tasks = [task for block in blocks for task in block]

@@ -11,9 +11,11 @@ from pretended_cuda import CUDA, PretendedCuda
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.units import UnitMLP, WholePixels
 from supsup_core.states.layout import TaskState
+from supsup_core.training import resident_units
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_unit_measure import ResidentUnitMeasure
+from supsup_core.training.resident_unit_tensors import UnitForm
 from supsup_core.training.resident_units import ResidentUnitTrainer
 from supsup_core.training.units import UnitMeasure, UnitTrainer
 
@@ -76,11 +78,41 @@ def test_a_step_copies_nothing_and_waits_for_nothing(family, digits, make_tasks)
     assert launches < 150
 
 
-def test_a_mask_does_not_depend_on_other_blocks(digits, make_tasks):
-    tasks = make_tasks("permuted", range(4), side=8, num_classes=10, num_tasks=4)
-    trainer = made(ResidentUnitTrainer, digits, SGD)
-    together = trainer.side_by_side([tasks[:2], tasks[2:]])
-    assert np.array_equal(planes_of(together[2:]), planes_of(trainer.side_by_side([tasks[2:]])))
+@pytest.mark.parametrize("family", CASES)
+def test_blocks_side_by_side_get_the_masks_of_each_block_alone(family, digits, make_tasks):
+    tasks = make_tasks(family, range(5), side=8, num_classes=10, num_tasks=5)
+    blocks, done = [tasks[:2], tasks[2:4], tasks[4:]], []
+    trainer = made(ResidentUnitTrainer, digits, CASES[family])
+    together = trainer.side_by_side(blocks, done.append)
+    assert trainer._kept.form.tasks == 1  # the last block, which is smaller
+    alone = [state for block in blocks for state in trainer.side_by_side([block])]
+    assert np.array_equal(planes_of(together), planes_of(alone))
+    assert done == sorted(done)
+    assert done[-1] == CASES[family].steps
+    with PretendedCuda():
+        on_gpu = made(ResidentUnitTrainer, digits, CASES[family], CUDA).side_by_side(blocks)
+    assert np.array_equal(planes_of(on_gpu), planes_of(alone))
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_a_step_takes_no_more_memory_than_computed(family, digits, make_tasks, monkeypatch):
+    tasks = make_tasks(family, range(4), side=8, num_classes=10, num_tasks=4)
+    blocks = [tasks[:2], tasks[2:]]
+    with PretendedCuda() as gpu:
+        trainer = made(ResidentUnitTrainer, digits, CASES[family], CUDA)
+        before = gpu.allocated_bytes
+        trainer.side_by_side(blocks)
+        taken = gpu.peak_bytes - before - trainer._images.num_bytes
+        form = trainer._kept.form
+        computed = form.num_bytes(trainer._network)
+    assert (form.tasks, form.groups) == (4, 4 if family == "split" else 2)
+    assert 0.5 * computed < taken <= computed
+    one = UnitForm.of(blocks[:1], form.images).num_bytes(trainer._network)
+    for free, most in ((0, 1), (2 * one, 1), (50 * one, 41)):
+        trainer = made(ResidentUnitTrainer, digits, CASES[family])
+        monkeypatch.setattr(resident_units, "free_bytes", lambda _, free=free: free)
+        trainer._network.device = torch.device("cuda")
+        assert trainer._most_blocks(blocks[0]) in range(most - 2, most + 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"interpolation": "bilinear"}])

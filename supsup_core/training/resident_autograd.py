@@ -1,0 +1,147 @@
+"""Train blocks by autograd on a GPU. All images stay on the GPU, and a CUDA graph repeats a step.
+
+The trainer in autograd.py computes the same, but its host chooses the images of each step and takes
+the optimiser's step. Here, nothing is copied between host and GPU during the steps, and the host
+never waits. The same tensors hold the tasks of several blocks, and each block keeps its own
+batches.
+
+Images that do not fit into the memory of the GPU, tasks that compute new pixels or renumber their
+labels, and images that change at random are made by the host. Each step then has two copies. The
+same steps use these images, so the masks do not depend on the memory of the GPU.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from supsup_core.kernels.gpu.memory import free_bytes
+from supsup_core.methods.protocol import Shared
+from supsup_core.names import NO_CHANGE
+from supsup_core.states.layout import TaskState
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.autograd import AutogradTrainer
+from supsup_core.training.batches import (
+    Batch,
+    batch_images,
+    batch_labels,
+    batch_size,
+    block_batches,
+    task_batches,
+)
+from supsup_core.training.protocol import OnStep
+from supsup_core.training.resident_autograd_tensors import AutogradBlocks, AutogradForm
+from supsup_core.training.resident_feed import joined, steps_of
+from supsup_core.training.side_by_side import SideBySideTrainer
+
+# The tensors of blocks may take this fraction of the free memory.
+_SHARE = 0.8
+# Blocks train one after another if one block has this number of activations in a step. An H100 is
+# busy with a step of LeNet 300-100 with 256 tasks of 128 images, which has 2^25.7 activations
+# (benchmarks/gpu.py).
+_BUSY_ACTIVATIONS = 2**26
+
+
+class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
+    """A trainer of several blocks at the same time, for any network.
+
+    The arguments are those of BlockTrainer. `choose`, `slope` and `decay` must be the whole rule of
+    the finder (Method.only_planes), and no later task may need the scores.
+
+    Attributes:
+        graphs: whether a CUDA graph repeats the steps on a CUDA device.
+    """
+
+    graphs = True
+    _kept: AutogradBlocks | None = None
+
+    def stages(
+        self,
+        tasks: Sequence[Task],
+        after: Collection[int],
+        shared: Shared | None = None,
+        on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
+        """Train a block of tasks; see Trainer.stages.
+
+        `on_step` is called after the host has given a step to the device. The device may finish
+        the step later.
+        """
+        if batches is not None:
+            yield from super().stages(tasks, after, shared, on_step, batches)
+            return
+        for states in self._stages([tasks], after, on_step, shared):
+            yield states, {}
+
+    def _on_host(self, tasks: Sequence[Task]) -> bool:
+        return (
+            super()._on_host(tasks)
+            or self._recipe.augment != NO_CHANGE
+            or self._shown.pixels is None
+        )
+
+    def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
+        return len(block), batch_size(block, self._data, self._recipe)
+
+    def _most_blocks(self, block: Sequence[Task]) -> int:
+        """Return how many blocks keep the device busy and fit into its free memory, at least 1."""
+        num_tasks, num_images = self._shape(block)
+        activations = num_tasks * num_images * max(1, self._network.num_activations)
+        most = min(self._limit, max(1, _BUSY_ACTIVATIONS // activations))
+        if self._device.type != "cuda":
+            return most
+        form = AutogradForm.of([block], num_images, fed=False)
+        num_values = self._data.flat.shape[1]
+        each = form.num_bytes(self._network, num_values, self._dtype)
+        return min(most, max(1, int(_SHARE * free_bytes(self._device)) // each))
+
+    def _trained(self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None) -> list[TaskState]:
+        (found,) = self._stages(blocks, [self._recipe.steps], on_step)
+        return found
+
+    def _forget(self) -> None:
+        self._kept = None
+
+    def _stages(
+        self,
+        blocks: Sequence[Sequence[Task]],
+        after: Collection[int],
+        on_step: OnStep | None,
+        shared: Shared | None = None,
+    ) -> Iterator[list[TaskState]]:
+        """Train blocks that have the same shape, and yield the states of all tasks, in order.
+
+        If the host makes the images, or if data from earlier tasks are given, there is one block.
+        """
+        tasks, (_, num_images) = [t for block in blocks for t in block], self._shape(blocks[0])
+        form = AutogradForm.of(blocks, num_images, fed=self._on_host(tasks))
+        made = self._make(form)
+        made.begin(tasks, self._starts(tasks, shared))
+        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
+        advance = self._fed(made, tasks) if form.fed else made.advance
+        for _ in steps_of(made.tables, joined(orders, form.groups), advance, after, on_step):
+            yield made.states()
+
+    def _fed(self, made: AutogradBlocks, tasks: Sequence[Task]) -> Callable[[], None]:
+        """Return a function that makes the images of a step on the host, and takes the step."""
+        data, recipe, seed = self._data, self._recipe, self._seed
+        order = block_batches(tasks, data, recipe, seed)
+
+        def advance() -> None:
+            batch = next(order)
+            pixels = batch_images(batch, data, recipe, seed)
+            made.feed(pixels, batch_labels(tasks, data, batch.index))
+            made.advance()
+
+        return advance
+
+    def _make(self, form: AutogradForm) -> AutogradBlocks:
+        """Return tensors for a form. If the form has not changed, use the earlier tensors again.
+
+        So a graph is recorded only once for all blocks of the same form.
+        """
+        kept = self._kept
+        if kept is None or (kept.form, kept.graphs) != (form, self.graphs):
+            self._kept = kept = None  # frees the old tensors first
+            given = self._network, self._method, self._recipe, self._weights
+            images = self._data, self._shown.pixels
+            kept = self._kept = AutogradBlocks(*given, *images, form, graphs=self.graphs)
+        return kept

@@ -1,0 +1,221 @@
+"""The tensors of blocks that train at the same time on one device by autograd.
+
+Shape letters: T tasks of all blocks, G groups of tasks that have the same images (the blocks, or
+the tasks), N images of a batch, M images of the data set, P values of an image, S pixels that a
+task chooses: P, or the pixels of one channel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from supsup_core.data import ImageSet, factor_and_offset
+from supsup_core.kernels.gpu.replay import RepeatedStep
+from supsup_core.methods.protocol import Method
+from supsup_core.networks.protocol import Network, Weights, num_gains
+from supsup_core.states.layout import TaskState
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.descent import first_statistics, tracked_loss, with_floats
+from supsup_core.training.recipe import Recipe
+from supsup_core.training.resident_feed import Tables
+
+# At its peak, a step stores at most this number of values per activation and image, and this number
+# of float32 values per gain: scores, optimiser, gains, effective weights and their gradients.
+_VALUES_PER_ACTIVATION, _VALUES_PER_GAIN = 4, 14
+
+
+@dataclass(frozen=True)
+class AutogradForm:
+    """The numbers that determine the shapes of the tensors of some blocks.
+
+    Attributes:
+        tasks: T, number of tasks of all blocks.
+        groups: G, number of groups of tasks that have the same images.
+        images: N, number of images of a batch.
+        chosen: S, the number of indices of a task that chooses pixels; 0 if the tasks do not
+            choose pixels.
+        fed: whether the host makes the images of each step.
+    """
+
+    tasks: int
+    groups: int
+    images: int
+    chosen: int
+    fed: bool
+
+    @classmethod
+    def of(cls, blocks: Sequence[Sequence[Task]], num_images: int, *, fed: bool) -> "AutogradForm":
+        """Make the form of blocks with equal numbers of tasks, whose batches have N images."""
+        tasks = [task for block in blocks for task in block]
+        groups = len(blocks) if all(task.classes is None for task in tasks) else len(tasks)
+        source = None if fed else tasks[0].source
+        return cls(len(tasks), groups, num_images, 0 if source is None else len(source), fed)
+
+    def num_bytes(self, network: Network, num_values: int, dtype: torch.dtype) -> int:
+        """Return an upper bound of the bytes that a step of all tasks needs on the device.
+
+        The images of the data set are not counted.
+
+        Args:
+            network: the fixed network.
+            num_values: P, the number of values of an image.
+            dtype: type of the matrix products.
+        """
+        shown = self.images * num_values * (4 + 3 * dtype.itemsize + 2 * bool(self.chosen))
+        activations = _VALUES_PER_ACTIVATION * network.num_activations * self.images
+        gains = _VALUES_PER_GAIN * num_gains(network) * max(4, dtype.itemsize)
+        own = shown + activations * max(4, dtype.itemsize) + gains + 8 * self.chosen
+        return self.tasks * own
+
+
+class AutogradBlocks:
+    """The tensors of some blocks. The method `advance` takes a training step of all their tasks.
+
+    Args:
+        network: the fixed network.
+        method: the mask finder. Method.only_planes must be true.
+        recipe: the settings of the training.
+        weights: the fixed weights, on the device of all tensors, in the type of the products.
+        data: the training images.
+        pixels: (M, P) the training images on the device; None if the host makes all images.
+        form: the numbers that determine the shapes of the tensors.
+        graphs: whether a CUDA graph repeats the steps on a CUDA device.
+
+    Attributes:
+        tables: the image indices and the optimiser's constants of the next steps.
+        form: the argument `form`.
+        graphs: the argument `graphs`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        method: Method,
+        recipe: Recipe,
+        weights: Weights,
+        data: ImageSet,
+        pixels: UInt8[Tensor, "M P"] | None,
+        form: AutogradForm,
+        *,
+        graphs: bool,
+    ) -> None:
+        self._network, self._method, self._recipe = network, method, recipe
+        self._weights, self._pixels, self.form, self.graphs = weights, pixels, form, graphs
+        some = next(iter(weights.values()))
+        self._dtype, device = some.dtype, some.device
+        accurate = torch.promote_types(self._dtype, torch.float32)
+        self._optimizer = recipe.make_optimizer()
+        self.tables = Tables(recipe, self._optimizer, form.groups, form.images, accurate, device)
+        self._scores = {
+            tensor.name: torch.empty((form.tasks, *tensor.shape), dtype=accurate, device=device)
+            for tensor in network.tensors
+        }
+        self._states = {name: self._first_state(own) for name, own in self._scores.items()}
+        self._floats = first_statistics(network, form.tasks, accurate, device)
+        self._sources: Int64[Tensor, "T 1 S"] | None = None
+        if form.chosen:
+            shape = form.tasks, 1, form.chosen
+            self._sources = torch.empty(shape, dtype=torch.int64, device=device)
+        self._shape = data.shape
+        self._factor, self._offset = factor_and_offset(data.mean, data.std, device)
+        self._labels: Int64[Tensor, " M"] | None = None
+        # The images of a step that the host has made
+        self._fed: UInt8[Tensor, "T N ..."] | None = None
+        self._fed_labels = torch.empty(form.tasks, form.images, dtype=torch.int64, device=device)
+        if form.fed:
+            of_step = form.tasks, form.images, *data.shape
+            self._fed = torch.empty(of_step, dtype=torch.uint8, device=device)
+        else:
+            self._labels = torch.from_numpy(data.labels.astype(np.int64)).to(device)
+        self._repeated = RepeatedStep(device, graphs=graphs)
+
+    def _first_state(self, score: Tensor) -> tuple[Tensor, ...]:
+        # The optimisers also store signs of weights. Autograd needs no signs.
+        return self._optimizer.begin(torch.ones_like(score))
+
+    def begin(self, tasks: Sequence[Task], starts: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Write the tasks' sources and first scores, and the first state of everything else.
+
+        Args:
+            tasks: the T tasks.
+            starts: for each task, a mapping from name to float32 first scores.
+        """
+        for name, score in self._scores.items():
+            score.copy_(torch.from_numpy(np.stack([start[name] for start in starts])))
+            for to, value in zip(self._states[name], self._first_state(score), strict=True):
+                to.copy_(value)
+        for spec in self._network.float_specs():
+            self._floats[spec.name].fill_(spec.initial)
+        if self._sources is not None:
+            sources = np.stack([task.source for task in tasks if task.source is not None])
+            self._sources.copy_(torch.from_numpy(sources.astype(np.int64))[:, None, :])
+
+    def feed(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        """Copy the images of the next step to the device.
+
+        Args:
+            pixels: (T, N, ...) the images, as the tasks show them.
+            labels: (T, N) their labels.
+        """
+        assert self._fed is not None
+        self._fed.copy_(torch.from_numpy(pixels))
+        self._fed_labels.copy_(torch.from_numpy(labels))
+
+    def states(self) -> list[TaskState]:
+        """Make the states of all tasks from their scores, with the floats of the network."""
+        return with_floats(self._method.end(self._network, self._scores), self._floats)
+
+    def advance(self) -> None:
+        """Take one training step of all tasks."""
+        self._repeated(self._step)
+
+    def _step(self) -> None:
+        images, labels = self._batch()
+        leaves = {n: score.detach().requires_grad_() for n, score in self._scores.items()}
+        with torch.enable_grad():
+            found = self._method.gains(self._network, leaves)
+            gains = {name: gain.to(self._dtype) for name, gain in found.items()}
+            given = self._network, self._weights, gains, self._floats, images, labels
+            loss = tracked_loss(*given, self._recipe.temperature)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        tables = self.tables
+        constants = tables.constants.index_select(0, tables.step)[0].unbind()
+        for tensor, gradient in zip(self._network.tensors, gradients, strict=True):
+            score, state = self._scores[tensor.name], self._states[tensor.name]
+            decay = self._method.decay(tensor, score)
+            own = gradient if decay is None else gradient + decay
+            self._optimizer.move(score, state, own, constants)
+        tables.step.add_(1)
+
+    def _batch(self) -> tuple[Float[Tensor, "T N ..."], Int64[Tensor, "T N"]]:
+        """Return the normalised images of the current step, and their labels."""
+        if self._fed is not None:
+            return self._normalised(self._fed), self._fed_labels
+        assert self._pixels is not None
+        assert self._labels is not None
+        index = self.tables.index.index_select(0, self.tables.step)[0]
+        labels = self._labels.index_select(0, index.flatten()).view(index.shape)
+        shown = self._of_tasks(self._pixels.index_select(0, index.flatten()).view(*index.shape, -1))
+        if self._sources is not None:
+            # The additional last pixel is black. Channels may have the same source; see Task.
+            parts = shown.reshape(self.form.tasks, -1, self.form.chosen)
+            padded = torch.nn.functional.pad(parts, (0, 1))
+            shown = padded.gather(2, self._sources.expand(parts.shape))
+        images = shown.reshape(self.form.tasks, self.form.images, *self._shape)
+        return self._normalised(images), self._of_tasks(labels)
+
+    def _normalised(self, pixels: UInt8[Tensor, "T N ..."]) -> Float[Tensor, "T N ..."]:
+        """Do the work of data.normalise, without a copy from the host."""
+        values = pixels.to(torch.float32).mul_(self._factor).sub_(self._offset)
+        return values.to(self._dtype)
+
+    def _of_tasks(self, values: Tensor) -> Tensor:
+        """Repeat values (G, ...) for each task of a group, unless each task has its own values."""
+        if len(values) == self.form.tasks:
+            return values
+        in_group = self.form.tasks // len(values)
+        return values[:, None].expand(-1, in_group, *values.shape[1:]).flatten(0, 1)
