@@ -30,13 +30,13 @@ check: $(VENV)/.dev ## check lint, format, types and the pages' links; change no
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy
-	@$(SPHINX) -b dummy -d $(VENV)/doctrees . $(VENV)/pages
+	@$(SPHINX) -b dummy -D nb_execution_mode=off -d $(VENV)/doctrees/check . $(VENV)/pages
 
-docs: $(VENV)/.dev ## write the guide as HTML pages into build/docs
+docs: $(VENV)/.dev ## execute the notebooks, and write the guide as HTML pages into build/docs
 	@$(BIN)/python docs/options_page.py
 	@$(BIN)/python docs/finders_page.py
-	@$(SPHINX) -b html -d $(VENV)/doctrees . build/docs
-	@echo build/docs/docs/index.html
+	@$(SPHINX) -b html -d $(VENV)/doctrees/html . build/docs
+	@echo build/docs/index.html
 
 format: $(VENV)/.dev ## correct imports and layout
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)

@@ -1,4 +1,4 @@
 """Turn a run's files into summaries, figures and a report.
 
-This package imports neither `harness` nor `supsup_core`, except in one notebook that trains.
+This package imports neither `harness` nor `supsup_core`, except in two notebooks that train.
 """

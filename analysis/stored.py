@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
+from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from numpy.typing import NDArray
+from zarr.storage import FsspecStore
 
-from analysis.load import as_path
+from analysis.load import as_path, file_system
 from analysis.reading import check_store
 
 # Number of masks in a sample. Their 496 pairs are enough for a mean, and need at most 32 chunks.
@@ -53,11 +56,31 @@ class Layout:
         return sum(bits for _, _, bits in self.layers)
 
 
+class _ArrowFiles(ArrowFSWrapper):  # type: ignore[misc]  # fsspec has no types
+    """A file system of Arrow, for fsspec. The base class makes `fsid` of a host, which S3 lacks."""
+
+    fsid = "arrow"
+
+
 def open_store(run_dir: str | Path) -> Any:
-    """Open a run's store, a Zarr group, to read. Use it in a with block of `readable`."""
-    folder = run_dir if isinstance(run_dir, Path) else Path(as_path(run_dir))
-    check_store(folder / "masks.zarr")
-    return zarr.open_group(folder / "masks.zarr", mode="r", use_consolidated=False)
+    """Open a run's store, a Zarr group, to read. Use it in a with block of `readable`.
+
+    Args:
+        run_dir: the run directory, a path or a URL; see analysis.load.as_path.
+    """
+    where = run_dir if isinstance(run_dir, Path) else as_path(run_dir)
+    return zarr.open_group(_zarr_store(where), mode="r", zarr_format=3, use_consolidated=False)
+
+
+def _zarr_store(where: Path | str) -> Path | FsspecStore:
+    """Return the folder of a store, or an object with which zarr reads the store at a URL."""
+    if isinstance(where, Path):
+        check_store(where / "masks.zarr")
+        return where / "masks.zarr"
+    # Arrow reads the objects, so that a store needs the same variables and credentials as a table.
+    files, root = file_system(where)
+    wrapped = AsyncFileSystemWrapper(_ArrowFiles(files), asynchronous=True)
+    return FsspecStore(wrapped, read_only=True, path=f"{root}/masks.zarr")
 
 
 @contextmanager
@@ -67,7 +90,7 @@ def readable(run_dir: str | Path) -> Iterator[None]:
         yield
     except (OSError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"{Path(run_dir) / 'masks.zarr'} must be the store of a run, got files that cannot be "
+            f"{run_dir}/masks.zarr must be the store of a run, got files that cannot be "
             f"read ({type(error).__name__}: {error}): python harness/status.py run_dir={run_dir} "
             "verify=true lists the damaged files; restore them from a copy of the run"
         ) from error

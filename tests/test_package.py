@@ -34,7 +34,7 @@ def test_the_wheel_has_the_packages_their_types_and_their_recipes_only(wheel):
         for kind in ("*.py", "*.yaml", "*.j2", "*.css", "*.js", "py.typed")
         for path in (ROOT / package).rglob(kind)
     }
-    assert names == {one for one in written if not one.startswith("analysis/notebooks/")}
+    assert names == written
     assert {f"{package}/py.typed" for package in PACKAGES} <= written
 
 

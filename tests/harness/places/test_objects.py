@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
+from analysis import stored
 from analysis.load import load
 from harness import evaluate, scale
 from harness.driver.train import Train
@@ -148,6 +149,9 @@ def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
     for table in ("tasks", "evaluations"):
         same = ["task_id", "accuracy"] if table == "tasks" else ["task_id", "accuracy_gnu"]
         assert load(url, table).select(same).equals(load(here, table).select(same))
+    assert stored.layout(url) == stored.layout(here)
+    tasks = load(url, "tasks").to_pandas()
+    assert (stored.sample_masks(url, tasks) == stored.sample_masks(here, tasks)).all()
 
     code, _, err = typed(scale, *RUN, f"run_dir={url}/")
     assert code == 0, err
