@@ -206,4 +206,4 @@ class UnitBlocks:
             wide = self._of_tasks(shown)
             pixels = wide.gather(2, self._sources.expand(*wide.shape[:2], -1))
         sums = whole_products(self._signs[0], pixels.flatten(0, 1).t())
-        return sums.unflatten(1, pixels.shape[:2]).transpose(0, 1)
+        return sums.view(-1, *pixels.shape[:2]).transpose(0, 1)
