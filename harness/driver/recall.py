@@ -32,7 +32,7 @@ class Recall(ReservoirStage[RecallUnit]):
         for outcome in outcomes:
             for row, unit in enumerate(outcome.unit.recalls):
                 if outcome.error is None:
-                    rows = outcome.result.slice(row, 1)
+                    rows = outcome.result["reservoir"].slice(row, 1)
                     self._work.files.keep(unit, rows)
                     self._work.metrics.recalled(unit, rows)
                     self._bars.add(unit, rows)

@@ -23,6 +23,7 @@ class Recover(ReservoirStage[RecoveryUnit]):
         """See Stage.keep."""
         for outcome in outcomes:
             if outcome.error is None:
-                self._work.files.keep(outcome.unit, outcome.result)
-                self._bars.add(outcome.unit, outcome.result)
+                rows = outcome.result[outcome.unit.table]
+                self._work.files.keep(outcome.unit, rows)
+                self._bars.add(outcome.unit, rows)
         return outcomes

@@ -186,7 +186,7 @@ class BlockTrial:
         for unit in units:
             same = (unit.algorithm, unit.objective) == (first.algorithm, first.objective)
             if same and not unit.num_distractors:
-                table = worker.run(unit, rows)
+                table = worker.run(unit, rows)[unit.table]
                 asked += unit.task_ids
                 found += table["task_accuracy"].to_pylist()
         return asked, float(np.mean(found))

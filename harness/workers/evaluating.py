@@ -59,7 +59,7 @@ class EvaluateWorker:
         rows: np.ndarray,
         own: Ownership = BY_NUMBER,
         shared: Shared | None = None,
-    ) -> pa.Table | dict[str, pa.Table]:
+    ) -> dict[str, pa.Table]:
         """Do an evaluation unit, the recalls from one reservoir, or a recovery by descent.
 
         Args:
@@ -70,18 +70,17 @@ class EvaluateWorker:
                 checkpoints have the fixed weights of the network.
 
         Returns:
-            The unit's rows of the tables `evaluations` and `queries`, by the name of the table; see
-            Queries.score. For a ReservoirUnit, the rows of the table `reservoir`. For a
-            RecoveryUnit, the rows of the table `recovery`.
+            A mapping from the name of a table to the unit's rows: `evaluations` and `queries` (see
+            Queries.score), for a ReservoirUnit `reservoir`, and for a RecoveryUnit `recovery`.
         """
         if isinstance(unit, ReservoirUnit):
             table = self._reservoirs.run(unit, rows, self._on_share)
             self._steps_done = 0.0
-            return table
+            return {"reservoir": table}
         if isinstance(unit, RecoveryUnit):
             table = recovered(self._spec, self._queries, unit, rows, self._on_share)
             self._steps_done = 0.0
-            return table
+            return {unit.table: table}
         if shared is not None:
             self._queries.use_weights(unit.num_tasks, shared)
         masks = self._masks.of(rows, unit.num_distractors)

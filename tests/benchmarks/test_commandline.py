@@ -19,7 +19,7 @@ PROGRAMS = sorted(
 BAD_NUMBERS = ("", "x", "nan", "inf", "-1", "1e999", "9" * 400)
 # Options without a limit of their own: the program, or the configuration, checks their values.
 CHECKED_LATER = {
-    *("benchmark", "command", "grid", "options", "figure", "stream"),
+    *("benchmark", "command", "grid", "options", "others", "figure", "stream"),
     *("recipe", "network", "dtype", "block"),
 }
 

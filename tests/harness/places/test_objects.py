@@ -275,7 +275,8 @@ def test_other_evaluations_of_a_run_in_a_bucket(typed, url):
     asked = (*asked, "evaluate.algorithms=[max_logit]", "evaluate.tasks=2")
     code, out, err = typed(evaluate, f"run_dir={url}", *asked)
     assert code == 0, err
-    [new] = below(place(url)).keys() - before.keys()
+    new, queries = sorted(below(place(url)).keys() - before.keys())
+    assert queries == new.replace("evaluations/", "queries/")
     rows = read_table_file(place(url) / new, EVALUATIONS).to_pylist()
     assert [(row["num_tasks"], row["task_id"]) for row in rows] == [(3, 0), (3, 2)]
     assert [line.split()[:3] for line in out.splitlines() if " max_logit  " in line] == [

@@ -88,9 +88,9 @@ def test_evaluations_are_those_of_the_cpu(kind, algorithm, trained, digits, on_g
             for num_tasks in (3, NUM_TASKS):  # the worker's masks grow
                 tasks = tuple(range(num_tasks))
                 unit = EvaluationUnit(num_tasks, algorithm, objective, tasks)
-                expected = worker.run(unit, rows[:num_tasks])
+                expected = worker.run(unit, rows[:num_tasks])["evaluations"]
                 before = gpu.kernels
-                found = gpu_worker.run(unit, rows[:num_tasks])
+                found = gpu_worker.run(unit, rows[:num_tasks])["evaluations"]
                 assert gpu.kernels > before + num_tasks  # the column `device` is true
                 assert told(found) == told(expected)
                 assert set(found["device"].to_pylist()) == {CUDA.type}
@@ -176,8 +176,8 @@ def test_recalls_are_those_of_the_cpu(kind, rule, trained, digits, on_gpu):
         for num_tasks in (3, NUM_TASKS):
             tasks = tuple(range(num_tasks))
             unit = ReservoirUnit(tuple(RecallUnit(num_tasks, rule, c, tasks, "v") for c in cues))
-            expected, found = (worker.run(unit, rows[:num_tasks]) for worker in workers)
-            assert told(found) == told(expected)
+            tables = [worker.run(unit, rows[:num_tasks])["reservoir"] for worker in workers]
+            assert told(tables[0]) == told(tables[1])
 
 
 def test_recalls_do_not_depend_on_earlier_checkpoints(trained, digits):

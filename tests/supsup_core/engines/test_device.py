@@ -179,7 +179,8 @@ def test_512_queries_among_2500_masks_move_images_and_answers():
         engine = made(rows, CUDA)
         gpu.reset()
         engine.infer(images.to(CUDA), "one_shot", OBJECTIVES["H"], OPTIONS)
-        assert gpu.uploaded_bytes + gpu.downloaded_bytes <= images.nbytes + 8 * 3 * len(images)
+        # An answer is a task, a runner-up, a margin and two numbers that say whether it is certain.
+        assert gpu.uploaded_bytes + gpu.downloaded_bytes <= images.nbytes + 8 * 5 * len(images)
         assert gpu.waits == 1
 
 
