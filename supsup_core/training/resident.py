@@ -25,10 +25,9 @@ from supsup_core.networks.mlp import draw_signs
 from supsup_core.states.layout import PackedState, StateLayout, TaskState
 from supsup_core.streams import Role, key
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.protocol import Measured, OnStep
-from supsup_core.training.resident_feed import joined, steps_of
+from supsup_core.training.resident_feed import steps_of
 from supsup_core.training.resident_measure import ResidentMeasure
 from supsup_core.training.resident_memory import TrainingMemory, training_memory
 from supsup_core.training.resident_order import in_training_order, packed_rows
@@ -83,32 +82,6 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
 
-    def stages(
-        self,
-        tasks: Sequence[Task],
-        after: Collection[int],
-        shared: Shared | None = None,
-        on_step: OnStep | None = None,
-        batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Shared]]:
-        """Train a block of tasks; see Trainer.stages.
-
-        `on_step` is called after the host has given a step to the device. The device may finish
-        the step later.
-        """
-        if batches is not None or self._on_host(tasks):
-            yield from super().stages(tasks, after, shared, on_step, batches)
-            return
-        for states in self._stages([tasks], after, on_step, shared):
-            yield states, {}
-
-    def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
-        return len(block), self._batch_size(block)
-
-    def _trained(self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None) -> list[TaskState]:
-        (found,) = self._stages(blocks, [self._recipe.steps], on_step)
-        return found
-
     def _forget(self) -> None:
         self._resident = None
 
@@ -124,7 +97,7 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
     def memory(self, block: Sequence[Task]) -> TrainingMemory:
         """Compute the memory that blocks like this one take, without the images of the data set."""
         given = self._network, self._method, self._recipe, self._dtype, self.parts
-        return training_memory(*given, block, self._batch_size(block))
+        return training_memory(*given, block, self._shape(block)[1])
 
     def _stages(
         self,
@@ -133,10 +106,7 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
         on_step: OnStep | None,
         shared: Shared | None = None,
     ) -> Iterator[list[TaskState]]:
-        """Train blocks that have the same shape, and yield the states of all tasks, in order.
-
-        If data from earlier tasks are given, there is one block.
-        """
+        """Train blocks that have the same shape; see SideBySideTrainer."""
         self._try_parts(blocks[0], shared)
         tasks = [task for block in blocks for task in block]
         columns = self._columns(tasks)
@@ -151,9 +121,6 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
         if isinstance(self._measure, ResidentMeasure):
             return self._measure.each(tasks, states)
         return super().measure_each(tasks, states, shared)
-
-    def _batch_size(self, block: Sequence[Task]) -> int:
-        return batch_size(block, self._data, self._recipe)
 
     def _try_parts(self, block: Sequence[Task], shared: Shared | None) -> None:
         """Take one step with kernels in Triton, and replace them by torch if the step fails.
@@ -184,11 +151,10 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
         self, blocks: Sequence[Sequence[Task]], columns: np.ndarray | None, shared: Shared | None
     ) -> tuple[Resident, Iterator[np.ndarray]]:
         """Return the tensors of blocks before the first step, and the batches of all steps."""
-        form = BlocksForm.of(blocks, self._method, self._batch_size(blocks[0]))
+        form = BlocksForm.of(blocks, self._method, self._shape(blocks[0])[1])
         resident = self._make(form)
         self._begin(resident, [task for block in blocks for task in block], columns, shared)
-        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
-        return resident, joined(orders, form.groups)
+        return resident, self._indices(blocks, form.groups)
 
     def _columns(self, tasks: Sequence[Task]) -> Int32[np.ndarray, "T P"] | None:
         """Return the tasks' sources if the columns of the first layer are permuted.

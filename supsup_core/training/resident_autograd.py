@@ -19,16 +19,13 @@ from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.batches import (
-    Batch,
     batch_images,
     batch_labels,
-    batch_size,
     block_batches,
-    task_batches,
 )
 from supsup_core.training.protocol import OnStep
 from supsup_core.training.resident_autograd_tensors import AutogradBlocks, AutogradForm
-from supsup_core.training.resident_feed import joined, steps_of
+from supsup_core.training.resident_feed import steps_of
 from supsup_core.training.side_by_side import SideBySideTrainer
 
 # The tensors of blocks may take this fraction of the free memory.
@@ -50,26 +47,8 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
     """
 
     graphs = True
+    _feeds_images = True
     _kept: AutogradBlocks | None = None
-
-    def stages(
-        self,
-        tasks: Sequence[Task],
-        after: Collection[int],
-        shared: Shared | None = None,
-        on_step: OnStep | None = None,
-        batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Shared]]:
-        """Train a block of tasks; see Trainer.stages.
-
-        `on_step` is called after the host has given a step to the device. The device may finish
-        the step later.
-        """
-        if batches is not None:
-            yield from super().stages(tasks, after, shared, on_step, batches)
-            return
-        for states in self._stages([tasks], after, on_step, shared):
-            yield states, {}
 
     def _on_host(self, tasks: Sequence[Task]) -> bool:
         return (
@@ -77,9 +56,6 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
             or self._recipe.augment != NO_CHANGE
             or self._shown.pixels is None
         )
-
-    def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
-        return len(block), batch_size(block, self._data, self._recipe)
 
     def _most_blocks(self, block: Sequence[Task]) -> int:
         """Return how many blocks keep the device busy and fit into its free memory, at least 1."""
@@ -93,10 +69,6 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
         each = form.num_bytes(self._network, num_values, self._dtype)
         return min(most, max(1, int(_SHARE * free_bytes(self._device)) // each))
 
-    def _trained(self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None) -> list[TaskState]:
-        (found,) = self._stages(blocks, [self._recipe.steps], on_step)
-        return found
-
     def _forget(self) -> None:
         self._kept = None
 
@@ -107,17 +79,14 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
         on_step: OnStep | None,
         shared: Shared | None = None,
     ) -> Iterator[list[TaskState]]:
-        """Train blocks that have the same shape, and yield the states of all tasks, in order.
-
-        If the host makes the images, or if data from earlier tasks are given, there is one block.
-        """
+        """Train blocks that have the same shape; see SideBySideTrainer."""
         tasks, (_, num_images) = [t for block in blocks for t in block], self._shape(blocks[0])
         form = AutogradForm.of(blocks, num_images, fed=self._on_host(tasks))
         made = self._make(form)
         made.begin(tasks, self._starts(tasks, shared))
-        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
         advance = self._fed(made, tasks) if form.fed else made.advance
-        for _ in steps_of(made.tables, joined(orders, form.groups), advance, after, on_step):
+        indices = self._indices(blocks, form.groups)
+        for _ in steps_of(made.tables, indices, advance, after, on_step):
             yield made.states()
 
     def _fed(self, made: AutogradBlocks, tasks: Sequence[Task]) -> Callable[[], None]:

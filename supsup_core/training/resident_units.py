@@ -14,10 +14,9 @@ from supsup_core.methods.protocol import Shared
 from supsup_core.networks.units import WholePixels
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.protocol import Measured, OnStep
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident_feed import joined, steps_of
+from supsup_core.training.resident_feed import steps_of
 from supsup_core.training.resident_unit_measure import ResidentUnitMeasure
 from supsup_core.training.resident_unit_tensors import ResidentPixels, UnitBlocks, UnitForm
 from supsup_core.training.side_by_side import SideBySideTrainer
@@ -53,29 +52,11 @@ class ResidentUnitTrainer(SideBySideTrainer, UnitTrainer):
         self._images: ResidentPixels | None = None
         self._kept: UnitBlocks | None = None
 
-    def stages(
-        self,
-        tasks: Sequence[Task],
-        after: Collection[int],
-        shared: Shared | None = None,
-        on_step: OnStep | None = None,
-        batches: Iterator[Batch] | None = None,
-    ) -> Iterator[tuple[list[TaskState], Shared]]:
-        """Train a block of tasks; see Trainer.stages."""
-        if batches is not None or self._on_host(tasks):
-            yield from super().stages(tasks, after, shared, on_step, batches)
-            return
-        for states in self._stages([tasks], after, on_step):
-            yield states, {}
-
     def measure_each(
         self, tasks: Sequence[Task], states: Sequence[TaskState], shared: Shared | None = None
     ) -> list[Measured]:
         """Measure the state of each task. The host waits once for all tasks."""
         return self._together.each(tasks, states)
-
-    def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
-        return len(block), batch_size(block, self._data, self._recipe)
 
     def _most_blocks(self, block: Sequence[Task]) -> int:
         """Return how many blocks fit into the free memory of the device, at least 1."""
@@ -89,23 +70,22 @@ class ResidentUnitTrainer(SideBySideTrainer, UnitTrainer):
         free = int(_SHARE * free_bytes(device)) - one
         return min(self._limit, max(1, 1 + free // (two - one)))
 
-    def _trained(self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None) -> list[TaskState]:
-        (found,) = self._stages(blocks, [self._recipe.steps], on_step)
-        return found
-
     def _forget(self) -> None:
         self._kept = None
 
     def _stages(
-        self, blocks: Sequence[Sequence[Task]], after: Collection[int], on_step: OnStep | None
+        self,
+        blocks: Sequence[Sequence[Task]],
+        after: Collection[int],
+        on_step: OnStep | None,
+        shared: Shared | None = None,
     ) -> Iterator[list[TaskState]]:
-        """Train blocks that have the same shape, and yield the states of all tasks, in order."""
+        """Train blocks that have the same shape; see SideBySideTrainer."""
         _, num_images = self._shape(blocks[0])
         form = UnitForm.of(blocks, num_images)
         made = self._make(form)
         made.begin([task for block in blocks for task in block])
-        orders = [task_batches(b, self._data, self._recipe, self._seed) for b in blocks]
-        indices = joined(orders, form.groups)
+        indices = self._indices(blocks, form.groups)
         for _ in steps_of(made.tables, indices, made.advance, after, on_step):
             planes = [mask.cpu().numpy() for mask in made.masks()]
             yield [TaskState(own) for own in zip(*planes, strict=True)]

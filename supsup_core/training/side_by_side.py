@@ -2,44 +2,94 @@
 
 import sys
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
+from jaxtyping import Integer
 
+from supsup_core.data import ImageSet
 from supsup_core.kernels.gpu.memory import free_and_warn
+from supsup_core.methods.protocol import Shared
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import StagedTrainer, part_of
+from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.protocol import OnStep
-from supsup_core.training.resident_feed import needs_host
+from supsup_core.training.resident_feed import joined, needs_host
 
 
 class SideBySideTrainer(StagedTrainer):
     """A trainer of several blocks at the same time, as many as fit into the memory of the device.
 
-    A subclass defines `_shape`, `_most_blocks`, `_trained` and `_forget`. In the list of base
-    classes, it names this class before the class that trains one block.
+    A subclass defines `_stages`, `_most_blocks` and `_forget`. In the list of base classes, it
+    names this class before the class that trains one block. That class trains a block if its images
+    come from a stream, or if the host makes them.
     """
+
+    _data: ImageSet
+    _seed: int
+    # Whether `_stages` also trains a block whose images the host makes.
+    _feeds_images = False
 
     # Largest number of blocks at a time. It is lowered if the memory was too small.
     _limit: int = sys.maxsize
 
+    def stages(
+        self,
+        tasks: Sequence[Task],
+        after: Collection[int],
+        shared: Shared | None = None,
+        on_step: OnStep | None = None,
+        batches: Iterator[Batch] | None = None,
+    ) -> Iterator[tuple[list[TaskState], Shared]]:
+        """Train a block of tasks; see Trainer.stages.
+
+        `on_step` is called after the host has given a step to the device. The device may finish
+        the step later.
+        """
+        if batches is not None or (self._on_host(tasks) and not self._feeds_images):
+            # The class that trains one block has this method.
+            yield from super().stages(tasks, after, shared, on_step, batches)  # type: ignore[safe-super]
+            return
+        for states in self._stages([tasks], after, on_step, shared):
+            yield states, {}
+
     @abstractmethod
-    def _shape(self, block: Sequence[Task]) -> Hashable:
-        """Return a value that is equal for blocks that can train at the same time."""
+    def _stages(
+        self,
+        blocks: Sequence[Sequence[Task]],
+        after: Collection[int],
+        on_step: OnStep | None,
+        shared: Shared | None = None,
+    ) -> Iterator[list[TaskState]]:
+        """Train blocks that have the same shape, and yield the states of all tasks, in order.
+
+        If the host makes the images, or if data from earlier tasks are given, there is one block.
+        """
 
     @abstractmethod
     def _most_blocks(self, block: Sequence[Task]) -> int:
         """Return how many blocks like this one can train at the same time, from 1 to `_limit`."""
 
     @abstractmethod
-    def _trained(self, blocks: Sequence[Sequence[Task]], on_step: OnStep | None) -> list[TaskState]:
-        """Train blocks with equal shapes to the end, at the same time."""
-
-    @abstractmethod
     def _forget(self) -> None:
         """Free the tensors of earlier blocks."""
+
+    def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
+        """Return the numbers of tasks and of images of a batch.
+
+        Blocks for which both are equal can train at the same time.
+        """
+        return len(block), batch_size(block, self._data, self._recipe)
+
+    def _indices(
+        self, blocks: Sequence[Sequence[Task]], num_groups: int
+    ) -> Iterator[Integer[np.ndarray, "G N"]]:
+        """Yield the image indices of each step, for all groups of tasks; see `joined`."""
+        orders = [task_batches(block, self._data, self._recipe, self._seed) for block in blocks]
+        return joined(orders, num_groups)
 
     def _on_host(self, tasks: Sequence[Task]) -> bool:
         """Return whether the host makes the images of each step, so that blocks take turns."""
@@ -75,7 +125,8 @@ class SideBySideTrainer(StagedTrainer):
         many blocks are trained at the same time.
         """
         try:
-            return self._trained(blocks, on_step)
+            (found,) = self._stages(blocks, [self._recipe.steps], on_step)
+            return found
         except torch.OutOfMemoryError:
             if len(blocks) == 1:
                 raise
