@@ -54,7 +54,7 @@ def task_batches(
     Raises:
         ValueError: the data set has no image of a task's classes.
     """
-    if _share_images(tasks):
+    if share_images(tasks):
         for batch in batches(seed, tasks[0].task_id, len(data.images), recipe.batch_size):
             yield np.broadcast_to(batch, (len(tasks), len(batch)))
     members = _members(tasks, data)
@@ -104,13 +104,14 @@ def batch_labels(
 
 def batch_size(tasks: Sequence[Task], data: ImageSet, recipe: Recipe) -> int:
     """Return N, the number of images of each task in a step; see task_batches."""
-    if _share_images(tasks):
+    if share_images(tasks):
         return min(recipe.batch_size, len(data.images))
     # All tasks of a block need the same batch size.
     return min(recipe.batch_size, *(len(m) for m in _members(tasks, data)))
 
 
-def _share_images(tasks: Sequence[Task]) -> bool:
+def share_images(tasks: Sequence[Task]) -> bool:
+    """Return whether all tasks of a block have the same images: no task chooses classes."""
     return all(task.classes is None for task in tasks)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet, normalise
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.batches import Batch, batch_labels
+from supsup_core.training.batches import Batch, batch_labels, share_images
 
 
 class BlockInputs:
@@ -50,7 +50,7 @@ class BlockInputs:
         self._tasks, self._data, self._dtype, self.device = tasks, data, dtype, device
         self._images = torch.from_numpy(data.flat).to(device)
         self._labels = torch.from_numpy(data.labels.astype(np.int64)).to(device)
-        self._shared = all(task.classes is None for task in tasks)
+        self._shared = share_images(tasks)
         self.columns: np.ndarray | None = None
         self._sources: Tensor | None = None
         sources = [task.source for task in tasks if task.source is not None]

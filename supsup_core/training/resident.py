@@ -57,7 +57,7 @@ def steps_for(device: torch.device, dtype: torch.dtype) -> PlainSteps:
     return TritonSteps()
 
 
-class ResidentTrainer(SideBySideTrainer, MLPTrainer):
+class ResidentTrainer(SideBySideTrainer[BlocksForm, Resident], MLPTrainer):
     """A trainer of several blocks at the same time. The arguments are those of MLPTrainer.
 
     Tasks that change images, as rotations with interpolation do, and tasks that renumber their
@@ -68,8 +68,6 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
 
     Attributes:
         parts: the parts of a step, in Triton or in torch.
-        graphs: whether a CUDA graph repeats the steps on a CUDA device. A change has an effect on
-            the next training.
     """
 
     def __init__(
@@ -78,18 +76,14 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
         super().__init__(*args, **options)
         self.parts, self.graphs = parts or steps_for(self._device, self._dtype), graphs
         self._tried = parts is not None  # whether `parts` has taken a step or must not be replaced
-        self._resident: Resident | None = None
         self._copied: ResidentData | None = None
         self._layout: StateLayout = layout_of(self._network, self._method)
-
-    def _forget(self) -> None:
-        self._resident = None
 
     def _most_blocks(self, block: Sequence[Task]) -> int:
         """Return how many blocks fit into the free memory of the device, at least 1."""
         if self._device.type != "cuda":
             return self._limit
-        held = sum(kept.num_bytes for kept in (self._resident, self._copied) if kept is not None)
+        held = sum(kept.num_bytes for kept in (self._kept, self._copied) if kept is not None)
         images = self._data.flat.nbytes + 4 * len(self._data.labels)
         fitting = self.memory(block).most_blocks(free_bytes(self._device) + held - images)
         return min(self._limit, fitting)
@@ -137,7 +131,7 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            self.parts, self._resident = PlainSteps(), None
+            self.parts, self._kept = PlainSteps(), None
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
                 f"kernels in Triton must compile for this network, got {reason}: training uses "
@@ -152,7 +146,7 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
     ) -> tuple[Resident, Iterator[np.ndarray]]:
         """Return the tensors of blocks before the first step, and the batches of all steps."""
         form = BlocksForm.of(blocks, self._method, self._shape(blocks[0])[1])
-        resident = self._make(form)
+        resident = self._tensors(form)
         self._begin(resident, [task for block in blocks for task in block], columns, shared)
         return resident, self._indices(blocks, form.groups)
 
@@ -165,16 +159,11 @@ class ResidentTrainer(SideBySideTrainer, MLPTrainer):
             return None
         return np.stack([task.source for task in tasks if task.source is not None]).astype(np.int32)
 
-    def _make(self, form: BlocksForm) -> Resident:
-        """Return tensors for a form. If the form has not changed, use the earlier tensors again."""
+    def _new(self, form: BlocksForm) -> Resident:
         if self._copied is None:
             self._copied = ResidentData.of(self._data, self._device)
-        kept = self._resident
-        if kept is None or (kept.form, kept.graphs) != (form, self.graphs):
-            self._resident = kept = None  # frees the old tensors first
-            given = self._network, self._method, self._recipe, self._dtype, self.parts
-            kept = self._resident = Resident(*given, form, self._copied, graphs=self.graphs)
-        return kept
+        given = self._network, self._method, self._recipe, self._dtype, self.parts
+        return Resident(*given, form, self._copied, graphs=self.graphs)
 
     def _begin(
         self,

@@ -36,19 +36,15 @@ _SHARE = 0.8
 _BUSY_ACTIVATIONS = 2**26
 
 
-class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
+class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], AutogradTrainer):
     """A trainer of several blocks at the same time, for any network.
 
     The arguments are those of BlockTrainer. `choose`, `slope` and `decay` must be the whole rule of
     the finder (Method.only_planes), and no later task may need the scores.
-
-    Attributes:
-        graphs: whether a CUDA graph repeats the steps on a CUDA device.
     """
 
     graphs = True
     _feeds_images = True
-    _kept: AutogradBlocks | None = None
 
     def _on_host(self, tasks: Sequence[Task]) -> bool:
         return (
@@ -69,9 +65,6 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
         each = form.num_bytes(self._network, num_values, self._dtype)
         return min(most, max(1, int(_SHARE * free_bytes(self._device)) // each))
 
-    def _forget(self) -> None:
-        self._kept = None
-
     def _stages(
         self,
         blocks: Sequence[Sequence[Task]],
@@ -82,7 +75,7 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
         """Train blocks that have the same shape; see SideBySideTrainer."""
         tasks, (_, num_images) = [t for block in blocks for t in block], self._shape(blocks[0])
         form = AutogradForm.of(blocks, num_images, fed=self._on_host(tasks))
-        made = self._make(form)
+        made = self._tensors(form)
         made.begin(tasks, self._starts(tasks, shared))
         advance = self._fed(made, tasks) if form.fed else made.advance
         indices = self._indices(blocks, form.groups)
@@ -102,15 +95,7 @@ class ResidentAutogradTrainer(SideBySideTrainer, AutogradTrainer):
 
         return advance
 
-    def _make(self, form: AutogradForm) -> AutogradBlocks:
-        """Return tensors for a form. If the form has not changed, use the earlier tensors again.
-
-        So a graph is recorded only once for all blocks of the same form.
-        """
-        kept = self._kept
-        if kept is None or (kept.form, kept.graphs) != (form, self.graphs):
-            self._kept = kept = None  # frees the old tensors first
-            given = self._network, self._method, self._recipe, self._weights
-            images = self._data, self._shown.pixels
-            kept = self._kept = AutogradBlocks(*given, *images, form, graphs=self.graphs)
-        return kept
+    def _new(self, form: AutogradForm) -> AutogradBlocks:
+        given = self._network, self._method, self._recipe, self._weights
+        images = self._data, self._shown.pixels
+        return AutogradBlocks(*given, *images, form, graphs=self.graphs)

@@ -19,6 +19,7 @@ from supsup_core.methods.protocol import Method
 from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import share_images
 from supsup_core.training.descent import first_statistics, tracked_loss, with_floats
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_feed import Tables
@@ -51,7 +52,7 @@ class AutogradForm:
     def of(cls, blocks: Sequence[Sequence[Task]], num_images: int, *, fed: bool) -> "AutogradForm":
         """Make the form of blocks with equal numbers of tasks, whose batches have N images."""
         tasks = [task for block in blocks for task in block]
-        groups = len(blocks) if all(task.classes is None for task in tasks) else len(tasks)
+        groups = len(blocks) if share_images(tasks) else len(tasks)
         source = None if fed else tasks[0].source
         return cls(len(tasks), groups, num_images, 0 if source is None else len(source), fed)
 

@@ -17,6 +17,7 @@ from supsup_core.kernels.gpu.replay import RepeatedStep
 from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import share_images
 from supsup_core.training.blocks import logit_scale
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_feed import Tables
@@ -51,9 +52,8 @@ class BlocksForm:
             num_images: N, the number of images of a batch.
         """
         tasks = [task for block in blocks for task in block]
-        shares = all(task.classes is None for task in tasks)
         chooses = not reorders_columns(tasks, method) and tasks[0].source is not None
-        num_groups = len(blocks) if shares and not chooses else len(tasks)
+        num_groups = len(blocks) if share_images(tasks) and not chooses else len(tasks)
         return cls(len(tasks), num_groups, num_images, chooses)
 
 

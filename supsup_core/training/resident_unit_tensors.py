@@ -17,6 +17,7 @@ from supsup_core.data import ImageSet
 from supsup_core.kernels.gpu.replay import RepeatedStep
 from supsup_core.networks.units import WholePixels
 from supsup_core.tasks.protocol import Task
+from supsup_core.training.batches import share_images
 from supsup_core.training.measure import SHIFT
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_feed import Tables
@@ -75,7 +76,7 @@ class UnitForm:
         tasks = [task for block in blocks for task in block]
         permutes = all(task.is_permutation for task in tasks)
         chooses = not permutes and tasks[0].source is not None
-        groups = len(blocks) if all(task.classes is None for task in tasks) else len(tasks)
+        groups = len(blocks) if share_images(tasks) else len(tasks)
         return cls(len(tasks), groups, num_images, permutes, chooses)
 
     def num_bytes(self, network: WholePixels) -> int:

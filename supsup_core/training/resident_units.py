@@ -26,14 +26,11 @@ from supsup_core.training.units import UnitTrainer
 _SHARE = 0.8
 
 
-class ResidentUnitTrainer(SideBySideTrainer, UnitTrainer):
+class ResidentUnitTrainer(SideBySideTrainer[UnitForm, UnitBlocks], UnitTrainer):
     """A trainer of masks over units by the threshold rule. The arguments are those of UnitTrainer.
 
     Tasks that change images and tasks that renumber their labels are trained by UnitTrainer, whose
     host makes the images and labels of each step.
-
-    Attributes:
-        graphs: whether a CUDA graph repeats the steps on a CUDA device.
     """
 
     def __init__(
@@ -50,7 +47,6 @@ class ResidentUnitTrainer(SideBySideTrainer, UnitTrainer):
         self.graphs = graphs
         self._measure = self._together = ResidentUnitMeasure(network, test)
         self._images: ResidentPixels | None = None
-        self._kept: UnitBlocks | None = None
 
     def measure_each(
         self, tasks: Sequence[Task], states: Sequence[TaskState], shared: Shared | None = None
@@ -70,9 +66,6 @@ class ResidentUnitTrainer(SideBySideTrainer, UnitTrainer):
         free = int(_SHARE * free_bytes(device)) - one
         return min(self._limit, max(1, 1 + free // (two - one)))
 
-    def _forget(self) -> None:
-        self._kept = None
-
     def _stages(
         self,
         blocks: Sequence[Sequence[Task]],
@@ -83,23 +76,14 @@ class ResidentUnitTrainer(SideBySideTrainer, UnitTrainer):
         """Train blocks that have the same shape; see SideBySideTrainer."""
         _, num_images = self._shape(blocks[0])
         form = UnitForm.of(blocks, num_images)
-        made = self._make(form)
+        made = self._tensors(form)
         made.begin([task for block in blocks for task in block])
         indices = self._indices(blocks, form.groups)
         for _ in steps_of(made.tables, indices, made.advance, after, on_step):
             planes = [mask.cpu().numpy() for mask in made.masks()]
             yield [TaskState(own) for own in zip(*planes, strict=True)]
 
-    def _make(self, form: UnitForm) -> UnitBlocks:
-        """Return tensors for a form. If the form has not changed, use the earlier tensors again.
-
-        So a graph is recorded only once for all blocks of the same form.
-        """
+    def _new(self, form: UnitForm) -> UnitBlocks:
         if self._images is None:
             self._images = ResidentPixels(self._data, self._network.device)
-        kept = self._kept
-        if kept is None or (kept.form, kept.graphs) != (form, self.graphs):
-            self._kept = kept = None  # frees the old tensors first
-            given = self._network, self._recipe, self._images, form
-            kept = self._kept = UnitBlocks(*given, graphs=self.graphs)
-        return kept
+        return UnitBlocks(self._network, self._recipe, self._images, form, graphs=self.graphs)

@@ -2,8 +2,9 @@
 
 import sys
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from itertools import groupby
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,14 +21,37 @@ from supsup_core.training.protocol import OnStep
 from supsup_core.training.resident_feed import joined, needs_host
 
 
-class SideBySideTrainer(StagedTrainer):
-    """A trainer of several blocks at the same time, as many as fit into the memory of the device.
+@runtime_checkable  # lets tests check annotations at run time
+class BlocksTensors(Protocol):
+    """The tensors of some blocks.
 
-    A subclass defines `_stages`, `_most_blocks` and `_forget`. In the list of base classes, it
-    names this class before the class that trains one block. That class trains a block if its images
-    come from a stream, or if the host makes them.
+    Attributes:
+        form: the numbers that determine the shapes of the tensors.
+        graphs: whether a CUDA graph repeats the steps on a CUDA device.
     """
 
+    form: Any
+    graphs: bool
+
+
+F = TypeVar("F", bound=Hashable)
+K = TypeVar("K", bound=BlocksTensors)
+
+
+class SideBySideTrainer(StagedTrainer, Generic[F, K]):
+    """A trainer of several blocks at the same time, as many as fit into the memory of the device.
+
+    A subclass defines `_stages`, `_most_blocks` and `_new`. In the list of base classes, it
+    names this class before the class that trains one block. That class trains a block if its images
+    come from a stream, or if the host makes them.
+
+    Attributes:
+        graphs: whether a CUDA graph repeats the steps on a CUDA device. A change has an effect on
+            the next training.
+    """
+
+    graphs: bool
+    _kept: K | None = None  # the tensors of the last training
     _data: ImageSet
     _seed: int
     # Whether `_stages` also trains a block whose images the host makes.
@@ -74,8 +98,19 @@ class SideBySideTrainer(StagedTrainer):
         """Return how many blocks like this one can train at the same time, from 1 to `_limit`."""
 
     @abstractmethod
-    def _forget(self) -> None:
-        """Free the tensors of earlier blocks."""
+    def _new(self, form: F) -> K:
+        """Make tensors for a form."""
+
+    def _tensors(self, form: F) -> K:
+        """Return tensors for a form. If the form has not changed, use the earlier tensors again.
+
+        So a graph is recorded only once for all blocks of the same form.
+        """
+        kept = self._kept
+        if kept is None or (kept.form, kept.graphs) != (form, self.graphs):
+            self._kept = kept = None  # frees the old tensors first
+            kept = self._kept = self._new(form)
+        return kept
 
     def _shape(self, block: Sequence[Task]) -> tuple[int, int]:
         """Return the numbers of tasks and of images of a batch.
@@ -130,7 +165,7 @@ class SideBySideTrainer(StagedTrainer):
         except torch.OutOfMemoryError:
             if len(blocks) == 1:
                 raise
-        self._forget()
+        self._kept = None
         self._limit = len(blocks) // 2
         free_and_warn(
             f"{len(blocks)} blocks of {len(blocks[0])} tasks",

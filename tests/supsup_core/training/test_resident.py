@@ -128,9 +128,9 @@ def test_tables_are_refilled_when_their_steps_are_used_up(data, blocks, monkeypa
 def test_the_tensors_of_blocks_of_one_form_are_used_again(data, blocks):
     trainer, given = make(ResidentTrainer, data), blocks("permuted")
     first = packed(trainer.side_by_side(given[:1]))
-    kept = trainer._resident
+    kept = trainer._kept
     trainer.side_by_side(given[1:2])
-    assert trainer._resident is kept
+    assert trainer._kept is kept
     assert np.array_equal(packed(trainer.side_by_side(given[:1])), first)
 
 
@@ -181,9 +181,9 @@ def test_states_are_measured_as_by_the_plain_form(family, options, data, make_ta
 def test_memory_of_blocks_is_computed_before_it_is_taken(data, blocks):
     given, trainer = blocks("rotated"), make(ResidentTrainer, data)
     expected = trainer.memory(given[0])
-    assert trainer._resident is None
+    assert trainer._kept is None
     trainer.side_by_side(given)
-    taken = trainer._resident.num_bytes + trainer._resident.scratch_bytes
+    taken = trainer._kept.num_bytes + trainer._kept.scratch_bytes
     assert taken == expected.first + 2 * expected.another
     assert expected.needed(3) - expected.temporary == taken > 0
 
@@ -192,21 +192,21 @@ def test_too_little_memory_halves_the_blocks_and_says_so(data, blocks, monkeypat
     given = blocks("permuted", sizes=(2, 2, 2, 2))
     expected = packed(make(ResidentTrainer, data).side_by_side(given))
     trainer, done = make(ResidentTrainer, data), []
-    as_made = trainer._make
+    as_made = trainer._tensors
 
     def small(form):
         if form.tasks > 2:
             raise torch.OutOfMemoryError("pretended")
         return as_made(form)
 
-    monkeypatch.setattr(trainer, "_make", small)
+    monkeypatch.setattr(trainer, "_tensors", small)
     with pytest.warns(RuntimeWarning, match="memory for [42] blocks of 2 tasks") as warned:
         found = trainer.side_by_side(given, done.append)
     assert len(warned) == 2
     assert np.array_equal(packed(found), expected)
     assert done == sorted(done)
     assert done[-1] == RECIPE.steps
-    monkeypatch.setattr(trainer, "_make", lambda form: small(replace(form, tasks=3)))
+    monkeypatch.setattr(trainer, "_tensors", lambda form: small(replace(form, tasks=3)))
     with pytest.raises(torch.OutOfMemoryError):
         trainer.side_by_side(given[:1])
 

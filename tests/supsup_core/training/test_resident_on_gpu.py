@@ -105,7 +105,7 @@ def test_a_step_copies_nothing_waits_for_nothing_and_has_few_launches(num_blocks
         def on_step(done):
             copies = gpu.uploads + gpu.downloads
             marks.append((gpu.kernels, copies, gpu.waits))
-            tensors = trainer._resident._tensors()
+            tensors = trainer._kept._tensors()
             addresses.append([tensor.inner.data_ptr() for tensor in tensors])
 
         trainer.side_by_side(blocks_of(make_tasks, num_blocks=num_blocks), on_step)
@@ -147,6 +147,6 @@ def test_memory_is_what_a_gpu_allocates(family, data, make_tasks, monkeypatch):
         trainer.side_by_side(blocks)
         kept = gpu.allocated_bytes - before - trainer._copied.num_bytes
         peak = gpu.peak_bytes - before - trainer._copied.num_bytes
-    assert kept == trainer._resident.num_bytes
+    assert kept == trainer._kept.num_bytes
     assert kept < peak <= memory.needed(len(blocks))
     assert peak > 0.8 * (memory.needed(len(blocks)) - memory.temporary)

@@ -76,7 +76,7 @@ def test_kernels_train_as_the_plain_form(family, method, recipe, data, make_task
             parts=parts,
         )
         rows.append(layout_of(NETWORK, method).pack(trainer.side_by_side(blocks)))
-        layers.append(trainer._resident.layers)
+        layers.append(trainer._kept.layers)
     assert np.array_equal(*rows)
     for plain, found in zip(*layers, strict=True):
         torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=5e-6)
