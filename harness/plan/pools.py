@@ -113,10 +113,9 @@ def _on_gpus(config: Config, cpus: int, gpus: int) -> tuple[PoolSize, PoolSize]:
 def _shares(train_per_gpu: int, evaluate: int) -> tuple[float, float]:
     """Divide a GPU between training actors and evaluation actors.
 
-    A GPU has room for `train_per_gpu` training actors, but for no more, so that the training
-    actors spread over all GPUs. It also has room for all evaluation actors together, because Ray
-    may put all of them on the same GPU. So no actor waits for room, in whatever order Ray starts
-    the actors.
+    A GPU has room for exactly `train_per_gpu` training actors. Therefore the training actors spread
+    over all GPUs. A GPU also has room for all evaluation actors, because Ray may put all of them on
+    one GPU. Ray may start the actors in any order, and no actor waits for room.
 
     Args:
         train_per_gpu: the number of training actors of a GPU.
