@@ -3,9 +3,11 @@
 python -m analysis.compare runs/masks runs/batche runs/psp
 python -m analysis.compare runs/masks-seeds runs/psp-seeds --file figure3.pdf
 python -m analysis.compare runs/masks-seeds runs/psp-seeds --difference
+python -m analysis.compare runs/masks --checkpoints
 
 A folder of several runs counts as one: its lines are means over seeds. --difference also prints how
-much each run or method differs from the first, over pairs of equal tasks and seeds.
+much each run or method differs from the first, over pairs of equal tasks and seeds. --checkpoints
+also prints all checkpoints with 95 % intervals.
 """
 
 import os
@@ -20,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import stored
+from analysis.checkpoints import checkpoints_table
 from analysis.commandline import Parser, figure_file, run_command, run_directory
 from analysis.drawing.storage import PACKED, SHARED_ARRAYS, WEIGHTS_SEED, storage_bytes
 from analysis.drawing.style import legend_below, name_axes, panels, tick_checkpoints
@@ -104,6 +107,15 @@ def compared(folders: Sequence[str]) -> pd.DataFrame:
                 )
             )
     return pd.concat(found, ignore_index=True)
+
+
+def checkpoints(folders: Sequence[str]) -> str:
+    """Return a table of text: all checkpoints of all groups, with 95 % intervals.
+
+    Raises:
+        OSError, ValueError: see `compared`.
+    """
+    return checkpoints_table({group.name: group.evaluations for group in groups(folders)})
 
 
 def differences(folders: Sequence[str]) -> str:
@@ -228,9 +240,18 @@ def main() -> None:
         action="store_true",
         help="also print how much each run or method differs from the first",
     )
+    parser.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="also print all checkpoints, with 95 %% intervals",
+    )
     arguments = parser.parse_args()
     rows, folders = compared(arguments.folders), arguments.folders
-    printed = [table(rows), *([differences(folders)] if arguments.difference else ())]
+    printed = [
+        table(rows),
+        *([checkpoints(folders)] if arguments.checkpoints else ()),
+        *([differences(folders)] if arguments.difference else ()),
+    ]
     accuracy_and_bytes(rows).savefig(arguments.file, dpi=120)
     print("\n".join([*printed, f"figure: {os.fspath(arguments.file)}"]))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.several import student_t
-from analysis.summary import GIVEN, SETTINGS, WAYS, bootstrap, largest_samples, told_apart
+from analysis.summary import WAYS, bootstrap, inferred_by, largest_samples
 
 MEASURES = ("accuracy_gg", "accuracy_gnu", "task_accuracy")
 # Runs with equal values of these keys and of the seed have the same tasks.
@@ -121,19 +121,17 @@ def _shown(name: str, found: pd.DataFrame) -> list[dict[str, Any]]:
     """Make one row of text for each way of inference, at the largest number of masks."""
     own = found[(found["num_distractors"] == 0) & (found["num_tasks"] == found["num_tasks"].max())]
     rows = []
-    for row, apart in zip(own.to_dict("records"), told_apart(own, SETTINGS), strict=True):
-        is_given = row["algorithm"] == GIVEN
-        way = [part for part in (row["algorithm"], row["objective"]) if isinstance(part, str)]
+    for row, way in zip(own.to_dict("records"), inferred_by(own), strict=True):
         rows.append(
             {
                 "run": name,
-                "inferred by": "" if is_given else " ".join(way) + apart,
+                "inferred by": way,
                 "tasks": row["num_tasks"],
                 "pairs": row["pairs"],
                 "seeds": row["seeds"],
                 "GG": _interval(row, "accuracy_gg"),
                 "GG over seeds": _ends(row, "accuracy_gg_seeds"),
-                "GNu": "" if is_given else _interval(row, "accuracy_gnu"),
+                "GNu": _interval(row, "accuracy_gnu") if way else "",
             }
         )
     return rows

@@ -157,6 +157,24 @@ def told_apart(ways: pd.DataFrame, settings: list[str]) -> list[str]:
     ]
 
 
+def inferred_by(rows: pd.DataFrame) -> list[str]:
+    """Name the way in which each row infers tasks, such as "one_shot H".
+
+    Args:
+        rows: rows with the columns WAYS. If they differ in a setting, the names tell it.
+
+    Returns:
+        One name per row, empty if the task is given.
+    """
+    return [
+        ""
+        if row.algorithm == GIVEN
+        else " ".join(part for part in (row.algorithm, row.objective) if isinstance(part, str))
+        + apart
+        for row, apart in zip(rows.itertuples(), told_apart(rows, SETTINGS), strict=True)
+    ]
+
+
 def main_way(
     evaluations: pd.DataFrame, algorithm: str | None = None, objective: str | None = None
 ) -> pd.DataFrame:

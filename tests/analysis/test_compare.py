@@ -130,6 +130,22 @@ def test_the_command_prints_differences_from_the_first_method(tmp_path, monkeypa
     assert row in " ".join(out.split())
 
 
+def test_the_command_prints_all_checkpoints_with_intervals(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare", *folders, "--checkpoints"])
+    compare.main()
+    printed = capsys.readouterr().out.split("\ncheckpoints\n")[1]
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert len(rows) == 1 + 2 * 2 + 2 + 3  # names; ways and checkpoints; those of PSP; the end
+    # Two seeds with one query each. Every query has the task accuracy 0.5, which rounds to 0.
+    of_h = [row for row in rows if row.startswith("masks one_shot H 4 2 ")]
+    assert of_h == [
+        "masks one_shot H 4 2 0 of 2 (0.0000 to 0.6576) 0.7000 (0.6000 to 0.8000) "
+        "0.3500 (0.3000 to 0.4000)"
+    ]
+    assert "psp0 4 1 0.5000 (0.5000 to 0.5000)" in rows
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
