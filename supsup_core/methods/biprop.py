@@ -27,7 +27,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from supsup_core.knobs import Knob, check_knobs
@@ -92,6 +92,11 @@ class Biprop(EdgePopup):
         """Whether the rule is that of edge-popup; see Method.only_planes."""
         is_same = self.keeps_methods(Biprop, "gains", "end", "after_step")
         return is_same and not self.has_scale and self.scope == "layer"
+
+    @property
+    def has_equal_steps(self) -> bool:
+        """See Method.has_equal_steps. The gains read the density of the ramp on its device."""
+        return self.keeps_methods(Biprop, "trained_names", "phase", "after_step")
 
     @property
     def has_scale(self) -> bool:
@@ -166,7 +171,7 @@ class Biprop(EdgePopup):
         return found
 
     def masks(
-        self, network: Network, scores: Scores, density: float
+        self, network: Network, scores: Scores, density: float | Float[Tensor, "1"]
     ) -> dict[str, Bool[Tensor, "B ..."]]:
         """Choose the kept weights of all tensors.
 
@@ -182,7 +187,7 @@ class Biprop(EdgePopup):
         if self.scope == "layer":
             return {t.name: self.mask(t, values[t.name]) for t in network.tensors}
         sizes = [(values[t.name].abs() / uniform_bound(t)).flatten(1) for t in network.tensors]
-        kept = top_share(torch.cat(sizes, 1), kept_count(density, num_gains(network)))
+        kept = top_share(torch.cat(sizes, 1), _count(density, num_gains(network)))
         parts = kept.split([t.num_gains for t in network.tensors], 1)
         pairs = zip(network.tensors, parts, strict=True)
         return {tensor.name: part.unflatten(1, tensor.shape) for tensor, part in pairs}
@@ -231,9 +236,15 @@ class Biprop(EdgePopup):
     def _has_ramp(self) -> bool:
         return self.scope == "global" and self.ramp > 0 and self.density < FIRST_DENSITY
 
-    def _density(self, scores: Mapping[str, Tensor]) -> float:
-        """Return the present density. All tasks of a block have the same density."""
-        return float(scores[_DENSITY].detach().reshape(-1)[0]) if self._has_ramp else self.density
+    def _density(self, scores: Mapping[str, Tensor]) -> float | Float[Tensor, "1"]:
+        """Return the present density, which all tasks have.
+
+        On a GPU, the density of a ramp stays on the GPU, so that the host does not wait for it.
+        """
+        if not self._has_ramp:
+            return self.density
+        density = scores[_DENSITY].detach()[:1]
+        return float(density) if density.device.type == "cpu" else density
 
 
 def magnitude_of(name: str) -> str:
@@ -243,6 +254,13 @@ def magnitude_of(name: str) -> str:
 
 def _scale_of(name: str) -> str:
     return f"{name}.scale"
+
+
+def _count(density: float | Float[Tensor, "1"], num: int) -> int | Int64[Tensor, "1"]:
+    """Return the number of kept weights, as kept_count does; see there."""
+    if isinstance(density, Tensor):
+        return (density.double() * num).round().clamp(1, num).long()
+    return kept_count(density, num)
 
 
 def _mean(values: Tensor, kept: Bool[Tensor, "B ..."]) -> Tensor:

@@ -37,6 +37,11 @@ class ChangedWeights(Biprop):
     magnitudes: Magnitudes = SIGNED_CONSTANT
     every: Interval = 469
 
+    @property
+    def has_equal_steps(self) -> bool:
+        """See Method.has_equal_steps. The changes of weights are not recorded."""
+        return self.keeps_methods(ChangedWeights, "trained_names", "phase", "after_step")
+
     @abstractmethod
     def change(self, network: Network, scores: Scores, progress: Progress) -> None:
         """Change the signs (`flip_of`) and the magnitudes (`magnitude_of`) of weights in place.

@@ -14,6 +14,8 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from supsup_core.knobs import Knob
 from supsup_core.methods.biprop import magnitude_of
@@ -47,8 +49,13 @@ class IteRand(ChangedWeights):
                 drawn = own.random(tensor.shape, dtype=np.float32) < self.probability
                 chosen = torch.from_numpy(drawn).to(flips.device) & ~masks[tensor.name][b]
                 signs = own.integers(0, 2, tensor.shape, np.int8).astype(np.bool_)
-                flips[b, chosen] = torch.from_numpy(signs).to(flips.device)[chosen]
+                _write(torch.from_numpy(signs), chosen, flips[b])
                 if self.has_scale:
                     sizes = scores[magnitude_of(tensor.name)].detach()
-                    fresh = torch.from_numpy(self.draw_magnitudes(tensor.shape, own)).to(sizes)
-                    sizes[b, chosen] = fresh[chosen]
+                    fresh = torch.from_numpy(self.draw_magnitudes(tensor.shape, own))
+                    _write(fresh, chosen, sizes[b])
+
+
+def _write(values: Tensor, where: Bool[Tensor, "..."], to: Tensor) -> None:
+    """Copy values to the places where a mask is True. A GPU does not make the host wait for it."""
+    to.copy_(torch.where(where, values.to(to), to))

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from supsup_core.methods.first_scores import Values, mixed, uniform_bound
@@ -46,10 +46,6 @@ class PlaneMethod(Method):
             and not self.searches
             and self.order == "any"
         )
-
-    def keeps_methods(self, base: type, *names: str) -> bool:
-        """Return whether the finder's class overrides none of the named methods of a base class."""
-        return all(getattr(type(self), name) is getattr(base, name) for name in names)
 
     def fast_rule(self, tensor: MaskedTensor) -> FastRule | None:
         """Return the rule of a tensor, if trainers have a fast step for the rule, else None.
@@ -156,7 +152,7 @@ def kept_count(density: float, num: int) -> int:
     return max(1, min(num, round(density * num)))
 
 
-def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
+def top_share(scores: Tensor, num_kept: int | Int64[Tensor, "1"]) -> Bool[Tensor, "B ..."]:
     """Mark the `num_kept` largest scores of each task.
 
     If scores are equal, the scores with the lower indices (in C order) are marked, so that exactly
@@ -164,7 +160,9 @@ def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
 
     Args:
         scores: (B, *shape) the scores of B tasks.
-        num_kept: number of scores to mark per task, from 1 to the number of scores of a task.
+        num_kept: number of scores to mark per task, from 1 to the number of scores of a task. A
+            tensor must be on the device of the scores. The host does not read it, but sorting all
+            scores takes more time.
 
     Returns:
         (B, *shape) True for each marked score.
@@ -174,7 +172,10 @@ def top_share(scores: Tensor, num_kept: int) -> Bool[Tensor, "B ..."]:
     # This does no harm: the mask that was trained is the mask that is stored, and equal scores at
     # the cut are rare.
     flat = scores.flatten(1)
-    lowest = flat.kthvalue(flat.shape[1] - num_kept + 1, dim=1, keepdim=True).values
+    if isinstance(num_kept, int):
+        lowest = flat.kthvalue(flat.shape[1] - num_kept + 1, dim=1, keepdim=True).values
+    else:
+        lowest = flat.sort(dim=1).values.index_select(1, flat.shape[1] - num_kept)
     above, equal = flat > lowest, flat == lowest
     num_missing = num_kept - above.sum(dim=1, keepdim=True)
     first = equal.cumsum(dim=1, dtype=torch.int32) <= num_missing

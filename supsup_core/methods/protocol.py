@@ -200,13 +200,29 @@ class Method(ABC):
         raise NotImplementedError(f"{type(self).__name__} must define candidate() to search")
 
     @property
+    def has_equal_steps(self) -> bool:
+        """Whether a GPU can record one training step and repeat the recording.
+
+        Then every step must train the same scores (`trained_names`), in one phase. Only the values
+        of the scores may differ between the steps, and neither `gains` nor `decay` may read a
+        value on the host. `after_step` is not recorded, so it may do anything.
+
+        If a finder overrides `trained_names`, `phase` or `after_step`, the default is False. Such
+        a finder may override this property too.
+        """
+        return self.keeps_methods(Method, "trained_names", "phase", "after_step")
+
+    @property
     def draws_uniformly(self) -> bool:
         """Whether `uniform_scores` draws the first scores of every tensor with gains over weights.
 
         If so, a GPU can draw these scores itself.
         """
-        kind = type(self)
-        return kind.begin is Method.begin and kind.first_scores is Method.first_scores
+        return self.keeps_methods(Method, "begin", "first_scores")
+
+    def keeps_methods(self, base: type, *names: str) -> bool:
+        """Return whether the finder's class overrides none of the named methods of a base class."""
+        return all(getattr(type(self), name) is getattr(base, name) for name in names)
 
     @abstractmethod
     def gains(self, network: Network, scores: Scores) -> dict[str, Tensor]:

@@ -58,6 +58,21 @@ def trains_by_planes(method: Method, recipe: Recipe) -> bool:
     return method.only_planes and recipe.transfer != MEAN_SCORES
 
 
+def trains_side_by_side(network: Network, method: Method, recipe: Recipe) -> bool:
+    """Return whether ResidentAutogradTrainer supports a network, a finder and a recipe.
+
+    All steps must be equal (Method.has_equal_steps), and no task may need data from the training of
+    an earlier task.
+    """
+    trains_alone = method.order == "any" and not method.shared_shapes(network)
+    return (
+        trains_alone
+        and method.has_equal_steps
+        and not method.searches
+        and recipe.transfer != MEAN_SCORES
+    )
+
+
 def reads_whole_arrays(network: Network, num_channels: int) -> bool:
     """Return whether trainers of a network need all images in memory.
 
@@ -118,7 +133,7 @@ def trainer_for(
         kind = ResidentTrainer if on_gpu else MLPTrainer
         return kind(network, method, train, measure, recipe, seed=seed, dtype=dtype, device=device)
     slower: type[AutogradTrainer] = SearchTrainer if method.searches else AutogradTrainer
-    if on_gpu and trains_by_planes(method, recipe):
+    if on_gpu and trains_side_by_side(network, method, recipe):
         slower = ResidentAutogradTrainer
     elif trains_on_modules(network, method, recipe) and not on_gpu:
         slower = ModuleTrainer

@@ -3,7 +3,7 @@
 The trainer in autograd.py computes the same, but its host chooses the images of each step and takes
 the optimiser's step. Here, nothing is copied between host and GPU during the steps, and the host
 never waits. The same tensors hold the tasks of several blocks, and each block keeps its own
-batches.
+batches. A finder's `after_step` is not recorded. The host calls it after each step.
 
 Images that do not fit into the memory of the GPU, tasks that compute new pixels or renumber their
 labels, and images that change at random are made by the host. Each step then has two copies. The
@@ -11,6 +11,9 @@ same steps use these images, so the masks do not depend on the memory of the GPU
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
+
+import torch
 
 from supsup_core.kernels.gpu.memory import free_bytes
 from supsup_core.methods.protocol import Shared
@@ -24,7 +27,12 @@ from supsup_core.training.batches import (
     block_batches,
 )
 from supsup_core.training.protocol import OnStep
-from supsup_core.training.resident_autograd_tensors import AutogradBlocks, AutogradForm
+from supsup_core.training.resident_autograd_tensors import (
+    AutogradBlocks,
+    AutogradForm,
+    ScoreForm,
+    score_forms,
+)
 from supsup_core.training.resident_feed import steps_of
 from supsup_core.training.side_by_side import SideBySideTrainer
 
@@ -39,12 +47,18 @@ _BUSY_ACTIVATIONS = 2**26
 class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], AutogradTrainer):
     """A trainer of several blocks at the same time, for any network.
 
-    The arguments are those of BlockTrainer. `choose`, `slope` and `decay` must be the whole rule of
-    the finder (Method.only_planes), and no later task may need the scores.
+    The arguments are those of BlockTrainer. All steps of the finder must be equal
+    (Method.has_equal_steps), and no later task may need data from the training of a task.
     """
 
     graphs = True
     _feeds_images = True
+
+    @cached_property
+    def _forms(self) -> dict[str, ScoreForm]:
+        """A mapping from name to the form of a task's scores."""
+        accurate = torch.promote_types(self._dtype, torch.float32)
+        return score_forms(self._network, self._method, self._recipe, self._seed, accurate)
 
     def _on_host(self, tasks: Sequence[Task]) -> bool:
         return (
@@ -62,7 +76,7 @@ class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], A
             return most
         form = AutogradForm.of([block], num_images, fed=False)
         num_values = self._data.flat.shape[1]
-        each = form.num_bytes(self._network, num_values, self._dtype)
+        each = form.num_bytes(self._network, self._forms, num_values, self._dtype)
         return min(most, max(1, int(_SHARE * free_bytes(self._device)) // each))
 
     def _stages(
@@ -76,7 +90,7 @@ class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], A
         tasks, (_, num_images) = [t for block in blocks for t in block], self._shape(blocks[0])
         form = AutogradForm.of(blocks, num_images, fed=self._on_host(tasks))
         made = self._tensors(form)
-        made.begin(tasks, self._starts(tasks, shared))
+        made.begin(tasks, self._starts(tasks, shared), shared, self._seed)
         advance = self._fed(made, tasks) if form.fed else made.advance
         indices = self._indices(blocks, form.groups)
         for _ in steps_of(made.tables, indices, advance, after, on_step):
@@ -96,6 +110,6 @@ class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], A
         return advance
 
     def _new(self, form: AutogradForm) -> AutogradBlocks:
-        given = self._network, self._method, self._recipe, self._weights
+        given = self._network, self._method, self._recipe, self._weights, self._forms
         images = self._data, self._shown.pixels
         return AutogradBlocks(*given, *images, form, graphs=self.graphs)

@@ -6,7 +6,8 @@ task chooses: P, or the pixels of one channel.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
@@ -15,18 +16,63 @@ from torch import Tensor
 
 from supsup_core.data import ImageSet, factor_and_offset
 from supsup_core.kernels.gpu.replay import RepeatedStep
-from supsup_core.methods.protocol import Method
+from supsup_core.methods.protocol import Method, Progress, Shared
 from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import share_images
-from supsup_core.training.descent import first_statistics, tracked_loss, with_floats
+from supsup_core.training.descent import (
+    first_statistics,
+    stacked_scores,
+    tracked_loss,
+    with_floats,
+)
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_feed import Tables
 
 # At its peak, a step stores at most this number of values per activation and image, and this number
 # of float32 values per gain: scores, optimiser, gains, effective weights and their gradients.
 _VALUES_PER_ACTIVATION, _VALUES_PER_GAIN = 4, 14
+
+
+@dataclass(frozen=True)
+class ScoreForm:
+    """Shape and type of the scores with one name.
+
+    Attributes:
+        shape: shape of the scores of one task.
+        dtype: type of the scores in training.
+        trained: whether the optimiser changes the scores.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    trained: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the scores of one task."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def score_forms(
+    network: Network, method: Method, recipe: Recipe, seed: int, dtype: torch.dtype
+) -> dict[str, ScoreForm]:
+    """Return a mapping from name to the form of a task's scores. All tasks have the same forms.
+
+    Args:
+        network: the fixed network.
+        method: the mask finder.
+        recipe: the settings of the training.
+        seed: the run's seed.
+        dtype: type of scores that are floats.
+    """
+    start = stacked_scores([method.begin(network, 0, seed)], dtype, torch.device("cpu"))
+    trained = method.trained_names(network, start.keys(), 0, recipe.steps)
+    return {
+        name: ScoreForm(tuple(values.shape[1:]), values.dtype, name in trained)
+        for name, values in start.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -56,20 +102,28 @@ class AutogradForm:
         source = None if fed else tasks[0].source
         return cls(len(tasks), groups, num_images, 0 if source is None else len(source), fed)
 
-    def num_bytes(self, network: Network, num_values: int, dtype: torch.dtype) -> int:
+    def num_bytes(
+        self,
+        network: Network,
+        scores: Mapping[str, ScoreForm],
+        num_values: int,
+        dtype: torch.dtype,
+    ) -> int:
         """Return an upper bound of the bytes that a step of all tasks needs on the device.
 
         The images of the data set are not counted.
 
         Args:
             network: the fixed network.
+            scores: a mapping from name to the form of a task's scores.
             num_values: P, the number of values of an image.
             dtype: type of the matrix products.
         """
         shown = self.images * num_values * (4 + 3 * dtype.itemsize + 2 * bool(self.chosen))
         activations = _VALUES_PER_ACTIVATION * network.num_activations * self.images
         gains = _VALUES_PER_GAIN * num_gains(network) * max(4, dtype.itemsize)
-        own = shown + activations * max(4, dtype.itemsize) + gains + 8 * self.chosen
+        untrained = sum(form.num_bytes for form in scores.values() if not form.trained)
+        own = shown + activations * max(4, dtype.itemsize) + gains + untrained + 8 * self.chosen
         return self.tasks * own
 
 
@@ -78,9 +132,10 @@ class AutogradBlocks:
 
     Args:
         network: the fixed network.
-        method: the mask finder. Method.only_planes must be true.
+        method: the mask finder. Method.has_equal_steps must be true.
         recipe: the settings of the training.
         weights: the fixed weights, on the device of all tensors, in the type of the products.
+        scores: a mapping from name to the form of a task's scores.
         data: the training images.
         pixels: (M, P) the training images on the device; None if the host makes all images.
         form: the numbers that determine the shapes of the tensors.
@@ -98,6 +153,7 @@ class AutogradBlocks:
         method: Method,
         recipe: Recipe,
         weights: Weights,
+        scores: Mapping[str, ScoreForm],
         data: ImageSet,
         pixels: UInt8[Tensor, "M P"] | None,
         form: AutogradForm,
@@ -112,10 +168,15 @@ class AutogradBlocks:
         self._optimizer = recipe.make_optimizer()
         self.tables = Tables(recipe, self._optimizer, form.groups, form.images, accurate, device)
         self._scores = {
-            tensor.name: torch.empty((form.tasks, *tensor.shape), dtype=accurate, device=device)
-            for tensor in network.tensors
+            name: torch.empty((form.tasks, *own.shape), dtype=own.dtype, device=device)
+            for name, own in scores.items()
         }
-        self._states = {name: self._first_state(own) for name, own in self._scores.items()}
+        self._states = {
+            name: self._first_state(self._scores[name])
+            for name, own in scores.items()
+            if own.trained
+        }
+        self._tensors = {tensor.name: tensor for tensor in network.tensors}
         self._floats = first_statistics(network, form.tasks, accurate, device)
         self._sources: Int64[Tensor, "T 1 S"] | None = None
         if form.chosen:
@@ -138,16 +199,28 @@ class AutogradBlocks:
         # The optimisers also store signs of weights. Autograd needs no signs.
         return self._optimizer.begin(torch.ones_like(score))
 
-    def begin(self, tasks: Sequence[Task], starts: Sequence[Mapping[str, np.ndarray]]) -> None:
+    def begin(
+        self,
+        tasks: Sequence[Task],
+        starts: Sequence[Mapping[str, np.ndarray]],
+        shared: Shared | None,
+        seed: int,
+    ) -> None:
         """Write the tasks' sources and first scores, and the first state of everything else.
 
         Args:
             tasks: the T tasks.
-            starts: for each task, a mapping from name to float32 first scores.
+            starts: for each task, a mapping from name to first scores.
+            shared: data from earlier tasks; see Trainer.stages.
+            seed: the run's seed.
         """
+        self._shared = shared
+        ids = [task.task_id for task in tasks]
+        self._progress = Progress(0, self._recipe.steps, ids, seed)
         for name, score in self._scores.items():
             score.copy_(torch.from_numpy(np.stack([start[name] for start in starts])))
-            for to, value in zip(self._states[name], self._first_state(score), strict=True):
+        for name, state in self._states.items():
+            for to, value in zip(state, self._first_state(self._scores[name]), strict=True):
                 to.copy_(value)
         for spec in self._network.float_specs():
             self._floats[spec.name].fill_(spec.initial)
@@ -171,25 +244,34 @@ class AutogradBlocks:
         return with_floats(self._method.end(self._network, self._scores), self._floats)
 
     def advance(self) -> None:
-        """Take one training step of all tasks."""
+        """Take one training step of all tasks.
+
+        What the finder does after a step may differ from step to step, so no graph repeats it.
+        """
         self._repeated(self._step)
+        self._progress = replace(self._progress, step=self._progress.step + 1)
+        self._method.after_step(self._network, self._scores, self._shared, self._progress)
 
     def _step(self) -> None:
         images, labels = self._batch()
-        leaves = {n: score.detach().requires_grad_() for n, score in self._scores.items()}
+        leaves = {name: self._scores[name].detach().requires_grad_() for name in self._states}
         with torch.enable_grad():
-            found = self._method.gains(self._network, leaves)
-            gains = {name: gain.to(self._dtype) for name, gain in found.items()}
+            made = self._method.gains(self._network, {**self._scores, **leaves})
+            gains = {name: gain.to(self._dtype) for name, gain in made.items()}
             given = self._network, self._weights, gains, self._floats, images, labels
             loss = tracked_loss(*given, self._recipe.temperature)
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        # A score that does not change the loss gets no gradient, and stays as it is.
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        gradients: dict[str, Tensor | None] = dict(zip(leaves, found, strict=True))
         tables = self.tables
         constants = tables.constants.index_select(0, tables.step)[0].unbind()
-        for tensor, gradient in zip(self._network.tensors, gradients, strict=True):
-            score, state = self._scores[tensor.name], self._states[tensor.name]
-            decay = self._method.decay(tensor, score)
+        for name, gradient in gradients.items():
+            if gradient is None:
+                continue
+            score, tensor = self._scores[name], self._tensors.get(name)
+            decay = None if tensor is None else self._method.decay(tensor, score)
             own = gradient if decay is None else gradient + decay
-            self._optimizer.move(score, state, own, constants)
+            self._optimizer.move(score, self._states[name], own, constants)
         tables.step.add_(1)
 
     def _batch(self) -> tuple[Float[Tensor, "T N ..."], Int64[Tensor, "T N"]]:

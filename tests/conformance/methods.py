@@ -18,6 +18,7 @@ import torch
 
 import supsup_core.networks.module
 from conformance.states import assert_equal
+from pretended_cuda import CUDA, PretendedCuda
 from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import Progress, layout_of
 from supsup_core.networks.conv import small_conv
@@ -376,6 +377,35 @@ class MethodTests:
                 continue
             tasks = blocks(make_tasks(family, side=8, num_classes=10))[0]
             self.assert_trains_as(chosen, plain(recipe), tasks, layout)
+
+    def test_a_gpu_trains_and_measures_the_states_of_the_cpu(
+        self, network, layout, data, plain, make_tasks, blocks
+    ):
+        if not any(network is one for one in self.networks_that_learn):
+            pytest.skip("the trainers on a GPU are tested with all kinds of networks")
+        recipe = replace(BRIEF, steps=3)
+        given = blocks(make_tasks("permuted", side=8, num_classes=10))[:2]
+        expected = self.trained_in_order(plain(recipe), given, recipe, layout)
+        with PretendedCuda() as gpu:
+            trainer = trainer_for(
+                network, self.method, *data, recipe, seed=0, dtype=torch.float64, device=CUDA
+            )
+            found = self.trained_in_order(trainer, given, recipe, layout)
+            assert gpu.kernels > 20 * recipe.steps
+        for (rows, measured), (wanted_rows, wanted) in zip(found, expected, strict=True):
+            assert np.array_equal(rows, wanted_rows)
+            for one, other in zip(measured, wanted, strict=True):
+                assert one.accuracy == pytest.approx(other.accuracy, abs=0.01)
+                assert one.loss == pytest.approx(other.loss, rel=1e-3)
+
+    def trained_in_order(self, trainer, blocks, recipe, layout):
+        """Train blocks one after another. Return the rows and accuracies of each block."""
+        shared, found = {}, []
+        for block in blocks:
+            ((states, after),) = trainer.stages(block, [recipe.steps], shared)
+            shared = shared | after
+            found.append((layout.pack(states), trainer.measure_each(block, states, shared)))
+        return found
 
     def assert_trains_as(self, chosen, plain, tasks, layout):
         """Check that a trainer trains and measures the states of the plain trainer."""

@@ -140,6 +140,12 @@ def test_edge_popup_keeps_those_that_come_first_among_equals():
     assert top_share(torch.zeros(1, 4), 2).tolist() == [[True, True, False, False]]
 
 
+def test_a_number_on_a_device_marks_as_many_scores(rng):
+    scores = torch.from_numpy(rng.integers(0, 9, (3, 4, 6)))  # many scores are equal
+    for num in (1, 5, 23, 24):
+        assert torch.equal(top_share(scores, torch.tensor([num])), top_share(scores, num))
+
+
 def test_one_weight_stays_at_least():
     assert kept_count(1e-9, 10) == 1
     assert EdgePopup(1e-9).num_kept(LAYER) == 1

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 import torch
 
+from pretended_cuda import CUDA, PretendedCuda
+from supsup_core.baselines.batche import BatchE
+from supsup_core.baselines.own_weights import UpperBound
 from supsup_core.data import ImageSet
 from supsup_core.engines.choose import engine_type
 from supsup_core.engines.mlp import MLPEngine
 from supsup_core.methods.biprop import Biprop
 from supsup_core.methods.edge_popup import EdgePopup
+from supsup_core.methods.exssnet import ExSSNeT
+from supsup_core.methods.iterand import IteRand
+from supsup_core.methods.jackpots import Jackpots
 from supsup_core.methods.multicoated import Multicoated
 from supsup_core.methods.n_of_m import NOfM
 from supsup_core.methods.protocol import layout_of
+from supsup_core.methods.random_search import RandomSearch
+from supsup_core.methods.recycling import Recycling
 from supsup_core.methods.signed import Signed
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.conv import small_conv
@@ -34,6 +42,8 @@ from supsup_core.training.layers import BlockLayer
 from supsup_core.training.measure import PlainMeasure, measure_for
 from supsup_core.training.modules import ModuleTrainer
 from supsup_core.training.recipe import Recipe
+from supsup_core.training.resident_autograd import ResidentAutogradTrainer
+from supsup_core.training.search import SearchTrainer
 from supsup_core.training.units import UnitTrainer
 
 RECIPE = Recipe(steps=1, batch_size=4, learning_rate=0.1)
@@ -129,6 +139,45 @@ class OtherSigns(Signed):
 def test_other_rules_of_planes_get_the_block_path_in_torch(method):
     assert type(chosen(LENET, method)) is MLPTrainer
     assert forms(method) == {BlockLayer}
+
+
+class OwnPhase(Threshold):
+    def phase(self, names, step, steps):
+        return super().phase(names, step, steps)
+
+
+class OwnRamp(Biprop):
+    def after_step(self, network, scores, shared, progress):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "kind"),
+    [
+        (OtherGains(), RECIPE, ResidentAutogradTrainer),
+        (OtherEnd(), RECIPE, ResidentAutogradTrainer),
+        (Biprop(), RECIPE, ResidentAutogradTrainer),
+        (Biprop(0.1, scope="global"), RECIPE, ResidentAutogradTrainer),
+        (IteRand(), RECIPE, ResidentAutogradTrainer),
+        (Recycling(magnitudes="kaiming_normal"), RECIPE, ResidentAutogradTrainer),
+        (BatchE(), RECIPE, ResidentAutogradTrainer),
+        (UpperBound(), RECIPE, ResidentAutogradTrainer),
+        (Biprop(), replace(RECIPE, transfer="mean"), ResidentAutogradTrainer),
+        (Biprop(), replace(RECIPE, transfer="mean_scores"), AutogradTrainer),
+        (BatchE("trained"), RECIPE, AutogradTrainer),
+        (ExSSNeT(), RECIPE, AutogradTrainer),
+        (Jackpots(base_share=0.0), RECIPE, AutogradTrainer),
+        (RandomSearch(), RECIPE, SearchTrainer),
+        (AfterStep(), RECIPE, AutogradTrainer),
+        (InSequence(), RECIPE, AutogradTrainer),
+        (OwnPhase(), RECIPE, AutogradTrainer),
+        (OwnRamp(), RECIPE, AutogradTrainer),
+    ],
+)
+def test_a_gpu_trains_blocks_side_by_side_if_all_steps_are_equal(method, recipe, kind):
+    with PretendedCuda():
+        trainer = trainer_for(LENET, method, images(), images(), recipe, seed=0, device=CUDA)
+    assert type(trainer) is kind
 
 
 @pytest.mark.parametrize(
