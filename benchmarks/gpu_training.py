@@ -2,6 +2,7 @@
 
 import argparse
 import multiprocessing
+import queue
 import statistics
 import time
 import zlib
@@ -193,7 +194,7 @@ def actors(bench: Bench) -> None:
         ]
         for other in others:
             other.start()
-        seconds = [results.get(timeout=300) for _ in others]
+        seconds = seconds_of(others, results)
         for other in others:
             other.join()
         done = num * bench.options.tasks[0] * bench.options.steps
@@ -208,6 +209,26 @@ def actors(bench: Bench) -> None:
             floor_seconds=floor,
             share_of_floor=floor * done / max(seconds),
         )
+
+
+def seconds_of(processes: Sequence[Any], results: Any) -> list[float]:
+    """Wait until each process has put its seconds into the queue `results`.
+
+    Raises:
+        RuntimeError: a process failed. The others, which may wait for it, are ended.
+    """
+    found: list[float] = []
+    while len(found) < len(processes):
+        try:
+            found.append(results.get(timeout=1))
+        except queue.Empty:
+            if failed := sum(bool(process.exitcode) for process in processes):
+                for process in processes:
+                    process.kill()
+                raise RuntimeError(
+                    f"{failed} of {len(processes)} processes failed: see the lines above"
+                ) from None
+    return found
 
 
 def memory_of_training(bench: Bench) -> None:

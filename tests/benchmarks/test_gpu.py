@@ -1,11 +1,16 @@
 """The JSON lines of the benchmark of GPUs, on the CPU. The tests do not judge the times."""
 
 import json
+import multiprocessing.dummy
+import queue
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +49,39 @@ def test_training_and_inference_have_lines_without_errors(told):
     assert not [line for line in lines if "error" in line]
     assert all(line["same_as_cpu"] == line["compared"] > 0 for line in lines[1:5])
     assert all(line["bits_that_differ_alone"] == 0 for line in lines[5:9])
+
+
+def test_the_other_parts_have_lines_without_errors(told, monkeypatch):
+    # Processes would import torch again, so threads stand for them.
+    import gpu_training  # `told` puts its folder on the path
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: multiprocessing.dummy)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    recipe = replace(gpu_training.RECIPES["paper"], steps=3)
+    monkeypatch.setitem(gpu_training.RECIPES, "paper", recipe)
+    ceilings, whole, *actors = told("ceilings", "whole", "actors", "--actors", "1", "2")
+    assert all(ceilings[name] > 0 for name in ceilings["predicted"])
+    assert whole["tasks"] == 20
+    assert 0 <= whole["lowest_accuracy"] <= whole["accuracy"] <= 1
+    assert [line["actors"] for line in actors] == [1, 2]
+    assert all(line["task_steps_per_second"] > 0 for line in actors)
+
+
+def test_a_process_that_fails_ends_the_others(told):
+    from gpu_training import seconds_of
+
+    class Nothing:
+        def get(self, timeout):
+            raise queue.Empty
+
+    ended = []
+    others = [
+        SimpleNamespace(exitcode=code, kill=lambda code=code: ended.append(code))
+        for code in (None, 1)
+    ]
+    with pytest.raises(RuntimeError, match="1 of 2 processes failed"):
+        seconds_of(others, Nothing())
+    assert ended == [None, 1]
 
 
 def test_the_plan_of_memory_grows_with_the_gpu(told):
