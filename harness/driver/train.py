@@ -132,8 +132,8 @@ class Train:
         needed = training_bytes(spec, self._side_by_side)
         if needed is not None:
             logger.info(
-                "each training actor takes up to %.1f GB of its GPU for %d tasks at a time, and "
-                "a GPU has room for %d of them (each reserves %g of it); the masks of an "
+                "each training actor takes up to %.1f GB of its GPU for work units of %d tasks, "
+                "and a GPU has room for %d such actors (each reserves %g of it); the masks of an "
                 "evaluation actor take up to %.1f GB",
                 *(needed / 1e9, self._block * self._side_by_side, int(1 / share + 1e-9), share),
                 mask_bytes(spec) / 1e9,

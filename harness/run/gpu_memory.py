@@ -1,14 +1,20 @@
 """Compute the memory of a GPU that the actors of a run take, for the plan in the log."""
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from math import prod
 
 import torch
 
 from harness.run.spec import RunSpec
 from supsup_core.methods.planes import PlaneMethod
+from supsup_core.names import NO_CHANGE
 from supsup_core.networks.mlp import MLP
 from supsup_core.states.resident_storage import storage_bytes
-from supsup_core.training.choose import trains_on_blocks
+from supsup_core.tasks.protocol import Task
+from supsup_core.training.choose import trains_on_blocks, trains_on_units, trains_side_by_side
+from supsup_core.training.resident_autograd import busy_blocks
+from supsup_core.training.resident_autograd_tensors import AutogradForm, ScoreForm, score_forms
 from supsup_core.training.resident_feed import needs_host
 from supsup_core.training.resident_memory import training_memory
 from supsup_core.training.resident_steps import PlainSteps
@@ -21,28 +27,59 @@ def training_bytes(spec: RunSpec, num_blocks: int) -> int | None:
 
     Args:
         spec: the run's specification, with every `auto` resolved.
-        num_blocks: number of blocks that the actor trains at the same time.
+        num_blocks: number of blocks of a work unit.
 
     Returns:
-        The number of bytes. None if another trainer than ResidentTrainer trains the run.
+        The number of bytes. None if neither ResidentTrainer nor ResidentAutogradTrainer trains the
+        run.
     """
-    network, method = spec.network, spec.method
-    one_channel = len(spec.input_shape) < 3 or spec.input_shape[0] == 1
-    on_blocks = trains_on_blocks(network, method, spec.recipe) and one_channel
-    if not on_blocks:
+    given = spec.network, spec.method, spec.recipe
+    num_channels = spec.input_shape[0] if len(spec.input_shape) > 2 else 1
+    on_blocks = trains_on_blocks(*given) and num_channels == 1
+    if trains_on_units(*given, num_channels) or not (on_blocks or trains_side_by_side(*given)):
         return None
-    assert isinstance(network, MLP)  # as trains_on_blocks says
-    assert isinstance(method, PlaneMethod)
-    config = spec.config
     try:
-        block = [spec.task(i) for i in range(min(int(config.train.block), config.tasks))]
+        num_tasks = min(int(spec.config.train.block), spec.config.tasks)
+        block = [spec.task(i) for i in range(num_tasks)]
+        scores = {} if on_blocks else score_forms(*given, spec.config.seed, _accurate(spec))
     except Exception:  # the training meets the same error, and reports it
         return None
+    if on_blocks:
+        return _on_blocks(spec, block, num_blocks)
+    return _by_autograd(spec, block, num_blocks, scores)
+
+
+def _on_blocks(spec: RunSpec, block: Sequence[Task], num_blocks: int) -> int | None:
+    """Compute the bytes that ResidentTrainer takes. None if MLPTrainer trains the tasks."""
+    network, method, config = spec.network, spec.method, spec.config
+    assert isinstance(network, MLP)  # as trains_on_blocks says
+    assert isinstance(method, PlaneMethod)
     if any(map(needs_host, block)):
         return None
-    dtype = getattr(torch, config.train.dtype)
-    given = network, method, spec.recipe, dtype, _parts(), block, config.train.batch_size
+    given = network, method, spec.recipe, _dtype(spec), _parts(), block, config.train.batch_size
     return training_memory(*given).needed(num_blocks)
+
+
+def _by_autograd(
+    spec: RunSpec, block: Sequence[Task], num_blocks: int, scores: Mapping[str, ScoreForm]
+) -> int:
+    """Compute the bytes that ResidentAutogradTrainer takes, which may divide the work unit."""
+    network, num_images = spec.network, spec.config.train.batch_size
+    fed = spec.recipe.augment != NO_CHANGE or any(map(needs_host, block))
+    num = 1 if fed else min(num_blocks, busy_blocks(network, len(block), num_images))
+    form = AutogradForm.of([block], num_images, fed=fed)
+    return num * form.num_bytes(network, scores, prod(spec.input_shape), _dtype(spec))
+
+
+def _dtype(spec: RunSpec) -> torch.dtype:
+    """Return the type of the matrix products."""
+    dtype: torch.dtype = getattr(torch, spec.config.train.dtype)
+    return dtype
+
+
+def _accurate(spec: RunSpec) -> torch.dtype:
+    """Return the type of scores that are floats."""
+    return torch.promote_types(_dtype(spec), torch.float32)
 
 
 def mask_bytes(spec: RunSpec) -> int:

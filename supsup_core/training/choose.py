@@ -58,6 +58,17 @@ def trains_by_planes(method: Method, recipe: Recipe) -> bool:
     return method.only_planes and recipe.transfer != MEAN_SCORES
 
 
+def trains_on_units(network: Network, method: Method, recipe: Recipe, num_channels: int) -> bool:
+    """Return whether UnitTrainer supports a network, a finder, a recipe and images.
+
+    The network must be a UnitMLP, and the finder the threshold rule, without transfer. The images
+    must have one channel, and the recipe must not change them at random.
+    """
+    unchanged = recipe.augment == NO_CHANGE and recipe.transfer == NO_TRANSFER
+    is_threshold = type(network) is UnitMLP and type(method) is Threshold
+    return is_threshold and unchanged and num_channels == 1
+
+
 def trains_side_by_side(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether ResidentAutogradTrainer supports a network, a finder and a recipe.
 
@@ -112,10 +123,9 @@ def trainer_for(
         for images in (train, test):
             _ = images.flat  # raises the error
     device = device or torch.device("cpu")
-    one_channel = train.channels == 1
-    unchanged = one_channel and recipe.augment == NO_CHANGE and recipe.transfer == NO_TRANSFER
     on_gpu = device.type != "cpu"
-    if type(network) is UnitMLP and type(method) is Threshold and unchanged:
+    if trains_on_units(network, method, recipe, train.channels):
+        assert isinstance(network, UnitMLP)
         of_units = ResidentUnitTrainer if on_gpu else UnitTrainer
         pixels = WholePixels(network, seed, train.std[0], device)
         return of_units(pixels, train, test, recipe, seed=seed)
@@ -127,7 +137,7 @@ def trainer_for(
         measure = ResidentMeasure(network, layout, test, seed, device)
     else:
         measure = measure_for(network, layout, test, seed, device)
-    if trains_on_blocks(network, method, recipe) and one_channel:
+    if trains_on_blocks(network, method, recipe) and train.channels == 1:
         assert isinstance(network, MLP)
         assert isinstance(method, PlaneMethod)
         kind = ResidentTrainer if on_gpu else MLPTrainer

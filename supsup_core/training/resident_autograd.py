@@ -18,6 +18,7 @@ import torch
 from supsup_core.kernels.gpu.memory import free_bytes
 from supsup_core.methods.protocol import Shared
 from supsup_core.names import NO_CHANGE
+from supsup_core.networks.protocol import Network
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.autograd import AutogradTrainer
@@ -42,6 +43,18 @@ _SHARE = 0.8
 # busy with a step of LeNet 300-100 with 256 tasks of 128 images, which has 2^25.7 activations
 # (benchmarks/gpu.py).
 _BUSY_ACTIVATIONS = 2**26
+
+
+def busy_blocks(network: Network, num_tasks: int, num_images: int) -> int:
+    """Return how many blocks keep a GPU busy, at least 1.
+
+    Args:
+        network: the fixed network.
+        num_tasks: number of tasks of a block.
+        num_images: number of images of a batch.
+    """
+    activations = num_tasks * num_images * max(1, network.num_activations)
+    return max(1, _BUSY_ACTIVATIONS // activations)
 
 
 class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], AutogradTrainer):
@@ -70,8 +83,7 @@ class ResidentAutogradTrainer(SideBySideTrainer[AutogradForm, AutogradBlocks], A
     def _most_blocks(self, block: Sequence[Task]) -> int:
         """Return how many blocks keep the device busy and fit into its free memory, at least 1."""
         num_tasks, num_images = self._shape(block)
-        activations = num_tasks * num_images * max(1, self._network.num_activations)
-        most = min(self._limit, max(1, _BUSY_ACTIVATIONS // activations))
+        most = min(self._limit, busy_blocks(self._network, num_tasks, num_images))
         if self._device.type != "cuda":
             return most
         form = AutogradForm.of([block], num_images, fed=False)

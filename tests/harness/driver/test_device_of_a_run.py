@@ -66,8 +66,9 @@ def test_a_run_on_gpus_says_how_much_memory_training_takes(typed, monkeypatch):
     code, _, err = typed(scale, *given)
     assert code == 0, err
     told = (
-        r"each training actor takes up to \d\.\d GB of its GPU for 2 tasks at a time, and a GPU "
-        r"has room for 4 of them \(each reserves 0\.25 of it\); the masks of an evaluation actor"
+        r"each training actor takes up to \d\.\d GB of its GPU for work units of 2 tasks, and a "
+        r"GPU has room for 4 such actors \(each reserves 0\.25 of it\); the masks of an evaluation "
+        r"actor"
     )
     assert re.search(told, " ".join(err.split()))
 

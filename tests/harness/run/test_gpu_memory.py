@@ -68,12 +68,27 @@ def test_a_finder_without_a_kernel_stores_the_gradients_of_its_largest_layer():
     "others",
     [
         (*SMALL, "family=permuted_rotated", "family_options.interpolation=bilinear"),
-        ("network=small_conv", "tasks=4"),
+        (*SMALL, "method=exssnet", "evaluate.algorithms=[given]"),
+        ("network=units", "network_options.hidden=[16]", "train=unit", "tasks=4", "outputs=10"),
     ],
 )
 def test_other_trainers_have_no_plan(others):
     assert training_bytes(spec_of(*others), 1) is None
 
 
-def test_images_with_colours_have_no_plan():
-    assert training_bytes(spec_of(*SMALL, shape=(3, 8, 8)), 1) is None
+def test_training_by_autograd_has_a_plan():
+    """A weight takes 14 float32 values, and biprop keeps its magnitude too."""
+    biprop = spec_of(*SMALL, "method=biprop", "train.block=2")
+    few, more = (training_bytes(biprop, num) for num in (1, 2))
+    weights = sum(tensor.num_gains for tensor in biprop.network.tensors)
+    assert more == 2 * few
+    assert few > 2 * 4 * 15 * weights
+    assert training_bytes(spec_of(*SMALL, shape=(3, 8, 8)), 1) > 4 * 14 * 16 * 192
+    # A convolutional network keeps a GPU busy with few blocks.
+    conv = spec_of("network=small_conv", "tasks=64", "train.block=8")
+    assert training_bytes(conv, 1) <= training_bytes(conv, 32) < 32 * training_bytes(conv, 1)
+
+
+def test_blocks_whose_images_the_host_makes_take_turns():
+    spec = spec_of("network=small_conv", "tasks=8", "train.augment=crop_flip")
+    assert training_bytes(spec, 4) == training_bytes(spec, 1)
