@@ -1,9 +1,9 @@
 """Progress bars of a stage: one bar per checkpoint.
 
-A bar shows the number of finished rows and a mean accuracy.
+A bar shows a number of finished items, such as queries, and a mean accuracy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from harness.reporting.display import Display
 class _Bar:
     name: str
     way: str  # the bar shows the mean accuracy of units with this way
-    done: int = 0  # number of rows that are on disk
+    done: int = 0  # number of items whose results are on disk
     accuracies: Mean = field(default_factory=Mean)
 
 
@@ -33,10 +33,21 @@ class CheckpointBars:
         display: the display that shows the bars.
         doing: a word for the stage's work on the masks, such as "evaluating".
         accuracy: name of the table column with the accuracies.
+        items: plural name of the counted items, such as "queries".
+        num_items: a function from a task number to the number of items that a unit has for this
+            task.
     """
 
-    def __init__(self, display: Display, doing: str, accuracy: str) -> None:
+    def __init__(
+        self,
+        display: Display,
+        doing: str,
+        accuracy: str,
+        items: str,
+        num_items: Callable[[int], int],
+    ) -> None:
         self._display, self._doing, self._accuracy = display, doing, accuracy
+        self._items, self._num_items = items, num_items
         self._bars: dict[int, _Bar] = {}
 
     def begin(self, num_tasks: int, units: Sequence[TableUnit]) -> None:
@@ -47,12 +58,20 @@ class CheckpointBars:
             units: the checkpoint's units whose results are missing, at least one.
         """
         bar = self._bars[num_tasks] = _Bar(f"{self._doing} {num_tasks} masks", units[0].way)
-        self._display.add(bar.name, sum(unit.num_rows for unit in units), 0, "rows", bar.way)
+        self._display.add(bar.name, sum(map(self._count, units)), 0, self._items, bar.way)
 
     def add(self, unit: TableUnit, rows: pa.Table) -> None:
-        """Count the rows of a finished unit in the bar of the unit's checkpoint."""
+        """Count the items of a finished unit in the bar of the unit's checkpoint.
+
+        Args:
+            unit: the unit.
+            rows: the rows of the unit's table.
+        """
         bar = self._bars[unit.num_tasks]
-        bar.done += len(rows)
+        bar.done += self._count(unit)
         if unit.way == bar.way:
             bar.accuracies.add(rows[self._accuracy].to_pylist())
         self._display.update(bar.name, bar.done, bar.accuracies.value)
+
+    def _count(self, unit: TableUnit) -> int:
+        return sum(map(self._num_items, unit.task_ids))

@@ -16,6 +16,7 @@ from harness.plan.pools import EVALUATE, TRAIN
 from harness.plan.units import Checkpoints, EvaluationUnit, evaluation_units
 from harness.run.shared import weights_after
 from harness.workers.evaluating import EvaluateWorker
+from harness.workers.queries import queries_of_tasks
 from harness.workers.rehearsal import evaluation_rehearsals
 from harness.workers.shard import ShardWorker
 
@@ -35,7 +36,10 @@ class Evaluate:
     def __init__(self, work: Work) -> None:
         self._work, self._config = work, work.config
         self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
-        self._bars = CheckpointBars(work.display, "evaluating", accuracy="accuracy_gnu")
+        self._queries: Callable[[int], int] = lambda _: 0  # task -> number of its queries
+        self._bars = CheckpointBars(
+            work.display, "evaluating", "accuracy_gnu", "queries", lambda task: self._queries(task)
+        )
         self._sharded: ShardedEvaluation | None = None
         self._steps: list[Submission] = []  # steps of sharded evaluation to submit next
         self._share: Callable[[Any], Any] = lambda value: value
@@ -58,6 +62,7 @@ class Evaluate:
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""
         self._share = shared.share
+        self._queries = queries_of_tasks(self._work.run.spec, shared.data.test)
         arguments, num_shards = (shared.spec, shared.test), self._work.typed.actors.shards
         if num_shards == 1:
             return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
@@ -102,7 +107,7 @@ class Evaluate:
         return ended
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Do nothing, because the bars count only rows that are on disk."""
+        """Do nothing, because the bars count only results that are on disk."""
 
     def _has_weights(self, k: int) -> bool:
         """Return whether the weights of a checkpoint exist, or training will not make them."""

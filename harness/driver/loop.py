@@ -97,13 +97,14 @@ class Driver:
         """List small computations that call every Numba kernel of the workers."""
         return [step for stage in self._stages for step in stage.rehearsals(data)]
 
-    def begin(self, executor: Executor, train: Any, test: Any) -> dict[str, Pool]:
+    def begin(self, executor: Executor, data: Dataset, train: Any, test: Any) -> dict[str, Pool]:
         """Log how this start works, begin the stages, and return a mapping from name to pool.
 
         Call `end` later, also if this method raises an error.
 
         Args:
             executor: the executor that will run the units.
+            data: the data set.
             train: the training images, in the form that Executor.share returned.
             test: the test images, in the form that Executor.share returned.
         """
@@ -114,7 +115,7 @@ class Driver:
         reads = f"evaluating, executor {self._work.typed.executor}"
         how = reads if run.read_only else executor.describe()
         logger.info("%s; run directory %s", how, run.directory)
-        shared = Shared(share(run.spec), train, test, share, executor.trainers())
+        shared = Shared(data, share(run.spec), train, test, share, executor.trainers())
         return {name: pool for stage in self._stages for name, pool in stage.begin(shared).items()}
 
     def feed(self, executor: Executor) -> None:

@@ -39,6 +39,7 @@ class Shared:
     """The values from which the stages make their workers.
 
     Attributes:
+        data: the data set, in the memory of the driver.
         spec: the run's RunSpec, in the form that `share` returned.
         train: the training images, in the form that `share` returned.
         test: the test images, in the form that `share` returned.
@@ -47,6 +48,7 @@ class Shared:
         trainers: the largest number of training workers, and whether they have GPUs.
     """
 
+    data: Dataset
     spec: Any
     train: Any
     test: Any

@@ -17,6 +17,7 @@ class Recall(ReservoirStage[RecallUnit]):
 
     does = "recall"
     doing = "recalling"
+    items = "recalls"
 
     def _units(self, num_tasks: int) -> list[RecallUnit]:
         return recall_units(self._config, num_tasks)

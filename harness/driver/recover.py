@@ -15,6 +15,7 @@ class Recover(ReservoirStage[RecoveryUnit]):
 
     does = "recover"
     doing = "recovering"
+    items = "recoveries"
 
     def _units(self, num_tasks: int) -> list[RecoveryUnit]:
         return recovery_units(self._config, num_tasks)

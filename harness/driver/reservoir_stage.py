@@ -27,15 +27,17 @@ class ReservoirStage(ABC, Generic[U]):
     Attributes:
         does: a verb for the stage's work.
         doing: the verb for the names of progress bars, such as "recalling".
+        items: plural name of the work on one task, which the bars count, such as "recalls".
     """
 
     does: str
     doing: ClassVar[str]
+    items: ClassVar[str]
 
     def __init__(self, work: Work) -> None:
         self._work, self._config = work, work.config
         self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
-        self._bars = CheckpointBars(work.display, self.doing, accuracy="accuracy")
+        self._bars = CheckpointBars(work.display, self.doing, "accuracy", self.items, lambda _: 1)
 
     @abstractmethod
     def _units(self, num_tasks: int) -> list[U]:
@@ -75,7 +77,7 @@ class ReservoirStage(ABC, Generic[U]):
         """See Stage.keep."""
 
     def show(self, running: Mapping[str, float]) -> None:
-        """Do nothing, because the bars count only rows that are on disk."""
+        """Do nothing, because the bars count only results that are on disk."""
 
     def _missing(self, num_tasks: int) -> list[U]:
         return self._work.files.missing(self._units(num_tasks))

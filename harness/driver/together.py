@@ -40,7 +40,7 @@ def carry_out_together(
             if executor.runs_here() and pick_device().type == "cpu":
                 compile_kernels([one for d in drivers for one in d.rehearsals(data)], display)
             images = executor.share(data.train), executor.share(data.test)
-            executor.start(_joined({d.label: d.begin(executor, *images) for d in drivers}))
+            executor.start(_joined({d.label: d.begin(executor, data, *images) for d in drivers}))
             for driver in drivers:
                 with _alone(driver, drivers, executor):
                     driver.feed(executor)

@@ -35,7 +35,7 @@ _MEASURES = {"task": "task_accuracy", "GG": "accuracy_gg", "GNu": "accuracy_gnu"
 _CAPTION = (
     "k: number of masks (+ untrained masks). Each mean is over the seeds, of the runs' means over "
     "tasks. std: standard deviation over seeds, divided by n - 1. 95 %: interval of the mean by "
-    "Student's t, for normally distributed means of runs. task: fraction of inferences with the "
+    "Student's t, for normally distributed means of runs. task: fraction of queries with the "
     "right task. Accuracy of labels: GG with the given task, GNu with the inferred task, but 0 for "
     "a batch whose inferred task is wrong."
 )

@@ -52,6 +52,7 @@ class Part:
         name: algorithm and objective, or the reservoir's rule.
         wanted: number of table rows of the complete part.
         rows: number of table rows that exist.
+        queries: number of queries whose task was inferred.
     """
 
     table: str
@@ -60,6 +61,7 @@ class Part:
     name: str
     wanted: int
     rows: int
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -309,6 +311,9 @@ def _parts(
             *line,
             wanted=sum(unit.num_rows for unit in own),
             rows=sum(_num_kept(unit, rows) for unit in own),
+            queries=sum(
+                rows.get(("queries", unit.name), 0) for unit in own if _num_kept(unit, rows)
+            ),
         )
         for line, own in lines.items()
     ]

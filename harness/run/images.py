@@ -9,6 +9,8 @@ The run would store another number than the user typed. And a comparison of two 
 other batch sizes than the recipes give.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from harness.config.checks import must_be
@@ -74,13 +76,18 @@ def fewest_images(spec: RunSpec, images: ImageSet) -> tuple[int, int]:
     Returns:
         The number of images of this task, and the task's number.
     """
-    counts = np.bincount(images.labels, minlength=spec.num_classes)
-    fewest, its_task = len(images.labels), 0
     if spec.task(0).classes is None:  # then every task has all images
-        return fewest, its_task
-    for task_id in range(spec.config.tasks):
-        classes = spec.task(task_id).classes or ()
-        num_images = int(counts[sorted(set(classes))].sum())
-        if num_images < fewest:
-            fewest, its_task = num_images, task_id
-    return fewest, its_task
+        return len(images.labels), 0
+    num_images = images_of_tasks(spec, images)
+    return min((num_images(task_id), task_id) for task_id in range(spec.config.tasks))
+
+
+def images_of_tasks(spec: RunSpec, images: ImageSet) -> Callable[[int], int]:
+    """Return a function from a task number to the number of images that the task has."""
+    counts = np.bincount(images.labels, minlength=spec.num_classes)
+
+    def num_images(task_id: int) -> int:
+        classes = spec.task(task_id).classes
+        return len(images.labels) if classes is None else int(counts[sorted(set(classes))].sum())
+
+    return num_images

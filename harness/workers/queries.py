@@ -16,6 +16,7 @@ import torch
 from harness.plan.device import device_name
 from harness.plan.ownership import BY_NUMBER, Ownership
 from harness.plan.units import EvaluationUnit, evaluation_settings
+from harness.run.images import images_of_tasks
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS
 from harness.workers.answers import Answers
@@ -65,6 +66,28 @@ class State:
         return cls(states.gains(task), states.floats(task))
 
 
+def queries_of_tasks(spec: RunSpec, test: ImageSet) -> Callable[[int], int]:
+    """Return a function from a task number to the number of the task's queries.
+
+    Args:
+        spec: the run's specification.
+        test: the test images.
+    """
+    num_images = images_of_tasks(spec, test)
+    return lambda task_id: len(_batches(spec, num_images(task_id)))
+
+
+def _batches(spec: RunSpec, num_images: int) -> list[slice]:
+    """Divide a task's test images, in the order of the evaluation, into test batches."""
+    evaluate = spec.config.evaluate
+    size = evaluate.batch_size
+    bounds = [(start, min(start + size, num_images)) for start in range(0, num_images, size)]
+    # A network that normalises over a batch cannot use a batch of one image.
+    fewest = 2 if spec.network.normalises else 1
+    batches = [slice(start, end) for start, end in bounds if end - start >= fewest]
+    return batches[: evaluate.batches]
+
+
 class Queries:
     """The queries for each task of a run. An object of this class also scores the answers.
 
@@ -108,17 +131,13 @@ class Queries:
         Each task has its own random order of the test images, so that the tasks of a checkpoint
         are independent samples. Every checkpoint and every algorithm gets the same batches.
         """
-        evaluate, task = self._spec.config.evaluate, self._spec.task(task_id)
+        task = self._spec.task(task_id)
         members = task.members(self._test.labels)
         order = stream(self._spec.config.seed, Role.EVALUATION_ORDER, task_id).permutation(
             len(members)
         )
-        size = evaluate.batch_size
-        batches = [members[order[start : start + size]] for start in range(0, len(order), size)]
-        if self._spec.network.normalises:
-            # A network that normalises over a batch cannot use a batch of one image.
-            batches = [batch for batch in batches if len(batch) > 1]
-        return TaskQueries(task, batches[: evaluate.batches])
+        batches = [members[order[one]] for one in _batches(self._spec, len(members))]
+        return TaskQueries(task, batches)
 
     def images(self, asked: Sequence[TaskQueries]) -> torch.Tensor:
         """Return the normalised images of all queries.

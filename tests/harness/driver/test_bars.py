@@ -1,4 +1,4 @@
-"""A bar of a checkpoint shows the accuracy of one named way, and counts the rows of all ways."""
+"""A bar of a checkpoint shows the accuracy of one named way, and counts the queries of all ways."""
 
 import pyarrow as pa
 import pytest
@@ -24,9 +24,10 @@ def rows(*accuracies):
     return pa.table({"accuracy_gnu": accuracies})
 
 
-def test_a_bar_shows_the_accuracy_of_the_first_way_and_counts_the_rows_of_all():
+def test_a_bar_shows_the_accuracy_of_the_first_way_and_counts_the_queries_of_all():
     shown = Shown()
-    bars = CheckpointBars(shown, "evaluating", accuracy="accuracy_gnu")
+    queries = {0: 3, 4: 10}  # task -> number of its queries
+    bars = CheckpointBars(shown, "evaluating", "accuracy_gnu", "queries", queries.__getitem__)
     exact = EvaluationUnit(5, "one_shot", "H", (0, 4))
     other = EvaluationUnit(5, "binary", "G", (0, 4))
     among_more = EvaluationUnit(5, "one_shot", "H", (0, 4), num_distractors=9)
@@ -35,8 +36,8 @@ def test_a_bar_shows_the_accuracy_of_the_first_way_and_counts_the_rows_of_all():
     bars.add(exact, rows(0.8, 0.9))
     bars.add(among_more, rows(0.3, 0.3))
     name, mean = "evaluating 5 masks", pytest.approx(0.85)
-    assert shown.added == [(name, 6, 0, "rows", "one_shot H")]
-    assert [update[1:] for update in shown.updates] == [(2, None), (4, mean), (6, mean)]
+    assert shown.added == [(name, 39, 0, "queries", "one_shot H")]
+    assert [update[1:] for update in shown.updates] == [(13, None), (26, mean), (39, mean)]
 
 
 def test_ways_are_named_in_few_words():

@@ -124,7 +124,7 @@ def test_an_evaluation_recalls_too_where_it_is_told_to(run, typed):
     asked = ("evaluate.checkpoints=[3,6]", "evaluate.reservoir=true", "evaluate.batches=1")
     code, _, err = typed(evaluate, *asked)
     assert code == 0, err
-    assert "recalling 3 masks: 3/3 rows" in err
+    assert "recalling 3 masks: 9/9 recalls" in err  # three masks, three kinds of cues
     assert sorted((run / "reservoir").glob("k000003-*")) == lost
     code, _, err = typed(evaluate, *asked)
     assert (code, "nothing left to evaluate or recall" in err) == (0, True)

@@ -49,9 +49,7 @@ def test_each_step_of_each_task_is_a_row(run, typed, capsys):
     assert (code, "complete already" in err) == (0, True)
     capsys.readouterr()
     assert status.main(["run_dir=run"]) == 0
-    assert (
-        "checkpoint 5: complete, 30 rows" in capsys.readouterr().out
-    )  # 25 of the descents, and 5 evaluations
+    assert "checkpoint 5: complete\n" in capsys.readouterr().out
 
 
 def test_a_recall_recovers_with_other_rules_and_more_steps(run, typed):

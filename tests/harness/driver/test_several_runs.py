@@ -334,8 +334,10 @@ def test_status_tells_of_all_runs(whole: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert status.main([f"run_dir={whole}", "verify=true"]) == 0
     out = capsys.readouterr().out
-    assert out.count(": complete\n") == 2
-    assert out.count("every mask is intact") == 2
+    assert [line.split()[:4] for line in out.splitlines()[3:5]] == [
+        [f"seed-{seed}", "complete", "6/6", "tasks"] for seed in (0, 1)
+    ]
+    assert out.endswith("every mask is intact\n")
     assert status.main([f"run_dir={whole}", "json=true"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["committed"] for one in found["runs"]] == [6, 6]

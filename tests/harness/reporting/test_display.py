@@ -148,7 +148,7 @@ def test_each_bar_fits_one_line_whole(width, bar_clock):
     console, display, now = bar_clock(width)
     with display:
         display.add("training", 2500, 0, "tasks", "task given")
-        display.add("evaluating 2500 masks", 15000, 0, "rows", "one_shot H")
+        display.add("evaluating 2500 masks", 15000, 0, "queries", "one_shot H")
         now[0] += 2016
         display.update("training", 2402, 0.93512, under_way=64.2)
         display.update("evaluating 2500 masks", 2, 0.5)
@@ -199,7 +199,7 @@ def test_numbers_stay_whole_in_80_columns_and_only_a_long_name_is_cut(measure, b
     console, display, now = bar_clock(80)
     with display:
         display.add("training", 2500, 0, "tasks", "task given")
-        display.add("evaluating 2500 masks", 15000, 0, "rows", measure)
+        display.add("evaluating 2500 masks", 15000, 0, "queries", measure)
         now[0] += 100
         display.update("training", 1402, 0.93512, under_way=64.2)
         display.update("evaluating 2500 masks", 12402, 0.93513)
@@ -243,10 +243,10 @@ def test_rate_and_time_left_wait_for_the_first_unit_that_is_kept(clock, lines, b
 
 def test_rates_have_no_exponent(clock, lines):
     display = LineDisplay()
-    display.add("evaluating 5 masks", 4000, 0, "rows", "one_shot H")
+    display.add("evaluating 5 masks", 4000, 0, "queries", "one_shot H")
     clock.now += 1.0
     display.update("evaluating 5 masks", 4000, None)
-    assert lines == ["evaluating 5 masks: 4000/4000 rows, 4000/s"]
+    assert lines == ["evaluating 5 masks: 4000/4000 queries, 4000/s"]
 
 
 @pytest.fixture

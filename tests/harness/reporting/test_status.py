@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.plan.units import evaluation_units, recall_units, recovery_units
 from harness.reporting.progress import look
 from harness.scale import run as run_job
+from harness.search.config import TuneConfig, TuneJob
 from harness.storage.lock import lock_holder, run_lock
 from harness.tables.files import (
     create_table_file,
@@ -158,9 +159,9 @@ def test_a_whole_run_is_complete_and_left_alone(run, capsys):
     accuracies = read_tables(run / "log", TASKS)["accuracy"].to_pylist()
     assert f"{run}: complete\n" in said
     assert f"5 of 5 tasks committed, mean accuracy {sum(accuracies) / 5:.4f}" in said
-    # Each task has 3 rows: max_logit, one_shot with H, one_shot with G.
-    assert "checkpoint 2: complete, 6 rows" in said
-    assert "checkpoint 5: complete, 15 rows" in said
+    # Each task has one query by each of three ways: max_logit, one_shot with H, one_shot with G.
+    assert "checkpoint 2: complete, 6 queries" in said
+    assert "checkpoint 5: complete, 15 queries" in said
 
 
 def test_json_says_the_same(run, capsys):
@@ -183,7 +184,7 @@ def test_what_is_missing_is_counted(run, capsys):
     said = capsys.readouterr().out
     assert f"{run}: stopped\n" in said
     assert "4 of 5 tasks committed" in said
-    assert "checkpoint 5: 10 of 15 rows; incomplete parts:\n    one_shot H: 0 of 5\n" in said
+    assert "checkpoint 5: 66 %, 10 queries; incomplete parts:\n    one_shot H: 0 %\n" in said
 
 
 def test_a_broken_log_file_is_named(run, capsys):
@@ -281,6 +282,38 @@ def test_tables_of_another_version_are_one_line(run, capsys):
     pa.parquet.write_table(table.replace_schema_metadata(metadata), path)
     with pytest.raises(UserError, match="must have schema_version 4, got 1: choose another"):
         status.main([f"run_dir={run}"])
+
+
+def test_a_folder_of_runs_is_a_table(run, tmp_path, capsys):
+    for name in ("run-10", "run-9", "seeds/seed-1"):
+        shutil.copytree(run, tmp_path / name)
+    begun(tmp_path / "run")
+    (tmp_path / "run" / "log").rename(tmp_path / "run" / "no log")
+    search = tmp_path / "search"
+    search.mkdir()
+    (search / "config.yaml").write_text(to_yaml(TuneJob(tune=TuneConfig(trials=8))))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.yaml").write_text("half")
+    (tmp_path / "empty").mkdir()
+    assert status.main([f"run_dir={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()[3:9]]
+    accuracy = f"{sum(read_tables(tmp_path / 'run-9/log', TASKS)['accuracy'].to_pylist()) / 5:.4f}"
+    whole = ["complete", "5/5", "tasks", accuracy, "100", "%"]
+    assert rows == [
+        ["bad", "unreadable", "see", "below"],
+        ["run", "stopped", "0/5", "tasks", "100", "%"],
+        ["run-9", *whole],
+        ["run-10", *whole],
+        ["search", "stopped", "0/8", "trials"],
+        ["seeds/seed-1", *whole],
+    ]
+    assert "bad: " in out
+    assert status.main([f"run_dir={tmp_path}", "verify=true"]) == 2
+    assert status.main([f"run_dir={tmp_path}", "json=true"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert "must be the configuration" in told[0]["error"]
+    assert [one.get("committed") for one in told] == [None, 0, 5, 5, None, 5]
 
 
 def test_verify_finds_a_changed_mask(run, capsys):

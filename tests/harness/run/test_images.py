@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from harness.data.dataset import grey_dataset
 from harness.data.file_images import FileImages
 from harness.errors import UserError
 from harness.run.images import check_images, fewest_images
 from harness.run.spec import RunSpec
+from harness.workers.queries import Queries, queries_of_tasks
 from supsup_core.data import ImageSet
 from supsup_core.tasks.split import Split
 
@@ -41,6 +43,20 @@ def test_the_smallest_of_uneven_tasks_limits_all(composed):
     assert fewest_images(spec, DATA.test) == (7, 2)
     two = RunSpec(composed("family=split", "tasks=2"), (1, 8, 8), 10)
     assert fewest_images(two, DATA.train) == (80, 1)
+
+
+def test_the_queries_of_a_task_are_the_batches_that_are_evaluated(composed):
+    for overrides in (
+        ("evaluate.batch_size=6", "evaluate.batches=null"),
+        ("evaluate.batch_size=2", "evaluate.batches=3"),
+        ("evaluate.batch_size=6", "evaluate.batches=null", *UNITS),
+    ):
+        config = composed("family=split", "tasks=5", "outputs=20", *overrides)
+        spec = RunSpec(config, (1, 8, 8), 10)
+        num_queries = queries_of_tasks(spec, DATA.test)
+        queries = Queries(spec, DATA.test, torch.device("cpu"))
+        for task_id in range(5):
+            assert num_queries(task_id) == len(queries.of(task_id).batches)
 
 
 def test_a_task_without_classes_has_all_images(composed):
