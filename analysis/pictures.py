@@ -41,7 +41,7 @@ class FirstLayer:
 
 
 def first_layers(
-    run_dir: Path, task_ids: Sequence[int], *, is_stream: bool = False
+    run_dir: str | Path, task_ids: Sequence[int], *, is_stream: bool = False
 ) -> Iterator[FirstLayer]:
     """Read the first layer of some tasks, one after another.
 

@@ -4,14 +4,16 @@ python -m analysis.report run_dir=runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32-seeds
 
-The last command is for a folder of several runs, for example one for each seed. The folder of a
-search (harness/tune.py) gets a report too.
+python -m analysis.report run_dir=s3://BUCKET/runs/first
+
+The third command is for a folder of several runs, for example one for each seed. The folder of a
+search (harness/tune.py) gets a report too. The report is written into the run directory, also if
+this is a URL of object storage.
 
 After a run or a search, the harness starts this module in a separate process, because `harness` may
 not import `analysis`, and because an error in the report must not end the run.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +24,10 @@ import pandas as pd
 from analysis import search_report, several_report, stored, summary
 from analysis.allocation import mistakes
 from analysis.commandline import Parser, exit_code, run_command, run_directory
-from analysis.load import configuration, load, read_configuration
+from analysis.load import as_path, configuration, load, read_configuration
 from analysis.pages.content import Page, Section
 from analysis.pages.render import render as render_page
+from analysis.places import name_of, write_page
 from analysis.search import is_search
 from analysis.sections.allocation import allocated, allocation
 from analysis.sections.cells import size
@@ -45,7 +48,7 @@ PROGRAM = "python -m analysis.report"
 Tables = dict[str, pd.DataFrame]
 
 
-def read_tables(run_dir: Path) -> Tables:
+def read_tables(run_dir: str | Path) -> Tables:
     """Read the tables of a run.
 
     Returns:
@@ -65,11 +68,11 @@ def read_tables(run_dir: Path) -> Tables:
     return found
 
 
-def render(run_dir: Path) -> str:
+def render(run_dir: str | Path) -> str:
     """Build the report of a run as HTML.
 
     Args:
-        run_dir: the run directory. The driver of the run may still be working.
+        run_dir: the run directory, a path or a URL. The driver of the run may still be working.
 
     Raises:
         OSError: run_dir is not the folder of a run, the run has committed no task yet, or a file of
@@ -81,7 +84,7 @@ def render(run_dir: Path) -> str:
     starts, tables = read_starts(run_dir), read_tables(run_dir)
     if "tasks" not in tables:
         raise FileNotFoundError(
-            f"{run_dir / 'log'} must hold a committed task, got none: wait for the first commit"
+            f"{run_dir}/log must hold a committed task, got none: wait for the first commit"
         )
     way = counted = None
     if "evaluations" in tables:
@@ -91,7 +94,7 @@ def render(run_dir: Path) -> str:
         counted = mistakes(tables["allocation"], *steps)
     sections = _sections(run_dir, tables, config["tasks"], way, counted)
     page = Page(
-        title=run_dir.name,
+        title=name_of(run_dir),
         result=_result(tables["tasks"], config["tasks"], way, counted),
         described=f"{config['network']} on {config['data']}, {config['family']} tasks, method "
         f"{config['method']}, recipe {config['train.name']}, seed {config['seed']}",
@@ -102,7 +105,7 @@ def render(run_dir: Path) -> str:
 
 
 def _sections(
-    run_dir: Path,
+    run_dir: str | Path,
     tables: Tables,
     num_tasks: int,
     way: pd.DataFrame | None,
@@ -152,11 +155,11 @@ _SHOWN = {
 }
 
 
-def _check(config: dict[str, Any], run_dir: Path) -> None:
+def _check(config: dict[str, Any], run_dir: str | Path) -> None:
     wrong = [key for key, kind in _SHOWN.items() if type(config.get(key)) is not kind]
     if wrong:
         raise ValueError(
-            f"{run_dir / 'config.yaml'} must have the keys {', '.join(_SHOWN)}, got no value or a "
+            f"{run_dir}/config.yaml must have the keys {', '.join(_SHOWN)}, got no value or a "
             f"wrong value of {', '.join(wrong)}: restore the file from a copy of the run"
         )
 
@@ -200,7 +203,7 @@ def _facts(tables: Tables, num_tasks: int, way: pd.DataFrame | None) -> list[tup
     ]
 
 
-def write(run_dir: Path) -> Path:
+def write(run_dir: str | Path) -> str | Path:
     """Write the report of a run, of several runs or of a search.
 
     If this fails, the old report stays unchanged.
@@ -209,27 +212,21 @@ def write(run_dir: Path) -> Path:
     run. If a table changes after this time, the report is out of date.
 
     Args:
-        run_dir: the run directory, the folder of several runs, or the folder of a search.
+        run_dir: the run directory, the folder of several runs, or the folder of a search: a path or
+            a URL.
 
     Returns:
-        The path of the report.
+        The path or the URL of the report.
 
     Raises:
         OSError: the run cannot be read (see render), or the report cannot be written.
         ValueError: a file of the run is damaged (see render).
     """
-    begin, file = time.time(), run_dir / NAME
-    partial = file.with_name(f".{NAME}.{os.getpid()}.partial")
-    try:
-        partial.write_text(_html(run_dir), encoding="utf-8")
-        os.utime(partial, (begin, begin))
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return file
+    begin, where = time.time(), run_dir if isinstance(run_dir, Path) else as_path(run_dir)
+    return write_page(where, NAME, _html(where), begin)
 
 
-def _html(folder: Path) -> str:
+def _html(folder: str | Path) -> str:
     if runs_in(folder):
         return several_report.render(folder)
     if is_search(configuration(folder)):
@@ -246,13 +243,10 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None
     """
     about = (__doc__ or "").replace(PROGRAM, program)
     parser = Parser(about, "run_dir=runs/mnist5k-permuted-32", program)
-    told = "run directories, as run_dir=FOLDER"
+    told = "run directories, as run_dir=FOLDER or run_dir=URL"
     parser.add_argument("run_dir", type=run_directory, nargs="+", help=told)
     for run_dir in parser.parse_args(arguments).run_dir:
-        if "://" in run_dir:
-            told = f"run_dir must be a folder on this machine, got {run_dir}: try a copy of it"
-            parser.error(told)
-        print(write(Path(run_dir)))
+        print(write(run_dir))
 
 
 def command(arguments: Sequence[str]) -> int:

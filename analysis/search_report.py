@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.load import load, read_configuration
 from analysis.pages.content import Page
 from analysis.pages.render import render as render_page
+from analysis.places import name_of
 from analysis.search import FAILED, FINISHED, STOPPED, Option, best_of, options_of, scored, written
 from analysis.sections.origin import origin, read_starts
 from analysis.sections.search import all_trials, best_trial, scores, values
@@ -22,7 +23,7 @@ _SHOWN = {
 }
 
 
-def render(folder: Path) -> str:
+def render(folder: str | Path) -> str:
     """Build the report of a search as HTML.
 
     Args:
@@ -42,7 +43,7 @@ def render(folder: Path) -> str:
     best = best_of(found)
     return render_page(
         Page(
-            title=folder.name,
+            title=name_of(folder),
             result=_result(trials, best, options, config),
             described=_described(config),
             sections=[
@@ -57,13 +58,13 @@ def render(folder: Path) -> str:
     )
 
 
-def _check(config: Mapping[str, Any], trials: pd.DataFrame, folder: Path) -> None:
+def _check(config: Mapping[str, Any], trials: pd.DataFrame, folder: str | Path) -> None:
     wrong = [key for key, kind in _SHOWN.items() if type(config.get(key)) is not kind]
     if not wrong and config["tune.metric"] not in trials:
         wrong = ["tune.metric"]
     if wrong:
         raise ValueError(
-            f"{folder / 'config.yaml'} must have the keys of a search, got no value or a wrong "
+            f"{folder}/config.yaml must have the keys of a search, got no value or a wrong "
             f"value of {', '.join(wrong)}: restore the file from a copy of the search"
         )
 

@@ -22,17 +22,19 @@ from analysis.pages.content import (
 )
 from analysis.pages.render import render as render_page
 from analysis.pages.svg import drawing
+from analysis.places import is_file, name_of
 from analysis.sections.cells import head, way_columns
 from analysis.several import MEASURES, SWEPT, lines, load_several, over_seeds, runs_in, swept_values
 from analysis.several_figures import accuracy_over_seeds, task_accuracy_by_outputs
 from analysis.summary import GIVEN, WAYS
 
 
-def render(folder: Path) -> str:
+def render(folder: str | Path) -> str:
     """Build the report of several runs as HTML.
 
     Args:
-        folder: a folder of several runs. The driver of the runs may still be working.
+        folder: a folder of several runs: a path or a URL. The driver of the runs may still be
+            working.
 
     Raises:
         OSError: a file of a run cannot be read.
@@ -56,7 +58,7 @@ def render(folder: Path) -> str:
     described = " ".join(str(config[key]) for key in ("network", "data", "family"))
     return render_page(
         Page(
-            title=folder.name,
+            title=name_of(folder),
             result=result,
             described=f"{len(runs)} runs: {described}",
             sections=[*sections, _runs(runs), _configuration(text, runs)],
@@ -183,7 +185,7 @@ def _table(over: pd.DataFrame) -> Table:
 def _runs(runs: list[str]) -> Section:
     rows, links = [], []
     for run in runs:
-        name = Path(run).name
+        name = name_of(run)
         num_tasks, of_run = read_configuration(run)[1]["tasks"], swept_values(run)
         try:
             tasks = load(run, "tasks").to_pandas()
@@ -193,7 +195,7 @@ def _runs(runs: list[str]) -> Section:
             done, accuracy = len(tasks), tasks["accuracy"].mean()
         values = [of_run[key] for key in SWEPT]
         rows.append([name, *values, f"{done} of {num_tasks}", number(accuracy)])
-        if (Path(run) / "report.html").exists():
+        if is_file(run, "report.html"):
             links.append((name, f"{name}/report.html"))
     heads = ["run", *SWEPT, "tasks committed", "accuracy, task given"]
     parts: list[Part] = [table("Runs of this folder", heads, rows)]
@@ -204,5 +206,5 @@ def _runs(runs: list[str]) -> Section:
 
 def _configuration(text: str, runs: list[str]) -> Section:
     apart = ", ".join(differences(runs)) or "no key"
-    told = f"This is the configuration of {Path(runs[0]).name}. The runs differ in: {apart}."
+    told = f"This is the configuration of {name_of(runs[0])}. The runs differ in: {apart}."
     return Section("Configuration", [Text(told), Code(text)])

@@ -14,7 +14,7 @@ from analysis.pages.svg import drawing
 from analysis.sections.cells import way_columns
 
 
-def inference(evaluations: pd.DataFrame, found: pd.DataFrame, run_dir: Path) -> Section:
+def inference(evaluations: pd.DataFrame, found: pd.DataFrame, run_dir: str | Path) -> Section:
     """Describe how well tasks are inferred.
 
     Args:

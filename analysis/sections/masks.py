@@ -14,7 +14,9 @@ from analysis.pages.svg import drawing
 _TASKS_SHOWN = 6
 
 
-def masks(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path, *, is_stream: bool) -> Section:
+def masks(
+    tasks: pd.DataFrame, layout: stored.Layout, run_dir: str | Path, *, is_stream: bool
+) -> Section:
     """Show the masks of a run. The states of the run must have planes of bits.
 
     Args:
@@ -28,7 +30,7 @@ def masks(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path, *, is_strea
     )
 
 
-def _pictures(tasks: pd.DataFrame, run_dir: Path, is_stream: bool) -> list[Part]:
+def _pictures(tasks: pd.DataFrame, run_dir: str | Path, is_stream: bool) -> list[Part]:
     ids = np.sort(tasks["task_id"].to_numpy())
     chosen = ids[np.linspace(0, len(ids) - 1, min(stored.SAMPLE, len(ids))).round().astype(int)]
     layers = pictures.first_layers(run_dir, [int(one) for one in chosen], is_stream=is_stream)
@@ -89,7 +91,7 @@ def _of_units(layer: pictures.FirstLayer) -> Gallery:
     )
 
 
-def _statistics(tasks: pd.DataFrame, layout: stored.Layout, run_dir: Path) -> list[Part]:
+def _statistics(tasks: pd.DataFrame, layout: stored.Layout, run_dir: str | Path) -> list[Part]:
     """Make the figure and the table of the masks' densities and overlaps, plane by plane."""
     statistics = stored.layer_statistics(stored.sample_masks(run_dir, tasks), layout)
     rows = [

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pyarrow.fs import LocalFileSystem
 
+from analysis.load import file_system
 from analysis.pages.content import Code, Heading, Part, Section, table
 from analysis.reading import LARGEST_JSON, parse_json, read_text
 
@@ -32,21 +32,21 @@ def origin(configuration: str, starts: list[dict[str, Any]]) -> Section:
     return Section("Configuration and provenance", parts)
 
 
-def read_starts(run_dir: Path) -> list[dict[str, Any]]:
+def read_starts(run_dir: str | Path) -> list[dict[str, Any]]:
     """Read the starts of a run from its provenance.json; [] if the file does not exist.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: the file is not a mapping with a list of starts.
     """
-    file = run_dir / "provenance.json"
-    if not file.exists():
-        return []
+    files, root = file_system(run_dir)
+    file = f"{root}/provenance.json"
     try:
-        text = read_text(LocalFileSystem(), str(file), LARGEST_JSON)
-        starts = parse_json(text, str(file))["starts"]
+        starts = parse_json(read_text(files, file, LARGEST_JSON), file)["starts"]
         if all(isinstance(one, dict) and _is_command(one.get("command", [])) for one in starts):
             return list(starts)
+    except FileNotFoundError:
+        return []
     except (ValueError, KeyError, TypeError):
         pass
     raise ValueError(

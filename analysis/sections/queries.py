@@ -18,7 +18,7 @@ _WRONG_SHOWN, _SHOWN = 6, 8  # pictures of wrong answers, and of all answers tog
 
 
 def single_queries(
-    queries: pd.DataFrame, way: pd.DataFrame, run_dir: Path, *, is_stream: bool
+    queries: pd.DataFrame, way: pd.DataFrame, run_dir: str | Path, *, is_stream: bool
 ) -> Section:
     """Show the confused tasks and some queries, at the largest number of masks.
 
@@ -120,7 +120,7 @@ def _in_order(file: bytes, order: NDArray[np.int64] | None) -> NDArray[np.uint8]
     return original[0] if pixels.ndim == 2 else original.transpose(1, 2, 0)
 
 
-def _permutations(run_dir: Path) -> NDArray[np.int64] | None:
+def _permutations(run_dir: str | Path) -> NDArray[np.int64] | None:
     """Read the permutation of each task; None if tasks permute no pixels."""
     with stored.readable(run_dir):
         inputs = stored.open_store(run_dir)["inputs"]

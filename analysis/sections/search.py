@@ -10,6 +10,7 @@ from analysis.drawing.parallel import MOST_LINES, inches_of, parallel_coordinate
 from analysis.drawing.search import bars_inches, history, importance_bars
 from analysis.pages.content import Code, Details, Part, Section, Table, Text, number, table
 from analysis.pages.svg import drawing
+from analysis.places import is_file
 from analysis.search import (
     FAILED,
     FEWEST_TRIALS,
@@ -100,7 +101,7 @@ def _importance(found: pd.DataFrame, options: Sequence[Option]) -> Part:
     )
 
 
-def best_trial(best: pd.Series | None, folder: Path, num_tasks: int) -> Section:
+def best_trial(best: pd.Series | None, folder: str | Path, num_tasks: int) -> Section:
     """Show the configuration of the best trial, and the command that uses it.
 
     Args:
@@ -111,7 +112,7 @@ def best_trial(best: pd.Series | None, folder: Path, num_tasks: int) -> Section:
     if best is None:
         return Section("Best trial", [Text("No trial has finished yet.")])
     parts: list[Part] = []
-    if (folder / _RECIPE).is_file():
+    if is_file(folder, _RECIPE):
         command = f"python harness/scale.py --config-dir {shlex.quote(str(folder))} +recipe=best"
         parts += [
             Text("This command trains tasks with the configuration of the best trial:"),

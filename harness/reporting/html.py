@@ -23,12 +23,14 @@ TABLE_FOLDERS = ("log", "evaluations", "reservoir", "recovery", "trials")
 TIMEOUT_SECONDS = 120  # for each report
 
 
-def is_stale(run_dir: Path) -> bool:
+def is_stale(run_dir: Place) -> bool:
     """Return whether a run has no report, or a report that is older than the run's tables.
 
     The modification time of report.html is the time when the report's program began to read the
-    run.
+    run. A bucket keeps no such time, so the report of a run there always counts as too old.
     """
+    if not isinstance(run_dir, Path):
+        return True
     report = run_dir / REPORT
     if not report.exists():
         return True
@@ -40,15 +42,14 @@ def is_stale(run_dir: Path) -> bool:
 def write_reports(run_dirs: Sequence[Place]) -> None:
     """Write the report of each run if it is missing or older than the run's tables.
 
-    If there are several runs, also write the report of the folder that has all of them. A run in
-    object storage gets no report.
+    If there are several runs, also write the report of the folder that has all of them.
 
     Args:
         run_dirs: the run directories of a command, or the folder of a search. The driver must have
             ended.
     """
     try:
-        wanted = _wanted([one for one in run_dirs if isinstance(one, Path)])
+        wanted = _wanted(run_dirs)
         if wanted:
             _write(wanted)
     except KeyboardInterrupt:
@@ -61,17 +62,17 @@ def write_reports(run_dirs: Sequence[Place]) -> None:
         logger.warning("report not written: %s", error)
 
 
-def _wanted(run_dirs: Sequence[Path]) -> list[Path]:
+def _wanted(run_dirs: Sequence[Place]) -> list[Place]:
     """List the folders without an up-to-date report. The folder of all runs comes last."""
-    stale = [one for one in run_dirs if is_stale(one)]
+    stale: list[Place] = [one for one in run_dirs if is_stale(one)]
     if len(run_dirs) > 1:
-        shared = run_dirs[0].parent
+        shared: Place = run_dirs[0].parent
         if stale or not (shared / REPORT).exists():
             stale.append(shared)
     return stale
 
 
-def _write(folders: Sequence[Path]) -> None:
+def _write(folders: Sequence[Place]) -> None:
     """Start the program that writes reports, and wait until it has written them."""
     command = [sys.executable, "-P", "-m", "analysis.report"]
     command += [f"run_dir={one}" for one in folders]

@@ -61,6 +61,17 @@ def test_a_run_without_an_error_has_a_sentence_in_place_of_an_empty_panel():
     assert (len(figure.panels), text.text) == (1, "With objective H: 0 wrong of 100 queries.")
 
 
+def test_a_run_at_a_url_has_the_report_of_its_folder(run_dir, folder_of_methods, tmp_path):
+    for folder in (run_dir, folder_of_methods):
+        there = shutil.copytree(folder, tmp_path / folder.name)
+        here = report.write(there).read_text()
+        (there / report.NAME).unlink()
+        assert report.write(f"file://{there}/") == f"file://{there}/{report.NAME}"
+        # The speed of the memory is measured for each report.
+        speed = re.compile(r"at [\d.]+ GB/s|<path [^>]*>|<use [^>]*>|<g [^>]*>")
+        assert speed.sub("", (there / report.NAME).read_text()) == speed.sub("", here)
+
+
 def test_few_checkpoints_have_no_exponent_in_the_report(run_dir):
     page = (run_dir / report.NAME).read_text()
     assert "It needs evaluations at 4 or more numbers of masks, and the largest number" in page
@@ -93,7 +104,7 @@ def failed(capsys):
         (["run_dir="], "run_dir must be a run's folder or URL, got 'run_dir=': try run_dir="),
         (["a", "--b"], "unrecognized arguments: --b: try run_dir="),
         (["--frobnicate"], "try run_dir="),
-        (["run_dir=s3://bucket/run"], "run_dir must be a folder on this machine, got s3://bucket"),
+        (["run_dir=ftp://host/run"], "ftp://host/run must be a folder, s3://BUCKET/FOLDER or gs"),
         (["run_dir=nowhere"], "nowhere/config.yaml must exist, got no file"),
         (["run_dir=~nosuchuser/x"], "must name an existing user after ~, got ~nosuchuser/x: "),
     ],

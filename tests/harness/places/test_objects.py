@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
-from analysis import stored
+from analysis import report, stored
 from analysis.load import load
 from harness import evaluate, scale
 from harness.driver.train import Train
@@ -152,6 +152,10 @@ def test_a_run_is_the_same_in_a_bucket_as_on_a_disk(typed, url, tmp_path):
     assert stored.layout(url) == stored.layout(here)
     tasks = load(url, "tasks").to_pandas()
     assert (stored.sample_masks(url, tasks) == stored.sample_masks(here, tasks)).all()
+
+    page = place(report.write(url)).read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.count("<section") == report.write(here).read_text().count("<section")
 
     code, _, err = typed(scale, *RUN, f"run_dir={url}/")
     assert code == 0, err
