@@ -13,7 +13,7 @@ Everything stays in memory. For thousands of tasks, actors and a store on disk, 
 Shape letters: Q queries, K images of a query, N images of a batch, T tasks, S outputs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -98,6 +98,7 @@ class Supermasks:
         steps: int = 500,
         learning_rate: float = 3e-3,
         recipe: Recipe | None = None,
+        progress: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> int:
         """Find a mask for the next task.
 
@@ -108,6 +109,8 @@ class Supermasks:
             learning_rate: the largest learning rate of Adam, which falls like half a period of a
                 cosine.
             recipe: other settings of the training. `steps` and `learning_rate` are then not used.
+            progress: a function that passes on the numbers of the steps, and shows the progress,
+                such as `tqdm.auto.tqdm` or `rich.progress.track`. By default, nothing is shown.
 
         Returns:
             The number of the task.
@@ -134,9 +137,8 @@ class Supermasks:
             task_ids=[task_id],
             seed=self._seed,
         )
-        for step, (images, labels) in zip(
-            range(recipe.steps), chain([first], stream), strict=False
-        ):
+        steps_shown = progress(range(recipe.steps))
+        for step, (images, labels) in zip(steps_shown, chain([first], stream), strict=False):
             descent.step(step, images[None], labels[None])
         self._rows = np.concatenate([self._rows, self._layout.pack(descent.states())])
         self._carried = {**self._carried, **transfer.pass_on([task_id], descent.scores, shared)}

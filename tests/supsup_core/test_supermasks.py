@@ -89,6 +89,18 @@ def test_the_same_seed_and_batches_give_the_same_masks(tasks):
     assert not torch.equal(first(0), first(1))
 
 
+def test_a_training_shows_its_steps(tasks):
+    seen = []
+
+    def noted(steps):
+        for step in steps:
+            seen.append(step)
+            yield step
+
+    Supermasks(mlp((8, 8), 12, hidden=[16]), (8, 8)).learn(loader(tasks[0]), 3, progress=noted)
+    assert seen == [0, 1, 2]
+
+
 @pytest.mark.parametrize("transfer", ["none", "similar", "knn"])
 def test_masks_over_trained_weights_are_used_with_these_weights(tasks, transfer):
     network = mlp((8, 8), 12, hidden=[64])
