@@ -16,6 +16,9 @@ from analysis.drawing.style import (
 from analysis.drawing.ways import agreeing
 from analysis.several import lines
 
+# With two seeds, Student's t makes intervals wider than an axis from 0 to 1 in most cases.
+FEWEST_FOR_BAND = 3
+
 
 def accuracy_over_seeds(over: pd.DataFrame) -> Figure:
     """Draw accuracy and task accuracy against the number of tasks, as means over seeds.
@@ -25,8 +28,9 @@ def accuracy_over_seeds(over: pd.DataFrame) -> Figure:
 
     Returns:
         A figure. Left: accuracy with the task inferred (GNu), and with the task given (GG). Right:
-        the fraction of queries whose task was inferred right. Bands are 95 % intervals of the mean
-        over seeds by Student's t. Ways that agree in all values are one line.
+        the fraction of queries whose task was inferred right. If there are three seeds or more,
+        bands are 95 % intervals of the mean over seeds by Student's t. Ways that agree in all
+        values are one line.
     """
     figure, (left, right) = panels(2)
     found = agreeing(lines(over), ["accuracy_gnu", "task_accuracy"])
@@ -55,8 +59,8 @@ def task_accuracy_by_outputs(over: pd.DataFrame) -> Figure:
 
     Returns:
         A figure with one line for each way of inference, such as one-shot by H and by G. If there
-        are several seeds, bands are 95 % intervals of the mean over seeds by Student's t. Ways that
-        agree in all values are one line.
+        are three seeds or more, bands are 95 % intervals of the mean over seeds by Student's t.
+        Ways that agree in all values are one line.
     """
     figure, [axes] = panels(1)
     last = over[over["num_tasks"] == over["num_tasks"].max()]
@@ -74,10 +78,12 @@ def _band(axes: Axes, x: str, y: str, rows: pd.DataFrame, label: str, style: str
     ordered = rows.sort_values(x)
     [line] = axes.plot(ordered[x], ordered[y], style, ms=5, label=label)
     low, high = ordered[f"{y}_low"], ordered[f"{y}_high"]
-    if len(ordered) > 1:
-        axes.fill_between(ordered[x], low, high, color=line.get_color(), alpha=0.08, lw=0)
-    elif low.notna().all():  # one point has no band
-        axes.vlines(ordered[x], low, high, color=line.get_color())
+    drawn = ordered[ordered["seeds"] >= FEWEST_FOR_BAND]
+    ends = drawn[x], drawn[f"{y}_low"], drawn[f"{y}_high"]
+    if len(drawn) > 1:
+        axes.fill_between(*ends, color=line.get_color(), alpha=0.08, lw=0)
+    elif len(drawn) == len(ordered):  # one point has no band
+        axes.vlines(*ends, color=line.get_color())
     points = zip(ordered[x], ordered[y], low, high, strict=True)
     what = x.removeprefix("num_")
     hover(line, [told(label, at, what, *values) for at, *values in points])

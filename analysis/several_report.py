@@ -25,7 +25,11 @@ from analysis.pages.svg import drawing
 from analysis.places import is_file, name_of
 from analysis.sections.cells import head, way_columns
 from analysis.several import MEASURES, SWEPT, lines, load_several, over_seeds, runs_in, swept_values
-from analysis.several_figures import accuracy_over_seeds, task_accuracy_by_outputs
+from analysis.several_figures import (
+    FEWEST_FOR_BAND,
+    accuracy_over_seeds,
+    task_accuracy_by_outputs,
+)
 from analysis.summary import GIVEN, WAYS
 
 
@@ -88,11 +92,16 @@ def _best_method(points: pd.DataFrame) -> str:
     """State the result of runs with several methods."""
     best = points.loc[points["accuracy"].idxmax()]
     least = points.loc[points["bytes_per_task"].idxmin()]
-    return (
+    told = (
         f"Of {points['method'].nunique()} methods at {best['num_tasks']} tasks, {best['method']} "
         f"has the highest accuracy with the task given (GG): {best['accuracy']:.4f}, with "
-        f"{best['bytes_per_task']:,.0f} bytes per task. {least['method']} needs the fewest bytes: "
-        f"{least['bytes_per_task']:,.0f} per task, with an accuracy of {least['accuracy']:.4f}."
+        f"{best['bytes_per_task']:,.0f} bytes per task."
+    )
+    if best["bytes_per_task"] <= least["bytes_per_task"]:
+        return f"{told} No method needs fewer bytes."
+    return (
+        f"{told} {least['method']} needs the fewest bytes: {least['bytes_per_task']:,.0f} per "
+        f"task, with an accuracy of {least['accuracy']:.4f}."
     )
 
 
@@ -102,7 +111,7 @@ def _over_seeds(over: pd.DataFrame) -> Section:
         parts.append(
             drawing(
                 "Task accuracy against the number of outputs, at the largest number of tasks. "
-                "Bands are 95 % intervals of the mean over seeds by Student's t.",
+                f"A line is a mean over seeds. {_bands(over)}",
                 lambda: task_accuracy_by_outputs(over),
                 "outputs",
             )
@@ -110,8 +119,7 @@ def _over_seeds(over: pd.DataFrame) -> Section:
     for (method, outputs), rows in over.groupby(["method", "outputs"]):
         caption = (
             f"{method}, {outputs} outputs: accuracy (left) and task accuracy (right) against the "
-            "number of tasks. A line is a mean over seeds. Bands are 95 % intervals of this mean "
-            "by Student's t."
+            f"number of tasks. A line is a mean over seeds. {_bands(rows)}"
         )
         draw = partial(accuracy_over_seeds, rows)
         parts.append(drawing(caption, draw, f"seeds{method}{outputs}"))
@@ -120,6 +128,16 @@ def _over_seeds(over: pd.DataFrame) -> Section:
     if len(last) < len(over):
         parts.append(Details("Means at all numbers of tasks", [_table(over)]))
     return Section("Over seeds", parts)
+
+
+def _bands(over: pd.DataFrame) -> str:
+    """Say what the bands of a figure over seeds are."""
+    most = over["seeds"].max()
+    if most >= FEWEST_FOR_BAND:
+        return "Bands are 95 % intervals of this mean by Student's t."
+    if most == 1:
+        return "With one seed, there are no intervals over seeds."
+    return f"With {most} seeds, no intervals are drawn: most of them are wider than the figure."
 
 
 def _by_bytes(points: pd.DataFrame) -> Section:
@@ -207,4 +225,4 @@ def _runs(runs: list[str]) -> Section:
 def _configuration(text: str, runs: list[str]) -> Section:
     apart = ", ".join(differences(runs)) or "no key"
     told = f"This is the configuration of {name_of(runs[0])}. The runs differ in: {apart}."
-    return Section("Configuration", [Text(told), Code(text)])
+    return Section("Configuration", [Text(told), Details("config.yaml", [Code(text)])])

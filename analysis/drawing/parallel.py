@@ -53,7 +53,7 @@ def parallel_coordinates(found: pd.DataFrame, options: Sequence[Option], metric:
     """
     figure, [axes] = panels(1, height=inches_of(len(options)))
     drawn = found.nlargest(MOST_LINES, "score").sort_values("score", ignore_index=True)
-    scales = [_of_numbers(metric, drawn["score"], is_log=False)]
+    scales = [_of_numbers(metric, drawn["score"].round(4), is_log=False)]
     scales += [_scale(option, drawn[option.key]) for option in options]
     places = np.column_stack([scale.places for scale in scales])
     told = [_told(row, options, metric) for row in drawn.to_dict("records")]

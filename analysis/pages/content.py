@@ -62,14 +62,6 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A heading inside a section."""
-
-    text: str
-    template: ClassVar[str] = "heading.html.j2"
-
-
-@dataclass(frozen=True)
 class Code:
     """A text in a font of constant width, such as a configuration."""
 
@@ -150,7 +142,7 @@ class Links:
     template: ClassVar[str] = "links.html.j2"
 
 
-Part = Text | Heading | Code | Table | Drawing | Gallery | Details | Links
+Part = Text | Code | Table | Drawing | Gallery | Details | Links
 
 
 @dataclass(frozen=True)

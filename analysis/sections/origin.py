@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from analysis.load import file_system
-from analysis.pages.content import Code, Heading, Part, Section, table
+from analysis.pages.content import Code, Details, Part, Section, table
 from analysis.reading import LARGEST_JSON, parse_json, read_text
 
 
@@ -17,7 +17,7 @@ def origin(configuration: str, starts: list[dict[str, Any]]) -> Section:
         configuration: the text of config.yaml.
         starts: the result of read_starts.
     """
-    parts: list[Part] = [Heading("Configuration"), Code(configuration)]
+    parts: list[Part] = [Details("config.yaml", [Code(configuration)])]
     if starts:
         rows = [
             [one.get("at", ""), one.get("commit") or "unknown", " ".join(one.get("command", []))]
@@ -25,9 +25,8 @@ def origin(configuration: str, starts: list[dict[str, Any]]) -> Section:
         ]
         last = {key: starts[-1].get(key) for key in ("machine", "versions")}
         parts += [
-            Heading("Provenance"),
             table("Starts", ["time", "commit", "command"], rows),
-            Code(yaml.safe_dump(last, sort_keys=False)),
+            Details("Machine and versions", [Code(yaml.safe_dump(last, sort_keys=False))]),
         ]
     return Section("Configuration and provenance", parts)
 

@@ -1,11 +1,13 @@
 """The runs of a folder are read together, and averaged over seeds."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from analysis import report, several
+from analysis import report, several, several_report
 from analysis.several import load_several, over_seeds, runs_in
 from analysis.several_figures import accuracy_over_seeds, task_accuracy_by_outputs
 from harness.config import run_folders
@@ -125,6 +127,27 @@ def test_the_figure_has_a_band_around_each_mean(folder):
     assert line.get_ydata() == pytest.approx([(0.9 + 0.9 + 1.0) / 3])
     low, high = (right.collections[0].get_paths()[0].vertices[:, 1].min(), over.iloc[0])
     assert low == pytest.approx(high["task_accuracy_low"])
+
+
+def test_two_seeds_have_no_band_because_it_would_fill_the_figure(folder):
+    rows = load_several(folder, "evaluations").to_pandas()
+    two = over_seeds(rows[rows["seed"] < 2])
+    assert [len(axes.collections) for axes in accuracy_over_seeds(two).axes] == [0, 0]
+    shutil.rmtree(folder / "seed-2")
+    assert "With 2 seeds, no intervals are drawn" in report.write(folder).read_text()
+
+
+def test_the_best_method_may_also_need_the_fewest_bytes():
+    points = pd.DataFrame(
+        {"method": ["a", "b"], "accuracy": [0.8, 0.9], "bytes_per_task": [384.0, 384.0]}
+    ).assign(num_tasks=6)
+    said = several_report._best_method(points)
+    assert said.endswith(
+        "b has the highest accuracy with the task given (GG): 0.9000, with 384 "
+        "bytes per task. No method needs fewer bytes."
+    )
+    fewer = several_report._best_method(points.assign(bytes_per_task=[100.0, 384.0]))
+    assert "a needs the fewest bytes: 100 per task, with an accuracy of 0.8000." in fewer
 
 
 def test_output_sizes_are_drawn_by_objective(tmp_path):
