@@ -6,7 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # for notebook_runs
 
 project = "Supermask task scaling"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "notebook_runs"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions += ["notebook_runs"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "*.md", "cluster/*.md", "analysis/records/*.md"]
 include_patterns += ["analysis/notebooks/*.ipynb"]

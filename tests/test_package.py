@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from page_blocks import make_runs, make_search, pages, run_page
 from patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +64,11 @@ def test_an_installed_wheel_runs_without_the_checkout(wheel, tmp_path):
     (tmp_path / "run" / "report.html").unlink()
     assert typed("report", "run_dir=run").stdout == f"{tmp_path / 'run' / 'report.html'}\n"
     assert "complete" in typed("status", "run_dir=run").stdout
+    # The code on the pages runs with the wheel alone.
+    make_runs(tmp_path, there)
+    make_search(tmp_path, there)
+    for page in pages():
+        run_page(page, tmp_path, there)
     # The commands come from the wheel, not from the checkout that the environment may know.
     code = "import analysis, harness, supsup_core; print(analysis, harness, supsup_core)"
     found = subprocess.run(
