@@ -15,11 +15,10 @@ from analysis.drawing.style import (
     tick_checkpoints,
     told,
 )
-from analysis.drawing.ways import agreeing, lines
+from analysis.drawing.ways import agreeing, lines, numbering
 from analysis.summary import bootstrap
 
 MASKS = "masks in the superposition"
-_Z = 1.959964  # the 97.5 % quantile of the normal distribution
 _LARGEST_RATIO = 30  # of two fractions that a linear axis can show
 
 
@@ -32,14 +31,16 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
     Returns:
         A figure. Left: accuracy with the task given (GG), and with the task inferred (GNu: if the
         inferred task is wrong, the accuracy counts as 0). Right: the fraction of queries whose task
-        was inferred right. Points are means over tasks. Bars are 95 % intervals from the normal
-        distribution, cut at 1. Ways that agree in all values are one line.
+        was inferred right. Points are means over tasks. Bars are 95 % intervals by bootstrap over
+        tasks. Ways that agree in all values are one line.
     """
     figure, (left, right) = panels(2)
     found = agreeing(lines(evaluations), ["accuracy_gnu", "task_accuracy"])
+    number_of = numbering(evaluations)
     for axes, column in ((left, "accuracy_gnu"), (right, "task_accuracy")):
-        for number, (label, rows) in enumerate(found):
-            _draw_means(axes, rows.groupby("num_tasks")[column], label, number, len(found))
+        for place, (label, rows) in enumerate(found):
+            by_size = rows.groupby("num_tasks")[column]
+            _draw_means(axes, by_size, label, number_of(rows), (place, len(found)))
         # The vertical axis starts at 0.8 or lower. Otherwise, the noise of a line near 1 fills it.
         means = [rows.groupby("num_tasks")[column].mean().min() for _, rows in found]
         axes.set_ylim(min(0.8, min(means) - 0.02), 1.005)
@@ -56,15 +57,26 @@ def accuracy_by_masks(evaluations: pd.DataFrame) -> Figure:
 
 
 def _draw_means(
-    axes: Axes, by_size: "pd.api.typing.SeriesGroupBy", label: str, number: int, count: int
+    axes: Axes,
+    by_size: "pd.api.typing.SeriesGroupBy",
+    label: str,
+    number: int,
+    place: tuple[int, int],
 ) -> None:
-    stats = by_size.agg(["mean", "sem"]).fillna(0)
-    mean, half = stats["mean"], _Z * stats["sem"]
-    high = np.minimum(mean + half, 1)
-    bars = [half, np.maximum(high - mean, 0)]
-    x = place_beside(stats.index, number, count)
-    drawn = axes.errorbar(x, mean, yerr=bars, fmt=line_style(number), ms=5, label=label)
-    ends = zip(stats.index, mean, mean - half, high, strict=True)
+    """Draw one line with the intervals of its means; see _draw_wrong for the arguments."""
+    mean = by_size.mean()
+    low, high = np.transpose([bootstrap(values) for _, values in by_size])
+    x = place_beside(mean.index, *place)
+    drawn = axes.errorbar(
+        x,
+        mean,
+        yerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)],
+        fmt=line_style(number),
+        color=f"C{number % 10}",
+        ms=5,
+        label=label,
+    )
+    ends = zip(mean.index, mean, low, high, strict=True)
     hover(drawn.lines[0], [told(label, k, "masks", *values) for k, *values in ends])
 
 
@@ -90,7 +102,7 @@ def objectives_compared(evaluations: pd.DataFrame) -> Figure:
             "evaluations must have an algorithm with objectives H and G, got none: run "
             "harness/evaluate.py run_dir=RUN evaluate.objectives=[H,G]"
         )
-    return wrong_tasks({name: own[own["algorithm"] == name] for name in algorithms})
+    return wrong_tasks({name: own[own["algorithm"] == name] for name in algorithms}, own)
 
 
 def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
@@ -111,7 +123,7 @@ def algorithms_compared(evaluations: pd.DataFrame) -> Figure:
             "evaluations must have at least two algorithms, got fewer: run harness/evaluate.py "
             "run_dir=RUN evaluate.algorithms=[one_shot,binary]"
         )
-    return wrong_tasks(by_objective(own))
+    return wrong_tasks(by_objective(own), own)
 
 
 def by_objective(evaluations: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -120,21 +132,22 @@ def by_objective(evaluations: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {f"objective {name}" if name else "without objective": rows for name, rows in groups}
 
 
-def wrong_tasks(groups: dict[str, pd.DataFrame]) -> Figure:
+def wrong_tasks(groups: dict[str, pd.DataFrame], evaluations: pd.DataFrame) -> Figure:
     """Draw the fraction of wrongly inferred tasks against the number of masks.
 
     Args:
         groups: title of a panel -> the panel's rows of the table `evaluations`. All panels have
             the same vertical axis.
+        evaluations: rows of all ways, also of those without a panel. They give the ways their
+            colours.
     """
     figure, axes_of = panels(len(groups))
     means: list[float] = []
-    numbers: dict[str, int] = {}  # a line has one colour in all panels, and no other line has it
+    number_of = numbering(evaluations)
     for axes, (title, rows) in zip(axes_of, groups.items(), strict=True):
         found = agreeing(lines(rows), ["task_accuracy"])
         for place, (label, part) in enumerate(found):
-            number = numbers.setdefault(label, len(numbers))
-            means += _draw_wrong(axes, part, label, number, (place, len(found)))
+            means += _draw_wrong(axes, part, label, number_of(part), (place, len(found)))
         tick_checkpoints(axes, rows["num_tasks"])
         name_axes(axes, MASKS, "fraction of wrong tasks", title)
     positive = [mean for mean in means if mean > 0]
@@ -157,7 +170,7 @@ def _draw_wrong(
         axes: the panel.
         rows: the line's rows of the table `evaluations`.
         label: the line's text in the legend.
-        number: number of the line in the figure, which gives its colour and its markers.
+        number: number of the line's way, which gives its colour and its markers.
         place: number of the line in its panel, and number of the panel's lines.
     """
     wrong = [(k, 1 - group) for k, group in rows.groupby("num_tasks")["task_accuracy"]]

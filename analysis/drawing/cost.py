@@ -13,7 +13,7 @@ from analysis.drawing.style import (
     panels,
     tick_checkpoints,
 )
-from analysis.drawing.ways import lines
+from analysis.drawing.ways import lines, numbering
 
 
 def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -> Figure:
@@ -32,16 +32,18 @@ def time_by_masks(evaluations: pd.DataFrame, row_bytes: int, bandwidth: float) -
     """
     figure, (left, right) = panels(2)
     own = evaluations[evaluations["num_distractors"] == 0]
-    for number, (label, rows) in enumerate(lines(own)):
-        style = line_style(number)
+    number_of = numbering(own)
+    for label, rows in lines(own):
+        number = number_of(rows)
+        style, color = line_style(number), f"C{number % 10}"
         seconds = rows.groupby("num_tasks")["seconds_per_inference"]
         middle, low, high = seconds.median(), seconds.quantile(0.25), seconds.quantile(0.75)
-        [line] = left.plot(middle.index, middle, style, ms=5, label=label)
-        left.fill_between(middle.index, low, high, color=line.get_color(), alpha=0.15)
+        [line] = left.plot(middle.index, middle, style, color=color, ms=5, label=label)
+        left.fill_between(middle.index, low, high, color=color, alpha=0.15)
         hover(line, [f"{label}, {k:g} masks: {1000 * one:.3g} ms" for k, one in middle.items()])
         read = rows.groupby("num_tasks")["bits_read_fraction"].mean()
         read = read * read.index * row_bytes
-        [line] = right.plot(read.index, read, style, ms=5, label=label)
+        [line] = right.plot(read.index, read, style, color=color, ms=5, label=label)
         hover(line, [f"{label}, {k:g} masks: {one:,.0f} bytes" for k, one in read.items()])
     sizes = np.array(sorted(own["num_tasks"].unique()))
     bound = "k--" if len(sizes) > 1 else "k_"  # one point makes no line

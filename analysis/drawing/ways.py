@@ -3,12 +3,12 @@
 A way is an algorithm with an objective and settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.summary import SETTINGS, largest_samples, told_apart
+from analysis.summary import GIVEN, SETTINGS, largest_samples, told_apart
 
 Line = tuple[str, pd.DataFrame]  # label and rows
 _KEYS = ("num_tasks", "outputs", "task_id", "batch")
@@ -44,6 +44,31 @@ def by_way(rows: pd.DataFrame) -> list[Line]:
         beside = "" if np.isnan(way.trained) else ", with untrained masks"
         labels.append(f"{way.algorithm}{objective}{beside}{apart}")
     return [(label, part) for label, (_, part) in zip(labels, found, strict=True)]
+
+
+def numbering(evaluations: pd.DataFrame) -> Callable[[pd.DataFrame], int]:
+    """Give each way a number, which chooses the colour and the markers of its lines.
+
+    A way has the same number in all figures of the same rows. The ways without inference and with
+    distractors come last, because some figures leave them out.
+
+    Args:
+        evaluations: rows of the table `evaluations`.
+
+    Returns:
+        A function from rows of one way to the number of the way, from 0.
+    """
+    ways = [_way(rows) for _, rows in lines(evaluations)]
+    ways.sort(key=lambda way: (way[0] == GIVEN, way[-1]))
+    return lambda rows: ways.index(_way(rows))
+
+
+def _way(rows: pd.DataFrame) -> tuple[str, ...]:
+    first = rows.iloc[0]
+    trained = first["num_tasks"] - first["num_distractors"] if first["num_distractors"] else ""
+    # A missing value is None or NaN, depending on the other rows.
+    values = ["" if pd.isna(first[name]) else first[name] for name in ("objective", *SETTINGS)]
+    return (str(first["algorithm"]), *map(str, values), str(trained))
 
 
 def agreeing(found: Sequence[Line], columns: Sequence[str]) -> list[Line]:

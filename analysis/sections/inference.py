@@ -28,7 +28,7 @@ def inference(evaluations: pd.DataFrame, found: pd.DataFrame, run_dir: str | Pat
             "Accuracy with the task given (GG) and with the task inferred (GNu), and task accuracy "
             "(the fraction of queries whose task is inferred right), against the number of masks "
             "in the superposition. A tick is a checkpoint. Bars are 95 % intervals of the mean "
-            "over tasks, from the normal distribution.",
+            "by bootstrap over tasks. A way of inference has the same colour in all figures.",
             lambda: accuracy_by_masks(evaluations),
             "accuracy",
         ),
@@ -73,7 +73,7 @@ def _wrong(own: pd.DataFrame) -> list[Part]:
     ]
     if len(agreeing(lines(own), ["task_accuracy"])) > 1:
         alt = "Wrongly inferred tasks, by objective. Bands are 95 % intervals by bootstrap."
-        parts.insert(0, drawing(alt, lambda: wrong_tasks(drawn), "wrong"))
+        parts.insert(0, drawing(alt, lambda: wrong_tasks(drawn, own), "wrong"))
     return parts
 
 

@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.container import Container
 
 from analysis import figures
 from analysis.commandline import run_command
@@ -232,10 +233,56 @@ def test_lines_with_the_same_values_are_drawn_once_and_named():
     same = "2 ways, identical: one_shot G, one_shot H"
     for axes in (left, right):
         assert sorted(c.get_label() for c in axes.containers) == [same, "max_logit"]
-    [axes] = wrong_tasks({"all": rows}).axes
+    [axes] = wrong_tasks({"all": rows}, rows).axes
     assert [line.get_label() for line in axes.lines] == [
         "3 ways, identical: max_logit, one_shot G, one_shot H"
     ]
+
+
+def test_a_way_has_the_same_colour_in_all_figures():
+    rows = _evaluations(
+        num_tasks=[2, 4] * 4,
+        algorithm=["binary"] * 2 + ["given"] * 2 + ["one_shot"] * 4,
+        objective=["H", "H", None, None, "G", "G", "H", "H"],
+        accuracy_gg=[0.9] * 8,
+        accuracy_gnu=[0.9, 0.8, 0.9, 0.9, 0.9, 0.7, 0.9, 0.6],
+        task_accuracy=[1.0, 0.9, 1.0, 1.0, 1.0, 0.8, 1.0, 0.7],
+        seconds_per_inference=[1.0] * 8,
+        bits_read_fraction=[1.0] * 8,
+    )
+    inferring = rows[rows["algorithm"] != "given"]
+    only_h = {"objective H": inferring[inferring["objective"] == "H"]}
+    drawn = [accuracy_by_masks(rows), figures.time_by_masks(inferring, 1, 1.0)]
+    drawn.append(wrong_tasks(only_h, inferring))
+    looks = [
+        {
+            label: (handle[0] if isinstance(handle, Container) else handle).get_color()
+            for label, handle in style.legend_entries(figure).items()
+        }
+        for figure in drawn
+    ]
+    for label in ("binary H", "one_shot H"):
+        assert len({look[label] for look in looks}) == 1
+    assert looks[0]["one_shot G"] == looks[1]["one_shot G"]
+    assert len({looks[0][one] for one in ("binary H", "one_shot G", "one_shot H", "given")}) == 4
+
+
+def test_the_intervals_of_accuracies_stay_between_0_and_1():
+    rows = _evaluations(
+        num_tasks=[3] * 3,
+        task_id=[0, 1, 2],
+        algorithm=["one_shot"] * 3,
+        objective=["H"] * 3,
+        accuracy_gg=[0.9] * 3,
+        accuracy_gnu=[1.0, 0.1, 1.0],
+        task_accuracy=[1.0, 0.0, 1.0],
+    )
+    for axes in accuracy_by_masks(rows).axes:
+        [bars] = [one for line in axes.containers for one in line.lines[2]]
+        ends = np.array(bars.get_segments())[..., 1]
+        assert ends.min() >= 0
+        assert ends.max() <= 1
+        assert ends.max() > ends.min()
 
 
 @pytest.mark.parametrize(
