@@ -108,7 +108,9 @@ def _groups(scores: pd.Series) -> Iterator[tuple[np.ndarray, str, str]]:
     for rows, color in zip(
         np.array_split(np.arange(len(scores)), count), SEQUENCE[-count:], strict=True
     ):
-        yield rows, color, f"score {scores[rows[0]]:.4f} to {scores[rows[-1]]:.4f}"
+        # Groups of trials without success have the same scores. Their ranks tell them apart.
+        ranks = f"ranks {len(scores) - rows[-1]} to {len(scores) - rows[0]}"
+        yield rows, color, f"{ranks}: score {scores[rows[0]]:.4f} to {scores[rows[-1]]:.4f}"
 
 
 def _draw_lines(

@@ -8,6 +8,7 @@ import pytest
 
 from analysis import report
 from analysis.drawing.parallel import parallel_coordinates
+from analysis.drawing.style import legend_entries
 from analysis.load import configuration, load
 from analysis.search import best_of, importance, options_of, scored
 from analysis.sections import search
@@ -96,6 +97,13 @@ def test_one_trial_and_many_trials_are_drawn(found, options):
     assert sum(len(one.get_segments()) for one in lines) == 300
     [panel] = scores(many, METRIC).parts[0].panels
     assert "<title>" not in panel  # a text for each of 420 points would make the page large
+
+
+def test_groups_of_trials_with_equal_scores_are_told_apart(found, options):
+    equal = found.assign(score=[0.0] * 8 + [0.5] * (len(found) - 8))
+    labels = list(legend_entries(parallel_coordinates(equal, options, METRIC)))
+    assert len(labels) == 5 + 1  # and the best trial
+    assert labels[0] == f"ranks {len(found) - 2} to {len(found)}: score 0.0000 to 0.0000"
 
 
 def test_failures_are_told_in_a_sentence(found):
