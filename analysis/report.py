@@ -3,7 +3,6 @@
 python -m analysis.report run_dir=runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32
 python -m analysis.report runs/mnist5k-permuted-32-seeds
-
 python -m analysis.report run_dir=s3://BUCKET/runs/first
 
 The third command is for a folder of several runs, for example one for each seed. The folder of a

@@ -1,7 +1,7 @@
 """Write the progress of a run or a search as lines of text, and as values for JSON."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from harness.reporting.progress import RATE_OVER, Part, Progress
@@ -68,8 +68,13 @@ def search_as_json(seen: SearchProgress) -> dict[str, Any]:
         "trials": seen.asked,
         "ended": dict(seen.ended),
         "metric": seen.metric,
-        "best": dict(seen.best) if seen.best else None,
+        "best": {key: _plain(value) for key, value in seen.best.items()} if seen.best else None,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Write a time as a text in the form of ISO 8601, because JSON has no times."""
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def search_lines(seen: SearchProgress) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import pickle
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +139,7 @@ def test_status_tells_how_far_a_search_is(tmp_path, capsys):
     row = {"trial": 3, "status": "finished", "train.steps": 9, "accuracy": 0.5, "among": 2500}
     row |= {"task_accuracy": 0.5, "expected_task_accuracy": 0.5, "expected_accuracy": 0.25}
     row |= {"num_tasks": 4, "steps": 9, "seconds": 1.0, "config_hash": "", "config": "{}"}
-    row |= {"measured_at": None, "error": None}
+    row |= {"measured_at": datetime(2026, 11, 27, tzinfo=UTC), "error": None}
     worse = row | {"trial": 4, "expected_accuracy": 0.125}
     stopped = row | {"trial": 5, "status": "stopped", "expected_accuracy": 0.75}
     schema = trials_schema({"train.steps": pa.int64()})
@@ -155,6 +156,7 @@ def test_status_tells_how_far_a_search_is(tmp_path, capsys):
     assert status.main([f"run_dir={tmp_path}", "json=true"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["trials"], told["best"]["trial"]) == (8, 3)
+    assert told["best"]["measured_at"] == "2026-11-27T00:00:00+00:00"
     assert told["ended"] == {"finished": 2, "stopped": 1}
     with pytest.raises(UserError, match="verify must be false for a search"):
         status.main([f"run_dir={tmp_path}", "verify=true"])
