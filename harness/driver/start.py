@@ -59,8 +59,7 @@ def carry_out(
             data set and Executor.call.
         stages: functions that make the stages. A stage that needs the results of another stage
             comes after that stage.
-        executors: a function that takes a configuration and makes the executor; None means
-            make_executor.
+        executors: a function that makes the executor for a configuration; None: make_executor.
 
     Returns:
         The exit code: 0 if all is done, 1 if units were set aside, 130 if the user stopped the
@@ -92,11 +91,7 @@ def carry_out(
             return executor().call(function, *arguments)
 
         _take_locks(held, directories)
-        runs = []
-        for directory, config in zip(directories, configs, strict=True):
-            with readable_path_errors(directory):
-                runs.append(opened(directory, config, data, call))
-        check_together([run.spec for run in runs])
+        runs = _opened_runs(directories, configs, lambda path, one: opened(path, one, data, call))
         drivers = _drivers(configs, runs, stages, display)
         try:
             left = [driver for driver in drivers if not driver.is_complete()]
@@ -140,6 +135,24 @@ def _take_locks(held: ExitStack, directories: Sequence[Place]) -> None:
         with readable_path_errors(directory):
             held.enter_context(run_lock(directory))
             held.enter_context(temporary_files_in(directory))
+
+
+def _opened_runs(
+    directories: Sequence[Place],
+    configs: Sequence[Config],
+    opened: Callable[[Place, Config], Run],
+) -> list[Run]:
+    """Open the runs, and check that their workers fit into the memory together.
+
+    Raises:
+        UserError: a run cannot be opened, or the runs need too much memory.
+    """
+    runs = []
+    for directory, config in zip(directories, configs, strict=True):
+        with readable_path_errors(directory):
+            runs.append(opened(directory, config))
+    check_together([run.spec for run in runs])
+    return runs
 
 
 def _drivers(
