@@ -160,6 +160,26 @@ def _empty_lists(rows, width, state):  # pragma: no cover
     return excess
 
 
+@compiled(inline="always")
+@no_type_check
+def _list_digits(lists, lengths, whole, row):  # pragma: no cover
+    """Add a row to the lists of those digits of a whole number that are not 0.
+
+    The non-adjacent form of q has a digit +1 or -1 at each position at which the bits of 3 q / 2
+    and q / 2 differ.
+    """
+    size = np.int64(abs(whole))
+    tripled = 3 * size
+    digits = (tripled ^ size) >> 1
+    signs = (size >> 1) ^ -np.int64(whole < 0)
+    while digits:
+        digit = lowest_one(digits)
+        sign = (signs >> digit) & 1
+        lists[digit, sign, lengths[digit, sign]] = row
+        lengths[digit, sign] += 1
+        digits &= digits - 1
+
+
 @compiled(nogil=True)
 @no_type_check
 def weigh(
@@ -202,21 +222,11 @@ def weigh(
             rest = exact - whole
             bound += abs(rest)
             squares += rest * rest
-            size = np.int64(abs(whole))
-            # The non-adjacent form of q has a digit +1 or -1 at each position at which the bits of
-            # 3 q / 2 and q / 2 differ.
-            tripled = 3 * size
-            digits = (tripled ^ size) >> 1
-            signs = (size >> 1) ^ -np.int64(whole < 0)
-            while digits:
-                digit = lowest_one(digits)
-                sign = (signs >> digit) & 1
-                lists[digit, sign, lengths[digit, sign]] = unit_first + inputs[i]
-                lengths[digit, sign] += 1
-                digits &= digits - 1
+            row = unit_first + inputs[i]
+            _list_digits(lists, lengths, whole, row)
             if whole != 0:
                 for w in range(0, width, LANES):
-                    prefetch(rows, (unit_first + inputs[i]) * width + w)
+                    prefetch(rows, row * width + w)
             num_rows += whole != 0
             listed += whole != 0
             if listed == _BLOCK:
