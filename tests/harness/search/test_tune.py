@@ -56,16 +56,8 @@ def trials(directory):
     return table.to_pylist()
 
 
-def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
-    ray_session, typed, tmp_path, monkeypatch
-):
-    reports = []
-    monkeypatch.setattr(tune, "write_reports", reports.append)
-    code, out, err = typed(
-        tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8", "loggers=[tensorboard]"
-    )
-    assert code == 0, err
-    found = trials(tmp_path / "found")
+def check_rows(found):
+    """Check the rows of the table `trials` of a search of SPACE with 8 trials."""
     assert [row["trial"] for row in found] == list(range(8))
     assert len({row["train.learning_rate"] for row in found}) == 8
     status = Counter(row["status"] for row in found)
@@ -78,15 +70,11 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
         assert config["train"]["learning_rate"] == row["train.learning_rate"]
         assert config["train"]["optimizer"] == row["train.optimizer"]
         assert row["expected_accuracy"] == row["accuracy"] * row["expected_task_accuracy"]
-    finished = [row for row in found if row["status"] == "finished"]
-    best = max(finished, key=lambda row: row["expected_accuracy"])
-    assert "8 trials:" in out
-    assert f"{best['accuracy']:.4f}" in out
-    assert "+recipe=best" in out
-    assert max(map(len, out.splitlines()[:12])) <= 110
-    assert "Trial" not in err + out  # Ray Tune itself prints nothing
 
-    search = open_search(tmp_path / "found")
+
+def check_open_search(directory, found, best):
+    """Check that a search, opened from Python, has the rows of its table."""
+    search = open_search(directory)
     results = search.results()
     assert len(results) == 8
     assert results.get_best_result(scope="last").metrics["expected_accuracy"] == max(
@@ -98,30 +86,60 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     assert search.best() == yaml.safe_load(best["config"])
     assert len(results.get_dataframe()) == 8
 
+
+def check_logged(directory, found, best):
+    """Check the numbers of a search in TensorBoard, and its report."""
     for row in found:
-        numbers, texts = events(tmp_path / f"found/tensorboard/trial-{row['trial']}")
+        numbers, texts = events(directory / f"tensorboard/trial-{row['trial']}")
         assert numbers["trial/accuracy"][row["steps"]] == pytest.approx(row["accuracy"])
         assert f"train.learning_rate: {row['train.learning_rate']}" in texts[0]
-    numbers, _ = events(tmp_path / "found/tensorboard")
+    numbers, _ = events(directory / "tensorboard")
     assert numbers["search/best_expected_accuracy"][8] == pytest.approx(best["expected_accuracy"])
-    assert reports == [[tmp_path / "found"]]
-    page = report.write(tmp_path / "found").read_text()
+    page = report.write(directory).read_text()
     assert f'"result">Of 8 trials, trial {best["trial"]} is the best: expected_accuracy ' in page
     assert "--config-dir" in page
 
-    taken = ("--config-dir", str(tmp_path / "found"), "+recipe=best")
-    code, _, err = typed(scale, *taken, "run_dir=run", "executor=serial")
-    assert code == 0, err
-    tasks = read_tables(tmp_path / "run/log", TASKS)["accuracy"].to_numpy()
+
+def check_repeated(directory, best):
+    """Check that a run with the recipe of the best trial has the results of this trial."""
+    tasks = read_tables(directory / "log", TASKS)["accuracy"].to_numpy()
     assert tasks.mean() == best["accuracy"]
-    asked = read_tables(tmp_path / "run/evaluations", EVALUATIONS)["task_accuracy"].to_numpy()
+    asked = read_tables(directory / "evaluations", EVALUATIONS)["task_accuracy"].to_numpy()
     assert asked.mean() == best["task_accuracy"]
     there = yaml.safe_load(best["config"])
     assert there["train"].pop("device") == "auto"  # the run has chosen a device
     there["train"]["device"] = "cpu"
-    assert there == yaml.safe_load((tmp_path / "run/config.yaml").read_text()) | {
+    assert there == yaml.safe_load((directory / "config.yaml").read_text()) | {
         key: there[key] for key in ("executor", "actors", "run_dir", "quiet", "loggers")
     }
+
+
+def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
+    ray_session, typed, tmp_path, monkeypatch
+):
+    reports = []
+    monkeypatch.setattr(tune, "write_reports", reports.append)
+    code, out, err = typed(
+        tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8", "loggers=[tensorboard]"
+    )
+    assert code == 0, err
+    found = trials(tmp_path / "found")
+    check_rows(found)
+    finished = [row for row in found if row["status"] == "finished"]
+    best = max(finished, key=lambda row: row["expected_accuracy"])
+    assert "8 trials:" in out
+    assert f"{best['accuracy']:.4f}" in out
+    assert "+recipe=best" in out
+    assert max(map(len, out.splitlines()[:12])) <= 110
+    assert "Trial" not in err + out  # Ray Tune itself prints nothing
+    assert reports == [[tmp_path / "found"]]
+    check_open_search(tmp_path / "found", found, best)
+    check_logged(tmp_path / "found", found, best)
+
+    taken = ("--config-dir", str(tmp_path / "found"), "+recipe=best")
+    code, _, err = typed(scale, *taken, "run_dir=run", "executor=serial")
+    assert code == 0, err
+    check_repeated(tmp_path / "run", best)
 
     code, _, err = typed(tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8")
     assert code == 0
