@@ -26,7 +26,8 @@ from typing import Any
 from uuid import uuid4
 
 from harness.errors import UserError
-from harness.places.objects import LONGEST_WRITE, ObjectPath
+from harness.places.bucket import LONGEST_WRITE
+from harness.places.objects import ObjectPath
 from harness.places.reading import parse_json
 
 logger = logging.getLogger("harness")

@@ -20,8 +20,9 @@ from analysis.load import load
 from harness import evaluate, scale
 from harness.driver.train import Train
 from harness.errors import UserError
-from harness.places import objects
-from harness.places.objects import Bucket, ObjectPath, Patience
+from harness.places import bucket as bucket_module
+from harness.places.bucket import Bucket, Patience
+from harness.places.objects import ObjectPath
 from harness.places.places import place
 from harness.storage import lease
 from harness.storage.lease import Lease, run_lease
@@ -332,7 +333,7 @@ def test_a_bucket_that_cannot_be_used_is_one_line(typed, monkeypatch, url, chang
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(typed, monkeypatch, url):
-    monkeypatch.setattr(objects, "_AT_FIRST", Patience(1, 1, 1, 1, 1))
+    monkeypatch.setattr(bucket_module, "_AT_FIRST", Patience(1, 1, 1, 1, 1))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         code, _, err = typed(scale, *RUN, f"run_dir={url}")
@@ -361,7 +362,7 @@ def test_what_fails_at_work_is_one_line(typed, monkeypatch, url, server):
 
 
 def test_the_region_of_a_bucket_is_asked_for_where_nothing_says_it(monkeypatch):
-    monkeypatch.setattr(objects, "resolve_s3_region", lambda bucket: f"region-of-{bucket}")
+    monkeypatch.setattr(bucket_module, "resolve_s3_region", lambda bucket: f"region-of-{bucket}")
     assert "region" not in Bucket("s3", "bucket").client.config
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     assert "region" not in Bucket("s3", "bucket").client.config
