@@ -8,11 +8,12 @@ from pathlib import Path
 from harness import evaluate, recall, scale, status, tune
 from harness.config.commandline import Job
 from harness.config.help import OF_A_FILE, configuration_files, sections
+from harness.config.keys import OPTION_KEYS
 from harness.config.kinds import as_typed, plain
 from harness.config.option import REQUIRED, Option, options_of
 from harness.config.options import NAMED, declared_options
 from harness.config.run_folders import SWEPT
-from harness.config.schema import CONFIG_MODULE, OPTION_KEYS
+from harness.config.schema import CONFIG_MODULE
 from harness.config.several import ScaleConfig
 from harness.search.config import TuneJob
 from supsup_core.names import load

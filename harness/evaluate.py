@@ -22,7 +22,8 @@ from omegaconf import DictConfig
 
 from harness.config.commandline import Job
 from harness.config.compose import typed_keys, unchecked
-from harness.config.schema import FREE_KEYS, Config
+from harness.config.keys import FREE_KEYS
+from harness.config.schema import Config
 
 if TYPE_CHECKING:
     from harness.driver.protocol import Stage

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from harness.config.commandline import Job
 from harness.config.compose import typed_keys, unchecked
-from harness.config.schema import FREE_KEYS, RECALL_KEYS
+from harness.config.keys import FREE_KEYS, RECALL_KEYS
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:

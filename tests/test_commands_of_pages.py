@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.config.keys import OPTION_KEYS
 from harness.config.kinds import is_text
 from harness.config.option import Option, options_of
 from harness.config.options import NAMED, declared_options, load_named
-from harness.config.schema import OPTION_KEYS
 from harness.config.several import ScaleConfig
 from harness.errors import UserError
 from harness.search.config import TuneJob

@@ -5,16 +5,11 @@ These checks read neither the data set nor the properties of the machine.
 
 from typing import Any
 
+from harness.config.keys import OPTION_KEYS, leaf
 from harness.config.kinds import as_typed
+from harness.config.names import AUTO, DEFAULT_ALGORITHMS
 from harness.config.option import options_of
-from harness.config.schema import (
-    AUTO,
-    DEFAULT_ALGORITHMS,
-    OPTION_KEYS,
-    Config,
-    is_streamed,
-    leaf,
-)
+from harness.config.schema import Config, is_streamed
 from harness.errors import UserError
 from harness.places.places import check_url, is_url
 from supsup_core.names import SHARDED_ALGORITHMS, WITHOUT_OBJECTIVE

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config.command import version_text
 from harness.config.compose import compose_overrides, typed_keys
 from harness.config.help import EVERY_KEY, help_text, named_options
-from harness.config.schema import OPTION_KEYS, Config
+from harness.config.keys import OPTION_KEYS
+from harness.config.schema import Config
 from harness.errors import UserError
 
 

@@ -23,10 +23,11 @@ from omegaconf.errors import (
 
 from harness.config.checks import check
 from harness.config.help import EVERY_KEY
+from harness.config.keys import OPTION_KEYS
 from harness.config.kinds import is_text, read_text
 from harness.config.option import Option, nearest_key, options_of
 from harness.config.options import option_type
-from harness.config.schema import CONFIG_MODULE, OPTION_KEYS, Config
+from harness.config.schema import CONFIG_MODULE, Config
 from harness.errors import UserError
 
 

@@ -9,9 +9,10 @@ from textwrap import fill
 from typing import Any
 
 from harness.config.calls import as_called
+from harness.config.keys import OPTION_KEYS, is_taken
 from harness.config.kinds import as_typed
 from harness.config.option import Option, options_of
-from harness.config.schema import CONFIG_MODULE, OPTION_KEYS, Config, is_taken
+from harness.config.schema import CONFIG_MODULE, Config
 
 EVERY_KEY = "--help lists every key"
 OF_A_FILE = {

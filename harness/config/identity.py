@@ -7,9 +7,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from harness.config.checks import check
+from harness.config.keys import FREE_KEYS, OPTION_KEYS, keys, leaf
 from harness.config.kinds import as_typed
+from harness.config.names import AUTO
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO, FREE_KEYS, OPTION_KEYS, AnyConfig, Config, keys, leaf
+from harness.config.schema import AnyConfig, Config
 from harness.config.stored import from_values, stored_values, value_errors
 from harness.places.places import Place, place
 from harness.places.reading import END

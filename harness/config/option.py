@@ -12,6 +12,7 @@ from harness.config.kinds import as_typed, element, fits, in_words, is_plain, me
 from harness.errors import UserError
 from supsup_core.knobs import Knob
 
+MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets the value
 REQUIRED = inspect.Parameter.empty  # the field `default` of an option without a default has it
 
 
@@ -171,8 +172,7 @@ def options_of(schema: Any, prefix: str = "") -> dict[str, Option]:
 def _default(entry: Field[Any]) -> Any:
     if entry.default_factory is not NO_DEFAULT:
         return entry.default_factory()
-    # "???" is OmegaConf's mark for a value without a default; a recipe sets the value.
-    return REQUIRED if entry.default in (NO_DEFAULT, "???") else entry.default
+    return REQUIRED if entry.default in (NO_DEFAULT, MISSING) else entry.default
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str | None:

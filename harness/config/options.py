@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, get_type_hints
 
+from harness.config.keys import OPTION_KEYS
 from harness.config.kinds import as_argument, as_typed, bare, converted, is_plain, plain
 from harness.config.option import REQUIRED, Option, nearest_key
 from harness.config.own_code import import_own, is_own
-from harness.config.schema import OPTION_KEYS, AnyConfig, Config
+from harness.config.schema import AnyConfig, Config
 from harness.data.names import DATASETS, loaders
 from harness.errors import UserError
 from supsup_core.knobs import Knob, knob_of

@@ -1,10 +1,21 @@
 """The schema of a run's configuration: dataclasses. Each field has a help text and limits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from harness.config.option import knob
+from harness.config.names import (
+    ALLOCATION_RULES,
+    AUTO,
+    CUES,
+    DEFAULT_OBJECTIVES,
+    DESCENT,
+    DEVICES,
+    DTYPES,
+    EXECUTORS,
+    LOGGERS,
+    SCENARIOS,
+)
+from harness.config.option import MISSING, knob
 from harness.data.names import DATASETS
 from supsup_core.knobs import OWN_OBJECT
 from supsup_core.names import (
@@ -22,14 +33,7 @@ from supsup_core.names import (
     TRANSFERS,
 )
 
-AUTO = "auto"
-
 CONFIG_MODULE = "harness.conf"  # the folder of recipes and experiments
-
-MISSING = "???"  # OmegaConf's mark for a value without a default; a recipe sets the value
-
-DTYPES = ("float32", "bfloat16")
-DEVICES = ("cpu", "cuda")
 
 # Limits of numbers that neither the data nor the memory nor the disk limits. Each limit is far
 # above the numbers that a run can use. Without limits, a run with a mistyped number could take
@@ -39,46 +43,11 @@ MOST_GRADIENTS = 10**4  # per inference
 MOST_SWEEPS = 10**4  # per recall
 MOST_ACTORS = 4096  # in a pool: more than any cluster has
 
-EXECUTORS = ("ray", "serial")
-
-CUES = ("flipped", "erased", "data")
-DESCENT = "descent"  # the cue of gradient descent, whose results have a table of their own
-
-# gn: the task is given in training. nns: the task is given neither in training nor in inference.
-SCENARIOS = ("gn", "nns")
-
-ALLOCATION_RULES = ("margin", "paper")
-
-# Programs that show experiments -> classes that copy a run to them.
-LOGGERS: Mapping[str, str] = {
-    "tensorboard": "harness.reporting.loggers.tensorboard:TensorBoard",
-    "mlflow": "harness.reporting.loggers.mlflow:MLflow",
-    "wandb": "harness.reporting.loggers.wandb:WandB",
-}
-
-# A named thing is a function or a class that the configuration selects by its name, such as a
-# network. This mapping gives, for each kind of named thing, the key of its options.
-OPTION_KEYS = {
-    "data": "data_options",
-    "family": "family_options",
-    "network": "network_options",
-    "method": "method_options",
-}
-
 # An object of the user's own code may take the place of a known name; see own_code.py.
 _OWN = ("package.module:object", OWN_OBJECT)
 # A name of a file or a folder. It must have a slash or the ending .npz, so that a wrong name of a
 # data set is not taken for a folder.
 _PATHS = ("a path such as images.npz or ./images", r".+\.npz|.*/.*")
-
-# With `evaluate.algorithms=auto`, a run uses each of these algorithms that its engine supports. If
-# the engine supports none of them, the run uses `given`, which infers nothing. The two other
-# algorithms, gradient_descent and frank_wolfe, compute many gradients per inference, so a run uses
-# them only if the user names them. The same is true of the objectives H_first_layer and
-# G_first_layer, because they would double the number of evaluations.
-DEFAULT_ALGORITHMS = ("one_shot", "one_shot_ranked", "binary", "min_entropy", "max_logit")
-
-DEFAULT_OBJECTIVES = ("H", "G")
 
 
 @dataclass
@@ -511,52 +480,3 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 def is_streamed(config: Config) -> bool:
     """Return whether a learner follows a stream of tasks without being told the task."""
     return config.scenario == "nns"
-
-
-# Keys that may change when a run is continued: no result depends on them.
-FREE_KEYS = ("executor", "actors", "run_dir", "data_dir", "download", "quiet", "loggers")
-
-# The keys of the groups `evaluate` and `reservoir` that harness/recall.py reads.
-RECALL_KEYS = (
-    *(f"evaluate.{name}" for name in ("checkpoints", "tasks", "batches", "batch_size")),
-    "reservoir",
-)
-
-
-def keys(config: Any, prefix: str = "") -> list[str]:
-    """List the dotted keys of all values in a configuration, such as train.steps.
-
-    Each option that is given has a key of its own, such as method_options.density.
-    """
-    found = []
-    for entry in fields(config):
-        value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
-        if is_dataclass(value):
-            found += keys(value, f"{name}.")
-        elif name in OPTION_KEYS.values():
-            found += [f"{name}.{option}" for option in value]
-        else:
-            found.append(name)
-    return found
-
-
-def is_taken(key: str, takes: Sequence[str]) -> bool:
-    """Return whether a command takes a key.
-
-    Args:
-        key: a dotted key, such as train.steps.
-        takes: the keys that the command takes. The name of a group, such as train, means all keys
-            of this group.
-    """
-    return any(key == one or key.startswith(f"{one}.") for one in takes)
-
-
-def leaf(config: Any, key: str) -> Any:
-    """Return the value of a dotted key.
-
-    Raises:
-        KeyError: the key is an option that is not given, such as method_options.density.
-    """
-    for part in key.split("."):
-        config = config[part] if isinstance(config, Mapping) else getattr(config, part)
-    return config

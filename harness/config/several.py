@@ -13,10 +13,11 @@ from typing import Any
 
 from harness.config.checks import check, must_be
 from harness.config.identity import method_label, run_name
+from harness.config.keys import OPTION_KEYS
 from harness.config.kinds import converted
 from harness.config.option import knob, options_of
 from harness.config.run_folders import SWEPT, label
-from harness.config.schema import OPTION_KEYS, Config
+from harness.config.schema import Config
 from harness.errors import UserError
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.config.checks import check_checkpoints
 from harness.config.kinds import converted
+from harness.config.names import AUTO
 from harness.config.option import Option, options_of
-from harness.config.schema import AUTO, AnyConfig, Config
+from harness.config.schema import AnyConfig, Config
 from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import read_configuration

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import ReservoirConfig, keys, leaf
+from harness.config.keys import keys, leaf
+from harness.config.schema import ReservoirConfig
 from harness.driver.protocol import TableUnit
 from harness.driver.work import Work
 from harness.executors.on_ray import RayExecutor

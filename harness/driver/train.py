@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from harness.config.schema import AUTO, Config
+from harness.config.names import AUTO
+from harness.config.schema import Config
 from harness.data.dataset import Dataset
 from harness.driver.order import Order, order_for
 from harness.driver.protocol import Shared, Submission, TableUnit

@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from harness.config.schema import AUTO
+from harness.config.names import AUTO
 from harness.errors import UserError
 
 

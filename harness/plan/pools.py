@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from harness.config.schema import AUTO, Config, is_streamed
+from harness.config.names import AUTO
+from harness.config.schema import Config, is_streamed
 
 TRAIN, EVALUATE = "train", "evaluate"  # names of pools
 

@@ -8,9 +8,8 @@ run keeps the values of its first start.
 from dataclasses import replace
 from typing import Any
 
+from harness.config.names import AUTO, DEFAULT_ALGORITHMS
 from harness.config.schema import (
-    AUTO,
-    DEFAULT_ALGORITHMS,
     AllocationConfig,
     Config,
     EvaluateConfig,

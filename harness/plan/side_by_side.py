@@ -1,6 +1,7 @@
 """Number of blocks that a training worker trains at the same time."""
 
-from harness.config.schema import AUTO, Config
+from harness.config.names import AUTO
+from harness.config.schema import Config
 
 # A GPU is busy with this number of tasks of LeNet 300-100: with twice as many, an H100 trains 2 %
 # more tasks per second (benchmarks/gpu.py). Larger networks need fewer tasks.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, chain, count, islice
 from typing import Any
 
-from harness.config.schema import AUTO, DESCENT, Config, EvaluateConfig
+from harness.config.names import AUTO, DESCENT
+from harness.config.schema import Config, EvaluateConfig
 from supsup_core.names import GIVEN, RANKED, WITHOUT_OBJECTIVE
 
 # Number of tasks of one evaluation unit.

@@ -23,8 +23,9 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from types import ModuleType
 
+from harness.config.keys import OPTION_KEYS
 from harness.config.own_code import import_own, is_own
-from harness.config.schema import OPTION_KEYS, Config
+from harness.config.schema import Config
 from harness.errors import UserError, is_library
 
 MOST_BYTES = 2**24  # of all sources together; every worker gets a copy

@@ -16,8 +16,9 @@ import numpy as np
 
 from harness.config.checks import must_be
 from harness.config.identity import differences, from_yaml, to_yaml
+from harness.config.names import AUTO, DESCENT
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO, DESCENT, Config, EvaluateConfig, is_streamed
+from harness.config.schema import Config, EvaluateConfig, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably

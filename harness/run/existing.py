@@ -8,16 +8,9 @@ from dataclasses import replace
 
 from harness.config.checks import check, must_be
 from harness.config.identity import from_yaml, run_directory
-from harness.config.schema import (
-    AUTO,
-    FREE_KEYS,
-    RECALL_KEYS,
-    Config,
-    is_streamed,
-    is_taken,
-    keys,
-    leaf,
-)
+from harness.config.keys import FREE_KEYS, RECALL_KEYS, is_taken, keys, leaf
+from harness.config.names import AUTO
+from harness.config.schema import Config, is_streamed
 from harness.errors import UserError
 from harness.run.refusals import readable_path_errors
 from supsup_core.names import SUPERFLUOUS_OBJECTIVES

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.config.checks import must_be
-from harness.config.schema import AUTO
+from harness.config.names import AUTO
 from harness.data.dataset import Dataset
 from harness.run.same_tasks import family_errors
 from harness.run.spec import RunSpec

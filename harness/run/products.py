@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from harness.config.schema import AUTO
+from harness.config.names import AUTO
 from harness.plan.device import device_name, pick_device
 from harness.plan.resolve import resolve
 from harness.run.spec import RunSpec

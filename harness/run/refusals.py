@@ -8,8 +8,9 @@ from pathlib import Path
 
 from harness.config.checks import must_be
 from harness.config.kinds import as_typed
+from harness.config.names import AUTO, DEFAULT_ALGORITHMS
 from harness.config.options import make_named
-from harness.config.schema import AUTO, DEFAULT_ALGORITHMS, Config, is_streamed
+from harness.config.schema import Config, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.places import Place

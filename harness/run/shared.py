@@ -6,7 +6,8 @@ harness/storage/shared.py.
 
 from harness.config.checks import must_be
 from harness.config.kinds import as_typed
-from harness.config.schema import AUTO, Config
+from harness.config.names import AUTO
+from harness.config.schema import Config
 from harness.run.spec import RunSpec
 from harness.storage.shared import SharedSpec
 from harness.storage.store import MaskStore

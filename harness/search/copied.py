@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from harness.config.schema import keys, leaf
+from harness.config.keys import keys, leaf
 from harness.errors import UserError
 from harness.reporting.loggers.begun import Begun, warn_of_failure
 from harness.reporting.loggers.protocol import Logged, Logger, begin_loggers

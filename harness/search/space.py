@@ -26,10 +26,11 @@ from optuna.distributions import (
 from harness.config.checks import check
 from harness.config.help import EVERY_KEY
 from harness.config.identity import differences
+from harness.config.keys import FREE_KEYS, OPTION_KEYS, keys
 from harness.config.kinds import in_words
 from harness.config.option import nearest_key, options_of
 from harness.config.options import option_type, resolved_options
-from harness.config.schema import FREE_KEYS, OPTION_KEYS, Config, keys
+from harness.config.schema import Config
 from harness.errors import UserError
 from harness.search.config import TuneJob
 from harness.search.sweeps import FORMS, PREFIX, parse

@@ -15,7 +15,8 @@ from rich.console import Console
 from harness.config.calls import as_called
 from harness.config.command import STOPPED
 from harness.config.identity import job_from_yaml, run_name, to_yaml
-from harness.config.schema import AUTO, FREE_KEYS
+from harness.config.keys import FREE_KEYS
+from harness.config.names import AUTO
 from harness.errors import UserError
 from harness.places.durable import write_durably
 from harness.places.places import local

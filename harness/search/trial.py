@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
+from harness.config.names import AUTO
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO, Config
+from harness.config.schema import Config
 from harness.data.dataset import Dataset
 from harness.plan.device import pick_device
 from harness.plan.resolve import automatic_block, resolve

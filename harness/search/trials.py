@@ -12,7 +12,7 @@ import pyarrow as pa
 from ray.tune.experiment import Trial
 
 from harness.config.identity import to_yaml
-from harness.config.schema import leaf
+from harness.config.keys import leaf
 from harness.errors import Failure
 from harness.run.provenance import config_hash
 from harness.search.search import Search

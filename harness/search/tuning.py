@@ -20,8 +20,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from harness.config.command import show_traceback
+from harness.config.names import AUTO
 from harness.config.options import resolved_options
-from harness.config.schema import AUTO
 from harness.data.dataset import Dataset
 from harness.errors import Failure, UserError
 from harness.executors.on_ray import capacity

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from harness.config.schema import CUES
+from harness.config.names import CUES
 from harness.plan.device import device_name
 from harness.plan.units import ReservoirUnit, recall_settings
 from harness.run.spec import RunSpec

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.config.schema import LOGGERS
+from harness.config.names import LOGGERS
 from harness.errors import UserError, one_line
 from supsup_core.names import load
 

@@ -18,9 +18,10 @@ from harness import evaluate, recall, scale, status, tune
 from harness.config.command import STOPPED
 from harness.config.compose import checked, compose_overrides
 from harness.config.identity import run_directory
+from harness.config.keys import OPTION_KEYS, is_taken
 from harness.config.option import options_of
 from harness.config.options import NAMED, options_of_kind
-from harness.config.schema import OPTION_KEYS, Config, is_taken
+from harness.config.schema import Config
 from harness.driver import start
 from harness.executors.serial import SerialExecutor
 from harness.search.config import TuneJob

@@ -20,7 +20,8 @@ from harness.config.identity import (
     run_name,
     to_yaml,
 )
-from harness.config.schema import Config, leaf
+from harness.config.keys import leaf
+from harness.config.schema import Config
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
 from harness.plan.resolve import resolve

@@ -10,6 +10,7 @@ import pytest
 
 from harness.config import options as under_test
 from harness.config.identity import differences, from_yaml, result_values, to_yaml
+from harness.config.keys import keys, leaf
 from harness.config.options import (
     check_options,
     declared_options,
@@ -17,7 +18,7 @@ from harness.config.options import (
     option_type,
     resolved_options,
 )
-from harness.config.schema import Config, TrainConfig, keys, leaf
+from harness.config.schema import Config, TrainConfig
 from harness.errors import UserError
 from harness.run.existing import with_given
 

@@ -14,7 +14,8 @@ import zarr
 
 from composing import configured
 from harness.config.identity import from_yaml, result_values
-from harness.config.schema import AUTO, Config
+from harness.config.names import AUTO
+from harness.config.schema import Config
 from harness.driver.train import Train
 from harness.errors import UserError
 from harness.scale import run

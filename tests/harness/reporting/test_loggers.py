@@ -9,7 +9,7 @@ import pytest
 
 from harness import evaluate, scale
 from harness.config.checks import check
-from harness.config.schema import LOGGERS
+from harness.config.names import LOGGERS
 from harness.errors import UserError
 from harness.plan.units import EvaluationUnit
 from harness.reporting.logged import COLUMNS, LoggedMetrics

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from composing import configured
+from harness.config.names import CUES
 from harness.config.options import resolved_options
-from harness.config.schema import CUES
 from harness.data.catalogue import load_dataset
 from harness.plan.resolve import resolve
 from harness.plan.units import EvaluationUnit, RecallUnit, ReservoirUnit, TrainUnit
