@@ -28,7 +28,8 @@ from jobs import compose, resolved_job
 
 from analysis.load import load
 from harness.data.catalogue import load_dataset
-from harness.plan.units import TrainUnit, train_units
+from harness.plan.blocks import train_units
+from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 

@@ -36,7 +36,7 @@ from jobs import compose, resolved_job
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.data.names import DATASETS
-from harness.plan.units import train_units
+from harness.plan.blocks import train_units
 from harness.run.spec import RunSpec
 from harness.workers.training import TrainWorker
 from supsup_core.data import ImageSet, normalise

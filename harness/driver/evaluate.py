@@ -12,8 +12,10 @@ from harness.driver.protocol import Shared, Submission
 from harness.driver.sharding import ShardedEvaluation, shard_pool
 from harness.driver.work import Work
 from harness.executors.protocol import Outcome, Pool
+from harness.plan.checkpoints import Checkpoints
+from harness.plan.evaluation import evaluation_units
 from harness.plan.pools import EVALUATE, TRAIN
-from harness.plan.units import Checkpoints, EvaluationUnit, evaluation_units
+from harness.plan.units import EvaluationUnit
 from harness.run.shared import weights_after
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.queries import queries_of_tasks

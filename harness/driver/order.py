@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.driver.masks import CommittedMasks
-from harness.plan.units import TrainUnit, blocks_of, train_units
+from harness.plan.blocks import blocks_of, train_units
+from harness.plan.units import TrainUnit
 from harness.run.directory import Run
 from harness.run.refusals import readable_path_errors
 from harness.workers.training import TrainedUnit

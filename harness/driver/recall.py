@@ -6,7 +6,8 @@ from itertools import groupby
 
 from harness.driver.reservoir_stage import ReservoirStage
 from harness.executors.protocol import Outcome
-from harness.plan.units import RecallUnit, ReservoirUnit, recall_units
+from harness.plan.reservoirs import recall_units
+from harness.plan.units import RecallUnit, ReservoirUnit
 
 
 class Recall(ReservoirStage[RecallUnit]):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from harness.driver.reservoir_stage import ReservoirStage
 from harness.executors.protocol import Outcome
-from harness.plan.units import RecoveryUnit, recovery_units
+from harness.plan.reservoirs import recovery_units
+from harness.plan.units import RecoveryUnit
 
 
 class Recover(ReservoirStage[RecoveryUnit]):

@@ -9,8 +9,9 @@ from harness.driver.bars import CheckpointBars
 from harness.driver.protocol import Shared, Submission
 from harness.driver.work import Work
 from harness.executors.protocol import Outcome, Pool
+from harness.plan.checkpoints import Checkpoints
 from harness.plan.pools import EVALUATE, TRAIN
-from harness.plan.units import Checkpoints, RecallUnit, RecoveryUnit
+from harness.plan.units import RecallUnit, RecoveryUnit
 from harness.workers.evaluating import EvaluateWorker
 
 U = TypeVar("U", RecallUnit, RecoveryUnit)

@@ -8,8 +8,9 @@ from harness.driver.failures import Failures
 from harness.driver.masks import CommittedMasks
 from harness.driver.protocol import TableUnit
 from harness.driver.unit_files import UnitFiles
+from harness.plan.evaluation import evaluation_units
 from harness.plan.pools import TRAIN
-from harness.plan.units import evaluation_units, recall_units, recovery_units
+from harness.plan.reservoirs import recall_units, recovery_units
 from harness.reporting.display import Display, Labelled
 from harness.reporting.metrics import NoMetrics
 from harness.run.directory import Run

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.places.places import Place, each
+from harness.plan.evaluation import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.plan.ownership import Mistakes
-from harness.plan.units import COMPARED_PER_EVALUATION, TASKS_PER_EVALUATION
 from harness.reporting.display import fits, say
 from harness.reporting.recoveries import recovered
 from harness.tables.files import read_table_file, read_tables, table_files

@@ -18,15 +18,11 @@ from harness.config.stored import from_values_of_any_version, stored_values, val
 from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import read_json
+from harness.plan.evaluation import evaluation_units
 from harness.plan.ownership import Mistakes
+from harness.plan.reservoirs import recall_units, recovery_units
 from harness.plan.resolve import most_masks
-from harness.plan.units import (
-    EvaluationUnit,
-    WorkUnit,
-    evaluation_units,
-    recall_units,
-    recovery_units,
-)
+from harness.plan.units import EvaluationUnit, WorkUnit
 from harness.run.seen import seen_tasks
 from harness.storage.lock import Holder, driver_state, lock_holder
 from harness.tables.files import read_table_file, table_files

@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.places.places import Place, remove_tree
 from harness.places.reading import check_folders
+from harness.plan.checkpoints import num_leading
 from harness.plan.device import device_type
 from harness.plan.resolve import (
     most_masks,
@@ -32,7 +33,6 @@ from harness.plan.resolve import (
     resolve_checkpoints,
     resolve_evaluation,
 )
-from harness.plan.units import num_leading
 from harness.run.dataset import content_digest, dataset_of
 from harness.run.memory import check_memory
 from harness.run.products import Call, ProductRates, here, measured_rates

@@ -15,9 +15,10 @@ from harness.config.names import AUTO
 from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.dataset import Dataset
+from harness.plan.blocks import train_units
 from harness.plan.device import pick_device
+from harness.plan.evaluation import evaluation_units
 from harness.plan.resolve import automatic_block, resolve
-from harness.plan.units import evaluation_units, train_units
 from harness.run.memory import check_weights
 from harness.run.refusals import check_against_data, check_any_order, check_capabilities
 from harness.run.spec import RunSpec

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from harness.plan.units import COMPARED_PER_EVALUATION
+from harness.plan.evaluation import COMPARED_PER_EVALUATION
 from supsup_core.inference.answers import Inference, alone
 
 

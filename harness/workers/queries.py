@@ -14,8 +14,9 @@ import pyarrow as pa
 import torch
 
 from harness.plan.device import device_name
+from harness.plan.evaluation import evaluation_settings
 from harness.plan.ownership import BY_NUMBER, Ownership
-from harness.plan.units import EvaluationUnit, evaluation_settings
+from harness.plan.units import EvaluationUnit
 from harness.run.images import images_of_tasks
 from harness.run.spec import RunSpec
 from harness.tables.schemas import EVALUATIONS

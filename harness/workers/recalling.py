@@ -18,7 +18,8 @@ import torch
 
 from harness.config.names import CUES
 from harness.plan.device import device_name
-from harness.plan.units import ReservoirUnit, recall_settings
+from harness.plan.reservoirs import recall_settings
+from harness.plan.units import ReservoirUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import RESERVOIR
 from harness.workers.queries import Queries, TaskQueries

@@ -16,7 +16,8 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from harness.plan.device import device_name
-from harness.plan.units import RecoveryUnit, recovery_settings
+from harness.plan.reservoirs import recovery_settings
+from harness.plan.units import RecoveryUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import RECOVERY
 from harness.workers.queries import Queries, TaskQueries

@@ -24,8 +24,8 @@ from harness.config.keys import leaf
 from harness.config.schema import Config
 from harness.errors import UserError
 from harness.plan.capabilities import Capabilities
+from harness.plan.evaluation import evaluation_units
 from harness.plan.resolve import resolve
-from harness.plan.units import evaluation_units
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import ALGORITHMS, METHODS
 

@@ -12,8 +12,9 @@ from harness.config.identity import from_yaml
 from harness.config.schema import ReservoirConfig
 from harness.data.catalogue import load_dataset
 from harness.driver.train import Train
+from harness.plan.reservoirs import recall_units
 from harness.plan.resolve import resolve_block
-from harness.plan.units import RecallUnit, recall_units
+from harness.plan.units import RecallUnit
 from harness.run.existing import evaluation_configuration, recall_configuration
 from harness.tables.files import read_tables
 from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS

@@ -23,7 +23,7 @@ from harness.driver.work import Work
 from harness.executors.protocol import Outcome, Pool
 from harness.executors.serial import SerialExecutor
 from harness.places.durable import write_durably
-from harness.plan.units import Checkpoints
+from harness.plan.checkpoints import Checkpoints
 from harness.run.directory import open_evaluated, open_trained
 from harness.scale import stages
 from harness.tables.files import read_tables

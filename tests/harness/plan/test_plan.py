@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
+from harness.plan.blocks import train_units
 from harness.plan.capabilities import Capabilities
+from harness.plan.checkpoints import Checkpoints, evaluated_tasks, num_leading
+from harness.plan.evaluation import TASKS_PER_EVALUATION, evaluation_units
 from harness.plan.pools import pool_sizes
 from harness.plan.resolve import (
     automatic_block,
@@ -15,14 +18,6 @@ from harness.plan.resolve import (
     resolve_evaluation,
 )
 from harness.plan.side_by_side import blocks_side_by_side
-from harness.plan.units import (
-    TASKS_PER_EVALUATION,
-    Checkpoints,
-    evaluated_tasks,
-    evaluation_units,
-    num_leading,
-    train_units,
-)
 from supsup_core.names import ALGORITHMS, WITHOUT_OBJECTIVE
 
 LENET_WEIGHTS = 784 * 300 + 300 * 100 + 100 * 500

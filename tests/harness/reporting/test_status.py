@@ -15,7 +15,8 @@ from composing import configured
 from harness import status
 from harness.config.identity import to_yaml
 from harness.errors import UserError
-from harness.plan.units import evaluation_units, recall_units, recovery_units
+from harness.plan.evaluation import evaluation_units
+from harness.plan.reservoirs import recall_units, recovery_units
 from harness.reporting.progress import look
 from harness.scale import run as run_job
 from harness.search.config import TuneConfig, TuneJob

@@ -17,8 +17,9 @@ from harness.config.options import resolved_options
 from harness.config.schema import Config
 from harness.data.catalogue import load_dataset
 from harness.data.dataset import Dataset
+from harness.plan.evaluation import evaluation_units
 from harness.plan.resolve import resolve
-from harness.plan.units import EvaluationUnit, TrainUnit, evaluation_units
+from harness.plan.units import EvaluationUnit, TrainUnit
 from harness.run.spec import RunSpec
 from harness.workers.answers import compared
 from harness.workers.evaluating import EvaluateWorker
