@@ -15,7 +15,9 @@ from harness.plan.ownership import Mistakes
 from harness.reporting.display import fits, say
 from harness.reporting.recoveries import recovered
 from harness.tables.files import read_table_file, read_tables, table_files
-from harness.tables.schemas import EVALUATIONS, FAILURES, RECOVERY, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RECOVERY, RESERVOIR
+from harness.tables.schemas import FAILURES, TASKS
 from supsup_core.names import GIVEN
 
 _CAPTION = (

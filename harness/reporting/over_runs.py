@@ -28,7 +28,9 @@ from harness.reporting.end_table import (
 from harness.reporting.recoveries import recovered
 from harness.run.directory import Run
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, RECOVERY, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RECOVERY, RESERVOIR
+from harness.tables.schemas import TASKS
 
 # Heading of the printed row -> column of the table `evaluations`.
 _MEASURES = {"task": "task_accuracy", "GG": "accuracy_gg", "GNu": "accuracy_gnu"}

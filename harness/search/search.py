@@ -10,8 +10,8 @@ from harness.config.schema import Config
 from harness.run.carried_code import CarriedCode
 from harness.search.config import TuneConfig
 from harness.search.space import Dimension, with_values
+from harness.search.table import trials_schema
 from harness.search.trial import resolve_trial
-from harness.tables.schemas import trials_schema
 
 
 @dataclass(frozen=True)

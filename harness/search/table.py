@@ -3,6 +3,7 @@
 This module imports neither Ray nor Hydra, so that harness/status.py starts fast.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,69 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.places.reading import read_bytes
+from harness.tables.columns import column, table_schema
 from harness.tables.files import read_table_file
-from harness.tables.schemas import trials_schema
 
 TABLE = "trials/trials.parquet"  # in the folder of the search
 FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped", "failed"  # the status of a trial
+
+
+def trials_schema(searched: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Make the schema of a search's table `trials`: one row per trial.
+
+    Args:
+        searched: a mapping from a configuration key that the search varies, such as
+            train.learning_rate, to the type of its values. Every key has a column.
+    """
+    return table_schema(
+        "trials",
+        2,
+        [
+            column("trial", pa.int64(), "1", "trial number, from 0, in the order of the starts"),
+            column(
+                "status",
+                pa.string(),
+                "",
+                "finished: all training steps are done; stopped: other trials were better; failed: "
+                "the trial failed three times",
+            ),
+            *(
+                column(key, kind, "", "value of this configuration key in the trial")
+                for key, kind in searched.items()
+            ),
+            *(
+                column(name, pa.float64(), "fraction", description, nullable=True)
+                for name, description in {
+                    "accuracy": "fraction of test images with the right label, if the task is "
+                    "given: mean over tasks",
+                    "task_accuracy": "fraction of batches whose task was inferred right among the "
+                    "trial's own masks",
+                    "expected_task_accuracy": "task accuracy expected for the number of masks in "
+                    "the column `among`, computed from the margins among the trial's own masks",
+                    "expected_accuracy": "accuracy times expected_task_accuracy",
+                }.items()
+            ),
+            column("among", pa.int64(), "tasks", "number of masks for expected_task_accuracy"),
+            column("num_tasks", pa.int64(), "tasks", "masks that the trial trained"),
+            column("steps", pa.int64(), "steps", "training steps per task so far"),
+            column("seconds", pa.float64(), "seconds", "time of one actor to train and measure"),
+            column(
+                "measured_at",
+                pa.timestamp("us", tz="UTC"),
+                "UTC",
+                "time of the trial's last measurement",
+                nullable=True,
+            ),
+            column("error", pa.string(), "", "last error of a failed trial", nullable=True),
+            column(
+                "config_hash",
+                pa.string(),
+                "",
+                "hash of the configuration values that change results",
+            ),
+            column("config", pa.string(), "YAML", "the trial's configuration, with every value"),
+        ],
+    )
 
 
 def best_trial(table: pa.Table, metric: str) -> dict[str, Any] | None:
@@ -47,5 +106,5 @@ def read_trials(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a whole Parquet file") from error
     fixed = set(trials_schema({}).names)
-    searched = {column.name: column.type for column in found if column.name not in fixed}
+    searched = {one.name: one.type for one in found if one.name not in fixed}
     return read_table_file(path, trials_schema(searched))

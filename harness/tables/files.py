@@ -23,9 +23,7 @@ def _parquet(table: pa.Table, path: Place, run_id: str) -> bytes:
     """Return the bytes of a Parquet file. Its metadata have the file's name and the run_id."""
     metadata = table.schema.metadata or {}
     if b"schema_version" not in metadata:
-        raise ValueError(
-            "table must have schema_version, got none: use a schema of harness/tables/schemas.py"
-        )
+        raise ValueError("table must have schema_version, got none: use a schema of harness/tables")
     stamped = table.replace_schema_metadata({**metadata, "run_id": run_id, "name": _name(path)})
     sink = pa.BufferOutputStream()
     encodings = {
@@ -54,7 +52,7 @@ def write_table(table: pa.Table, path: Place, run_id: str) -> None:
     """Write a table as one Parquet file. An existing file is replaced.
 
     Args:
-        table: a table with a schema of harness/tables/schemas.py.
+        table: a table with a schema of harness/tables.
         path: path of the file; its folder must exist.
         run_id: the identity of the run that the file belongs to.
 
@@ -69,7 +67,7 @@ def create_table_file(table: pa.Table, path: Place, run_id: str) -> None:
     """Write a table as one new Parquet file.
 
     Args:
-        table: a table with a schema of harness/tables/schemas.py.
+        table: a table with a schema of harness/tables.
         path: path of the file; its folder must exist.
         run_id: the identity of the run that the file belongs to.
 

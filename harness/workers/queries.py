@@ -19,7 +19,7 @@ from harness.plan.ownership import BY_NUMBER, Ownership
 from harness.plan.units import EvaluationUnit
 from harness.run.images import images_of_tasks
 from harness.run.spec import RunSpec
-from harness.tables.schemas import EVALUATIONS
+from harness.tables.inference import EVALUATIONS
 from harness.workers.answers import Answers
 from harness.workers.query_rows import query_rows
 from supsup_core.data import ImageSet, normalise

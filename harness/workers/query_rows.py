@@ -14,7 +14,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from harness.plan.ownership import Ownership
-from harness.tables.schemas import QUERIES
+from harness.tables.inference import QUERIES
 from harness.workers.answers import Answers
 from supsup_core.inference.answers import NO_TASK
 from supsup_core.tasks.protocol import Task

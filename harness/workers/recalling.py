@@ -21,7 +21,7 @@ from harness.plan.device import device_name
 from harness.plan.reservoirs import recall_settings
 from harness.plan.units import ReservoirUnit
 from harness.run.spec import RunSpec
-from harness.tables.schemas import RESERVOIR
+from harness.tables.reservoirs import RESERVOIR
 from harness.workers.queries import Queries, TaskQueries
 from supsup_core.reservoirs import Blocks, Centred, Perceptron, StackedBlocks
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of

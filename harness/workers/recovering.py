@@ -19,7 +19,7 @@ from harness.plan.device import device_name
 from harness.plan.reservoirs import recovery_settings
 from harness.plan.units import RecoveryUnit
 from harness.run.spec import RunSpec
-from harness.tables.schemas import RECOVERY
+from harness.tables.reservoirs import RECOVERY
 from harness.workers.queries import Queries, TaskQueries
 from harness.workers.recalling import REHEARSALS
 from supsup_core.reservoirs import Blocks, Perceptron, Reservoir

@@ -9,8 +9,10 @@ import pytest
 import zarr
 
 from analysis import report
+from harness.search.table import trials_schema
 from harness.tables.files import write_table
-from harness.tables.schemas import EVALUATIONS, QUERIES, TASKS, trials_schema
+from harness.tables.inference import EVALUATIONS, QUERIES
+from harness.tables.schemas import TASKS
 from harness.workers.query_rows import as_png
 
 

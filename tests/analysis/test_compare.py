@@ -11,7 +11,7 @@ from analysis import compare
 from analysis.commandline import run_command
 from analysis.compare import accuracy_and_bytes, compared, last_rows, short_names, table
 from harness.tables.files import write_table
-from harness.tables.schemas import EVALUATIONS
+from harness.tables.inference import EVALUATIONS
 
 WEIGHTS = (3, 5)
 

@@ -7,14 +7,16 @@ import pytest
 
 from analysis.columns import SCHEMA_VERSIONS, wrong_column
 from analysis.load import differences, load, load_runs
-from harness.tables import schemas as results
+from harness.search.table import trials_schema
 from harness.tables.files import write_table
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import SCHEMAS
 
 
 def _evaluations(num_tasks: int) -> pa.Table:
     values = {"string": "x", "int64": num_tasks, "double": 0.5}
-    row = {field.name: values[str(field.type)] for field in results.EVALUATIONS}
-    return pa.Table.from_pylist([row], schema=results.EVALUATIONS)
+    row = {field.name: values[str(field.type)] for field in EVALUATIONS}
+    return pa.Table.from_pylist([row], schema=EVALUATIONS)
 
 
 def _as_of(version: str, table: pa.Table) -> pa.Table:
@@ -67,7 +69,7 @@ def _changed(change: str) -> pa.Table:
 )
 def test_a_file_with_other_columns_or_types_is_refused(tmp_path, change, said):
     (tmp_path / "evaluations").mkdir()
-    metadata = results.EVALUATIONS.metadata
+    metadata = EVALUATIONS.metadata
     path = tmp_path / "evaluations" / "a.parquet"
     pq.write_table(_changed(change).replace_schema_metadata(metadata), path)
     with pytest.raises(
@@ -130,21 +132,21 @@ def test_a_table_without_files_says_so(tmp_path):
 def test_the_schema_versions_are_those_that_the_harness_writes():
     written = {
         schema.metadata[b"table"].decode(): schema.metadata[b"schema_version"].decode()
-        for schema in (*results.SCHEMAS.values(), results.trials_schema({}))
+        for schema in (*SCHEMAS.values(), trials_schema({}))
     }
     assert written == SCHEMA_VERSIONS
 
 
-@pytest.mark.parametrize("table", results.SCHEMAS)
+@pytest.mark.parametrize("table", SCHEMAS)
 def test_the_columns_are_those_that_the_harness_writes(table):
-    assert wrong_column(table, results.SCHEMAS[table]) is None
+    assert wrong_column(table, SCHEMAS[table]) is None
 
 
 def test_the_trials_of_a_search_may_have_any_searched_keys():
     searched = {"train.steps": pa.int64(), "train.optimizer": pa.string()}
-    for schema in (results.trials_schema({}), results.trials_schema(searched)):
+    for schema in (trials_schema({}), trials_schema(searched)):
         assert wrong_column("trials", schema) is None
-    first = results.trials_schema(searched).field(0)
+    first = trials_schema(searched).field(0)
     assert wrong_column("trials", pa.schema([first])) == "status:string, got none"
 
 

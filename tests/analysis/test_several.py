@@ -11,8 +11,8 @@ from analysis import report, several, several_report
 from analysis.several import load_several, over_seeds, runs_in
 from analysis.several_figures import accuracy_over_seeds, task_accuracy_by_outputs
 from harness.config import run_folders
-from harness.tables import schemas
 from harness.tables.files import write_table
+from harness.tables.inference import EVALUATIONS
 
 # seed -> task accuracy of tasks 0 and 1
 ACCURACIES = {0: (1.0, 0.8), 1: (0.9, 0.9), 2: (1.0, 1.0)}
@@ -29,11 +29,11 @@ def make_run(folder, seed, outputs, accuracies, objectives=("H",)):
     rows = []
     for objective in objectives:
         for task, accuracy in enumerate(accuracies):
-            row = {one.name: plain[str(one.type)] for one in schemas.EVALUATIONS}
+            row = {one.name: plain[str(one.type)] for one in EVALUATIONS}
             row |= {"num_tasks": 2, "num_distractors": 0, "task_id": task, "log_base": None}
             row |= {"algorithm": "one_shot", "objective": objective, "task_accuracy": accuracy}
             rows.append(row)
-    table = pa.Table.from_pylist(rows, schema=schemas.EVALUATIONS)
+    table = pa.Table.from_pylist(rows, schema=EVALUATIONS)
     write_table(table, folder / "evaluations" / "a.parquet", "r")
 
 

@@ -16,7 +16,8 @@ from hydra import compose, initialize_config_module
 from harness.config.compose import checked
 from harness.scale import run
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 from patience import PATIENCE
 
 SCRIPT = Path(__file__).parent / "run_on_nodes.py"

@@ -26,7 +26,8 @@ from harness.run.directory import open_trained
 from harness.scale import run, stages
 from harness.status import as_json, lines
 from harness.tables.files import read_tables, table_files
-from harness.tables.schemas import ALLOCATION, EVALUATIONS, FAILURES, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import ALLOCATION, FAILURES, TASKS
 from harness.workers.following import FollowWorker, MasksMissing
 
 NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference")

@@ -18,7 +18,8 @@ from harness.driver.unit_files import UnitFiles
 from harness.run.existing import evaluation_configuration
 from harness.storage.lock import run_lock
 from harness.tables.files import read_table_file, read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 from supsup_core.tasks.permuted import Permuted
 from supsup_core.tasks.protocol import Task
 

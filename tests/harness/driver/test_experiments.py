@@ -7,7 +7,7 @@ from PIL import Image
 from analysis.several import load_several
 from harness import scale
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS
+from harness.tables.inference import EVALUATIONS
 
 SMALL = (
     *("executor=serial", "run_dir=run", "tasks=2", "train.steps=2", "train.batch_size=8"),

@@ -36,7 +36,8 @@ from harness.run.spec import RunSpec
 from harness.scale import run
 from harness.storage.store import MaskStore
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 from harness.workers.evaluating import EvaluateWorker
 from harness.workers.training import TrainedUnit, TrainWorker
 from patience import PATIENCE

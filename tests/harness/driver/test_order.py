@@ -22,7 +22,8 @@ from harness.errors import Failure, UserError
 from harness.run.directory import verify_run
 from harness.scale import run
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, FAILURES, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import FAILURES, TASKS
 from harness.workers.training import TrainWorker
 from supsup_core.baselines.lower_bound import LowerBound
 from supsup_core.baselines.psp import PSP

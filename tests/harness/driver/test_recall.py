@@ -17,7 +17,9 @@ from harness.plan.resolve import resolve_block
 from harness.plan.units import RecallUnit
 from harness.run.existing import evaluation_configuration, recall_configuration
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RESERVOIR
+from harness.tables.schemas import TASKS
 
 UNITS = (
     *("data=digits", "experiment=reservoir", "network_options.hidden=[1024]", "tasks=6"),

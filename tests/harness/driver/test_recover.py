@@ -6,7 +6,8 @@ import zarr
 
 from harness import recall, scale, status
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, RECOVERY
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RECOVERY
 
 FIGURE_7 = (
     *("experiment=fig7", "data=digits", "network_options.hidden=[64,48]", "train.steps=8"),

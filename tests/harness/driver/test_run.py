@@ -21,7 +21,8 @@ from harness.errors import UserError
 from harness.scale import run
 from harness.storage.lock import run_lock
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 
 # Columns that may differ between two runs of one configuration.
 NOT_COMPARED = ("train_seconds", "worker", "finished_at", "seconds_per_inference")

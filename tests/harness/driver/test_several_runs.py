@@ -28,7 +28,9 @@ from harness.run.spec import RunSpec
 from harness.storage.lock import run_lock
 from harness.storage.store import CorruptMask
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, FAILURES, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RESERVOIR
+from harness.tables.schemas import FAILURES, TASKS
 from harness.workers.several import RunsWorker
 from patience import PATIENCE
 from supsup_core.data import ImageSet

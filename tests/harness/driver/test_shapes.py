@@ -12,7 +12,8 @@ from harness.data.catalogue import load_dataset
 from harness.driver import start
 from harness.errors import UserError
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 
 CHEAP = [
     *("data=digits", "outputs=30", "train.steps=30", "train.batch_size=16", "train.block=2"),

@@ -13,7 +13,7 @@ from harness.executors.protocol import Outcome
 from harness.plan.pools import TRAIN
 from harness.plan.units import EvaluationUnit
 from harness.tables.files import read_table_file
-from harness.tables.schemas import EVALUATIONS, QUERIES
+from harness.tables.inference import EVALUATIONS, QUERIES
 from harness.workers.shard import CountUnit, LeadersUnit, PartAnswers, ScoreUnit, agreed
 from supsup_core.bits.shards import Leaders
 

@@ -27,7 +27,8 @@ from harness.plan.checkpoints import Checkpoints
 from harness.run.directory import open_evaluated, open_trained
 from harness.scale import stages
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, FAILURES
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import FAILURES
 
 
 def configure(run_dir: Path, *overrides: str) -> Config:

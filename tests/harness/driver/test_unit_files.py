@@ -9,7 +9,7 @@ from harness.driver.unit_files import UnitFiles
 from harness.errors import UserError
 from harness.plan.units import EvaluationUnit
 from harness.tables.files import write_table
-from harness.tables.schemas import EVALUATIONS, QUERIES
+from harness.tables.inference import EVALUATIONS, QUERIES
 
 UNIT = EvaluationUnit(2, "binary", "H", (0, 1))
 

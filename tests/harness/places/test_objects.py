@@ -29,7 +29,8 @@ from harness.storage.lease import Lease, run_lease
 from harness.storage.lock import run_lock
 from harness.storage.store import MaskStore
 from harness.tables.files import create_table_file, read_table_file, read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 
 RUN = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),

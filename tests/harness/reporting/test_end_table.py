@@ -11,7 +11,9 @@ from harness.executors.protocol import Outcome
 from harness.plan.units import TrainUnit
 from harness.reporting.end_table import print_summary, summarise
 from harness.tables.files import write_table
-from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RESERVOIR
+from harness.tables.schemas import TASKS
 
 RUN = "0123456789abcdef"  # the identity of the run
 

@@ -16,7 +16,9 @@ from harness.reporting.logged import COLUMNS, LoggedMetrics
 from harness.reporting.loggers.protocol import Logged, begin_loggers, check_packages
 from harness.reporting.loggers.tensorboard import TensorBoard
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.reservoirs import RESERVOIR
+from harness.tables.schemas import TASKS
 from tensorboard_files import events
 
 SMALL = (

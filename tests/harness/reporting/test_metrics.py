@@ -14,7 +14,8 @@ import ray.util.metrics
 from composing import configured
 from harness.scale import run as run_job
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 from harness.workers.several import RunsWorker
 from patience import PATIENCE
 

@@ -28,7 +28,8 @@ from harness.tables.files import (
     table_files,
     write_table,
 )
-from harness.tables.schemas import EVALUATIONS, FAILURES, TASKS
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import FAILURES, TASKS
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=5"),

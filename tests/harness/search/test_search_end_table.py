@@ -6,7 +6,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from harness.search.end_table import print_trials
-from harness.tables.schemas import trials_schema
+from harness.search.table import trials_schema
 
 KEYS = [f"train.{name}" for name in ("learning_rate", "smoothing", "temperature", "weight_decay")]
 TRIAL = {

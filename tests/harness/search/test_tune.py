@@ -25,10 +25,12 @@ from harness.search import tuning
 from harness.search.config import TuneConfig, TuneJob, base_config
 from harness.search.search import Search
 from harness.search.space import read_space
+from harness.search.table import trials_schema
 from harness.search.trial import stage_steps
 from harness.search.trials import write_trials
 from harness.tables.files import read_tables
-from harness.tables.schemas import EVALUATIONS, TASKS, trials_schema
+from harness.tables.inference import EVALUATIONS
+from harness.tables.schemas import TASKS
 from tensorboard_files import events
 
 SMALL = (

@@ -11,7 +11,9 @@ import pytest
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
 from harness.tables.files import create_table_file, read_table_file, read_tables, write_table
-from harness.tables.schemas import EVALUATIONS, QUERIES, RECOVERY, RESERVOIR, TASKS
+from harness.tables.inference import EVALUATIONS, QUERIES
+from harness.tables.reservoirs import RECOVERY, RESERVOIR
+from harness.tables.schemas import TASKS
 
 
 def names(folder):
