@@ -35,7 +35,7 @@ from growth import Row
 from masks import Masks, load_masks
 
 from harness.errors import UserError
-from harness.run.memory import memory_bytes
+from harness.places.machine import memory_bytes
 from harness.storage.arrays import create_masks
 from harness.storage.chunks import ChunkFiles, crc32c
 from harness.workers.prepared import distractors_like

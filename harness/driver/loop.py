@@ -19,8 +19,8 @@ from harness.executors.protocol import Executor, Outcome, Pool
 from harness.places.places import Place
 from harness.plan.ownership import Mistakes
 from harness.plan.units import RunUnit
-from harness.run.directory import Run
 from harness.run.refusals import readable_path_errors
+from harness.run.run import Run
 
 logger = logging.getLogger("harness")
 

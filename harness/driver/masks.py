@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 
 from harness.driver.mean import Mean
 from harness.run.committed import Committed
-from harness.run.directory import Run
 from harness.run.refusals import readable_path_errors
+from harness.run.run import Run
 
 
 class CommittedMasks:

@@ -21,8 +21,8 @@ import numpy as np
 from harness.driver.masks import CommittedMasks
 from harness.plan.blocks import blocks_of, train_units
 from harness.plan.units import TrainUnit
-from harness.run.directory import Run
 from harness.run.refusals import readable_path_errors
+from harness.run.run import Run
 from harness.workers.training import TrainedUnit
 from supsup_core.training.transfer import ROWS, source_tasks
 

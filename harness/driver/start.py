@@ -30,11 +30,11 @@ from harness.reporting.end_table import print_summary
 from harness.reporting.loggers.protocol import check_packages
 from harness.reporting.over_runs import OneRun, print_over_runs
 from harness.run.dataset import dataset_of
-from harness.run.directory import Run
 from harness.run.images import check_images
 from harness.run.memory import check_together, check_weights
 from harness.run.products import Call
 from harness.run.refusals import check_against_data, check_capabilities, readable_path_errors
+from harness.run.run import Run
 from harness.run.several import check_same_data
 from harness.run.spec import RunSpec
 from harness.storage.lock import run_lock

@@ -15,7 +15,7 @@ from harness.errors import UserError, one_line
 from harness.executors.protocol import Executor, Pool
 from harness.plan.device import pick_device
 from harness.reporting.display import Display
-from harness.storage.store import CorruptMask
+from harness.storage.chunks import CorruptMask
 from harness.workers.several import RunsWorker
 
 logger = logging.getLogger("harness")

@@ -13,7 +13,7 @@ from harness.plan.pools import TRAIN
 from harness.plan.reservoirs import recall_units, recovery_units
 from harness.reporting.display import Display, Labelled
 from harness.reporting.metrics import NoMetrics
-from harness.run.directory import Run
+from harness.run.run import Run
 from harness.run.seen import allocation_parts, seen_tasks
 
 

@@ -31,6 +31,14 @@ def fsync(path: Place) -> None:
         os.close(descriptor)
 
 
+def fsync_tree(folder: Place) -> None:
+    """Flush a folder and everything in it to disk; do nothing in object storage."""
+    if not isinstance(folder, Path):
+        return
+    for path in [*folder.rglob("*"), folder]:
+        fsync(path)
+
+
 def write_durably(path: Place, data: bytes, *, exclusive: bool = False, mode: int = 0o666) -> None:
     """Write a file durably: when this function returns, the whole file is on disk.
 

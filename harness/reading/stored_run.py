@@ -25,7 +25,8 @@ from harness.places.places import Place, place
 from harness.reading.export import export
 from harness.run.shared import weights_after
 from harness.run.spec import RunSpec
-from harness.storage.store import MaskStore, store_exists
+from harness.storage.arrays import store_exists
+from harness.storage.store import MaskStore
 from harness.tables.files import read_tables
 from harness.tables.schemas import FOLDERS, SCHEMAS
 from harness.workers.prepared import CheckpointMasks

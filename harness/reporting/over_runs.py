@@ -26,7 +26,7 @@ from harness.reporting.end_table import (
     summarise,
 )
 from harness.reporting.recoveries import recovered
-from harness.run.directory import Run
+from harness.run.run import Run
 from harness.tables.files import read_tables
 from harness.tables.inference import EVALUATIONS
 from harness.tables.reservoirs import RECOVERY, RESERVOIR

@@ -7,18 +7,13 @@ recovery/  allocation/  failures/
 """
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import prod
-from typing import TypedDict
-
-import numpy as np
+from dataclasses import replace
 
 from harness.config.checks import must_be
 from harness.config.identity import differences, from_yaml, to_yaml
 from harness.config.names import AUTO, DESCENT
 from harness.config.options import resolved_options
-from harness.config.schema import Config, EvaluateConfig, is_streamed
+from harness.config.schema import Config, is_streamed
 from harness.data.dataset import Dataset
 from harness.errors import UserError
 from harness.places.durable import remove_partial_files, write_durably
@@ -26,97 +21,28 @@ from harness.places.places import Place, remove_tree
 from harness.places.reading import check_folders
 from harness.plan.checkpoints import num_leading
 from harness.plan.device import device_type
-from harness.plan.resolve import (
-    most_masks,
-    resolve,
-    resolve_block,
-    resolve_checkpoints,
-    resolve_evaluation,
-)
-from harness.run.dataset import content_digest, dataset_of
+from harness.plan.resolve import resolve, resolve_block, resolve_checkpoints, resolve_evaluation
+from harness.run.content import store_content
+from harness.run.dataset import dataset_of
 from harness.run.memory import check_memory
 from harness.run.products import Call, ProductRates, here, measured_rates
-from harness.run.provenance import config_hash, record_rates, record_start, run_id, versions
+from harness.run.provenance import record_rates, record_start
 from harness.run.refusals import check_room
+from harness.run.run import Run
 from harness.run.same_tasks import family_errors, warn_of_equal_tasks
 from harness.run.seen import allocation_parts, seen_tasks
-from harness.run.shared import kept_checkpoints, shared_arrays, weights_rule
-from harness.run.spec import RunSpec, TaskInputs, lazy_inputs
+from harness.run.shared import kept_checkpoints
+from harness.run.spec import RunSpec
+from harness.storage.arrays import store_exists
 from harness.storage.compare import check_store
+from harness.storage.content import StoreContent
+from harness.storage.create import create_store
 from harness.storage.repair import Damage
-from harness.storage.shared import SharedSpec
-from harness.storage.store import MaskStore, store_exists
+from harness.storage.store import MaskStore
 from harness.tables.files import table_files
 from harness.tables.schemas import FOLDERS
-from supsup_core.states.layout import StateLayout
 
 logger = logging.getLogger("harness")
-
-# An attribute of the store, for readers without this code.
-_RENUMBERED = "the label of a class is its position in the task's row of inputs/classes"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that is ready for work.
-
-    Attributes:
-        directory: the run directory, an absolute path.
-        spec: the run's specification. The evaluation settings in its configuration are those of
-            this start. The other settings are those of the run.
-        store: the mask store, after all checks. If `read_only` is false, damaged masks have been
-            removed from it.
-        own: the evaluation settings with which the run began.
-        read_only: whether this start only reads masks. If true, it trains no mask and repairs no
-            file.
-    """
-
-    directory: Place
-    spec: RunSpec
-    store: MaskStore
-    own: EvaluateConfig
-    read_only: bool = False
-
-    @property
-    def evaluations(self) -> Place:
-        """The folder of the table `evaluations`."""
-        return self.directory / "evaluations"
-
-    @property
-    def queries(self) -> Place:
-        """The folder of the table `queries`."""
-        return self.directory / "queries"
-
-    @property
-    def reservoir(self) -> Place:
-        """The folder of the table `reservoir`."""
-        return self.directory / "reservoir"
-
-    @property
-    def recovery(self) -> Place:
-        """The folder of the table `recovery`; it may be missing."""
-        return self.directory / "recovery"
-
-    @property
-    def allocation(self) -> Place:
-        """The folder of the table `allocation`; it may be missing."""
-        return self.directory / "allocation"
-
-    @property
-    def failures(self) -> Place:
-        """The folder of the table `failures`; it may be missing."""
-        return self.directory / "failures"
-
-
-class _Content(TypedDict):
-    """The content of a run's store, except the masks. MaskStore.create describes the keys."""
-
-    layout: StateLayout
-    weights: dict[str, np.ndarray]
-    inputs: dict[str, TaskInputs]
-    capacity: int
-    attributes: dict[str, object]
-    shared: SharedSpec
 
 
 def open_trained(directory: Place, config: Config, data: Dataset, call: Call = here) -> Run:
@@ -149,17 +75,12 @@ def open_trained(directory: Place, config: Config, data: Dataset, call: Call = h
         resolved = _configuration(known, config)
     spec = RunSpec(resolved, data.input_shape, data.num_classes)
     check_memory(resolved, spec.layout, trains=True)
-    content = _content(spec, data)
+    content = store_content(spec, data)
     if store_exists(directory):
         with family_errors(resolved.family):
-            check_store(directory, **content)
+            check_store(directory, content)
     else:
-        inputs = content["inputs"].values()
-        of_inputs = sum(one.dtype.itemsize * prod(one.shape) for one in inputs)
-        of_weights = sum(weight.nbytes for weight in content["weights"].values())
-        of_masks = spec.layout.row_bytes * most_masks(resolved)
-        of_shared = content["shared"].num_bytes
-        check_room(directory, of_masks + of_inputs + of_weights + of_shared)
+        check_room(directory, content.num_bytes)
         with family_errors(resolved.family):
             warn_of_equal_tasks(spec)
         # `auto` is resolved once and stored with the run. The type of the products depends on a
@@ -168,11 +89,11 @@ def open_trained(directory: Place, config: Config, data: Dataset, call: Call = h
         if begins and (rates := measured_rates(probe, call)) and rates.bfloat16_is_faster:
             resolved = resolve(typed, probe.capabilities, bfloat16_is_faster=True, device=device)
             spec = RunSpec(resolved, data.input_shape, data.num_classes)
-            content = _content(spec, data)
-        # The store lists the inputs that define each task. So `create` makes every task of the run,
-        # and a family that cannot make one of these tasks is refused.
+            content = store_content(spec, data)
+        # The store lists the inputs that define each task. So `create_store` makes every task of
+        # the run, and a family that cannot make one of these tasks is refused.
         with family_errors(resolved.family):
-            MaskStore.create(directory, **content)
+            create_store(directory, content)
     # config.yaml is written last, so that a directory with a config.yaml always has a store.
     if begins:
         write_durably(known, to_yaml(resolved).encode())
@@ -219,7 +140,7 @@ def open_evaluated(directory: Place, config: Config, data: Dataset, call: Call =
     stored = from_yaml(directory / "config.yaml")
     spec = RunSpec(stored, data.input_shape, data.num_classes)
     with family_errors(stored.family):
-        check_store(directory, **_content(spec, data))
+        check_store(directory, store_content(spec, data))
     store = MaskStore.open(directory, read_only=True)
     checkpoints = _committed_checkpoints(directory, store, config)
     if spec.capabilities.trains_weights:
@@ -289,14 +210,14 @@ def verify_run(directory: Place) -> list[Damage]:
     """
     config = from_yaml(directory / "config.yaml")
     data = dataset_of(config)
-    content = _content(RunSpec(config, data.input_shape, data.num_classes), data)
+    content = store_content(RunSpec(config, data.input_shape, data.num_classes), data)
     with family_errors(config.family):
-        check_store(directory, **content)
-    return MaskStore.open(directory, read_only=True).verify(_fixed_names(content))
+        check_store(directory, content)
+    return MaskStore.open(directory, read_only=True).verify(content.fixed_names)
 
 
 def _ready(
-    directory: Place, spec: RunSpec, content: _Content, rates: ProductRates | None, licence: str
+    directory: Place, spec: RunSpec, content: StoreContent, rates: ProductRates | None, licence: str
 ) -> Run:
     """Clean up after crashes, repair damaged files, and open the run."""
     remove_partial_files(directory)
@@ -352,86 +273,19 @@ def _clear_unbegun(directory: Place) -> None:
         remove_tree(store)
 
 
-def _content(spec: RunSpec, data: Dataset) -> _Content:
-    """Make the content of a run's store, except the masks.
-
-    The store has one row of inputs per task, such as a permutation. They are made later, when
-    they are read.
-
-    Raises:
-        UserError: the family cannot make the first task.
-    """
-    with family_errors(spec.config.family):
-        inputs = lazy_inputs(spec)
-    weights = {name: weight.numpy() for name, weight in spec.weights().items()}
-    return {
-        "layout": spec.layout,
-        "weights": weights,
-        "inputs": inputs,
-        "capacity": most_masks(spec.config),
-        "attributes": _attributes(spec, data, weights, inputs),
-        "shared": shared_arrays(spec),
-    }
-
-
-def _fixed_names(content: _Content) -> list[str]:
-    """List the names, such as weights/layer1, of all arrays of the store except `masks`."""
-    weights = [f"weights/{name}" for name in content["weights"]]
-    return weights + [f"inputs/{name}" for name in content["inputs"]]
-
-
-def _attributes(
-    spec: RunSpec, data: Dataset, weights: Iterable[str], inputs: Iterable[str]
-) -> dict[str, object]:
-    """Make the attributes of the store.
-
-    Args:
-        spec: the run's specification.
-        data: the run's data set.
-        weights: names of the arrays of weights.
-        inputs: names of the arrays with the inputs that define each task.
-    """
-    config, first = spec.config, spec.task(0)
-    return {
-        "network": config.network,
-        "network_options": config.network_options,
-        "activation": spec.network.activation,
-        "normalisation": {"mean": data.train.mean, "std": data.train.std},
-        "data": config.data,
-        "family": config.family,
-        "family_options": config.family_options,
-        "num_classes": data.num_classes,
-        "input_shape": list(spec.input_shape),
-        "seed": config.seed,
-        "method": config.method,
-        "method_options": config.method_options,
-        "config_hash": config_hash(config),
-        "run_id": run_id(config),
-        "weights": list(weights),
-        "inputs": list(inputs),
-        "versions": versions(),
-        **({"code": digests} if (digests := spec.code.digests) else {}),
-        **({"data_sha256": digest} if (digest := content_digest(data)) else {}),
-        **({"images": first.change.rule} if first.change else {}),
-        **({"labels": _RENUMBERED} if first.renumbers else {}),
-        **({"trained_weights": weights_rule(spec)} if spec.trained_weights else {}),
-        **({"task_weights": rule} if (rule := spec.method.weights_rule) else {}),
-    }
-
-
-def _mend(store: MaskStore, content: _Content) -> None:
+def _mend(store: MaskStore, content: StoreContent) -> None:
     """Find damaged files, log them, and repair the store.
 
     Every start checks each committed mask against its checksum. If a mask is damaged, it is removed
     from the store, and is trained again with its block. Training the whole block gives the same
     mask again, bit for bit.
     """
-    damage = store.verify(_fixed_names(content))
+    damage = store.verify(content.fixed_names)
     for found in damage:
         lost = f"; training again: tasks {_listed(found.task_ids)}" if found.task_ids else ""
         logger.warning("damaged: %s %s%s", found.path, found.reason, lost)
     if damage:
-        store.repair(damage, weights=content["weights"], inputs=content["inputs"])
+        store.repair(damage, content)
 
 
 def _listed(task_ids: tuple[int, ...]) -> str:

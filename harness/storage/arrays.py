@@ -6,9 +6,8 @@ Only harness/storage writes to a store. The rows of masks are written by harness
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import ObjectStore
@@ -17,7 +16,7 @@ from harness.errors import UserError
 from harness.places.places import Place
 from harness.places.reading import LARGEST_JSON, check_regular, read_json
 from harness.storage.chunks import FILL, chunk_rows
-from harness.storage.shared import SharedSpec
+from harness.storage.content import Rows, StoreContent
 
 # zarr applies these codecs after its codec "bytes". None of them compresses, because masks of
 # density 1/2 cannot be compressed.
@@ -26,20 +25,10 @@ CODECS = (Crc32cCodec(),)
 GROUP = "zarr.json"  # metadata file of a group or an array
 
 
-class Rows(Protocol):
-    """Rows to write to an array: a NumPy array, or an object that makes slices on request."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of all rows together; the first axis counts the rows."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+def store_exists(run_dir: Place) -> bool:
+    """Return whether a run has a mask store. The store may be damaged."""
+    root = run_dir / "masks.zarr"
+    return (root if isinstance(root, Path) else root / GROUP).exists()
 
 
 def open_group(path: Place, mode: Any) -> zarr.Group:
@@ -113,19 +102,26 @@ def _check_files(path: Path) -> None:
                 )
 
 
-def create_group(
-    store: Any, *, attributes: Mapping[str, Any], capacity: int, row_bytes: int
-) -> zarr.Group:
-    """Create the group of a store and its array `masks`. No chunk file is written.
+def create_group(store: Any, content: StoreContent, attributes: Mapping[str, Any]) -> zarr.Group:
+    """Create the group of a store, and its arrays `masks` and `shared/...` without chunk files.
 
     Args:
         store: a folder that does not exist, or a store of zarr.
+        content: the content of the store, except the masks.
         attributes: a mapping from name to JSON value, with all attributes of the group.
-        capacity: largest possible number of tasks.
-        row_bytes: bytes of a packed row.
     """
     root = zarr.create_group(store, zarr_format=3, attributes=dict(attributes))
-    create_masks(root, capacity, row_bytes)
+    create_masks(root, content.capacity, content.layout.row_bytes)
+    spec = content.shared
+    for name in spec.shapes:
+        shape, kind = spec.stored(name)
+        root.create_array(
+            f"shared/{name}",
+            shape=(len(spec.after_task), *shape),
+            dtype=kind.name,
+            chunks=(1, *shape),
+            compressors=CODECS,
+        )
     return root
 
 
@@ -141,46 +137,9 @@ def create_masks(root: zarr.Group, capacity: int, row_bytes: int) -> zarr.Array[
     )
 
 
-def create_shared(root: zarr.Group, spec: SharedSpec) -> None:
-    """Create the arrays `shared/...`. No chunk file is written."""
-    for name in spec.shapes:
-        shape, kind = spec.stored(name)
-        root.create_array(
-            f"shared/{name}",
-            shape=(len(spec.after_task), *shape),
-            dtype=kind.name,
-            chunks=(1, *shape),
-            compressors=CODECS,
-        )
-
-
-def fixed_rows(weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]) -> dict[str, Rows]:
-    """Return a mapping from the name of an array, such as weights/layer1, to its rows.
-
-    Args:
-        weights: a mapping from name, such as layer1, to fixed weights. They are converted to
-            float32.
-        inputs: a mapping from name, such as permutations, to rows: one row per task.
-    """
-    found: dict[str, Rows] = {f"inputs/{name}": rows for name, rows in inputs.items()}
-    # A 0-dimensional array gets one axis, because chunks are cut along the first axis.
-    return found | {
-        f"weights/{name}": np.atleast_1d(weight).astype(np.float32)
-        for name, weight in weights.items()
-    }
-
-
-def write_fixed(
-    root: zarr.Group, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Rows]
-) -> None:
-    """Write the arrays `weights/...` and `inputs/...`. Existing arrays are replaced.
-
-    Args:
-        root: group of the store.
-        weights: a mapping from name, such as layer1, to fixed weights. They are written as float32.
-        inputs: a mapping from name, such as permutations, to rows: one row per task.
-    """
-    for name, rows in fixed_rows(weights, inputs).items():
+def write_fixed(root: zarr.Group, content: StoreContent) -> None:
+    """Write the arrays `weights/...` and `inputs/...`. Existing arrays are replaced."""
+    for name, rows in content.fixed_rows().items():
         array = create_fixed(root, name, rows)
         for part in parts(rows.shape[0], array.chunks[0]):
             array[part] = rows[part]

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.places.places import Place
+from harness.storage.content import StoreContent
 from supsup_core.states.layout import StateLayout
 
 FORMAT_VERSION = 3
@@ -63,20 +64,13 @@ def check_format(path: Place, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def group_attributes(layout: StateLayout, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Make all attributes of a store's group.
-
-    Args:
-        layout: layout of a row. It gives the attributes format_version, tensors, planes, floats,
-            decode, bit_order and row_bytes.
-        given: all other attributes.
-
-    Returns:
-        A mapping from name to JSON value.
+def group_attributes(content: StoreContent) -> dict[str, Any]:
+    """Make all attributes of a store's group, a mapping from name to JSON value.
 
     Raises:
-        ValueError: `given` has an attribute that the layout sets.
+        ValueError: `content.attributes` has an attribute that the layout sets.
     """
+    layout, given = content.layout, {**content.attributes, **content.shared.attributes}
     own = {
         "format_version": FORMAT_VERSION,
         "tensors": [

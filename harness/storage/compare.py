@@ -16,32 +16,13 @@ from zarr.storage import MemoryStore
 from harness.errors import UserError
 from harness.places.places import Place, relative
 from harness.places.reading import read_json
-from harness.storage.arrays import (
-    GROUP,
-    Rows,
-    create_fixed,
-    create_group,
-    create_shared,
-    fixed_rows,
-    open_masks,
-    parts,
-)
+from harness.storage.arrays import GROUP, create_fixed, create_group, open_masks, parts
 from harness.storage.attributes import check_format, difference, group_attributes
-from harness.storage.shared import SharedSpec
-from supsup_core.states.layout import StateLayout
+from harness.storage.content import Rows, StoreContent
 
 
-def check_store(
-    run_dir: Place,
-    *,
-    layout: StateLayout,
-    weights: Mapping[str, np.ndarray],
-    inputs: Mapping[str, Rows],
-    capacity: int,
-    attributes: Mapping[str, Any],
-    shared: SharedSpec | None = None,
-) -> None:
-    """Check that a store, except for its masks, has the values that MaskStore.create would write.
+def check_store(run_dir: Place, content: StoreContent) -> None:
+    """Check that a store, except for its masks, has the values that `create_store` would write.
 
     This function skips weights and inputs that cannot be read, because MaskStore.verify reports
     them. The inputs have one row per task. Only the first and the last row are compared. They are
@@ -50,13 +31,9 @@ def check_store(
 
     Args:
         run_dir: the run directory; its files are only read.
-        layout: see MaskStore.create.
-        weights: see MaskStore.create.
-        inputs: see MaskStore.create.
-        capacity: see MaskStore.create.
-        attributes: see MaskStore.create. `versions` and `config_hash` may differ, because their
-            stored values are those of the first start of the run.
-        shared: see MaskStore.create.
+        content: the content with which the run would create the store now. The attributes
+            `versions` and `config_hash` may differ, because their stored values are those of the
+            first start of the run.
 
     Raises:
         UserError: the run has no store, the store has an unknown format, or a value differs. The
@@ -66,41 +43,58 @@ def check_store(
     root, masks = open_masks(path)
     stored = dict(root.attrs)
     check_format(path, stored)
-    spec = shared or SharedSpec()
-    wanted = group_attributes(layout, {**attributes, **spec.attributes})
+    wanted = group_attributes(content)
     _check_code(stored, wanted)
     _check_data(stored, wanted)
     _refuse(
         difference(stored, wanted, but=("versions", "config_hash")), path / GROUP, run_dir=run_dir
     )
-    expected = create_group(
-        MemoryStore(), attributes=wanted, capacity=capacity, row_bytes=layout.row_bytes
-    )
+    expected = create_group(MemoryStore(), content, wanted)
     _refuse(_changed(masks, expected["masks"]), path / "masks" / GROUP, run_dir=run_dir)
-    fixed = fixed_rows(weights, inputs)
-    together = [f"shared/{name}" for name in spec.shapes]
+    fixed = content.fixed_rows()
+    together = [f"shared/{name}" for name in content.shared.shapes]
     _check_names(path, (*fixed, *together))
-    create_shared(expected, spec)
     for name in together:
-        array = _readable(root, path, name)
-        if array is None:
-            raise UserError(
-                f"{path / name / GROUP} must be the metadata of an array, got no readable file: "
-                "restore the file, or choose another run_dir"
-            )
-        _refuse(_changed(array, expected[name]), path / name / GROUP, run_dir=run_dir)
+        _check_shared(run_dir, root, name, expected[name])
     for name, rows in fixed.items():
-        array = _readable(root, path, name)
-        if array is None:
-            continue
-        changed = _changed(array, create_fixed(expected, name, rows))
-        _refuse(changed, path / name / GROUP, run_dir=run_dir)
-        if not _same(array, rows, ends_only=name.startswith("inputs/")):
-            raise UserError(
-                f"{path / name} must have the values that the configuration of this run gives, got "
-                f"other values: restore masks.zarr/{name}, or choose another run_dir if the code "
-                "of the network or of the family has changed"
-            )
+        _check_fixed(run_dir, root, name, expected, rows)
+
+
+def _check_shared(run_dir: Place, root: zarr.Group, name: str, expected: Any) -> None:
+    """Refuse a shared array without readable metadata, or with metadata that differ."""
+    file = run_dir / "masks.zarr" / name / GROUP
+    array = _readable(root, run_dir / "masks.zarr", name)
+    if array is None:
+        raise UserError(
+            f"{file} must be the metadata of an array, got no readable file: "
+            "restore the file, or choose another run_dir"
+        )
+    _refuse(_changed(array, expected), file, run_dir=run_dir)
+
+
+def _check_fixed(
+    run_dir: Place, root: zarr.Group, name: str, expected: zarr.Group, rows: Rows
+) -> None:
+    """Refuse an array of weights or inputs whose metadata or values differ.
+
+    Args:
+        run_dir: the run directory.
+        root: the group of the store.
+        name: the name of the array, such as weights/layer1.
+        expected: a group in which this function creates the array that the store should have.
+        rows: the values that the array should have.
+    """
+    path = run_dir / "masks.zarr" / name
+    array = _readable(root, run_dir / "masks.zarr", name)
+    if array is None:
+        return
+    _refuse(_changed(array, create_fixed(expected, name, rows)), path / GROUP, run_dir=run_dir)
+    if not _same(array, rows, ends_only=name.startswith("inputs/")):
+        raise UserError(
+            f"{path} must have the values that the configuration of this run gives, got "
+            f"other values: restore masks.zarr/{name}, or choose another run_dir if the code "
+            "of the network or of the family has changed"
+        )
 
 
 def _check_code(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -8,9 +8,8 @@ rewrites them. Shared arrays are computed again by the training. Only harness/st
 this module.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,11 +18,12 @@ import pyarrow.compute as pc
 import zarr
 
 from harness.errors import UserError
-from harness.places.durable import fsync
+from harness.places.durable import fsync, fsync_tree
 from harness.places.places import Place, each, put_aside, relative
 from harness.places.reading import read_json
-from harness.storage.arrays import GROUP, Rows, open_group, parts, write_fixed
+from harness.storage.arrays import GROUP, open_group, parts, write_fixed
 from harness.storage.chunks import ChunkFiles, crc32c
+from harness.storage.content import StoreContent
 from harness.storage.shared import SharedFiles
 from harness.tables.files import read_table_file, read_tables, table_files, write_table
 from harness.tables.schemas import TASKS
@@ -43,14 +43,6 @@ class Damage:
     path: str
     task_ids: tuple[int, ...]
     reason: str
-
-
-def fsync_tree(folder: Place) -> None:
-    """Flush a folder and everything in it to disk; do nothing in object storage."""
-    if not isinstance(folder, Path):
-        return
-    for path in [*folder.rglob("*"), folder]:
-        fsync(path)
 
 
 def check_range(task_ids: np.ndarray, capacity: int) -> None:
@@ -102,13 +94,12 @@ class StoreFiles:
     def repair(
         self,
         damage: Sequence[Damage],
-        weights: Mapping[str, np.ndarray] | None,
-        inputs: Mapping[str, Rows] | None,
+        content: StoreContent | None,
     ) -> None:
         """See MaskStore.repair."""
         paths = {self.run_dir / finding.path for finding in damage}
         lost = {task_id for finding in damage for task_id in finding.task_ids}
-        self._repair_fixed(paths, weights, inputs)
+        self._repair_fixed(paths, content)
         self.shared.remove(paths)
         # Repair the log before the chunks. After a crash between the two steps, the log no longer
         # names the lost masks, so the next verify reports the chunk without lost tasks.
@@ -221,25 +212,19 @@ class StoreFiles:
                 damage.append(Damage(self._name(self._root / name), (), reason))
         return damage
 
-    def _repair_fixed(
-        self,
-        paths: set[Place],
-        weights: Mapping[str, np.ndarray] | None,
-        inputs: Mapping[str, Rows] | None,
-    ) -> None:
+    def _repair_fixed(self, paths: set[Place], content: StoreContent | None) -> None:
         """Write all weights and inputs again if at least one of these arrays is damaged."""
-        known = [f"weights/{name}" for name in weights or ()]
-        known += [f"inputs/{name}" for name in inputs or ()]
+        known = [] if content is None else content.fixed_names
         broken = sorted(name for name in self._fixed_names(known) if self._root / name in paths)
         if not broken:
             return
-        if weights is None or inputs is None:
+        if content is None:
             raise UserError(
                 f"{self._root / broken[0]} is damaged: copy it from another run of the same "
                 "configuration, or choose another run_dir"
             )
         root = open_group(self._root, "r+")
-        write_fixed(root, weights, inputs)
+        write_fixed(root, content)
         fsync_tree(self._root)
 
     def _repair_log(self, paths: set[Place], lost: set[int]) -> None:

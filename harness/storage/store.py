@@ -9,67 +9,31 @@ zarr (harness/storage/chunks.py). harness/storage/repair.py finds and repairs da
 Shape letters: B masks per commit or read, R bytes per row.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
 from harness.errors import UserError
-from harness.places.durable import fsync, remove_partial_files
-from harness.places.places import Place, remove_tree
-from harness.storage.arrays import (
-    GROUP,
-    Rows,
-    create_group,
-    create_shared,
-    open_masks,
-    write_fixed,
-)
-from harness.storage.attributes import check_format, fixed_arrays, group_attributes
-from harness.storage.chunks import ChunkFiles, CorruptMask, chunk_rows, crc32c
-from harness.storage.repair import Damage, StoreFiles, check_range, fsync_tree
+from harness.places.durable import remove_partial_files
+from harness.places.places import Place
+from harness.storage.arrays import open_masks
+from harness.storage.attributes import check_format, fixed_arrays
+from harness.storage.chunks import ChunkFiles, CorruptMask, crc32c
+from harness.storage.content import StoreContent
+from harness.storage.repair import Damage, StoreFiles, check_range
 from harness.storage.shared import SharedFiles, SharedSpec
-from harness.tables.files import create_table_file, read_tables, table_files
+from harness.tables.files import create_table_file, read_tables
 from harness.tables.schemas import TASKS
 from supsup_core.arrays import check_shape
-from supsup_core.states.layout import StateLayout
-
-if TYPE_CHECKING:
-    from harness.places.objects import ObjectPath
-
-__all__ = ["CorruptMask", "Damage", "MaskStore", "chunk_rows"]
-
 
 # Largest number of log files per commit. If each unit had its own log file, a driver with many
 # waiting units would spend its time on flushes, and every later start would open many files.
 _LOG_FILES_AT_ONCE = 8
-
-
-def store_exists(run_dir: Place) -> bool:
-    """Return whether a run has a mask store. The store may be damaged."""
-    root = run_dir / "masks.zarr"
-    return (root if isinstance(root, Path) else root / GROUP).exists()
-
-
-def _check_absent(run_dir: Place) -> None:
-    if store_exists(run_dir):
-        raise FileExistsError(f"{run_dir / 'masks.zarr'} exists")
-    if table_files(run_dir / "log"):
-        raise UserError(
-            f"{run_dir} has the log of a run but not its masks.zarr: "
-            "restore masks.zarr, or choose another run_dir"
-        )
-
-
-def _check_weights(layout: StateLayout, weights: Mapping[str, np.ndarray]) -> None:
-    for tensor in layout.tensors:
-        if tensor.over == "weights":
-            check_shape(f"weights/{tensor.source}", weights[tensor.source].shape, tensor.shape, "…")
 
 
 def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
@@ -79,39 +43,8 @@ def _with_checksums(tasks: pa.Table, rows: np.ndarray) -> pa.Table:
     return pa.table({**columns, "row_crc32c": crcs}, schema=TASKS)
 
 
-def _create_on_disk(run_dir: Path, build: Callable[[Path], None]) -> None:
-    """Build a store in a temporary folder, and rename the folder when the store is on disk."""
-    partial = run_dir / ".masks.zarr.partial"
-    if partial.is_dir() and not partial.is_symlink():
-        remove_tree(partial)  # a process that crashed has left it
-    else:
-        partial.unlink(missing_ok=True)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        build(partial)
-    except Exception:  # for example, the family cannot make a task: leave no partial store
-        remove_tree(partial)
-        raise
-    fsync_tree(partial)
-    (run_dir / "log").mkdir(exist_ok=True)
-    partial.rename(run_dir / "masks.zarr")
-    fsync(run_dir)
-
-
-def _create_in_bucket(run_dir: "ObjectPath", build: Callable[[Path], None]) -> None:
-    """Build a store in a temporary folder, and upload it.
-
-    Objects cannot be renamed. Instead, a store exists when its file zarr.json exists, and this file
-    is uploaded last.
-    """
-    remove_tree(run_dir / "masks.zarr")  # a process that crashed may have left it
-    with TemporaryDirectory() as built:
-        build(Path(built))
-        (run_dir / "masks.zarr").upload(Path(built), last=GROUP)
-
-
 class MaskStore:
-    """The masks of one run directory. Use `create` or `open` to get a MaskStore.
+    """The masks of one run directory. Use `open` to get a MaskStore.
 
     Attributes:
         shared: the arrays that tasks train together or pass on.
@@ -139,60 +72,6 @@ class MaskStore:
         # (capacity,) whether each task is committed; None until the log is read. Only a writer
         # needs this array.
         self._committed: np.ndarray | None = None
-
-    @classmethod
-    def create(
-        cls,
-        run_dir: Place,
-        *,
-        layout: StateLayout,
-        weights: Mapping[str, np.ndarray],
-        inputs: Mapping[str, Rows],
-        capacity: int,
-        attributes: Mapping[str, Any],
-        shared: SharedSpec | None = None,
-    ) -> "MaskStore":
-        """Create an empty store. After a crash, the run has either the whole store or none.
-
-        Args:
-            run_dir: folder for `masks.zarr` and `log`; created if missing.
-            layout: layout of a packed row.
-            weights: a mapping from name, such as layer1, to fixed weights. They are stored as
-                float32.
-            inputs: a mapping from name, such as permutations, to an array with one row per task. A
-                task can be made again from its row.
-            capacity: largest possible number of tasks, >= 1.
-            attributes: a mapping from name to JSON value: attributes of the group, such as network,
-                family, seed, method and versions. `run_id`, the identity of the run, must be one of
-                them. It is written in the log files too.
-            shared: description of the arrays that tasks train together or pass on; None if there
-                are none.
-
-        Raises:
-            FileExistsError: the run already has a store.
-            UserError: the run has a log, but no store.
-            ValueError: capacity is below 1, an array of weights has another shape than its gains,
-                or `attributes` has a name that the layout sets.
-        """
-        _check_absent(run_dir)
-        if capacity < 1:
-            raise ValueError(f"capacity must be >= 1, got {capacity}")
-        _check_weights(layout, weights)
-        spec = shared or SharedSpec()
-        everything = group_attributes(layout, {**attributes, **spec.attributes})
-
-        def build(folder: Path) -> None:
-            root = create_group(
-                folder, attributes=everything, capacity=capacity, row_bytes=layout.row_bytes
-            )
-            write_fixed(root, weights, inputs)
-            create_shared(root, spec)
-
-        if isinstance(run_dir, Path):
-            _create_on_disk(run_dir, build)
-        else:
-            _create_in_bucket(run_dir, build)
-        return cls(run_dir)
 
     @classmethod
     def open(cls, run_dir: Place, *, read_only: bool = False) -> "MaskStore":
@@ -378,26 +257,20 @@ class MaskStore:
         """
         return self._files.verify(fixed)
 
-    def repair(
-        self,
-        damage: Sequence[Damage],
-        *,
-        weights: Mapping[str, np.ndarray] | None = None,
-        inputs: Mapping[str, Rows] | None = None,
-    ) -> None:
+    def repair(self, damage: Sequence[Damage], content: StoreContent | None = None) -> None:
         """Remove the damaged masks, so that they can be committed again. Keep all other masks.
 
         Args:
             damage: the result of `verify`.
-            weights: weights as given to `create`; needed if weights or inputs are damaged.
-            inputs: inputs as given to `create`; needed if weights or inputs are damaged.
+            content: the content with which the store was created; needed if weights or inputs are
+                damaged.
 
         Raises:
-            UserError: weights or inputs are damaged, and `weights` or `inputs` is None.
+            UserError: weights or inputs are damaged, and `content` is None.
             OSError: for example, the disk is full; call verify and repair again later.
         """
         self._committed = None
-        self._files.repair(damage, weights, inputs)
+        self._files.repair(damage, content)
 
     def _check_commit(self, unit: str, tasks: pa.Table, rows: np.ndarray) -> None:
         """Check the arguments of a commit, without reading the log."""

@@ -25,8 +25,8 @@ from harness.plan.units import RunUnit
 from harness.reporting.over_runs import Spread
 from harness.run import memory
 from harness.run.spec import RunSpec
+from harness.storage.chunks import CorruptMask
 from harness.storage.lock import run_lock
-from harness.storage.store import CorruptMask
 from harness.tables.files import read_tables
 from harness.tables.inference import EVALUATIONS
 from harness.tables.reservoirs import RESERVOIR

@@ -9,6 +9,8 @@ import zarr
 
 from harness.errors import UserError
 from harness.storage.compare import check_store
+from harness.storage.content import StoreContent
+from harness.storage.create import create_store
 from harness.storage.store import MaskStore
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
@@ -24,23 +26,21 @@ GIVEN = {
 }
 
 
-def content_of(seed=0, **changes):
+def content_of(seed=0, attributes=GIVEN):
     rng = np.random.default_rng(seed)
-    return {
-        "layout": LAYOUT,
-        "weights": {t.source: rng.random(t.shape, np.float32) for t in LAYOUT.tensors},
-        "inputs": {
-            "permutations": rng.permuted(np.tile(np.arange(16, dtype="u2"), (10, 1)), axis=1)
-        },
-        "capacity": 10,
-        "attributes": GIVEN,
-        **changes,
-    }
+    permutations = rng.permuted(np.tile(np.arange(16, dtype="u2"), (10, 1)), axis=1)
+    return StoreContent(
+        layout=LAYOUT,
+        weights={t.source: rng.random(t.shape, np.float32) for t in LAYOUT.tensors},
+        inputs={"permutations": permutations},
+        capacity=10,
+        attributes=attributes,
+    )
 
 
 @pytest.fixture
 def run(tmp_path):
-    MaskStore.create(tmp_path, **content_of())
+    create_store(tmp_path, content_of())
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def files(run):
 def test_a_store_fits_what_it_was_made_with_whatever_the_versions(run):
     before = files(run)
     versions = {"python": "3.12.1", "numpy": "2"}
-    check_store(run, **content_of(attributes={**GIVEN, "versions": versions}))
+    check_store(run, content_of(attributes={**GIVEN, "versions": versions}))
     assert files(run) == before
 
 
@@ -126,7 +126,7 @@ def edit(path, change):
 def test_edited_metadata_are_refused_with_the_difference_and_what_to_do(run, where, change, said):
     edit(run / "masks.zarr" / where, change)
     with pytest.raises(UserError) as refused:
-        check_store(run, **content_of())
+        check_store(run, content_of())
     assert str(refused.value) == (
         f"{run}/masks.zarr/{where} {said}: restore masks.zarr/{where} and config.yaml, "
         "or choose another run_dir"
@@ -136,13 +136,13 @@ def test_edited_metadata_are_refused_with_the_difference_and_what_to_do(run, whe
 @pytest.mark.parametrize("group", ["weights", "inputs"])
 def test_arrays_of_another_run_are_refused(run, group, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    MaskStore.create(other, **content_of(seed=1))
+    create_store(other, content_of(seed=1))
     shutil.rmtree(run / "masks.zarr" / group)
     shutil.copytree(other / "masks.zarr" / group, run / "masks.zarr" / group)
     assert MaskStore.open(run).verify() == []  # checksums cannot tell
     name = {"weights": "weights/layer1", "inputs": "inputs/permutations"}[group]
     with pytest.raises(UserError, match=f"{name} must have the values that the config") as refused:
-        check_store(run, **content_of())
+        check_store(run, content_of())
     assert "\n" not in str(refused.value)
 
 
@@ -150,19 +150,19 @@ def test_arrays_of_another_run_are_refused(run, group, tmp_path_factory):
 def test_one_changed_number_at_the_ends_of_the_inputs_is_refused(run, task):
     zarr.open_array(run / "masks.zarr/inputs/permutations")[task, 3] = 77
     with pytest.raises(UserError, match="inputs/permutations must have the values"):
-        check_store(run, **content_of())
+        check_store(run, content_of())
 
 
 def test_one_changed_weight_is_refused(run):
     zarr.open_array(run / "masks.zarr/weights/layer2")[3, 7] = 0.5
     with pytest.raises(UserError, match="weights/layer2 must have the values"):
-        check_store(run, **content_of())
+        check_store(run, content_of())
 
 
 def test_an_array_that_the_run_would_not_create_is_refused(run):
     shutil.copytree(run / "masks.zarr/weights/layer1", run / "masks.zarr/weights/mine")
     with pytest.raises(UserError, match="must have the arrays of this run only, got mine"):
-        check_store(run, **content_of())
+        check_store(run, content_of())
 
 
 @pytest.mark.parametrize("name", ["weights/layer1/zarr.json", "inputs/permutations/c/0/0"])
@@ -170,11 +170,11 @@ def test_an_array_that_the_run_would_not_create_is_refused(run):
 def test_what_cannot_be_read_is_left_to_verify(run, name, data):
     path = run / "masks.zarr" / name
     path.unlink() if data is None else path.write_bytes(data)
-    check_store(run, **content_of())
+    check_store(run, content_of())
     store = MaskStore.open(run)
     fixed = [*(f"weights/{t.source}" for t in LAYOUT.tensors), "inputs/permutations"]
     damage = store.verify(fixed)
     assert [one.path for one in damage] == ["masks.zarr/" + "/".join(name.split("/")[:2])]
-    store.repair(damage, weights=content_of()["weights"], inputs=content_of()["inputs"])
-    check_store(run, **content_of())
+    store.repair(damage, content_of())
+    check_store(run, content_of())
     assert store.verify(fixed) == []

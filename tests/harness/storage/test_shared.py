@@ -9,9 +9,12 @@ import pytest
 import zarr
 
 from harness.errors import UserError
+from harness.storage.chunks import CorruptMask
 from harness.storage.compare import check_store
+from harness.storage.content import StoreContent
+from harness.storage.create import create_store
 from harness.storage.shared import SharedSpec
-from harness.storage.store import CorruptMask, MaskStore
+from harness.storage.store import MaskStore
 from supsup_core.baselines.lower_bound import LowerBound
 from supsup_core.methods.protocol import layout_of
 from supsup_core.networks.mlp import MLP
@@ -20,19 +23,20 @@ NETWORK = MLP("t", (6, 4, 3))
 LAYOUT = layout_of(NETWORK, LowerBound())
 SHAPES = {"layer1": (4, 6), "layer2": (3, 4), "total": (), "taken": (3, 7)}
 SPEC = SharedSpec(SHAPES, (2, 4), frozenset(["taken"]))
-CONTENT = {
-    "layout": LAYOUT,
-    "weights": {name: weight.numpy() for name, weight in NETWORK.weights(0).items()},
-    "inputs": {"permutations": np.arange(30, dtype="u2").reshape(5, 6)},
-    "capacity": 5,
-    "attributes": {"run_id": "r", "network": "t"},
-    "shared": SPEC,
-}
+CONTENT = StoreContent(
+    layout=LAYOUT,
+    weights={name: weight.numpy() for name, weight in NETWORK.weights(0).items()},
+    inputs={"permutations": np.arange(30, dtype="u2").reshape(5, 6)},
+    capacity=5,
+    attributes={"run_id": "r", "network": "t"},
+    shared=SPEC,
+)
 
 
 @pytest.fixture
 def store(tmp_path):
-    return MaskStore.create(tmp_path, **CONTENT)
+    create_store(tmp_path, CONTENT)
+    return MaskStore.open(tmp_path)
 
 
 def arrays(seed):
@@ -80,7 +84,8 @@ def test_only_some_tasks_are_kept(store):
 
 
 def test_a_store_without_shared_arrays_has_none(tmp_path):
-    store = MaskStore.create(tmp_path, **{**CONTENT, "shared": SharedSpec()})
+    create_store(tmp_path, replace(CONTENT, shared=SharedSpec()))
+    store = MaskStore.open(tmp_path)
     assert not {"shared", "after_task"} & store.attributes.keys()
     assert not (tmp_path / "masks.zarr" / "shared").exists()
     assert not store.shared.keeps(2)
@@ -110,21 +115,21 @@ def test_damage_is_found_and_removed(damage, store, tmp_path):
 
 
 def test_another_description_of_the_arrays_is_refused(store, tmp_path):
-    check_store(tmp_path, **CONTENT)
-    other = {**CONTENT, "shared": replace(SPEC, after_task=(1, 4))}
+    check_store(tmp_path, CONTENT)
+    other = replace(CONTENT, shared=replace(SPEC, after_task=(1, 4)))
     with pytest.raises(UserError, match=r"must have after_task\[0\] 1, got 2"):
-        check_store(tmp_path, **other)
+        check_store(tmp_path, other)
     metadata = tmp_path / "masks.zarr" / "shared" / "layer2" / "zarr.json"
     content = json.loads(metadata.read_text())
     metadata.write_text(json.dumps({**content, "shape": [2, 4, 4]}))
     with pytest.raises(UserError, match=r"shared/layer2/zarr\.json must have shape"):
-        check_store(tmp_path, **CONTENT)
+        check_store(tmp_path, CONTENT)
     metadata.write_text("{")
     with pytest.raises(UserError, match=r"shared/layer2/zarr\.json must be"):
-        check_store(tmp_path, **CONTENT)
+        check_store(tmp_path, CONTENT)
 
 
 def test_foreign_shared_arrays_are_refused(store, tmp_path: Path):
     (tmp_path / "masks.zarr" / "shared" / "layer9").mkdir()
     with pytest.raises(UserError, match="must have the arrays of this run only, got layer9"):
-        check_store(tmp_path, **CONTENT)
+        check_store(tmp_path, CONTENT)

@@ -22,9 +22,12 @@ from harness.errors import UserError
 from harness.run.directory import open_trained, verify_run
 from harness.storage import store as store_module
 from harness.storage.attributes import decoding
-from harness.storage.chunks import ChunkFiles
+from harness.storage.chunks import ChunkFiles, CorruptMask
+from harness.storage.content import StoreContent
+from harness.storage.create import create_store
 from harness.storage.lock import lock_holder, run_lock
-from harness.storage.store import CorruptMask, Damage, MaskStore
+from harness.storage.repair import Damage
+from harness.storage.store import MaskStore
 from harness.tables.files import create_table_file, read_table_file, write_table
 from harness.tables.schemas import TASKS
 from supsup_core.methods.protocol import layout_of
@@ -48,15 +51,19 @@ def inputs_of(capacity):
     return {"permutation": np.stack([rng.permutation(16) for _ in range(capacity)]).astype("u2")}
 
 
-def create(run_dir, layout=SMALL, capacity=10, **attributes):
-    return MaskStore.create(
-        run_dir,
+def content_of(layout=SMALL, capacity=10, **attributes):
+    return StoreContent(
         layout=layout,
         weights=weights_of(layout),
         inputs=inputs_of(10),
         capacity=capacity,
         attributes={"network": "t", "activation": "relu", "run_id": "r", **attributes},
     )
+
+
+def create(run_dir, *arguments, **options):
+    create_store(run_dir, content_of(*arguments, **options))
+    return MaskStore.open(run_dir)
 
 
 def task_table(task_ids):
@@ -620,7 +627,7 @@ def test_a_damaged_fixed_array_is_written_again_if_given(tmp_path, name, how):
     assert damage == [Damage(array, (), "is missing or does not match its checksums")]
     with pytest.raises(UserError, match=f"{array} is damaged"):
         store.repair(damage)
-    store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))
+    store.repair(damage, content_of())
     assert store.verify() == []
     assert content(tmp_path) == before
 
@@ -633,7 +640,7 @@ def test_an_input_that_there_must_be_is_missed_and_written_again(tmp_path):
     assert store.verify() == []  # the store does not list its inputs
     damage = store.verify(["inputs/permutation"])
     assert [found.path for found in damage] == ["masks.zarr/inputs/permutation"]
-    store.repair(damage, weights=weights_of(SMALL), inputs=inputs_of(10))
+    store.repair(damage, content_of())
     assert content(tmp_path) == before
 
 
