@@ -13,6 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.config.compose import checked, compose_overrides
 from harness.config.schema import Config
+from harness.plan.capabilities import Capabilities
+from supsup_core.names import ALGORITHMS
+
+# Capabilities of a run with the default network, finder and family
+CAPABILITIES = Capabilities(
+    num_gains=266_200,
+    num_bits=266_200,
+    num_activations=900,
+    normalises=False,
+    supports=frozenset(ALGORITHMS),
+    keeps_alone=True,
+    has_planes=True,
+    bits_serve=True,
+    bfloat16_serves=True,
+    order="any",
+)
 
 RUN_DIR = "run_dir="
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
+from composing import CAPABILITIES
 from harness import scale
 from harness.config.compose import checked, compose_overrides, typed_keys
 from harness.config.identity import (
@@ -23,11 +24,10 @@ from harness.config.identity import (
 from harness.config.keys import leaf
 from harness.config.schema import Config
 from harness.errors import UserError
-from harness.plan.capabilities import Capabilities
 from harness.plan.evaluation import evaluation_units
 from harness.plan.resolve import resolve
 from supsup_core.methods.threshold import Threshold
-from supsup_core.names import ALGORITHMS, METHODS
+from supsup_core.names import METHODS
 
 
 def typed(*overrides):
@@ -44,18 +44,7 @@ def kept(*overrides):
     """Return the configuration that a run stores: each `auto` has been resolved."""
     return resolve(
         typed(*overrides),
-        Capabilities(
-            num_gains=266_200,
-            num_bits=266_200,
-            num_activations=900,
-            normalises=False,
-            supports=frozenset(ALGORITHMS),
-            keeps_alone=True,
-            has_planes=True,
-            bits_serve=True,
-            bfloat16_serves=True,
-            order="any",
-        ),
+        CAPABILITIES,
         bfloat16_is_faster=False,
     )
 

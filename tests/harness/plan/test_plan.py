@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from composing import CAPABILITIES
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
 from harness.plan.blocks import train_units
-from harness.plan.capabilities import Capabilities
 from harness.plan.checkpoints import Checkpoints, evaluated_tasks, num_leading
 from harness.plan.evaluation import TASKS_PER_EVALUATION, evaluation_units
 from harness.plan.pools import pool_sizes
@@ -22,17 +22,11 @@ from supsup_core.names import ALGORITHMS, WITHOUT_OBJECTIVE
 
 LENET_WEIGHTS = 784 * 300 + 300 * 100 + 100 * 500
 LENET_ACTIVATIONS = 784 + 300 + 100 + 500
-LENET = Capabilities(
+LENET = replace(
+    CAPABILITIES,
     num_gains=LENET_WEIGHTS,
     num_bits=LENET_WEIGHTS,
     num_activations=LENET_ACTIVATIONS,
-    normalises=False,
-    supports=frozenset(ALGORITHMS),
-    keeps_alone=True,
-    has_planes=True,
-    bits_serve=True,
-    bfloat16_serves=True,
-    order="any",
 )
 BIG_WEIGHTS = 784 * 1024 + 1024 * 1024 + 1024 * 500
 

@@ -4,28 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from composing import CAPABILITIES
 from harness.config.schema import ActorsConfig, Config, EvaluateConfig, TrainConfig
 from harness.errors import UserError
-from harness.plan.capabilities import Capabilities
 from harness.run.refusals import check_any_order, check_capabilities
-from supsup_core.names import ALGORITHMS, GRADIENT_ALGORITHMS
+from supsup_core.names import GRADIENT_ALGORITHMS
 
 TRAIN = TrainConfig("paper", 1000, 128, 1e-4, 0.99, "none")
 CONFIG = Config(network="units", train=TRAIN)
-ANY = Capabilities(
-    num_gains=100,
-    num_bits=100,
-    num_activations=10,
-    normalises=False,
-    supports=frozenset(ALGORITHMS),
-    keeps_alone=True,
-    has_planes=True,
-    bits_serve=True,
-    bfloat16_serves=True,
-    order="any",
-)
 UNITS = replace(
-    ANY,
+    CAPABILITIES,
     normalises=True,
     supports=frozenset(GRADIENT_ALGORITHMS),
     bits_serve=False,
@@ -46,14 +34,14 @@ def evaluated(**changes):
     ],
 )
 def test_what_can_be_done_is_let_through(config):
-    check_capabilities(config, ANY)
+    check_capabilities(config, CAPABILITIES)
     check_capabilities(config, UNITS)
 
 
 def test_bits_take_shards_ranks_and_bfloat16():
     config = evaluated(algorithms=["one_shot_ranked"], num_images=1)
     config = replace(config, train=replace(TRAIN, dtype="bfloat16", batch_size=1))
-    check_capabilities(replace(config, actors=ActorsConfig(shards=2)), ANY)
+    check_capabilities(replace(config, actors=ActorsConfig(shards=2)), CAPABILITIES)
 
 
 @pytest.mark.parametrize(
@@ -100,27 +88,27 @@ def test_what_cannot_be_done_is_one_line(config, line):
 
 def test_automatic_algorithms_must_leave_one():
     with pytest.raises(UserError, match="must be a list with one or more of frank_wolfe with"):
-        check_capabilities(CONFIG, replace(ANY, supports=frozenset({"frank_wolfe"})))
+        check_capabilities(CONFIG, replace(CAPABILITIES, supports=frozenset({"frank_wolfe"})))
 
 
 def test_tasks_that_need_earlier_tasks_are_refused():
-    check_any_order(CONFIG, ANY, "here")
+    check_any_order(CONFIG, CAPABILITIES, "here")
     line = r"method must be a finder that needs no earlier tasks here, got .*sequence\)"
     with pytest.raises(UserError, match=line):
-        check_any_order(CONFIG, replace(ANY, order="sequence"), "here")
+        check_any_order(CONFIG, replace(CAPABILITIES, order="sequence"), "here")
 
 
 def test_a_learner_on_a_stream_gets_no_earlier_tasks():
     config = replace(CONFIG, scenario="nns")
-    check_capabilities(config, ANY)
+    check_capabilities(config, CAPABILITIES)
     with pytest.raises(UserError, match="needs no earlier tasks with scenario=nns"):
-        check_capabilities(config, replace(ANY, order="sequence"))
+        check_capabilities(config, replace(CAPABILITIES, order="sequence"))
 
 
 @pytest.mark.parametrize("more", [{"distractors": 5}, {"reservoir": True}])
 def test_distractors_and_reservoirs_need_states_of_keep_bits_alone(more):
     config = evaluated(**more)
-    check_capabilities(config, ANY)
+    check_capabilities(config, CAPABILITIES)
     line = "with network=units and method=threshold, because a state is more than one plane"
     with pytest.raises(UserError, match=line):
-        check_capabilities(config, replace(ANY, keeps_alone=False))
+        check_capabilities(config, replace(CAPABILITIES, keeps_alone=False))
