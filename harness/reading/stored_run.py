@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +31,7 @@ from harness.tables.schemas import FOLDERS, SCHEMAS
 from harness.workers.prepared import CheckpointMasks
 from harness.workers.queries import State
 from supsup_core.engines.protocol import Engine
-from supsup_core.inference.forward import SCORES_BY_FORWARD
+from supsup_core.inference.forward import FORWARD_SCORES
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.names import FORWARD_ALGORITHMS, GIVEN
 from supsup_core.networks.masked import MaskedModel, Moments, normalised
@@ -308,7 +307,7 @@ class StoredRun:
         spec = self._spec
         if algorithm in FORWARD_ALGORITHMS:
             found = engine.infer(inputs, algorithm, None, spec.options)
-            score: Any = SCORES_BY_FORWARD[algorithm]
+            score = FORWARD_SCORES[algorithm]
             scores = score(self.network, self._weights, engine.stored, inputs, spec.num_real).T
             return Inferred(found.tasks, scores)
         assert objective is not None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from supsup_core.inference.algorithms import BY_GRADIENT, AlphaGradient, Options
 from supsup_core.inference.answers import Inference
-from supsup_core.inference.forward import BY_FORWARD
+from supsup_core.inference.forward import infer_by_forward
 from supsup_core.inference.objectives import Objective
 from supsup_core.inference.slopes import GainSlopes
 from supsup_core.names import FORWARD_ALGORITHMS, GRADIENT_ALGORITHMS
@@ -83,7 +83,7 @@ class PlainEngine:
     ) -> Inference:
         """Infer the task of each query; see Engine.infer."""
         if algorithm in FORWARD_ALGORITHMS:
-            forward = BY_FORWARD[algorithm]
-            return forward(self._network, self._weights, self._states, inputs, self._num_real)
+            given = self._network, self._weights, self._states, inputs
+            return infer_by_forward(algorithm, *given, self._num_real)
         assert objective is not None
         return BY_GRADIENT[algorithm](self.gradient(inputs, objective), options)

@@ -41,59 +41,19 @@ def state_entropies(
     return torch.cat([entropy(z, num_real).mean(dim=2) for z in every])
 
 
-def state_logits(
+def negative_logits(
     network: Network,
     weights: Weights,
     states: States,
     inputs: Float[Tensor, "Q K ..."],
     num_real: int,
 ) -> Float[Tensor, "T Q"]:
-    """Compute the largest logit of each state, as a mean over the inputs of a query.
+    """Compute minus the largest logit of each state, as a mean over the inputs of a query.
 
     Only outputs that belong to a class count. The arguments are those of state_entropies.
     """
     every = _logits_by_state(network, weights, states, inputs)
-    return torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])
-
-
-def min_entropy(
-    network: Network,
-    weights: Weights,
-    states: States,
-    inputs: Float[Tensor, "Q K ..."],
-    num_real: int,
-) -> Inference:
-    """Infer the task whose state gives the outputs with the lowest entropy; see state_entropies.
-
-    Raises:
-        FloatingPointError: a logit is not finite.
-
-    Cost: T forward passes and no gradient.
-    """
-    entropies = state_entropies(network, weights, states, inputs, num_real)
-    evidence = Evidence()
-    evidence.see(entropies, len(states))
-    return evidence.answer(two_smallest(entropies.T), num_gradients=0)
-
-
-def max_logit(
-    network: Network,
-    weights: Weights,
-    states: States,
-    inputs: Float[Tensor, "Q K ..."],
-    num_real: int,
-) -> Inference:
-    """Infer the task whose state gives the largest logits; see state_logits.
-
-    Raises:
-        FloatingPointError: a logit is not finite.
-
-    Cost: T forward passes and no gradient.
-    """
-    largest = state_logits(network, weights, states, inputs, num_real)
-    evidence = Evidence()
-    evidence.see(largest, len(states))
-    return evidence.answer(two_smallest(-largest.T), num_gradients=0)
+    return -torch.cat([z[..., :num_real].amax(dim=3).mean(dim=2) for z in every])
 
 
 def _logits_by_state(
@@ -116,13 +76,37 @@ def _logits_by_state(
             yield logits.unflatten(1, (num_queries, num_inputs))
 
 
-ForwardAlgorithm = Callable[[Network, Weights, States, Tensor, int], Inference]
-
-# The keys are the names in names.FORWARD_ALGORITHMS.
-BY_FORWARD: Mapping[str, ForwardAlgorithm] = {"min_entropy": min_entropy, "max_logit": max_logit}
-
-# The values that decide in each algorithm. A task is more likely if its value is small.
-SCORES_BY_FORWARD: Mapping[str, Callable[[Network, Weights, States, Tensor, int], Tensor]] = {
+# The keys are the names in names.FORWARD_ALGORITHMS. A task is more likely if its score is small.
+FORWARD_SCORES: Mapping[str, Callable[[Network, Weights, States, Tensor, int], Tensor]] = {
     "min_entropy": state_entropies,
-    "max_logit": lambda *arguments: -state_logits(*arguments),
+    "max_logit": negative_logits,
 }
+
+
+def infer_by_forward(
+    algorithm: str,
+    network: Network,
+    weights: Weights,
+    states: States,
+    inputs: Float[Tensor, "Q K ..."],
+    num_real: int,
+) -> Inference:
+    """Infer the task whose state gives the smallest score.
+
+    Args:
+        algorithm: name of the algorithm, a key of FORWARD_SCORES.
+        network: the fixed network. For this and the next arguments, see state_entropies.
+        weights: the fixed weights.
+        states: the stored states.
+        inputs: the inputs of the queries.
+        num_real: number of outputs that belong to a class.
+
+    Raises:
+        FloatingPointError: a score is not finite.
+
+    Cost: T forward passes and no gradient.
+    """
+    scores = FORWARD_SCORES[algorithm](network, weights, states, inputs, num_real)
+    evidence = Evidence()
+    evidence.see(scores, len(states))
+    return evidence.answer(two_smallest(scores.T), num_gradients=0)

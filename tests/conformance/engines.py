@@ -19,7 +19,7 @@ from supsup_core.baselines.own_weights import UpperBound
 from supsup_core.data import normalise
 from supsup_core.inference.algorithms import BY_GRADIENT, Options
 from supsup_core.inference.answers import NO_TASK
-from supsup_core.inference.forward import BY_FORWARD
+from supsup_core.inference.forward import infer_by_forward
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.inference.slopes import AutogradSlopes
 from supsup_core.methods.protocol import layout_of
@@ -85,7 +85,7 @@ class Case:
         dense = as_double(plain_states(self.layout, self.layout.unpack(self.rows)))
         given = self.network, weights, dense, getattr(self, inputs).double()
         if algorithm in FORWARD_ALGORITHMS:
-            return BY_FORWARD[algorithm](*given, NUM_REAL)
+            return infer_by_forward(algorithm, *given, NUM_REAL)
         slopes = AccurateSlopes(*given, OBJECTIVES[objective], NUM_REAL)
         return BY_GRADIENT["one_shot" if algorithm == RANKED else algorithm](slopes, OPTIONS)
 

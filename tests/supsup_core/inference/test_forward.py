@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from supsup_core.inference.forward import BY_FORWARD, max_logit, min_entropy
+from supsup_core.inference.forward import FORWARD_SCORES, infer_by_forward
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.names import FORWARD_ALGORITHMS
@@ -17,7 +17,7 @@ NUM_TASKS, NUM_REAL = 7, 4
 
 
 def test_every_algorithm_has_its_name():
-    assert tuple(BY_FORWARD) == FORWARD_ALGORITHMS
+    assert tuple(FORWARD_SCORES) == FORWARD_ALGORITHMS
 
 
 def by_plain_loop(queries, logits_of):
@@ -48,9 +48,9 @@ def test_forward_algorithms_are_a_plain_loop_over_masks(tiny, num_images, stored
 
     lowest, highest = by_plain_loop(queries, logits_of)
     given = tiny, weights, packed, queries, NUM_REAL
-    assert min_entropy(*given).tasks.tolist() == lowest
-    assert max_logit(*given).tasks.tolist() == highest
-    assert min_entropy(*given).num_gradients == 0
+    assert infer_by_forward("min_entropy", *given).tasks.tolist() == lowest
+    assert infer_by_forward("max_logit", *given).tasks.tolist() == highest
+    assert infer_by_forward("min_entropy", *given).num_gradients == 0
 
 
 @pytest.mark.usefixtures("_rows_at_once")
@@ -64,8 +64,8 @@ def test_a_network_that_normalises_shares_the_statistics_of_a_query(stored, rand
         queries, lambda task, query: network.logits(weights, dense.gains(task), query)
     )
     given = network, weights, packed, queries, NUM_REAL
-    assert min_entropy(*given).tasks.tolist() == lowest
-    assert max_logit(*given).tasks.tolist() == highest
+    assert infer_by_forward("min_entropy", *given).tasks.tolist() == lowest
+    assert infer_by_forward("max_logit", *given).tasks.tolist() == highest
 
 
 def test_max_logit_looks_at_real_outputs_only():
@@ -75,5 +75,6 @@ def test_max_logit_looks_at_real_outputs_only():
     masks = np.array([[[0], [0], [1]], [[1], [0], [0]]], dtype=bool)
     packed = BitStates(layout, layout.pack([TaskState((m,)) for m in masks]), torch.device("cpu"))
     weights, images = {"layer1": torch.ones(3, 1)}, torch.tensor([[[1.0]]])
-    assert max_logit(network, weights, packed, images, num_real=2).tasks.tolist() == [1]
-    assert max_logit(network, weights, packed, images, num_real=3).tasks.tolist() == [0]
+    for num_real, expected in ((2, 1), (3, 0)):
+        found = infer_by_forward("max_logit", network, weights, packed, images, num_real)
+        assert found.tasks.tolist() == [expected]

@@ -13,7 +13,7 @@ from supsup_core.inference.algorithms import (
     gradient_descent,
     one_shot,
 )
-from supsup_core.inference.forward import BY_FORWARD
+from supsup_core.inference.forward import FORWARD_SCORES, infer_by_forward
 from supsup_core.inference.objectives import OBJECTIVES
 from supsup_core.inference.slopes import AutogradSlopes, GainSlopes, MLPSlopes
 from supsup_core.methods.protocol import layout_of
@@ -94,8 +94,8 @@ def by_every_algorithm(
             plain = gradient(network, weights, states, queries, OBJECTIVES[objective], num_real)
             for name, algorithm in BY_GRADIENT.items():
                 found[f"{name} {objective} {form}"] = algorithm(seen_as(plain), options)
-    for name, algorithm in BY_FORWARD.items():
-        found[name] = algorithm(network, weights, packed, queries, num_real)
+    for name in FORWARD_SCORES:
+        found[name] = infer_by_forward(name, network, weights, packed, queries, num_real)
     return found
 
 
@@ -223,13 +223,13 @@ def test_mask_of_zeros_beside_a_mask_of_ones(tiny, stored, random_queries):
             assert found[f"one_shot {name} {form}"] == (slopes[:, 1] < 0).long().tolist()
 
 
-@pytest.mark.parametrize("name", [*BY_GRADIENT, *BY_FORWARD])
+@pytest.mark.parametrize("name", [*BY_GRADIENT, *FORWARD_SCORES])
 def test_images_that_are_not_finite_are_refused(tiny, name, stored):
     weights, (dense, packed) = tiny.weights(0), stored(tiny)
     images = torch.full((1, 1, 16), float("nan"))
-    if name in BY_FORWARD:
+    if name in FORWARD_SCORES:
         with pytest.raises(FloatingPointError, match="7 candidates"):
-            BY_FORWARD[name](tiny, weights, packed, images, NUM_REAL)
+            infer_by_forward(name, tiny, weights, packed, images, NUM_REAL)
         return
     for objective in OBJECTIVES.values():
         for gradient in (
