@@ -32,10 +32,10 @@ from harness.run.provenance import read_rates, record_rates
 from harness.run.spec import RunSpec
 from harness.search.callbacks import Callbacks, now
 from harness.search.config import TuneConfig
-from harness.search.copied import Copied
-from harness.search.reported import Reported
+from harness.search.loggers_callback import LoggersCallback
+from harness.search.progress_callback import ProgressCallback
+from harness.search.results_callback import ResultsCallback
 from harness.search.search import Search
-from harness.search.shown import Shown
 from harness.search.signed import UnsignedError, check_signed, make_key, signed_files
 from harness.search.space import one_by_one, with_values
 from harness.search.trainable import Trial
@@ -82,7 +82,7 @@ def run_trials(
         os.environ.setdefault(name, value)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_own(directory)
-    copied = Copied(search, directory, search_id)
+    copied = LoggersCallback(search, directory, search_id)
     try:
         return _run(search, data, directory, search_id, display, copied)
     finally:
@@ -95,7 +95,7 @@ def _run(
     directory: Path,
     search_id: str,
     display: Display,
-    copied: Copied,
+    copied: LoggersCallback,
 ) -> pa.Table:
     """Start Ray, and run the trials; see run_trials."""
     ray, began = start_ray()
@@ -111,8 +111,8 @@ def _run(
         def keep(trials: Sequence[Any]) -> None:
             write_trials(directory, table.of(trials), search_id)
 
-        shown = Shown(display, search.tune.metric, search.tune.last_rung, keep)
-        callbacks = Callbacks([shown, copied, Reported(directory / RAY_FOLDER)])
+        shown = ProgressCallback(display, search.tune.metric, search.tune.last_rung, keep)
+        callbacks = Callbacks([shown, copied, ResultsCallback(directory / RAY_FOLDER)])
         now.set(callbacks)
         tuner = _tuner(search, trainable, directory, callbacks)
         with display, warnings.catch_warnings():

@@ -200,7 +200,7 @@ def test_the_trials_of_ones_own_tuner_are_those_of_a_search(ray_session, tmp_pat
 def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, monkeypatch):
     ended = []
 
-    class Watching(tuning.Shown):
+    class Watching(tuning.ProgressCallback):
         def on_trial_complete(self, iteration, trials, trial, **info):
             super().on_trial_complete(iteration, trials, trial, **info)
             ended.append(trial.trial_id)
@@ -212,7 +212,7 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
                 raise KeyboardInterrupt
 
     options = ("run_dir=found", *SMALL, *SPACE, "tune.trials=6", "tune.scheduler=none")
-    monkeypatch.setattr(tuning, "Shown", Stopping)
+    monkeypatch.setattr(tuning, "ProgressCallback", Stopping)
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # Ray Tune saves every trial at once
     code, out, err = typed(tune, *options)
     assert code == 130, err
@@ -221,7 +221,7 @@ def test_a_stopped_search_goes_on_where_it_was(ray_session, typed, tmp_path, mon
     assert len(trials(tmp_path / "found")) <= 3
     gc.collect()  # ends the actors of the stopped search, as the end of a process would
 
-    monkeypatch.setattr(tuning, "Shown", Watching)
+    monkeypatch.setattr(tuning, "ProgressCallback", Watching)
     code, _, err = typed(tune, *options)
     assert code == 0, (err, ended)
     assert "continuing the search" in err

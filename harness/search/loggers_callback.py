@@ -21,7 +21,7 @@ from harness.search.space import flat_space
 from harness.search.trials import MEASURED, has_ended, has_finished, trial_number
 
 
-class Copied(tune.Callback):
+class LoggersCallback(tune.Callback):
     """A callback of Ray Tune that copies a search to loggers.
 
     If a logger fails, a warning is logged, and the search goes on without the logger. Ray Tune

@@ -7,7 +7,7 @@ import pytest
 from ray.tune.experiment import Trial
 
 from harness.search.config import TuneConfig
-from harness.search.copied import Copied
+from harness.search.loggers_callback import LoggersCallback
 from harness.search.search import Search
 from harness.search.space import read_space
 from harness.search.trials import MEASURED
@@ -69,7 +69,7 @@ def started(composed, tmp_path, monkeypatch):
         base.loggers = [*names]
         settings = TuneConfig(space=SPACE, stages=2, reduction=3)
         dimensions = read_space(SPACE, base)
-        return Copied(Search(base, settings, dimensions, (1, 8, 8), 10), tmp_path, "s")
+        return LoggersCallback(Search(base, settings, dimensions, (1, 8, 8), 10), tmp_path, "s")
 
     return start
 

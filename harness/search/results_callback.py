@@ -13,7 +13,7 @@ from ray import tune
 from harness.search.signed import REPORTS
 
 
-class Reported(tune.Callback):
+class ResultsCallback(tune.Callback):
     """A callback of Ray Tune that adds each report of a trial as a line of JSON.
 
     Args:

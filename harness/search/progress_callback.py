@@ -14,7 +14,7 @@ BAR = "trials"
 _SECONDS_BETWEEN_TABLES = 2.0
 
 
-class Shown(tune.Callback):
+class ProgressCallback(tune.Callback):
     """A callback of Ray Tune that shows how many trials have ended, and the best metric.
 
     It also keeps the table of the trials that have ended up to date.
