@@ -36,7 +36,7 @@ from supsup_core.networks.protocol import (
     MaskedTensor,
     Weights,
 )
-from supsup_core.whole import whole_products
+from supsup_core.whole_products import whole_products
 
 # This number is added to the variance of the pre-activations, before the square root.
 NORM_EPSILON = 1e-5

@@ -26,7 +26,7 @@ from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.tasks.shown import ShownImages
 from supsup_core.training.protocol import Measured
-from supsup_core.whole import LARGEST_SUM, whole_products
+from supsup_core.whole_products import LARGEST_SUM, whole_products
 
 Measure = Callable[[Task, TaskState], Measured]
 

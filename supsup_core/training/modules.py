@@ -27,10 +27,10 @@ from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.networks.running import channels_last
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
-from supsup_core.training.allocation import keep_freed_memory
 from supsup_core.training.autograd import AutogradTrainer
 from supsup_core.training.batches import Batch, block_batches
 from supsup_core.training.descent import first_statistics, with_floats
+from supsup_core.training.freed_memory import keep_freed_memory
 from supsup_core.training.fused_layers import layer_form
 from supsup_core.training.layers import BlockLayer
 from supsup_core.training.protocol import OnStep

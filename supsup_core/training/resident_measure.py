@@ -23,7 +23,7 @@ from supsup_core.states.layout import StateLayout, TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.measure import SHIFT
 from supsup_core.training.protocol import Measured
-from supsup_core.whole import whole_products
+from supsup_core.whole_products import whole_products
 
 # Tasks are measured in parts, so that the float32 activations of a part have at most this size.
 _ACTIVATION_BYTES = 1_000_000_000

@@ -18,7 +18,7 @@ from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.measure import MEASURED_TOGETHER, SHIFT, strided
 from supsup_core.training.protocol import Measured
-from supsup_core.whole import whole_products
+from supsup_core.whole_products import whole_products
 
 
 class ResidentUnitMeasure:

@@ -22,7 +22,7 @@ from supsup_core.training.measure import SHIFT
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_feed import Tables
 from supsup_core.training.units import summed_loss
-from supsup_core.whole import whole_products
+from supsup_core.whole_products import whole_products
 
 # Each activation of a step counts with this number of float32 tensors: the values of the forward
 # pass, which autograd keeps, and their gradients. Measured: at most 3.3 on a pretended GPU.

@@ -205,7 +205,7 @@ def test_drives_of_pixels_are_those_of_normalised_images(weights, pixels):
 
 @pytest.mark.parametrize("has_integers", [True, False])
 def test_signed_sums_are_exact_by_either_product(has_integers, pixels, monkeypatch):
-    monkeypatch.setattr("supsup_core.whole._multiplies_int8", lambda: has_integers)
+    monkeypatch.setattr("supsup_core.whole_products._multiplies_int8", lambda: has_integers)
     signs = np.random.default_rng(1).choice([-1, 1], (64, 20)).astype(np.int8)
     expected = signs.astype(np.int64) @ (pixels.T.astype(np.int64) - 128)
     found = signed_sums(torch.from_numpy(signs), torch.from_numpy(pixels).t())
