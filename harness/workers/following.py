@@ -28,7 +28,7 @@ from supsup_core.engines.mean_slopes import mean_slopes_for
 from supsup_core.inference.allocation import FEWEST_OTHERS, MarginRule, PaperRule, Rule
 from supsup_core.inference.candidates import Candidates
 from supsup_core.inference.objectives import OBJECTIVES
-from supsup_core.states.layout import uniform_tensors
+from supsup_core.states.density import uniform_tensors
 from supsup_core.states.shuffled import Shuffles
 from supsup_core.training.learner import Decision, FollowedMask, Learner
 from supsup_core.training.stream import TaskStream

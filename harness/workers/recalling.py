@@ -29,7 +29,7 @@ from supsup_core.reservoirs.quadratic import PATTERNS_TOGETHER
 from supsup_core.reservoirs.recall import Recalled, erased, flipped, packed, recall, score, unpacked
 from supsup_core.reservoirs.rules import named_rule
 from supsup_core.reservoirs.seeking import seek
-from supsup_core.states.layout import density
+from supsup_core.states.density import density
 from supsup_core.streams import Role, stream
 
 OnShare = Callable[[float], None]  # gets the fraction of a unit that is done, from 0 to 1

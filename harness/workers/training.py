@@ -31,7 +31,8 @@ from harness.tables.schemas import TASKS
 from harness.workers.images import own
 from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import Shared
-from supsup_core.states.layout import TaskState, density, uniform_tensors
+from supsup_core.states.density import density, uniform_tensors
+from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import Measured, Trainer

@@ -10,14 +10,8 @@ from supsup_core.networks.mlp import MLP, lenet_300_100
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, num_gains
 from supsup_core.networks.units import UnitMLP
 from supsup_core.reservoirs.patterns import gains, patterns, rows_of
-from supsup_core.states.layout import (
-    PlaneSpec,
-    StateLayout,
-    TaskState,
-    as_floats,
-    density,
-    uniform_tensors,
-)
+from supsup_core.states.density import density, uniform_tensors
+from supsup_core.states.layout import PlaneSpec, StateLayout, TaskState, as_floats
 
 KEEP, NEGATIVE, COAT = PlaneSpec(), PlaneSpec("negative", -2.0), PlaneSpec("coat")
 any_widths = st.lists(st.integers(1, 40), min_size=2, max_size=5).map(tuple)

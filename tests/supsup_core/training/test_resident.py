@@ -12,7 +12,8 @@ from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.protocol import layout_of
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
-from supsup_core.states.layout import PackedState, TaskState, density
+from supsup_core.states.density import density
+from supsup_core.states.layout import PackedState, TaskState
 from supsup_core.training.blocks import MLPTrainer
 from supsup_core.training.measure import PlainMeasure
 from supsup_core.training.recipe import Recipe
