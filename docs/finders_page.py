@@ -1,6 +1,5 @@
 """Write docs/finders.md from the source of the finders: `python docs/finders_page.py`."""
 
-import re
 from collections.abc import Iterator
 from inspect import cleandoc, getdoc, getmodule
 from math import prod
@@ -104,16 +103,6 @@ def _options(name: str) -> str:
         return f"`{name}` has no options."
     defaults = [f"`{key}={as_typed(plain(one.default))}`" for key, one in declared.items()]
     return f"Options of `{name}`, with their defaults: {', '.join(defaults)}."
-
-
-def without_source() -> list[str]:
-    """List the methods whose module does not name a source, such as a paper."""
-    found = []
-    for name in METHODS:
-        module = getmodule(load("method", METHODS, name))
-        if not re.search(r"^Source: ", (module and module.__doc__) or "", re.MULTILINE):
-            found.append(name)
-    return found
 
 
 if __name__ == "__main__":

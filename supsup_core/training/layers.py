@@ -77,23 +77,6 @@ def backpropagate(
         yield i, received, activations[i]
 
 
-def sign_mask_gradients(
-    masked: Sequence[Float[Tensor, "B _ _"]],
-    x: Tensor,
-    labels: Integer[Tensor, "B N"],
-    scale: float,
-) -> list[Float[Tensor, "B _ _"]]:
-    """Compute the gradients of the mean cross-entropy with respect to all masked signs.
-
-    The arguments are those of `backpropagate`.
-
-    Returns:
-        One gradient per layer, (B, outputs, inputs). The first layer comes first.
-    """
-    passed = backpropagate(masked, x, labels, scale)
-    return [_weight_gradient(delta, inputs) for _, delta, inputs in passed][::-1]
-
-
 def score_gradients(
     method: PlaneMethod, tensor: MaskedTensor, scores: Tensor, gradients: Tensor, signs: Tensor
 ) -> Tensor:
