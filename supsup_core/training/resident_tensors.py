@@ -13,31 +13,24 @@ from jaxtyping import Int32, UInt8
 from torch import Tensor
 
 from supsup_core.data import ImageSet
-from supsup_core.kernels.gpu.replay import RepeatedStep
 from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import share_images
 from supsup_core.training.blocks import logit_scale
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident_feed import Tables
+from supsup_core.training.resident_blocks import ResidentBlocks, ResidentForm
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
 
 
 @dataclass(frozen=True)
-class BlocksForm:
+class BlocksForm(ResidentForm):
     """The numbers that determine the shapes of the tensors of some blocks.
 
     Attributes:
-        tasks: T, number of tasks of all blocks.
-        groups: G, number of groups of tasks that have the same images.
-        images: N, number of images of a batch.
         chooses: whether the tasks choose pixels, so that every group has its own pixels.
     """
 
-    tasks: int
-    groups: int
-    images: int
     chooses: bool
 
     @classmethod
@@ -97,8 +90,8 @@ class ResidentData:
         return self.images.nbytes + self.labels.nbytes
 
 
-class Resident:
-    """The tensors of some blocks. The method `advance` takes a training step with them.
+class Resident(ResidentBlocks[BlocksForm]):
+    """The tensors of some blocks; see ResidentBlocks.
 
     Args:
         network: the fixed network.
@@ -112,10 +105,7 @@ class Resident:
 
     Attributes:
         layers: the layers of all tasks.
-        tables: the image indices and the optimiser's constants of the next steps.
         feed: the data that the steps read.
-        form: the argument `form`.
-        graphs: the argument `graphs`.
         num_bytes: bytes of all tensors, without the images of the data set.
         scratch_bytes: bytes of the largest temporary tensors of a step.
     """
@@ -132,11 +122,9 @@ class Resident:
         *,
         graphs: bool,
     ) -> None:
-        self.form, self.graphs = form, graphs
-        self._steps, self._scale = parts, logit_scale(network, recipe)
         device, accurate = data.images.device, torch.promote_types(dtype, torch.float32)
-        optimizer = recipe.make_optimizer()
-        self.tables = Tables(recipe, optimizer, form.groups, form.images, accurate, device)
+        super().__init__(recipe, form, accurate, device, graphs=graphs)
+        self._steps, self._scale = parts, logit_scale(network, recipe)
         num_pixels = data.images.shape[1]
 
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -156,12 +144,12 @@ class Resident:
         self.layers, self._sent, self._deltas = [], [], []
         for tensor in network.tensors:
             shape = (form.tasks, *tensor.shape)
-            state = optimizer.begin(torch.ones((1, 1, 1), dtype=accurate))
+            state = self._optimizer.begin(torch.ones((1, 1, 1), dtype=accurate))
             self.layers.append(
                 ResidentLayer(
                     tensor,
                     method,
-                    optimizer,
+                    self._optimizer,
                     empty(*shape, dtype=accurate),
                     tuple(empty(*shape, dtype=part.dtype) for part in state),
                     empty(*shape, dtype=parts.masked_dtype(dtype, method.planes(tensor))),
@@ -169,7 +157,6 @@ class Resident:
             )
             self._sent.append(empty(form.tasks, tensor.shape[0], form.images))
             self._deltas.append(empty(form.tasks, tensor.shape[0], form.images))
-        self._repeated = RepeatedStep(device, graphs=graphs)
         self.num_bytes = sum(tensor.nbytes for tensor in self._tensors())
         self.scratch_bytes = max(map(parts.scratch_bytes, self.layers))
 
@@ -182,11 +169,7 @@ class Resident:
         for layer in self.layers:
             yield from (layer.scores, *layer.state, layer.masked)
 
-    def advance(self) -> None:
-        """Take one training step of all tasks."""
-        self._repeated(self._launch)
-
-    def _launch(self) -> None:
+    def _step(self) -> None:
         feed, steps, last = self.feed, self._steps, len(self.layers) - 1
         steps.pick(feed, self._images)
         received = [self._images.transpose(1, 2), *self._sent[:-1]]

@@ -14,13 +14,12 @@ from jaxtyping import Float32, Int8, Int64
 from torch import Tensor
 
 from supsup_core.data import ImageSet
-from supsup_core.kernels.gpu.replay import RepeatedStep
 from supsup_core.networks.units import WholePixels
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import share_images
 from supsup_core.training.measure import SHIFT
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident_feed import Tables
+from supsup_core.training.resident_blocks import ResidentBlocks, ResidentForm
 from supsup_core.training.units import summed_loss
 from supsup_core.whole_products import whole_products
 
@@ -53,20 +52,14 @@ class ResidentPixels:
 
 
 @dataclass(frozen=True)
-class UnitForm:
+class UnitForm(ResidentForm):
     """The numbers that determine the shapes of the tensors of some blocks.
 
     Attributes:
-        tasks: T, number of tasks of all blocks.
-        groups: G, number of groups of tasks that have the same images.
-        images: N, number of images of a batch.
         permutes: whether each task has a permutation of the pixels.
         chooses: whether each task chooses pixels in another way.
     """
 
-    tasks: int
-    groups: int
-    images: int
     permutes: bool
     chooses: bool
 
@@ -94,8 +87,8 @@ class UnitForm:
         return self.tasks * (activations + signs + chosen) + shown + num_units * num_pixels
 
 
-class UnitBlocks:
-    """The tensors of some blocks. The method `advance` takes a training step of all their tasks.
+class UnitBlocks(ResidentBlocks[UnitForm]):
+    """The tensors of some blocks; see ResidentBlocks.
 
     Args:
         network: the fixed network.
@@ -103,11 +96,6 @@ class UnitBlocks:
         images: the training images.
         form: the numbers that determine the shapes of the tensors.
         graphs: whether a CUDA graph repeats the steps on a CUDA device.
-
-    Attributes:
-        tables: the image indices and the optimiser's constants of the next steps.
-        form: the argument `form`.
-        graphs: the argument `graphs`.
     """
 
     def __init__(
@@ -119,12 +107,9 @@ class UnitBlocks:
         *,
         graphs: bool,
     ) -> None:
+        device = network.device
+        super().__init__(recipe, form, torch.float32, device, graphs=graphs)
         self._network, self._recipe, self._images = network, recipe, images
-        self.form, self.graphs, device = form, graphs, network.device
-        self._optimizer = recipe.make_optimizer()
-        self.tables = Tables(
-            recipe, self._optimizer, form.groups, form.images, torch.float32, device
-        )
         shapes = [(form.tasks, later.shape[1]) for later in network.later]
         self._scores = [torch.empty(shape, device=device) for shape in shapes]
         self._states = [self._first_state(score) for score in self._scores]
@@ -135,18 +120,12 @@ class UnitBlocks:
         if form.chooses:
             shape = form.tasks, 1, num_pixels
             self._sources = torch.empty(shape, dtype=torch.int64, device=device)
-        self._repeated = RepeatedStep(device, graphs=graphs)
-
-    def _first_state(self, score: Tensor) -> tuple[Tensor, ...]:
-        # The optimisers also store signs of weights. A gain of a unit has no such sign.
-        return self._optimizer.begin(torch.ones_like(score))
 
     def begin(self, tasks: Sequence[Task]) -> None:
         """Write the tasks' data, the first scores and the optimiser's first state."""
         for score, state in zip(self._scores, self._states, strict=True):
             score.zero_()
-            for to, value in zip(state, self._first_state(score), strict=True):
-                to.copy_(value)
+            self._restart(score, state)
         signs = self._network.signs.expand(self._signs.shape)
         sources = [task.source for task in tasks if task.source is not None]
         if not sources:
@@ -164,10 +143,6 @@ class UnitBlocks:
         """Return the masks of all tasks, one tensor per hidden layer."""
         return [score >= 0 for score in self._scores]
 
-    def advance(self) -> None:
-        """Take one training step of all tasks."""
-        self._repeated(self._step)
-
     def _step(self) -> None:
         tables, recipe = self.tables, self._recipe
         index = tables.index.index_select(0, tables.step)[0].long()
@@ -183,13 +158,6 @@ class UnitBlocks:
         for score, state, gradient in zip(self._scores, self._states, gradients, strict=True):
             self._optimizer.move(score, state, gradient, constants)
         tables.step.add_(1)
-
-    def _of_tasks(self, values: Tensor) -> Tensor:
-        """Repeat values (G, ...) for each task of a group, unless each task has its own values."""
-        if len(values) == self.form.tasks:
-            return values
-        in_group = self.form.tasks // len(values)
-        return values[:, None].expand(-1, in_group, *values.shape[1:]).flatten(0, 1)
 
     def _sums(self, index: Int64[Tensor, "G N"]) -> Float32[Tensor, "_ O N"]:
         """Compute the sums of the first layer: one matrix per task, or one per group.
