@@ -44,10 +44,10 @@ class Work:
         self.config = run.spec.config
         self.masks = CommittedMasks(run)
         self.files = UnitFiles(run.directory, run.store.run_id)
-        parts = allocation_parts(run.allocation, run.store.run_id)
+        parts = allocation_parts(run.folder("allocation"), run.store.run_id)
         self.seen = seen_tasks(self.config, self.masks, parts)
         self.metrics = NoMetrics()
-        self.failures = Failures(run.failures, run.store.run_id)
+        self.failures = Failures(run.folder("failures"), run.store.run_id)
         self.failures.forget_done(self._was_done)
 
     def described(self) -> str:

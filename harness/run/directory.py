@@ -242,14 +242,14 @@ def _check_folders(directory: Place) -> None:
 
 def _make_table_folders(run: Run) -> None:
     """Make the folders of the result tables, and remove partial files that crashes left."""
-    wanted = [run.evaluations, run.queries]
+    tables = ["evaluations", "queries"]
     if run.spec.config.evaluate.reservoir:
-        wanted.append(run.reservoir)
+        tables.append("reservoir")
         if DESCENT in run.spec.config.reservoir.cues:
-            wanted.append(run.recovery)
+            tables.append("recovery")
     if is_streamed(run.spec.config):
-        wanted.append(run.allocation)
-    for folder in wanted:
+        tables.append("allocation")
+    for folder in map(run.folder, tables):
         folder.mkdir(exist_ok=True)
         remove_partial_files(folder)
 

@@ -6,6 +6,7 @@ from harness.config.schema import EvaluateConfig
 from harness.places.places import Place
 from harness.run.spec import RunSpec
 from harness.storage.store import MaskStore
+from harness.tables.schemas import FOLDERS
 
 
 @dataclass(frozen=True)
@@ -29,32 +30,6 @@ class Run:
     own: EvaluateConfig
     read_only: bool = False
 
-    @property
-    def evaluations(self) -> Place:
-        """The folder of the table `evaluations`."""
-        return self.directory / "evaluations"
-
-    @property
-    def queries(self) -> Place:
-        """The folder of the table `queries`."""
-        return self.directory / "queries"
-
-    @property
-    def reservoir(self) -> Place:
-        """The folder of the table `reservoir`."""
-        return self.directory / "reservoir"
-
-    @property
-    def recovery(self) -> Place:
-        """The folder of the table `recovery`; it may be missing."""
-        return self.directory / "recovery"
-
-    @property
-    def allocation(self) -> Place:
-        """The folder of the table `allocation`; it may be missing."""
-        return self.directory / "allocation"
-
-    @property
-    def failures(self) -> Place:
-        """The folder of the table `failures`; it may be missing."""
-        return self.directory / "failures"
+    def folder(self, table: str) -> Place:
+        """Return the folder of a table of SCHEMAS. The folder may be missing."""
+        return self.directory / FOLDERS[table]

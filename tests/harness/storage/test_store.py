@@ -693,9 +693,9 @@ def test_a_start_removes_what_crashed_writers_left_in_the_run(tmp_path, digits):
     left = [
         tmp_path / ".config.yaml.1.partial",
         tmp_path / ".provenance.json.1.partial",
-        run.evaluations / ".0004-binary.parquet.1.partial",
+        run.folder("evaluations") / ".0004-binary.parquet.1.partial",
     ]
-    kept = [tmp_path / "notes.partial", run.evaluations / "0004-binary.parquet.broken"]
+    kept = [tmp_path / "notes.partial", run.folder("evaluations") / "0004-binary.parquet.broken"]
     for path in [*left, *kept]:
         path.write_bytes(b"half")
     begin(tmp_path, digits)
