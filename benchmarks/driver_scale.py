@@ -40,7 +40,8 @@ from harness.plan.units import RunUnit, TrainUnit
 from harness.run.directory import open_trained
 from harness.run.spec import RunSpec
 from harness.scale import stages
-from harness.workers.training import TRAINED, TrainedUnit
+from harness.workers.task_rows import TRAINED
+from harness.workers.training import TrainedUnit
 
 
 class ReadyActors:

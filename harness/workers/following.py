@@ -22,7 +22,8 @@ from harness.plan.units import StreamUnit
 from harness.run.spec import RunSpec
 from harness.tables.schemas import ALLOCATION
 from harness.workers.images import own
-from harness.workers.training import tasks_table, trainer_of, with_warnings
+from harness.workers.task_rows import tasks_table
+from harness.workers.training import trainer_of, with_warnings
 from supsup_core.data import ImageSet
 from supsup_core.engines.mean_slopes import mean_slopes_for
 from supsup_core.inference.allocation import FEWEST_OTHERS, MarginRule, PaperRule, Rule

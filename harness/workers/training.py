@@ -7,10 +7,9 @@ store.
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import chain
 from typing import TypeVar
 
@@ -19,28 +18,20 @@ import pyarrow as pa
 import torch
 
 from harness.errors import Failure
-from harness.plan.device import (
-    check_works,
-    device_name,
-    training_device,
-    use_fixed_arithmetic,
-)
+from harness.plan.device import check_works, training_device, use_fixed_arithmetic
 from harness.plan.units import TrainUnit
 from harness.run.spec import RunSpec
-from harness.tables.schemas import TASKS
 from harness.workers.images import own
+from harness.workers.task_rows import TRAINED, tasks_table
 from supsup_core.data import ImageSet
 from supsup_core.methods.protocol import Shared
-from supsup_core.states.density import density, uniform_tensors
+from supsup_core.states.density import uniform_tensors
 from supsup_core.states.layout import TaskState
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trainer_for
 from supsup_core.training.protocol import Measured, Trainer
 
 R = TypeVar("R")
-
-# The table `tasks` without the checksums, which the store computes when it writes the rows.
-TRAINED = TASKS.remove(TASKS.get_field_index("row_crc32c"))
 
 
 @dataclass(frozen=True)
@@ -283,49 +274,3 @@ class TrainWorker:
 
     def _on_step(self, done: int) -> None:
         self._steps_done = done
-
-
-def tasks_table(
-    spec: RunSpec,
-    measured: Mapping[int, Measured],
-    rows: np.ndarray,
-    *,
-    steps: int,
-    seconds: float,
-    worker: str,
-    device: torch.device,
-    free_share: float | None = None,
-) -> pa.Table:
-    """Make rows of the table `tasks`, without the checksums.
-
-    Args:
-        spec: the run's specification.
-        measured: a mapping from task number to the accuracy and the loss of the task's state, and
-            the accuracy of the dense base.
-        rows: the packed states of these tasks, in the same order.
-        steps: the training steps of a task.
-        seconds: the training time per task, in seconds.
-        worker: the name of the worker that trained the tasks.
-        device: the device that trained the tasks.
-        free_share: the fraction of the trained weights that no mask keeps after these tasks; None
-            if the finder protects no weights.
-    """
-    num = len(measured)
-    return pa.table(
-        {
-            "task_id": list(measured),
-            "method": [spec.config.method] * num,
-            "accuracy": [one.accuracy for one in measured.values()],
-            "loss": [one.loss for one in measured.values()],
-            "steps": [steps] * num,
-            "train_seconds": [seconds] * num,
-            "density": density(spec.layout, rows),
-            "base_accuracy": [one.base_accuracy for one in measured.values()],
-            "free_share": [free_share] * num,
-            "mask_bytes": [spec.layout.row_bytes] * num,
-            "worker": [worker] * num,
-            "device": [device_name(device)] * num,
-            "finished_at": [datetime.now(UTC)] * num,
-        },
-        schema=TRAINED,
-    )
