@@ -1,4 +1,4 @@
-"""Make the columns and the schema of a table, and a column that several tables have."""
+"""Make the columns and the schema of a table, and the columns that several tables have."""
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ def table_schema(table: str, version: int, columns: list[pa.Field]) -> pa.Schema
     return pa.schema(columns, {"schema_version": str(version), "table": table})
 
 
+BATCH_SIZE = column("batch_size", pa.int64(), "images", "largest number of images per test batch")
 BATCHES = column(
     "batches",
     pa.int64(),

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from harness.tables.columns import BATCHES, column, table_schema
+from harness.tables.columns import BATCH_SIZE, BATCHES, column, table_schema
 
 
 def _asked(whole: pa.DataType) -> list[pa.Field]:
@@ -36,7 +36,7 @@ def _asked(whole: pa.DataType) -> list[pa.Field]:
             nullable=True,
         ),
         column("num_images", whole, "images", "images per inference"),
-        column("batch_size", whole, "images", "largest number of images per test batch"),
+        BATCH_SIZE.with_type(whole),
         column(
             "log_base",
             whole,

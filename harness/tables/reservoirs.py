@@ -2,18 +2,21 @@
 
 import pyarrow as pa
 
-from harness.tables.columns import BATCHES, column, table_schema
+from harness.tables.columns import BATCH_SIZE, BATCHES, column, table_schema
+
+_RULE = column("rule", pa.string(), "", "rule that stored the masks")
+_BLOCK = column("block", pa.int64(), "bits", "largest number of mask bits in one reservoir")
 
 RESERVOIR = table_schema(
     "reservoir",
     2,
     [
-        column("rule", pa.string(), "", "rule that stored the masks"),
+        _RULE,
         column(
             "dim", pa.int64(), "bits", "number of mask bits in the smallest reservoir of a mask"
         ),
         column("num_blocks", pa.int64(), "1", "number of reservoirs that together store one mask"),
-        column("block", pa.int64(), "bits", "largest number of mask bits in one reservoir"),
+        _BLOCK,
         column("num_tasks", pa.int64(), "tasks", "number of masks in the reservoir"),
         column(
             "cue",
@@ -30,7 +33,7 @@ RESERVOIR = table_schema(
             nullable=True,
         ),
         column("most_steps", pa.int64(), "sweeps", "largest number of sweeps of one recall"),
-        column("batch_size", pa.int64(), "images", "largest number of images per test batch"),
+        BATCH_SIZE,
         BATCHES,
         column("num_cues", pa.int64(), "1", "recalls that this row summarises, one per task"),
         column(
@@ -92,11 +95,11 @@ RECOVERY = table_schema(
     "recovery",
     1,
     [
-        column("rule", pa.string(), "", "rule that stored the masks"),
-        column("block", pa.int64(), "bits", "largest number of mask bits in one reservoir"),
+        _RULE,
+        _BLOCK,
         column("num_tasks", pa.int64(), "tasks", "number of masks in the reservoirs"),
         column("gradients", pa.int64(), "steps", "number of gradient steps of the whole descent"),
-        column("batch_size", pa.int64(), "images", "largest number of images per test batch"),
+        BATCH_SIZE,
         BATCHES,
         column("tasks_asked", pa.int64(), "tasks", "tasks whose masks are recovered"),
         column("task_id", pa.int64(), "1", "task whose mask is recovered"),
