@@ -15,7 +15,6 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from supsup_core.data import ImageSet, factor_and_offset
-from supsup_core.kernels.gpu.replay import RepeatedStep
 from supsup_core.methods.protocol import Method, Progress, Shared
 from supsup_core.networks.protocol import Network, Weights, num_gains
 from supsup_core.states.layout import TaskState
@@ -28,7 +27,7 @@ from supsup_core.training.descent import (
     with_floats,
 )
 from supsup_core.training.recipe import Recipe
-from supsup_core.training.resident_feed import Tables
+from supsup_core.training.resident_blocks import ResidentBlocks, ResidentForm
 
 # At its peak, a step stores at most this number of values per activation and image, and this number
 # of float32 values per gain: scores, optimiser, gains, effective weights and their gradients.
@@ -76,21 +75,15 @@ def score_forms(
 
 
 @dataclass(frozen=True)
-class AutogradForm:
+class AutogradForm(ResidentForm):
     """The numbers that determine the shapes of the tensors of some blocks.
 
     Attributes:
-        tasks: T, number of tasks of all blocks.
-        groups: G, number of groups of tasks that have the same images.
-        images: N, number of images of a batch.
         chosen: S, the number of indices of a task that chooses pixels; 0 if the tasks do not
             choose pixels.
         fed: whether the host makes the images of each step.
     """
 
-    tasks: int
-    groups: int
-    images: int
     chosen: int
     fed: bool
 
@@ -127,8 +120,8 @@ class AutogradForm:
         return self.tasks * own
 
 
-class AutogradBlocks:
-    """The tensors of some blocks. The method `advance` takes a training step of all their tasks.
+class AutogradBlocks(ResidentBlocks[AutogradForm]):
+    """The tensors of some blocks; see ResidentBlocks.
 
     Args:
         network: the fixed network.
@@ -140,11 +133,6 @@ class AutogradBlocks:
         pixels: (M, P) the training images on the device; None if the host makes all images.
         form: the numbers that determine the shapes of the tensors.
         graphs: whether a CUDA graph repeats the steps on a CUDA device.
-
-    Attributes:
-        tables: the image indices and the optimiser's constants of the next steps.
-        form: the argument `form`.
-        graphs: the argument `graphs`.
     """
 
     def __init__(
@@ -160,13 +148,12 @@ class AutogradBlocks:
         *,
         graphs: bool,
     ) -> None:
-        self._network, self._method, self._recipe = network, method, recipe
-        self._weights, self._pixels, self.form, self.graphs = weights, pixels, form, graphs
         some = next(iter(weights.values()))
         self._dtype, device = some.dtype, some.device
         accurate = torch.promote_types(self._dtype, torch.float32)
-        self._optimizer = recipe.make_optimizer()
-        self.tables = Tables(recipe, self._optimizer, form.groups, form.images, accurate, device)
+        super().__init__(recipe, form, accurate, device, graphs=graphs)
+        self._network, self._method, self._recipe = network, method, recipe
+        self._weights, self._pixels = weights, pixels
         self._scores = {
             name: torch.empty((form.tasks, *own.shape), dtype=own.dtype, device=device)
             for name, own in scores.items()
@@ -193,11 +180,6 @@ class AutogradBlocks:
             self._fed = torch.empty(of_step, dtype=torch.uint8, device=device)
         else:
             self._labels = torch.from_numpy(data.labels.astype(np.int64)).to(device)
-        self._repeated = RepeatedStep(device, graphs=graphs)
-
-    def _first_state(self, score: Tensor) -> tuple[Tensor, ...]:
-        # The optimisers also store signs of weights. Autograd needs no signs.
-        return self._optimizer.begin(torch.ones_like(score))
 
     def begin(
         self,
@@ -220,8 +202,7 @@ class AutogradBlocks:
         for name, score in self._scores.items():
             score.copy_(torch.from_numpy(np.stack([start[name] for start in starts])))
         for name, state in self._states.items():
-            for to, value in zip(state, self._first_state(self._scores[name]), strict=True):
-                to.copy_(value)
+            self._restart(self._scores[name], state)
         for spec in self._network.float_specs():
             self._floats[spec.name].fill_(spec.initial)
         if self._sources is not None:
@@ -248,7 +229,7 @@ class AutogradBlocks:
 
         What the finder does after a step may differ from step to step, so no graph repeats it.
         """
-        self._repeated(self._step)
+        super().advance()
         self._progress = replace(self._progress, step=self._progress.step + 1)
         self._method.after_step(self._network, self._scores, self._shared, self._progress)
 
@@ -295,10 +276,3 @@ class AutogradBlocks:
         """Do the work of data.normalise, without a copy from the host."""
         values = pixels.to(torch.float32).mul_(self._factor).sub_(self._offset)
         return values.to(self._dtype)
-
-    def _of_tasks(self, values: Tensor) -> Tensor:
-        """Repeat values (G, ...) for each task of a group, unless each task has its own values."""
-        if len(values) == self.form.tasks:
-            return values
-        in_group = self.form.tasks // len(values)
-        return values[:, None].expand(-1, in_group, *values.shape[1:]).flatten(0, 1)

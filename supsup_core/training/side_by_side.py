@@ -2,9 +2,9 @@
 
 import sys
 from abc import abstractmethod
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,24 +18,11 @@ from supsup_core.tasks.protocol import Task
 from supsup_core.training.base import StagedTrainer, part_of
 from supsup_core.training.batches import Batch, batch_size, task_batches
 from supsup_core.training.protocol import OnStep
+from supsup_core.training.resident_blocks import ResidentBlocks, ResidentForm
 from supsup_core.training.resident_feed import joined, needs_host
 
-
-@runtime_checkable  # lets tests check annotations at run time
-class BlocksTensors(Protocol):
-    """The tensors of some blocks.
-
-    Attributes:
-        form: the numbers that determine the shapes of the tensors.
-        graphs: whether a CUDA graph repeats the steps on a CUDA device.
-    """
-
-    form: Any
-    graphs: bool
-
-
-F = TypeVar("F", bound=Hashable)
-K = TypeVar("K", bound=BlocksTensors)
+F = TypeVar("F", bound=ResidentForm)
+K = TypeVar("K", bound=ResidentBlocks[Any])
 
 
 class SideBySideTrainer(StagedTrainer, Generic[F, K]):
