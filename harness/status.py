@@ -32,11 +32,11 @@ from harness.config.option import knob, nearest_key, options_of
 from harness.config.stored import stored_values
 from harness.errors import UserError
 from harness.places.places import is_url, local
+from harness.progress.of_run import Progress, look
+from harness.progress.of_search import SearchProgress, is_search, look_at_search
+from harness.progress.overview import Entry, folders_of_runs, look_at_each, overview
+from harness.progress.text import as_json, lines, search_as_json, search_lines
 from harness.reporting.display import make_console, say
-from harness.reporting.overview import Entry, folders_of_runs, look_at_each, overview
-from harness.reporting.progress import Progress, look
-from harness.reporting.progress_text import as_json, lines, search_as_json, search_lines
-from harness.search.progress import SearchProgress, is_search, look_at_search
 
 
 @dataclass

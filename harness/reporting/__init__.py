@@ -1,1 +1,1 @@
-"""Output about a run for people: progress, end tables, metrics and the report."""
+"""Output about a run for people: progress bars, end tables, metrics and the report."""

@@ -21,7 +21,7 @@ from harness.executors.serial import SerialExecutor
 from harness.plan.ownership import Mistakes
 from harness.plan.pools import TRAIN, pool_sizes
 from harness.plan.units import RunUnit
-from harness.reporting.progress import look
+from harness.progress.of_run import look
 from harness.run.directory import open_trained
 from harness.scale import run, stages
 from harness.status import as_json, lines

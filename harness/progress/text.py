@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from harness.reporting.progress import RATE_OVER, Part, Progress
-from harness.search.progress import SearchProgress
+from harness.progress.of_run import RATE_OVER, Part, Progress
+from harness.progress.of_search import SearchProgress
 
 
 def as_json(seen: Progress) -> dict[str, Any]:

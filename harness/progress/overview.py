@@ -10,10 +10,10 @@ from rich.text import Text
 
 from harness.config.run_folders import runs_in
 from harness.errors import UserError
+from harness.progress.of_run import Progress
+from harness.progress.of_search import SearchProgress
+from harness.progress.text import percent
 from harness.reporting.end_table import narrow_table
-from harness.reporting.progress import Progress
-from harness.reporting.progress_text import percent
-from harness.search.progress import SearchProgress
 
 Seen = Progress | SearchProgress
 _HEADS = ("run", "state", "done", "accuracy", "evaluated", "problems")

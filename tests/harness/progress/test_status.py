@@ -17,7 +17,7 @@ from harness.config.identity import to_yaml
 from harness.errors import UserError
 from harness.plan.evaluation import evaluation_units
 from harness.plan.reservoirs import recall_units, recovery_units
-from harness.reporting.progress import look
+from harness.progress.of_run import look
 from harness.scale import run as run_job
 from harness.search.config import TuneConfig, TuneJob
 from harness.storage.lock import lock_holder, run_lock

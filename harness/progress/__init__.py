@@ -1,0 +1,1 @@
+"""The progress of runs and searches, as `status` shows it: harness/status.py is the command."""
