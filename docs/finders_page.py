@@ -23,8 +23,7 @@ tables are for the default options of each method and LeNet 300-100 with images 
 500 outputs, which has {num_gains(NETWORK):,} weights. `row bytes` is the size of the state of one
 task in the store, with its padding.
 
-A row stores each plane with one bit per weight. The store compresses rows with zstd only if the
-density makes it pay.
+A row stores each plane with one bit per weight, at any density. The store does not compress rows.
 
 The column `order` says which tasks can be trained at the same time. `parallel`: all. `after the
 first`: task 0 is trained first, then all others can be trained at the same time. `in sequence`: the
