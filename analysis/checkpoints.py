@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.several import SWEPT
 from analysis.summary import (
     WAYS,
-    bootstrap,
+    bootstrapped,
     inferred_by,
+    interval,
+    interval_ends,
     largest_samples,
     num_right,
     wilson,
@@ -34,17 +35,13 @@ def by_checkpoint(evaluations: pd.DataFrame) -> pd.DataFrame:
         of right / queries. Each of `accuracy_gg` and `accuracy_gnu` also has columns that end in
         `_low` and `_high`. Rows with distractors are left out.
     """
-    own = evaluations[evaluations["num_distractors"] == 0]
-    kept = pd.concat(largest_samples(rows) for _, rows in own.groupby(list(SWEPT)))
+    kept = largest_samples(evaluations[evaluations["num_distractors"] == 0])
     rows = []
     for key, group in kept.groupby(["num_tasks", *WAYS], dropna=False):
         row: dict[str, Any] = dict(zip(["num_tasks", *WAYS], key, strict=True))
         row["seeds"] = group["seed"].nunique()
         row["right"], row["queries"] = num_right(group)
-        for name in ("accuracy_gg", "accuracy_gnu"):
-            low, high = bootstrap(group[name])
-            row |= {name: group[name].mean(), f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
+        rows.append(row | bootstrapped(group, "accuracy_gg", "accuracy_gnu"))
     found = pd.DataFrame(rows)
     low, high = wilson(found["right"] / found["queries"], found["queries"])
     return found.assign(right_low=low, right_high=high)
@@ -64,7 +61,7 @@ def checkpoints_table(groups: Mapping[str, pd.DataFrame]) -> str:
 def _shown(name: str, found: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for row, way in zip(found.to_dict("records"), inferred_by(found), strict=True):
-        right = f"{row['right']} of {row['queries']} {_ends(row, 'right')}"
+        right = f"{row['right']} of {row['queries']} {interval_ends(row, 'right')}"
         rows.append(
             {
                 "run": name,
@@ -72,16 +69,8 @@ def _shown(name: str, found: pd.DataFrame) -> list[dict[str, Any]]:
                 "tasks": row["num_tasks"],
                 "seeds": row["seeds"],
                 "right": right if way else "",
-                "GG": _interval(row, "accuracy_gg"),
-                "GNu": _interval(row, "accuracy_gnu") if way else "",
+                "GG": interval(row, "accuracy_gg"),
+                "GNu": interval(row, "accuracy_gnu") if way else "",
             }
         )
     return rows
-
-
-def _interval(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[name]:.4f} {_ends(row, name)}"
-
-
-def _ends(row: Mapping[str, Any], name: str) -> str:
-    return f"({row[f'{name}_low']:.4f} to {row[f'{name}_high']:.4f})"

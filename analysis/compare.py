@@ -29,8 +29,8 @@ from analysis.drawing.style import legend_below, name_axes, panels, tick_checkpo
 from analysis.drawing.ways import agreeing
 from analysis.load import configuration
 from analysis.paired import check_same_tasks, differences_table
-from analysis.several import SWEPT, lines, load_several, over_seeds, runs_in, swept_values
-from analysis.summary import GIVEN
+from analysis.several import lines, load_several, over_seeds, runs_in, swept_values
+from analysis.summary import GIVEN, SWEPT
 
 # The keys in which the runs of a folder may differ. Means are computed over the seeds.
 _APART = [key for key in SWEPT if key != "seed"]

@@ -10,7 +10,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.several import student_t
-from analysis.summary import WAYS, bootstrap, inferred_by, largest_samples
+from analysis.summary import (
+    WAYS,
+    bootstrapped,
+    inferred_by,
+    interval,
+    interval_ends,
+    largest_samples,
+)
 
 MEASURES = ("accuracy_gg", "accuracy_gnu", "task_accuracy")
 # Runs with equal values of these keys and of the seed have the same tasks.
@@ -55,19 +62,17 @@ def paired_differences(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 def _by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the measures of each pair, with the columns of _PAIR as the index."""
-    kept = pd.concat(largest_samples(of_seed) for _, of_seed in rows.groupby("seed"))
-    return kept[[*_PAIR, *MEASURES]].set_index(_PAIR)
+    return largest_samples(rows)[[*_PAIR, *MEASURES]].set_index(_PAIR)
 
 
 def _means(differences: pd.DataFrame) -> dict[str, Any]:
     """Compute the mean of each measure, and its two intervals."""
     seeds = differences.groupby("seed")
     found: dict[str, Any] = {"pairs": len(differences), "seeds": seeds.ngroups}
+    found |= bootstrapped(differences, *MEASURES)
     for name in MEASURES:
-        low, high = bootstrap(differences[name])
         of_seeds = seeds[name].mean()
         half = student_t(pd.Series([len(of_seeds)]))[0] * of_seeds.sem()
-        found |= {name: differences[name].mean(), f"{name}_low": low, f"{name}_high": high}
         found[f"{name}_seeds_low"] = of_seeds.mean() - half
         found[f"{name}_seeds_high"] = of_seeds.mean() + half
     return found
@@ -129,21 +134,12 @@ def _shown(name: str, found: pd.DataFrame) -> list[dict[str, Any]]:
                 "tasks": row["num_tasks"],
                 "pairs": row["pairs"],
                 "seeds": row["seeds"],
-                "GG": _interval(row, "accuracy_gg"),
-                "GG over seeds": _ends(row, "accuracy_gg_seeds"),
-                "GNu": _interval(row, "accuracy_gnu") if way else "",
+                "GG": interval(row, "accuracy_gg", "+"),
+                "GG over seeds": interval_ends(row, "accuracy_gg_seeds", "+"),
+                "GNu": interval(row, "accuracy_gnu", "+") if way else "",
             }
         )
     return rows
-
-
-def _interval(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[name]:+.4f} {_ends(row, name)}"
-
-
-def _ends(row: Mapping[str, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if pd.isna(low) else f"({low:+.4f} to {high:+.4f})"
 
 
 _CAPTION = (

@@ -11,12 +11,11 @@ from pyarrow.fs import FileSelector, FileType
 from scipy.stats import t
 
 from analysis.load import configuration, file_system, load
-from analysis.summary import SETTINGS, WAYS, largest_samples, told_apart
+from analysis.summary import SETTINGS, SWEPT, WAYS, largest_samples, told_apart
 
 # The keys in which the runs of one command may differ. Tables of several runs have these columns.
 # The harness declares the same keys, and a test compares the two declarations.
 # The name of a run's folder has the keys in this order.
-SWEPT = ("method", "outputs", "seed")
 
 MEASURES = ("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu")
 CONFIDENCE = 0.95  # of the intervals
@@ -132,8 +131,8 @@ def over_seeds(evaluations: pd.DataFrame) -> pd.DataFrame:
         NaN.
     """
     measures, by = list(MEASURES), ["method", "outputs", "num_tasks", *WAYS]
-    kept = pd.concat(largest_samples(rows) for _, rows in evaluations.groupby(list(SWEPT)))
-    of_runs = kept.groupby([*by, "seed"], dropna=False)[measures].mean().reset_index()
+    by_run = largest_samples(evaluations).groupby([*by, "seed"], dropna=False)
+    of_runs = by_run[measures].mean().reset_index()
     grouped = of_runs.groupby(by, dropna=False)
     found = grouped[measures].mean()
     found.insert(0, "seeds", grouped.size())

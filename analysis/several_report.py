@@ -24,13 +24,13 @@ from analysis.pages.render import render as render_page
 from analysis.pages.svg import drawing
 from analysis.places import is_file, name_of
 from analysis.sections.cells import head, way_columns
-from analysis.several import MEASURES, SWEPT, lines, load_several, over_seeds, runs_in, swept_values
+from analysis.several import MEASURES, lines, load_several, over_seeds, runs_in, swept_values
 from analysis.several_figures import (
     FEWEST_FOR_BAND,
     accuracy_over_seeds,
     task_accuracy_by_outputs,
 )
-from analysis.summary import GIVEN, WAYS
+from analysis.summary import GIVEN, SWEPT, WAYS
 
 
 def render(folder: str | Path) -> str:

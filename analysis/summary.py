@@ -1,5 +1,8 @@
 """Compute means, 95 % intervals and scaling exponents from tables."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -61,6 +64,20 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, draws: int = 1000) -> tuple[f
     return float(found.low), float(found.high)
 
 
+def bootstrapped(rows: pd.DataFrame, *columns: str) -> dict[str, float]:
+    """Compute the mean of each column, and the ends of its 95 % interval by bootstrap.
+
+    Returns:
+        A mapping with three keys per column: the name of the column for the mean, and the name with
+        `_low` and with `_high` for the ends.
+    """
+    found: dict[str, float] = {}
+    for name in columns:
+        low, high = bootstrap(rows[name])
+        found |= {name: rows[name].mean(), f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
 def scaling_exponent(sizes: ArrayLike, values: ArrayLike) -> float:
     """Fit b in values = a * sizes ** b by least squares on the logarithms.
 
@@ -93,6 +110,10 @@ RESERVOIRS = ["rule", "dim", "num_blocks", "block"]
 RECALL_WAYS = [*RESERVOIRS, "cue", *RECALL_SETTINGS]
 
 
+# Runs of one folder may differ in these options. load_several adds them to the rows as columns.
+SWEPT = ("method", "outputs", "seed")
+
+
 def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Keep only the row with the most batches for each task that was evaluated several times.
 
@@ -100,13 +121,14 @@ def largest_samples(evaluations: pd.DataFrame) -> pd.DataFrame:
     of batches. The larger sample then contains all batches of the smaller sample.
 
     Args:
-        evaluations: rows of the table `evaluations`.
+        evaluations: rows of the table `evaluations`, of one run or from several.load_several.
 
     Returns:
-        One row for each combination of number of masks, algorithm, objective, settings and task.
-        The order of the rows is kept.
+        One row for each combination of run, number of masks, algorithm, objective, settings and
+        task. The order of the rows is kept.
     """
-    return _largest(evaluations, ["num_tasks", *WAYS, "task_id"], ["num_batches"])
+    of_runs = [name for name in SWEPT if name in evaluations]
+    return _largest(evaluations, [*of_runs, "num_tasks", *WAYS, "task_id"], ["num_batches"])
 
 
 def largest_recalls(reservoir: pd.DataFrame) -> pd.DataFrame:
@@ -175,6 +197,23 @@ def inferred_by(rows: pd.DataFrame) -> list[str]:
     ]
 
 
+def interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
+    """Write the value of a column and its interval, such as "0.9591 (0.9573 to 0.9608)".
+
+    Args:
+        row: a mapping with the value and its ends; see bootstrapped.
+        name: name of the value.
+        sign: "+" writes the sign of positive numbers too.
+    """
+    return f"{row[name]:{sign}.4f} {interval_ends(row, name, sign)}"
+
+
+def interval_ends(row: Mapping[str, Any], name: str, sign: str = "") -> str:
+    """Write the ends of an interval; nothing if they are NaN. The arguments are as above."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if pd.isna(low) else f"({low:{sign}.4f} to {high:{sign}.4f})"
+
+
 def main_way(
     evaluations: pd.DataFrame, algorithm: str | None = None, objective: str | None = None
 ) -> pd.DataFrame:
@@ -230,7 +269,7 @@ def result(rows: pd.DataFrame) -> str:
             f"After {first['num_tasks']} tasks, the accuracy with the task given (GG) is "
             f"{rows['accuracy_gg'].mean():.4f}."
         )
-    by = " ".join(part for part in first[["algorithm", "objective"]] if isinstance(part, str))
+    [by] = inferred_by(rows.iloc[:1])
     right, asked = num_right(rows)
     return (
         f"Among {first['num_tasks']} masks, {by} infers the right task for {right:,} of {asked:,} "
@@ -257,9 +296,7 @@ def evaluation_summary(evaluations: pd.DataFrame) -> pd.DataFrame:
     largest = largest_samples(evaluations)
     for key, group in largest.groupby(["num_tasks", *WAYS], dropna=False):
         row = dict(zip(["num_tasks", *WAYS], key, strict=True)) | {"tasks": len(group)}
-        for column in ("task_accuracy", "accuracy_gnu"):
-            low, high = bootstrap(group[column])
-            row |= {column: group[column].mean(), f"{column}_low": low, f"{column}_high": high}
+        row |= bootstrapped(group, "task_accuracy", "accuracy_gnu")
         for column in ("accuracy_gg", "accuracy_gns", "bits_read_fraction"):
             row[column] = group[column].mean()
         row["seconds_per_inference"] = group["seconds_per_inference"].median()
