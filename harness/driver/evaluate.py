@@ -38,10 +38,7 @@ class Evaluate:
     def __init__(self, work: Work) -> None:
         self._work, self._config = work, work.config
         self._checkpoints = Checkpoints(work.config.evaluate.checkpoints)
-        self._queries: Callable[[int], int] = lambda _: 0  # task -> number of its queries
-        self._bars = CheckpointBars(
-            work.display, "evaluating", "accuracy_gnu", "queries", lambda task: self._queries(task)
-        )
+        self._bars: CheckpointBars  # made by `begin`, because bars count queries of the test images
         self._sharded: ShardedEvaluation | None = None
         self._steps: list[Submission] = []  # steps of sharded evaluation to submit next
         self._share: Callable[[Any], Any] = lambda value: value
@@ -64,7 +61,10 @@ class Evaluate:
     def begin(self, shared: Shared) -> Mapping[str, Pool]:
         """See Stage.begin."""
         self._share = shared.share
-        self._queries = queries_of_tasks(self._work.run.spec, shared.data.test)
+        num_queries = queries_of_tasks(self._work.run.spec, shared.data.test)
+        self._bars = CheckpointBars(
+            self._work.display, "evaluating", "accuracy_gnu", "queries", num_queries
+        )
         arguments, num_shards = (shared.spec, shared.test), self._work.typed.actors.shards
         if num_shards == 1:
             return {EVALUATE: Pool(EvaluateWorker, arguments, runs_alone_after=TRAIN)}
