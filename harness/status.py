@@ -167,6 +167,7 @@ def _tell_all(directory: Path, folders: Sequence[Path], asked: StatusConfig) -> 
         print(json.dumps({"run_dir": str(directory), "runs": list(map(_entry_as_json, entries))}))
     else:
         console = make_console()
+        say(console, str(directory))  # as a title, a long path would be broken in its middle
         console.print(overview(directory, entries))
         for entry in entries:
             name = entry.directory.relative_to(directory)

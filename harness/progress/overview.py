@@ -88,13 +88,13 @@ def look_at_each(
 
 
 def overview(directory: Path, entries: Sequence[Entry]) -> Table:
-    """Make the table of the runs and searches in a folder.
+    """Make the table of the runs and searches in a folder, without a title.
 
     Args:
-        directory: the folder.
+        directory: the folder, to which the names in the table are relative.
         entries: the runs and searches, at least one.
     """
-    table = narrow_table(str(directory), _CAPTION)
+    table = narrow_table(None, _CAPTION)
     for head in _HEADS:
         is_number = head in ("done", "accuracy", "evaluated")
         table.add_column(head, justify="right" if is_number else "left", overflow="fold")

@@ -73,7 +73,7 @@ def summarise(evaluations: pa.Table) -> pa.Table:
     return grouped.sort_by([(key, "ascending") for key in WAY_KEYS])
 
 
-def narrow_table(title: str, caption: str) -> Table:
+def narrow_table(title: str | None, caption: str) -> Table:
     """Make a table for the screen, without columns and rows.
 
     It has no lines between columns and one space of padding, so that 80 columns are enough.

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from harness.reporting.display import fits, say
+from harness.reporting.end_table import narrow_table
 from harness.search.table import FAILED, FINISHED, STOPPED_EARLY
 
 _SHOWN = 10
@@ -61,16 +61,7 @@ def _fitting(
 
 def _best(rows: Sequence[dict[str, Any]], metric: str, keys: Sequence[str]) -> Table:
     among = rows[0]["among"]
-    table = Table(
-        title=f"best trials by {metric}",
-        title_justify="left",
-        caption=_CAPTION.format(among=among),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = narrow_table(f"best trials by {metric}", _CAPTION.format(among=among))
     for name in ("trial", "label", "task", f"of {among}", "both", "steps", "s"):
         table.add_column(name, justify="right", no_wrap=True)
     for key in keys:

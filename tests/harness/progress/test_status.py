@@ -287,20 +287,22 @@ def test_tables_of_another_version_are_one_line(run, capsys):
 
 
 def test_a_folder_of_runs_is_a_table(run, tmp_path, capsys):
-    for name in ("run-10", "run-9", "seeds/seed-1"):
-        shutil.copytree(run, tmp_path / name)
-    begun(tmp_path / "run")
-    (tmp_path / "run" / "log").rename(tmp_path / "run" / "no log")
-    search = tmp_path / "search"
+    runs = tmp_path / ("a path wider than the table" * 3)
+    for name in ("run", "run-10", "run-9", "seeds/seed-1"):
+        shutil.copytree(run, runs / name)
+    begun(runs / "run")
+    (runs / "run" / "log").rename(runs / "run" / "no log")
+    search = runs / "search"
     search.mkdir()
     (search / "config.yaml").write_text(to_yaml(TuneJob(tune=TuneConfig(trials=8))))
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "config.yaml").write_text("half")
-    (tmp_path / "empty").mkdir()
-    assert status.main([f"run_dir={tmp_path}"]) == 0
+    (runs / "bad").mkdir()
+    (runs / "bad" / "config.yaml").write_text("half")
+    (runs / "empty").mkdir()
+    assert status.main([f"run_dir={runs}"]) == 0
     out = capsys.readouterr().out
+    assert out.splitlines()[0] == str(runs)
     rows = [line.split() for line in out.splitlines()[3:9]]
-    accuracy = f"{sum(read_tables(tmp_path / 'run-9/log', TASKS)['accuracy'].to_pylist()) / 5:.4f}"
+    accuracy = f"{sum(read_tables(runs / 'run-9/log', TASKS)['accuracy'].to_pylist()) / 5:.4f}"
     whole = ["complete", "5/5", "tasks", accuracy, "100", "%"]
     assert rows == [
         ["bad", "unreadable", "see", "below"],
@@ -311,8 +313,8 @@ def test_a_folder_of_runs_is_a_table(run, tmp_path, capsys):
         ["seeds/seed-1", *whole],
     ]
     assert "bad: " in out
-    assert status.main([f"run_dir={tmp_path}", "verify=true"]) == 2
-    assert status.main([f"run_dir={tmp_path}", "json=true"]) == 0
+    assert status.main([f"run_dir={runs}", "verify=true"]) == 2
+    assert status.main([f"run_dir={runs}", "json=true"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert "must be the configuration" in told[0]["error"]
     assert [one.get("committed") for one in told] == [None, 0, 5, 5, None, 5]
