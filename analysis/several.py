@@ -13,10 +13,6 @@ from scipy.stats import t
 from analysis.load import configuration, file_system, load
 from analysis.summary import SETTINGS, SWEPT, WAYS, largest_samples, told_apart
 
-# The keys in which the runs of one command may differ. Tables of several runs have these columns.
-# The harness declares the same keys, and a test compares the two declarations.
-# The name of a run's folder has the keys in this order.
-
 MEASURES = ("task_accuracy", "accuracy_gg", "accuracy_gns", "accuracy_gnu")
 CONFIDENCE = 0.95  # of the intervals
 

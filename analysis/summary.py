@@ -110,7 +110,9 @@ RESERVOIRS = ["rule", "dim", "num_blocks", "block"]
 RECALL_WAYS = [*RESERVOIRS, "cue", *RECALL_SETTINGS]
 
 
-# Runs of one folder may differ in these options. load_several adds them to the rows as columns.
+# The keys in which the runs of one command may differ. several.load_several adds these columns.
+# The harness declares the same keys, and a test compares the two declarations.
+# The name of a run's folder has the keys in this order.
 SWEPT = ("method", "outputs", "seed")
 
 
