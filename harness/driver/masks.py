@@ -29,7 +29,8 @@ class CommittedMasks:
         self._run = run
         self._tasks = Committed(run.store.capacity)
         self._accuracies = Mean()
-        self._note(run.store.tasks(["task_id", "row_crc32c", "accuracy"]))
+        self._devices: set[str] = set()
+        self._note(run.store.tasks(["task_id", "row_crc32c", "accuracy", "device"]))
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._tasks
@@ -41,6 +42,11 @@ class CommittedMasks:
     def accuracy(self) -> float | None:
         """Mean accuracy of all committed tasks, in [0, 1]; None before the first commit."""
         return self._accuracies.value
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that trained the committed masks, in order: "cpu" or models of GPUs."""
+        return sorted(self._devices)
 
     def commit(self, units: Sequence[tuple[str, pa.Table, UInt8[np.ndarray, "B R"]]]) -> int:
         """Commit the masks of several training units together.
@@ -75,6 +81,7 @@ class CommittedMasks:
         return self._run.store.read(task_ids, self._tasks.crcs(task_ids))
 
     def _note(self, tasks: pa.Table) -> None:
-        """Take the checksums and the accuracies from rows of the table `tasks`."""
+        """Take the checksums, accuracies and devices from rows of the table `tasks`."""
         self._tasks.add(tasks["task_id"].to_numpy(), tasks["row_crc32c"].to_numpy())
         self._accuracies.add(tasks["accuracy"].to_numpy())
+        self._devices.update(tasks["device"].unique().to_pylist())

@@ -1,7 +1,7 @@
 """The training stage: train a mask for every task that has no mask yet."""
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from harness.config.names import AUTO
@@ -24,6 +24,10 @@ logger = logging.getLogger("harness")
 UNITS_AHEAD = 4096
 
 _BAR = "training"
+_DIFFERENT_BITS = (
+    "the masks of this run are trained on different devices ({}): a repetition has the same bits "
+    "only if each task is trained on the same device"
+)
 
 
 class Train:
@@ -148,11 +152,17 @@ class Train:
             )
             if found := [text for unit in trained for text in unit.uniform]:
                 logger.warning("masks without any information: %s", ", ".join(found))
-            for warning in {text for unit in trained for text in unit.warnings} - self._warned:
-                self._warned.add(warning)
-                logger.warning("%s", warning)
+            self._warn({text for unit in trained for text in unit.warnings})
+            if len(devices := self._masks.devices) > 1:
+                self._warn({_DIFFERENT_BITS.format(", ".join(devices))})
             self._work.metrics.committed(num_committed, len(self._masks), self._masks.accuracy)
             self._tell(len(self._masks))
+
+    def _warn(self, texts: Set[str]) -> None:
+        """Log each warning once."""
+        for warning in sorted(texts - self._warned):
+            self._warned.add(warning)
+            logger.warning("%s", warning)
 
     def _ended(self, trained: TrainedUnit) -> list[Outcome]:
         """Return the outcomes of the unit's tasks that will not be trained again in this start.

@@ -10,6 +10,7 @@ from harness.run.spec import RunSpec
 from supsup_core.methods.planes import PlaneMethod
 from supsup_core.names import NO_CHANGE
 from supsup_core.networks.mlp import MLP
+from supsup_core.networks.units import UnitMLP
 from supsup_core.states.resident_storage import storage_bytes
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.choose import trains_on_blocks, trains_on_units, trains_side_by_side
@@ -18,6 +19,7 @@ from supsup_core.training.resident_autograd_tensors import AutogradForm, ScoreFo
 from supsup_core.training.resident_feed import needs_host
 from supsup_core.training.resident_memory import training_memory
 from supsup_core.training.resident_steps import PlainSteps
+from supsup_core.training.resident_unit_tensors import UnitForm
 
 
 def training_bytes(spec: RunSpec, num_blocks: int) -> int | None:
@@ -30,32 +32,41 @@ def training_bytes(spec: RunSpec, num_blocks: int) -> int | None:
         num_blocks: number of blocks of a work unit.
 
     Returns:
-        The number of bytes. None if neither ResidentTrainer nor ResidentAutogradTrainer trains the
-        run.
+        The number of bytes. None if blocks of this run do not train side by side.
     """
     given = spec.network, spec.method, spec.recipe
     num_channels = spec.input_shape[0] if len(spec.input_shape) > 2 else 1
+    on_units = trains_on_units(*given, num_channels)
     on_blocks = trains_on_blocks(*given) and num_channels == 1
-    if trains_on_units(*given, num_channels) or not (on_blocks or trains_side_by_side(*given)):
+    if not (on_units or on_blocks or trains_side_by_side(*given)):
         return None
+    by_autograd = not (on_units or on_blocks)
     try:
         num_tasks = min(int(spec.config.train.block), spec.config.tasks)
         block = [spec.task(i) for i in range(num_tasks)]
-        scores = {} if on_blocks else score_forms(*given, spec.config.seed, _accurate(spec))
+        scores = score_forms(*given, spec.config.seed, _accurate(spec)) if by_autograd else {}
     except Exception:  # the training meets the same error, and reports it
         return None
-    if on_blocks:
-        return _on_blocks(spec, block, num_blocks)
-    return _by_autograd(spec, block, num_blocks, scores)
+    if by_autograd:
+        return _by_autograd(spec, block, num_blocks, scores)
+    if any(map(needs_host, block)):  # the host makes the images, and one block trains at a time
+        return None
+    return (_on_units if on_units else _on_blocks)(spec, block, num_blocks)
 
 
-def _on_blocks(spec: RunSpec, block: Sequence[Task], num_blocks: int) -> int | None:
-    """Compute the bytes that ResidentTrainer takes. None if MLPTrainer trains the tasks."""
+def _on_units(spec: RunSpec, block: Sequence[Task], num_blocks: int) -> int:
+    """Compute the bytes that ResidentUnitTrainer takes."""
+    network = spec.network
+    assert isinstance(network, UnitMLP)  # as trains_on_units says
+    form = UnitForm.of([block] * num_blocks, spec.config.train.batch_size)
+    return form.num_bytes(network.widths)
+
+
+def _on_blocks(spec: RunSpec, block: Sequence[Task], num_blocks: int) -> int:
+    """Compute the bytes that ResidentTrainer takes."""
     network, method, config = spec.network, spec.method, spec.config
     assert isinstance(network, MLP)  # as trains_on_blocks says
     assert isinstance(method, PlaneMethod)
-    if any(map(needs_host, block)):
-        return None
     given = network, method, spec.recipe, _dtype(spec), _parts(), block, config.train.batch_size
     return training_memory(*given).needed(num_blocks)
 

@@ -199,12 +199,14 @@ class WholePixels:
         device: device of the matrix products.
 
     Attributes:
+        widths: number of units of the input, of each hidden layer, and of the output.
         signs: (O, P) signs of the weights of the first layer, +1 and -1.
         later: for each layer after the first layer, the weights (outputs, inputs).
         device: the argument `device`.
     """
 
     def __init__(self, network: UnitMLP, seed: int, std: float, device: torch.device) -> None:
+        self.widths = network.widths
         first = network.widths[:2]
         signs = draw_signs(first[::-1], seed, 0)
         self.signs: Int8[Tensor, "O P"] = torch.from_numpy(signs).to(device)

@@ -72,14 +72,16 @@ class UnitForm(ResidentForm):
         groups = len(blocks) if share_images(tasks) else len(tasks)
         return cls(len(tasks), groups, num_images, permutes, chooses)
 
-    def num_bytes(self, network: WholePixels) -> int:
+    def num_bytes(self, widths: Sequence[int]) -> int:
         """Return an upper bound of the bytes that a step of all tasks needs on the device.
 
         The images of the data set are not counted.
+
+        Args:
+            widths: number of units of the input, of each hidden layer, and of the output.
         """
-        num_units, num_pixels = network.signs.shape
-        widths = [num_units, *(weight.shape[0] for weight in network.later)]
-        activations = 4 * _TENSORS_PER_ACTIVATION * sum(widths) * self.images
+        num_pixels, num_units, *_ = widths
+        activations = 4 * _TENSORS_PER_ACTIVATION * sum(widths[1:]) * self.images
         signs = num_units * num_pixels * self.permutes
         # The chosen pixels are one byte each. Their indices are eight bytes each.
         chosen = num_pixels * (8 + 3 * self.images) * self.chooses

@@ -60,9 +60,8 @@ class ResidentUnitTrainer(SideBySideTrainer[UnitForm, UnitBlocks], UnitTrainer):
         if device.type != "cuda":
             return self._limit
         _, num_images = self._shape(block)
-        one, two = (
-            UnitForm.of([block] * num, num_images).num_bytes(self._network) for num in (1, 2)
-        )
+        widths = self._network.widths
+        one, two = (UnitForm.of([block] * num, num_images).num_bytes(widths) for num in (1, 2))
         free = int(_SHARE * free_bytes(device)) - one
         return min(self._limit, max(1, 1 + free // (two - one)))
 

@@ -12,7 +12,7 @@ from harness.executors.serial import SerialExecutor
 from harness.plan import device
 from harness.plan.pools import pool_sizes
 from harness.run import directory
-from harness.workers import training
+from harness.workers import task_rows, training
 
 SMALL = (
     *("data=digits", "network=mlp", "network_options.hidden=[8]", "outputs=12", "tasks=2"),
@@ -85,3 +85,14 @@ def test_without_a_gpu_no_actor_reserves_one(composed):
     train, evaluation = pool_sizes(composed(*SMALL, "train.device=cpu"), cpus=8, gpus=2)
     assert (train.gpus, evaluation.gpus) == (0, 0)
     assert train.cpus > 0
+
+
+def test_a_run_with_two_models_of_devices_warns_once(typed, tmp_path, monkeypatch):
+    _, _, err = typed(scale, *SMALL)
+    assert "different devices" not in err
+    for log in sorted((tmp_path / "run/log").glob("*.parquet"))[1:]:
+        log.unlink()
+    monkeypatch.setattr(task_rows, "device_name", lambda _: "NVIDIA A100")
+    code, _, err = typed(scale, *SMALL)
+    assert code == 0, err
+    assert " ".join(err.split()).count("trained on different devices (NVIDIA A100, cpu)") == 1

@@ -69,11 +69,18 @@ def test_a_finder_without_a_kernel_stores_the_gradients_of_its_largest_layer():
     [
         (*SMALL, "family=permuted_rotated", "family_options.interpolation=bilinear"),
         (*SMALL, "method=exssnet", "evaluate.algorithms=[given]"),
-        ("network=units", "network_options.hidden=[16]", "train=unit", "tasks=4", "outputs=10"),
     ],
 )
 def test_other_trainers_have_no_plan(others):
     assert training_bytes(spec_of(*others), 1) is None
+
+
+def test_masks_over_units_have_a_plan():
+    """A permuted task has signs of its own: one byte per weight of the first layer."""
+    units = ("network=units", "network_options.hidden=[16]", "train=unit", "outputs=10")
+    few, more, most = (training_bytes(spec_of(*units, "tasks=4"), num) for num in (1, 2, 3))
+    assert most - more == more - few > 4 * 16 * 784
+    assert few < 10 * (more - few)
 
 
 def test_training_by_autograd_has_a_plan():

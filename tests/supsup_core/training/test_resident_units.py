@@ -104,10 +104,10 @@ def test_a_step_takes_no_more_memory_than_computed(family, digits, make_tasks, m
         trainer.side_by_side(blocks)
         taken = gpu.peak_bytes - before - trainer._images.num_bytes
         form = trainer._kept.form
-        computed = form.num_bytes(trainer._network)
+        computed = form.num_bytes(trainer._network.widths)
     assert (form.tasks, form.groups) == (4, 4 if family == "split" else 2)
     assert 0.5 * computed < taken <= computed
-    one = UnitForm.of(blocks[:1], form.images).num_bytes(trainer._network)
+    one = UnitForm.of(blocks[:1], form.images).num_bytes(trainer._network.widths)
     for free, most in ((0, 1), (2 * one, 1), (50 * one, 41)):
         trainer = made(ResidentUnitTrainer, digits, CASES[family])
         monkeypatch.setattr(resident_units, "free_bytes", lambda _, free=free: free)
