@@ -1,4 +1,4 @@
-"""One headless Chromium for the tests of HTML pages, driven by its DevTools protocol over pipes."""
+"""One headless Chromium that opens HTML pages, driven by its DevTools protocol over pipes."""
 
 import base64
 import json
@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from patience import PATIENCE
-
 CHROMIUM = shutil.which("chromium")
+PATIENCE = 900.0  # seconds; this limit only ends a wait that would never end
 
 # Start the browser, which reads commands from its file 3, and writes answers to its file 4.
 _LAUNCH = """

@@ -22,8 +22,10 @@ from omegaconf import DictConfig
 
 from harness.config.commandline import Job
 from harness.config.compose import typed_keys, unchecked
+from harness.config.identity import run_directory
 from harness.config.keys import FREE_KEYS
 from harness.config.schema import Config
+from harness.reporting.html import with_reports
 
 if TYPE_CHECKING:
     from harness.driver.protocol import Stage
@@ -43,7 +45,7 @@ def stages(config: Config) -> "list[Callable[[Work], Stage]]":
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:
-    """Evaluate the runs, and return the exit code."""
+    """Evaluate the runs, write their reports, and return the exit code."""
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.driver.start import carry_out
     from harness.run.directory import open_evaluated
@@ -52,7 +54,8 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
     typed, given = unchecked(composed), typed_keys(overrides)
     configs = [evaluation_configuration(one, given) for one in each_run(typed)]
-    return carry_out(configs, open_evaluated, stages(configs[0]))
+    code = carry_out(configs, open_evaluated, stages(configs[0]))
+    return with_reports(code, [run_directory(config) for config in configs])
 
 
 JOB = Job("evaluate", __doc__, main, takes=("evaluate", *FREE_KEYS))

@@ -20,11 +20,13 @@ from omegaconf import DictConfig
 
 from harness.config.commandline import Job
 from harness.config.compose import typed_keys, unchecked
+from harness.config.identity import run_directory
 from harness.config.keys import FREE_KEYS, RECALL_KEYS
+from harness.reporting.html import with_reports
 
 
 def main(composed: DictConfig, overrides: list[str]) -> int:
-    """Recall masks of the runs, and return the exit code."""
+    """Recall masks of the runs, write their reports, and return the exit code."""
     # Imported here: torch and Ray take seconds to import, and help and errors do not need them.
     from harness.driver.recall import Recall
     from harness.driver.recover import Recover
@@ -35,7 +37,8 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
     typed, given = unchecked(composed), typed_keys(overrides)
     configs = [recall_configuration(one, given) for one in each_run(typed)]
-    return carry_out(configs, open_evaluated, [Recall, Recover])
+    code = carry_out(configs, open_evaluated, [Recall, Recover])
+    return with_reports(code, [run_directory(config) for config in configs])
 
 
 JOB = Job("recall", __doc__, main, takes=(*RECALL_KEYS, *FREE_KEYS))

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from harness.config.command import STOPPED
 from harness.config.commandline import Job
 from harness.config.compose import checked, store_schema, typed_keys
 from harness.config.identity import run_directory
 from harness.config.schema import Config, is_streamed
 from harness.config.several import ScaleConfig, configurations
-from harness.reporting.html import write_reports
+from harness.reporting.html import with_reports
 
 if TYPE_CHECKING:
     from harness.driver.protocol import Stage
@@ -74,10 +73,7 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
     job = checked(composed, overrides)
     assert isinstance(job, ScaleConfig)
     configs = configurations(job, typed_keys(overrides))
-    code = run(*configs)
-    if code != STOPPED:
-        write_reports([run_directory(config) for config in configs])
-    return code
+    return with_reports(run(*configs), [run_directory(config) for config in configs])
 
 
 JOB = Job("scale", __doc__, main, config_name="scale", schema=ScaleConfig)

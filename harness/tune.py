@@ -19,10 +19,9 @@ if __name__ == "__main__":  # first, so that run_command does the other imports
 
 from omegaconf import DictConfig
 
-from harness.config.command import STOPPED
 from harness.config.commandline import Job
 from harness.config.compose import checked
-from harness.reporting.html import write_reports
+from harness.reporting.html import with_reports
 from harness.search.config import TuneJob
 from harness.search.sweeps import with_space
 
@@ -34,10 +33,7 @@ def main(composed: DictConfig, overrides: list[str]) -> int:
 
     job = checked(composed, overrides)
     assert isinstance(job, TuneJob)
-    code = carry_out_search(job)
-    if code != STOPPED:
-        write_reports([search_directory(job)])
-    return code
+    return with_reports(carry_out_search(job), [search_directory(job)])
 
 
 JOB = Job("tune", __doc__, main, config_name="tune", schema=TuneJob, rewrite=with_space)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.calls import as_called
+from harness.config.command import STOPPED
 from harness.places.places import Place
 from harness.places.temporary import temporary_files_in
 
@@ -37,6 +38,18 @@ def is_stale(run_dir: Place) -> bool:
     folders = [run_dir / name for name in TABLE_FOLDERS if (run_dir / name).exists()]
     # Adding or replacing a file changes the modification time of its folder.
     return any(folder.stat().st_mtime >= report.stat().st_mtime for folder in folders)
+
+
+def with_reports(code: int, run_dirs: Sequence[Place]) -> int:
+    """Write the reports of a command that has ended, and return its exit code.
+
+    Args:
+        code: the exit code. If the user stopped the command, no report is written.
+        run_dirs: see write_reports.
+    """
+    if code != STOPPED:
+        write_reports(run_dirs)
+    return code
 
 
 def write_reports(run_dirs: Sequence[Place]) -> None:

@@ -121,6 +121,8 @@ REFUSED = [
     ("fused_steps", ["train.augment=crop"], "--method must have a fused step with these"),
     ("gpu", ["train", "--tasks", "0"], "--tasks must be a whole number in [1, 1000000000], got 0"),
     ("gpu", ["train", "--data", "nope"], "--data must be an existing file, got 'nope'"),
+    ("open_pages", [], "are required: pages"),
+    ("open_pages", ["nope"], "pages must be an existing file, got 'nope'"),
     ("growth", ["nope", "f.svg"], "rows must be an existing file, got 'nope'"),
     ("growth", ["empty", "f.svg"], "must hold rows of benchmarks/inference.py --growth, got none"),
     ("growth", ["other", "f.svg"], "must hold rows of benchmarks/inference.py --growth, got none"),

@@ -12,10 +12,10 @@ import sys
 import pytest
 
 from composing import configured, remembered
-from harness import scale, tune
 from harness.config import commandline
 from harness.config.command import run_command
 from harness.driver import together
+from harness.reporting import html
 from harness.run import products
 from harness.run.products import ProductRates
 
@@ -79,8 +79,7 @@ def typed(tmp_path, monkeypatch, capsys):
     """A function that runs a command in an empty folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     # The report takes seconds in a separate process. Only the tests of the script write it.
-    for command in (scale, tune):
-        monkeypatch.setattr(command, "write_reports", lambda run_dirs: None)
+    monkeypatch.setattr(html, "write_reports", lambda run_dirs: None)
     monkeypatch.setattr(commandline, "compose_overrides", COMPOSE_ONCE)
 
     def type_in(job, *arguments):

@@ -11,10 +11,13 @@ import pytest
 from analysis.load import load
 from analysis.summary import WAYS, evaluation_summary, largest_samples
 from composing import configured
-from harness import evaluate, scale
+from harness import evaluate, recall, scale
+from harness.config.command import STOPPED
 from harness.config.identity import from_yaml
+from harness.driver import start
 from harness.driver.train import Train
 from harness.driver.unit_files import UnitFiles
+from harness.reporting import html
 from harness.run.existing import evaluation_configuration
 from harness.storage.lock import run_lock
 from harness.tables.files import read_table_file, read_tables
@@ -45,6 +48,24 @@ def whole(tmp_path_factory):
 def run(whole, tmp_path):
     """A copy of the complete small run, in the folder in which commands are typed."""
     return shutil.copytree(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("command", [evaluate, recall])
+def test_a_command_on_an_existing_run_writes_its_report_if_it_is_not_stopped(
+    command, typed, run, monkeypatch
+):
+    reports = []
+    monkeypatch.setattr(html, "write_reports", reports.append)
+    small = ("run_dir=run", "executor=serial", "evaluate.checkpoints=[2]", "evaluate.tasks=1")
+    code, _, err = typed(command, *small)
+    assert (code, reports) == (0, [[run]]), err
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "carry_out_together", stop)
+    code, _, err = typed(command, *small, "evaluate.tasks=2", "evaluate.batch_size=7")
+    assert (code, reports) == (STOPPED, [[run]]), err
 
 
 class Reversed(Permuted):

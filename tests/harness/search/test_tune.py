@@ -20,6 +20,7 @@ from harness import open_search, scale, status, tune
 from harness.config.identity import job_from_yaml, to_yaml
 from harness.data.catalogue import load_dataset
 from harness.errors import UserError
+from harness.reporting import html
 from harness.search import start as job
 from harness.search import tuning
 from harness.search.config import TuneConfig, TuneJob, base_config
@@ -120,7 +121,7 @@ def test_a_search_is_a_table_and_a_file_that_gives_its_best_trial_again(
     ray_session, typed, tmp_path, monkeypatch
 ):
     reports = []
-    monkeypatch.setattr(tune, "write_reports", reports.append)
+    monkeypatch.setattr(html, "write_reports", reports.append)
     code, out, err = typed(
         tune, "run_dir=found", *SMALL, *SPACE, "tune.trials=8", "loggers=[tensorboard]"
     )
