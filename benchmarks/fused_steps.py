@@ -42,11 +42,11 @@ from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.threshold import Threshold
 from supsup_core.networks.mlp import MLP
 from supsup_core.training.batches import Batch, batch_images, batch_labels, block_batches
-from supsup_core.training.blocks import MLPTrainer, logit_scale
-from supsup_core.training.choose import trainer_for
+from supsup_core.training.blocks import MLPTrainer, logit_constant
+from supsup_core.training.choose import trainer_for, trains_on_blocks, trains_on_scaled_blocks
 from supsup_core.training.descent import Descent
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import BlockLayer, backpropagate
+from supsup_core.training.layers import BlockLayer, backpropagate, logit_scales
 
 NETWORKS = ("lenet_300_100", "fc_1024_1024")
 SIDE, NUM_CLASSES, NUM_IMAGES = 28, 10, 2048
@@ -132,12 +132,13 @@ class Forms:
 
     def _by_layers(self, method: PlaneMethod) -> Step:
         layers, inputs = self._layers(method, len(self._tasks))
-        order, scale = self._order(), logit_scale(self._network, self._recipe)
+        order, constant = self._order(), logit_constant(self._network, self._recipe)
 
         def step(count: int) -> None:
             x, labels = inputs.of(next(order))
             rate = self._recipe.learning_rate_at(count)
-            for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
+            scales, masked = logit_scales(constant, layers), [layer.masked for layer in layers]
+            for i, delta, received in backpropagate(masked, x, labels, scales):
                 layers[i].learn(delta, received, rate)
 
         return step
@@ -197,7 +198,8 @@ def specification(method: str, network: str, options: list[str]) -> RunSpec:
     spec = RunSpec(config, (SIDE, SIDE), NUM_CLASSES)
     finder = spec.method
     has_rule = isinstance(finder, PlaneMethod) and finder.fast_rule(spec.network.tensors[0])
-    if not has_rule or not spec.capabilities.bfloat16_serves:
+    given = spec.network, finder, spec.recipe
+    if not has_rule or not (trains_on_blocks(*given) or trains_on_scaled_blocks(*given)):
         raise UserError(
             f"--method must have a fused step with these options, got {method}: try --method "
             "threshold"

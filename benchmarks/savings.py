@@ -16,7 +16,6 @@ rows, and to put the results back, is not counted.
 import statistics
 import time
 from dataclasses import replace
-from math import prod
 
 import torch
 from commandline import Parser, run_program, whole
@@ -29,9 +28,9 @@ from harness.run.spec import RunSpec
 from harness.workers.training import trainer_of
 from supsup_core.networks.mlp import MLP
 from supsup_core.training.batches import task_batches
-from supsup_core.training.blocks import MLPTrainer
+from supsup_core.training.blocks import MLPTrainer, logit_constant
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import backpropagate
+from supsup_core.training.layers import backpropagate, logit_scales
 from supsup_core.training.products import Product, step_products
 
 BLOCK = 8
@@ -48,13 +47,14 @@ def shares(spec: RunSpec, data: Dataset) -> dict[str, float]:
     assert isinstance(trainer, MLPTrainer)
     assert isinstance(spec.network, MLP)
     layers = trainer.begin(tasks, inputs)
-    scale = prod(spec.network.constants) / recipe.temperature
+    constant = logit_constant(spec.network, recipe)
     order = task_batches(tasks, data.train, recipe, seed)
     found: dict[str, list[float]] = {}
     for step in range(recipe.steps):
         x, labels = inputs.at(next(order))
         found.setdefault("constant pixels", []).append(_mean(x.amax(1) == x.amin(1)))
-        passed = backpropagate([layer.masked for layer in layers], x, labels, scale)
+        masked = [layer.masked for layer in layers]
+        passed = backpropagate(masked, x, labels, logit_scales(constant, layers))
         for i, delta, received in passed:
             if i == len(layers) - 1:
                 idle = (delta[:, spec.num_classes :] == 0).all(dim=2)

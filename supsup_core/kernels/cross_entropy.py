@@ -4,7 +4,7 @@
 
 The logits z (B, S, N) have the images as the last axis. Training computes z with masked signs, not
 with masked weights. C corrects this: it is the product of the layers' constants c (the magnitudes
-of the weights), divided by the temperature of the recipe.
+of the weights) and of the scales of the task's masks, divided by the temperature of the recipe.
 Shape letters: B tasks, S outputs, N images.
 """
 
@@ -14,34 +14,39 @@ from typing import Any, no_type_check
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from supsup_core.kernels.bfloat16 import as_stored, power_of_two, real, stored
 from supsup_core.kernels.compiled import compiled
 
-LogitGradient = Callable[[Tensor, Tensor, float], Tensor]
+LogitGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def logit_gradient_plain(
-    logits: Float[Tensor, "B S N"], labels: Int64[Tensor, "B N"], scale: float
+    logits: Float[Tensor, "B S N"],
+    labels: Int64[Tensor, "B N"],
+    scales: float | Float64[Tensor, " B"],
 ) -> Float[Tensor, "B S N"]:
     """Compute d loss / d logits with torch, on any device and in any float type.
 
     The loss of a task is the mean cross-entropy of softmax(scale * logits) over N images.
 
     Args:
-        logits: (B, S, N) logits of B tasks, S outputs and N images, not yet multiplied by `scale`.
+        logits: (B, S, N) logits of B tasks, S outputs and N images, not yet multiplied by `scales`.
         labels: (B, N) class index of each image.
-        scale: the factor of the logits.
+        scales: (B,) the factor of each task's logits, or one number for all tasks.
 
     Returns:
         (B, S, N) gradient in the logits' type. It is computed in float32 or a more precise type.
     """
     accurate = torch.promote_types(logits.dtype, torch.float32)
-    delta = torch.softmax(logits.to(accurate) * scale, dim=1)
+    share = scales / labels.shape[1]
+    if isinstance(scales, Tensor) and isinstance(share, Tensor):
+        scales, share = (one.to(accurate)[:, None, None] for one in (scales, share))
+    delta = torch.softmax(logits.to(accurate) * scales, dim=1)
     delta.scatter_add_(1, labels[:, None, :], delta.new_full((), -1).expand(labels[:, None].shape))
-    return delta.mul_(scale / labels.shape[1]).to(logits.dtype)
+    return delta.mul_(share).to(logits.dtype)
 
 
 @numba.njit(inline="always")
@@ -66,11 +71,12 @@ def exp_not_positive(x: Any) -> Any:
 
 @compiled()
 @no_type_check
-def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: no cover
+def _fused(logits, labels, delta, zero, scales, shares, exponentials):  # pragma: no cover
     num_outputs, num_images = exponentials.shape
     largest = np.empty(num_images, np.float32)
     total = np.empty(num_images, np.float32)
     for b in range(len(logits)):
+        scale, share = scales[b], shares[b]
         largest[:] = -np.inf
         total[:] = 0
         for s in range(num_outputs):
@@ -93,7 +99,7 @@ def _fused(logits, labels, delta, zero, scale, share, exponentials):  # pragma: 
 
 
 def logit_gradient_fused(
-    logits: Float[Tensor, "B S N"], labels: Int64[Tensor, "B N"], scale: float
+    logits: Float[Tensor, "B S N"], labels: Int64[Tensor, "B N"], scales: Float64[Tensor, " B"]
 ) -> Float[Tensor, "B S N"]:
     """Compute the same gradient as `logit_gradient_plain`, on the CPU, in one pass over memory.
 
@@ -118,8 +124,8 @@ def logit_gradient_fused(
         labels.contiguous().numpy(),
         values,
         values.dtype.type(0),
-        np.float32(scale),
-        np.float32(scale / num_images),
+        scales.float().numpy(),
+        (scales / num_images).float().numpy(),
         np.empty((num_outputs, num_images), np.float32),
     )
     return delta

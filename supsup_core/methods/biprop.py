@@ -9,8 +9,8 @@ weights learn faster. After the training, |W| is no longer needed: a state has t
 
 The fixed network must therefore have signed constants, +c or -c. The magnitudes |W| are drawn from
 the run's seed, and are the same for all tasks. The stored scale is g / c. If the magnitudes are
-constant too, the scale is always 1, no state stores it, and the rule is that of edge-popup. The
-training then has the fast step of edge-popup.
+constant too, the scale is always 1, no state stores it, and the rule is that of edge-popup. On an
+MLP and a CPU, training has the fast step of edge-popup for each tensor.
 
 With the scope "global", one threshold decides for all tensors. It compares |score| / b, where b is
 the largest first |score| of a tensor. The authors compare |score|, which has other first ranges in
@@ -35,6 +35,7 @@ from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.first_scores import uniform_bound
 from supsup_core.methods.planes import kept_count, top_share
 from supsup_core.methods.protocol import Progress, Scores, Shared
+from supsup_core.methods.rules import Scaling
 from supsup_core.names import KAIMING_INITS, SIGNED_CONSTANT
 from supsup_core.networks.mlp import draw_unscaled
 from supsup_core.networks.protocol import FloatSpec, MaskedTensor, Network, num_gains
@@ -102,6 +103,13 @@ class Biprop(EdgePopup):
     def has_scale(self) -> bool:
         """Whether a state stores a scale. Without a stored scale, it is 1."""
         return self.magnitudes != SIGNED_CONSTANT
+
+    def scaling(self, tensor: MaskedTensor) -> Scaling | None:
+        """Return the scaling of a tensor, for the scope "layer". A subclass has no fast step."""
+        own = ("gains", "end", "after_step", "trained_names", "choose", "mask", "slope", "decay")
+        if not self.has_scale or self.scope != "layer" or not self.keeps_methods(Biprop, *own):
+            return None
+        return Scaling(magnitude_of(tensor.name), _scale_of(tensor.name))
 
     def planes(self, tensor: MaskedTensor) -> Sequence[PlaneSpec]:
         """Return one plane, which marks the kept weights.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from supsup_core.methods.first_scores import Values, mixed, uniform_bound
 from supsup_core.methods.protocol import Method, Scores
-from supsup_core.methods.rules import FastRule
+from supsup_core.methods.rules import FastRule, Scaling
 from supsup_core.networks.protocol import MaskedTensor, Network
 from supsup_core.states.layout import PlaneSpec, TaskState
 
@@ -52,6 +52,13 @@ class PlaneMethod(Method):
 
         The rule must describe `choose`, `slope` and `decay`. A finder whose subclasses may override
         these methods returns None for a subclass that does.
+        """
+        return None
+
+    def scaling(self, tensor: MaskedTensor) -> Scaling | None:
+        """Return the scaling of a tensor if `fast_rule` and the scaling are the whole rule.
+
+        None if the gains have no scale, or if another method of a subclass has a part of the rule.
         """
         return None
 

@@ -72,4 +72,21 @@ class TopOfGroups:
     decay: float
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """The kept weights of a tensor have one scale per task: the mean magnitude of these weights.
+
+    The magnitudes are fixed, and are the same for all tasks. The slope of a score is multiplied by
+    the magnitude of its weight.
+
+    Attributes:
+        magnitudes: name of the entry of the first scores that has the magnitudes. A magnitude is
+            positive, and has the unit of the network's constant c.
+        scale: name of the scale in a stored state.
+    """
+
+    magnitudes: str
+    scale: str
+
+
 FastRule = AboveZero | SignedAbove | TopShares | TopOfGroups

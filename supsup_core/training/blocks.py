@@ -20,16 +20,13 @@ from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, block_batches
 from supsup_core.training.fused_layers import layer_form
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import BlockLayer, backpropagate
+from supsup_core.training.layers import BlockLayer, backpropagate, logit_scales
 from supsup_core.training.protocol import OnStep
 from supsup_core.training.recipe import Recipe
 
 
-def logit_scale(network: MLP, recipe: Recipe) -> float:
-    """Return the factor for logits that are computed with signs instead of weights; see layers.py.
-
-    The factor is the product of the layers' constants, divided by the recipe's temperature.
-    """
+def logit_constant(network: MLP, recipe: Recipe) -> float:
+    """Return the product of the layers' constants, divided by the recipe's temperature."""
     return prod(network.constants) / recipe.temperature
 
 
@@ -57,19 +54,18 @@ class MLPTrainer(BlockTrainer[MLP, PlaneMethod]):
             tasks, self._data, self._dtype, self._device, reorders=self._method.reorders
         )
         layers = self.begin(tasks, inputs, shared)
-        scale = logit_scale(self._network, recipe)
+        constant = logit_constant(self._network, recipe)
         order = batches or block_batches(tasks, self._data, recipe, self._seed)
         last = max(after)
         for step in range(last + 1):
             if step in after:
-                first, *others = (layer.planes() for layer in layers)
-                planes = [*map(inputs.from_columns, first), *chain.from_iterable(others)]
-                yield [TaskState(own) for own in zip(*planes, strict=True)], {}
+                yield self._of_layers(layers, inputs), {}
             if step == last:
                 return
             x, labels = inputs.of(next(order))
             rate = recipe.learning_rate_at(step)
-            for i, delta, received in backpropagate([m.masked for m in layers], x, labels, scale):
+            scales, masked = logit_scales(constant, layers), [layer.masked for layer in layers]
+            for i, delta, received in backpropagate(masked, x, labels, scales):
                 layers[i].learn(delta, received, rate)
             if on_step is not None:
                 on_step(step + 1)
@@ -85,9 +81,26 @@ class MLPTrainer(BlockTrainer[MLP, PlaneMethod]):
             signs = np.broadcast_to(draw_signs(tensor.shape, self._seed, i), scores.shape)
             if i == 0:
                 scores, signs = inputs.to_columns(scores), inputs.to_columns(signs)
-            optimizer = self._recipe.make_optimizer()
+            magnitudes = None
+            if scaling := self._method.scaling(tensor):
+                magnitudes = starts[0][scaling.magnitudes][None]  # the same for all tasks
+                if i == 0:
+                    magnitudes = inputs.to_columns(np.broadcast_to(magnitudes, scores.shape))
             form = layer_form(self._method, tensor, self._device)
-            layers.append(
-                form(tensor, scores, signs, self._method, optimizer, self._dtype, self._device)
-            )
+            given = self._method, self._recipe.make_optimizer(), self._dtype, self._device
+            layers.append(form(tensor, scores, signs, *given, magnitudes))
         return layers
+
+    def _of_layers(self, layers: Sequence[BlockLayer], inputs: BlockInputs) -> list[TaskState]:
+        """Make the state of each task from the layers of a block."""
+        first, *others = (layer.planes() for layer in layers)
+        planes = [*map(inputs.from_columns, first), *chain.from_iterable(others)]
+        scales: dict[str, np.ndarray] = {}
+        for tensor, layer in zip(self._network.tensors, layers, strict=True):
+            scaling = self._method.scaling(tensor)
+            if scaling is not None and layer.scale is not None:
+                scales[scaling.scale] = layer.scale.float().numpy()
+        return [
+            TaskState(own, {name: scale[b, ...] for name, scale in scales.items()})
+            for b, own in enumerate(zip(*planes, strict=True))
+        ]

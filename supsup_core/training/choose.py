@@ -36,6 +36,22 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     return fits_network and trains_by_planes(method, recipe) and recipe.augment == NO_CHANGE
 
 
+def trains_on_scaled_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
+    """Return whether MLPTrainer supports a finder whose kept weights have a scale per tensor.
+
+    The conditions for the network and the recipe are those of trains_on_blocks. On a GPU,
+    ResidentAutogradTrainer trains such a finder.
+    """
+    fits_network = type(network) is MLP and network.has_constants
+    unchanged = recipe.augment == NO_CHANGE and recipe.transfer != MEAN_SCORES
+    return (
+        fits_network
+        and unchanged
+        and isinstance(method, PlaneMethod)
+        and all(method.scaling(tensor) is not None for tensor in network.tensors)
+    )
+
+
 def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:
     """Return whether ModuleTrainer supports a network, a finder and a recipe.
 
@@ -137,7 +153,9 @@ def trainer_for(
         measure = ResidentMeasure(network, layout, test, seed, device)
     else:
         measure = measure_for(network, layout, test, seed, device)
-    if trains_on_blocks(network, method, recipe) and train.channels == 1:
+    given = network, method, recipe
+    on_blocks = trains_on_blocks(*given) or (not on_gpu and trains_on_scaled_blocks(*given))
+    if on_blocks and train.channels == 1:
         assert isinstance(network, MLP)
         assert isinstance(method, PlaneMethod)
         kind = ResidentTrainer if on_gpu else MLPTrainer

@@ -75,18 +75,24 @@ class FusedBlockLayer(BlockLayer, Generic[R]):
     def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
         if x.dim() == 2:
             gradient, steps = self._by_task
-            for received, step in zip(delta, steps, strict=True):
+            for b, (received, step) in enumerate(zip(delta, steps, strict=True)):
                 torch.mm(received, x.t(), out=gradient)
+                if self._magnitudes is not None:
+                    gradient.mul_(self._magnitudes[b])
                 step.step(learning_rate, self._count)
         else:
             gradients, steps = self._at_once
             torch.bmm(delta, x.transpose(1, 2), out=gradients)
-            for step in steps:
-                step.step(learning_rate, self._count)
+            self._step_all(gradients, steps, learning_rate)
 
     def _move_by(self, gradients: Tensor, learning_rate: float) -> None:
         own, steps = self._at_once
         own.copy_(gradients)
+        self._step_all(own, steps, learning_rate)
+
+    def _step_all(self, gradients: Tensor, steps: list[Step], learning_rate: float) -> None:
+        if self._magnitudes is not None:
+            gradients.mul_(self._magnitudes)
         for step in steps:
             step.step(learning_rate, self._count)
 
@@ -117,8 +123,10 @@ class FusedMagnitudeLayer(FusedBlockLayer[R]):
         optimizer: Optimizer,
         dtype: torch.dtype,
         device: torch.device,
+        magnitudes: Float[np.ndarray, "_ O I"] | None = None,
     ) -> None:
-        super().__init__(tensor, np.abs(scores), signs, method, optimizer, dtype, device)
+        given = method, optimizer, dtype, device, magnitudes
+        super().__init__(tensor, np.abs(scores), signs, *given)
 
 
 class FusedTopShareLayer(FusedMagnitudeLayer[TopShares]):

@@ -6,6 +6,10 @@ C m_L relu(... relu(m_1 x)), and C is the product of the layers' constants c. Wi
 the masked signs are 0, +1 and -1, which are exact in bfloat16. Activations have the shape
 (B, units, N). fused_layers.py has faster forms of the steps for some finders.
 
+If the kept weights of a layer have a scale g (methods/rules.py: Scaling), m has no scale, and C has
+the factor g: relu(g z) is g relu(z), because g is positive. So the gradient with respect to the
+gains of g and 0 is the gradient with respect to m, divided by g.
+
 If tasks have the same images, they share each batch. If the tasks are permutations, the columns of
 the first layer are permuted instead of the images. The first layer of the whole block is then a
 single matrix product.
@@ -18,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor
 
 from supsup_core.kernels.cross_entropy import logit_gradient_for
@@ -45,7 +49,7 @@ def backpropagate(
     masked: Sequence[Float[Tensor, "B _ _"]],
     x: Tensor,
     labels: Integer[Tensor, "B N"],
-    scale: float,
+    scales: Float64[Tensor, " B"],
 ) -> Iterator[tuple[int, Float[Tensor, "B O N"], Tensor]]:
     """Run the forward pass of B tasks, then yield gradients layer by layer, the last layer first.
 
@@ -54,8 +58,7 @@ def backpropagate(
         x: the inputs of the first layer for N images: (inputs, N) if the tasks share the images,
             otherwise (B, inputs, N).
         labels: (B, N) classes of the images.
-        scale: the factor of the logits: the product of the layers' constants, divided by the
-            temperature.
+        scales: (B,) the factor of each task's logits; see logit_scales.
 
     Yields:
         For each layer: the layer's index, the gradient (B, outputs, N) and the layer's inputs. The
@@ -68,7 +71,7 @@ def backpropagate(
         z = _product(layer, activations[-1])
         if i < len(masked) - 1:
             activations.append(z.relu_())
-    delta = logit_gradient_for(z.dtype, z.device)(z, labels, scale)
+    delta = logit_gradient_for(z.dtype, z.device)(z, labels, scales)
     for i in reversed(range(len(masked))):
         received = delta
         if i:
@@ -94,6 +97,33 @@ def score_gradients(
     return own if decay is None else own + decay
 
 
+def mean_of_kept(
+    magnitudes: Float[Tensor, "B O I"], masked: Float[Tensor, "B O I"]
+) -> Float64[Tensor, " B"]:
+    """Return the mean magnitude of the weights whose masked signs are not 0, for each of B tasks.
+
+    The sums are in float64, so that the order of the additions hardly changes the result.
+    """
+    kept = masked != 0
+    sums = torch.where(kept, magnitudes, 0).sum((1, 2), dtype=torch.float64)
+    return sums / kept.sum((1, 2))
+
+
+def logit_scales(constant: float, layers: Sequence["BlockLayer"]) -> Float64[Tensor, " B"]:
+    """Return the factor of each task's logits, which the layers compute with masked signs.
+
+    Args:
+        constant: the product of the layers' constants, divided by the recipe's temperature.
+        layers: all layers of the block.
+    """
+    masked = layers[0].masked
+    scales = torch.full((len(masked),), constant, dtype=torch.float64, device=masked.device)
+    for layer in layers:
+        if layer.scale is not None:
+            scales *= layer.scale
+    return scales
+
+
 class BlockLayer:
     """One layer of a block of B tasks: the scores, and the masked signs computed from the scores.
 
@@ -107,9 +137,11 @@ class BlockLayer:
         dtype: dtype of the masked signs and of the matrix products. The dtype of the scores is
             float32 or more precise.
         device: device of all tensors.
+        magnitudes: (B or 1, O, I) the magnitudes of the weights, if the kept weights have a scale.
 
     Attributes:
-        masked: masked signs, sign * gain, in the shape of the scores.
+        masked: masked signs, sign * gain, in the shape of the scores. They have no scale.
+        scale: (B,) the scale of each task's kept weights; None without magnitudes.
     """
 
     def __init__(
@@ -121,6 +153,7 @@ class BlockLayer:
         optimizer: Optimizer,
         dtype: torch.dtype,
         device: torch.device,
+        magnitudes: Float[np.ndarray, "_ O I"] | None = None,
     ) -> None:
         accurate = torch.promote_types(dtype, torch.float32)
         self._tensor, self._method = tensor, method
@@ -129,6 +162,11 @@ class BlockLayer:
         of_weights = torch.tensor(signs, dtype=accurate, device=device)
         self._state = optimizer.begin(of_weights)
         self.masked = (of_weights * method.gain_of(tensor, self._scores)).to(dtype)
+        self._magnitudes: Tensor | None = None
+        if magnitudes is not None:
+            own = torch.tensor(magnitudes, dtype=accurate, device=device)
+            self._magnitudes = own.expand(self._scores.shape)
+        self.scale = self._mean_magnitude()
 
     def learn(self, delta: Float[Tensor, "B O N"], x: Tensor, learning_rate: float) -> None:
         """Take one step of the optimiser: change the scores and the masked signs.
@@ -139,7 +177,8 @@ class BlockLayer:
             learning_rate: the learning rate of the step.
         """
         self._count += 1
-        self._move(delta, x, learning_rate)
+        self._move(self._of_gains(delta), x, learning_rate)
+        self.scale = self._mean_magnitude()
 
     def learn_from(self, gradients: Float[Tensor, "B O ..."], learning_rate: float) -> None:
         """Take one step of the optimiser: change the scores and the masked signs.
@@ -149,12 +188,26 @@ class BlockLayer:
             learning_rate: the learning rate of the step.
         """
         self._count += 1
-        self._move_by(gradients, learning_rate)
+        self._move_by(self._of_gains(gradients), learning_rate)
+        self.scale = self._mean_magnitude()
+
+    def _of_gains(self, gradients: Tensor) -> Tensor:
+        """Divide gradients (B, O, ...) by the scales of the tasks."""
+        if self.scale is None:
+            return gradients
+        scale = self.scale.view(-1, *(1 for _ in gradients.shape[1:]))
+        return (gradients / scale.to(self._scores.dtype)).to(gradients.dtype)
+
+    def _mean_magnitude(self) -> Float64[Tensor, " B"] | None:
+        """Compute the scale of each task: the mean magnitude of the kept weights."""
+        return None if self._magnitudes is None else mean_of_kept(self._magnitudes, self.masked)
 
     def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
         self._move_by(_weight_gradient(delta, x), learning_rate)
 
     def _move_by(self, gradients: Tensor, learning_rate: float) -> None:
+        if self._magnitudes is not None:
+            gradients = (gradients * self._magnitudes).to(gradients.dtype)
         self._step(gradients, self._optimizer.constants(learning_rate, self._count))
 
     def _step(self, gradients: Tensor, constants: Iterable[Any]) -> None:

@@ -17,7 +17,7 @@ from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.mlp import MLP
 from supsup_core.tasks.protocol import Task
 from supsup_core.training.batches import share_images
-from supsup_core.training.blocks import logit_scale
+from supsup_core.training.blocks import logit_constant
 from supsup_core.training.recipe import Recipe
 from supsup_core.training.resident_blocks import ResidentBlocks, ResidentForm
 from supsup_core.training.resident_steps import Feed, PlainSteps, ResidentLayer
@@ -124,7 +124,7 @@ class Resident(ResidentBlocks[BlocksForm]):
     ) -> None:
         device, accurate = data.images.device, torch.promote_types(dtype, torch.float32)
         super().__init__(recipe, form, accurate, device, graphs=graphs)
-        self._steps, self._scale = parts, logit_scale(network, recipe)
+        self._steps, self._scale = parts, logit_constant(network, recipe)
         num_pixels = data.images.shape[1]
 
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,14 @@ from supsup_core.methods.biprop import Biprop, magnitude_of
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.protocol import Progress, layout_of
 from supsup_core.networks.mlp import MLP, mlp
+from supsup_core.tasks.protocol import Task
 from supsup_core.training.autograd import AutogradTrainer
-from supsup_core.training.blocks import MLPTrainer
+from supsup_core.training.blocks import MLPTrainer, logit_constant
 from supsup_core.training.choose import trainer_for
+from supsup_core.training.descent import Descent
 from supsup_core.training.fused_layers import FusedTopShareLayer, layer_form
+from supsup_core.training.inputs import BlockInputs
+from supsup_core.training.layers import backpropagate, logit_scales
 from supsup_core.training.measure import measure_for
 from supsup_core.training.recipe import Recipe
 
@@ -22,6 +28,13 @@ PLAIN = {"magnitudes": "signed_constant"}
 
 
 class BipropTests(MethodTests):
+    # The masked pixels of a unit may cancel exactly. With signs, their sum is then 0. With weights
+    # that have a scale, rounding makes it positive or negative, and ReLU passes a gradient or not.
+    # So the fast trainer and autograd may find different bits.
+    most_different = 0.05
+    # By RMSprop with weight decay, units lose almost all weights. The few pixels then often cancel.
+    decayed = replace(MethodTests.decayed, optimizer="sgd", learning_rate=0.1)
+
     @pytest.fixture(params=OVER_WEIGHTS, ids=lambda network: network.name)
     def network(self, request):
         return request.param
@@ -72,11 +85,11 @@ def test_with_constant_magnitudes_it_is_edge_popup_bit_for_bit(name, digits, mak
     assert np.array_equal(again, trained(EdgePopup(0.3), network, data, tasks))
 
 
-def test_constant_magnitudes_get_the_fast_trainer_and_the_engine_of_bits(digits):
+def test_the_scope_layer_gets_the_fast_trainer_and_constant_magnitudes_the_engine_of_bits(digits):
     network, recipe = NETWORKS["mlp"], RECIPE
     for method, fast in [
         (Biprop(0.3, **PLAIN), True),
-        (Biprop(0.3), False),
+        (Biprop(0.3), True),
         (Biprop(0.3, scope="global", **PLAIN), False),
     ]:
         trainer = trainer_for(network, method, *shaped(digits, network), recipe, seed=0)
@@ -99,6 +112,55 @@ def test_the_scale_is_the_mean_magnitude_of_the_kept_weights():
         assert state.floats["layer1.scale"] == pytest.approx(expected, rel=1e-6)
         gain = method.gains(network, scores)["layer1"][b].detach().numpy()
         assert np.array_equal(gain, kept * state.floats["layer1.scale"])
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
+def test_layers_take_the_steps_of_autograd(weight_decay, digits, brief, rng):
+    """The inputs are random, so that no sum of masked inputs is 0."""
+    network, method = NETWORKS["mlp"], Biprop(0.3)
+    recipe = replace(brief, weight_decay=weight_decay)
+    data = shaped(digits, network)
+    trainer = trainer_for(network, method, *data, recipe, seed=0, dtype=torch.float64)
+    tasks = [Task(0), Task(1)]
+    layers = trainer.begin(tasks, BlockInputs(tasks, data[0], torch.float64, CPU))
+    constant = logit_constant(network, recipe)
+    weights = {name: weight.double() for name, weight in network.weights(0).items()}
+    starts = [method.begin(network, task, 0) for task in range(2)]
+    plain = Descent(network, method, recipe, weights, starts, task_ids=[0, 1], seed=0)
+    first = plain.states()
+    for step in range(10):
+        images = torch.from_numpy(rng.standard_normal((2, 16, 64)))
+        labels = torch.from_numpy(rng.integers(0, 10, (2, 16)))
+        plain.step(step, images.unflatten(2, network.input_shape), labels)
+        passed = backpropagate(
+            [layer.masked for layer in layers], images.mT, labels, logit_scales(constant, layers)
+        )
+        for i, delta, x in passed:
+            layers[i].learn(delta, x, recipe.learning_rate_at(step))
+        for i, (layer, tensor) in enumerate(zip(layers, network.tensors, strict=True)):
+            scores = plain.scores[tensor.name].detach()
+            torch.testing.assert_close(layer._scores, scores.abs(), rtol=1e-4, atol=1e-5)
+            for b, state in enumerate(plain.states()):
+                assert np.array_equal(layer.planes()[0][b], state.planes[i])
+                assert (state.planes[i] != first[b].planes[i]).any() or step < 9
+                scale = state.floats[f"{tensor.name}.scale"]
+                assert scale == pytest.approx(float(layer.scale[b]), rel=1e-6)
+
+
+@pytest.mark.parametrize("family", ["permuted", "rotated"])
+def test_the_fast_trainer_makes_states_with_scales(family, digits, make_tasks):
+    network, method = NETWORKS["mlp"], Biprop(0.3)
+    data = shaped(digits, network)
+    tasks = make_tasks(family, side=8, num_classes=10)
+    trainer = trainer_for(network, method, *data, RECIPE, seed=0)
+    ((states, _),) = trainer.stages(tasks, [RECIPE.steps])
+    sizes = [method.begin(network, 0, 0)[magnitude_of(t.name)] for t in network.tensors]
+    for state in states:
+        for tensor, kept, size in zip(network.tensors, state.planes, sizes, strict=True):
+            assert kept.sum() == method.num_kept(tensor)
+            scale = state.floats[f"{tensor.name}.scale"]
+            assert scale.dtype == np.float32
+            assert scale == pytest.approx(size[kept].mean(), rel=1e-5)
 
 
 def test_large_weights_get_large_gradients():

@@ -100,6 +100,7 @@ def forms(method, network=LENET):
         (EdgePopup(0.3), FusedTopShareLayer),
         (EdgePopup(kappa=1.0), FusedTopShareLayer),
         (Biprop(magnitudes="signed_constant"), FusedTopShareLayer),
+        (Biprop(), FusedTopShareLayer),
         (Multicoated(), FusedTopShareLayer),
         (NOfM(), FusedGroupsLayer),
         (Signed(), FusedSignedLayer),
@@ -182,7 +183,10 @@ def test_a_gpu_trains_blocks_side_by_side_if_all_steps_are_equal(method, recipe,
 
 @pytest.mark.parametrize(
     "method",
-    [Biprop(), OtherGains(), OtherEnd(), AfterStep(), InSequence()],
+    [
+        *(Biprop(scope="global"), OwnRamp(), Recycling(magnitudes="kaiming_normal")),
+        *(OtherGains(), OtherEnd(), AfterStep(), InSequence()),
+    ],
     ids=lambda method: type(method).__name__,
 )
 def test_finders_that_do_more_than_choose_planes_get_autograd(method):

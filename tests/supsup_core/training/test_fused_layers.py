@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from supsup_core.methods.biprop import Biprop
 from supsup_core.methods.edge_popup import EdgePopup
 from supsup_core.methods.multicoated import Multicoated
 from supsup_core.methods.n_of_m import NOfM
@@ -26,6 +27,7 @@ METHODS = {
     "n_of_m": NOfM(1, 3, decay_of_dropped=0.1),
     "all_of_m": NOfM(4, 4),
     "signed": Signed(),
+    "biprop": Biprop(0.3),
 }
 
 
@@ -37,8 +39,10 @@ def method(request):
 def pair(method, optimizer, dtype, rng):
     """Make the fused layer and the plain layer of two tasks, with the same values."""
     scores, signs = rng.uniform(-1, 1, (2, 20, 32)) / 32**0.5, rng.choice([-1.0, 1.0], (2, 20, 32))
-    forms = layer_form(method, LAYER, CPU), BlockLayer
-    return [form(LAYER, scores, signs, method, optimizer, dtype, CPU) for form in forms]
+    given = scores, signs, method, optimizer, dtype, CPU
+    if method.scaling(LAYER):  # the tasks share the magnitudes
+        given = *given, rng.uniform(0.5, 2, (1, 20, 32))
+    return [form(LAYER, *given) for form in (layer_form(method, LAYER, CPU), BlockLayer)]
 
 
 def assert_same_planes(one, other):
@@ -61,6 +65,8 @@ def test_fused_steps_give_the_masks_of_plain_steps(method, brief, rng):
         for layer in (fused, plain):
             layer.learn(torch.from_numpy(delta), shown, rate / (1 + count))
         assert torch.equal(fused.masked, plain.masked)
+        assert (fused.scale is None) == (plain.scale is None) == (method.scaling(LAYER) is None)
+        assert fused.scale is None or torch.equal(fused.scale, plain.scale)
         assert_same_planes(fused, plain)
         torch.testing.assert_close(fused._scores.abs(), plain._scores.abs(), rtol=1e-9, atol=1e-12)
     moves = method != METHODS["all_of_m"]

@@ -74,7 +74,7 @@ def accuracies(network, tasks, masks, data, seed=0):
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("widths", [(16, 6), (16, 12, 8, 6)])
 def test_handwritten_gradients_are_those_of_autograd(rng, shared, widths):
-    num_tasks, num_images, scale = 3, 9, 0.37
+    num_tasks, num_images, scales = 3, 9, torch.tensor([0.37, 0.5, 0.2], dtype=torch.float64)
     masked = [
         torch.from_numpy(rng.integers(-1, 2, (num_tasks, o, i)).astype(np.float64))
         for i, o in pairwise(widths)
@@ -86,13 +86,13 @@ def test_handwritten_gradients_are_those_of_autograd(rng, shared, widths):
     activation = x.expand(num_tasks, -1, -1)
     for leaf in leaves[:-1]:
         activation = torch.relu(leaf @ activation)
-    logits = scale * (leaves[-1] @ activation)
+    logits = scales[:, None, None] * (leaves[-1] @ activation)
     losses = [
         torch.nn.functional.cross_entropy(z.t(), y) for z, y in zip(logits, labels, strict=True)
     ]
     expected = torch.autograd.grad(sum(losses), leaves)
 
-    passed = backpropagate(masked, x, labels, scale)
+    passed = backpropagate(masked, x, labels, scales)
     found = [delta @ inputs.mT for _, delta, inputs in passed][::-1]
     assert all(gradient.abs().max() > 1e-3 for gradient in expected)
     for one, other in zip(found, expected, strict=True):
@@ -219,9 +219,9 @@ def test_block_reads_the_very_images_and_labels_of_the_plain_form(
 ):
     seen = []
 
-    def spy(masked, x, labels, scale):
+    def spy(masked, x, labels, scales):
         seen.append((x, labels))
-        return backpropagate(masked, x, labels, scale)
+        return backpropagate(masked, x, labels, scales)
 
     monkeypatch.setattr(blocks, "backpropagate", spy)
     tasks = make_tasks(family)
