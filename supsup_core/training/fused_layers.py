@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from supsup_core.kernels.means import means_of_kept
 from supsup_core.methods.planes import PlaneMethod
 from supsup_core.methods.rules import AboveZero, FastRule, SignedAbove, TopOfGroups, TopShares
 from supsup_core.networks.protocol import MaskedTensor
@@ -40,6 +41,7 @@ class FusedBlockLayer(BlockLayer, Generic[R]):
     """
 
     by_task: ClassVar[bool] = False
+    _means = staticmethod(means_of_kept)
 
     @cached_property
     def _rule(self) -> R:

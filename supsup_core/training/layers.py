@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor
 
 from supsup_core.kernels.cross_entropy import logit_gradient_for
+from supsup_core.kernels.means import means_of_kept_plain
 from supsup_core.methods.planes import PlaneMethod
 from supsup_core.networks.protocol import MaskedTensor
 from supsup_core.training.optimizers import Optimizer
@@ -97,18 +98,6 @@ def score_gradients(
     return own if decay is None else own + decay
 
 
-def mean_of_kept(
-    magnitudes: Float[Tensor, "B O I"], masked: Float[Tensor, "B O I"]
-) -> Float64[Tensor, " B"]:
-    """Return the mean magnitude of the weights whose masked signs are not 0, for each of B tasks.
-
-    The sums are in float64, so that the order of the additions hardly changes the result.
-    """
-    kept = masked != 0
-    sums = torch.where(kept, magnitudes, 0).sum((1, 2), dtype=torch.float64)
-    return sums / kept.sum((1, 2))
-
-
 def logit_scales(constant: float, layers: Sequence["BlockLayer"]) -> Float64[Tensor, " B"]:
     """Return the factor of each task's logits, which the layers compute with masked signs.
 
@@ -143,6 +132,8 @@ class BlockLayer:
         masked: masked signs, sign * gain, in the shape of the scores. They have no scale.
         scale: (B,) the scale of each task's kept weights; None without magnitudes.
     """
+
+    _means = staticmethod(means_of_kept_plain)
 
     def __init__(
         self,
@@ -200,7 +191,9 @@ class BlockLayer:
 
     def _mean_magnitude(self) -> Float64[Tensor, " B"] | None:
         """Compute the scale of each task: the mean magnitude of the kept weights."""
-        return None if self._magnitudes is None else mean_of_kept(self._magnitudes, self.masked)
+        if self._magnitudes is None:
+            return None
+        return self._means(self._magnitudes, self.masked)
 
     def _move(self, delta: Tensor, x: Tensor, learning_rate: float) -> None:
         self._move_by(_weight_gradient(delta, x), learning_rate)
