@@ -1,6 +1,7 @@
 """Small run directories, made without training."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -143,3 +144,32 @@ def search_dir(tmp_path_factory):
     write_table(trials, folder / "trials" / "trials.parquet", "s")
     report.write(folder)
     return folder
+
+
+@pytest.fixture
+def run_of_2500_tasks(run_dir, tmp_path):
+    """A run directory with 2500 tasks, all evaluated at six checkpoints in two ways."""
+    run, rng = shutil.copytree(run_dir, tmp_path / "large"), np.random.default_rng(0)
+    for old in [*run.glob("log/*"), *run.glob("evaluations/*"), *run.glob("queries/*")]:
+        old.unlink()
+    text = (run / "config.yaml").read_text().replace("tasks: 3", "tasks: 2500")
+    (run / "config.yaml").write_text(text)
+    num, ids = 2500, np.arange(2500)
+    times = pd.to_datetime(ids // 8, unit="s", utc=True)
+    own = {"task_id": ids, "accuracy": rng.uniform(0.9, 1, num), "finished_at": times}
+    own["worker"] = [f"train-{1 + i // 8 % 2}" for i in ids]
+    write_table(_rows(TASKS, num, **own), run / "log" / "a.parquet", "r")
+    for k in (10, 500, 1000, 1500, 2000, num):
+        for objective in ("H", "G"):
+            asked = {"task_id": ids[:k], "num_tasks": [k] * k, "num_distractors": [0] * k}
+            asked |= {"objective": [objective] * k, "algorithm": ["one_shot"] * k}
+            measured = {name: rng.uniform(0.4, 0.9, k) for name in ("accuracy_gnu", "accuracy_gg")}
+            name = f"{k}-{objective}.parquet"
+            write_table(_rows(EVALUATIONS, k, **asked, **measured), run / "evaluations" / name, "r")
+            answers = {"inferred": rng.integers(0, k, k), "runner_up": rng.integers(0, k, k)}
+            answers |= {"right": [False] * k, "picture": [None] * k}
+            write_table(_rows(QUERIES, k, **asked, **answers), run / "queries" / name, "r")
+    root = zarr.open_group(run / "masks.zarr", mode="a")
+    root.create_array("masks", data=rng.integers(0, 256, (num, 1), np.uint8), overwrite=True)
+    root.create_array("inputs/angles", data=rng.uniform(0, 360, num), overwrite=True)
+    return run

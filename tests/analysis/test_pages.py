@@ -4,6 +4,7 @@ import re
 
 import matplotlib as mpl
 import pytest
+from browser import CHROMIUM, Browser
 from matplotlib.figure import Figure
 
 from analysis import report
@@ -11,9 +12,9 @@ from analysis.drawing.style import SEQUENCE, hover, panels
 from analysis.pages.content import Page, Section, Text, as_cell, number, table
 from analysis.pages.render import render
 from analysis.pages.svg import PALETTE, drawing
-from browser import CHROMIUM, Browser
 
 WIDTHS = (360, 800, 1400)  # pixels: a phone, a tablet and a desktop
+LARGEST = 2_000_000  # bytes of a page
 
 LOOK = """(() => {
   const box = element => element.getBoundingClientRect();
@@ -68,6 +69,7 @@ def test_a_browser_shows_every_page_whole_at_every_width_in_light_and_dark(
     pages = [run_dir / report.NAME, report.write(folder_of_methods), search_dir / report.NAME]
     with Browser(tmp_path / "profile") as browser:
         for page in pages:
+            assert page.stat().st_size <= LARGEST
             browser.open(page)
             grounds = set()
             for width in WIDTHS:
@@ -83,6 +85,19 @@ def test_a_browser_shows_every_page_whole_at_every_width_in_light_and_dark(
         up, down = browser.evaluate(SORT)
     assert up == ["0.1100", "0.8000", "0.9000"]
     assert down == up[::-1]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_the_report_of_2500_tasks_is_small_and_whole(run_of_2500_tasks, tmp_path):
+    page = report.write(run_of_2500_tasks)
+    assert page.stat().st_size <= LARGEST
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page)
+        for width in WIDTHS:
+            browser.look(width, "light")
+            assert browser.evaluate(LOOK)["wrong"] == []
+        assert browser.errors == []
 
 
 def drawn(draw):
