@@ -131,7 +131,9 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def _overrides(arguments: Sequence[str], num_tasks: int, way: str) -> list[str]:
-    return [*arguments, f"tasks={num_tasks}", f"train.transfer={way}", "train.block=1"]
+    # No task is inferred, so the outputs may be as many as the classes.
+    given = "evaluate.algorithms=[given]", "evaluate.objectives=[H]"
+    return [*arguments, *given, f"tasks={num_tasks}", f"train.transfer={way}", "train.block=1"]
 
 
 def main() -> None:
