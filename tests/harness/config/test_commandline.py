@@ -248,6 +248,27 @@ def accepted(cli, monkeypatch):
     return type_in
 
 
+# Experiments on images of MNIST or Fashion-MNIST. The digits have as many classes.
+EXPERIMENTS = sorted(
+    path.stem
+    for path in (SCALE.parent / "conf/experiment").glob("*.yaml")
+    if "mnist" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_begins_its_work(experiment, cli, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "carry_out_together", stop)
+    small = ("data=digits", "executor=serial", "tasks=5", "evaluate.checkpoints=[5]")
+    if experiment == "fig7":  # a task of two digits has 48 test images
+        small = (*small, "evaluate.batch_size=16")
+    code, _, err = cli(f"experiment={experiment}", *small)
+    assert code == STOPPED, err
+
+
 @pytest.mark.parametrize("line_typed", REFUSED)
 def test_what_no_run_can_have_is_refused_in_one_line(line_typed, cli, refused, accepted, tmp_path):
     """The line is complete, and its hint works when it is typed."""
