@@ -7,7 +7,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import stored
-from analysis.drawing.style import hover, legend_below, name_axes, panels, tick_checkpoints, told
+from analysis.drawing.style import (
+    hover,
+    legend_below,
+    line_style,
+    name_axes,
+    panels,
+    tick_checkpoints,
+    told,
+)
 from analysis.several import lines, swept_values
 from analysis.summary import GIVEN
 
@@ -90,20 +98,21 @@ def accuracy_by_bytes(points: pd.DataFrame) -> Figure:
 
     Returns:
         A figure. Points: accuracy with the task given (GG), with 95 % intervals over seeds. Open
-        circles: accuracy with the task inferred (GNu). The line joins the points on the front.
+        marks: accuracy with the task inferred (GNu). The line joins the points on the front.
     """
     figure, [axes] = panels(1)
     several_outputs = points["outputs"].nunique() > 1
-    for row in points.itertuples():
+    for number, row in enumerate(points.itertuples()):
+        marker = line_style(number)[0]
         label = f"{row.method}, {row.outputs} outputs" if several_outputs else row.method
         bars = [[row.accuracy - row.low], [row.high - row.accuracy]]
         drawn = axes.errorbar(
-            row.bytes_per_task, row.accuracy, yerr=np.nan_to_num(bars), fmt="o", label=label
+            row.bytes_per_task, row.accuracy, yerr=np.nan_to_num(bars), fmt=marker, label=label
         )
         line = drawn.lines[0]
         hover(line, [told(label, row.bytes_per_task, "bytes", row.accuracy, row.low, row.high)])
         if np.isfinite(row.inferred):
-            axes.plot(row.bytes_per_task, row.inferred, "o", mfc="none", color=line.get_color())
+            axes.plot(row.bytes_per_task, row.inferred, marker, mfc="none", color=line.get_color())
     front = points[points["is_best"]].sort_values("bytes_per_task")
     axes.plot(front["bytes_per_task"], front["accuracy"], "k-", lw=0.8, zorder=0)
     tick_checkpoints(axes, points["bytes_per_task"], "log")

@@ -147,7 +147,7 @@ def _by_bytes(points: pd.DataFrame) -> Section:
         "bytes that are stored per task. The line is the Pareto front: no other method has a "
         "higher accuracy with the same or fewer bytes. Bars are 95 % intervals of the mean over "
         "seeds. "
-        "Open circles show the accuracy with the task inferred (GNu), by the best algorithm."
+        "Open marks show the accuracy with the task inferred (GNu), by the best algorithm."
     )
     rows = [
         [
