@@ -10,7 +10,7 @@ from analysis import stored
 from analysis.drawing.style import (
     hover,
     legend_below,
-    line_style,
+    marker,
     name_axes,
     panels,
     tick_checkpoints,
@@ -103,16 +103,16 @@ def accuracy_by_bytes(points: pd.DataFrame) -> Figure:
     figure, [axes] = panels(1)
     several_outputs = points["outputs"].nunique() > 1
     for number, row in enumerate(points.itertuples()):
-        marker = line_style(number)[0]
+        shape = marker(number)
         label = f"{row.method}, {row.outputs} outputs" if several_outputs else row.method
         bars = [[row.accuracy - row.low], [row.high - row.accuracy]]
         drawn = axes.errorbar(
-            row.bytes_per_task, row.accuracy, yerr=np.nan_to_num(bars), fmt=marker, label=label
+            row.bytes_per_task, row.accuracy, yerr=np.nan_to_num(bars), fmt=shape, label=label
         )
         line = drawn.lines[0]
         hover(line, [told(label, row.bytes_per_task, "bytes", row.accuracy, row.low, row.high)])
         if np.isfinite(row.inferred):
-            axes.plot(row.bytes_per_task, row.inferred, marker, mfc="none", color=line.get_color())
+            axes.plot(row.bytes_per_task, row.inferred, shape, mfc="none", color=line.get_color())
     front = points[points["is_best"]].sort_values("bytes_per_task")
     axes.plot(front["bytes_per_task"], front["accuracy"], "k-", lw=0.8, zorder=0)
     tick_checkpoints(axes, points["bytes_per_task"], "log")

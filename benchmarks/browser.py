@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium")
+WIDTHS = (360, 800, 1400)  # pixels: a phone, a tablet and a desktop
+SCHEMES = ("light", "dark")  # colours that a reader may prefer
 PATIENCE = 900.0  # seconds; this limit only ends a wait that would never end
 
 # Start the browser, which reads commands from its file 3, and writes answers to its file 4.

@@ -46,7 +46,7 @@ from supsup_core.training.blocks import MLPTrainer, logit_constant
 from supsup_core.training.choose import trainer_for, trains_on_blocks, trains_on_scaled_blocks
 from supsup_core.training.descent import Descent
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import BlockLayer, backpropagate, logit_scales
+from supsup_core.training.layers import BlockLayer, layer_gradients
 
 NETWORKS = ("lenet_300_100", "fc_1024_1024")
 SIDE, NUM_CLASSES, NUM_IMAGES = 28, 10, 2048
@@ -137,8 +137,7 @@ class Forms:
         def step(count: int) -> None:
             x, labels = inputs.of(next(order))
             rate = self._recipe.learning_rate_at(count)
-            scales, masked = logit_scales(constant, layers), [layer.masked for layer in layers]
-            for i, delta, received in backpropagate(masked, x, labels, scales):
+            for i, delta, received in layer_gradients(layers, x, labels, constant):
                 layers[i].learn(delta, received, rate)
 
         return step

@@ -16,12 +16,11 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, SCHEMES, WIDTHS, Browser
 from commandline import Parser, file, folder, run_program, whole
 
 from harness.errors import UserError
 
-WIDTHS = (360, 800, 1400)  # pixels: a phone, a tablet and a desktop
 LOAD_TIME = "performance.getEntriesByType('navigation')[0].loadEventEnd"  # milliseconds; 0: not yet
 
 
@@ -37,7 +36,7 @@ def take_screenshots(browser: Browser, page: Path, name: str) -> None:
     """Write PNG files of a page whose names begin with `name`, at each width in both colours."""
     browser.open(page)
     for width in WIDTHS:
-        for scheme in ("light", "dark"):
+        for scheme in SCHEMES:
             browser.look(width, scheme)
             browser.screenshot(Path(f"{name}-{width}-{scheme}.png"))
 

@@ -30,7 +30,7 @@ from supsup_core.networks.mlp import MLP
 from supsup_core.training.batches import task_batches
 from supsup_core.training.blocks import MLPTrainer, logit_constant
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import backpropagate, logit_scales
+from supsup_core.training.layers import layer_gradients
 from supsup_core.training.products import Product, step_products
 
 BLOCK = 8
@@ -53,9 +53,7 @@ def shares(spec: RunSpec, data: Dataset) -> dict[str, float]:
     for step in range(recipe.steps):
         x, labels = inputs.at(next(order))
         found.setdefault("constant pixels", []).append(_mean(x.amax(1) == x.amin(1)))
-        masked = [layer.masked for layer in layers]
-        passed = backpropagate(masked, x, labels, logit_scales(constant, layers))
-        for i, delta, received in passed:
+        for i, delta, received in layer_gradients(layers, x, labels, constant):
             if i == len(layers) - 1:
                 idle = (delta[:, spec.num_classes :] == 0).all(dim=2)
                 found.setdefault("superfluous neurons", []).append(_mean(idle))

@@ -41,7 +41,12 @@ def panels(count: int, *, height: float = PANEL_INCHES[1]) -> tuple[Figure, list
 
 def line_style(number: int) -> str:
     """Return the style of a figure's line: lines differ in their markers, not only in colours."""
-    return f"{'os^Dv<>'[number % 7]}-"
+    return f"{marker(number)}-"
+
+
+def marker(number: int) -> str:
+    """Return the marker of a figure's line or group of points."""
+    return "os^Dv<>"[number % 7]
 
 
 def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:

@@ -9,8 +9,9 @@ weights learn faster. After the training, |W| is no longer needed: a state has t
 
 The fixed network must therefore have signed constants, +c or -c. The magnitudes |W| are drawn from
 the run's seed, and are the same for all tasks. The stored scale is g / c. If the magnitudes are
-constant too, the scale is always 1, no state stores it, and the rule is that of edge-popup. On an
-MLP and a CPU, training has the fast step of edge-popup for each tensor.
+constant too, the scale is always 1, no state stores it, and the rule is that of edge-popup. The
+training then has the fast step of edge-popup. With other magnitudes and the scope "layer", the
+training has this step for an MLP on a CPU.
 
 With the scope "global", one threshold decides for all tensors. It compares |score| / b, where b is
 the largest first |score| of a tensor. The authors compare |score|, which has other first ranges in

@@ -15,8 +15,9 @@ of a mask is log2(M choose N) / M bits per weight, but the store keeps one bit p
 
 Source: Zhou et al. 2021, arXiv:2102.04010, "Learning N:M Fine-grained Structured Sparse Neural
 Networks From Scratch". They train weights, and choose and decay them by |weight|. Here the weights
-are fixed, and the scores are chosen and decayed. Their factor is 2e-4. For scores, a smaller factor
-gives a higher accuracy on permuted MNIST (analysis/records/2026-11-27-finders.md).
+are fixed, and the scores are chosen and decayed. The authors multiply a dropped weight by 2e-4 for
+its decay. For scores, a smaller factor gives a higher accuracy on permuted MNIST
+(analysis/records/2026-11-27-finders.md).
 """
 
 from dataclasses import dataclass

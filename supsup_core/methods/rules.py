@@ -81,7 +81,7 @@ class Scaling:
 
     Attributes:
         magnitudes: name of the entry of the first scores that has the magnitudes. A magnitude is
-            positive, and has the unit of the network's constant c.
+            at least 0, and has the unit of the network's constant c.
         scale: name of the scale in a stored state.
     """
 

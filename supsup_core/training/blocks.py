@@ -20,7 +20,7 @@ from supsup_core.training.base import BlockTrainer
 from supsup_core.training.batches import Batch, block_batches
 from supsup_core.training.fused_layers import layer_form
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import BlockLayer, backpropagate, logit_scales
+from supsup_core.training.layers import BlockLayer, layer_gradients
 from supsup_core.training.protocol import OnStep
 from supsup_core.training.recipe import Recipe
 
@@ -64,8 +64,7 @@ class MLPTrainer(BlockTrainer[MLP, PlaneMethod]):
                 return
             x, labels = inputs.of(next(order))
             rate = recipe.learning_rate_at(step)
-            scales, masked = logit_scales(constant, layers), [layer.masked for layer in layers]
-            for i, delta, received in backpropagate(masked, x, labels, scales):
+            for i, delta, received in layer_gradients(layers, x, labels, constant):
                 layers[i].learn(delta, received, rate)
             if on_step is not None:
                 on_step(step + 1)

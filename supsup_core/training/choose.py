@@ -32,8 +32,7 @@ def trains_on_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
     images at random. The methods `choose`, `slope` and `decay` must be the whole rule of the finder
     (Method.only_planes).
     """
-    fits_network = type(network) is MLP and network.has_constants
-    return fits_network and trains_by_planes(method, recipe) and recipe.augment == NO_CHANGE
+    return _trains_with_signs(network, recipe) and trains_by_planes(method, recipe)
 
 
 def trains_on_scaled_blocks(network: Network, method: Method, recipe: Recipe) -> bool:
@@ -42,14 +41,17 @@ def trains_on_scaled_blocks(network: Network, method: Method, recipe: Recipe) ->
     The conditions for the network and the recipe are those of trains_on_blocks. On a GPU,
     ResidentAutogradTrainer trains such a finder.
     """
-    fits_network = type(network) is MLP and network.has_constants
-    unchanged = recipe.augment == NO_CHANGE and recipe.transfer != MEAN_SCORES
     return (
-        fits_network
-        and unchanged
+        _trains_with_signs(network, recipe)
+        and recipe.transfer != MEAN_SCORES
         and isinstance(method, PlaneMethod)
         and all(method.scaling(tensor) is not None for tensor in network.tensors)
     )
+
+
+def _trains_with_signs(network: Network, recipe: Recipe) -> bool:
+    """Return whether MLPTrainer supports a network and a recipe."""
+    return type(network) is MLP and network.has_constants and recipe.augment == NO_CHANGE
 
 
 def trains_on_modules(network: Network, method: Method, recipe: Recipe) -> bool:

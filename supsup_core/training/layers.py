@@ -59,7 +59,7 @@ def backpropagate(
         x: the inputs of the first layer for N images: (inputs, N) if the tasks share the images,
             otherwise (B, inputs, N).
         labels: (B, N) classes of the images.
-        scales: (B,) the factor of each task's logits; see logit_scales.
+        scales: (B,) the factor of each task's logits; see layer_gradients.
 
     Yields:
         For each layer: the layer's index, the gradient (B, outputs, N) and the layer's inputs. The
@@ -98,19 +98,28 @@ def score_gradients(
     return own if decay is None else own + decay
 
 
-def logit_scales(constant: float, layers: Sequence["BlockLayer"]) -> Float64[Tensor, " B"]:
-    """Return the factor of each task's logits, which the layers compute with masked signs.
+def layer_gradients(
+    layers: Sequence["BlockLayer"],
+    x: Tensor,
+    labels: Integer[Tensor, "B N"],
+    constant: float,
+) -> Iterator[tuple[int, Float[Tensor, "B O N"], Tensor]]:
+    """Run `backpropagate` for the layers of a block.
+
+    The factor of a task's logits is the constant, times the scales of the task in all layers.
 
     Args:
-        constant: the product of the layers' constants, divided by the recipe's temperature.
         layers: all layers of the block.
+        x: see backpropagate.
+        labels: see backpropagate.
+        constant: the product of the layers' constants, divided by the recipe's temperature.
     """
-    masked = layers[0].masked
-    scales = torch.full((len(masked),), constant, dtype=torch.float64, device=masked.device)
+    masked = [layer.masked for layer in layers]
+    scales = torch.full((len(labels),), constant, dtype=torch.float64, device=x.device)
     for layer in layers:
         if layer.scale is not None:
             scales *= layer.scale
-    return scales
+    return backpropagate(masked, x, labels, scales)
 
 
 class BlockLayer:
@@ -163,8 +172,8 @@ class BlockLayer:
         """Take one step of the optimiser: change the scores and the masked signs.
 
         Args:
-            delta: (B, O, N) gradient with respect to the layer's outputs, from `backpropagate`.
-            x: the layer's inputs, from `backpropagate`.
+            delta: (B, O, N) gradient with respect to the layer's outputs, from `layer_gradients`.
+            x: the layer's inputs, from `layer_gradients`.
             learning_rate: the learning rate of the step.
         """
         self._count += 1

@@ -4,7 +4,7 @@ import re
 
 import matplotlib as mpl
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, SCHEMES, WIDTHS, Browser
 from matplotlib.figure import Figure
 
 from analysis import report
@@ -13,7 +13,6 @@ from analysis.pages.content import Page, Section, Text, as_cell, number, table
 from analysis.pages.render import render
 from analysis.pages.svg import PALETTE, drawing
 
-WIDTHS = (360, 800, 1400)  # pixels: a phone, a tablet and a desktop
 LARGEST = 2_000_000  # bytes of a page
 
 LOOK = """(() => {
@@ -62,6 +61,22 @@ SORT = """(() => {
 })()"""
 
 
+def look_at(browser, page):
+    """Open a page, and check its size and its look at every width, in light and dark."""
+    assert page.stat().st_size <= LARGEST
+    browser.open(page)
+    grounds = set()
+    for width in WIDTHS:
+        for scheme in SCHEMES:
+            browser.look(width, scheme)
+            seen = browser.evaluate(LOOK)
+            assert seen["wrong"] == [], (page, width, scheme)
+            assert seen["asked"] == []
+            grounds.add(seen["ground"])
+    assert len(grounds) == 2
+    assert browser.errors == []
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_a_browser_shows_every_page_whole_at_every_width_in_light_and_dark(
     run_dir, folder_of_methods, search_dir, tmp_path
@@ -69,18 +84,7 @@ def test_a_browser_shows_every_page_whole_at_every_width_in_light_and_dark(
     pages = [run_dir / report.NAME, report.write(folder_of_methods), search_dir / report.NAME]
     with Browser(tmp_path / "profile") as browser:
         for page in pages:
-            assert page.stat().st_size <= LARGEST
-            browser.open(page)
-            grounds = set()
-            for width in WIDTHS:
-                for scheme in ("light", "dark"):
-                    browser.look(width, scheme)
-                    seen = browser.evaluate(LOOK)
-                    assert seen["wrong"] == [], (page, width, scheme)
-                    assert seen["asked"] == []
-                    grounds.add(seen["ground"])
-            assert len(grounds) == 2
-            assert browser.errors == []
+            look_at(browser, page)
         browser.open(pages[0])
         up, down = browser.evaluate(SORT)
     assert up == ["0.1100", "0.8000", "0.9000"]
@@ -90,14 +94,8 @@ def test_a_browser_shows_every_page_whole_at_every_width_in_light_and_dark(
 @pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_the_report_of_2500_tasks_is_small_and_whole(run_of_2500_tasks, tmp_path):
-    page = report.write(run_of_2500_tasks)
-    assert page.stat().st_size <= LARGEST
     with Browser(tmp_path / "profile") as browser:
-        browser.open(page)
-        for width in WIDTHS:
-            browser.look(width, "light")
-            assert browser.evaluate(LOOK)["wrong"] == []
-        assert browser.errors == []
+        look_at(browser, report.write(run_of_2500_tasks))
 
 
 def drawn(draw):

@@ -229,15 +229,16 @@ REFUSED = {
 EVERY_KEY = "--help lists every key"
 
 
+def stop(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def accepted(cli, monkeypatch):
     """Return a function that checks that a command begins its work: options -> None.
 
     Nothing is trained: all checks of a command come before its work.
     """
-
-    def stop(*_):
-        raise KeyboardInterrupt
 
     def type_in(*arguments):
         monkeypatch.setattr(start, "carry_out_together", stop)
@@ -258,9 +259,6 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_begins_its_work(experiment, cli, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(start, "carry_out_together", stop)
     small = ("data=digits", "executor=serial", "tasks=5", "evaluate.checkpoints=[5]")
     if experiment == "fig7":  # a task of two digits has 48 test images

@@ -18,7 +18,7 @@ from supsup_core.training.choose import trainer_for
 from supsup_core.training.descent import Descent
 from supsup_core.training.fused_layers import FusedTopShareLayer, layer_form
 from supsup_core.training.inputs import BlockInputs
-from supsup_core.training.layers import backpropagate, logit_scales
+from supsup_core.training.layers import layer_gradients
 from supsup_core.training.measure import measure_for
 from supsup_core.training.recipe import Recipe
 
@@ -132,10 +132,7 @@ def test_layers_take_the_steps_of_autograd(weight_decay, digits, brief, rng):
         images = torch.from_numpy(rng.standard_normal((2, 16, 64)))
         labels = torch.from_numpy(rng.integers(0, 10, (2, 16)))
         plain.step(step, images.unflatten(2, network.input_shape), labels)
-        passed = backpropagate(
-            [layer.masked for layer in layers], images.mT, labels, logit_scales(constant, layers)
-        )
-        for i, delta, x in passed:
+        for i, delta, x in layer_gradients(layers, images.mT, labels, constant):
             layers[i].learn(delta, x, recipe.learning_rate_at(step))
         for i, (layer, tensor) in enumerate(zip(layers, network.tensors, strict=True)):
             scores = plain.scores[tensor.name].detach()

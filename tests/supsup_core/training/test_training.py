@@ -17,7 +17,7 @@ from supsup_core.tasks.protocol import Task
 from supsup_core.training import blocks
 from supsup_core.training.batches import task_batches
 from supsup_core.training.fused_layers import FusedThresholdLayer
-from supsup_core.training.layers import BlockLayer, backpropagate
+from supsup_core.training.layers import BlockLayer, backpropagate, layer_gradients
 from supsup_core.training.recipe import Recipe
 
 METHOD = Threshold()
@@ -219,11 +219,11 @@ def test_block_reads_the_very_images_and_labels_of_the_plain_form(
 ):
     seen = []
 
-    def spy(masked, x, labels, scales):
+    def spy(layers, x, labels, constant):
         seen.append((x, labels))
-        return backpropagate(masked, x, labels, scales)
+        return layer_gradients(layers, x, labels, constant)
 
-    monkeypatch.setattr(blocks, "backpropagate", spy)
+    monkeypatch.setattr(blocks, "layer_gradients", spy)
     tasks = make_tasks(family)
     block(tiny, tasks, few_images, Recipe(steps=3, batch_size=8, learning_rate=1e-2))
     steps = task_batches(tasks, few_images, BRIEF, seed=0)
